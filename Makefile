@@ -1,0 +1,60 @@
+# Three words each, on a machine with Python >= 3.11 and make: make demo, make test, make check.
+#
+#   PYTHON=python3.12        the interpreter that builds .venv
+#   VENV=/elsewhere          where the environment lives
+#   PYTEST_ARGS="-n 2 -k io" handed to pytest
+#
+# torch goes in first and by its exact version, so that nothing else decides which build of it is fetched. On a machine
+# without a GPU, tell pip where your CPU wheels are (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL): the default Linux wheel
+# brings several gigabytes of CUDA libraries with it.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell grep '^torch==' constraints.txt)
+RUNTIME := $(VENV)/.installed-runtime
+DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format venv clean
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(RUNTIME)  ## segment demonstration scans; results and pictures land in demo/
+	$(BIN)/medfewshot demo -o demo/
+
+test: $(DEV)  ## every test
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+check: $(DEV)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV)  ## let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+venv: $(DEV)  ## the development environment in .venv
+
+clean:  ## remove caches and build output; .venv stays
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find medfewshot tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "medfewshot needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt $(TORCH)
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@

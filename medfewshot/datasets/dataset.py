@@ -1,0 +1,95 @@
+"""What every format becomes: a ``Dataset`` of ``Case``s, paths only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from medfewshot.io import case_id, read_label
+from medfewshot.types import Case, InputError, Task
+
+_MR_WORDS = re.compile(r"(?:^|[^A-Z])(MRI?|T1\w*|T2\w*|FLAIR|ADC|DWI|BSSFP|SPIR)(?:$|[^A-Z])")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases found on disk, sorted by file name.
+
+    ``labels``: file label value -> name without background; empty where the format names none (see ``as_task``).
+    ``source``: "msd", "nnunet", "folders", "csv". ``notes``: what was found and left aside, one line each.
+    """
+
+    name: str
+    modality: str | None
+    labels: Mapping[int, str]
+    cases: tuple[Case, ...]
+    source: str
+    channel_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def labelled(self) -> tuple[Case, ...]:
+        return tuple(case for case in self.cases if case.label_path is not None)
+
+    @property
+    def unlabelled(self) -> tuple[Case, ...]:
+        return tuple(case for case in self.cases if case.label_path is None)
+
+
+def as_task(dataset: Dataset, name: str | None = None) -> Task:
+    """The dataset as one task. Where the format names no labels, the label files are read for their values.
+
+    Raises:
+        InputError: nothing is labelled, or the label files hold background only.
+    """
+    labels = dict(dataset.labels) or {value: f"label {value}" for value in find_label_values(dataset.labelled)}
+    if not labels:
+        raise InputError(f"{dataset.name}: no labelled structure found. Add label files, or name the labels")
+    return Task(name=name or dataset.name, labels=labels, cases=dataset.cases, modality=dataset.modality)
+
+
+def find_label_values(cases: Iterable[Case]) -> tuple[int, ...]:
+    """All values but 0 in the cases' label files, sorted. Reads every file."""
+    values: set[int] = set()
+    for case in cases:
+        if case.label_path is not None:
+            values.update(int(value) for value in np.unique(read_label(case.label_path).data))
+    return tuple(sorted(values - {0}))
+
+
+def path_id(path: Path) -> str:
+    """Case id of a file or of a DICOM folder."""
+    return path.name if path.is_dir() else case_id(path)
+
+
+def by_file_name(cases: Iterable[Case]) -> tuple[Case, ...]:
+    return tuple(sorted(cases, key=lambda case: (case.image_path.name, str(case.image_path))))
+
+
+def modality_of(channel_names: Sequence[str]) -> str | None:
+    """One channel: its name. Several: "CT" or "MR" where all of them are that, else None."""
+    if len(channel_names) == 1:
+        return channel_names[0]
+    kinds = {_kind(name) for name in channel_names}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _kind(name: str) -> str | None:
+    upper = name.upper()
+    if upper.startswith("CT"):
+        return "CT"
+    return "MR" if _MR_WORDS.search(upper) else None
+
+
+def check_channels(cases: Iterable[Case], where: Path) -> None:
+    """Raises InputError where the cases do not all have the same number of channel files."""
+    by_count: dict[int, Case] = {}
+    for case in cases:
+        by_count.setdefault(len(case.image_paths), case)
+    if len(by_count) > 1:
+        found = ", ".join(f"{case.case_id} has {count}" for count, case in sorted(by_count.items()))
+        raise InputError(f"{where}: cases differ in their number of channel files ({found}). Add the missing files")

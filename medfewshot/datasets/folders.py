@@ -1,0 +1,148 @@
+"""Images and labels paired by file name: two folders, one folder, or one folder a case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from medfewshot.datasets.dataset import Dataset, by_file_name, check_channels, path_id
+from medfewshot.io import is_dicom_folder
+from medfewshot.io.naming import format_of, looks_like_label
+from medfewshot.types import Case, InputError
+
+_IMAGE_FOLDERS = ("images", "imagesTr", "image", "imgs", "img")
+_LABEL_FOLDERS = ("labels", "labelsTr", "label", "masks", "mask", "segmentations", "seg")
+_LABEL_NAME = re.compile(r"(?:(.+)[_.-])?(?:seg|segmentation|label|labels|mask|masks|gt)", re.IGNORECASE)
+_IMAGE_NAME = re.compile(r"(?:(.+)[_.-])?(?:image|img|volume|scan)", re.IGNORECASE)
+_CHANNEL = re.compile(r"(.+)_\d{4}")
+LAYOUTS = (
+    "dataset.json (Decathlon or nnU-Net); images/ + labels/ (or imagesTr/ + labelsTr/) with equal file names; "
+    "case.nii.gz + case_seg.nii.gz (or _label, _mask) in one folder; one folder a case with image + label; "
+    "images/case/*.dcm + labels/case.nii.gz; a CSV with columns image,label"
+)
+
+
+def read_folder(folder: Path) -> Dataset:
+    """Pair the images and labels of a folder by their names; images without a label are kept without one.
+
+    Raises:
+        InputError: no pair found (the message lists the layouts), or two labels (or images) for one case.
+    """
+    images, labels = _first_folder(folder, _IMAGE_FOLDERS), _first_folder(folder, _LABEL_FOLDERS)
+    if images and labels:
+        cases, notes = _pair(_entries(images), _entries(labels))
+    else:
+        cases, notes = _pair_in_one(folder)
+        if not any(case.label_path for case in cases):
+            cases, notes = _pair_case_folders(folder)
+    if not any(case.label_path for case in cases):
+        raise InputError(f"{folder}: no image with its label found. Understood are: {LAYOUTS}")
+    check_channels(cases, folder)
+    return Dataset(
+        name=folder.resolve().name,
+        modality=None,
+        labels={},
+        cases=by_file_name(cases),
+        source="folders",
+        notes=tuple(notes),
+    )
+
+
+def _first_folder(folder: Path, names: Iterable[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Image and label files and DICOM series folders directly in ``folder``; hidden ones are left out."""
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path for path in visible if is_dicom_folder(path) or (path.is_file() and _is_volume(path))]
+
+
+def _is_volume(path: Path) -> bool:
+    return format_of(path) not in (None, "dicom")
+
+
+def _pair(images: list[Path], labels: list[Path]) -> tuple[list[Case], list[str]]:
+    """Pair by case id. A label's ``_seg`` ending and an image's channel number count only where they make a pair."""
+    label_of = _labels_by_id(labels, {path_id(image) for image in images})
+    files: dict[str, list[Path]] = {}
+    channels_used = {_base(path_id(image)) for image in images if path_id(image) not in label_of} & set(label_of)
+    for image in images:
+        name = path_id(image)
+        if name not in label_of and (_base(name) in label_of or (channels_used and _base(name))):
+            name = _base(name)
+        files.setdefault(name, []).append(image)
+    cases = [_case(name, paths, label_of.get(name)) for name, paths in sorted(files.items())]
+    notes = [f"{path}: label without an image" for name, path in sorted(label_of.items()) if name not in files]
+    return cases, notes
+
+
+def _base(name: str) -> str:
+    match = _CHANNEL.fullmatch(name)
+    return match[1] if match else ""
+
+
+def _labels_by_id(labels: list[Path], image_ids: set[str]) -> dict[str, Path]:
+    known = image_ids | {_base(name) for name in image_ids}
+    found: dict[str, Path] = {}
+    for path in labels:
+        name = path_id(path)
+        match = _LABEL_NAME.fullmatch(name)
+        if name not in known and match and match[1] in known:
+            name = match[1]
+        _add_label(found, name, path)
+    return found
+
+
+def _add_label(found: dict[str, Path], name: str, path: Path) -> None:
+    if name in found:
+        raise InputError(
+            f"two labels for one image '{name}': {found[name]} and {path}. Keep one, or list them in a CSV"
+        )
+    found[name] = path
+
+
+def _case(name: str, images: list[Path], label: Path | None) -> Case:
+    if len({path_id(image) for image in images}) < len(images):
+        raise InputError(f"two images for one case '{name}': {', '.join(map(str, images))}. Keep one")
+    return Case(name, name, None, tuple(sorted(images)), label)
+
+
+def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
+    """``case.nii.gz`` + ``case_seg.nii.gz``, also plain ``image`` + ``label``, which take the folder's name."""
+    labels: dict[str, Path] = {}
+    images: list[Path] = []
+    for path in _entries(folder):
+        match = _LABEL_NAME.fullmatch(path_id(path))
+        if match or looks_like_label(path):
+            _add_label(labels, (match[1] or "") if match else path_id(path), path)
+        else:
+            images.append(path)
+    cases = [_case_in_one(image, labels, folder) for image in images]
+    used = {case.label_path for case in cases}
+    return cases, [f"{path}: label without an image" for path in labels.values() if path not in used]
+
+
+def _case_in_one(image: Path, labels: dict[str, Path], folder: Path) -> Case:
+    name = path_id(image)
+    if name not in labels:
+        match = _IMAGE_NAME.fullmatch(name)
+        if match and (match[1] or "") in labels:
+            name = match[1] or ""
+    case_name = name or folder.resolve().name
+    return Case(case_name, case_name, None, (image,), labels.get(name))
+
+
+def _pair_case_folders(folder: Path) -> tuple[list[Case], list[str]]:
+    """``case1/image.nii.gz`` + ``case1/label.nii.gz``: one case a folder, which gives the case its name."""
+    cases, notes = [], []
+    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not is_dicom_folder(path)):
+        found, more = _pair_in_one(child)
+        labelled = [case for case in found if case.label_path is not None]
+        if len(labelled) == 1:
+            cases.append(Case(child.name, child.name, None, labelled[0].image_paths, labelled[0].label_path))
+        elif labelled:
+            notes.append(f"{child}: {len(labelled)} pairs in the folder of one case; left aside")
+        notes += more
+    return cases, notes

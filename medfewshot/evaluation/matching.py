@@ -1,0 +1,109 @@
+"""Which prediction belongs to which reference: by case id, and nothing is dropped without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from medfewshot.io import case_id
+from medfewshot.io.naming import format_of
+from medfewshot.types import InputError
+
+# What tools append to the name of a case when they write its segmentation.
+_ENDINGS = ("_segmentation", "_prediction", "_labels", "_label", "_pred", "_mask", "_seg", "_gt")
+_REFERENCE_FOLDERS = ("labelsTr", "labels")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class MatchedCases:
+    """``pairs``: (case id, prediction, reference), sorted by case id. ``warnings``: files that have no counterpart."""
+
+    pairs: tuple[tuple[str, Path, Path], ...]
+    warnings: tuple[str, ...] = ()
+
+
+def match_cases(predictions: Path, reference: Path) -> MatchedCases:
+    """Pair the files of two folders by case id, or two single files, or a single file with one of a folder.
+
+    A reference folder may be a dataset folder with ``labelsTr``. ``case_seg.nii.gz`` and the like count as ``case``
+    where no file is called just that. Raises ``InputError`` when a path does not exist, nothing matches, or a case has
+    two files.
+    """
+    predictions, reference = Path(predictions), _reference_folder(Path(reference))
+    predicted_files, reference_files = _files(predictions), _files(reference)
+    if predictions.is_file() and reference.is_file():
+        return MatchedCases(((_short_id(reference), predictions, reference),))
+    predicted, extra = _by_case(predicted_files)
+    true, unused = _by_case(reference_files)
+    common = sorted(predicted.keys() & true.keys())
+    if not common:
+        raise InputError(
+            f"no prediction in {predictions} (e.g. {predicted_files[0].name}) has the case id of a reference in "
+            f"{reference} (e.g. {reference_files[0].name}); name both files after the case"
+        )
+    pairs = tuple((case, predicted[case], true[case]) for case in common)
+    without_prediction = [path for case, path in true.items() if case not in predicted] + unused
+    without_reference = [path for case, path in predicted.items() if case not in true] + extra
+    return MatchedCases(
+        pairs,
+        (
+            *_left_over(without_prediction, len(reference_files), f"references in {reference} have no prediction"),
+            *_left_over(without_reference, len(predicted_files), f"predictions in {predictions} have no reference"),
+        ),
+    )
+
+
+def _reference_folder(path: Path) -> Path:
+    for name in _REFERENCE_FOLDERS:
+        if (path / name).is_dir():
+            return path / name
+    return path
+
+
+def _files(path: Path) -> list[Path]:
+    """Unlike ``find_images``, which is after images, this keeps files whose names say that they are labels."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder")
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != "." and format_of(file))
+    if not files:
+        raise InputError(f"{path}: no image files in this folder")
+    return files
+
+
+def _by_case(files: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """Case id -> file, and the files whose case has a better named file already."""
+    exact: dict[str, Path] = {}
+    short: dict[str, Path] = {}
+    passed_over = []
+    for path in files:
+        identifier, shortened = case_id(path), _short_id(path)
+        _add(exact if identifier == shortened else short, shortened, path)
+    for identifier, path in short.items():
+        if identifier in exact:
+            passed_over.append(path)
+    return short | exact, passed_over
+
+
+def _add(cases: dict[str, Path], identifier: str, path: Path) -> None:
+    if identifier in cases:
+        raise InputError(f"two files for case {identifier}: {cases[identifier]} and {path}; keep one of them there")
+    cases[identifier] = path
+
+
+def _short_id(path: Path) -> str:
+    identifier = case_id(path)
+    for ending in _ENDINGS:
+        if identifier.lower().endswith(ending) and len(identifier) > len(ending):
+            return identifier[: -len(ending)]
+    return identifier
+
+
+def _left_over(paths: list[Path], total: int, what: str) -> list[str]:
+    if not paths:
+        return []
+    names = ", ".join(path.name for path in sorted(paths)[:_SHOWN])
+    return [f"{len(paths)} of {total} {what} and are not scored: {names}{', ...' if len(paths) > _SHOWN else ''}"]

@@ -1,0 +1,131 @@
+"""Files in, ``Evaluation`` out: one pair of label maps in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from medfewshot.evaluation.matching import match_cases
+from medfewshot.evaluation.results import Evaluation
+from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_boxes, label_names
+from medfewshot.io import check_same_grid, read_label
+from medfewshot.metrics import DEFAULT_TOLERANCE_MM
+from medfewshot.types import InputError, Progress, Volume
+
+_SHOWN = 5
+
+
+def evaluate_folders(
+    predictions: Path,
+    reference: Path,
+    labels: Mapping[int, str] | Sequence[int] | None = None,
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    subjects: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """``match_cases``, then ``evaluate_pairs``; files without a counterpart are named in the warnings."""
+    matched = match_cases(predictions, reference)
+    evaluation = evaluate_pairs(matched.pairs, labels, tolerance_mm, subjects, progress, seed)
+    return replace(evaluation, warnings=matched.warnings + evaluation.warnings)
+
+
+def evaluate_pairs(
+    pairs: Sequence[tuple[str, Path, Path]],
+    labels: Mapping[int, str] | Sequence[int] | None = None,
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    subjects: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Score ``(case id, prediction, reference)`` files, label by label.
+
+    ``labels``: value -> name, or values, to score; None means every value seen in any reference or prediction, so that
+    a label predicted but never drawn counts as a false alarm. ``subjects``: case id -> subject id for the bootstrap
+    (default: every case is a subject). ``tolerance_mm``: of the surface Dice. ``seed``: of the bootstrap. Raises
+    ``InputError`` when there are no pairs or a case comes twice, ``GridMismatchError`` when two grids differ.
+    """
+    _check_pairs(pairs)
+    progress = progress or Progress()
+    scores: list[CaseScore] = []
+    dims: dict[str, int] = {}
+    without_spacing: list[str] = []
+    warnings: list[str] = []
+    for done, (case, predicted_path, reference_path) in enumerate(pairs):
+        progress.update(done, len(pairs), case)
+        prediction, reference = read_label(Path(predicted_path)), read_label(Path(reference_path))
+        check_same_grid(prediction, reference)
+        maps = prediction.data[0], reference.data[0]
+        subject = (subjects or {}).get(case, case)
+        scores += evaluate_arrays(*maps, reference.spacing_mm, labels, case, tolerance_mm, subject)
+        dims[case] = reference.spatial_dims
+        without_spacing += [] if _knows_spacing(reference) else [case]
+        warnings += _read_warnings(prediction, reference)
+        if labels is not None:
+            warnings += _unscored_values(case, maps, label_names(labels))
+    progress.update(len(pairs), len(pairs), "evaluated")
+    if labels is None:
+        scores = _with_absent_rows(scores, dims, subjects or {})
+    if not scores:
+        warnings.append("nothing was scored: every label map is background only; pass labels to score correct absences")
+    warnings += _spacing_warnings(without_spacing, len(pairs)) + _subject_warnings(dims, subjects)
+    return Evaluation(tuple(scores), tuple(dict.fromkeys(warnings)), tolerance_mm, seed)
+
+
+def _check_pairs(pairs: Sequence[tuple[str, Path, Path]]) -> None:
+    if not pairs:
+        raise InputError("nothing to evaluate: no pair of prediction and reference was given")
+    seen: set[str] = set()
+    for case, _, reference in pairs:
+        if case in seen:
+            raise InputError(f"case {case} comes twice, the second time with {reference}; give each case once")
+        seen.add(case)
+
+
+def _with_absent_rows(
+    scores: Sequence[CaseScore], dims: Mapping[str, int], subjects: Mapping[str, str]
+) -> list[CaseScore]:
+    """Which labels there are is known only after the last case: a case without one of them gets its row here."""
+    by_key = {(score.case_id, score.label): score for score in scores}
+    values = sorted({score.label for score in scores})
+    return [
+        by_key.get((case, value)) or absent_score(case, subjects.get(case, case), value, str(value), spatial_dims)
+        for case, spatial_dims in dims.items()
+        for value in values
+    ]
+
+
+def _read_warnings(*volumes: Volume) -> list[str]:
+    return [f"{volume.name}: {warning}" for volume in volumes for warning in volume.warnings]
+
+
+def _unscored_values(case: str, maps: Sequence[np.ndarray], labels: Mapping[int, str]) -> list[str]:
+    others = sorted({value for labelmap in maps for value in label_boxes(labelmap)} - set(labels))
+    if not others:
+        return []
+    return [f"case {case}: values {others} are in its files but not among the labels, and are not scored"]
+
+
+def _knows_spacing(volume: Volume) -> bool:
+    return bool(getattr(volume.header, "has_spacing", True))
+
+
+def _spacing_warnings(without_spacing: Sequence[str], cases: int) -> list[str]:
+    if not without_spacing:
+        return []
+    return [
+        f"{len(without_spacing)} of {cases} references state no voxel size in mm: their distances, and the tolerance "
+        f"of their surface Dice, are in pixels, not mm ({_some(without_spacing)})"
+    ]
+
+
+def _subject_warnings(cases: Mapping[str, int], subjects: Mapping[str, str] | None) -> list[str]:
+    unknown = [case for case in cases if subjects is not None and case not in subjects]
+    return [f"no subject is known for {_some(unknown)}: each counts as a subject of its own"] if unknown else []
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

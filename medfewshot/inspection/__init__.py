@@ -1,0 +1,31 @@
+"""Look at annotated scans before any training: what is there, and what would go wrong with it."""
+
+from __future__ import annotations
+
+from medfewshot.datasets import Dataset
+from medfewshot.inspection.checks import check_dataset
+from medfewshot.inspection.measure import measure_case
+from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
+from medfewshot.types import Progress
+
+__all__ = ["CaseRow", "Inspection", "LabelStats", "Problem", "inspect"]
+
+
+def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
+    """Read every case once and report what is in it and what is wrong with it; a bad file does not stop the rest.
+
+    Only numbers are kept, so memory does not grow with the cohort.
+    """
+    progress = progress or Progress()
+    rows: list[CaseRow] = []
+    problems: list[Problem] = []
+    for done, case in enumerate(dataset.cases):
+        progress.update(done, len(dataset.cases), case.case_id)
+        row, found = measure_case(case, dataset)
+        rows.append(row)
+        problems += found
+    progress.update(len(dataset.cases), len(dataset.cases), "")
+    problems += check_dataset(dataset, rows)
+    order = {"error": 0, "warning": 1}
+    problems.sort(key=lambda problem: order[problem.severity])
+    return Inspection(dataset.name, dict(dataset.labels), tuple(rows), tuple(problems))

@@ -1,0 +1,127 @@
+"""One case: its numbers, and the problems that show without looking at the others."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from medfewshot.datasets import Dataset
+from medfewshot.inspection.result import CaseRow, LabelStats, Problem
+from medfewshot.io import check_same_grid, read_image, read_label
+from medfewshot.types import Case, InputError, Volume
+
+TINY_VOXELS = 27
+"""A cube of 3 voxels: below it a structure can vanish when it is resampled."""
+_SAMPLES = 200_000
+_AIR_HU = -500
+
+
+def measure_case(case: Case, dataset: Dataset) -> tuple[CaseRow, list[Problem]]:
+    """Numbers of one case; a file that cannot be read gives a problem and a row without numbers."""
+    label_file = str(case.label_path) if case.label_path else None
+    row = CaseRow(case.case_id, case.subject_id, str(case.image_path), label_file)
+    image, problems = _read_image(case)
+    if image is not None:
+        row = replace(row, **_image_numbers(image, case, dataset))
+    if case.label_path is None:
+        return row, problems
+    try:
+        label = read_label(case.label_path)
+    except InputError as error:
+        return row, [*problems, problem_from(error, case.label_path)]
+    row = replace(row, labels=label_stats(label))
+    found = _label_problems(row, label, dataset)
+    if image is not None:
+        try:
+            check_same_grid(image, label)
+        except InputError as error:
+            found.insert(0, problem_from(error, case.label_path))
+    usable = image is not None and not any(problem.severity == "error" for problem in found)
+    return replace(row, usable=usable), problems + found
+
+
+def _read_image(case: Case) -> tuple[Volume | None, list[Problem]]:
+    try:
+        image = read_image(case.image_paths)
+    except InputError as error:
+        return None, [problem_from(error, case.image_path)]
+    return image, [Problem("warning", str(case.image_path), text) for text in image.warnings]
+
+
+def problem_from(error: InputError, path: Path) -> Problem:
+    """``"file: what is wrong; way out"`` in its three parts."""
+    text, _, way_out = str(error).removeprefix(f"{path}: ").rpartition("; ")
+    return Problem("error", str(path), text or way_out, way_out if text else "")
+
+
+def _image_numbers(image: Volume, case: Case, dataset: Dataset) -> dict:
+    step = max(1, image.data.size // _SAMPLES)
+    p01, median, p99 = np.percentile(image.data.reshape(-1)[::step], (1, 50, 99))
+    low, high = float(image.data.min()), float(image.data.max())
+    return {
+        "shape": image.spatial_shape,
+        "channels": image.data.shape[0],
+        "spacing_mm": image.spacing_mm,
+        "orientation": "".join(nib.aff2axcodes(image.affine)) if image.spatial_dims == 3 else None,
+        "intensity": (low, float(p01), float(median), float(p99), high),
+        "modality": case.modality or dataset.modality or image.modality or _guess_modality(low, image),
+        "image_hash": hashlib.blake2b(image.data.tobytes(), digest_size=16).hexdigest(),
+    }
+
+
+def _guess_modality(low: float, image: Volume) -> str | None:
+    """Air at about -1000 tells CT; other scans seldom go far below zero. Pictures stay unnamed."""
+    if image.spatial_dims == 2:
+        return None
+    return "CT" if low <= _AIR_HU else "MR"
+
+
+def label_stats(label: Volume) -> tuple[LabelStats, ...]:
+    """Voxels, volume, 26-connected components (8 in 2D), border contact and centroid of each value but 0."""
+    data = label.data[0]
+    connected = ndimage.generate_binary_structure(data.ndim, data.ndim)
+    ml = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000 if data.ndim == 3 else None
+    stats = []
+    for value in np.unique(data[data != 0]):
+        where = np.nonzero(data == value)
+        box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in where)
+        index = np.zeros(3)
+        index[: data.ndim] = [axis.mean() for axis in where]
+        centroid = label.affine[:3, :3] @ index + label.affine[:3, 3]
+        stats.append(
+            LabelStats(
+                value=int(value),
+                voxels=len(where[0]),
+                ml=None if ml is None else len(where[0]) * ml,
+                components=int(ndimage.label(data[box] == value, connected)[1]),
+                touches_border=any(s.start == 0 or s.stop == n for s, n in zip(box, data.shape, strict=True)),
+                centroid_mm=tuple(float(x) for x in centroid),  # type: ignore[arg-type]
+            )
+        )
+    return tuple(stats)
+
+
+def _label_problems(row: CaseRow, label: Volume, dataset: Dataset) -> list[Problem]:
+    file = str(row.label)
+    if not row.labels:
+        way_out = "Export the annotation again; a scan without the structure can only be a query"
+        return [Problem("error", file, "no foreground: every voxel is 0", way_out)]
+    problems = [Problem("warning", file, text) for text in label.warnings]
+    if sum(stats.voxels for stats in row.labels) == label.data.size:
+        way_out = "Make the background 0 and export again"
+        problems.append(Problem("error", file, "the label covers the whole image", way_out))
+    for stats in row.labels:
+        name = dataset.labels.get(stats.value, f"label {stats.value}")
+        if stats.voxels <= TINY_VOXELS:
+            way_out = "Check that it is meant; if so, keep the spacing fine"
+            text = f"{name} has only {stats.voxels} voxel{'s' if stats.voxels > 1 else ''}"
+            problems.append(Problem("warning", file, text, way_out))
+        if dataset.labels and stats.value not in dataset.labels:
+            text = f"label value {stats.value} has no name ({stats.voxels} voxels)"
+            problems.append(Problem("warning", file, text, "Name it, or correct the label; it counts as background"))
+    return problems

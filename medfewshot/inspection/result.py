@@ -1,0 +1,158 @@
+"""What an inspection hands back, and how it is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from medfewshot.io import write_text
+
+
+@dataclass(frozen=True)
+class LabelStats:
+    """One structure in one case. ``ml`` is None in 2D; ``centroid_mm`` is RAS; components touch at a corner or more."""
+
+    value: int
+    voxels: int
+    ml: float | None
+    components: int
+    touches_border: bool
+    centroid_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One case. Fields that need the image are None where it could not be read.
+
+    ``orientation``: the direction each voxel axis points to, e.g. RAS; None in 2D.
+    ``intensity``: minimum, 1st percentile, median, 99th percentile, maximum over all channels.
+    ``usable``: can be a support: readable, one grid, some but not all voxels labelled.
+    """
+
+    case_id: str
+    subject_id: str
+    image: str
+    label: str | None
+    usable: bool = False
+    shape: tuple[int, ...] | None = None
+    channels: int | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    orientation: str | None = None
+    intensity: tuple[float, float, float, float, float] | None = None
+    modality: str | None = None
+    image_hash: str | None = None
+    labels: tuple[LabelStats, ...] = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``error``: the case cannot be used as it is. ``warning``: it can, but look at it."""
+
+    severity: Literal["error", "warning"]
+    file: str
+    text: str
+    way_out: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.text}" + (f". {self.way_out}" if self.way_out else "")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Cases and problems (errors first). ``labels``: value -> name as far as the dataset names them."""
+
+    name: str
+    labels: Mapping[int, str]
+    cases: tuple[CaseRow, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def summary(self) -> dict[str, int]:
+        return {
+            "cases": len(self.cases),
+            "labelled": sum(case.label is not None for case in self.cases),
+            "usable_supports": sum(case.usable for case in self.cases),
+            "errors": len(self.errors),
+            "warnings": len(self.problems) - len(self.errors),
+        }
+
+    @property
+    def summary_text(self) -> str:
+        """One line, for example ``"toy: 4 of 5 cases can be supports; 1 error, 2 warnings"``."""
+        count = self.summary
+        return (
+            f"{self.name}: {count['usable_supports']} of {_plural(count['cases'], 'case')} can be supports; "
+            f"{_plural(count['errors'], 'error')}, {_plural(count['warnings'], 'warning')}"
+        )
+
+    def label_values(self) -> list[int]:
+        """All values named or found, sorted."""
+        return sorted({*self.labels, *(stats.value for case in self.cases for stats in case.labels)})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row a case, with four columns a label; empty cells are ""."""
+        return [self._row(case) for case in self.cases]
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write ``inspection.csv`` (one row a case) and ``inspection.json`` (everything). Returns both paths."""
+        folder = Path(folder)
+        text = io.StringIO()
+        rows = self.rows()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["case_id"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(folder / "inspection.csv", text.getvalue())
+        content = {
+            "name": self.name,
+            "summary": self.summary,
+            "labels": {str(value): self.label_name(value) for value in self.label_values()},
+            "problems": [asdict(problem) for problem in self.problems],
+            "cases": [asdict(case) for case in self.cases],
+        }
+        write_text(folder / "inspection.json", json.dumps(content, indent=1) + "\n")
+        return folder / "inspection.csv", folder / "inspection.json"
+
+    def label_name(self, value: int) -> str:
+        return self.labels.get(value, f"label {value}")
+
+    def _row(self, case: CaseRow) -> dict[str, Any]:
+        low, p01, median, p99, high = case.intensity or ("",) * 5
+        row: dict[str, Any] = {
+            "case_id": case.case_id,
+            "subject_id": case.subject_id,
+            "image": case.image,
+            "label": case.label or "",
+            "usable": case.usable,
+            "shape": "x".join(map(str, case.shape or ())),
+            "channels": case.channels or "",
+            "spacing_mm": "x".join(f"{length:.4g}" for length in case.spacing_mm or ()),
+            "orientation": case.orientation or "",
+            "modality": case.modality or "",
+            "minimum": low,
+            "percentile_1": p01,
+            "median": median,
+            "percentile_99": p99,
+            "maximum": high,
+            "label_values": " ".join(str(stats.value) for stats in case.labels),
+        }
+        found = {stats.value: stats for stats in case.labels}
+        for value in self.label_values():
+            name, stats = f"{self.label_name(value)} ({value})", found.get(value)
+            row[f"{name} voxels"] = stats.voxels if stats else ""
+            row[f"{name} ml"] = round(stats.ml, 3) if stats and stats.ml is not None else ""
+            row[f"{name} components"] = stats.components if stats else ""
+            row[f"{name} touches border"] = stats.touches_border if stats else ""
+        return row
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")

@@ -1,0 +1,210 @@
+"""A DICOM series through SimpleITK and GDCM: which files belong together, and their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medfewshot.io.geometry import affine_from_itk
+from medfewshot.io.guards import quiet_itk, reading
+from medfewshot.io.header import Header
+from medfewshot.io.itk import channels_first
+from medfewshot.io.naming import is_dicom_file
+from medfewshot.io.slices import Pose, Slice, sorted_stack, stack_affine, stack_warnings
+from medfewshot.types import InputError, Volume
+
+_SERIES = "0020|000e"
+_DESCRIPTION = "0008|103e"
+_MODALITY = "0008|0060"
+_SOP_CLASS = "0008|0016"
+_POSITION = "0020|0032"
+_ORIENTATION = "0020|0037"
+_PIXEL_SPACING = "0028|0030"
+_DETECTOR_SPACING = "0018|1164"
+_STEP = "0018|0088"
+
+_NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC")
+_SOP_CLASS_ELEMENT = b"\x02\x00\x02\x00UI"
+_WITHOUT_IMAGE = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("9.", "11.", "66", "88.", "104.", "481."))
+"""Storage classes of waveforms, presentation states, registrations and segmentations, reports, PDFs, radiotherapy."""
+
+_ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.130")
+"""Enhanced CT, MR and PET: the multi-frame classes whose frames are slices of a volume with known positions."""
+
+
+def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
+    """``path``: a folder with one series, or one file, which stands for its series in that folder.
+
+    ``data (1, *S)`` float32 with the rescale slope and intercept applied. A projection without a position (an X-ray)
+    is 2D. ``dtype`` is ignored: DICOM holds no label maps that this reads, and float32 keeps 16 stored bits.
+    """
+    with quiet_itk():
+        slices, warnings = _series(path)
+        _check_grey(slices)
+        if len(slices) == 1 and slices[0].size[2] > 1:
+            return _multi_frame(path, slices[0], warnings)
+        if len(slices) == 1 and slices[0].pose is None:
+            return _projection(path, slices[0], warnings)
+        stack = sorted_stack(slices, str(path))
+        affine = stack_affine(stack, str(path))
+        warnings += stack_warnings(stack, affine)
+        return _volume(path, _pixels(stack), affine, stack[0], warnings)
+
+
+def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:
+    folder = path if path.is_dir() else path.parent
+    files = [file for file in sorted(folder.iterdir()) if is_dicom_file(file)]
+    if not files:
+        raise InputError(f"{path}: the folder holds no DICOM files; name an image file or a DICOM series folder")
+    slices, others = _scan(files)
+    if path.is_file():
+        slices = _series_of(path, slices)
+    images = [one for one in slices if one.modality not in _NO_IMAGES]
+    if not images:
+        kinds = ", ".join(sorted({one.modality for one in slices})) or "reports, plans or segmentations"
+        raise InputError(f"{path}: no DICOM images here ({kinds}); convert it to NIfTI first, e.g. with 3D Slicer")
+    _check_one_series(path, images)
+    if not others:
+        return images, ()
+    return images, (f"{len(others)} DICOM file(s) without an image left out, such as {others[0].name}",)
+
+
+def _scan(files: Sequence[Path]) -> tuple[list[Slice], list[Path]]:
+    """Reports and the like lie in the same folder without harm; a slice that cannot be read must not be lost."""
+    slices, others = [], []
+    for file in files:
+        if _sop_class(file).startswith(_WITHOUT_IMAGE):
+            others.append(file)
+            continue
+        with reading(file):
+            slices.append(_read_slice(file))
+    return slices, others
+
+
+def _sop_class(path: Path) -> str:
+    """From the file's meta header, which is little endian with explicit types whatever follows; "" where absent."""
+    with path.open("rb") as stream:
+        start = stream.read(1024)
+    _, found, rest = start.partition(_SOP_CLASS_ELEMENT)
+    return rest[2 : 2 + int.from_bytes(rest[:2], "little")].decode("ascii", "replace").strip("\0 ") if found else ""
+
+
+def _read_slice(path: Path) -> Slice:
+    reader = _reader(path)
+    reader.ReadImageInformation()
+
+    def text(tag: str) -> str:
+        return str(reader.GetMetaData(tag)).strip().strip("\0") if reader.HasMetaDataKey(tag) else ""
+
+    size, spacing = (*reader.GetSize(), 1)[:3], reader.GetSpacing()
+    known = text(_PIXEL_SPACING) or text(_DETECTOR_SPACING)
+    pixel_mm = (float(spacing[0]), float(spacing[1])) if known else None
+    step = _floats(text(_STEP), 1)
+    return Slice(
+        path=path,
+        series=text(_SERIES),
+        description=text(_DESCRIPTION) or "no description",
+        modality=text(_MODALITY),
+        size=(int(size[0]), int(size[1]), int(size[2])),
+        components=reader.GetNumberOfComponents(),
+        spacing_mm=pixel_mm,
+        pose=_pose(_floats(text(_POSITION), 3), _floats(text(_ORIENTATION), 6), pixel_mm),
+        thickness_mm=float((*spacing, 1.0)[2]),
+        step_mm=None if step is None else abs(float(step[0])),
+        sop_class=text(_SOP_CLASS),
+    )
+
+
+def _pose(
+    position: np.ndarray | None, orientation: np.ndarray | None, spacing_mm: tuple[float, float] | None
+) -> Pose | None:
+    if position is None or orientation is None or spacing_mm is None:
+        return None
+    return Pose(position, _unit(orientation[:3]), _unit(orientation[3:]), spacing_mm)
+
+
+def _reader(path: Path) -> Any:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _floats(text: str, count: int) -> np.ndarray | None:
+    try:
+        numbers = np.array([float(part) for part in text.split("\\")])
+    except ValueError:
+        return None
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+
+def _series_of(path: Path, slices: Sequence[Slice]) -> list[Slice]:
+    own = [one.series for one in slices if one.path.name == path.name]
+    if not own:
+        raise InputError(f"{path}: is no readable DICOM image; export it again, or name another file of the series")
+    return [one for one in slices if one.series == own[0]]
+
+
+def _check_one_series(path: Path, slices: Sequence[Slice]) -> None:
+    names = {one.series: one.description for one in slices}
+    if len(names) == 1:
+        return
+    counts = {series: sum(one.series == series for one in slices) for series in names}
+    listing = ", ".join(f"{names[series]!r} ({counts[series]} files)" for series in names)
+    raise InputError(
+        f"{path}: mixed series, {len(names)} in one folder: {listing}; put each in its own folder, "
+        "or name one file to have its series read"
+    )
+
+
+def _check_grey(slices: Sequence[Slice]) -> None:
+    for one in slices:
+        if one.components != 1:
+            raise InputError(f"{one.path}: is a colour DICOM image; only grey values can be segmented: remove it")
+
+
+def _pixels(stack: Sequence[Slice]) -> np.ndarray:
+    """Slice by slice, so that each has its own rescale slope (PET) and an error names its file."""
+    columns, rows, _ = stack[0].size
+    data = np.empty((1, columns, rows, len(stack)), dtype=np.float32)
+    for index, one in enumerate(stack):
+        data[..., index] = _read_pixels(one.path).reshape(1, columns, rows)
+    return data
+
+
+def _read_pixels(path: Path) -> np.ndarray:
+    with reading(path):
+        return channels_first(_reader(path).Execute(), np.float32)
+
+
+def _multi_frame(path: Path, one: Slice, warnings: tuple[str, ...]) -> Volume:
+    if one.sop_class not in _ENHANCED:
+        raise InputError(
+            f"{path}: {one.path.name} holds {one.size[2]} frames without slice positions (a film?); "
+            "convert it to NIfTI first, e.g. with dcm2niix"
+        )
+    with reading(one.path):
+        image = _reader(one.path).Execute()
+    warnings += ("multi-frame DICOM: gaps between its slices cannot be checked",)
+    return _volume(path, channels_first(image, np.float32), affine_from_itk(image), one, warnings)
+
+
+def _projection(path: Path, one: Slice, warnings: tuple[str, ...]) -> Volume:
+    dx, dy = one.spacing_mm or (1.0, 1.0)
+    affine = np.diag([-dx, -dy, 1.0, 1.0])
+    data = _read_pixels(one.path).reshape(1, *one.size[:2])
+    return _volume(path, data, affine, one, warnings)
+
+
+def _volume(path: Path, data: np.ndarray, affine: np.ndarray, one: Slice, warnings: tuple[str, ...]) -> Volume:
+    header = Header("dicom", ".dcm", affine, data.shape[1:], has_spacing=one.spacing_mm is not None or data.ndim == 4)
+    return Volume(data, affine, header, path, modality=one.modality or None, warnings=warnings)

@@ -1,0 +1,126 @@
+"""NIfTI through nibabel: headers go back as they came."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medfewshot.io.geometry import complete_2d, corner_distance_mm, default_tolerance_mm
+from medfewshot.io.header import Header
+from medfewshot.io.naming import suffix_of
+from medfewshot.types import InputError, Volume
+
+_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
+_SCANNER = 1
+
+
+def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
+    """``data (1, *S)`` in ``dtype``, or as stored (scaled by slope and intercept) where it is None."""
+    import nibabel as nib
+
+    opener: Any = gzip.open if suffix_of(path) == ".nii.gz" else open
+    with opener(path, "rb") as stream:
+        kind = nib.Nifti2Image if _is_nifti2(stream) else nib.Nifti1Image
+        image: Any = kind.from_stream(stream)
+        shape = _spatial_shape(image.shape, path)
+        _check_dtype(image.get_data_dtype(), path)
+        # nibabel reads lazily; this is where a truncated file shows. The copy lets go of a mapped file, which may be
+        # replaced by its own result.
+        data = np.asanyarray(image.dataobj, dtype=dtype).copy(order="C")
+        # Only at the end of the stream does gzip compare its checksum.
+        while stream.read(1 << 20):
+            pass
+    affine, warnings = _affine(image, shape)
+    header = Header("nifti", suffix_of(path), affine, shape, nifti=image.header.copy())
+    return Volume(data.reshape(1, *shape), affine, header, path, warnings=warnings)
+
+
+def write(path: Path, data: np.ndarray, like: Volume) -> None:
+    """``data``: ``(*S)`` or ``(N, *S)``, stored in its own dtype without scaling."""
+    import nibabel as nib
+
+    if data.ndim > like.spatial_dims:
+        data = np.moveaxis(data, 0, -1).reshape(*like.spatial_shape, *(1,) * (3 - like.spatial_dims), -1)
+    header = like.header
+    same_grid = (
+        isinstance(header, Header)
+        and header.nifti is not None
+        and header.shape == like.spatial_shape
+        and np.array_equal(header.affine, like.affine)
+    )
+    image: Any
+    if same_grid:
+        kept = _cleaned(header.nifti, data.dtype)
+        kind = nib.Nifti2Image if isinstance(kept, nib.Nifti2Header) else nib.Nifti1Image
+        # Without an affine nibabel leaves sform, qform and both codes exactly as they are in the header.
+        image = kind(data, None, kept)
+    else:
+        image = nib.Nifti1Image(data, like.affine, dtype=data.dtype)
+        image.set_sform(like.affine, _SCANNER)
+        image.set_qform(like.affine, _SCANNER)
+        image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def _is_nifti2(stream: Any) -> bool:
+    size = stream.read(4)
+    stream.seek(0)
+    return 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big"))
+
+
+def _spatial_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
+    """Trailing axes of length 1 beyond the third are dropped; a 2D file stays 2D."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 3:
+        raise InputError(
+            f"{path}: has {len(shape)} axes {shape}, a time series or several channels in one file; extract one "
+            "volume, or give each channel a file of its own (NAME_0000.nii.gz, NAME_0001.nii.gz)"
+        )
+    if len(shape) < 2:
+        raise InputError(f"{path}: has shape {shape}; an image needs 2 or 3 axes")
+    return tuple(int(n) for n in shape)
+
+
+def _check_dtype(dtype: np.dtype[Any], path: Path) -> None:
+    if dtype.names is not None:
+        raise InputError(f"{path}: is a colour (RGB) image; convert it to one grey channel")
+    if dtype.kind == "c":
+        raise InputError(f"{path}: holds complex numbers; save the magnitude")
+
+
+def _affine(image: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The sform where its code is set, else the qform, else nibabel's guess; in mm."""
+    affine = np.array(image.affine, dtype=np.float64)
+    warnings = _orientation_warnings(image.header, shape)
+    unit = image.header.get_xyzt_units()[0]
+    affine[:3] *= _MM_PER_UNIT.get(unit, 1.0)
+    return (complete_2d(affine) if len(shape) == 2 else affine), warnings
+
+
+def _orientation_warnings(header: Any, shape: tuple[int, ...]) -> tuple[str, ...]:
+    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
+    if not sform_code and not qform_code:
+        return ("the header states no orientation (sform and qform codes are 0): left and right are a guess",)
+    if sform_code and qform_code:
+        sform = header.get_sform()
+        distance = corner_distance_mm(sform, header.get_qform(), shape)
+        if distance > default_tolerance_mm(sform, len(shape)):
+            return (f"sform and qform disagree by up to {distance:.3g} mm: the sform is used",)
+    return ()
+
+
+def _cleaned(header: Any, dtype: np.dtype[Any]) -> Any:
+    """The grid stays; what describes the image's intensities, or the patient, has no place in a result."""
+    header = header.copy()
+    header.extensions.clear()
+    header.set_data_dtype(dtype)
+    header.set_slope_inter(None, None)
+    header.set_intent("none")
+    header["cal_min"] = header["cal_max"] = 0
+    for text in ("descrip", "aux_file"):
+        header[text] = b""
+    return header

@@ -1,0 +1,64 @@
+"""Segmenters: plain callables that can also be written down as tensors and JSON data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medfewshot.backbones import UNet
+from medfewshot.devices import autocast
+
+
+class NetworkSegmenter:
+    """A network and nothing else: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` float32 logits.
+
+    ``record`` holds what adaptation reports (steps, seconds, loss, restarts); it plays no part in the result.
+    """
+
+    kind = "network"
+    whole_volume = False
+
+    def __init__(self, network: UNet, record: Mapping[str, Any] | None = None) -> None:
+        self.network = network.eval()
+        self.record = dict(record or {})
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device) -> NetworkSegmenter:
+        return NetworkSegmenter(self.network.to(device), self.record)
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Tensor:
+        with autocast(self.device):
+            # One sample at a time keeps memory flat and takes the fast normalisation kernel.
+            return torch.cat([self.network(one[None].to(self.device)).float() for one in image])
+
+    def config(self) -> dict[str, Any]:
+        return {"network": self.network.config}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: value.contiguous() for name, value in self.network.state_dict().items()}
+
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> NetworkSegmenter:
+        network = to_channels_last(UNet(**config["network"]))
+        network.load_state_dict(dict(tensors))
+        return cls(network)
+
+
+def to_channels_last(network: UNet) -> UNet:
+    """Channels-last weights: what CPU and GPU convolutions are fastest with."""
+    dims = network.config["dims"]
+    return network.to(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Build with a fixed seed and leave the caller's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()

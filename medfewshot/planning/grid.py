@@ -1,0 +1,212 @@
+"""Volumes onto the plan's grid with MONAI's transforms, and the separable map that leads exactly back.
+
+A planned grid is the native one with axes reordered, flipped and rescaled, so each planned axis depends on one native
+axis alone. The way back is therefore one linear interpolation per axis, which inference applies slab by slab: memory
+stays bounded where MONAI's ``Invertd`` would hold every class on the native grid at once. A test holds the two against
+each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medfewshot.planning.normalise import normalise
+from medfewshot.planning.orientation import AxisOrder, order_for
+from medfewshot.types import InputError, Plan, Volume
+
+
+@dataclass(frozen=True)
+class AxisMap:
+    """Planned index along one planned axis = ``offset + step * native index`` along ``native_axis``."""
+
+    native_axis: int
+    step: float
+    offset: float
+
+    def coordinates(self, start: int, stop: int) -> np.ndarray:
+        """Planned coordinates of native indices ``start..stop-1``."""
+        return self.offset + self.step * np.arange(start, stop, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """``image (C, *P)`` float32 on the plan's grid, and the way back: one :class:`AxisMap` per planned axis."""
+
+    image: Tensor
+    maps: tuple[AxisMap, ...]
+    affine: np.ndarray
+    native_shape: tuple[int, ...]
+
+
+def to_plan(volume: Volume, plan: Plan) -> Planned:
+    """Bring an image to the plan's frame, spacing and intensities.
+
+    Raises InputError when the volume has another number of axes or channels than the support.
+    """
+    _check_like_support(volume, plan)
+    order = order_for(volume.affine, np.array(plan.axes), plan.spatial_dims)
+    data, affine = order.apply(volume.data), order.affine(volume.affine, volume.spatial_shape)
+    data, affine = _average_blocks(data, affine, plan.spacing_mm)
+    image, affine = _respace(data, affine, plan.spacing_mm, "bilinear")
+    maps = axis_maps(volume.affine, affine, order)
+    return Planned(normalise(image, plan.normalization), maps, affine, volume.spatial_shape)
+
+
+def native_labels_to_plan(label: Volume, plan: Plan) -> Tensor:
+    """Labels ``(*P)`` int64 on the plan's grid, 0 = background and 1..N in the order of ``plan.labels``.
+
+    Nearest neighbour; a structure so small that the grid would miss it keeps every planned voxel that it touches.
+    """
+    order = order_for(label.affine, np.array(plan.axes), plan.spatial_dims)
+    classes = np.zeros(label.data.shape, dtype=np.int16)
+    for index, value in enumerate(plan.label_values, start=1):
+        classes[label.data == value] = index
+    data, affine = order.apply(classes), order.affine(label.affine, label.spatial_shape)
+    # The grid of the image: block averaging moves the first voxel's centre, so labels must start from it too.
+    reduced = _block_factors(affine, plan.spacing_mm, data.shape[1:])
+    coarse = _coarse_affine(affine, reduced)
+    shape = tuple(int(np.ceil(size / factor)) for size, factor in zip(data.shape[1:], reduced, strict=True))
+    target_shape, target_affine = _spaced_grid(shape, coarse, plan.spacing_mm)
+    maps = axis_maps(label.affine, target_affine, order)
+    planned = _nearest(data[0], maps, order, target_shape)
+    _restore_lost(planned, classes[0], maps, len(plan.labels))
+    return torch.from_numpy(planned.astype(np.int64))
+
+
+def axis_maps(native: np.ndarray, planned: np.ndarray, order: AxisOrder) -> tuple[AxisMap, ...]:
+    """One map per planned axis, from the two affines alone."""
+    matrix = np.linalg.inv(planned) @ native
+    return tuple(AxisMap(axis, float(matrix[i, axis]), float(matrix[i, 3])) for i, axis in enumerate(order.order))
+
+
+def sample_axis(values: Tensor, coordinates: np.ndarray, axis: int) -> Tensor:
+    """Linear interpolation of ``values`` along ``axis`` at fractional ``coordinates``, edges held."""
+    size = values.shape[axis]
+    at = np.clip(coordinates, 0, size - 1)
+    low = np.minimum(np.floor(at).astype(np.int64), max(size - 2, 0))
+    high = np.minimum(low + 1, size - 1)
+    weight = torch.from_numpy((at - low).astype(np.float32)).to(values)
+    weight = weight.view([-1 if a == axis else 1 for a in range(values.ndim)])
+    lower = values.index_select(axis, torch.from_numpy(low).to(values.device))
+    upper = values.index_select(axis, torch.from_numpy(high).to(values.device))
+    return torch.lerp(lower, upper, weight)
+
+
+def _check_like_support(volume: Volume, plan: Plan) -> None:
+    if volume.spatial_dims != plan.spatial_dims:
+        raise InputError(
+            f"{volume.name}: is {volume.spatial_dims}D but the support is {plan.spatial_dims}D; "
+            "use scans of the same kind as the support"
+        )
+    if volume.data.shape[0] != plan.channels:
+        raise InputError(
+            f"{volume.name}: has {volume.data.shape[0]} channel(s) but the support has {plan.channels}; "
+            "give the same channels in the same order"
+        )
+
+
+def _spacing(affine: np.ndarray, dims: int) -> np.ndarray:
+    return np.linalg.norm(affine[:3, :3], axis=0)[:dims]
+
+
+def _block_factors(affine: np.ndarray, target_mm: Sequence[float], shape: Sequence[int]) -> tuple[int, ...]:
+    ratio = np.asarray(target_mm) / _spacing(affine, len(target_mm))
+    return tuple(max(1, min(int(r + 1e-3), size)) for r, size in zip(ratio, shape, strict=True))
+
+
+def _coarse_affine(affine: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    scale = np.eye(4)
+    for axis, factor in enumerate(factors):
+        scale[axis, axis] = factor
+        scale[axis, 3] = (factor - 1) / 2
+    return affine @ scale
+
+
+def _average_blocks(
+    data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average whole blocks of voxels before interpolation, or fine scans would be sampled with all their noise."""
+    factors = _block_factors(affine, target_mm, data.shape[1:])
+    if all(factor == 1 for factor in factors):
+        return data, affine
+    pool = F.avg_pool2d if len(factors) == 2 else F.avg_pool3d
+    channels = []
+    for channel in data:
+        # ceil_mode keeps the last, partial block and averages what there is of it.
+        block = torch.from_numpy(np.ascontiguousarray(channel, dtype=np.float32))[None, None]
+        channels.append(pool(block, factors, ceil_mode=True, count_include_pad=False)[0, 0].numpy())
+    return np.stack(channels), _coarse_affine(affine, factors)
+
+
+def _spaced_grid(
+    shape: Sequence[int], affine: np.ndarray, target_mm: Sequence[float]
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine that MONAI's ``Spacing`` gives, without resampling anything."""
+    probe = torch.empty((1, 1, 1, 1)).expand(1, *shape) if len(shape) == 3 else torch.empty((1, 1, 1)).expand(1, *shape)
+    from monai.data import MetaTensor
+    from monai.transforms import Spacing
+
+    lazy = Spacing(tuple(float(v) for v in target_mm), mode="nearest", lazy=True)
+    pending = lazy(MetaTensor(probe, affine=torch.from_numpy(_square(affine, len(shape)))))
+    result_shape = tuple(int(n) for n in pending.peek_pending_shape())
+    return result_shape, _homogeneous(pending.peek_pending_affine().numpy(), affine)
+
+
+def _respace(
+    data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float], mode: str
+) -> tuple[Tensor, np.ndarray]:
+    from monai.data import MetaTensor
+    from monai.transforms import Spacing
+
+    dims = len(target_mm)
+    tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
+    image = MetaTensor(tensor, affine=torch.from_numpy(_square(affine, dims)))
+    spaced = Spacing(tuple(float(v) for v in target_mm), mode=mode, padding_mode="border", dtype=torch.float32)(image)
+    return spaced.as_tensor().contiguous(), _homogeneous(spaced.affine.numpy(), affine)
+
+
+def _square(affine: np.ndarray, dims: int) -> np.ndarray:
+    """MONAI wants a (dims + 1, dims + 1) affine."""
+    if dims == 3:
+        return np.asarray(affine, dtype=np.float64)
+    keep = [0, 1, 3]
+    return np.asarray(affine, dtype=np.float64)[np.ix_(keep, keep)]
+
+
+def _homogeneous(small: np.ndarray, like: np.ndarray) -> np.ndarray:
+    if small.shape == (4, 4):
+        return small.astype(np.float64)
+    full = np.array(like, dtype=np.float64)
+    keep = [0, 1, 3]
+    full[np.ix_(keep, keep)] = small
+    return full
+
+
+def _nearest(data: np.ndarray, maps: Sequence[AxisMap], order: AxisOrder, shape: Sequence[int]) -> np.ndarray:
+    """Labels at the native voxel nearest to each planned voxel's centre; ``data`` is already reordered."""
+    picks = []
+    for planned_axis, (size, axis_map) in enumerate(zip(shape, maps, strict=True)):
+        native = (np.arange(size) - axis_map.offset) / axis_map.step
+        length = data.shape[planned_axis]
+        index = np.clip(np.rint(native), 0, length - 1).astype(np.int64)
+        picks.append(length - 1 - index if order.flip[planned_axis] else index)
+    return data[np.ix_(*picks)].copy()
+
+
+def _restore_lost(planned: np.ndarray, native: np.ndarray, maps: Sequence[AxisMap], classes: int) -> None:
+    """Mark every planned voxel that a lost structure touches (in place)."""
+    for index in range(1, classes + 1):
+        if (planned == index).sum() >= 8:
+            continue
+        voxels = np.argwhere(native == index)
+        if not len(voxels):
+            continue
+        at = [m.offset + m.step * voxels[:, m.native_axis] for m in maps]
+        where = [np.clip(np.rint(a), 0, n - 1).astype(np.int64) for a, n in zip(at, planned.shape, strict=True)]
+        planned[tuple(where)] = index

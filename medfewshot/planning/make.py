@@ -1,0 +1,219 @@
+"""Support -> Plan. Every rule reads the support alone; each decision leaves a note for the run's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from medfewshot.planning.normalise import choose_normalization
+from medfewshot.planning.orientation import direction_cosines, order_for
+from medfewshot.types import InputError, Plan, Volume
+
+THICK_RATIO = 3.0
+"""Slices this many times thicker than the pixels are wide count as thick: they are never resampled."""
+FIELD_OF_VIEW_VOXELS = 120
+"""The planned grid need not be finer than this many voxels across the field of view ..."""
+STRUCTURE_VOXELS = 60
+"""... nor coarser than gives the largest structure this many voxels (where the scan has them) ..."""
+SMALLEST_DIAMETER_VOXELS = 6
+"""... and the smallest this many across."""
+TINY_VOXELS = 27
+ONE_PIECE = 0.95
+"""A structure is in one piece when its largest connected component holds this fraction of it in every support."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a user may set by hand; None leaves the choice to the support."""
+
+    modality: str | None = None
+    """``CT`` fixes the intensity window, anything else (``MR``) the z-score."""
+    spacing_mm: float | tuple[float, ...] | None = None
+    """Target spacing in mm: one number for the in-plane axes, or one per planned axis."""
+    labels: Mapping[int, str] | Sequence[int] | None = None
+    """Label values to learn (with names); the others become background."""
+    patch_voxels: int | None = None
+    """Voxels of one training patch; bounds memory and time."""
+    fast: bool = False
+    """Half the resolution: about five times faster, rougher edges."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one support tells, in the plan's frame."""
+
+    shape: tuple[int, ...]
+    spacing: np.ndarray
+    extent_mm: dict[int, float]
+    volume_mm3: dict[int, float]
+    voxels: dict[int, int]
+    in_one_piece: dict[int, bool]
+    pieces_tiny: dict[int, bool] = field(default_factory=dict)
+
+
+def make_plan(
+    images: Sequence[Volume],
+    labels: Sequence[Volume],
+    *,
+    names: Mapping[int, str] | None = None,
+    options: PlanOptions | None = None,
+) -> Plan:
+    """Derive the plan from K images ``(C, *S)`` and their label maps ``(1, *S)``.
+
+    ``names``: label value -> name where a dataset knows them. Raises InputError where supports cannot go together.
+    """
+    options = options or PlanOptions()
+    _check_alike(images)
+    wanted = _choose_labels(labels, names or {}, options.labels)
+    dims = images[0].spatial_dims
+    axes = direction_cosines(images[0].affine) if dims == 3 else np.eye(3)
+    measured = [_measure(label, axes, tuple(wanted)) for label in labels]
+    masks = [np.isin(label.data[0], list(wanted)) for label in labels]
+    spacing = _target_spacing(measured, options)
+    shape = _median_shape(measured, spacing)
+    normalization = tuple(
+        choose_normalization(images, masks, channel, options.modality) for channel in range(images[0].data.shape[0])
+    )
+    return Plan(
+        spatial_dims=dims,
+        channels=images[0].data.shape[0],
+        axes=tuple((float(a), float(b), float(c)) for a, b, c in axes),
+        spacing_mm=tuple(float(s) for s in spacing),
+        patch_size=_patch_size(shape, spacing, options.patch_voxels or (65_536 if dims == 2 else 320_000)),
+        normalization=normalization,
+        labels=wanted,
+        keep_largest=_in_one_piece(measured, tuple(wanted)),
+        median_shape=shape,
+        notes=tuple(_notes(measured, wanted, normalization)),
+    )
+
+
+def _check_alike(images: Sequence[Volume]) -> None:
+    if not images:
+        raise InputError("the support is empty; give at least one labelled scan with --support image=label")
+    first = images[0]
+    for image in images[1:]:
+        if image.spatial_dims != first.spatial_dims or image.data.shape[0] != first.data.shape[0]:
+            raise InputError(
+                f"{image.name}: {image.spatial_dims}D with {image.data.shape[0]} channel(s), but {first.name} is "
+                f"{first.spatial_dims}D with {first.data.shape[0]}; supports must be of one kind"
+            )
+
+
+def _choose_labels(
+    labels: Sequence[Volume], names: Mapping[int, str], wanted: Mapping[int, str] | Sequence[int] | None
+) -> dict[int, str]:
+    present = sorted({int(v) for label in labels for v in np.unique(label.data)} - {0})
+    if not present:
+        files = ", ".join(label.name for label in labels)
+        raise InputError(f"{files}: no structure is marked (every voxel is 0); label the structure in at least one")
+    if wanted is None:
+        chosen = present
+    else:
+        missing = [v for v in wanted if v not in present]
+        if missing:
+            raise InputError(
+                f"label {', '.join(map(str, missing))} is in no support; the supports hold {', '.join(map(str, present))}"
+            )
+        chosen = [int(v) for v in wanted]
+    given = dict(wanted) if isinstance(wanted, Mapping) else {}
+    return {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
+
+
+def _measure(label: Volume, axes: np.ndarray, values: Sequence[int]) -> _Measured:
+    dims = label.spatial_dims
+    order = order_for(label.affine, axes, dims)
+    data = order.apply(label.data)[0]
+    spacing = np.array(label.spacing_mm)[list(order.order)]
+    found = ndimage.find_objects(np.where(np.isin(data, values), data, 0).astype(np.int32))
+    extent, volume, voxels, one, tiny = {}, {}, {}, {}, {}
+    for value in values:
+        box = found[value - 1] if value <= len(found) else None
+        if box is None:
+            continue
+        mask = data[box] == value
+        count = int(mask.sum())
+        sizes = np.sort(np.bincount(ndimage.label(mask, np.ones((3,) * dims))[0].ravel())[1:])[::-1]
+        extent[value] = float(max((b.stop - b.start) * s for b, s in zip(box, spacing, strict=True)))
+        volume[value], voxels[value] = count * float(np.prod(spacing)), count
+        one[value] = bool(sizes[0] >= ONE_PIECE * count)
+        # Specks beside a structure in one piece are slips of the pen, not structures that could vanish.
+        tiny[value] = bool(sizes[0] <= TINY_VOXELS or (not one[value] and sizes[-1] <= TINY_VOXELS))
+    return _Measured(data.shape, spacing, extent, volume, voxels, one, tiny)
+
+
+def _target_spacing(measured: Sequence[_Measured], options: PlanOptions) -> np.ndarray:
+    native = np.median([m.spacing for m in measured], axis=0)
+    thick = native >= THICK_RATIO * native.min()
+    if options.spacing_mm is not None:
+        given = np.broadcast_to(np.asarray(options.spacing_mm, dtype=float), native.shape)
+        return np.where(thick, native, given) if np.ndim(options.spacing_mm) == 0 else given.copy()
+    field_mm = np.median([np.sort(np.array(m.shape) * m.spacing)[-2] for m in measured])
+    extents = [np.median([m.extent_mm[v] for m in measured if v in m.extent_mm]) for v in _labels(measured)]
+    diameters = [
+        np.median([_diameter_mm(m, v, len(native)) for m in measured if v in m.volume_mm3]) for v in _labels(measured)
+    ]
+    goal = min(
+        field_mm / FIELD_OF_VIEW_VOXELS, max(extents) / STRUCTURE_VOXELS, min(diameters) / SMALLEST_DIAMETER_VOXELS
+    )
+    if len(native) == 2:
+        # A planar image is small work: 256 pixels across keep its detail.
+        goal = min(goal, field_mm / 256)
+    if options.fast:
+        goal = max(goal, native.min()) * 1.7
+    return np.where(thick, native, np.maximum(native, goal))
+
+
+def _labels(measured: Sequence[_Measured]) -> list[int]:
+    return sorted({value for m in measured for value in m.extent_mm})
+
+
+def _diameter_mm(m: _Measured, value: int, dims: int) -> float:
+    """Of the sphere (disc) with the structure's volume (area)."""
+    if dims == 2:
+        return float(2 * np.sqrt(m.volume_mm3[value] / np.pi))
+    return float((6 * m.volume_mm3[value] / np.pi) ** (1 / 3))
+
+
+def _median_shape(measured: Sequence[_Measured], spacing: np.ndarray) -> tuple[int, ...]:
+    shapes = [np.array(m.shape) * m.spacing / spacing for m in measured]
+    return tuple(max(1, round(float(n))) for n in np.median(shapes, axis=0))
+
+
+def _patch_size(shape: Sequence[int], spacing: np.ndarray, budget: int) -> tuple[int, ...]:
+    """The largest patch within ``budget`` voxels that is as near to a cube in mm as the volume allows."""
+    low, high = 0.0, float(max(n * s for n, s in zip(shape, spacing, strict=True)))
+    for _ in range(40):
+        edge = (low + high) / 2
+        size = np.prod([min(n, edge / s) for n, s in zip(shape, spacing, strict=True)])
+        low, high = (edge, high) if size <= budget else (low, edge)
+    return tuple(_round_up(min(n, low / s)) for n, s in zip(shape, spacing, strict=True))
+
+
+def _round_up(size: float) -> int:
+    """To the multiple of 8 (of 4 below 32, none below 8) that the network's downsampling likes."""
+    whole = int(np.ceil(size - 1e-6))
+    if whole < 8:
+        return max(1, whole)
+    step = 4 if whole < 32 else 8
+    return -(-whole // step) * step
+
+
+def _in_one_piece(measured: Sequence[_Measured], values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(v for v in values if all(m.in_one_piece.get(v, True) for m in measured))
+
+
+def _notes(measured: Sequence[_Measured], labels: Mapping[int, str], normalization: Sequence[object]) -> list[str]:
+    notes = []
+    for value, name in labels.items():
+        if any(m.pieces_tiny.get(value, False) for m in measured):
+            notes.append(
+                f"{name} (label {value}) has pieces of {TINY_VOXELS} voxels or fewer: expect some of them to be missed"
+            )
+        absent = sum(value not in m.voxels for m in measured)
+        if absent:
+            notes.append(f"{name} (label {value}) is missing from {absent} of {len(measured)} supports")
+    return notes

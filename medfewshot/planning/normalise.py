@@ -1,0 +1,73 @@
+"""Intensities: a fixed window for CT, whose units mean something; a per-volume z-score for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medfewshot.types import Normalization, Volume
+
+SOFT_TISSUE_HU = (-160.0, 240.0)
+"""The abdominal window of the field's CT benchmarks; widened where the structures themselves lie outside it."""
+
+
+def choose_normalization(
+    images: Sequence[Volume], masks: Sequence[np.ndarray], channel: int, modality: str | None
+) -> Normalization:
+    """Window or z-score for one channel: what the user or header says first, then what the intensities look like.
+
+    ``masks``: one boolean array ``(*S)`` per image, True where any structure is.
+    """
+    stated = modality or next((image.modality for image in images if image.modality), None)
+    if stated is not None:
+        if stated.upper().startswith("CT"):
+            return _ct_window(images, masks, channel, f"modality {stated}")
+        return Normalization("zscore", reason=f"modality {stated}")
+    lows = [float(np.percentile(_thin(image.data[channel]), 1)) for image in images]
+    highs = [float(image.data[channel].max()) for image in images]
+    if max(lows) <= -90 and min(highs) >= 100:
+        return _ct_window(images, masks, channel, "intensities look like Hounsfield units (air below -90)")
+    return Normalization("zscore", reason="intensities do not look like Hounsfield units")
+
+
+def normalise(image: Tensor, normalization: Sequence[Normalization]) -> Tensor:
+    """``image (C, *P)`` -> network input of the same shape, channel by channel."""
+    return torch.stack([_normalise_channel(x, how) for x, how in zip(image, normalization, strict=True)])
+
+
+def _normalise_channel(x: Tensor, how: Normalization) -> Tensor:
+    if how.kind == "window":
+        return (x.clamp(how.low, how.high) - how.mean) / how.std
+    values = np.asarray(_thin(x.numpy()))
+    low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
+    if high <= low:
+        return torch.zeros_like(x)
+    x = x.clamp(low, high)
+    body = x[x > low + 0.1 * (high - low)]
+    body = body if body.numel() > 1 else x.flatten()
+    return (x - body.mean()) / body.std().clamp_min(1e-6)
+
+
+def _thin(values: np.ndarray, most: int = 2_000_000) -> np.ndarray:
+    """Every n-th value, so that percentiles of a large scan take milliseconds; the same values every time."""
+    flat = values.reshape(-1)
+    return flat[:: max(1, flat.size // most)]
+
+
+def _ct_window(
+    images: Sequence[Volume], masks: Sequence[np.ndarray], channel: int, reason: str
+) -> Normalization:
+    inside = np.concatenate([_thin(image.data[channel][mask]) for image, mask in zip(images, masks, strict=True)])
+    low, high = SOFT_TISSUE_HU
+    if inside.size:
+        p_low, p_high = np.percentile(inside, (0.5, 99.5))
+        low, high = min(low, float(p_low) - 50), max(high, float(p_high) + 50)
+    everywhere = np.concatenate([_thin(image.data[channel], 200_000) for image in images])
+    everywhere = everywhere[(everywhere > low) & (everywhere < high)]
+    if everywhere.size < 2:
+        everywhere = np.array([low, high])
+    mean, std = float(everywhere.mean()), float(max(everywhere.std(), 1e-3))
+    return Normalization("window", low, high, mean, std, reason)

@@ -1,0 +1,193 @@
+"""The data types that every room shares, and the two contracts: ``Learner.adapt(support) -> Segmenter``.
+
+``*S`` below is the spatial shape, ``(X, Y)`` or ``(X, Y, Z)``: array axis ``i`` is voxel axis ``i`` of the file, as
+nibabel orders it. World coordinates are RAS+ millimetres everywhere. This module imports neither torch nor MONAI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class InputError(ValueError):
+    """Input that cannot be used: one line that names the file, what is wrong, and a way out. The CLI exits with 2."""
+
+
+class GridMismatchError(InputError):
+    """An image and its label (or prediction and reference) do not lie on the same voxel grid."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image or a label map with its geometry.
+
+    ``data``: ``(C, *S)`` array; float32 for images, an integer dtype (C = 1) for labels.
+    ``affine``: ``(4, 4)`` float64, voxel index -> RAS mm. A 2D image has a third axis of length 1 in its affine only.
+    ``header``: what the writer needs to give the same grid and format back; opaque outside ``io``.
+    ``modality``: ``"CT"``, ``"MR"``, ... where the file itself says so (DICOM), else None.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    header: Any = None
+    path: Path | None = None
+    modality: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        return tuple(int(n) for n in self.data.shape[1:])
+
+    @property
+    def spatial_dims(self) -> int:
+        return self.data.ndim - 1
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel edge lengths in mm, derived from the affine, one per spatial axis."""
+        lengths = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return tuple(float(length) for length in lengths[: self.spatial_dims])
+
+    @property
+    def name(self) -> str:
+        return str(self.path) if self.path is not None else "array"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan of one subject, as paths only. ``image_paths`` holds one path per channel (usually one)."""
+
+    case_id: str
+    subject_id: str
+    modality: str | None
+    image_paths: tuple[Path, ...]
+    label_path: Path | None = None
+
+    @property
+    def image_path(self) -> Path:
+        return self.image_paths[0]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One structure, or several told apart, in one modality. ``labels`` maps file label value -> name."""
+
+    name: str
+    labels: Mapping[int, str]
+    cases: tuple[Case, ...]
+    modality: str | None = None
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How intensities become network input.
+
+    ``window``: clip to ``[low, high]`` (CT, in HU), then ``(x - mean) / std``; the four numbers come from the support.
+    ``zscore``: per volume: clip to its own 0.5-99.5 percentiles, then zero mean, unit variance over the body.
+    """
+
+    kind: Literal["window", "zscore"]
+    low: float = 0.0
+    high: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is derived from the support alone, and written beside every result.
+
+    ``axes``: 3x3 direction cosines (columns) of the support's frame; queries are brought to the nearest of the 48 axis
+    orders and flips. ``spacing_mm``: target spacing per planned axis. ``patch_size``: voxels of the planned grid.
+    ``labels``: file label value -> name; channel ``i + 1`` of the logits is the i-th key, channel 0 is background.
+    ``keep_largest``: label values whose supports all consist of one connected component.
+    """
+
+    spatial_dims: int
+    channels: int
+    axes: tuple[tuple[float, float, float], ...]
+    spacing_mm: tuple[float, ...]
+    patch_size: tuple[int, ...]
+    normalization: tuple[Normalization, ...]
+    labels: Mapping[int, str]
+    keep_largest: tuple[int, ...] = ()
+    median_shape: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        return tuple(self.labels)
+
+    @property
+    def classes(self) -> int:
+        """Number of logit channels, background included."""
+        return len(self.labels) + 1
+
+
+@dataclass(frozen=True)
+class Support:
+    """K labelled examples on the plan's grid; shapes may differ from example to example.
+
+    ``images``: K float32 tensors ``(C, *S)``. ``labels``: K int64 tensors ``(*S)`` with 0 = background, 1..N = classes.
+    ``classes``: N + 1. ``patch_size``: the plan's window, or None for "the whole field of view".
+    """
+
+    images: tuple[Tensor, ...]
+    labels: tuple[Tensor, ...]
+    classes: int
+    patch_size: tuple[int, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+
+    @property
+    def shots(self) -> int:
+        return len(self.images)
+
+    @property
+    def spatial_dims(self) -> int:
+        return self.images[0].ndim - 1
+
+
+@dataclass(frozen=True)
+class Query:
+    """``image (B, C, *S)`` float32 on the plan's grid; ``label (B, *S)`` int64 or None where it is not known."""
+
+    image: Tensor
+    label: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A task with its support and query, from disjoint subjects."""
+
+    support: Support
+    query: Query
+    task: str = ""
+    support_subjects: tuple[str, ...] = ()
+    query_subjects: tuple[str, ...] = ()
+
+
+Segmenter = Callable[["Tensor"], "Tensor"]
+"""``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, background first. One that needs the whole field of view has an
+attribute ``whole_volume = True``, and inference then gives it no windows."""
+
+
+@dataclass
+class Progress:
+    """What long work tells whoever watches: ``update(done, total, text)``. The default stays silent."""
+
+    update: Callable[[float, float, str], None] = field(default=lambda done, total, text: None)
+
+
+class Learner(Protocol):
+    """Adapts to a support set and hands back a segmenter; never changes itself."""
+
+    def adapt(self, support: Support) -> Segmenter: ...

@@ -1,0 +1,27 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A busy machine must not fail a property by its clock, and the same commit must test the same examples twice.
+settings.register_profile("medfewshot", deadline=None, derandomize=True)
+settings.load_profile("medfewshot")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real scans: ``MEDFEWSHOT_DATA``, or ``../shared/data`` beside the repository."""
+    named = os.environ.get("MEDFEWSHOT_DATA")
+    if named and not Path(named).is_dir():
+        pytest.fail(f"MEDFEWSHOT_DATA names no folder: {named}")
+    root = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not root.is_dir():
+        pytest.skip("real scans not found: set MEDFEWSHOT_DATA")
+    return root.resolve()

@@ -1,0 +1,242 @@
+"""DICOM series: sorted by position, refused when a slice would silently be wrong."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from io_samples import OBLIQUE, SHAPE, affine_of, ramp, rotation, signed_permutations, write_dicom
+
+from medfewshot.io import read_image, read_label
+from medfewshot.types import InputError
+
+
+def right_handed(axes: np.ndarray) -> np.ndarray:
+    """DICOM slices grow along row x column, so a left-handed grid has no DICOM form of its own."""
+    axes = axes.copy()
+    axes[:, 2] *= np.sign(np.linalg.det(axes))
+    return axes
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(signed_permutations()), st.tuples(*[st.floats(-3.1, 3.1)] * 3), st.permutations(range(6)))
+def test_slices_are_sorted_by_position_whatever_their_names(
+    tmp_path_factory: pytest.TempPathFactory, axes: np.ndarray, angles: tuple[float, ...], order: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("series")
+    affine = affine_of(right_handed(rotation(angles) @ axes))
+    write_dicom(folder, affine, keep=order)
+    volume = read_image(folder)
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-5)
+    assert np.array_equal(volume.data[0], ramp())
+    assert volume.modality == "MR"
+
+
+def test_names_without_suffix_and_stray_files(tmp_path: Path) -> None:
+    write_dicom(tmp_path, names=[f"1.2.{i}" for i in range(6)])
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "preview.jpg").touch()
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    volume = read_image(tmp_path)
+    assert volume.data.shape == (1, *SHAPE)
+    assert volume.warnings == ()
+
+
+def test_files_without_an_image_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    write_dicom(tmp_path)
+    uid = b"1.2.840.10008.5.1.4.1.1.88.11\0"
+    report = bytes(128) + b"DICM" + b"\x02\x00\x02\x00UI" + len(uid).to_bytes(2, "little") + uid
+    (tmp_path / "report").write_bytes(report)
+    volume = read_image(tmp_path)
+    assert volume.spatial_shape == SHAPE
+    assert "1 DICOM file(s) without an image left out, such as report" in volume.warnings[0]
+
+
+def test_rescale_slope_and_intercept(tmp_path: Path) -> None:
+    # ITK's writer divides the slope out again, so whole stored values need a multiple of it.
+    write_dicom(tmp_path, data=ramp() * 2, tags={"0008|0060": "CT", "0028|1052": "-1024", "0028|1053": "2"})
+    volume = read_image(tmp_path)
+    assert volume.modality == "CT"
+    assert np.array_equal(volume.data[0], ramp() * 2)
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes().replace(b"-1024", b"-1000"))
+    assert np.array_equal(read_image(tmp_path).data[0], ramp() * 2 + 24)
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"), [([0, 1, 3, 4, 5], "1 slice"), ([0, 1, 2, 5], "2 slice"), ([0, 1, 3], "1 ")]
+)
+def test_missing_slices_name_their_neighbours(tmp_path: Path, keep: list[int], words: str) -> None:
+    files = write_dicom(tmp_path / "ct", keep=keep)
+    at = next(i for i, (a, b) in enumerate(itertools.pairwise(keep)) if b - a > 1)
+    with pytest.raises(InputError, match=f"ct: {words}.*missing.* mm where 5 mm") as caught:
+        read_image(tmp_path / "ct")
+    assert f"between {files[at].name} and {files[at + 1].name}" in str(caught.value)
+
+
+def test_every_second_slice_missing_is_a_warning(tmp_path: Path) -> None:
+    write_dicom(tmp_path, keep=[0, 2, 4], tags={"0018|0088": "5"})
+    volume = read_image(tmp_path)
+    assert volume.spacing_mm[2] == pytest.approx(10)
+    assert "slices lie 10 mm apart where the files state 5 mm" in volume.warnings[0]
+
+
+def place(affine: np.ndarray, index: float, shift: float = 0.0) -> dict[str, str]:
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    position = lps[:3, 3] + index * lps[:3, 2] + shift * lps[:3, 0]
+    return {"0020|0032": "\\".join(f"{x:.10g}" for x in position)}
+
+
+def test_varying_spacing(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "ct", keep=range(4))
+    write_dicom(tmp_path / "ct", keep=[4], names=["x.dcm"], tags=place(OBLIQUE, 4.4))
+    with pytest.raises(InputError, match="slice spacing varies from 5 to 7 mm"):
+        read_image(tmp_path / "ct")
+
+
+def test_rounded_positions_pass(tmp_path: Path) -> None:
+    for index in range(6):
+        write_dicom(tmp_path, keep=[index], names=[f"{index}.dcm"], tags=place(OBLIQUE, index + 0.004 * (-1) ** index))
+    assert read_image(tmp_path).spacing_mm[2] == pytest.approx(5, abs=0.02)
+
+
+def test_a_tilted_gantry_is_a_shear(tmp_path: Path) -> None:
+    for index in range(6):
+        write_dicom(
+            tmp_path / "ct", keep=[index], names=[f"{index}.dcm"], tags=place(OBLIQUE, index, shift=1.3 * index)
+        )
+    with pytest.raises(InputError, match=r"ct: the grid is sheared, its axes are 10.* degrees"):
+        read_image(tmp_path / "ct")
+
+
+def test_slices_that_wander_sideways(tmp_path: Path) -> None:
+    for index in range(6):
+        shift = 5.0 if index == 3 else 0.0
+        write_dicom(tmp_path / "ct", keep=[index], names=[f"{index}.dcm"], tags=place(OBLIQUE, index, shift=shift))
+    with pytest.raises(InputError, match="off a straight line"):
+        read_image(tmp_path / "ct")
+
+
+def test_several_time_points_in_one_series(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "dce")
+    write_dicom(tmp_path / "dce", names=[f"b{i}.dcm" for i in range(6)])
+    with pytest.raises(InputError, match="dce: 12 slices lie at only 6 positions"):
+        read_image(tmp_path / "dce")
+
+
+def test_mixed_series_are_listed_and_one_file_picks_its_own(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "mix")
+    other = write_dicom(
+        tmp_path / "mix",
+        data=ramp()[:, :, :3] + 500,
+        series="1.2.826.0.1.3680043.2.1125.2",
+        names=["x", "y", "z"],
+        tags={"0008|103e": "scout"},
+    )
+    with pytest.raises(InputError, match=r"mix: mixed series.*'synthetic' \(6 files\), 'scout' \(3 files\)"):
+        read_image(tmp_path / "mix")
+    volume = read_image(other[1])
+    assert np.array_equal(volume.data[0], ramp()[:, :, :3] + 500)
+
+
+def test_a_localizer_in_the_same_series(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "mr")
+    write_dicom(tmp_path / "mr", affine_of(rotation((1.5, 0, 0))), keep=[0], names=["scout.dcm"])
+    with pytest.raises(InputError, match=r"mr: .*turned or scaled.*\(a localizer\?\)"):
+        read_image(tmp_path / "mr")
+
+
+def test_slices_of_two_sizes(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "mr", keep=range(5))
+    write_dicom(tmp_path / "mr", data=ramp((8, 9, 6)), keep=[5], names=["big.dcm"])
+    with pytest.raises(InputError, match="mr: the slices differ in size, 4x5, 8x9"):
+        read_image(tmp_path / "mr")
+
+
+def test_one_slice_is_a_volume_and_a_projection_is_2d(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "one", keep=[2])
+    assert read_image(tmp_path / "one").spatial_shape == (4, 5, 1)
+    (file,) = write_dicom(tmp_path / "xray", keep=[2], tags={"0008|0060": "CR"})
+    forget_position(file)
+    xray = read_image(tmp_path / "xray")
+    assert xray.spatial_shape == (4, 5)
+    assert xray.spacing_mm == pytest.approx((0.7, 1.5))
+    assert np.array_equal(xray.data[0], ramp()[:, :, 2])
+
+
+def test_a_slice_without_position_among_others_is_named(tmp_path: Path) -> None:
+    forget_position(write_dicom(tmp_path)[4])
+    with pytest.raises(InputError, match=r"004\.dcm: states no position"):
+        read_image(tmp_path)
+
+
+def forget_position(file: Path) -> None:
+    """ITK always writes a position, so its tag becomes the retired one that nobody reads."""
+    content = file.read_bytes()
+    content = content.replace(b"\x20\0\x32\0", b"\x20\0\x30\0").replace(b"\x20\0\x37\0", b"\x20\0\x35\0")
+    file.write_bytes(content)
+
+
+def test_a_damaged_slice_is_named(tmp_path: Path) -> None:
+    files = write_dicom(tmp_path / "mr", data=ramp((40, 50, 3)))
+    content = files[1].read_bytes()
+    files[1].write_bytes(content[: len(content) - 3000])
+    with pytest.raises(InputError, match=r"001\.dcm: cannot be read"):
+        read_image(tmp_path / "mr")
+
+
+def test_objects_without_grey_images(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "seg", tags={"0008|0060": "SEG"})
+    with pytest.raises(InputError, match=r"seg: no DICOM images here \(SEG\); convert it to NIfTI"):
+        read_label(tmp_path / "seg")
+
+
+def test_a_film_is_refused(tmp_path: Path) -> None:
+    film = sitk.GetImageFromArray(ramp().T.astype(np.uint8))
+    sitk.WriteImage(film, str(tmp_path / "film.dcm"))
+    with pytest.raises(InputError, match=r"film\.dcm: .*6 frames without slice positions"):
+        read_image(tmp_path / "film.dcm")
+
+
+def test_enhanced_multi_frame_is_read_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # ITK writes no enhanced objects; its multi-frame secondary capture takes the same way through the reader.
+    monkeypatch.setattr("medfewshot.io.dicom._ENHANCED", ("1.2.840.10008.5.1.4.1.1.7.2",))
+    sitk.WriteImage(sitk.GetImageFromArray(ramp().T.astype(np.uint8)), str(tmp_path / "a.dcm"))
+    volume = read_image(tmp_path)
+    assert np.array_equal(volume.data[0], ramp())
+    assert "gaps between its slices cannot be checked" in volume.warnings[0]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["t1post", "t2reg"])
+def test_a_real_oblique_series(data_root: Path, tmp_path: Path, name: str) -> None:
+    folder = data_root / "dicom" / name
+    if not folder.is_dir():
+        pytest.skip(f"dicom/{name} is not among the real scans")
+    volume = read_image(folder)
+    image = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
+    corner = [n - 1 for n in image.GetSize()]
+    expected = np.array(image.TransformIndexToPhysicalPoint(corner)) * (-1, -1, 1)
+    assert volume.spatial_shape == (280, 320, 22)
+    assert volume.spacing_mm == pytest.approx((0.6875, 0.6875, 6.5), abs=1e-4)
+    assert volume.modality == "MR"
+    np.testing.assert_allclose((volume.affine @ [*corner, 1])[:3], expected, atol=1e-3)
+    assert np.array_equal(volume.data[0], sitk.GetArrayFromImage(image).T)
+
+
+@pytest.mark.real
+def test_a_real_series_with_one_slice_taken_out(data_root: Path, tmp_path: Path) -> None:
+    source = data_root / "dicom" / "t1post"
+    if not source.is_dir():
+        pytest.skip("dicom/t1post is not among the real scans")
+    stack = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(source))
+    for file in [*stack[:9], *stack[10:]]:
+        shutil.copy(file, tmp_path)
+    with pytest.raises(InputError, match=r"1 slice\(s\) missing.* 13 mm where 6.5 mm"):
+        read_image(tmp_path)

@@ -1,0 +1,93 @@
+"""Names: cases, results, and what a folder stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from io_samples import ramp, write_dicom, write_itk, write_nifti, write_picture
+
+from medfewshot.io import case_id, find_images, is_dicom_folder, output_suffix, read_image
+from medfewshot.types import InputError, Volume
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("x/ct_007_0000.nii.gz", "ct_007"),
+        ("ct_007.nii", "ct_007"),
+        ("patient_0001.nii.gz", "patient_0001"),
+        ("a.b.NII.GZ", "a.b"),
+        ("a.seg.nrrd", "a"),
+        ("photo.JPG", "photo"),
+        ("x/series.v2", "series.v2"),
+        ("1.2.840.113", "1.2.840.113"),
+        ("x/series/", "series"),
+    ],
+)
+def test_case_id(path: str, expected: str) -> None:
+    assert case_id(path) == expected
+
+
+def test_case_id_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert case_id(".") == tmp_path.name
+
+
+def test_output_suffix(tmp_path: Path) -> None:
+    grey = ramp((4, 5)).astype(np.uint8)
+    write_dicom(tmp_path / "series")
+    inputs = {
+        write_nifti(tmp_path / "a.nii"): ".nii.gz",
+        tmp_path / "series": ".nii.gz",
+        write_itk(tmp_path / "a.nrrd"): ".nrrd",
+        write_itk(tmp_path / "b.seg.nrrd"): ".nrrd",
+        write_itk(tmp_path / "a.mha"): ".mha",
+        write_itk(tmp_path / "a.mhd"): ".mha",
+        write_picture(tmp_path / "a.png", grey): ".png",
+        write_picture(tmp_path / "a.jpg", grey): ".png",
+        write_picture(tmp_path / "a.tiff", grey): ".tif",
+    }
+    assert {path: output_suffix(read_image(path)) for path in inputs} == inputs
+    assert output_suffix(Volume(np.zeros((1, 2, 2, 2)), np.eye(4))) == ".nii.gz"
+
+
+def test_a_folder_stands_for_its_images_and_series(tmp_path: Path) -> None:
+    for name in (
+        "b.nii.gz",
+        "a_0000.nii",
+        "c.png",
+        "a_seg.nii.gz",
+        "a_label.nii",
+        "b_Mask.png",
+        "x.seg.nrrd",
+        ".h.nii",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / "notes.txt").touch()
+    write_dicom(tmp_path / "patient" / "study" / "T1", names=[f"IM{i}" for i in range(6)])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "b.nii.gz").touch()
+    found = [str(path.relative_to(tmp_path).as_posix()) for path in find_images(tmp_path)]
+    assert found == ["a_0000.nii", "b.nii.gz", "c.png", "patient/study/T1"]
+
+
+def test_a_file_and_a_series_stand_for_themselves(tmp_path: Path) -> None:
+    files = write_dicom(tmp_path / "s", names=[f"IM{i}" for i in range(6)])
+    assert is_dicom_folder(tmp_path / "s")
+    assert not is_dicom_folder(tmp_path)
+    assert find_images(tmp_path / "s") == [tmp_path / "s"]
+    assert find_images(files[0]) == [files[0]]
+    label = write_nifti(tmp_path / "a_seg.nii")
+    assert find_images(label) == [label]
+
+
+def test_nothing_found(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no images; give NIfTI"):
+        find_images(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        find_images(tmp_path / "no")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"notes\.txt: is no image"):
+        find_images(tmp_path / "notes.txt")

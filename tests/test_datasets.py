@@ -1,0 +1,315 @@
+"""Every layout that users bring, and one clear line for what cannot be read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medfewshot.datasets import as_task, parse_pair, read_dataset
+from medfewshot.types import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def real_data() -> Path:
+    return Path(os.environ.get("MEDFEWSHOT_DATA") or REPOSITORY.parent / "shared" / "data")
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def write_json(root: Path, content: dict) -> Path:
+    path = root / "dataset.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def write_label(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(values.astype(np.uint8), np.eye(4)), path)
+
+
+def msd(root: Path, **changes) -> Path:
+    touch(root, "imagesTr/b.nii.gz", "labelsTr/b.nii.gz", "imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/c.nii.gz")
+    content = {
+        "name": "toy",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "liver", "205": "lesion"},
+        "training": [
+            {"image": "./imagesTr/b.nii.gz", "label": "./labelsTr/b.nii.gz"},
+            {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"},
+            {"image": "./imagesTr/c.nii.gz"},
+        ],
+    }
+    return write_json(root, {**content, **changes})
+
+
+def nnunet(root: Path, **changes) -> Path:
+    touch(root, *[f"imagesTr/{name}_000{channel}.nii.gz" for name in ("q_2", "p_1") for channel in (0, 1)])
+    touch(root, "labelsTr/q_2.nii.gz")
+    content = {
+        "channel_names": {"0": "T1", "1": "T2 FLAIR"},
+        "labels": {"background": 0, "liver": 1, "tumour": 2},
+        "file_ending": ".nii.gz",
+    }
+    return write_json(root, {**content, **changes})
+
+
+def test_msd(tmp_path):
+    msd(tmp_path)
+    dataset = read_dataset(tmp_path)
+    assert (dataset.name, dataset.modality, dataset.source) == ("toy", "CT", "msd")
+    assert dict(dataset.labels) == {1: "liver", 205: "lesion"}
+    assert [case.case_id for case in dataset.cases] == ["a", "b", "c"]
+    assert [case.case_id for case in dataset.unlabelled] == ["c"]
+    task = as_task(dataset)
+    assert task.labels == dataset.labels
+    assert task.cases == dataset.cases
+
+
+def test_the_json_file_itself_and_other_names(tmp_path):
+    dataset = read_dataset(msd(tmp_path), label_names={0: "background", 1: "Leber"})
+    assert dict(dataset.labels) == {1: "Leber"}
+
+
+def test_nnunet_v2_with_two_channels(tmp_path):
+    nnunet(tmp_path)
+    dataset = read_dataset(tmp_path)
+    assert (dataset.source, dataset.channel_names, dataset.modality) == ("nnunet", ("T1", "T2 FLAIR"), "MR")
+    assert dict(dataset.labels) == {1: "liver", 2: "tumour"}
+    assert [case.case_id for case in dataset.cases] == ["p_1", "q_2"]
+    assert [path.name for path in dataset.cases[1].image_paths] == ["q_2_0000.nii.gz", "q_2_0001.nii.gz"]
+    assert [case.case_id for case in dataset.labelled] == ["q_2"]
+
+
+def test_nnunet_v1_lists_files_without_the_channel_number(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz")
+    entry = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    write_json(tmp_path, {"modality": {"0": "CT", "1": "PET"}, "labels": {"0": "bg", "1": "x"}, "training": [entry]})
+    dataset = read_dataset(tmp_path)
+    assert len(dataset.cases[0].image_paths) == 2
+    assert dataset.modality is None
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "words"),
+    [
+        (nnunet, {"labels": {"background": 0, "whole": [1, 2], "core": 2}}, ["region", "whole"]),
+        (nnunet, {"labels": {"background": 0, "x": 1, "ignore": 2}}, ["ignore"]),
+        (nnunet, {"file_ending": ".nrrd"}, ["_0000.nrrd", "file_ending"]),
+        (nnunet, {"channel_names": {"0": "a", "1": "b", "2": "c"}}, ["p_1_0002.nii.gz", "does not exist"]),
+        (msd, {"training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/zz.nii.gz"}]}, ["labelsTr/zz.nii.gz"]),
+        (msd, {"training": [{"image": "imagesTr/zz.nii.gz", "label": "labelsTr/a.nii.gz"}]}, ["imagesTr/zz.nii.gz"]),
+        (msd, {"training": []}, ["lists no case"]),
+        (msd, {"training": [{"label": "labelsTr/a.nii.gz"}]}, ["expected form", "image"]),
+        (msd, {"labels": {"0": "background", "liver": "1"}}, ["expected form"]),
+        (
+            msd,
+            {"training": [{"image": "imagesTr/a.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in "ab"]},
+            ["two labels for one image"],
+        ),
+    ],
+)
+def test_json_mistakes_are_named(tmp_path, make, change, words):
+    path = make(tmp_path, **change)
+    with pytest.raises(InputError) as caught:
+        read_dataset(tmp_path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [('{"labels": {"0": "x",}', "broken JSON at line 1"), ("[1]", "JSON object"), ('{"a": 1}', "neither")],
+)
+def test_broken_json(tmp_path, text, words):
+    (tmp_path / "dataset.json").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["images/a.nii.gz", "images/b.nii.gz", "labels/a.nii.gz"],
+        ["imagesTr/a.nrrd", "imagesTr/b.nrrd", "labelsTr/a.seg.nrrd"],
+        ["images/a.nii.gz", "images/b.nii.gz", "masks/a_mask.nii.gz"],
+        ["a.nii.gz", "a_seg.nii.gz", "b.nii.gz"],
+        ["a.mha", "a_label.nii", "b.mha"],
+        ["a_image.png", "a-mask.png", "b_image.png"],
+        ["a.nrrd", "a.seg.nrrd", "b.nrrd"],
+        ["images/a_0000.nii.gz", "images/b_0000.nii.gz", "labels/a.nii.gz"],
+    ],
+)
+def test_paired_folders(tmp_path, names):
+    touch(tmp_path, *names)
+    dataset = read_dataset(tmp_path)
+    assert dataset.source == "folders"
+    assert [case.case_id for case in dataset.labelled] == ["a"]
+    assert [case.case_id.removesuffix("_image") for case in dataset.unlabelled] == ["b"]
+
+
+def test_one_folder_a_case(tmp_path):
+    touch(tmp_path, "s1/image.nii.gz", "s1/label.nii.gz", "s2/ct.nii.gz", "s2/ct_seg.nii.gz")
+    assert [case.subject_id for case in read_dataset(tmp_path).labelled] == ["s2", "s1"]  # by file name: ct < image
+    assert [case.case_id for case in read_dataset(tmp_path / "s1").labelled] == ["s1"]
+
+
+def test_numbers_at_the_end_are_channels_only_where_the_label_says_so(tmp_path):
+    touch(tmp_path, *[f"images/lidc_{n}.nii.gz" for n in ("0001", "0014")], "labels/lidc_0001.nii.gz")
+    assert [case.case_id for case in read_dataset(tmp_path).cases] == ["lidc_0001", "lidc_0014"]
+    other = tmp_path / "channels"
+    touch(other, *[f"images/{name}_000{c}.nii.gz" for name in "ab" for c in (0, 1)], "labels/a.nii.gz")
+    dataset = read_dataset(other)
+    assert [(case.case_id, len(case.image_paths)) for case in dataset.cases] == [("a", 2), ("b", 2)]
+
+
+def test_dicom_series_folders(tmp_path):
+    for name in ("case1", "case2"):
+        touch(tmp_path, f"images/{name}/0.dcm", f"images/{name}/1.dcm")
+    touch(tmp_path, "labels/case1.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert dataset.cases[0].image_path == tmp_path / "images" / "case1"
+    assert [case.label_path is None for case in dataset.cases] == [False, True]
+
+
+def test_a_label_without_an_image_is_noted(tmp_path):
+    touch(tmp_path, "images/a.nii.gz", "labels/a.nii.gz", "labels/z.nii.gz")
+    assert "z.nii.gz" in read_dataset(tmp_path).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["images/a.nii.gz", "labels/b.nii.gz"], "Understood are"),
+        (["notes.txt"], "Understood are"),
+        (["images/a.nii.gz", "labels/a.nii.gz", "labels/a_seg.nii.gz"], "two labels for one image 'a'"),
+        (["a.nii.gz", "a_seg.nii.gz", "a_mask.nii.gz"], "two labels for one image 'a'"),
+        (["images/a.nii.gz", "images/a.mha", "labels/a.nii.gz"], "two images for one case 'a'"),
+    ],
+)
+def test_folder_mistakes_are_named(tmp_path, names, words):
+    touch(tmp_path, *names)
+    with pytest.raises(InputError, match=words):
+        read_dataset(tmp_path)
+
+
+def test_labels_of_folders_come_from_the_files(tmp_path):
+    touch(tmp_path, "images/a.nii.gz", "images/b.nii.gz")
+    write_label(tmp_path / "labels/a.nii.gz", np.array([[[0, 205]]]))
+    write_label(tmp_path / "labels/b.nii.gz", np.array([[[3, 0]]]))
+    assert dict(as_task(read_dataset(tmp_path)).labels) == {3: "label 3", 205: "label 205"}
+
+
+def test_csv(tmp_path):
+    touch(tmp_path, "x/a.nii.gz", "x/a_lab.nii.gz", "x/b.nii.gz")
+    table = tmp_path / "cases.csv"
+    table.write_text("﻿Image;label;subject;modality;age\nx/b.nii.gz;;s1;MR;3\n\nx/a.nii.gz;x/a_lab.nii.gz;s1;MR\n")
+    dataset = read_dataset(table)
+    assert (dataset.source, dataset.modality, dataset.name) == ("csv", "MR", "cases")
+    assert [(case.case_id, case.subject_id, case.label_path is None) for case in dataset.cases] == [
+        ("a", "s1", False),
+        ("b", "s1", True),
+    ]
+
+
+def test_csv_cases_in_folders_with_equal_file_names(tmp_path):
+    touch(tmp_path, "s1/image.nii.gz", "s2/image.nii.gz", "s1/l.nii.gz", "s2/l.nii.gz")
+    (tmp_path / "t.csv").write_text("image,label\ns1/image.nii.gz,s1/l.nii.gz\ns2/image.nii.gz,s2/l.nii.gz\n")
+    assert [case.case_id for case in read_dataset(tmp_path / "t.csv").cases] == ["s1_image", "s2_image"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a.nii.gz,l.nii.gz\n", "line 1: the header lacks image and label"),
+        ("image,mask\na.nii.gz,l.nii.gz\n", "line 1: the header lacks label"),
+        ("image,label\n", "no case below the header"),
+        ("image,label\na.nii.gz,l.nii.gz\nzz.nii.gz,l.nii.gz\n", r"line 3: image .*zz.nii.gz does not exist"),
+        ("image,label\na.nii.gz,zz.nii.gz\n", r"line 2: label .*zz.nii.gz does not exist"),
+        ("image,label\n,l.nii.gz\n", "line 2: the image column is empty"),
+        ("image,label\na.nii.gz,l.nii.gz,x\n", "line 2: 3 columns"),
+        ("image,label\na.nii.gz,l.nii.gz\na.nii.gz,m.nii.gz\n", "line 3: .*listed in line 2"),
+    ],
+)
+def test_csv_mistakes_name_the_line(tmp_path, text, words):
+    touch(tmp_path, "a.nii.gz", "l.nii.gz", "m.nii.gz")
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_dataset(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("name", ["missing", "a.nii.gz"])
+def test_what_is_no_dataset(tmp_path, name):
+    touch(tmp_path, "a.nii.gz")
+    with pytest.raises(InputError, match=name):
+        read_dataset(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("a.nii.gz", "b.nii.gz"),
+        ("x=1/a.nii.gz", "y=2:3/b.nii.gz"),
+        (r"C:\a.nii.gz", r"D:\b.nii.gz"),
+        (r"C:\a.nii", r"C:\b.nii"),
+    ],
+)
+@pytest.mark.parametrize("sign", ["=", ":"])
+def test_pairs(tmp_path, monkeypatch, image, label, sign):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, image, label)
+    assert parse_pair(f"{image}{sign}{label}") == (Path(image), Path(label))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a.nii.gz", "expected image=label"),
+        ("=a.nii.gz", "expected image=label"),
+        ("a.nii.gz=zz.nii.gz", "label zz.nii.gz not found"),
+        ("zz.nii.gz=a.nii.gz", "image zz.nii.gz not found"),
+        ("y.nii.gz=zz.nii.gz", "image y.nii.gz and label zz.nii.gz not found"),
+        (r"C:\y.nii.gz:D:\z.nii.gz", r"image C:\\y.nii.gz and label D:\\z.nii.gz not found"),
+        (r"C:\y.nii.gz=C:\z.nii.gz", r"image C:\\y.nii.gz and label C:\\z.nii.gz not found"),
+        ("p=q=r", "not clear"),
+        ("a=b=c", "several ways"),
+    ],
+)
+def test_unclear_pairs(tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.nii.gz", "a", "b=c", "a=b", "c")
+    with pytest.raises(InputError, match=words):
+        parse_pair(text)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "cases"), [("abd-mr-chaos", 20), ("card-mr-mscmr", 35), ("Task04_Hippocampus", 260)])
+def test_real_decathlon_folders(name, cases):
+    folder = real_data() / name
+    if not folder.is_dir():
+        pytest.skip(f"real scans not found at {folder}; set MEDFEWSHOT_DATA")
+    dataset = read_dataset(folder)
+    names = [case.image_path.name for case in dataset.cases]
+    assert len(dataset.labelled) == cases
+    assert names == sorted(names)
+    assert dataset.modality.startswith("MR")
+
+
+@pytest.mark.real
+def test_real_image_and_label_in_one_folder():
+    folder = real_data() / "ct-example"
+    if not folder.is_dir():
+        pytest.skip(f"real scans not found at {folder}; set MEDFEWSHOT_DATA")
+    assert [case.case_id for case in read_dataset(folder).labelled] == ["ct-example"]

@@ -1,0 +1,328 @@
+"""Cases to rows to summaries: counts of misses and false alarms, intervals, matching of files, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medfewshot import metrics
+from medfewshot.evaluation import (
+    CaseScore,
+    Evaluation,
+    bootstrap_interval,
+    evaluate_arrays,
+    evaluate_folders,
+    evaluate_pairs,
+    match_cases,
+    summarize,
+)
+from medfewshot.types import GridMismatchError, InputError, Progress
+
+SHAPE = (10, 10, 10)
+SPACING = (1.0, 1.0, 2.0)
+
+
+def label_map(*values: int) -> np.ndarray:
+    """Each value fills its own 3 x 3 x 3 block, in a corner of its own."""
+    corners = {1: (0, 0, 0), 2: (6, 6, 6), 5: (0, 6, 0), 420: (6, 0, 0)}
+    labels = np.zeros(SHAPE, np.int16)
+    for value in values:
+        labels[tuple(slice(c, c + 3) for c in corners[value])] = value
+    return labels
+
+
+def save(path: Path, labels: np.ndarray, spacing: tuple[float, ...] = SPACING) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, np.diag([*spacing, 1.0])), path)
+    return path
+
+
+def score(case: str, status: str, dice: float, hd95: float = math.nan, label: int = 1, subject: str = "") -> CaseScore:
+    return CaseScore(case, subject or case, label, f"organ {label}", status, dice, hd95, hd95, dice)  # type: ignore[arg-type]
+
+
+# --- one case -------------------------------------------------------------------------------------------------------
+
+
+def test_status_and_values_of_each_kind() -> None:
+    rows = evaluate_arrays(
+        label_map(1, 5), label_map(1, 2), SPACING, {1: "liver", 2: "spleen", 5: "cyst", 420: "x"}, "a"
+    )
+    assert [(row.label_name, row.status) for row in rows] == [
+        ("liver", "found"),
+        ("spleen", "missed"),
+        ("cyst", "false_alarm"),
+        ("x", "absent"),
+    ]
+    liver, spleen, cyst, absent = rows
+    assert (liver.dice, liver.hd95_mm, liver.asd_mm, liver.surface_dice, liver.rvd) == (1, 0, 0, 1, 0)
+    assert liver.volume_ml == liver.reference_volume_ml == pytest.approx(27 * 2 / 1000)
+    assert (spleen.dice, spleen.surface_dice, spleen.rvd, spleen.volume_ml) == (0, 0, -1, 0)
+    assert (cyst.dice, cyst.surface_dice, cyst.reference_volume_ml) == (0, 0, 0)
+    undefined = [spleen.hd95_mm, spleen.asd_mm, cyst.hd95_mm, cyst.asd_mm, cyst.rvd, absent.dice, absent.hd95_mm]
+    assert all(math.isnan(value) for value in undefined)
+
+
+def test_default_labels_are_those_of_either_map_without_background() -> None:
+    rows = evaluate_arrays(label_map(1, 420), label_map(2), SPACING)
+    assert [(row.label, row.label_name) for row in rows] == [(1, "1"), (2, "2"), (420, "420")]
+    assert [row.label for row in evaluate_arrays(label_map(1), label_map(1), SPACING, [0, 1])] == [1]
+
+
+@pytest.mark.parametrize("offset", [0, 100_000, -3])
+def test_any_label_value_is_scored_as_the_metrics_do(offset: int) -> None:
+    rng = np.random.default_rng(0)
+    value = 1 + offset
+    prediction, reference = (np.where(rng.random(SHAPE) < 0.1, value, 0).astype(np.int64) for _ in range(2))
+    (row,) = evaluate_arrays(prediction, reference, SPACING, tolerance_mm=1.0)
+    masks = prediction == value, reference == value
+    assert row.label == value
+    assert row.dice == metrics.dice(*masks, SPACING)
+    assert row.hd95_mm == metrics.hd95_mm(*masks, SPACING)
+    assert row.asd_mm == metrics.average_surface_distance_mm(*masks, SPACING)
+    assert row.surface_dice == metrics.surface_dice(*masks, SPACING, tolerance_mm=1.0)
+
+
+def test_a_metric_added_to_the_registry_gets_its_column(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(metrics.METRICS, "volume_share", lambda p, r, s: float(p.mean()))
+    evaluation = Evaluation(tuple(evaluate_arrays(label_map(1), label_map(1), SPACING, case_id="a")))
+    assert evaluation.score_rows()[0]["volume_share"] == pytest.approx(27 / 1000)
+    assert evaluation.summary_rows()[-1]["volume_share"] == pytest.approx(27 / 1000)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "spacing"),
+    [
+        (label_map(1)[1:], SPACING),
+        (label_map(1).astype(float), SPACING),
+        (label_map(1), (1, 1)),
+        (label_map(1), (1, 1, 0)),
+    ],
+)
+def test_arrays_that_do_not_fit_raise(prediction: np.ndarray, spacing: tuple[float, ...]) -> None:
+    with pytest.raises(InputError):
+        evaluate_arrays(prediction, label_map(1), spacing)
+
+
+def test_2d_maps_have_distances_and_no_volume() -> None:
+    (row,) = evaluate_arrays(label_map(1)[:, :, 0], label_map(1)[:, :, 0], (1.0, 1.0))
+    assert row.dice == 1
+    assert math.isnan(row.volume_ml)
+
+
+# --- summaries ------------------------------------------------------------------------------------------------------
+
+
+def test_perfect_missed_and_both_empty() -> None:
+    """The mean over these is 0.5 with one case left out and said so, not 0 and not 1."""
+    cases = {
+        "perfect": (label_map(1), label_map(1)),
+        "missed": (label_map(), label_map(1)),
+        "empty": (label_map(),) * 2,
+    }
+    rows = [row for case, maps in cases.items() for row in evaluate_arrays(*maps, SPACING, [1], case)]
+    for summary in summarize(rows):
+        assert (summary.cases, summary.found, summary.missed, summary.false_alarms, summary.absent) == (3, 1, 1, 0, 1)
+        assert (summary.dice_mean, summary.dice_median, summary.surface_dice_mean) == (0.5, 0.5, 0.5)
+        assert (summary.hd95_mm_mean, summary.asd_mm_mean, summary.distances_left_out) == (0, 0, 1)
+        assert summary.rvd_mean == -0.5
+
+
+def test_means_count_misses_and_false_alarms_and_distances_do_not() -> None:
+    rows = [
+        score("a", "found", 0.9, 2.0),
+        score("b", "found", 0.6, 4.0),
+        score("c", "missed", 0.0),
+        score("d", "false_alarm", 0.0),
+        score("e", "absent", math.nan),
+    ]
+    summary = summarize(rows)[0]
+    assert (summary.found, summary.missed, summary.false_alarms, summary.absent) == (2, 1, 1, 1)
+    assert summary.dice_mean == pytest.approx(1.5 / 4)
+    assert summary.dice_median == pytest.approx(0.3)
+    assert summary.hd95_mm_mean == 3.0
+    assert summary.distances_left_out == 2
+
+
+def test_all_labels_is_the_mean_of_case_means() -> None:
+    rows = [score("a", "found", 1.0), score("a", "found", 0.5, label=2), score("b", "found", 0.25)]
+    *labels, overall = summarize(rows)
+    assert [row.label for row in labels] == [1, 2]
+    assert overall.label is None
+    assert overall.cases == 2
+    assert overall.found == 3
+    assert overall.dice_mean == pytest.approx((0.75 + 0.25) / 2)
+
+
+def test_nothing_to_summarize() -> None:
+    assert summarize([]) == ()
+    absent = summarize([score("a", "absent", math.nan)])[0]
+    assert math.isnan(absent.dice_mean)
+    assert math.isnan(absent.dice_ci_low)
+    assert absent.absent == 1
+
+
+def test_bootstrap_is_reproducible_and_nan_for_one_subject() -> None:
+    subjects = [str(i) for i in range(12)]
+    values = np.random.default_rng(0).random(12).tolist()
+    assert bootstrap_interval(values, subjects, seed=1) == bootstrap_interval(values, subjects, seed=1)
+    assert bootstrap_interval(values, subjects, seed=1) != bootstrap_interval(values, subjects, seed=2)
+    assert all(math.isnan(bound) for bound in bootstrap_interval([0.1, 0.5], ["a", "a"]))
+
+
+def test_bootstrap_covers_the_true_mean() -> None:
+    rng = np.random.default_rng(0)
+    names = [str(i) for i in range(40)]
+    intervals = [bootstrap_interval(rng.normal(0.8, 0.1, 40).tolist(), names, i, resamples=200) for i in range(100)]
+    assert 87 <= sum(low <= 0.8 <= high for low, high in intervals) <= 100
+
+
+def test_bootstrap_draws_whole_subjects() -> None:
+    """Ten scans each of four subjects say as little about the mean as four scans, not as much as forty."""
+    values, names = [0.2, 0.4, 0.6, 0.8], ["a", "b", "c", "d"]
+    once = bootstrap_interval(values, names)
+    assert bootstrap_interval(values * 10, names * 10) == pytest.approx(once)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_matches_by_case_id_and_names_what_is_left_over(tmp_path: Path) -> None:
+    for name in ("ct_1.nii.gz", "ct_2_seg.nii.gz", "ct_9.nii.gz", "ct_1_seg.nii.gz"):
+        save(tmp_path / "predictions" / name, label_map(1))
+    for name in ("ct_1.nii.gz", "ct_2.nii", "ct_3.nii.gz"):
+        save(tmp_path / "dataset" / "labelsTr" / name, label_map(1))
+    (tmp_path / "predictions" / "scores.csv").write_text("not an image")
+    matched = match_cases(tmp_path / "predictions", tmp_path / "dataset")
+    assert [(case, a.name, b.name) for case, a, b in matched.pairs] == [
+        ("ct_1", "ct_1.nii.gz", "ct_1.nii.gz"),
+        ("ct_2", "ct_2_seg.nii.gz", "ct_2.nii"),
+    ]
+    without_prediction, without_reference = matched.warnings
+    assert "1 of 3" in without_prediction
+    assert "ct_3.nii.gz" in without_prediction
+    assert "2 of 4" in without_reference
+    assert "ct_9" in without_reference
+    assert "ct_1_seg" in without_reference
+
+
+def test_two_files_match_whatever_their_names(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "out.nii.gz", label_map(1)), save(tmp_path / "ct_1_label.nii.gz", label_map(1))
+    assert match_cases(first, second).pairs == (("ct_1", first, second),)
+
+
+def test_nothing_matched_names_both_sides(tmp_path: Path) -> None:
+    save(tmp_path / "p" / "one.nii.gz", label_map(1))
+    save(tmp_path / "r" / "two.nii.gz", label_map(1))
+    with pytest.raises(InputError, match=r"(?s)one\.nii\.gz.*two\.nii\.gz"):
+        match_cases(tmp_path / "p", tmp_path / "r")
+
+
+def test_missing_empty_and_ambiguous_folders_raise(tmp_path: Path) -> None:
+    reference = save(tmp_path / "r" / "ct_1.nii.gz", label_map(1)).parent
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no such"):
+        match_cases(tmp_path / "nowhere", reference)
+    with pytest.raises(InputError, match="no image"):
+        match_cases(tmp_path / "empty", reference)
+    for name in ("ct_1_seg.nii.gz", "ct_1_pred.nii.gz"):
+        save(tmp_path / "p" / name, label_map(1))
+    with pytest.raises(InputError, match="two files for case ct_1"):
+        match_cases(tmp_path / "p", reference)
+
+
+def test_labels_of_all_cases_are_scored_in_every_case(tmp_path: Path) -> None:
+    pairs = [
+        ("a", save(tmp_path / "pa.nii.gz", label_map(1)), save(tmp_path / "ra.nii.gz", label_map(1))),
+        ("b", save(tmp_path / "pb.nii.gz", label_map(1, 5)), save(tmp_path / "rb.nii.gz", label_map(1, 2))),
+    ]
+    seen: list[tuple[float, float]] = []
+    progress = Progress(lambda done, total, text: seen.append((done, total)))
+    evaluation = evaluate_pairs(pairs, progress=progress, subjects={"a": "s1", "b": "s2"})
+    assert [(s.case_id, s.subject_id, s.label, s.status) for s in evaluation.scores] == [
+        ("a", "s1", 1, "found"),
+        ("a", "s1", 2, "absent"),
+        ("a", "s1", 5, "absent"),
+        ("b", "s2", 1, "found"),
+        ("b", "s2", 2, "missed"),
+        ("b", "s2", 5, "false_alarm"),
+    ]
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_spacing_of_the_file_is_used(tmp_path: Path) -> None:
+    first, second = label_map(1), np.roll(label_map(1), 2, axis=2)
+    values = []
+    for spacing in ((1.0, 1.0, 1.0), (2.0, 2.0, 2.0)):
+        pair = save(tmp_path / "p.nii.gz", first, spacing), save(tmp_path / "r.nii.gz", second, spacing)
+        values.append(evaluate_pairs([("a", *pair)]).scores[0].hd95_mm)
+    assert values == pytest.approx([2.0, 4.0])
+
+
+def test_bad_pairs_raise(tmp_path: Path) -> None:
+    pair = save(tmp_path / "p.nii.gz", label_map(1)), save(tmp_path / "r.nii.gz", label_map(1), (1, 1, 3))
+    with pytest.raises(GridMismatchError):
+        evaluate_pairs([("a", *pair)])
+    with pytest.raises(InputError, match="twice"):
+        evaluate_pairs([("a", pair[0], pair[0])] * 2)
+    with pytest.raises(InputError, match="nothing to evaluate"):
+        evaluate_pairs([])
+
+
+def test_warnings_of_unscored_values_unknown_subjects_and_pixels(tmp_path: Path) -> None:
+    pair = save(tmp_path / "p.nii.gz", label_map(1, 5)), save(tmp_path / "r.nii.gz", label_map(1))
+    evaluation = evaluate_pairs([("a", *pair)], labels={1: "liver"}, subjects={})
+    assert any("[5]" in warning for warning in evaluation.warnings)
+    assert any("subject" in warning for warning in evaluation.warnings)
+    sitk = pytest.importorskip("SimpleITK")
+    sitk.WriteImage(sitk.GetImageFromArray(label_map(1)[:, :, 0].astype(np.uint8)), str(tmp_path / "p.png"))
+    flat = evaluate_pairs([("b", tmp_path / "p.png", tmp_path / "p.png")])
+    assert any("pixels, not mm" in warning for warning in flat.warnings)
+    assert flat.scores[0].dice == 1
+
+
+def test_nothing_but_background_is_said(tmp_path: Path) -> None:
+    empty = save(tmp_path / "p.nii.gz", label_map())
+    evaluation = evaluate_pairs([("a", empty, empty)])
+    evaluation.write(tmp_path / "out")
+    assert evaluation.summaries == ()
+    assert any("nothing was scored" in warning for warning in evaluation.warnings)
+
+
+# --- what is written ------------------------------------------------------------------------------------------------
+
+
+def test_written_files_are_complete_and_strict(tmp_path: Path) -> None:
+    for case, values in {"a": (1,), "b": (), "c": (1, 5)}.items():
+        save(tmp_path / "p" / f"{case}.nii.gz", label_map(*values))
+        save(tmp_path / "r" / f"{case}.nii.gz", label_map(1, 2))
+    save(tmp_path / "r" / "d.nii.gz", label_map(1))
+    evaluation = evaluate_folders(tmp_path / "p", tmp_path / "r", {1: "liver", 2: "spleen"}, tolerance_mm=1.5)
+    evaluation.write(tmp_path / "out" / "deep")
+    folder = tmp_path / "out" / "deep"
+    assert sorted(path.name for path in folder.iterdir()) == ["scores.csv", "summary.csv", "summary.json"]
+
+    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    assert len(rows) == 6
+    assert {row["tolerance_mm"] for row in rows} == {"1.5"}
+    missed = next(row for row in rows if row["case_id"] == "b" and row["label_name"] == "liver")
+    assert (missed["status"], missed["dice"], missed["hd95_mm"]) == ("missed", "0.0", "")
+
+    document = json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert document["tolerance_mm"] == 1.5
+    assert document["bootstrap"]["resamples"] == 2000
+    liver, spleen = document["labels"]
+    assert (liver["found"], liver["missed"], liver["distances_left_out"]) == (2, 1, 1)
+    assert spleen["hd95_mm_mean"] is None
+    assert spleen["missed"] == 3
+    assert document["all_labels"]["label"] is None
+    assert any("d.nii.gz" in warning for warning in document["warnings"])
+    assert any("[5]" in warning for warning in document["warnings"])
+    assert list(csv.DictReader((folder / "summary.csv").open()))[-1]["label_name"] == "all labels"
+    assert evaluation.summary_rows()[0]["label_name"] == "liver"
