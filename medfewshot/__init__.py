@@ -1,0 +1,49 @@
+"""Few-shot segmentation of 3D and 2D medical images: a handful of labelled scans in, a segmenter out.
+
+>>> import medfewshot
+>>> segmenter = medfewshot.adapt([("img1.nii.gz", "lab1.nii.gz")])   # doctest: +SKIP
+>>> medfewshot.segment("volume.nii.gz", segmenter).labels            # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "adapt": "medfewshot.api",
+    "segment": "medfewshot.api",
+    "evaluate": "medfewshot.api",
+    "load_segmenter": "medfewshot.bundle",
+    "VolumeSegmenter": "medfewshot.bundle",
+    "Segmentation": "medfewshot.inference",
+    "LEARNERS": "medfewshot.learners",
+    "METRICS": "medfewshot.metrics",
+    "InputError": "medfewshot.types",
+    "GridMismatchError": "medfewshot.types",
+    "Case": "medfewshot.types",
+    "Episode": "medfewshot.types",
+    "Learner": "medfewshot.types",
+    "Plan": "medfewshot.types",
+    "Query": "medfewshot.types",
+    "Segmenter": "medfewshot.types",
+    "Support": "medfewshot.types",
+    "Task": "medfewshot.types",
+    "Volume": "medfewshot.types",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    # Names are imported when first used: torch takes seconds to load, and `medfewshot --help` should not wait for it.
+    if name in _PUBLIC:
+        from importlib import import_module
+
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'medfewshot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

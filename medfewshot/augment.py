@@ -99,6 +99,10 @@ def patch_grid(
         if config.elastic and float(torch.rand(1, generator=generator)) < 0.5:
             strength = config.elastic * float(torch.rand(1, generator=generator))
             points = points + _elastic_field(patch, strength, generator)[0]
+    else:
+        # Read from voxel centre to voxel centre: a plain crop must not be blurred by interpolation.
+        half = (torch.tensor(patch, dtype=torch.float32) - 1) / 2
+        centre = torch.round(centre - half) + half
     return points + centre.view(dims, *([1] * dims))
 
 

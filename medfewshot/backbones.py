@@ -106,7 +106,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits = unfold_blocks(self.head(self.features(x)), self.fold)
-        return logits[(..., *[slice(size) for size in x.shape[2:]])]
+        return cut_to(logits, x.shape[2:])
 
 
 def _conv(dims: int) -> Any:
@@ -128,6 +128,13 @@ def pad_to_multiple(x: Tensor, multiple: Sequence[int]) -> Tensor:
     return F.pad(x, padding, mode="replicate") if any(padding) else x
 
 
+def cut_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The first ``size`` voxels of each axis of ``x (B, C, *S)``; a view."""
+    for axis, length in enumerate(size, start=2):
+        x = x.narrow(axis, 0, length)
+    return x
+
+
 def fold_blocks(x: Tensor, block: Sequence[int]) -> Tensor:
     """``(B, C, *S)`` -> ``(B, C * prod(block), *S / block)``."""
     if len(block) == 2:
@@ -146,13 +153,13 @@ def choose_strides(patch_size: Sequence[int], spacing_mm: Sequence[float], level
     """Fold and downsampling per level: an axis is halved only while its voxels are within twice the finest ones.
 
     The stem folds 2 voxels along every axis that has at least 64 of them, so that a small structure in a small volume
-    keeps its full resolution. An axis never falls below 4 voxels.
+    keeps its full resolution. An axis never falls below 4 voxels; one too short to be halved again holds up no other.
     """
     sizes, spacing = list(patch_size), list(spacing_mm)
     strides = []
     for level in range(levels):
         stride = []
-        finest = min(spacing)
+        finest = min((length for size, length in zip(sizes, spacing, strict=True) if size >= 8), default=0.0)
         for axis, (size, length) in enumerate(zip(sizes, spacing, strict=True)):
             least = 64 if level == 0 else 8
             halve = size >= least and length < 2 * finest

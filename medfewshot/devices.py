@@ -21,7 +21,9 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device {name}: unknown device; choose auto, cpu, cuda, cuda:N or mps") from None
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {name}: unknown device; choose auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s); choose auto or cpu"

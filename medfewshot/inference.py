@@ -19,7 +19,7 @@ from medfewshot.planning import AxisMap, Planned, sample_axis, to_plan
 from medfewshot.types import Plan, Progress, Segmenter, Volume
 
 SLAB_VALUES = 120_000_000
-"""Planned probabilities (classes x voxels) held at once: 480 MB in float32."""
+"""Planned probabilities (classes x voxels) brought back at once: 480 MB in float32, and the windows around them."""
 NATIVE_VALUES = 60_000_000
 """Interpolated probabilities held at once while labels are written."""
 FOREGROUND_FLOOR = 0.02
@@ -36,7 +36,7 @@ class Segmentation:
     uncertainty: np.ndarray | None = None
     """``(*S)`` float32 in [0, 1]: entropy of the class probabilities over its maximum, log(N + 1)."""
     confidence: dict[int, float] = field(default_factory=dict)
-    """Label value -> mean probability of the voxels given that label."""
+    """Label value -> mean probability of the voxels given that label, those that ``keep_largest`` drops among them."""
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -65,7 +65,7 @@ def segment_volume(
     writer = _NativeWriter(planned, plan, options)
     planning_seconds = time.perf_counter() - begun
     predicting = 0.0
-    slabs = list(_slabs(planned.image.shape[1:], plan, segmenter))
+    slabs = list(_slabs(planned.image.shape[1:], plan, segmenter, options.overlap))
     for number, slab in enumerate(slabs):
         started = time.perf_counter()
         probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
@@ -78,9 +78,7 @@ def segment_volume(
         "predict": round(predicting, 3),
         "restore": round(time.perf_counter() - begun - planning_seconds - predicting, 3),
     }
-    return Segmentation(
-        labels, writer.probabilities, writer.uncertainty, writer.confidence(labels), seconds, tuple(warnings)
-    )
+    return Segmentation(labels, writer.probabilities, writer.uncertainty, writer.confidence(), seconds, tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,12 @@ class _Slab:
     last: bool
 
 
-def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter) -> Iterator[_Slab]:
-    """Cut the planned volume along its longest axis; a segmenter that needs the whole field of view gets one slab."""
+def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: float) -> Iterator[_Slab]:
+    """Cut the planned volume along its longest axis; a segmenter that needs the whole field of view gets one slab.
+
+    A slab reads every window of the uncut volume that reaches into it, and no other: the result does not depend on
+    where the cuts are.
+    """
     axis = int(np.argmax(shape))
     length = shape[axis]
     voxels = int(np.prod(shape))
@@ -104,18 +106,24 @@ def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter) -> Iterator[_
     if getattr(segmenter, "whole_volume", False):
         count = 1
     thickness = -(-length // count)
-    halo = plan.patch_size[axis] // 2 if count > 1 else 0
+    window = min(length, plan.patch_size[axis])
+    interval = max(1, int(window * (1 - overlap)))
+    windows = [*range(0, length - window, interval), length - window]  # where MONAI's sliding window starts them
     for start in range(0, length, thickness):
         stop = min(length, start + thickness)
-        yield _Slab(axis, start, stop, max(0, start - halo), min(length, stop + halo + 1), stop == length)
+        # Interpolation between stop - 1 and stop reads stop too.
+        reached = [first for first in windows if first <= stop and first + window > start]
+        yield _Slab(axis, start, stop, reached[0], reached[-1] + window, stop == length)
 
 
+@torch.no_grad()
 def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: _Slab, overlap: float) -> Tensor:
     """Probabilities ``(N + 1, *P)`` of the slab that is read, float32 on the CPU."""
     from monai.inferers import sliding_window_inference
 
     window = image.narrow(slab.axis + 1, slab.low, slab.high - slab.low)[None]
-    if getattr(segmenter, "whole_volume", False):
+    whole = getattr(segmenter, "whole_volume", False)
+    if whole:
         logits = segmenter(window)
     else:
         logits = sliding_window_inference(
@@ -123,8 +131,9 @@ def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: _Slab, 
             device=torch.device("cpu"),
         )  # fmt: skip
     assert isinstance(logits, Tensor)
-    # In place, class volume by class volume: a second array of this size is what memory could not spare.
-    values = logits[0].float().cpu()
+    # In place, class volume by class volume: a second array of this size is what memory could not spare. What a
+    # segmenter itself handed over may still be its own.
+    values = logits[0].to("cpu", torch.float32, copy=whole)
     values -= values.amax(0, keepdim=True)
     values.exp_()
     values /= values.sum(0, keepdim=True)
@@ -220,7 +229,7 @@ class _NativeWriter:
             table = table.astype(np.uint16)
         return table[self.labels], warnings
 
-    def confidence(self, labels: np.ndarray) -> dict[int, float]:
+    def confidence(self) -> dict[int, float]:
         return {
             value: round(float(self._sums[index] / self._counts[index]), 4)
             for index, value in enumerate(self.plan.label_values, start=1)

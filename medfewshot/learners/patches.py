@@ -21,6 +21,8 @@ class PatchSampler:
         dims = support.spatial_dims
         self.patch = support.patch_size or tuple(max(i.shape[a + 1] for i in support.images) for a in range(dims))
         self.spacing = torch.tensor(support.spacing_mm or (1.0,) * dims, dtype=torch.float32)
+        # Interpolation wants floats; converted once, not once a patch.
+        self.labels = [label[None].float() for label in support.labels]
         self.voxels = [
             [(label == index).nonzero().float().cpu() for index in range(1, support.classes)]
             for label in support.labels
@@ -29,11 +31,11 @@ class PatchSampler:
     def sample(self, foreground: float = FOREGROUND_FRACTION) -> tuple[Tensor, Tensor]:
         """One patch: image ``(C, *patch)`` float32, label ``(*patch)`` int64, on the support's device."""
         example = self._integer(self.support.shots)
-        image, label = self.support.images[example], self.support.labels[example]
-        centre = self._centre(example, label.shape, foreground)
+        image, label = self.support.images[example], self.labels[example]
+        centre = self._centre(example, label.shape[1:], foreground)
         points = patch_grid(self.patch, centre, self.spacing, self.augmentation, self.generator).to(image.device)
         patch = vary_intensity(read_at(image, points, "bilinear")[None], self.augmentation, self.generator)[0]
-        return patch, read_at(label[None].float(), points, "nearest")[0].long()
+        return patch, read_at(label, points, "nearest")[0].long()
 
     def batch(self, size: int, foreground: float = FOREGROUND_FRACTION) -> tuple[Tensor, Tensor]:
         """``(B, C, *patch)`` and ``(B, *patch)``."""

@@ -8,6 +8,7 @@ the background.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfewshot.augment import NO_AUGMENTATION, Augmentation
-from medfewshot.backbones import UNet
+from medfewshot.backbones import UNet, cut_to, pad_to_multiple
 from medfewshot.devices import autocast
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.patches import PatchSampler
@@ -28,6 +29,10 @@ Metric = Literal["cosine", "euclidean"]
 LOCAL_COVERAGE = 0.5
 """A grid cell gives a local prototype of a class when this fraction of it belongs to the class."""
 PATCHES_PER_SHOT = 6
+MOST_EXTRA_PATCHES = 20
+"""Patches per class to go on drawing while a class that a support holds has no prototype yet."""
+SCORES_AT_ONCE = 1 << 24
+"""Similarities (prototypes x voxels) held at once: 64 MB in float32."""
 
 
 def similarity(features: Tensor, prototypes: Tensor, metric: Metric) -> Tensor:
@@ -109,7 +114,7 @@ class PrototypeSegmenter:
     def to(self, device: torch.device) -> PrototypeSegmenter:
         self_config = {k: v for k, v in self.config().items() if k != "network"}
         return PrototypeSegmenter(
-            self.network.to(device),
+            copy.deepcopy(self.network).to(device),
             self.prototypes.to(device),
             self.owner.to(device),
             record=self.record,
@@ -121,10 +126,20 @@ class PrototypeSegmenter:
         return torch.cat([self._one(one[None].to(self.device)) for one in image])
 
     def _one(self, image: Tensor) -> Tensor:
-        scores = similarity(voxel_features(self.network, image), self.prototypes, self.metric)
-        logits = self.temperature * class_scores(scores, self.owner, self.classes, self.temperature)
-        mode = "bilinear" if image.ndim == 4 else "trilinear"
-        return F.interpolate(logits, size=image.shape[2:], mode=mode)
+        features = voxel_features(self.network, image)
+        logits = torch.cat([self._scores(some) for some in self._in_parts(features.flatten(2))], dim=2)
+        logits = self.temperature * logits.unflatten(2, features.shape[2:])
+        # The last block may reach beyond an odd edge: enlarge by the fold and cut, or everything would be squeezed.
+        size = [n * fold for n, fold in zip(features.shape[2:], self.network.fold, strict=True)]
+        logits = F.interpolate(logits, size=size, mode="bilinear" if image.ndim == 4 else "trilinear")
+        return cut_to(logits, image.shape[2:])
+
+    def _scores(self, features: Tensor) -> Tensor:
+        similarities = similarity(features, self.prototypes, self.metric)
+        return class_scores(similarities, self.owner, self.classes, self.temperature)
+
+    def _in_parts(self, features: Tensor) -> tuple[Tensor, ...]:
+        return features.split(max(1, SCORES_AT_ONCE // len(self.prototypes)), dim=2)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -148,13 +163,13 @@ class PrototypeSegmenter:
 
 
 def voxel_features(network: UNet, image: Tensor) -> Tensor:
-    """``(B, C, *S)`` -> float32 features ``(B, D, *S / fold)`` of the finest decoder level, unit variance per axis."""
+    """``(B, C, *S)`` -> float32 features ``(B, D, *ceil(S / fold))`` of the finest decoder level."""
     with autocast(image.device):
         features = network.features(image)
     features = features.float()
     # Padding of the network is cut off, so that features and image cover the same field.
     size = [-(-length // fold) for length, fold in zip(image.shape[2:], network.fold, strict=True)]
-    return features[(..., *[slice(length) for length in size])]
+    return cut_to(features, size)
 
 
 @dataclass(frozen=True)
@@ -184,15 +199,21 @@ class Prototype:
         network, record = self._features(support)
         generator = torch.Generator().manual_seed(self.seed)
         sampler = PatchSampler(support, NO_AUGMENTATION, generator)
-        vectors, owners = [], []
-        for _ in range(PATCHES_PER_SHOT * support.shots):
-            image, label = sampler.sample()
+        vectors: list[Tensor] = []
+        owners: list[Tensor] = []
+        missing = {index for index in range(support.classes) if any(bool((y == index).any()) for y in support.labels)}
+        planned = PATCHES_PER_SHOT * support.shots
+        for drawn in range(planned + MOST_EXTRA_PATCHES * support.classes):
+            if drawn >= planned and not missing:
+                break
+            image, label = sampler.sample() if drawn < planned else sampler.sample(1.0 if missing != {0} else 0.0)
             with torch.no_grad():
                 features = voxel_features(network, image[None].to(self.device))
             small = shrink_labels(label.to(self.device)[None], features.shape[2:])
             prototypes, owner = pool_prototypes(features, small, support.classes, self.cell)
             vectors.append(prototypes)
             owners.append(owner)
+            missing -= set(owner.tolist())
         return PrototypeSegmenter(
             network,
             torch.cat(vectors),
@@ -205,7 +226,7 @@ class Prototype:
 
     def _features(self, support: Support) -> tuple[UNet, dict[str, Any]]:
         if self.start is not None:
-            return to_channels_last(self.start).to(self.device), {"steps": 0}
+            return to_channels_last(copy.deepcopy(self.start)).to(self.device), {"steps": 0}
         learner = Finetune(
             steps=self.steps,
             budget_seconds=self.budget_seconds,
@@ -220,7 +241,11 @@ class Prototype:
 
 
 def shrink_labels(labels: Tensor, size: torch.Size) -> Tensor:
-    """Nearest-neighbour labels ``(B, *S)`` on the features' grid."""
-    return F.interpolate(labels[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
-
-
+    """Nearest-neighbour labels ``(B, *S)`` on the features' grid; a class it would lose marks all that it touches."""
+    fold = [-(-length // n) for length, n in zip(labels.shape[1:], size, strict=True)]
+    whole = pad_to_multiple(labels[:, None].float(), fold)
+    small = F.interpolate(whole, size=size, mode="nearest-exact")[:, 0].long()
+    pool = F.max_pool2d if len(size) == 2 else F.max_pool3d
+    for index in sorted(set(labels.unique().tolist()) - set(small.unique().tolist())):
+        small[pool((whole == index).float(), fold)[:, 0] > 0] = index
+    return small

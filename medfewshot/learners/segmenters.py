@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ class NetworkSegmenter:
         return next(self.network.parameters()).device
 
     def to(self, device: torch.device) -> NetworkSegmenter:
-        return NetworkSegmenter(self.network.to(device), self.record)
+        return NetworkSegmenter(copy.deepcopy(self.network).to(device), self.record)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:

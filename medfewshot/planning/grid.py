@@ -95,7 +95,7 @@ def sample_axis(values: Tensor, coordinates: np.ndarray, axis: int) -> Tensor:
     weight = weight.view([-1 if a == axis else 1 for a in range(values.ndim)])
     lower = values.index_select(axis, torch.from_numpy(low).to(values.device))
     upper = values.index_select(axis, torch.from_numpy(high).to(values.device))
-    return torch.lerp(lower, upper, weight)
+    return lower.lerp_(upper, weight)
 
 
 def _check_like_support(volume: Volume, plan: Plan) -> None:
@@ -128,9 +128,7 @@ def _coarse_affine(affine: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     return affine @ scale
 
 
-def _average_blocks(
-    data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
+def _average_blocks(data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Average whole blocks of voxels before interpolation, or fine scans would be sampled with all their noise."""
     factors = _block_factors(affine, target_mm, data.shape[1:])
     if all(factor == 1 for factor in factors):
@@ -148,43 +146,42 @@ def _spaced_grid(
     shape: Sequence[int], affine: np.ndarray, target_mm: Sequence[float]
 ) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine that MONAI's ``Spacing`` gives, without resampling anything."""
-    probe = torch.empty((1, 1, 1, 1)).expand(1, *shape) if len(shape) == 3 else torch.empty((1, 1, 1)).expand(1, *shape)
     from monai.data import MetaTensor
     from monai.transforms import Spacing
 
-    lazy = Spacing(tuple(float(v) for v in target_mm), mode="nearest", lazy=True)
-    pending = lazy(MetaTensor(probe, affine=torch.from_numpy(_square(affine, len(shape)))))
+    dims = len(shape)
+    lazy = Spacing(_in_voxels(affine, target_mm), mode="nearest", lazy=True)
+    pending = lazy(MetaTensor(torch.empty([1] * (dims + 1)).expand(1, *shape), affine=torch.eye(dims + 1)))
     result_shape = tuple(int(n) for n in pending.peek_pending_shape())
-    return result_shape, _homogeneous(pending.peek_pending_affine().numpy(), affine)
+    return result_shape, affine @ _homogeneous(pending.peek_pending_affine())
 
 
-def _respace(
-    data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float], mode: str
-) -> tuple[Tensor, np.ndarray]:
+def _respace(data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float], mode: str) -> tuple[Tensor, np.ndarray]:
     from monai.data import MetaTensor
     from monai.transforms import Spacing
 
     dims = len(target_mm)
     tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
-    image = MetaTensor(tensor, affine=torch.from_numpy(_square(affine, dims)))
-    spaced = Spacing(tuple(float(v) for v in target_mm), mode=mode, padding_mode="border", dtype=torch.float32)(image)
-    return spaced.as_tensor().contiguous(), _homogeneous(spaced.affine.numpy(), affine)
+    image = MetaTensor(tensor, affine=torch.eye(dims + 1))
+    spaced = Spacing(_in_voxels(affine, target_mm), mode=mode, padding_mode="border", dtype=torch.float32)(image)
+    return spaced.as_tensor().contiguous(), affine @ _homogeneous(spaced.affine)
 
 
-def _square(affine: np.ndarray, dims: int) -> np.ndarray:
-    """MONAI wants a (dims + 1, dims + 1) affine."""
-    if dims == 3:
-        return np.asarray(affine, dtype=np.float64)
-    keep = [0, 1, 3]
-    return np.asarray(affine, dtype=np.float64)[np.ix_(keep, keep)]
+def _in_voxels(affine: np.ndarray, target_mm: Sequence[float]) -> tuple[float, ...]:
+    """Target spacing in voxels of the grid at hand. MONAI sees an array without a frame and scales its axes alone.
+
+    A planar slice may lie in any plane of the patient, where its (3, 3) affine would be singular; a residual shear of
+    the header would be straightened, which no map of single axes can undo; and MONAI's tolerances are absolute.
+    """
+    ratio = np.asarray(target_mm, dtype=np.float64) / _spacing(affine, len(target_mm))
+    return tuple(float(r) for r in ratio)
 
 
-def _homogeneous(small: np.ndarray, like: np.ndarray) -> np.ndarray:
-    if small.shape == (4, 4):
-        return small.astype(np.float64)
-    full = np.array(like, dtype=np.float64)
-    keep = [0, 1, 3]
-    full[np.ix_(keep, keep)] = small
+def _homogeneous(small: Tensor) -> np.ndarray:
+    """(4, 4) from MONAI's (dims + 1, dims + 1)."""
+    full = np.eye(4)
+    keep = [*range(len(small) - 1), 3]
+    full[np.ix_(keep, keep)] = small.numpy()
     return full
 
 

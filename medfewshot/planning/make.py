@@ -110,14 +110,13 @@ def _choose_labels(
     if not present:
         files = ", ".join(label.name for label in labels)
         raise InputError(f"{files}: no structure is marked (every voxel is 0); label the structure in at least one")
-    if wanted is None:
+    if not wanted:
         chosen = present
     else:
         missing = [v for v in wanted if v not in present]
         if missing:
-            raise InputError(
-                f"label {', '.join(map(str, missing))} is in no support; the supports hold {', '.join(map(str, present))}"
-            )
+            held = ", ".join(map(str, present))
+            raise InputError(f"label {', '.join(map(str, missing))} is in no support; the supports hold {held}")
         chosen = [int(v) for v in wanted]
     given = dict(wanted) if isinstance(wanted, Mapping) else {}
     return {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
@@ -149,7 +148,12 @@ def _target_spacing(measured: Sequence[_Measured], options: PlanOptions) -> np.n
     native = np.median([m.spacing for m in measured], axis=0)
     thick = native >= THICK_RATIO * native.min()
     if options.spacing_mm is not None:
-        given = np.broadcast_to(np.asarray(options.spacing_mm, dtype=float), native.shape)
+        given = np.asarray(options.spacing_mm, dtype=float)
+        if given.size not in (1, native.size) or not (np.isfinite(given) & (given > 0)).all():
+            raise InputError(
+                f"target spacing {options.spacing_mm} mm: give one positive number, or {native.size} (one per axis)"
+            )
+        given = np.broadcast_to(given, native.shape)
         return np.where(thick, native, given) if np.ndim(options.spacing_mm) == 0 else given.copy()
     field_mm = np.median([np.sort(np.array(m.shape) * m.spacing)[-2] for m in measured])
     extents = [np.median([m.extent_mm[v] for m in measured if v in m.extent_mm]) for v in _labels(measured)]

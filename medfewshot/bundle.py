@@ -1,0 +1,93 @@
+"""A segmenter on disk: ``segmenter.json`` (plan, learner, supports; plain data) and ``weights.safetensors``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
+from medfewshot.io import atomic_path, write_text
+from medfewshot.learners import SEGMENTERS
+from medfewshot.planning import plan_from_dict, plan_to_dict
+from medfewshot.types import InputError, Plan, Progress, Segmenter, Volume
+
+FORMAT_VERSION = 1
+DESCRIPTION = "segmenter.json"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class VolumeSegmenter:
+    """A plan and the segmenter adapted on it: all that is needed to segment a volume on its own grid.
+
+    Itself a :data:`~medfewshot.types.Segmenter` on planned tensors: ``(B, C, *S)`` -> ``(B, N + 1, *S)`` logits.
+    """
+
+    plan: Plan
+    segmenter: Segmenter
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return self.segmenter(image)
+
+    @property
+    def whole_volume(self) -> bool:
+        return bool(getattr(self.segmenter, "whole_volume", False))
+
+    def segment(
+        self, volume: Volume, options: InferenceOptions | None = None, progress: Progress | None = None
+    ) -> Segmentation:
+        """Labels ``(*S)`` on ``volume``'s native grid."""
+        return segment_volume(volume, self.plan, self.segmenter, options, progress)
+
+    def save(self, folder: Path) -> None:
+        """Write the segmenter; weights first, so that a description never speaks of weights that are not there."""
+        from safetensors.torch import save_file
+
+        segmenter: Any = self.segmenter
+        if getattr(segmenter, "kind", None) not in SEGMENTERS:
+            raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.tensors().items()}
+        with atomic_path(folder / WEIGHTS) as temporary:
+            save_file(tensors, temporary)
+        description = {
+            "format_version": FORMAT_VERSION,
+            "kind": segmenter.kind,
+            "config": segmenter.config(),
+            "plan": plan_to_dict(self.plan),
+            "record": dict(self.record),
+        }
+        write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+
+
+def load_segmenter(folder: Path, device: torch.device | None = None) -> VolumeSegmenter:
+    """Read what :meth:`VolumeSegmenter.save` wrote. Raises InputError where it is not such a folder or is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise InputError(f"{folder}: is no segmenter (it has no {DESCRIPTION}); make one with medfewshot adapt -o {folder}")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version = description["format_version"]
+        if version != FORMAT_VERSION:
+            raise InputError(f"{path}: format version {version}, this medfewshot reads {FORMAT_VERSION}; adapt again")
+        tensors = load_file(folder / WEIGHTS)
+        segmenter = SEGMENTERS[description["kind"]].restore(description["config"], tensors)
+        plan = plan_from_dict(description["plan"])
+    except InputError:
+        raise
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{folder}: the segmenter is damaged ({reason}); make it again with medfewshot adapt") from None
+    if device is not None:
+        segmenter = segmenter.to(device)
+    return VolumeSegmenter(plan, segmenter, description.get("record", {}))
