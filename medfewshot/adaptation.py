@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-
-from medfewshot.devices import resolve_device
+from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.learners import LEARNERS
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
-from medfewshot.types import Case, InputError, Plan, Progress, Segmenter, Support, Volume
+from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume
 
-FAST_STEPS = 100
+DEFAULT_BUDGET_SECONDS = 240.0
+"""Adaptation is done after this long on any machine, unless told otherwise; None is no limit."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,13 @@ class AdaptSettings:
 
     learner: str = "finetune"
     steps: int | None = None
-    budget_seconds: float | None = None
+    budget_seconds: float | None = DEFAULT_BUDGET_SECONDS
     seed: int = 0
     device: str = "auto"
     width: int | None = None
     learning_rate: float | None = None
     fast: bool = False
+    """Half the resolution and, where ``steps`` is None, a quarter of the learner's own."""
     plan: PlanOptions = field(default_factory=PlanOptions)
 
 
@@ -40,12 +42,28 @@ class Adapted:
     plan: Plan
     segmenter: Segmenter
     settings: AdaptSettings
+    supports: tuple[dict[str, str], ...]
+    """``image`` and ``label`` of each, as absolute paths (or "array")."""
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
 
     @property
-    def record(self) -> dict[str, Any]:
+    def learner_record(self) -> dict[str, Any]:
+        """What the learner itself reports: steps, loss, restarts."""
         return dict(getattr(self.segmenter, "record", {}))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Plain data for a saved segmenter and for ``run.json``."""
+        return {
+            "seed": self.settings.seed,
+            "supports": list(self.supports),
+            "settings": asdict(self.settings),
+            "device": describe_device(resolve_device(self.settings.device)),
+            "learner": self.learner_record,
+            "seconds": dict(self.seconds),
+            "warnings": list(self.warnings),
+        }
 
 
 def read_cases(cases: Sequence[Case]) -> tuple[list[Volume], list[Volume]]:
@@ -54,24 +72,18 @@ def read_cases(cases: Sequence[Case]) -> tuple[list[Volume], list[Volume]]:
     for case in cases:
         if case.label_path is None:
             raise InputError(f"{case.image_path}: has no label, so it cannot be a support")
-        image = read_image(case.image_paths if len(case.image_paths) > 1 else case.image_path)
+        image, label = read_image(case.image_paths), read_label(case.label_path)
         if image.modality is None and case.modality:
             image = replace(image, modality=case.modality)
-        label = read_label(case.label_path)
         check_same_grid(image, label)
-        if not label.data.any():
-            raise InputError(
-                f"{case.label_path}: no structure is marked (every voxel is 0); "
-                "label the structure in this scan or leave the scan out"
-            )
         images.append(image)
         labels.append(label)
     return images, labels
 
 
-def cases_from_pairs(pairs: Sequence[tuple[Path, Path]], modality: str | None = None) -> list[Case]:
+def cases_from_pairs(pairs: Sequence[tuple[Path, Path]]) -> list[Case]:
     """Support cases from image and label paths."""
-    return [Case(image.name, image.name, modality, (image,), label) for image, label in pairs]
+    return [Case(image.name, image.name, None, (image,), label) for image, label in pairs]
 
 
 def adapt_volumes(
@@ -83,15 +95,17 @@ def adapt_volumes(
 ) -> Adapted:
     """Plan and adapt. ``names``: label value -> name. Raises InputError for an unknown learner, device or support."""
     learner = make_learner(settings, progress)
+    _check_marked(labels)
     begun = time.perf_counter()
     plan = make_plan(images, labels, names=names, options=replace(settings.plan, fast=settings.fast))
     support = make_support(images, labels, plan)
     planned = time.perf_counter()
     segmenter = learner.adapt(support)
     seconds = {"plan": round(planned - begun, 2), "adapt": round(time.perf_counter() - planned, 2)}
-    warnings = [w for volume in (*images, *labels) for w in _with_name(volume)]
-    adapted = Adapted(plan, segmenter, settings, seconds, ())
-    return replace(adapted, warnings=(*warnings, *plan.notes, *_record_warnings(adapted.record)))
+    pairs = tuple({"image": _where(i), "label": _where(m)} for i, m in zip(images, labels, strict=True))
+    warnings = [text for volume in (*images, *labels) for text in _with_name(volume)]
+    adapted = Adapted(plan, segmenter, settings, pairs, seconds)
+    return replace(adapted, warnings=(*warnings, *plan.notes, *_learner_warnings(adapted.learner_record)))
 
 
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:
@@ -105,39 +119,55 @@ def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan)
     )
 
 
-def make_learner(settings: AdaptSettings, progress: Progress | None = None) -> Any:
-    """The learner that ``settings`` names. Raises InputError where there is none of that name."""
+def make_learner(settings: AdaptSettings, progress: Progress | None = None) -> Learner:
+    """The learner that ``settings`` names. Raises InputError where there is none, or it lacks a setting or device."""
     if settings.learner not in LEARNERS:
-        raise InputError(f"--learner {settings.learner}: unknown; choose {' or '.join(LEARNERS)}")
-    steps = settings.steps if settings.steps is not None else (FAST_STEPS if settings.fast else None)
+        raise InputError(f"learner {settings.learner}: unknown; choose {' or '.join(LEARNERS)}")
+    build = LEARNERS[settings.learner]
+    known = signature(build).parameters
     options = {
-        "steps": steps,
+        "steps": max(1, known["steps"].default // 4) if settings.fast and settings.steps is None else settings.steps,
         "budget_seconds": settings.budget_seconds,
         "width": settings.width,
         "learning_rate": settings.learning_rate,
         "progress": progress,
     }
-    given = {key: value for key, value in options.items() if value is not None}
-    try:
-        return LEARNERS[settings.learner](seed=settings.seed, device=resolve_device(settings.device), **given)
-    except TypeError as error:
-        raise InputError(f"--learner {settings.learner}: {error}") from None
+    default = AdaptSettings()
+    foreign = [k for k in options if k not in known and getattr(settings, k, None) != getattr(default, k, None)]
+    if foreign:
+        raise InputError(f"learner {settings.learner}: has no setting {', '.join(foreign)}; leave it out")
+    given = {key: value for key, value in options.items() if key in known and value is not None}
+    return build(seed=settings.seed, device=resolve_device(settings.device), **given)
+
+
+def _check_marked(labels: Sequence[Volume]) -> None:
+    for label in labels:
+        if not label.data.any():
+            raise InputError(
+                f"{label.name}: no structure is marked (every voxel is 0); "
+                "label the structure in this scan or leave the scan out"
+            )
+
+
+def _where(volume: Volume) -> str:
+    return str(volume.path.resolve()) if volume.path is not None else volume.name
 
 
 def _with_name(volume: Volume) -> list[str]:
-    return [w if volume.name in w else f"{volume.name}: {w}" for w in volume.warnings]
+    return [text if volume.name in text else f"{volume.name}: {text}" for text in volume.warnings]
 
 
-def _record_warnings(record: Mapping[str, Any]) -> list[str]:
+def _learner_warnings(record: Mapping[str, Any]) -> list[str]:
     warnings = []
-    if record.get("restarts"):
-        warnings.append(f"adaptation collapsed to background and was restarted {record['restarts']} time(s)")
     if record.get("trained") is False:
-        warnings.append("adaptation did not learn the structure: do not use this segmenter; check the supports' labels")
+        warnings.append(
+            "adaptation did not learn the structure: do not use this segmenter; check the supports' labels, or take "
+            "more --steps"
+        )
+    elif record.get("restarts"):
+        warnings.append(f"adaptation collapsed to background and was restarted {record['restarts']} time(s)")
     if record.get("stopped_by") == "budget":
         warnings.append(
-            f"the time budget ended adaptation after {record['steps']} steps: the result depends on this machine's speed"
+            f"the time budget ended adaptation after {record['steps']} steps: results depend on this machine's speed"
         )
     return warnings
-
-

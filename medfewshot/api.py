@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes, read_cases
-from medfewshot.bundle import VolumeSegmenter, load_segmenter
+from medfewshot.adaptation import DEFAULT_BUDGET_SECONDS, AdaptSettings, adapt_volumes, read_cases
+from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
 from medfewshot.datasets import read_dataset
 from medfewshot.devices import resolve_device
 from medfewshot.evaluation import Evaluation, evaluate_arrays, evaluate_folders
@@ -29,7 +29,7 @@ def adapt(
     *,
     learner: str = "finetune",
     steps: int | None = None,
-    budget_seconds: float | None = None,
+    budget_seconds: float | None = DEFAULT_BUDGET_SECONDS,
     seed: int = 0,
     device: str = "auto",
     labels: Mapping[int, str] | Sequence[int] | None = None,
@@ -44,7 +44,7 @@ def adapt(
         support: a folder in one of the layouts of :func:`medfewshot.datasets.read_dataset`, or (image, label) pairs.
         learner: a key of :data:`medfewshot.learners.LEARNERS`.
         steps: optimiser steps; None takes the learner's own number.
-        budget_seconds: upper bound on adaptation time.
+        budget_seconds: upper bound on adaptation time; None is no limit.
         labels: label values to learn, optionally with names; None learns all that the supports hold.
         modality: ``"CT"`` or ``"MR"`` where neither header nor intensities tell.
         spacing_mm: in-plane resolution to work at; None derives it from the supports.
@@ -67,8 +67,7 @@ def adapt(
         plan=PlanOptions(modality=modality, spacing_mm=spacing_mm, labels=labels),
     )
     adapted = adapt_volumes(images, masks, settings, names, progress)
-    record = {**adapted.record, "seconds_per_stage": dict(adapted.seconds), "warnings": list(adapted.warnings)}
-    return VolumeSegmenter(adapted.plan, adapted.segmenter, record)
+    return VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record)
 
 
 def segment(
@@ -82,8 +81,8 @@ def segment(
 ) -> Segmentation:
     """Segment one volume; labels come back on its own grid with the supports' own label values.
 
-    ``segmenter_or_support``: what :func:`adapt` returned, the folder it was saved in, or a support as in :func:`adapt`
-    (with ``adapt_options``). Raises InputError for input that cannot be used.
+    ``segmenter_or_support``: what :func:`adapt` returned (it stays on its device), the folder it was saved in, or a
+    support as in :func:`adapt` (with ``adapt_options``). Raises InputError for input that cannot be used.
     """
     volume = as_volume(image)
     segmenter = _segmenter(segmenter_or_support, device, adapt_options)
@@ -115,8 +114,8 @@ def evaluate(
 def as_volume(value: PathOrArray, *, label: bool = False) -> Volume:
     """A :class:`~medfewshot.types.Volume` from a path, array, tensor, MetaTensor or Volume.
 
-    An array of 2 or 3 axes is ``(*S)``, a tensor or array of 4 is ``(C, *S)``, a MetaTensor is always ``(C, *S)``. Only
-    MetaTensors carry an affine; the others lie at 1 mm.
+    An array or tensor of 2 or 3 axes is ``(*S)``, one of 4 is ``(C, *S)``, a MetaTensor is always ``(C, *S)``. Only
+    MetaTensors carry an affine; the others lie at 1 mm. Raises InputError for what could not be segmented.
     """
     if isinstance(value, Volume):
         return value
@@ -129,13 +128,13 @@ def as_volume(value: PathOrArray, *, label: bool = False) -> Volume:
     else:
         data = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
         data = data if data.ndim == 4 else data[None]
-    if data.ndim not in (3, 4):
-        raise InputError(f"array of shape {data.shape}: give (X, Y), (X, Y, Z) or (C, X, Y, Z)")
+    if data.ndim not in (3, 4) or 0 in data.shape:
+        raise InputError(f"array of shape {data.shape}: give (X, Y), (X, Y, Z) or (C, X, Y, Z), none of them 0")
     if not np.isfinite(data).all():
         raise InputError("array: holds NaN or infinite values; replace them before segmenting")
     if label:
-        if not np.array_equal(data, np.rint(data)):
-            raise InputError("label array: holds fractions; labels are whole numbers")
+        if data.shape[0] != 1 or data.min() < 0 or not np.array_equal(data, np.rint(data)):
+            raise InputError("label array: labels are whole numbers from 0 up, in one channel")
         return Volume(data.astype(np.int32), affine)
     return Volume(np.ascontiguousarray(data, dtype=np.float32), affine)
 
@@ -153,16 +152,18 @@ def _read_support(support: Any, modality: str | None) -> tuple[list[Volume], lis
         dataset = read_dataset(Path(support))
         images, masks = read_cases(dataset.labelled)
         return images, masks, dataset.labels
-    images = [as_volume(image) for image, _ in support]
-    masks = [as_volume(mask, label=True) for _, mask in support]
+    pairs = list(support)
+    images = [as_volume(image) for image, _ in pairs]
+    masks = [as_volume(mask, label=True) for _, mask in pairs]
     for image, mask in zip(images, masks, strict=True):
         check_same_grid(image, mask)
     return images, masks, {}
 
 
 def _segmenter(given: Any, device: str, adapt_options: dict[str, Any]) -> VolumeSegmenter:
-    if isinstance(given, VolumeSegmenter):
-        return given
-    if isinstance(given, (str, PathLike)) and (Path(given) / "segmenter.json").is_file():
-        return load_segmenter(Path(given), resolve_device(device))
-    return adapt(given, device=device, **adapt_options)
+    saved = isinstance(given, (str, PathLike)) and (Path(given) / DESCRIPTION).is_file()
+    if not saved and not isinstance(given, VolumeSegmenter):
+        return adapt(given, device=device, **adapt_options)
+    if adapt_options:
+        raise TypeError(f"{', '.join(adapt_options)}: the segmenter is adapted already; give these to adapt()")
+    return load_segmenter(Path(given), resolve_device(device)) if saved else given

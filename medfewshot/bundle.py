@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,10 @@ class VolumeSegmenter:
         return self.segmenter(image)
 
     @property
+    def channels(self) -> int:
+        return self.plan.channels
+
+    @property
     def whole_volume(self) -> bool:
         return bool(getattr(self.segmenter, "whole_volume", False))
 
@@ -47,13 +52,14 @@ class VolumeSegmenter:
         return segment_volume(volume, self.plan, self.segmenter, options, progress)
 
     def save(self, folder: Path) -> None:
-        """Write the segmenter; weights first, so that a description never speaks of weights that are not there."""
+        """Write the segmenter. At no moment does a description lie beside weights that are not its own."""
         from safetensors.torch import save_file
 
         segmenter: Any = self.segmenter
         if getattr(segmenter, "kind", None) not in SEGMENTERS:
             raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / DESCRIPTION).unlink(missing_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.tensors().items()}
         with atomic_path(folder / WEIGHTS) as temporary:
             save_file(tensors, temporary)
@@ -64,7 +70,7 @@ class VolumeSegmenter:
             "plan": plan_to_dict(self.plan),
             "record": dict(self.record),
         }
-        write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+        write_text(folder / DESCRIPTION, strict_json(description))
 
 
 def load_segmenter(folder: Path, device: torch.device | None = None) -> VolumeSegmenter:
@@ -74,7 +80,9 @@ def load_segmenter(folder: Path, device: torch.device | None = None) -> VolumeSe
 
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise InputError(f"{folder}: is no segmenter (it has no {DESCRIPTION}); make one with medfewshot adapt -o {folder}")
+        raise InputError(
+            f"{folder}: is no segmenter (it has no {DESCRIPTION}); make one with medfewshot adapt -o {folder}"
+        )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format_version"]
@@ -85,9 +93,26 @@ def load_segmenter(folder: Path, device: torch.device | None = None) -> VolumeSe
         plan = plan_from_dict(description["plan"])
     except InputError:
         raise
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{folder}: the segmenter is damaged ({reason}); make it again with medfewshot adapt") from None
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+        raise InputError(
+            f"{folder}: the segmenter is damaged ({reason}); make it again with medfewshot adapt"
+        ) from None
     if device is not None:
         segmenter = segmenter.to(device)
     return VolumeSegmenter(plan, segmenter, description.get("record", {}))
+
+
+def strict_json(content: Any) -> str:
+    """JSON text as every reader takes it: undefined numbers become null, paths and the like text."""
+    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from medfewshot.adaptation import AdaptSettings
+from medfewshot.adaptation import DEFAULT_BUDGET_SECONDS, AdaptSettings
 from medfewshot.planning import PlanOptions
 from medfewshot.types import InputError
+
+_OPTIONS = {"budget_seconds": "budget", "spacing_mm": "spacing"}
+"""Settings whose command line option has a shorter name."""
 
 
 class AdaptConfig(BaseModel):
@@ -21,7 +24,7 @@ class AdaptConfig(BaseModel):
     learner: str = "finetune"
     steps: int | None = Field(None, ge=1)
     """Optimiser steps; null takes the learner's own."""
-    budget_seconds: float | None = Field(None, gt=0)
+    budget_seconds: float | None = Field(DEFAULT_BUDGET_SECONDS, gt=0)
     """Most seconds that adaptation may take."""
     seed: int = Field(0, ge=0)
     width: int | None = Field(None, ge=4, le=256)
@@ -36,15 +39,23 @@ class AdaptConfig(BaseModel):
     patch_voxels: int | None = Field(None, ge=1024)
     """Voxels of one training patch."""
 
+    @field_validator("labels")
+    @classmethod
+    def _no_background(cls, labels: dict[int, str] | list[int] | None) -> dict[int, str] | list[int] | None:
+        values = list(labels or ())
+        if labels is not None and (not values or min(values) < 1 or len(set(values)) < len(values)):
+            raise ValueError("name each value once, from 1 up (0 is background)")
+        return labels
 
-def load_settings(path: Path | None, given: Mapping[str, Any], *, device: str, fast: bool) -> AdaptSettings:
+
+def load_settings(path: Path | None, *, device: str = "auto", fast: bool = False, **given: Any) -> AdaptSettings:
     """Settings of a YAML file, overridden by what was ``given`` (None = not given). Raises InputError."""
     values = dict(_read_yaml(path)) if path is not None else {}
-    values |= {key: value for key, value in given.items() if value is not None}
+    given = {key: value for key, value in given.items() if value is not None}
     try:
-        config = AdaptConfig(**values)
-    except (ValidationError, TypeError) as error:
-        raise InputError(f"{path or 'settings'}: {_first_problem(error)}") from None
+        config = AdaptConfig.model_validate(values | given)
+    except ValidationError as error:
+        raise InputError(_first_problem(error, path, given)) from None
     return AdaptSettings(
         learner=config.learner,
         steps=config.steps,
@@ -71,15 +82,26 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     except OSError:
         raise InputError(f"{path}: cannot be read; check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not valid YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: is not valid YAML ({_reason(error)}); correct it there") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{path}: must hold settings as 'name: value' lines")
     return content
 
 
-def _first_problem(error: ValidationError | TypeError) -> str:
-    if isinstance(error, TypeError):
-        return str(error)
+def _first_problem(error: ValidationError, path: Path | None, given: Mapping[str, Any]) -> str:
+    """Names the option where the value came from there, else the file."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}"
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    said = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] == "extra_forbidden":
+        said = f"is unknown; known are {', '.join(AdaptConfig.model_fields)}"
+    where = f"--{_OPTIONS.get(name, name)} {given[name]}" if name in given else f"{path}: {name}"
+    return f"{where}: {said}"
+
+
+def _reason(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f" in line {mark.line + 1}" if mark is not None else ""
+    return f"{getattr(error, 'problem', None) or error}{where}"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes, read_cases
+from medfewshot.adaptation import AdaptSettings, adapt_volumes, make_learner, read_cases
 from medfewshot.bundle import VolumeSegmenter
-from medfewshot.cohort import CohortOptions, segment_cohort
+from medfewshot.cohort import RUN_RECORD, CohortOptions, check_folder, segment_cohort
 from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.evaluation import Evaluation, evaluate_pairs
-from medfewshot.io import output_suffix, read_image
 from medfewshot.report import save_score_plot
 from medfewshot.synthetic import make_ct_cohort
 from medfewshot.types import Case, InputError, Progress
@@ -33,38 +33,61 @@ def run_demo(
     data: Path | None = None,
     shots: int = 3,
     queries: int = 4,
-    steps: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
+    settings: AdaptSettings | None = None,
+    command: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> DemoResult:
     """Leave ``segmenter/``, ``segmentations/`` and ``scores/`` (and ``data/`` when scans are made up) in ``output``.
 
-    Raises InputError where ``data`` cannot be read or holds fewer than ``shots + 1`` labelled scans.
+    ``settings``: how to adapt; the seed also draws the supports. Raises InputError where ``data`` cannot be read or
+    holds fewer than ``shots + 1`` labelled scans.
     """
     progress = progress or Progress()
+    settings = settings or AdaptSettings(steps=DEMO_STEPS)
+    make_learner(settings)  # whatever is wrong with the settings shows before anything is written
+    check_folder(output)
     clock = _Clock()
-    source = data or make_ct_cohort(output / "data", shots + queries, seed)
+    source = data or _make_data(output / "data", shots + queries, settings.seed, progress)
     clock.lap("data")
     dataset = read_dataset(source)
-    support, query = _split(dataset, shots, queries, seed)
+    support, query = _split(dataset, shots, queries, settings.seed)
     images, labels = read_cases(support)
-    settings = AdaptSettings(steps=steps or DEMO_STEPS, seed=seed, device=device)
     adapted = adapt_volumes(images, labels, settings, dataset.labels, progress)
     segmenter = VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record)
     segmenter.save(output / "segmenter")
     clock.lap("adapt")
     folder = output / "segmentations"
-    about = {"supports": [str(case.image_path) for case in support], "seed": seed}
-    result = segment_cohort(
-        [case.image_path for case in query], segmenter, folder, CohortOptions(overwrite=True), about, progress
-    )
+    options = CohortOptions(overwrite=(folder / RUN_RECORD).is_file())
+    result = segment_cohort(query, segmenter, folder, options, command, progress)
     if result.failed:
         raise InputError(str(result.failed[0].error))
     clock.lap("segment")
-    evaluation = _score(query, folder, dataset, output / "scores")
+    pairs = [
+        (case.case_id, folder / str(one.labels), Path(str(case.label_path)))
+        for case, one in zip(query, result.results, strict=True)
+    ]
+    evaluation = evaluate_pairs(pairs, labels=adapted.plan.labels)
+    write_scores(evaluation, output / "scores")
     clock.lap("score")
     return DemoResult(evaluation, clock.seconds, adapted.warnings)
+
+
+def write_scores(evaluation: Evaluation, folder: Path) -> None:
+    """The tables of an evaluation, and a plot of its Dice scores."""
+    evaluation.write(folder)
+    by_label: dict[str, list[float]] = {}
+    for score in evaluation.scores:
+        if score.status != "absent":
+            by_label.setdefault(score.label_name, []).append(score.dice)
+    if by_label:
+        save_score_plot(folder / "dice.png", by_label, "Dice per structure")
+
+
+def _make_data(folder: Path, cases: int, seed: int, progress: Progress) -> Path:
+    def update(done: int, total: int) -> None:
+        progress.update(done, total, "making scans")
+
+    return make_ct_cohort(folder, cases, seed, progress=update)
 
 
 def _split(dataset: Dataset, shots: int, queries: int, seed: int) -> tuple[list[Case], list[Case]]:
@@ -77,22 +100,6 @@ def _split(dataset: Dataset, shots: int, queries: int, seed: int) -> tuple[list[
     support = [case for index, case in enumerate(cases) if index in chosen]
     query = [case for index, case in enumerate(cases) if index not in chosen][:queries]
     return support, query
-
-
-def _score(query: list[Case], folder: Path, dataset: Dataset, output: Path) -> Evaluation:
-    pairs = []
-    for case in query:
-        assert case.label_path is not None
-        prediction = folder / f"{case.case_id}{output_suffix(read_image(case.image_path))}"
-        pairs.append((case.case_id, prediction, case.label_path))
-    evaluation = evaluate_pairs(pairs, labels=dict(dataset.labels))
-    evaluation.write(output)
-    by_label: dict[str, list[float]] = {}
-    for score in evaluation.scores:
-        if score.status != "absent":
-            by_label.setdefault(score.label_name, []).append(score.dice)
-    save_score_plot(output / "dice.png", by_label, "Dice per structure")
-    return evaluation
 
 
 class _Clock:

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-import medfewshot
+from medfewshot import __version__
 from medfewshot.types import InputError
 
-EXIT_PARTLY = 1
-"""Some volumes of a folder failed."""
 EXIT_INPUT = 2
-"""Input or settings cannot be used; nothing was written."""
+"""Input or settings cannot be used; nothing was written. (1: some volumes of a folder failed.)"""
 EXIT_INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """Turns what ends a command early into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with warnings.catch_warnings():
+                if not sys.warnoptions:  # what torch, MONAI and nibabel warn developers of; -W shows it
+                    warnings.simplefilter("ignore")
+                return super().invoke(ctx)
+        except InputError as error:
+            _fail(str(error), EXIT_INPUT)
+        except KeyboardInterrupt:
+            _fail("interrupted; what was finished is kept, segment --resume goes on from there", EXIT_INTERRUPTED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output has seen enough
+                raise
+            _fail(f"{error.filename or 'output'}: {error.strerror or error}; check the disk and the path", EXIT_INPUT)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    typer.echo(f"medfewshot: {' '.join(text.split())}", err=True)
+    raise typer.Exit(code)
+
 
 app = typer.Typer(
     name="medfewshot",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,11 +74,11 @@ LearnerName = Annotated[
     str | None, typer.Option("--learner", help="finetune (default) or prototype.", rich_help_panel="Adaptation")
 ]
 Steps = Annotated[
-    int | None, typer.Option(min=1, help="Optimiser steps; more is better and slower.", rich_help_panel="Adaptation")
+    int | None, typer.Option(help="Optimiser steps; more is better and slower.", rich_help_panel="Adaptation")
 ]
 Budget = Annotated[
     float | None,
-    typer.Option(min=1, help="Most seconds that adaptation may take.", rich_help_panel="Adaptation"),
+    typer.Option(help="Most seconds that adaptation may take.", rich_help_panel="Adaptation"),
 ]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result.", rich_help_panel="Adaptation")]
 Labels = Annotated[
@@ -64,11 +91,13 @@ Modality = Annotated[
 ]
 Spacing = Annotated[
     float | None,
-    typer.Option(min=0.001, help="In-plane resolution in mm; derived by default.", rich_help_panel="Adaptation"),
+    typer.Option(help="In-plane resolution in mm; derived by default.", rich_help_panel="Adaptation"),
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help="YAML file with these settings; options given here win.", rich_help_panel="Adaptation"),
+    typer.Option(
+        "--config", help="YAML file with these settings; options given here win.", rich_help_panel="Adaptation"
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Half the resolution, a quarter of the steps: a first look.")]
@@ -84,7 +113,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"medfewshot {medfewshot.__version__}")
+        typer.echo(f"medfewshot {__version__}")
         raise typer.Exit
 
 
@@ -131,12 +160,15 @@ def segment(
 
     `medfewshot segment volume.nii.gz --support img1.nii.gz=lab1.nii.gz -o out/`
 
-    Labels come back on each volume's own grid, with the supports' own label values. Besides them: `run.json` (how it was
-    made), `statistics.csv` (volume and intensity per structure), `previews/`, and `segmenter/` for use on more volumes.
+    Labels come back on each volume's own grid, with the supports' own label values. Besides them: `run.json` (how it
+    was made), `statistics.csv` (size and intensity per structure), `previews/`, and `segmenter/` for more volumes.
     """
     from medfewshot.cli import commands
 
-    settings = _settings(config, learner, steps, budget, seed, labels, modality, spacing, device, fast)
+    settings = commands.load_settings(
+        config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
+        labels=_label_values(labels), modality=modality, spacing_mm=spacing,
+    )  # fmt: skip
     options = commands.SegmentOptions(probabilities, uncertainty, previews, keep_largest, resume, overwrite)
     source = commands.SupportSource(tuple(support or ()), support_dir, segmenter)
     raise typer.Exit(commands.segment(inputs, output, source, settings, options, commands.Console(quiet, json)))
@@ -163,11 +195,14 @@ def adapt(
 ) -> None:
     """Adapt once to labelled scans and keep the segmenter.
 
-    `medfewshot adapt --support-dir annotated/ -o kidney/`, then `medfewshot segment cohort/ --segmenter kidney/ -o out/`
+    `medfewshot adapt --support-dir annotated/ -o kidney/`, then `medfewshot segment scans/ --segmenter kidney/ -o out/`
     """
     from medfewshot.cli import commands
 
-    settings = _settings(config, learner, steps, budget, seed, labels, modality, spacing, device, fast)
+    settings = commands.load_settings(
+        config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
+        labels=_label_values(labels), modality=modality, spacing_mm=spacing,
+    )  # fmt: skip
     source = commands.SupportSource(tuple(support or ()), support_dir, None)
     raise typer.Exit(commands.adapt(output, source, settings, overwrite, commands.Console(quiet, json)))
 
@@ -177,7 +212,9 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of segmentations (or one file).")],
     reference: Annotated[Path, typer.Option("--reference", "-r", help="Folder of reference labels (or one file).")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for CSV, JSON and the plot.")] = None,
-    labels: Annotated[str | None, typer.Option(help="Label values to score, e.g. 1,6; default: all.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label values to score, e.g. 1,6; default: what was learned.")
+    ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Tolerance of the surface Dice in mm.")] = 2.0,
     quiet: Quiet = False,
     json: Json = False,
@@ -216,7 +253,7 @@ def demo(
     shots: Annotated[int, typer.Option(min=1, help="Labelled scans to adapt to.")] = 3,
     queries: Annotated[int, typer.Option(min=1, help="Scans to segment and score.")] = 4,
     steps: Steps = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    seed: Seed = None,
     device: Device = "auto",
     quiet: Quiet = False,
     json: Json = False,
@@ -224,45 +261,19 @@ def demo(
     """Make a synthetic CT cohort, adapt, segment, score; leave pictures and tables. No data needed."""
     from medfewshot.cli import commands
 
-    raise typer.Exit(
-        commands.demo(output, data, shots, queries, steps, seed, device, commands.Console(quiet, json))
-    )
-
-
-def _settings(config, learner, steps, budget, seed, labels, modality, spacing, device, fast):  # type: ignore[no-untyped-def]
-    from medfewshot.config import load_settings
-
-    given = {
-        "learner": learner,
-        "steps": steps,
-        "budget_seconds": budget,
-        "seed": seed,
-        "labels": _label_values(labels),
-        "modality": modality,
-        "spacing_mm": spacing,
-    }
-    return load_settings(config, given, device=device, fast=fast)
+    settings = commands.load_settings(None, device=device, seed=seed, steps=steps)
+    raise typer.Exit(commands.demo(output, data, shots, queries, settings, commands.Console(quiet, json)))
 
 
 def _label_values(text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
-        values = [int(part) for part in text.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--labels {text}: give whole numbers separated by commas, e.g. --labels 1,6") from None
-    if 0 in values or len(set(values)) < len(values):
-        raise InputError(f"--labels {text}: each value once, and not 0, which is background")
-    return values
 
 
 def main() -> None:
-    """Entry point: one clear line for bad input (exit code 2), 130 after Ctrl-C."""
-    try:
-        app(standalone_mode=True)
-    except InputError as error:
-        typer.echo(f"medfewshot: {error}", err=True)
-        sys.exit(EXIT_INPUT)
-    except KeyboardInterrupt:
-        typer.echo("medfewshot: interrupted; what was finished is kept, --resume goes on from there", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+    """Entry point of the console script."""
+    app()

@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
-import medfewshot
-from medfewshot.adaptation import Adapted, AdaptSettings, adapt_volumes, cases_from_pairs, read_cases
-from medfewshot.bundle import VolumeSegmenter, load_segmenter
+from medfewshot.adaptation import AdaptSettings, adapt_volumes, cases_from_pairs, make_learner, read_cases
+from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.cli.console import Console
-from medfewshot.cohort import CohortOptions, CohortResult, output_names, prepare_folder, segment_cohort
+from medfewshot.cohort import CohortOptions, check_folder, check_results_folder, find_cases, segment_cohort
+from medfewshot.cohort.inputs import check_channels
+from medfewshot.cohort.record import read_record
+from medfewshot.config import load_settings
 from medfewshot.datasets import parse_pair, read_dataset
-from medfewshot.devices import describe_device, resolve_device
+from medfewshot.devices import resolve_device
 from medfewshot.inference import InferenceOptions
-from medfewshot.io import find_images, read_image
-from medfewshot.types import Case, InputError
+from medfewshot.io import read_image
+from medfewshot.types import Case, InputError, Volume
 
-__all__ = ["Console", "SegmentOptions", "SupportSource", "adapt", "demo", "evaluate", "inspect", "segment"]
+__all__ = [
+    "Console",
+    "SegmentOptions",
+    "SupportSource",
+    "adapt",
+    "demo",
+    "evaluate",
+    "inspect",
+    "load_settings",
+    "segment",
+]
+
+
+@dataclass(frozen=True)
+class Support:
+    """Labelled cases that were found on disk, and the names of their labels."""
+
+    cases: tuple[Case, ...]
+    names: dict[int, str]
+
+    @property
+    def channels(self) -> int:
+        return len(self.cases[0].image_paths)
 
 
 @dataclass(frozen=True)
@@ -33,19 +55,29 @@ class SupportSource:
     folder: Path | None
     segmenter: Path | None
 
-    def check(self) -> None:
+    def check(self, settings: AdaptSettings) -> None:
         given = [bool(self.pairs), self.folder is not None, self.segmenter is not None]
         if sum(given) != 1:
             what = "--support IMG=LAB, --support-dir FOLDER or --segmenter FOLDER"
             raise InputError(f"give {what}" if not any(given) else f"give only one of {what}")
+        if self.segmenter is None:
+            make_learner(settings)  # an unknown learner or device is told before scans are read
+            return
+        default = AdaptSettings(device=settings.device)
+        changed = [f.name for f in fields(settings) if getattr(settings, f.name) != getattr(default, f.name)]
+        if changed:
+            raise InputError(
+                f"--segmenter {self.segmenter}: was adapted already, so settings of the adaptation "
+                f"({', '.join(changed)}) would have no effect; leave them out, or give a support instead"
+            )
 
-    def cases(self, modality: str | None) -> tuple[list[Case], dict[int, str]]:
-        if self.folder is not None:
-            dataset = read_dataset(self.folder)
-            if not dataset.labelled:
-                raise InputError(f"{self.folder}: holds no labelled scan; see medfewshot inspect {self.folder}")
-            return list(dataset.labelled), dict(dataset.labels)
-        return cases_from_pairs([parse_pair(text) for text in self.pairs], modality), {}
+    def find(self) -> Support:
+        if self.folder is None:
+            return Support(tuple(cases_from_pairs([parse_pair(text) for text in self.pairs])), {})
+        dataset = read_dataset(self.folder)
+        if not dataset.labelled:
+            raise InputError(f"{self.folder}: holds no labelled scan; see medfewshot inspect {self.folder}")
+        return Support(dataset.labelled, dict(dataset.labels))
 
 
 @dataclass(frozen=True)
@@ -74,60 +106,65 @@ def segment(
 ) -> int:
     """Exit code 0, or 1 where some volumes failed."""
     begun = time.perf_counter()
-    source.check()
-    prepare_folder(output, options.cohort())
-    paths = [path for given in inputs for path in find_images(given)]
-    output_names(paths)
-    if len(paths) == 1:
-        read_image(paths[0])  # a lone bad volume is found before adaptation costs a minute
-    segmenter = _segmenter(source, settings, output / "segmenter", options.resume, console)
-    about = _about(segmenter, settings)
+    source.check(settings)
+    device = resolve_device(settings.device)
+    known = load_segmenter(source.segmenter, device) if source.segmenter is not None else source.find()
+    cases = find_cases(inputs, known.channels)
+    check_results_folder(output, cases, options.cohort())
+    lone = _read_lone(cases, known.channels)
+    if isinstance(known, Support):
+        segmenter = _adapted_for(output / "segmenter", known, settings, options.resume, lone, console)
+    else:
+        segmenter = known
+        _check_kind(lone, segmenter.plan.spatial_dims)
     with console.progress("Segmenting") as progress:
-        result = segment_cohort(inputs, segmenter, output, options.cohort(), about, progress)
+        result = segment_cohort(cases, segmenter, output, options.cohort(), _command(), progress)
     console.segmentation_table(result)
-    console.warnings([*segmenter.record.get("warnings", ()), *_warnings(result)])
+    found = [f"{r.case}: {text}" for r in result.results for text in r.warnings]
+    console.warnings([*segmenter.record.get("warnings", ()), *found])
     for failed in result.failed:
-        console.error(f"failed: {failed.error}")
+        console.error(f"{failed.case} failed: {failed.error}")
     done = len(result.results) - len(result.failed)
-    console.say(f"{done} of {len(result.results)} volume(s) in {output} after {time.perf_counter() - begun:.0f} s")
-    console.json({"output": str(output), "volumes": [asdict(r) for r in result.results], "segmenter": about})
+    earlier = f", {result.resumed} of them from an earlier run" if result.resumed else ""
+    console.say(f"{done} of {len(result.results)} volume(s) in {output}{earlier}; {time.perf_counter() - begun:.0f} s")
+    console.json({"output": str(output), "resumed": result.resumed, "outputs": [asdict(r) for r in result.results]})
     return 1 if result.failed else 0
 
 
 def adapt(output: Path, source: SupportSource, settings: AdaptSettings, overwrite: bool, console: Console) -> int:
     """Write the adapted segmenter to ``output``."""
-    source.check()
-    if (output / "segmenter.json").exists() and not overwrite:
+    source.check(settings)
+    check_folder(output)
+    if (output / DESCRIPTION).exists() and not overwrite:
         raise InputError(f"{output}: already holds a segmenter; add --overwrite to replace it")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; give a folder with -o")
-    segmenter = _adapt(source, settings, console)
+    segmenter = _adapt(source.find(), settings, None, console)
     segmenter.save(output)
-    console.warnings(segmenter.record.get("warnings", ()))
+    console.warnings(segmenter.record["warnings"])
     console.say(f"segmenter in {output}; use it with: medfewshot segment VOLUMES --segmenter {output} -o OUT")
-    console.json({"output": str(output), "record": dict(segmenter.record)})
+    console.json({"output": str(output), "record": segmenter.record})
     return 0
 
 
 def evaluate(
-    predictions: Path, reference: Path, output: Path | None, labels: list[int] | None, tolerance: float, console: Console
+    predictions: Path,
+    reference: Path,
+    output: Path | None,
+    labels: list[int] | None,
+    tolerance: float,
+    console: Console,
 ) -> int:
     """Score, print, and write tables and a plot where an output folder is given."""
+    from medfewshot.demo import write_scores
     from medfewshot.evaluation import evaluate_folders
-    from medfewshot.report import save_score_plot
 
-    with console.progress("Scoring") as progress:
-        evaluation = evaluate_folders(
-            predictions, reference, labels=labels or _reference_names(reference), tolerance_mm=tolerance,
-            progress=progress,
-        )  # fmt: skip
     if output is not None:
-        evaluation.write(output)
-        by_label: dict[str, list[float]] = {}
-        for score in evaluation.scores:
-            if score.status != "absent":
-                by_label.setdefault(score.label_name, []).append(score.dice)
-        save_score_plot(output / "dice.png", by_label, f"Dice, {len(evaluation.scores)} structures scored")
+        check_folder(output)
+    names = _label_names(predictions, reference)
+    wanted = {value: names.get(value, f"label {value}") for value in labels} if labels else names or None
+    with console.progress("Scoring") as progress:
+        evaluation = evaluate_folders(predictions, reference, wanted, tolerance, progress=progress)
+    if output is not None:
+        write_scores(evaluation, output)
     console.score_table(evaluation)
     console.warnings(evaluation.warnings)
     if output is not None:
@@ -140,6 +177,8 @@ def inspect(folder: Path, output: Path | None, console: Console) -> int:
     """Exit code 0 when there is something to adapt to, 1 where errors stand in the way of some cases."""
     from medfewshot.inspection import inspect as inspect_dataset
 
+    if output is not None:
+        check_folder(output)
     with console.progress("Reading") as progress:
         inspection = inspect_dataset(read_dataset(folder), progress)
     if output is not None:
@@ -149,21 +188,15 @@ def inspect(folder: Path, output: Path | None, console: Console) -> int:
     return 1 if inspection.errors else 0
 
 
-def demo(
-    output: Path,
-    data: Path | None,
-    shots: int,
-    queries: int,
-    steps: int | None,
-    seed: int,
-    device: str,
-    console: Console,
-) -> int:
-    from medfewshot.demo import run_demo
+def demo(output: Path, data: Path | None, shots: int, queries: int, settings: AdaptSettings, console: Console) -> int:
+    """Everything at once, on made-up scans where ``data`` is None."""
+    from medfewshot.demo import DEMO_STEPS, run_demo
 
+    settings = replace(settings, steps=settings.steps or DEMO_STEPS)
     with console.progress("Demo") as progress:
-        result = run_demo(output, data=data, shots=shots, queries=queries, steps=steps, seed=seed, device=device,
-                          progress=progress)  # fmt: skip
+        result = run_demo(
+            output, data=data, shots=shots, queries=queries, settings=settings, command=_command(), progress=progress
+        )
     console.score_table(result.evaluation)
     console.warnings([*result.warnings, *result.evaluation.warnings])
     console.say(f"pictures, tables and the segmenter in {output}; look at {output / 'segmentations' / 'previews'}")
@@ -171,73 +204,64 @@ def demo(
     return 0
 
 
-def _segmenter(
-    source: SupportSource, settings: AdaptSettings, folder: Path, resume: bool, console: Console
+def _read_lone(cases: Sequence[Case], channels: int) -> Volume | None:
+    """The volume, where there is but one: what is wrong with it must show before adaptation costs a minute."""
+    if len(cases) > 1:
+        return None
+    check_channels(cases[0], channels)
+    return read_image(cases[0].image_paths)
+
+
+def _check_kind(lone: Volume | None, dims: int) -> None:
+    if lone is not None and lone.spatial_dims != dims:
+        raise InputError(
+            f"{lone.name}: is {lone.spatial_dims}D but the support is {dims}D; give scans of the supports' kind"
+        )
+
+
+def _adapted_for(
+    folder: Path, support: Support, settings: AdaptSettings, resume: bool, lone: Volume | None, console: Console
 ) -> VolumeSegmenter:
-    """The segmenter that was given, or one adapted now and kept beside the results."""
-    if source.segmenter is not None:
-        return load_segmenter(source.segmenter, resolve_device(settings.device))
-    if resume and (folder / "segmenter.json").is_file():
+    """A segmenter kept in ``folder`` beside the results: adapted now, or by the run that is resumed."""
+    if resume and (folder / DESCRIPTION).is_file():
         earlier = load_segmenter(folder, resolve_device(settings.device))
-        if earlier.record.get("request") != _request(source, settings):
+        if earlier.record.get("request") != _request(support, settings):
             raise InputError(f"{folder}: was adapted to another support or settings; drop --resume or use --overwrite")
         return earlier
-    segmenter = _adapt(source, settings, console)
+    segmenter = _adapt(support, settings, lone, console)
     segmenter.save(folder)
     return segmenter
 
 
-def _adapt(source: SupportSource, settings: AdaptSettings, console: Console) -> VolumeSegmenter:
-    cases, names = source.cases(settings.plan.modality)
-    images, labels = read_cases(cases)
+def _adapt(support: Support, settings: AdaptSettings, lone: Volume | None, console: Console) -> VolumeSegmenter:
+    images, labels = read_cases(support.cases)
+    _check_kind(lone, images[0].spatial_dims)
     with console.progress("Adapting") as progress:
-        adapted = adapt_volumes(images, labels, settings, names, progress)
+        adapted = adapt_volumes(images, labels, settings, support.names, progress)
     console.plan(adapted)
-    return VolumeSegmenter(adapted.plan, adapted.segmenter, _record(adapted, source, settings, cases))
+    record = {**adapted.record, "request": _request(support, settings)}
+    return VolumeSegmenter(adapted.plan, adapted.segmenter, record)
 
 
-def _record(adapted: Adapted, source: SupportSource, settings: AdaptSettings, cases: Sequence[Case]) -> dict[str, Any]:
-    return {
-        "request": _request(source, settings),
-        "adaptation": adapted.record,
-        "seconds": dict(adapted.seconds),
-        "settings": asdict(settings),
-        "supports": [{"image": [str(p) for p in c.image_paths], "label": str(c.label_path)} for c in cases],
-        "device": describe_device(resolve_device(settings.device)),
-        "warnings": list(adapted.warnings),
-    }
-
-
-def _request(source: SupportSource, settings: AdaptSettings) -> str:
+def _request(support: Support, settings: AdaptSettings) -> str:
     """Fingerprint of the support's files (names, sizes, times) and the settings, for --resume."""
-    cases, _ = source.cases(settings.plan.modality)
-    files = [path for case in cases for path in (*case.image_paths, case.label_path) if path is not None]
+    files = [path for case in support.cases for path in (*case.image_paths, case.label_path) if path is not None]
     facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(json.dumps([facts, asdict(settings)], sort_keys=True, default=str).encode()).hexdigest()
+    content = [facts, support.names, asdict(replace(settings, device=""))]
+    return hashlib.sha256(strict_json(content).encode()).hexdigest()
 
 
-def _about(segmenter: VolumeSegmenter, settings: AdaptSettings) -> dict[str, Any]:
-    return {
-        "version": medfewshot.__version__,
-        "command": sys.argv[1:],
-        "device": describe_device(resolve_device(settings.device)),
-        **{key: value for key, value in segmenter.record.items() if key != "request"},
-    }
+def _command() -> list[str]:
+    return ["medfewshot", *sys.argv[1:]]
 
 
-def _warnings(result: CohortResult) -> list[str]:
-    return [f"{r.case}: {w}" for r in result.results for w in r.warnings]
-
-
-def _reference_names(reference: Path) -> dict[int, str] | None:
-    """Names from a dataset.json beside or above the reference labels; None where there is none."""
+def _label_names(predictions: Path, reference: Path) -> dict[int, str]:
+    """What the segmenter learned, as the predictions' run.json says; else the names in the references' dataset.json."""
+    try:
+        return {int(value): str(name) for value, name in read_record(predictions)["plan"]["labels"].items()}
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
+        pass
     for folder in (reference, reference.parent):
-        path = folder / "dataset.json"
-        if path.is_file():
-            try:
-                return dict(read_dataset(folder).labels) or None
-            except InputError:
-                return None
-    return None
-
-
+        if (folder / "dataset.json").is_file():
+            return dict(read_dataset(folder).labels)
+    return {}

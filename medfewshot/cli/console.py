@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress as RichProgress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from medfewshot.adaptation import Adapted
+from medfewshot.bundle import strict_json
 from medfewshot.cohort import CohortResult
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
@@ -27,19 +30,22 @@ class Console:
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet, self.as_json = quiet, as_json
-        self.out = RichConsole(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=False)
-        self.err = RichConsole(stderr=True, quiet=quiet, highlight=False)
+        self.out, self.err = _rich(as_json, quiet), _rich(True, quiet)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
         """A bar on standard error; nothing at all when quiet or not a terminal."""
         columns = (
-            TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"),
-        )  # fmt: skip
+            TextColumn("{task.description}", style="bold"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+        )
         disable = self.quiet or not self.err.is_terminal
         with RichProgress(*columns, console=self.err, disable=disable, transient=True) as bar:
-            task = bar.add_task(title, total=1, text="")
+            task = bar.add_task(title, total=None, text="")
 
             def update(done: float, total: float, text: str) -> None:
                 bar.update(task, completed=done, total=total, text=text)
@@ -47,7 +53,7 @@ class Console:
             yield Progress(update)
 
     def say(self, text: str) -> None:
-        self.out.print(text, markup=False)
+        self.out.print(text, soft_wrap=True)
 
     def error(self, text: str) -> None:
         """Errors are printed even when quiet."""
@@ -57,58 +63,55 @@ class Console:
         """Each once; a long list is cut, and the record on disk has the rest."""
         unique = list(dict.fromkeys(warnings))
         for warning in unique[:MOST_WARNINGS]:
-            self.err.print(f"warning: {warning}", markup=False, style="yellow")
+            self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
         if len(unique) > MOST_WARNINGS:
             self.err.print(f"... and {len(unique) - MOST_WARNINGS} more warnings in the record", style="yellow")
 
     def json(self, content: Mapping[str, Any]) -> None:
         if self.as_json:
-            typer.echo(json.dumps(_strict(content), indent=2))
+            typer.echo(strict_json(content), nl=False)
 
     def plan(self, adapted: Adapted) -> None:
-        plan, record = adapted.plan, adapted.record
-        spacing = " x ".join(f"{s:.3g}" for s in plan.spacing_mm)
-        kinds = ", ".join(f"{n.kind} ({n.reason})" for n in plan.normalization)
-        self.say(f"plan: {plan.spatial_dims}D at {spacing} mm, patch {plan.patch_size}, intensities: {kinds}")
-        self.say(f"labels: {', '.join(f'{value} {name}' for value, name in plan.labels.items())}")
-        steps = f"{record['steps']} steps" if "steps" in record else ""
-        self.say(f"adapted {adapted.settings.learner} in {adapted.seconds['adapt']:.0f} s {steps}")
+        plan, record = adapted.plan, adapted.learner_record
+        spacing, patch = (" x ".join(f"{size:.3g}" for size in sizes) for sizes in (plan.spacing_mm, plan.patch_size))
+        kinds = dict.fromkeys(f"{n.kind} ({n.reason})" for n in plan.normalization)
+        self.say(f"plan: {plan.spatial_dims}D at {spacing} mm, patches of {patch}, intensities by {', '.join(kinds)}")
+        labels = [name if name == f"label {value}" else f"{name} ({value})" for value, name in plan.labels.items()]
+        self.say(f"labels: {', '.join(labels)}")
+        steps = f"{record['steps']} steps in " if "steps" in record else ""
+        self.say(f"adapted: {adapted.settings.learner}, {steps}{adapted.seconds['adapt']:.0f} s")
 
     def segmentation_table(self, result: CohortResult) -> None:
-        table = Table(title="Volume in ml (confidence)", title_justify="left")
-        table.add_column("case")
-        names = list(dict.fromkeys(row["name"] for r in result.results for row in r.statistics))
-        for name in names:
-            table.add_column(name, justify="right")
-        table.add_column("seconds", justify="right")
+        """The size of every structure in every volume; long names are folded, numbers never."""
+        rows = [row for r in result.results for row in r.statistics]
+        names = list(dict.fromkeys(row["name"] for row in rows))
+        table = _table(f"{_size_unit(rows)} (mean probability)", "case", *names, "seconds")
         for r in result.results:
-            cells = {row["name"]: _volume_cell(row, r.confidence) for row in r.statistics}
+            cells = {row["name"]: _size_cell(row, r.confidence) for row in r.statistics}
             total = f"{sum(r.seconds.values()):.1f}" if r.seconds else r.status
             table.add_row(r.case, *[cells.get(name, "-") for name in names], total)
         self.out.print(table)
 
     def score_table(self, evaluation: Evaluation) -> None:
-        table = Table(title=f"Scores (surface Dice at {evaluation.tolerance_mm:g} mm)", title_justify="left")
-        for column in ("structure", "cases", "missed", "false alarms", "Dice [95 % CI]", "HD95 mm", "surface Dice"):
-            table.add_column(column, justify="left" if column == "structure" else "right")
-        left_out = False
+        table = _table(
+            f"Scores (95 % intervals; surface Dice at {evaluation.tolerance_mm:g} mm)",
+            "structure", "cases", "missed", "false\nalarms", "Dice", "from - to", "HD95\nmm", "surface\nDice",
+        )  # fmt: skip
+        left_out = 0
         for row in evaluation.summary_rows():
-            hd95 = _number(row["hd95_mm_mean"], 1)
-            if row["distances_left_out"]:
-                hd95, left_out = f"{hd95} ({row['distances_left_out']} left out)", True
-            interval = f" [{_number(row['dice_ci_low'], 3)}, {_number(row['dice_ci_high'], 3)}]"
+            left_out += row["distances_left_out"]
             table.add_row(
                 str(row["label_name"]), str(row["cases"]), str(row["missed"]), str(row["false_alarms"]),
-                _number(row["dice_mean"], 3) + interval, hd95, _number(row["surface_dice_mean"], 3),
+                _number(row["dice_mean"], 3), f"{_number(row['dice_ci_low'], 3)} - {_number(row['dice_ci_high'], 3)}",
+                _number(row["hd95_mm_mean"], 1) + ("*" if row["distances_left_out"] else ""),
+                _number(row["surface_dice_mean"], 3),
             )  # fmt: skip
         self.out.print(table)
         if left_out:
-            self.say("Missed structures and false alarms count as Dice 0; they have no distance and are left out of HD95.")
+            self.say("* missed structures and false alarms have no distance: Dice 0 for them, but no part in HD95")
 
     def inspection_table(self, inspection: Inspection) -> None:
-        table = Table(title=inspection.name, title_justify="left")
-        for column in ("case", "grid", "spacing mm", "axes", "intensity", "labels (ml)", "usable"):
-            table.add_column(column)
+        table = _table(inspection.name, "case", "grid", "spacing mm", "axes", "intensity", "labels (ml)", "usable")
         for case in inspection.cases:
             low, high = (case.intensity[1], case.intensity[3]) if case.intensity else (None, None)
             table.add_row(
@@ -116,37 +119,51 @@ class Console:
                 "x".join(map(str, case.shape or ())) or "-",
                 " x ".join(f"{s:.3g}" for s in case.spacing_mm or ()) or "-",
                 case.orientation or "-",
-                f"{_number(low, 0)} to {_number(high, 0)}",
-                ", ".join(f"{s.value}: {_number(s.ml, 1)}" for s in case.labels) or "none",
+                f"{_number(low, 0)} to {_number(high, 0)}" if case.intensity else "-",
+                "\n".join(f"{s.value}: {_number(s.ml, 1)}" if s.ml is not None else str(s.value) for s in case.labels)
+                or "none",
                 "yes" if case.usable else "no",
             )
         self.out.print(table)
         for problem in inspection.problems[: 3 * MOST_WARNINGS]:
             style = "red" if problem.severity == "error" else "yellow"
-            self.out.print(f"{problem.severity}: {problem}", markup=False, style=style)
+            self.out.print(f"{problem.severity}: {problem}", style=style, soft_wrap=True)
         if len(inspection.problems) > 3 * MOST_WARNINGS:
             self.say(f"... and {len(inspection.problems) - 3 * MOST_WARNINGS} more; -o FOLDER writes them all")
         self.say(inspection.summary_text)
 
 
-def _volume_cell(row: Mapping[str, Any], confidence: Mapping[str, float]) -> str:
-    size = row.get("volume_ml") if row.get("volume_ml") is not None else row.get("area_mm2")
-    sure = confidence.get(str(row["name"]))
-    if not row.get("voxels"):
+def _rich(stderr: bool, quiet: bool) -> RichConsole:
+    # File names may look like markup or emoji codes. Where nobody watches, tables are as wide as they need.
+    console = RichConsole(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 200
+    return console
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    """The first column is text, the others are numbers; what is narrow stays in one line."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=len(name) < 16)
+    return table
+
+
+def _size_unit(rows: Sequence[Mapping[str, Any]]) -> str:
+    if any(row["volume_ml"] is not None for row in rows):
+        return "Volume in ml"
+    return "Area in mm²" if any(row["area_mm2"] is not None for row in rows) else "Area in pixels"
+
+
+def _size_cell(row: Mapping[str, Any], confidence: Mapping[str, float]) -> str:
+    if not row["voxels"]:
         return "not found"
-    return _number(size, 1) + (f" ({sure:.2f})" if sure is not None else "")
+    size = next((row[key] for key in ("volume_ml", "area_mm2") if row[key] is not None), None)
+    text = _number(size, 1 if size >= 10 else 2) if size is not None else str(row["voxels"])
+    sure = confidence.get(str(row["name"]))
+    return text + (f" ({sure:.2f})" if sure is not None else "")
 
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _strict(value: Any) -> Any:
-    """JSON has no NaN: undefined numbers become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

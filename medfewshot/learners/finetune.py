@@ -7,8 +7,8 @@ Isensee et al. 2021, nnU-Net, for patches, loss and augmentation).
 from __future__ import annotations
 
 import copy
+import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet, build_unet
 from medfewshot.devices import autocast
-from medfewshot.learners.losses import dice_cross_entropy, soft_dice
+from medfewshot.learners.losses import dice_cross_entropy_parts
+from medfewshot.learners.optimizer import AdaptationOptimizer
 from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler
 from medfewshot.learners.segmenters import NetworkSegmenter, seeded, to_channels_last
 from medfewshot.types import Progress, Support
@@ -26,7 +27,8 @@ from medfewshot.types import Progress, Support
 COLLAPSED_DICE = 0.02
 """Below this training Dice, halfway through, the network says background everywhere."""
 MOST_RESTARTS = 2
-CALIBRATION_STEPS = 6
+TIMED_STEPS = (2, 10)
+"""The budget is turned into steps by timing these; the very first ones are slower than the rest."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class Finetune:
     the machine's speed, and the record says which of the two stopped adaptation.
     """
 
-    steps: int = 400
+    steps: int = 1000
     """Optimiser steps (at least 1)."""
     budget_seconds: float | None = None
     """Upper bound on adaptation time; the schedule is shortened to fit after the first few steps are timed."""
-    batch_size: int = 2
+    batch_size: int = 1
     learning_rate: float = 2e-3
-    """Peak of the one-cycle schedule (AdamW)."""
+    """Peak of the one-cycle schedule (Muon for kernels, AdamW for the rest)."""
     weight_decay: float = 1e-2
     width: int = 16
     """Channels of the finest level."""
@@ -79,13 +81,12 @@ class _Attempt:
         self.sampler = PatchSampler(support, learner.augmentation, generator)
         self.network = self._network()
         rate = learner.learning_rate / 4**restarts
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=learner.weight_decay
-        )
+        self.optimizer = AdaptationOptimizer(self.network, rate, learner.weight_decay)
         self.rate = rate
         self.dice = torch.zeros(support.classes - 1)
         self.losses: list[float] = []
         self.skipped = 0
+        self.timed_from = begun
 
     def _network(self) -> UNet:
         learner, support = self.learner, self.support
@@ -108,35 +109,33 @@ class _Attempt:
         return to_channels_last(network).to(learner.device).train()
 
     def run(self) -> dict[str, Any]:
-        total, done, stopped_by = self.learner.steps, 0, "steps"
-        first = time.perf_counter()
-        for done in self._count():
-            if done == CALIBRATION_STEPS and self.learner.budget_seconds is not None:
-                per_step = (time.perf_counter() - first) / CALIBRATION_STEPS
-                left = self.learner.budget_seconds - (time.perf_counter() - self.begun)
-                affordable = CALIBRATION_STEPS + max(0, int(0.97 * left / per_step))
-                if affordable < total:
-                    total, stopped_by = affordable, "budget"
-            if done >= total or self._out_of_time():
-                stopped_by = stopped_by if done >= total else "budget"
-                break
-            self._set_rate(done / total)
+        """Train to the end of the steps or the budget; what came of it."""
+        total, done = self.learner.steps, 0
+        while done < total and not self._out_of_time():
+            if done == TIMED_STEPS[0]:
+                self.timed_from = time.perf_counter()
+            elif done == TIMED_STEPS[1]:
+                total = min(total, self._affordable_steps())
+            self.optimizer.set_rate(self.rate * one_cycle(done / total))
             self._step()
-            self.learner.progress.update(done + 1, total, f"loss {self.losses[-1]:.2f}")
+            done += 1
+            self.learner.progress.update(done, total, f"loss {self.losses[-1]:.2f}")
             if done == total // 2 and self._collapsed():
-                return self._outcome(done + 1, "collapse", trained=False)
-        return self._outcome(done, stopped_by, trained=not self._collapsed())
+                return self._outcome(done, "collapse", trained=False)
+        return self._outcome(done, "steps" if done == self.learner.steps else "budget", trained=not self._collapsed())
 
-    def _count(self) -> Iterator[int]:
-        yield from range(self.learner.steps + 1)
+    def _affordable_steps(self) -> int:
+        """How many steps fit into the budget, from the time that the first few took."""
+        if self.learner.budget_seconds is None:
+            return self.learner.steps
+        now = time.perf_counter()
+        per_step = (now - self.timed_from) / (TIMED_STEPS[1] - TIMED_STEPS[0])
+        left = self.learner.budget_seconds - (now - self.begun)
+        return TIMED_STEPS[1] + max(1, int(0.97 * left / per_step))
 
     def _out_of_time(self) -> bool:
         budget = self.learner.budget_seconds
-        return budget is not None and time.perf_counter() - self.begun > budget and bool(self.losses)
-
-    def _set_rate(self, fraction: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * one_cycle(fraction)
+        return budget is not None and bool(self.losses) and time.perf_counter() - self.begun > budget
 
     def _step(self) -> None:
         total = 0.0
@@ -144,21 +143,19 @@ class _Attempt:
             image, label = self.sampler.sample(self.foreground)
             with autocast(self.learner.device):
                 logits = self.network(image[None])
-            loss = dice_cross_entropy(logits, label[None]) / self.learner.batch_size
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-            self._follow_dice(logits.detach(), label[None])
+            loss, dice, present = dice_cross_entropy_parts(logits, label[None])
+            (loss / self.learner.batch_size).backward()
+            total += float(loss.detach()) / self.learner.batch_size
+            self._follow_dice(dice.detach().cpu(), present.cpu())
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         if torch.isfinite(norm):
             self.optimizer.step()
         else:
             self.skipped += 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.losses.append(total)
 
-    def _follow_dice(self, logits: Tensor, label: Tensor) -> None:
-        dice, present = soft_dice(logits, label)
-        dice, present = dice.cpu(), present.cpu()
+    def _follow_dice(self, dice: Tensor, present: Tensor) -> None:
         self.dice = torch.where(present, 0.9 * self.dice + 0.1 * dice, self.dice)
 
     def _collapsed(self) -> bool:
@@ -179,10 +176,9 @@ class _Attempt:
 
 def one_cycle(fraction: float, warm_up: float = 0.15) -> float:
     """Learning-rate factor: cosine up to 1 during the warm-up, cosine down to 0 at the end (Smith & Topin 2018)."""
-    cosine = torch.cos(torch.tensor(fraction / warm_up if fraction < warm_up else (fraction - warm_up) / (1 - warm_up)) * torch.pi)
     if fraction < warm_up:
-        return float(0.04 + 0.96 * (1 - cosine) / 2)
-    return float((1 + cosine) / 2)
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * fraction / warm_up)) / 2
+    return (1 + math.cos(math.pi * (fraction - warm_up) / (1 - warm_up))) / 2
 
 
 def _on_device(support: Support, device: torch.device) -> Support:

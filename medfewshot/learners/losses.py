@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 
@@ -12,16 +12,29 @@ def soft_dice(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     ``logits (B, N + 1, *S)``, ``labels (B, *S)`` int64 -> ``dice (N,)`` in [0, 1], ``present (N,)`` bool
     (Milletari et al. 2016, V-Net).
     """
-    probabilities = logits.float().softmax(1)
-    truth = F.one_hot(labels, logits.shape[1]).movedim(-1, 1).to(probabilities)
-    axes = (0, *range(2, logits.ndim))
-    overlap = (probabilities * truth).sum(axes)[1:]
-    sizes = (probabilities + truth).sum(axes)[1:]
-    return (2 * overlap + 1e-5) / (sizes + 1e-5), truth.sum(axes)[1:] > 0
+    return _soft_dice(logits.float().log_softmax(1), labels)
 
 
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy plus (1 - Dice) over the classes present: absent ones leave Dice to the cross entropy."""
-    dice, present = soft_dice(logits, labels)
+    return dice_cross_entropy_parts(logits, labels)[0]
+
+
+def dice_cross_entropy_parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss with the Dice and the classes present that it was made of, for whoever watches training."""
+    log_probabilities = logits.float().log_softmax(1)
+    dice, present = _soft_dice(log_probabilities, labels)
     dice_term = ((1 - dice) * present).sum() / present.sum().clamp_min(1)
-    return F.cross_entropy(logits.float(), labels) + dice_term
+    cross_entropy = -log_probabilities.gather(1, labels.unsqueeze(1)).mean()
+    return cross_entropy + dice_term, dice, present
+
+
+def _soft_dice(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    # Sums over voxels by class, without a one-hot volume: memory traffic is what this costs.
+    classes = log_probabilities.shape[1]
+    own = log_probabilities.gather(1, labels.unsqueeze(1)).exp().flatten()
+    where = labels.flatten()
+    overlap = torch.zeros(classes, device=own.device).index_add(0, where, own)[1:]
+    counts = torch.bincount(where, minlength=classes)[1:]
+    predicted = log_probabilities.exp().sum((0, *range(2, log_probabilities.ndim)))[1:]
+    return (2 * overlap + 1e-5) / (predicted + counts + 1e-5), counts > 0

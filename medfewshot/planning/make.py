@@ -15,11 +15,17 @@ from medfewshot.types import InputError, Plan, Volume
 THICK_RATIO = 3.0
 """Slices this many times thicker than the pixels are wide count as thick: they are never resampled."""
 FIELD_OF_VIEW_VOXELS = 120
-"""The planned grid need not be finer than this many voxels across the field of view ..."""
+"""The planned grid need not be finer than this many voxels across the field of view, ..."""
+CONTEXT_FRACTION = 0.5
+"""... nor so fine that a patch covers less than this share of the scan: a network that sees no more than an organ's
+surroundings cannot tell left from right, or which of ten round things is meant ..."""
 STRUCTURE_VOXELS = 60
-"""... nor coarser than gives the largest structure this many voxels (where the scan has them) ..."""
+"""... but not coarser than gives the largest structure this many voxels (where the scan has them) ..."""
 SMALLEST_DIAMETER_VOXELS = 6
 """... and the smallest this many across."""
+PATCH_VOXELS = 380_000
+PATCH_PIXELS = 65_536
+"""A training patch: as much as two CPU cores take through forward and backward in a fifth of a second."""
 TINY_VOXELS = 27
 ONE_PIECE = 0.95
 """A structure is in one piece when its largest connected component holds this fraction of it in every support."""
@@ -82,7 +88,7 @@ def make_plan(
         channels=images[0].data.shape[0],
         axes=tuple((float(a), float(b), float(c)) for a, b, c in axes),
         spacing_mm=tuple(float(s) for s in spacing),
-        patch_size=_patch_size(shape, spacing, options.patch_voxels or (65_536 if dims == 2 else 320_000)),
+        patch_size=_patch_size(shape, spacing, _patch_voxels(options, spacing)),
         normalization=normalization,
         labels=wanted,
         keep_largest=_in_one_piece(measured, tuple(wanted)),
@@ -161,7 +167,9 @@ def _target_spacing(measured: Sequence[_Measured], options: PlanOptions) -> np.n
         np.median([_diameter_mm(m, v, len(native)) for m in measured if v in m.volume_mm3]) for v in _labels(measured)
     ]
     goal = min(
-        field_mm / FIELD_OF_VIEW_VOXELS, max(extents) / STRUCTURE_VOXELS, min(diameters) / SMALLEST_DIAMETER_VOXELS
+        max(field_mm / FIELD_OF_VIEW_VOXELS, _context_spacing(measured, native, thick, _patch_voxels(options, native))),
+        max(extents) / STRUCTURE_VOXELS,
+        min(diameters) / SMALLEST_DIAMETER_VOXELS,
     )
     if len(native) == 2:
         # A planar image is small work: 256 pixels across keep its detail.
@@ -169,6 +177,18 @@ def _target_spacing(measured: Sequence[_Measured], options: PlanOptions) -> np.n
     if options.fast:
         goal = max(goal, native.min()) * 1.7
     return np.where(thick, native, np.maximum(native, goal))
+
+
+def _context_spacing(measured: Sequence[_Measured], native: np.ndarray, thick: np.ndarray, patch_voxels: int) -> float:
+    """The spacing (mm) of the thin axes at which one patch covers CONTEXT_FRACTION of the median scan."""
+    extent = np.median([np.array(m.shape) * m.spacing for m in measured], axis=0)
+    thin = ~thick
+    columns = float(np.prod(extent[thick] / native[thick]))
+    return float((np.prod(extent[thin]) * columns * CONTEXT_FRACTION / patch_voxels) ** (1 / thin.sum()))
+
+
+def _patch_voxels(options: PlanOptions, native: np.ndarray) -> int:
+    return options.patch_voxels or (PATCH_PIXELS if len(native) == 2 else PATCH_VOXELS)
 
 
 def _labels(measured: Sequence[_Measured]) -> list[int]:
@@ -194,14 +214,16 @@ def _patch_size(shape: Sequence[int], spacing: np.ndarray, budget: int) -> tuple
         edge = (low + high) / 2
         size = np.prod([min(n, edge / s) for n, s in zip(shape, spacing, strict=True)])
         low, high = (edge, high) if size <= budget else (low, edge)
-    return tuple(_round_up(min(n, low / s)) for n, s in zip(shape, spacing, strict=True))
+    return tuple(_round(min(n, low / s)) for n, s in zip(shape, spacing, strict=True))
 
 
-def _round_up(size: float) -> int:
-    """To the multiple of 8 (of 4 below 32, none below 8) that the network's downsampling likes."""
+def _round(size: float) -> int:
+    """To what the network's downsampling divides evenly: multiples of 4, of 8 from 32 and of 16 from 64 voxels."""
     whole = int(np.ceil(size - 1e-6))
     if whole < 8:
         return max(1, whole)
+    if whole >= 64:
+        return round(whole / 16) * 16
     step = 4 if whole < 32 else 8
     return -(-whole // step) * step
 

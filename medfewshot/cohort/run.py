@@ -1,0 +1,173 @@
+"""One volume after the other: read, segment, write, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medfewshot.bundle import VolumeSegmenter
+from medfewshot.cohort.inputs import check_channels, check_folder
+from medfewshot.cohort.record import RUN_RECORD, CohortOptions, RunRecord, VolumeResult, remove_results
+from medfewshot.inference import Segmentation
+from medfewshot.io import case_id, output_suffix, read_image, write_array, write_label
+from medfewshot.io.naming import format_of
+from medfewshot.report import save_preview, structure_statistics
+from medfewshot.types import Case, InputError, Progress, Volume
+
+_REAL_NUMBERS = (".nii.gz", ".nrrd", ".mha", ".tif")
+"""Result formats that hold maps of real numbers."""
+
+
+@dataclass(frozen=True)
+class CohortResult:
+    """``resumed``: how many of the results an earlier run had made."""
+
+    results: tuple[VolumeResult, ...]
+    folder: Path
+    resumed: int = 0
+
+    @property
+    def failed(self) -> tuple[VolumeResult, ...]:
+        return tuple(result for result in self.results if result.status == "failed")
+
+
+def check_results_folder(folder: Path, cases: Sequence[Case], options: CohortOptions) -> None:
+    """Raises InputError where writing into ``folder`` would cost the user a file that nobody spoke for."""
+    check_folder(folder)
+    if not folder.is_dir():
+        return
+    inputs = {path.resolve() for case in cases for path in case.image_paths}
+    if any(folder.resolve() in (path, path.parent) for path in inputs):
+        raise InputError(f"{folder}: holds the scans themselves; give another folder with -o")
+    if options.overwrite:
+        return
+    if (folder / RUN_RECORD).exists():
+        if options.resume:
+            return
+        raise InputError(f"{folder}: already holds results; add --resume to go on or --overwrite to replace them")
+    names = {case.case_id for case in cases}
+    taken = [path for path in sorted(folder.iterdir()) if format_of(path) and case_id(path) in names]
+    if taken:
+        raise InputError(f"{taken[0]}: is there already; give another folder with -o, or --overwrite to replace it")
+
+
+def segment_cohort(
+    cases: Sequence[Case],
+    segmenter: VolumeSegmenter,
+    folder: Path,
+    options: CohortOptions | None = None,
+    command: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> CohortResult:
+    """Segment every case (see :func:`find_cases`) into ``folder``; ``command`` is for the record.
+
+    A volume that cannot be segmented is among the results as ``failed``. Raises InputError for a folder that cannot be
+    used, before anything is written.
+    """
+    options, progress = options or CohortOptions(), progress or Progress()
+    check_results_folder(folder, cases, options)
+    record = RunRecord(folder, segmenter, options, command)
+    earlier = record.earlier_results() if options.resume and not options.overwrite else {}
+    if options.overwrite:
+        remove_results(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    resumed = 0
+    for number, case in enumerate(cases):
+        progress.update(number, len(cases), case.case_id)
+        result = earlier.get(_inputs(case))
+        resumed += result is not None
+        record.add(result or _segment_one(case, segmenter, folder, options, _part(progress, number, len(cases))))
+    record.finish()
+    progress.update(len(cases), len(cases), "done")
+    return CohortResult(tuple(record.results), folder, resumed)
+
+
+def _part(progress: Progress, number: int, total: int) -> Progress:
+    """The progress of one volume as a part of the whole."""
+
+    def update(done: float, steps: float, text: str) -> None:
+        progress.update(number + done / steps, total, text)
+
+    return Progress(update)
+
+
+def _inputs(case: Case) -> tuple[str, ...]:
+    return tuple(str(path.resolve()) for path in case.image_paths)
+
+
+def _segment_one(
+    case: Case, segmenter: VolumeSegmenter, folder: Path, options: CohortOptions, progress: Progress
+) -> VolumeResult:
+    begun = time.perf_counter()
+    try:
+        check_channels(case, segmenter.plan.channels)
+        volume = read_image(case.image_paths)
+        read = time.perf_counter() - begun
+        segmentation = segmenter.segment(volume, options.inference, progress)
+        return _write_result(case, volume, segmentation, segmenter, folder, options, read)
+    except (InputError, OSError, MemoryError, RuntimeError) as error:
+        # Whatever is wrong with one scan, the others still get their turn; the record and exit code say so.
+        text = " ".join(str(error).split()) or type(error).__name__
+        text = text if isinstance(error, InputError) else f"{case.image_path}: {text}"
+        return VolumeResult(case.case_id, _inputs(case), "failed", error=text)
+
+
+def _write_result(
+    case: Case,
+    volume: Volume,
+    segmentation: Segmentation,
+    segmenter: VolumeSegmenter,
+    folder: Path,
+    options: CohortOptions,
+    read_seconds: float,
+) -> VolumeResult:
+    started = time.perf_counter()
+    names = dict(segmenter.plan.labels)
+    files = _write_maps(case.case_id, volume, segmentation, folder)
+    if options.previews:
+        files.append(f"previews/{case.case_id}.png")
+        save_preview(
+            folder / files[-1], volume.data[0], segmentation.labels, volume.affine, names,
+            uncertainty=segmentation.uncertainty, title=case.case_id,
+        )  # fmt: skip
+    labels = f"{case.case_id}{output_suffix(volume)}"
+    # The labels last: where they are, everything else of this volume is too.
+    write_label(folder / labels, segmentation.labels, volume)
+    prepared = {("prepare" if name == "plan" else name): time for name, time in segmentation.seconds.items()}
+    return VolumeResult(
+        case=case.case_id,
+        inputs=_inputs(case),
+        status="done",
+        labels=labels,
+        files=tuple(files),
+        seconds={"read": round(read_seconds, 3), **prepared, "write": round(time.perf_counter() - started, 3)},
+        confidence={names[value]: share for value, share in segmentation.confidence.items()},
+        statistics=tuple(_statistics(volume, segmentation, names)),
+        warnings=(*volume.warnings, *segmentation.warnings),
+    )
+
+
+def _write_maps(name: str, volume: Volume, segmentation: Segmentation, folder: Path) -> list[str]:
+    """Write what was asked for of class probabilities and uncertainty; returns the paths relative to ``folder``."""
+    suffix = output_suffix(volume)
+    suffix = suffix if suffix in _REAL_NUMBERS else ".nii.gz"
+    files = []
+    if segmentation.probabilities is not None:
+        # A TIFF holds one map, NIfTI one per class.
+        files.append(f"probabilities/{name}{'.nii.gz' if suffix == '.tif' else suffix}")
+        write_array(folder / files[-1], segmentation.probabilities, volume)
+    if segmentation.uncertainty is not None:
+        files.append(f"uncertainty/{name}{suffix}")
+        write_array(folder / files[-1], segmentation.uncertainty, volume)
+    return files
+
+
+def _statistics(volume: Volume, segmentation: Segmentation, names: dict[int, str]) -> list[dict[str, Any]]:
+    rows = structure_statistics(volume.data, segmentation.labels, volume.affine, names)
+    if getattr(volume.header, "has_spacing", True):
+        return rows
+    # A photograph knows no millimetres: only what is counted in pixels is true.
+    return [{key: None if key.endswith(("_mm", "_mm2")) else value for key, value in row.items()} for row in rows]

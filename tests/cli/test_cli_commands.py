@@ -1,0 +1,94 @@
+"""The other commands, the help, and one run through everything with a real learner and in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import toys
+
+import medfewshot
+from medfewshot import synthetic
+
+
+@pytest.mark.parametrize("command", ["segment", "adapt", "evaluate", "inspect", "demo"])
+def test_help(run, command):
+    done = run(command, "--help")
+    assert done.code == 0
+    assert command in done.out
+
+
+def test_version(run):
+    assert run("--version").out == f"medfewshot {medfewshot.__version__}\n"
+
+
+def test_inspect_says_what_is_there_and_what_is_wrong(run, scans):
+    done = run("inspect", scans / "annotated", "-o", scans / "report")
+    assert done.code == 0
+    assert "2 of 2 cases can be supports" in done.out
+    assert {path.name for path in (scans / "report").iterdir()} == {"inspection.csv", "inspection.json"}
+    toys.save_nifti(scans / "annotated" / "labels" / "s1.nii.gz", np.zeros(toys.SHAPE, np.int16))
+    done = run("inspect", scans / "annotated", "--json")
+    assert done.code == 1
+    assert json.loads(done.out)["summary"]["usable_supports"] == 1
+    assert run("inspect", scans / "nowhere").code == 2
+
+
+def test_file_names_are_no_markup(run, scans):
+    for kind in ("images", "labels"):
+        (scans / "annotated" / kind / "s0.nii.gz").rename(scans / "annotated" / kind / "s0[red]:smile:.nii.gz")
+    assert "s0[red]:smile:" in run("inspect", scans / "annotated").out
+
+
+def test_evaluate_takes_names_from_the_references(run, scans):
+    table = {"labels": {"0": "background", "205": "left block"}, "training": [
+        {"image": "cohort/q0.nii.gz", "label": "reference/q0.nii.gz"}]}  # fmt: skip
+    (scans / "dataset.json").write_text(json.dumps(table))
+    done = run("evaluate", scans / "reference", "-r", scans / "reference", "--json")
+    assert [row["label_name"] for row in json.loads(done.out)["summary"]] == ["left block", "all labels"]
+    done = run("evaluate", scans / "reference", "-r", scans / "reference", "--labels", "420", "--json")
+    assert json.loads(done.out)["summary"][0]["label_name"] == "label 420"
+    assert run("evaluate", scans / "reference", "-r", scans / "nowhere").code == 2
+
+
+def test_demo_leaves_a_recognisable_folder(run, tmp_path, monkeypatch):
+    def small(folder, cases, seed, progress=None):
+        return synthetic.make_ct_cohort(folder, cases, seed, shape=(28, 26, 22), spacing_mm=12.0, progress=progress)
+
+    monkeypatch.setattr("medfewshot.demo.make_ct_cohort", small)
+    words = ("demo", "-o", tmp_path / "demo", "--shots", 1, "--queries", 1, "--steps", 2, "--json")
+    done = run(*words)
+    assert done.code == 0, done.err
+    names = {str(path.relative_to(tmp_path / "demo")) for path in (tmp_path / "demo").rglob("*")}
+    assert {
+        "data/dataset.json", "segmenter/segmenter.json", "segmentations/run.json", "segmentations/statistics.csv",
+        "scores/scores.csv", "scores/summary.json", "scores/dice.png",
+    } <= names  # fmt: skip
+    assert any(name.startswith("segmentations/previews/case_") for name in names)
+    content = json.loads(done.out)
+    assert "liver" in [row["label_name"] for row in content["summary"]]
+    assert set(content["seconds"]) == {"data", "adapt", "segment", "score"}
+    assert run(*words).code == 0, "a second time"
+    done = run("demo", "-o", tmp_path / "d2", "--data", tmp_path / "demo" / "data", "--steps", 2, "--shots", 5)
+    assert done.code == 2
+    assert "lower --shots" in done.err
+
+
+def test_a_process_of_its_own(tmp_path):
+    toys.make_folders(tmp_path, supports=1, queries=1)
+    (tmp_path / "fast.yaml").write_text("width: 4\nsteps: 2\nlabels: {205: block}\n")
+    words = [sys.executable, "-m", "medfewshot", "segment", "cohort", "--support-dir", "annotated", "-o", "out",
+             "--config", "fast.yaml", "--json", "--no-previews"]  # fmt: skip
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"][0]["case"] == "q0"
+    assert "Warning" not in done.stderr
+    assert set(np.unique(nib.load(tmp_path / "out" / "q0.nii.gz").get_fdata())) <= {0, 205}
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["adaptation"]["settings"]["steps"] == 2
+    assert record["command"][:3] == ["medfewshot", "segment", "cohort"]
+    assert record["plan"]["labels"] == {"205": "block"}

@@ -1,0 +1,108 @@
+"""Fine-tuning learns a tiny task, keeps to its budget and gets up again after a collapse."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from blobs import dice, example, support_of
+
+from medfewshot.backbones import build_unet
+from medfewshot.learners import Finetune
+from medfewshot.learners import finetune as module
+from medfewshot.types import Progress
+
+FLAT = support_of([(24, 24), (28, 20)], patch=(24, 24))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (20, 18, 16)])
+def test_a_blob_is_learned(shape):
+    support = support_of([shape, shape], patch=shape)
+    segmenter = Finetune(steps=60, width=8).adapt(support)
+    assert segmenter.record["trained"]
+    assert segmenter.record["stopped_by"] == "steps"
+    assert segmenter.record["steps"] == 60
+    assert segmenter.record["restarts"] == 0
+    image, label = example(shape, seed=50)
+    assert dice(segmenter(image[None]), label) > 0.8
+
+
+def test_several_structures_are_told_apart():
+    support = support_of([(30, 24)] * 3, labels=2, patch=(30, 24))
+    segmenter = Finetune(steps=60, width=8).adapt(support)
+    image, label = example((30, 24), labels=2, seed=50)
+    logits = segmenter(image[None])
+    assert min(dice(logits, label, 1), dice(logits, label, 2)) > 0.7
+
+
+def test_a_trained_start_is_ahead_of_a_random_one():
+    trained = Finetune(steps=40, width=8).adapt(FLAT).network
+    image, label = example((24, 24), seed=50)
+    ahead = Finetune(steps=2, width=8, start=trained).adapt(FLAT)
+    behind = Finetune(steps=2, width=8).adapt(FLAT)
+    assert dice(ahead(image[None]), label) > dice(behind(image[None]), label)
+    assert ahead.record["steps"] == 2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_every_step_is_made(steps):
+    told = []
+    progress = Progress(lambda done, total, text: told.append((done, total)))
+    record = Finetune(steps=steps, width=4, progress=progress).adapt(FLAT).record
+    assert told == [(i + 1, steps) for i in range(steps)]
+    assert record["steps"] == steps
+
+
+def test_a_budget_ends_adaptation():
+    begun = time.perf_counter()
+    record = Finetune(steps=100_000, width=4, budget_seconds=1.0).adapt(FLAT).record
+    assert record["stopped_by"] == "budget"
+    assert 1 <= record["steps"] < 100_000
+    # Generous: the machine may be busy, but nowhere near the hours that 100 000 steps would take.
+    assert time.perf_counter() - begun < 30
+
+
+def test_a_budget_of_nothing_still_makes_a_step():
+    record = Finetune(steps=50, width=4, budget_seconds=0.0).adapt(FLAT).record
+    assert record["stopped_by"] == "budget"
+    assert 1 <= record["steps"] <= 10
+
+
+def test_an_ample_budget_changes_nothing():
+    image, _ = example((24, 24), seed=50)
+    limited = Finetune(steps=8, width=4, budget_seconds=3600).adapt(FLAT)
+    assert limited.record["stopped_by"] == "steps"
+    assert torch.equal(limited(image[None]), Finetune(steps=8, width=4).adapt(FLAT)(image[None]))
+
+
+def test_after_a_collapse_it_starts_again(monkeypatch):
+    """The first attempt is called collapsed; the second, at a lower rate, is what comes back."""
+    collapsed = module._Attempt._collapsed
+    monkeypatch.setattr(module._Attempt, "_collapsed", lambda self: self.restarts == 0 or collapsed(self))
+    segmenter = Finetune(steps=60, width=8).adapt(FLAT)
+    assert segmenter.record["restarts"] == 1
+    assert segmenter.record["trained"]
+    assert segmenter.record["steps"] == 60
+    image, label = example((24, 24), seed=50)
+    assert dice(segmenter(image[None]), label) > 0.8
+
+
+def test_an_absurd_learning_rate_is_survived():
+    """It restarts, lower and lower, and says how that ended; the segmenter answers with finite numbers either way."""
+    segmenter = Finetune(steps=16, width=4, learning_rate=1e3).adapt(FLAT)
+    assert segmenter.record["restarts"] >= 1
+    image, _ = example((24, 24), seed=50)
+    assert torch.isfinite(segmenter(image[None])).all()
+
+
+def test_when_nothing_helps_the_record_says_so(monkeypatch):
+    monkeypatch.setattr(module._Attempt, "_collapsed", lambda self: True)
+    record = Finetune(steps=6, width=4).adapt(FLAT).record
+    assert record["trained"] is False
+    assert record["restarts"] == module.MOST_RESTARTS
+
+
+def test_a_start_keeps_its_own_width():
+    start = build_unet(dims=2, in_channels=1, classes=2, patch_size=(24, 24), spacing_mm=(1.0, 1.0), width=6)
+    assert Finetune(steps=1, width=4, start=start).adapt(FLAT).network.config == start.config

@@ -1,0 +1,108 @@
+"""Hounsfield units are recognised and windowed; everything else is standardised by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from grids import volume_of
+
+from medfewshot.planning.normalise import SOFT_TISSUE_HU, _thin, choose_normalization, normalise
+from medfewshot.types import Normalization
+
+RNG = np.random.default_rng(0)
+CT = np.concatenate([np.full(4000, -1000.0), RNG.normal(40, 60, 4000), [1200.0] * 192]).reshape(16, 16, 32)
+MR = RNG.gamma(2.0, 100.0, (16, 16, 32))
+NOWHERE = np.zeros(CT.shape, dtype=bool)
+
+
+def chosen(*data: np.ndarray, modality: str | None = None, header: str | None = None, mask=NOWHERE) -> Normalization:
+    volumes = [volume_of(d, modality=header) for d in data]
+    return choose_normalization(volumes, [mask] * len(data), 0, modality)
+
+
+def test_hounsfield_units_are_recognised():
+    assert chosen(CT).kind == "window"
+    assert "Hounsfield" in chosen(CT).reason
+
+
+@pytest.mark.parametrize("data", [MR, MR - 50, np.zeros_like(MR), MR / MR.max()])
+def test_everything_else_counts_as_mr(data):
+    assert chosen(data).kind == "zscore"
+
+
+def test_one_scan_without_air_makes_the_support_no_ct():
+    assert chosen(CT, MR).kind == "zscore"
+
+
+def test_what_is_stated_wins():
+    assert chosen(CT, modality="MR").kind == "zscore"
+    assert chosen(MR, modality="ct").kind == "window"
+    assert chosen(CT, header="MR").kind == "zscore"
+    assert chosen(MR, header="CT").kind == "window"
+    assert chosen(MR, header="CT", modality="MR").kind == "zscore"
+
+
+def test_the_window_is_soft_tissue():
+    window = chosen(CT)
+    assert (window.low, window.high) == SOFT_TISSUE_HU
+    inside = CT[np.clip(CT, window.low, window.high) == CT]
+    assert window.mean == pytest.approx(inside.mean(), rel=0.05)
+    assert window.std == pytest.approx(inside.std(), rel=0.05)
+
+
+def test_the_window_widens_to_hold_the_structure():
+    bone, lung = CT > 1000, CT == -1000
+    assert chosen(CT, mask=bone).high == pytest.approx(1250)
+    assert chosen(CT, mask=bone).low == SOFT_TISSUE_HU[0]
+    assert chosen(CT, mask=lung).low == pytest.approx(-1050)
+
+
+def test_a_window_clips_and_scales():
+    image = torch.tensor([[[-1000.0, -100.0, 0.0, 50.0, 3000.0]]])
+    got = normalise(image, [Normalization("window", -100, 100, 20, 40)])
+    torch.testing.assert_close(got, torch.tensor([[[-3.0, -3.0, -0.5, 0.75, 2.0]]]))
+
+
+def test_zscore_stands_on_the_body():
+    """Air takes no part in mean and deviation, and a scale or an offset of the scanner changes nothing."""
+    body = torch.from_numpy(RNG.normal(300, 30, 4096).astype(np.float32))
+    image = torch.cat([torch.zeros(4096), body]).view(1, 16, 16, 32)
+    got = normalise(image, [Normalization("zscore")])
+    inside = got.flatten()[4096:]
+    assert float(inside.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(inside.std()) == pytest.approx(1, abs=1e-3)
+    again = normalise(image * 7 + 11, [Normalization("zscore")])
+    torch.testing.assert_close(again, got, atol=1e-3, rtol=1e-3)
+
+
+def test_zscore_resists_outliers():
+    image = torch.from_numpy(RNG.normal(100, 10, (1, 20, 20, 20)).astype(np.float32))
+    spiked = image.clone()
+    spiked[0, 0, 0, 0] = 1e6
+    got = normalise(spiked, [Normalization("zscore")])
+    assert float(got.abs().max()) < 5
+
+
+@pytest.mark.parametrize("kind", ["zscore", "window"])
+def test_constant_images_stay_finite(kind):
+    how = chosen(np.full((4, 4, 4), 7.0), modality="CT" if kind == "window" else "MR", mask=np.ones((4, 4, 4), bool))
+    got = normalise(torch.full((1, 4, 4, 4), 7.0), [how])
+    assert how.kind == kind
+    assert torch.isfinite(got).all()
+
+
+def test_channels_are_normalised_apart():
+    image = torch.from_numpy(RNG.normal(100, 10, (2, 8, 8, 8)).astype(np.float32))
+    image[1] *= 50
+    got = normalise(image, [Normalization("zscore")] * 2)
+    torch.testing.assert_close(got[:1], normalise(image[:1], [Normalization("zscore")]))
+    assert float(got[1].std()) == pytest.approx(1, abs=0.1)
+
+
+def test_thinning_visits_every_slice():
+    """With powers of two everywhere, a stride of a power of two would see a few slices only."""
+    slices = np.broadcast_to(np.arange(64), (64, 64, 64))
+    thin = _thin(slices, 4096)
+    assert set(thin.tolist()) == set(range(64))
+    assert 0.4 * 4096 <= thin.size <= 2 * 4096

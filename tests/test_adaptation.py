@@ -1,0 +1,118 @@
+"""From labelled volumes to a segmenter, whoever asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toys
+
+from medfewshot.adaptation import AdaptSettings, adapt_volumes, cases_from_pairs, make_learner, make_support, read_cases
+from medfewshot.learners import LEARNERS
+from medfewshot.planning import make_plan
+from medfewshot.types import Case, InputError, Volume
+
+
+def volumes(count: int = 2) -> tuple[list[Volume], list[Volume]]:
+    scans = [toys.make_scan(number) for number in range(count)]
+    return (
+        [Volume(image[None].astype(np.float32), toys.AFFINE) for image, _ in scans],
+        [Volume(label[None], toys.AFFINE) for _, label in scans],
+    )
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch):
+    toys.install(monkeypatch)
+
+
+def test_adapted_knows_how_it_came_about(tmp_path):
+    root = toys.make_folders(tmp_path, queries=0)
+    pairs = [(root / f"annotated/images/s{k}.nii.gz", root / f"annotated/labels/s{k}.nii.gz") for k in (0, 1)]
+    images, labels = read_cases(cases_from_pairs(pairs))
+    adapted = adapt_volumes(images, labels, AdaptSettings(learner="toy", seed=3), {205: "block"})
+    assert adapted.plan.labels == {205: "block", 420: "label 420"}
+    record = adapted.record
+    assert set(record) == {"seed", "supports", "settings", "device", "learner", "seconds", "warnings"}
+    assert record["seed"] == 3
+    assert record["supports"] == [{"image": str(image), "label": str(label)} for image, label in pairs]
+    assert record["learner"]["learner"] == "toy"
+    assert set(record["seconds"]) == {"plan", "adapt"}
+    assert record["warnings"] == []
+
+
+def test_the_support_holds_planned_tensors():
+    images, labels = volumes()
+    plan = make_plan(images, labels)
+    support = make_support(images, labels, plan)
+    assert (support.shots, support.classes, support.patch_size) == (2, 3, plan.patch_size)
+    for image, label, given in zip(support.images, support.labels, labels, strict=True):
+        assert image.dtype == torch.float32
+        assert label.dtype == torch.int64
+        assert image.shape[1:] == label.shape
+        # The plan is on the native grid here, so classes 1 and 2 have as many voxels as 205 and 420.
+        assert torch.bincount(label.flatten()).tolist()[1:] == [int((given.data == v).sum()) for v in toys.VALUES]
+
+
+def test_the_modality_of_a_dataset_reaches_the_plan(tmp_path):
+    image, label = toys.make_scan(0)
+    paths = toys.save_nifti(tmp_path / "i.nii.gz", image), toys.save_nifti(tmp_path / "l.nii.gz", label)
+    images, labels = read_cases([Case("i", "i", "CT", (paths[0],), paths[1])])
+    assert images[0].modality == "CT"
+    adapted = adapt_volumes(images, labels, AdaptSettings(learner="toy"))
+    assert adapted.plan.normalization[0].kind == "window"
+
+
+def test_a_case_without_label_is_no_support():
+    with pytest.raises(InputError, match=r"a\.nii\.gz: has no label"):
+        read_cases([Case("a", "a", None, (Path("a.nii.gz"),))])
+
+
+def test_an_empty_label_is_refused():
+    images, labels = volumes()
+    labels[1] = replace(labels[1], data=labels[1].data * 0)
+    with pytest.raises(InputError, match="no structure is marked"):
+        adapt_volumes(images, labels, AdaptSettings(learner="toy"))
+
+
+def test_settings_that_a_learner_does_not_have():
+    with pytest.raises(InputError, match=r"learner oracle: unknown; choose finetune or prototype"):
+        make_learner(AdaptSettings(learner="oracle"))
+    with pytest.raises(InputError, match="learner toy: has no setting width, learning_rate"):
+        make_learner(AdaptSettings(learner="toy", width=8, learning_rate=0.1))
+
+
+@pytest.mark.parametrize("name", ["finetune", "prototype"])
+def test_fast_is_a_quarter_of_the_steps(name):
+    usual, fast = (make_learner(AdaptSettings(learner=name, device="cpu", fast=fast)) for fast in (False, True))
+    assert fast.steps == usual.steps // 4
+    assert make_learner(AdaptSettings(learner=name, device="cpu", fast=True, steps=9)).steps == 9
+
+
+@pytest.mark.parametrize(
+    ("told", "warning"),
+    [
+        ({"restarts": 2}, "restarted 2 time"),
+        ({"trained": False}, "do not use this segmenter"),
+        ({"stopped_by": "budget", "steps": 31}, "after 31 steps"),
+    ],
+)
+def test_warnings_of_the_learner(monkeypatch, told, warning):
+    class Troubled(toys.ToyLearner):
+        def adapt(self, support):
+            segmenter = super().adapt(support)
+            segmenter.record = told
+            return segmenter
+
+    monkeypatch.setitem(LEARNERS, "toy", Troubled)
+    adapted = adapt_volumes(*volumes(), AdaptSettings(learner="toy"))
+    assert warning in " ".join(adapted.warnings)
+
+
+def test_warnings_name_the_file():
+    images, labels = volumes()
+    images[0] = replace(images[0], path=Path("a.nii.gz"), warnings=("odd",))
+    assert "a.nii.gz: odd" in adapt_volumes(images, labels, AdaptSettings(learner="toy")).warnings

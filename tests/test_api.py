@@ -1,0 +1,122 @@
+"""Three functions on paths, arrays, tensors, MetaTensors and Volumes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import toys
+from monai.data import MetaTensor
+
+import medfewshot
+from medfewshot import GridMismatchError, InputError, Volume
+from medfewshot.api import as_volume
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch):
+    toys.install(monkeypatch)
+
+
+@pytest.fixture
+def pairs():
+    return [toys.make_scan(number) for number in (0, 1)]
+
+
+def test_arrays(pairs):
+    segmenter = medfewshot.adapt(pairs, learner="toy", labels={205: "block"}, seed=5)
+    assert segmenter.plan.labels == {205: "block"}
+    assert segmenter.record["seed"] == 5
+    image, label = toys.make_scan(9)
+    result = medfewshot.segment(image, segmenter, uncertainty=True, probabilities=True)
+    assert np.array_equal(result.labels == 205, label == 205)
+    assert result.uncertainty.shape == toys.SHAPE
+    assert result.probabilities.shape == (2, *toys.SHAPE)
+    assert medfewshot.segment(image, pairs, learner="toy", labels=[205, 420]).labels.dtype == np.uint16
+    evaluation = medfewshot.evaluate(result.labels, label, labels={205: "block"}, spacing_mm=(1, 1, 1))
+    assert [(score.label_name, score.dice, score.hd95_mm) for score in evaluation.scores] == [("block", 1, 0)]
+
+
+def test_paths_and_a_saved_segmenter(tmp_path):
+    root = toys.make_folders(tmp_path)
+    segmenter = medfewshot.adapt(root / "annotated", learner="toy")
+    segmenter.save(root / "seg")
+    for given in (segmenter, root / "seg", str(root / "seg")):
+        labels = medfewshot.segment(str(root / "cohort" / "q0.nii.gz"), given).labels
+        assert np.array_equal(labels, toys.make_scan(10)[1])
+    assert medfewshot.segment(root / "cohort" / "q0.nii.gz", root / "annotated", learner="toy").labels.any()
+    scores = medfewshot.evaluate(root / "reference", root / "reference").scores
+    assert {score.dice for score in scores} == {1.0}
+    assert len(scores) == 6
+    with pytest.raises(TypeError, match="steps"):
+        medfewshot.segment(root / "cohort" / "q0.nii.gz", segmenter, steps=4)
+
+
+def test_meta_tensors_carry_their_grid(pairs):
+    affine = torch.tensor(toys.AFFINE)
+    tensors = [
+        (MetaTensor(torch.tensor(i)[None], affine=affine), MetaTensor(torch.tensor(m)[None], affine=affine))
+        for i, m in pairs
+    ]
+    segmenter = medfewshot.adapt(tensors, learner="toy")
+    assert sorted(segmenter.plan.spacing_mm) == [1.25, 1.5, 2.0]
+    image, label = toys.make_scan(9)
+    turned = MetaTensor(torch.tensor(image)[None], affine=affine)
+    assert np.array_equal(medfewshot.segment(turned, segmenter).labels, label)
+    score = medfewshot.evaluate(tensors[0][1], tensors[0][1]).scores[0]
+    assert score.volume_ml == pytest.approx(int((pairs[0][1] == 205).sum()) * 3.75 / 1000)
+
+
+def test_planar_arrays():
+    pairs = [toys.make_scan(number, (40, 30)) for number in (0, 1)]
+    image, label = toys.make_scan(9, (40, 30))
+    assert np.array_equal(medfewshot.segment(image, pairs, learner="toy").labels, label)
+    flat = MetaTensor(torch.tensor(image)[None], affine=torch.diag(torch.tensor([2.0, 3.0, 1.0])))
+    assert as_volume(flat).spacing_mm == (2, 3)
+
+
+def test_channels_come_first():
+    image, label = toys.make_scan(0)
+    both = np.stack([image, image // 2])
+    segmenter = medfewshot.adapt([(both, label)], learner="toy")
+    assert segmenter.channels == 2
+    assert np.array_equal(medfewshot.segment(torch.tensor(both), segmenter).labels, label)
+    with pytest.raises(InputError, match="1 channel"):
+        medfewshot.segment(image, segmenter)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (np.zeros(3), "shape"),
+        (np.zeros((1, 2, 3, 4, 5)), "shape"),
+        (np.zeros((0, 3)), "shape"),
+        (np.full((3, 3), np.nan), "NaN"),
+        (np.full((3, 3), 0.5), "whole numbers"),
+        (np.full((3, 3), -1), "whole numbers"),
+        (np.zeros((2, 3, 3, 3)), "one channel"),
+    ],
+)
+def test_labels_that_are_none(value, told):
+    with pytest.raises(InputError, match=told):
+        as_volume(value, label=True)
+
+
+def test_a_volume_stays_itself():
+    volume = Volume(np.zeros((1, 2, 2), np.float32), np.eye(4))
+    assert as_volume(volume) is volume
+
+
+def test_inputs_that_cannot_be_used(pairs, tmp_path):
+    with pytest.raises(GridMismatchError, match="differ in shape"):
+        medfewshot.adapt([(pairs[0][0], pairs[0][1][:-1])], learner="toy")
+    with pytest.raises(InputError, match="empty"):
+        medfewshot.adapt([], learner="toy")
+    with pytest.raises(InputError, match="does not exist"):
+        medfewshot.segment(tmp_path / "no.nii.gz", pairs, learner="toy")
+    with pytest.raises(InputError, match="does not exist"):
+        medfewshot.adapt(tmp_path / "nowhere", learner="toy")
+    with pytest.raises(InputError, match="unknown"):
+        medfewshot.adapt(pairs, learner="oracle")
+    with pytest.raises(GridMismatchError):
+        medfewshot.evaluate(pairs[0][1], pairs[0][1][:-1])

@@ -1,0 +1,117 @@
+"""A segmenter goes to disk and comes back the same; damage is told in one line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import toys
+
+from medfewshot.adaptation import AdaptSettings, adapt_volumes
+from medfewshot.bundle import DESCRIPTION, WEIGHTS, VolumeSegmenter, load_segmenter, strict_json
+from medfewshot.types import InputError, Volume
+
+
+def adapted(learner: str, **settings) -> VolumeSegmenter:
+    image, label = toys.make_scan(0)
+    result = adapt_volumes(
+        [Volume(image[None].astype(np.float32), toys.AFFINE)],
+        [Volume(label[None], toys.AFFINE)],
+        AdaptSettings(learner=learner, device="cpu", **settings),
+    )
+    return VolumeSegmenter(result.plan, result.segmenter, result.record)
+
+
+@pytest.mark.parametrize("learner", ["finetune", "prototype"])
+def test_a_saved_segmenter_gives_the_same_labels(tmp_path, learner):
+    segmenter = adapted(learner, steps=2, width=4)
+    segmenter.save(tmp_path / "s")
+    again = load_segmenter(tmp_path / "s")
+    assert again.plan == segmenter.plan
+    assert again.whole_volume == segmenter.whole_volume
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {DESCRIPTION, WEIGHTS}
+    query = Volume(toys.make_scan(1)[0][None].astype(np.float32), toys.AFFINE)
+    first, second = segmenter.segment(query), again.segment(query)
+    assert np.array_equal(first.labels, second.labels)
+    assert first.confidence == second.confidence
+    image = torch.randn(2, 1, 16, 16, 16)
+    assert torch.equal(segmenter(image), again(image))
+    assert again(image).shape == (2, 3, 16, 16, 16)
+
+
+def test_the_description_is_strict_json(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    adapted("toy").save(tmp_path)
+    content = json.loads((tmp_path / DESCRIPTION).read_text(), parse_constant=pytest.fail)
+    assert content["record"]["learner"]["final_loss"] is None
+
+
+def test_strict_json():
+    assert json.loads(strict_json({1: float("nan"), "p": (np.inf, 2, True, None, "x")})) == {
+        "1": None,
+        "p": [None, 2, True, None, "x"],
+    }
+
+
+def test_what_cannot_be_saved():
+    segmenter = VolumeSegmenter(None, lambda image: image)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot be saved"):
+        segmenter.save(None)  # type: ignore[arg-type]
+
+
+def test_new_weights_never_lie_beside_an_old_description(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    adapted("toy").save(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medfewshot.bundle.write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        adapted("toy").save(tmp_path)
+    with pytest.raises(InputError, match="is no segmenter"):
+        load_segmenter(tmp_path)
+
+
+def set_key(key: str, value: object):
+    def change(text: str) -> str:
+        return json.dumps({**json.loads(text), key: value})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: "",
+        set_key("kind", "oracle"),
+        set_key("config", {}),
+        set_key("config", None),
+        set_key("plan", {}),
+        set_key("plan", {"axes": [[1]]}),
+        set_key("format_version", 99),
+    ],
+)
+def test_a_damaged_description(tmp_path, change):
+    adapted("finetune", steps=1, width=4).save(tmp_path)
+    path = tmp_path / DESCRIPTION
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError) as error:
+        load_segmenter(tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "adapt" in str(error.value)
+
+
+def test_damaged_weights(tmp_path):
+    adapted("prototype", steps=1, width=4).save(tmp_path)
+    path = tmp_path / WEIGHTS
+    whole = path.read_bytes()
+    for content in (whole[:-8], b"", b"\x80\x04pickle"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="damaged"):
+            load_segmenter(tmp_path)

@@ -1,0 +1,164 @@
+"""Which volumes are segmented under which names, and folders that hold whole results or none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import pytest
+import toys
+
+from medfewshot.adaptation import AdaptSettings, adapt_volumes, read_cases
+from medfewshot.bundle import VolumeSegmenter
+from medfewshot.cohort import CohortOptions, check_folder, check_results_folder, find_cases, segment_cohort
+from medfewshot.cohort import run as cohort_run
+from medfewshot.cohort.inputs import check_channels
+from medfewshot.datasets import read_dataset
+from medfewshot.inference import InferenceOptions
+from medfewshot.types import InputError, Progress
+
+PLAIN = CohortOptions(previews=False)
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+@pytest.fixture
+def scans(tmp_path):
+    return toys.make_folders(tmp_path)
+
+
+@pytest.fixture
+def segmenter(scans, monkeypatch):
+    toys.install(monkeypatch)
+    volumes = read_cases(read_dataset(scans / "annotated").labelled)
+    adapted = adapt_volumes(*volumes, AdaptSettings(learner="toy"))
+    return VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record)
+
+
+def test_one_case_a_file(tmp_path):
+    touch(tmp_path, "b.nii.gz", "a_0000.nii.gz", "c.mha", "c_seg.mha", "notes.txt")
+    cases = find_cases([tmp_path])
+    assert [case.case_id for case in cases] == ["a", "b", "c"]
+    assert [case.case_id for case in find_cases([tmp_path / "b.nii.gz", tmp_path])] == ["b", "a", "c"], "each once"
+
+
+def test_channel_files_make_one_case(tmp_path):
+    touch(tmp_path, "p.1_0001.nii.gz", "p.1_0000.nii.gz", "q_0000.nii.gz", "x.nii.gz")
+    cases = {case.case_id: case for case in find_cases([tmp_path], channels=2)}
+    assert [path.name for path in cases["p.1"].image_paths] == ["p.1_0000.nii.gz", "p.1_0001.nii.gz"]
+    check_channels(cases["p.1"], 2)
+    for name in ("q", "x"):
+        with pytest.raises(InputError, match=f"{name}_0000, {name}_0001 are needed"):
+            check_channels(cases[name], 2)
+
+
+def test_names_are_told_apart_by_their_folders(tmp_path):
+    touch(tmp_path, "one/scan.nii.gz", "two/Scan.nii.gz", "two/other.nii.gz")
+    names = [case.case_id for case in find_cases([tmp_path / "one", tmp_path / "two"])]
+    assert sorted(names) == ["one_scan", "other", "two_Scan"]
+    touch(tmp_path, "one/scan.mha")
+    with pytest.raises(InputError, match=r"scan\.\w+.* and .*scan\.\w+.*: both would be written as one_scan"):
+        find_cases([tmp_path / "one"])
+
+
+def test_folders_that_can_be_written_to(tmp_path, monkeypatch):
+    check_folder(tmp_path / "new" / "deep")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="is a file"):
+            check_folder(path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match="cannot be written to"):
+        check_folder(tmp_path / "new")
+
+
+def test_files_of_others_are_safe(scans):
+    cases = find_cases([scans / "cohort"])
+    check_results_folder(scans / "out", cases, PLAIN)
+    for options in (PLAIN, CohortOptions(overwrite=True), CohortOptions(resume=True)):
+        with pytest.raises(InputError, match="the scans themselves"):
+            check_results_folder(scans / "cohort", cases, options)
+    for options in (PLAIN, CohortOptions(resume=True)):
+        with pytest.raises(InputError, match=r"q0\.nii\.gz: is there already"):
+            check_results_folder(scans / "reference", cases, options)
+    check_results_folder(scans / "reference", cases, CohortOptions(overwrite=True))
+    check_results_folder(scans / "annotated" / "labels", cases, PLAIN)
+
+
+def test_progress_goes_up_within_and_between_volumes(scans, segmenter):
+    told: list[float] = []
+    progress = Progress(lambda done, total, text: told.append(done / total))
+    result = segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN, None, progress)
+    assert told == sorted(told)
+    assert told[-1] == 1
+    assert len(told) > 4
+    assert [one.status for one in result.results] == ["done"] * 3
+    assert not result.failed
+
+
+def test_a_crash_leaves_no_half_file(scans, segmenter, monkeypatch):
+    def crash(image, path):
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nib, "save", crash)
+    with pytest.raises(KeyboardInterrupt):
+        segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN)
+    assert list((scans / "out").iterdir()) == []
+
+
+def test_whatever_happens_to_one_volume(scans, segmenter, monkeypatch):
+    real = cohort_run.write_label
+    errors = {"q0": MemoryError(), "q1": RuntimeError("out of memory\non the device")}
+
+    def write(path, *rest):
+        if error := errors.get(path.name[:2]):
+            raise error
+        real(path, *rest)
+
+    monkeypatch.setattr(cohort_run, "write_label", write)
+    result = segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN)
+    assert [one.status for one in result.results] == ["failed", "failed", "done"]
+    assert [str(one.error).split(": ")[-1] for one in result.failed] == ["MemoryError", "out of memory on the device"]
+    assert all(one.inputs[0] in str(one.error) for one in result.failed)
+
+
+def test_resuming_does_what_is_not_done(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cohort(cases[:1], segmenter, out, PLAIN)
+    again = CohortOptions(previews=False, resume=True)
+    result = segment_cohort(cases, segmenter, out, again)
+    assert (result.resumed, len(result.results)) == (1, 3)
+    (out / "q1.nii.gz").unlink()
+    assert segment_cohort(cases, segmenter, out, again).resumed == 2
+    assert (out / "q1.nii.gz").exists()
+    options = CohortOptions(InferenceOptions(keep_largest=False), previews=False, resume=True)
+    with pytest.raises(InputError, match="other options"):
+        segment_cohort(cases, segmenter, out, options)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"fingerprint": 1, "outputs": [{"a": 1}]}'])
+def test_a_damaged_record(scans, segmenter, text):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    out.mkdir()
+    (out / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"run\.json: is damaged; use --overwrite"):
+        segment_cohort(cases, segmenter, out, CohortOptions(resume=True))
+    assert not segment_cohort(cases, segmenter, out, CohortOptions(previews=False, overwrite=True)).failed
+
+
+def test_replacing_deletes_only_what_the_record_names(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cohort(cases, segmenter, out, PLAIN)
+    touch(scans, "out/mine.txt", "precious.nii.gz")
+    record = json.loads((out / "run.json").read_text())
+    record["outputs"][0]["files"] = ["../precious.nii.gz", str(scans / "precious.nii.gz")]
+    (out / "run.json").write_text(json.dumps(record))
+    segment_cohort(cases[:1], segmenter, out, CohortOptions(previews=False, overwrite=True))
+    assert {path.name for path in out.iterdir()} == {"q0.nii.gz", "mine.txt", "run.json", "statistics.csv"}
+    assert (scans / "precious.nii.gz").exists()
