@@ -27,7 +27,7 @@ def body(shape: tuple[int, int, int], seed: int = 0) -> tuple[np.ndarray, np.nda
     image[np.broadcast_to(x**2 + y**2 < 0.7, shape)] = 40
     labels = np.zeros(shape, dtype=np.uint8)
     for label in range(1, LABELS + 1):
-        cx, cy, cz = rng.uniform(-0.5, 0.5, 2).tolist() + [rng.uniform(-0.7, 0.7)]
+        cx, cy, cz = [*rng.uniform(-0.5, 0.5, 2).tolist(), rng.uniform(-0.7, 0.7)]
         rx, ry, rz = rng.uniform(0.1, 0.25, 3)
         inside = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2 < 1
         labels[inside], image[inside] = label, 60 + 15 * label
@@ -56,8 +56,18 @@ def main() -> None:
     big, _ = write(given.runs, "big", (512, 512, 600), 0.75)
     segmenter, out = given.runs / "segmenter", given.runs / "out"
     adapt = call(
-        ["adapt", "--support", f"{image}={label}", "-o", str(segmenter), "--steps", str(given.steps), "--overwrite"]
-        + ["--device", "cpu"],
+        [
+            "adapt",
+            "--support",
+            f"{image}={label}",
+            "-o",
+            str(segmenter),
+            "--steps",
+            str(given.steps),
+            "--overwrite",
+            "--device",
+            "cpu",
+        ],
         given.runs / "adapt.log",
     )
     segment = call(

@@ -89,13 +89,32 @@ def run_cell(cell: Cell, seed: int, data: Path, runs: Path, extra: list[str]) ->
     )
     queries = [str(images[i]) for i in query]
     segment = call(
-        ["segment", *queries, "--segmenter", str(segmenter), "-o", str(predictions), "--device", "cpu", "--quiet"]
-        + ["--overwrite", "--no-previews"],
+        [
+            "segment",
+            *queries,
+            "--segmenter",
+            str(segmenter),
+            "-o",
+            str(predictions),
+            "--device",
+            "cpu",
+            "--quiet",
+            "--overwrite",
+            "--no-previews",
+        ],
         folder / "segment.log",
     )
     call(
-        ["evaluate", str(predictions), "-r", str(data / cell.dataset / "labelsTr"), "-o", str(scores), "--quiet"]
-        + labels,
+        [
+            "evaluate",
+            str(predictions),
+            "-r",
+            str(data / cell.dataset / "labelsTr"),
+            "-o",
+            str(scores),
+            "--quiet",
+            *labels,
+        ],
         folder / "evaluate.log",
     )
     adaptation = json.loads((segmenter / "segmenter.json").read_text())["record"]
@@ -139,7 +158,7 @@ def table(records: list[dict]) -> str:
 
 def cost_table(records: list[dict]) -> str:
     lines = [
-        "| dataset | K | options | seeds | adaptation s | steps | segmentation s per volume | peak GB (adapt, segment) |",
+        "| dataset | K | options | seeds | adaptation s | steps | s per volume | peak GB (adapt, segment) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for cell in CELLS:
@@ -168,7 +187,8 @@ def mean_of(rows: list[dict], key: str, digits: int) -> str:
 def machine() -> str:
     import torch
 
-    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()}, {os.cpu_count()} cores, {instructions}, torch {torch.__version__}"
 
 
 def main() -> None:
@@ -188,7 +208,10 @@ def main() -> None:
             record = run_cell(cell, seed, given.data, given.runs, given.extra)
             records.append(record)
             overall = rows_of(record)[-1]
-            print(f"{cell.name} seed {seed}: Dice {overall['dice_mean']:.3f}, {record['adaptation_seconds']:.0f} s", flush=True)
+            print(
+                f"{cell.name} seed {seed}: Dice {overall['dice_mean']:.3f}, {record['adaptation_seconds']:.0f} s",
+                flush=True,
+            )
     text = f"{table(records)}\n\n{cost_table(records)}\n\nMachine: {machine()}.\n"
     print(text)
     if given.report:

@@ -39,6 +39,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("bundle",),
     ("report",),
+    ("adaptation",),
+    ("cohort",),
     ("api",),
     ("integrations",),
     ("demo", "benchmark"),
