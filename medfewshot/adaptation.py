@@ -126,17 +126,19 @@ def make_learner(settings: AdaptSettings, progress: Progress | None = None) -> L
     build = LEARNERS[settings.learner]
     known = signature(build).parameters
     options = {
-        "steps": max(1, known["steps"].default // 4) if settings.fast and settings.steps is None else settings.steps,
+        "steps": settings.steps,
         "budget_seconds": settings.budget_seconds,
         "width": settings.width,
         "learning_rate": settings.learning_rate,
         "progress": progress,
     }
-    default = AdaptSettings()
-    foreign = [k for k in options if k not in known and getattr(settings, k, None) != getattr(default, k, None)]
+    given = {key: value for key, value in options.items() if value is not None}
+    foreign = [key for key in given if key not in known and given[key] != getattr(AdaptSettings(), key, given[key])]
     if foreign:
         raise InputError(f"learner {settings.learner}: has no setting {', '.join(foreign)}; leave it out")
-    given = {key: value for key, value in options.items() if key in known and value is not None}
+    given = {key: value for key, value in given.items() if key in known}
+    if settings.fast and settings.steps is None and "steps" in known:
+        given["steps"] = max(1, known["steps"].default // 4)
     return build(seed=settings.seed, device=resolve_device(settings.device), **given)
 
 
