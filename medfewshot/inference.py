@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.planning import AxisMap, Planned, sample_axis, to_plan
+from medfewshot.planning import AxisMap, Planned, labelled, sample_axis, to_plan
 from medfewshot.types import Plan, Progress, Segmenter, Volume
 
 SLAB_VALUES = 120_000_000
@@ -136,8 +136,12 @@ def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: _Slab, 
     values = logits[0].to("cpu", torch.float32, copy=whole)
     values -= values.amax(0, keepdim=True)
     values.exp_()
-    values /= values.sum(0, keepdim=True)
-    return values
+    total = values.sum(0, keepdim=True)
+    if not torch.isfinite(total).all():
+        raise RuntimeError(
+            "the segmenter gave NaN or infinite values; adapt again with another seed"
+        )
+    return values.div_(total)
 
 
 class _NativeWriter:
@@ -221,7 +225,7 @@ class _NativeWriter:
         counts = np.bincount(self.labels.ravel(), minlength=self.plan.classes)
         for index, (value, name) in enumerate(self.plan.labels.items(), start=1):
             if counts[index] == 0:
-                warnings.append(f"{name} (label {value}) was not found")
+                warnings.append(f"{labelled(name, value)} was not found")
         table = np.array([0, *self.plan.label_values], dtype=np.int32)
         if table.max() <= np.iinfo(np.uint8).max:
             table = table.astype(np.uint8)

@@ -215,7 +215,9 @@ def test_labels_of_folders_come_from_the_files(tmp_path):
 def test_csv(tmp_path):
     touch(tmp_path, "x/a.nii.gz", "x/a_lab.nii.gz", "x/b.nii.gz")
     table = tmp_path / "cases.csv"
-    table.write_text("﻿Image;label;subject;modality;age\nx/b.nii.gz;;s1;MR;3\n\nx/a.nii.gz;x/a_lab.nii.gz;s1;MR\n")
+    table.write_text(
+        "﻿Image;label;subject;modality;age\nx/b.nii.gz;;s1;MR;3\n\nx/a.nii.gz;x/a_lab.nii.gz;s1;MR\n", encoding="utf-8"
+    )
     dataset = read_dataset(table)
     assert (dataset.source, dataset.modality, dataset.name) == ("csv", "MR", "cases")
     assert [(case.case_id, case.subject_id, case.label_path is None) for case in dataset.cases] == [

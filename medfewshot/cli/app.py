@@ -74,11 +74,14 @@ LearnerName = Annotated[
     str | None, typer.Option("--learner", help="finetune (default) or prototype.", rich_help_panel="Adaptation")
 ]
 Steps = Annotated[
-    int | None, typer.Option(help="Optimiser steps; more is better and slower.", rich_help_panel="Adaptation")
+    int | None,
+    typer.Option(
+        help="Optimiser steps (default 1000 for finetune); more is better and slower.", rich_help_panel="Adaptation"
+    ),
 ]
 Budget = Annotated[
     float | None,
-    typer.Option(help="Most seconds that adaptation may take.", rich_help_panel="Adaptation"),
+    typer.Option(help="Most seconds that adaptation may take (default 240).", rich_help_panel="Adaptation"),
 ]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result.", rich_help_panel="Adaptation")]
 Labels = Annotated[

@@ -25,7 +25,11 @@ from medfewshot.learners.segmenters import NetworkSegmenter, seeded, to_channels
 from medfewshot.types import Progress, Support
 
 COLLAPSED_DICE = 0.02
-"""Below this training Dice, halfway through, the network says background everywhere."""
+"""Below this training Dice, halfway through, the network says background everywhere ..."""
+STEPS_TO_JUDGE = 30
+"""... unless it has hardly begun."""
+DIVERGED_LOSS = 20.0
+"""An untrained network's loss is about 1 + log(classes)."""
 MOST_RESTARTS = 2
 TIMED_STEPS = (2, 10)
 """The budget is turned into steps by timing these; the very first ones are slower than the rest."""
@@ -64,7 +68,7 @@ class Finetune:
         while True:
             attempt = _Attempt(self, support, restarts, begun)
             outcome = attempt.run()
-            if outcome["trained"] or restarts == MOST_RESTARTS:
+            if outcome["trained"] or restarts == MOST_RESTARTS or attempt.out_of_time():
                 break
             restarts += 1
         outcome |= {"restarts": restarts, "seconds": round(time.perf_counter() - begun, 2)}
@@ -84,6 +88,7 @@ class _Attempt:
         self.optimizer = AdaptationOptimizer(self.network, rate, learner.weight_decay)
         self.rate = rate
         self.dice = torch.zeros(support.classes - 1)
+        self.seen = torch.zeros(support.classes - 1)
         self.losses: list[float] = []
         self.skipped = 0
         self.timed_from = begun
@@ -111,7 +116,7 @@ class _Attempt:
     def run(self) -> dict[str, Any]:
         """Train to the end of the steps or the budget; what came of it."""
         total, done = self.learner.steps, 0
-        while done < total and not self._out_of_time():
+        while done < total and not self.out_of_time():
             if done == TIMED_STEPS[0]:
                 self.timed_from = time.perf_counter()
             elif done == TIMED_STEPS[1]:
@@ -133,7 +138,8 @@ class _Attempt:
         left = self.learner.budget_seconds - (now - self.begun)
         return TIMED_STEPS[1] + max(1, int(0.97 * left / per_step))
 
-    def _out_of_time(self) -> bool:
+    def out_of_time(self) -> bool:
+        """Whether the budget is spent; a first step is always made."""
         budget = self.learner.budget_seconds
         return budget is not None and bool(self.losses) and time.perf_counter() - self.begun > budget
 
@@ -156,20 +162,29 @@ class _Attempt:
         self.losses.append(total)
 
     def _follow_dice(self, dice: Tensor, present: Tensor) -> None:
-        self.dice = torch.where(present, 0.9 * self.dice + 0.1 * dice, self.dice)
+        """Running means with the weight of what was seen so far, so that the first steps count in full."""
+        share = torch.where(present & dice.isfinite(), 0.1, 0.0)
+        self.dice = (1 - share) * self.dice + share * dice.nan_to_num()
+        self.seen = (1 - share) * self.seen + share
+
+    def _training_dice(self) -> Tensor:
+        return self.dice / self.seen.clamp_min(1e-6)
 
     def _collapsed(self) -> bool:
-        return bool((self.dice < COLLAPSED_DICE).all()) or self.skipped > len(self.losses) // 2
+        recent = sum(self.losses[-20:]) / max(1, len(self.losses[-20:]))
+        if not recent < DIVERGED_LOSS or self.skipped > len(self.losses) // 2:
+            return True
+        return len(self.losses) >= STEPS_TO_JUDGE and bool((self._training_dice() < COLLAPSED_DICE).all())
 
     def _outcome(self, steps: int, stopped_by: str, trained: bool) -> dict[str, Any]:
-        tail = self.losses[-20:] or [float("nan")]
+        loss = sum(self.losses[-20:]) / max(1, len(self.losses[-20:]))
         return {
             "learner": "finetune",
             "steps": steps,
             "stopped_by": stopped_by,
             "trained": trained,
-            "final_loss": round(sum(tail) / len(tail), 4),
-            "training_dice": [round(float(d), 4) for d in self.dice],
+            "final_loss": round(loss, 4) if math.isfinite(loss) else None,
+            "training_dice": [round(float(d), 4) for d in self._training_dice()],
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
 

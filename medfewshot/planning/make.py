@@ -232,14 +232,19 @@ def _in_one_piece(measured: Sequence[_Measured], values: Sequence[int]) -> tuple
     return tuple(v for v in values if all(m.in_one_piece.get(v, True) for m in measured))
 
 
+def labelled(name: str, value: int) -> str:
+    """``liver (label 6)``; a structure without a name is not named twice."""
+    return name if name == f"label {value}" else f"{name} (label {value})"
+
+
 def _notes(measured: Sequence[_Measured], labels: Mapping[int, str], normalization: Sequence[object]) -> list[str]:
     notes = []
     for value, name in labels.items():
         if any(m.pieces_tiny.get(value, False) for m in measured):
             notes.append(
-                f"{name} (label {value}) has pieces of {TINY_VOXELS} voxels or fewer: expect some of them to be missed"
+                f"{labelled(name, value)} has pieces of {TINY_VOXELS} voxels or fewer: expect some of them to be missed"
             )
         absent = sum(value not in m.voxels for m in measured)
         if absent:
-            notes.append(f"{name} (label {value}) is missing from {absent} of {len(measured)} supports")
+            notes.append(f"{labelled(name, value)} is missing from {absent} of {len(measured)} supports")
     return notes
