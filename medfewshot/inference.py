@@ -138,9 +138,7 @@ def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: _Slab, 
     values.exp_()
     total = values.sum(0, keepdim=True)
     if not torch.isfinite(total).all():
-        raise RuntimeError(
-            "the segmenter gave NaN or infinite values; adapt again with another seed"
-        )
+        raise RuntimeError("the segmenter gave NaN or infinite values; adapt again with another seed")
     return values.div_(total)
 
 
