@@ -38,7 +38,8 @@ def test_inspect_says_what_is_there_and_what_is_wrong(run, scans):
     assert run("inspect", scans / "nowhere").code == 2
 
 
-def test_file_names_are_no_markup(run, scans):
+def test_file_names_are_no_markup(run, scans, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # wide enough that no name is folded
     for kind in ("images", "labels"):
         (scans / "annotated" / kind / "s0.nii.gz").rename(scans / "annotated" / kind / "s0[red]:smile:.nii.gz")
     assert "s0[red]:smile:" in run("inspect", scans / "annotated").out
