@@ -29,6 +29,8 @@ Metric = Literal["cosine", "euclidean"]
 LOCAL_COVERAGE = 0.5
 """A grid cell gives a local prototype of a class when this fraction of it belongs to the class."""
 PATCHES_PER_SHOT = 6
+MOST_PROTOTYPES = 256
+"""Of one class."""
 MOST_EXTRA_PATCHES = 20
 """Patches per class to go on drawing while a class that a support holds has no prototype yet."""
 SCORES_AT_ONCE = 1 << 24
@@ -84,6 +86,17 @@ def pool_prototypes(features: Tensor, labels: Tensor, classes: int, cell: int) -
         vectors.append(torch.cat(found))
         owners.append(torch.full((len(vectors[-1]),), index, device=features.device))
     return torch.cat(vectors), torch.cat(owners)
+
+
+def thin_prototypes(prototypes: Tensor, owner: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """At most ``most`` prototypes of each class, drawn at random: a scan's background alone would give thousands."""
+    kept = []
+    for index in owner.unique().tolist():
+        mine = (owner == index).nonzero()[:, 0]
+        order = torch.randperm(len(mine), generator=generator)[:most].to(mine.device)
+        kept.append(mine[order.sort().values])
+    chosen = torch.cat(kept)
+    return prototypes[chosen], owner[chosen]
 
 
 class PrototypeSegmenter:
@@ -214,14 +227,15 @@ class Prototype:
             vectors.append(prototypes)
             owners.append(owner)
             missing -= set(owner.tolist())
+        prototypes, owner = thin_prototypes(torch.cat(vectors), torch.cat(owners), MOST_PROTOTYPES, generator)
         return PrototypeSegmenter(
             network,
-            torch.cat(vectors),
-            torch.cat(owners),
+            prototypes,
+            owner,
             classes=support.classes,
             metric=self.metric,
             temperature=self.temperature,
-            record=record | {"learner": "prototype", "prototypes": sum(len(v) for v in vectors)},
+            record=record | {"learner": "prototype", "prototypes": len(prototypes)},
         )
 
     def _features(self, support: Support) -> tuple[UNet, dict[str, Any]]:

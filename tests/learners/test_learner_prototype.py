@@ -179,3 +179,12 @@ def test_odd_sizes_are_not_squeezed(length):
     assert logits.shape == (1, 2, length, 3)
     ahead = (logits[0, 1] - logits[0, 0])[:, 0]  # linear in the position, 0 half way between blocks 1 and 2: voxel 3.5
     torch.testing.assert_close(ahead[3] + ahead[4], torch.tensor(0.0), atol=1e-5, rtol=0)
+
+
+def test_thinning_keeps_every_class_and_changes_no_prototype():
+    generator = torch.Generator().manual_seed(0)
+    prototypes, owner = torch.arange(20.0).view(10, 2), torch.tensor([0] * 7 + [1] * 2 + [3])
+    kept, owners = module.thin_prototypes(prototypes, owner, 3, generator)
+    assert owners.tolist() == [0, 0, 0, 1, 1, 3]
+    assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in prototypes.tolist()}
+    assert len({tuple(row) for row in kept.tolist()}) == 6
