@@ -10,18 +10,21 @@ whole query set (see ``medfewshot.episodes.FIXED_SPLITS``).
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medfewshot.episodes import draw_support, fixed_split
+from medfewshot.evaluation import bootstrap_interval
 
 
 @dataclass(frozen=True)
@@ -133,27 +136,49 @@ def run_cell(cell: Cell, seed: int, data: Path, runs: Path, extra: list[str]) ->
     return record
 
 
-def table(records: list[dict]) -> str:
-    """Markdown: a row per dataset, K and structure, means over the seeds."""
+def table(records: list[dict], data: Path, runs: Path) -> str:
+    """Markdown: a row per dataset, K and structure, means over the seeds; names from ``dataset.json``."""
     lines = [
-        "| dataset | K | structure | Dice | Dice per seed | HD95 mm | surface Dice (2 mm) | missed | false alarms |",
+        "| dataset | K | structure | Dice [95 % CI] | per seed | HD95 mm | surface Dice, 2 mm | missed | false alarms |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in CELLS:
-        mine = [r for r in records if r["cell"]["dataset"] == cell.dataset and r["cell"]["shots"] == cell.shots]
+        mine = records_of(cell, records)
         if not mine:
             lines.append(f"| {cell.dataset} | {cell.shots} | not run | | | | | | |")
             continue
-        for index, first in enumerate(rows_of(mine[0])):
-            rows = [rows_of(record)[index] for record in mine]
+        names = json.loads((data / cell.dataset / "dataset.json").read_text())["labels"]
+        for rows in zip(*(rows_of(record) for record in mine), strict=True):
             dice = [row["dice_mean"] for row in rows]
-            lines.append(
-                f"| {cell.dataset} | {cell.shots} | {first['label_name']} | **{np.mean(dice):.3f}** | "
-                f"{' '.join(f'{d:.3f}' for d in dice)} | {mean_of(rows, 'hd95_mm_mean', 1)} | "
-                f"{mean_of(rows, 'surface_dice_mean', 3)} | {sum(r['missed'] for r in rows)} | "
-                f"{sum(r['false_alarms'] for r in rows)} |"
+            low, high = interval(cell, mine, rows[0]["label"], runs)
+            cells = (
+                cell.dataset,
+                cell.shots,
+                names.get(str(rows[0]["label"]), rows[0]["label_name"]),
+                f"**{np.mean(dice):.3f}** [{low:.3f}, {high:.3f}]",
+                " ".join(f"{d:.3f}" for d in dice),
+                mean_of(rows, "hd95_mm_mean", 1),
+                mean_of(rows, "surface_dice_mean", 3),
+                sum(row["missed"] for row in rows),
+                sum(row["false_alarms"] for row in rows),
             )
+            lines.append("| " + " | ".join(str(part) for part in cells) + " |")
     return "\n".join(lines)
+
+
+def records_of(cell: Cell, records: list[dict]) -> list[dict]:
+    return [r for r in records if r["cell"]["dataset"] == cell.dataset and r["cell"]["shots"] == cell.shots]
+
+
+def interval(cell: Cell, records: list[dict], label: int | None, runs: Path) -> tuple[float, float]:
+    """Bootstrap over query subjects, each with its mean over structures (``label`` None) and all its seeds."""
+    values: dict[tuple[str, int], list[float]] = {}
+    for record in records:
+        with (runs / f"{cell.name}-s{record['seed']}" / "scores" / "scores.csv").open() as stream:
+            for row in csv.DictReader(stream):
+                if row["dice"] and label in (None, int(row["label"])):
+                    values.setdefault((row["subject_id"], record["seed"]), []).append(float(row["dice"]))
+    return bootstrap_interval([float(np.mean(v)) for v in values.values()], [subject for subject, _ in values])
 
 
 def cost_table(records: list[dict]) -> str:
@@ -162,7 +187,7 @@ def cost_table(records: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for cell in CELLS:
-        mine = [r for r in records if r["cell"]["dataset"] == cell.dataset and r["cell"]["shots"] == cell.shots]
+        mine = records_of(cell, records)
         if mine:
             seconds = " ".join(f"{r['adaptation_seconds']:.0f}" for r in mine)
             per_volume = np.mean([r["segment"]["seconds"] / r["volumes"] for r in mine])
@@ -179,7 +204,7 @@ def rows_of(record: dict) -> list[dict]:
     return [*record["summary"]["labels"], record["summary"]["all_labels"]]
 
 
-def mean_of(rows: list[dict], key: str, digits: int) -> str:
+def mean_of(rows: Sequence[dict], key: str, digits: int) -> str:
     values = [row[key] for row in rows if row[key] is not None]
     return f"{np.mean(values):.{digits}f}" if values else "-"
 
@@ -212,7 +237,7 @@ def main() -> None:
                 f"{cell.name} seed {seed}: Dice {overall['dice_mean']:.3f}, {record['adaptation_seconds']:.0f} s",
                 flush=True,
             )
-    text = f"{table(records)}\n\n{cost_table(records)}\n\nMachine: {machine()}.\n"
+    text = f"{table(records, given.data, given.runs)}\n\n{cost_table(records)}\n\nMachine: {machine()}.\n"
     print(text)
     if given.report:
         write_report(given.report, text)

@@ -256,12 +256,17 @@ def _command() -> list[str]:
 
 
 def _label_names(predictions: Path, reference: Path) -> dict[int, str]:
-    """What the segmenter learned, as the predictions' run.json says; else the names in the references' dataset.json."""
-    try:
-        return {int(value): str(name) for value, name in read_record(predictions)["plan"]["labels"].items()}
-    except (InputError, KeyError, TypeError, ValueError, AttributeError):
-        pass
+    """What the segmenter learned, as the predictions' run.json says, else what the references' dataset.json lists.
+
+    A structure that the segmenter knows by number alone takes its name from dataset.json.
+    """
+    known: dict[int, str] = {}
     for folder in (reference, reference.parent):
         if (folder / "dataset.json").is_file():
-            return dict(read_dataset(folder).labels)
-    return {}
+            known = dict(read_dataset(folder).labels)
+            break
+    try:
+        learned = {int(value): str(name) for value, name in read_record(predictions)["plan"]["labels"].items()}
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
+        return known
+    return {v: known.get(v, name) if name == f"label {v}" else name for v, name in learned.items()}
