@@ -139,7 +139,7 @@ def run_cell(cell: Cell, seed: int, data: Path, runs: Path, extra: list[str]) ->
 def table(records: list[dict], data: Path, runs: Path) -> str:
     """Markdown: a row per dataset, K and structure, means over the seeds; names from ``dataset.json``."""
     lines = [
-        "| dataset | K | structure | Dice [95 % CI] | per seed | HD95 mm | surface Dice, 2 mm | missed | false alarms |",
+        "| dataset | K | structure | Dice [95 % CI] | seeds | HD95 mm | surface Dice, 2 mm | missed | false alarms |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in CELLS:
