@@ -60,7 +60,7 @@ def test_labels_come_from_all_supports_and_absence_is_noted():
     first, second = (pair((24, 24, 24), boxes=[(v, cube(4, 10))]) for v in (1, 2))
     plan = plan_for(first, second)
     assert plan.label_values == (1, 2)
-    assert "label 1 (label 1) is missing from 1 of 2 supports" in plan.notes
+    assert "label 1 is missing from 1 of 2 supports" in plan.notes
     assert "label 2 (label 2) is missing from 1 of 2 supports" in plan.notes
 
 
