@@ -17,7 +17,7 @@ from medfewshot.report import save_score_plot
 from medfewshot.synthetic import make_ct_cohort
 from medfewshot.types import Case, InputError, Progress
 
-DEMO_STEPS = 300
+DEMO_STEPS = 450
 
 
 @dataclass(frozen=True)
