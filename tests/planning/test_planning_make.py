@@ -61,7 +61,8 @@ def test_labels_come_from_all_supports_and_absence_is_noted():
     plan = plan_for(first, second)
     assert plan.label_values == (1, 2)
     assert "label 1 is missing from 1 of 2 supports" in plan.notes
-    assert "label 2 (label 2) is missing from 1 of 2 supports" in plan.notes
+    assert "label 2 is missing from 1 of 2 supports" in plan.notes
+    assert "stone (label 2) is missing from 1 of 2 supports" in plan_for(first, second, names={2: "stone"}).notes
 
 
 def test_a_missing_label_is_an_error():
