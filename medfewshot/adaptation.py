@@ -31,7 +31,7 @@ class AdaptSettings:
     width: int | None = None
     learning_rate: float | None = None
     fast: bool = False
-    """Half the resolution and, where ``steps`` is None, a quarter of the learner's own."""
+    """A coarser grid (1.7 times) and, where ``steps`` is None, a quarter of the learner's own."""
     plan: PlanOptions = field(default_factory=PlanOptions)
 
 

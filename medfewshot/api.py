@@ -48,7 +48,7 @@ def adapt(
         labels: label values to learn, optionally with names; None learns all that the supports hold.
         modality: ``"CT"`` or ``"MR"`` where neither header nor intensities tell.
         spacing_mm: in-plane resolution to work at; None derives it from the supports.
-        fast: half the resolution and a quarter of the steps.
+        fast: a grid 1.7 times as coarse and a quarter of the steps.
 
     Returns:
         A :class:`~medfewshot.bundle.VolumeSegmenter`: pass it to :func:`segment`, or ``.save(folder)`` it.

@@ -103,7 +103,7 @@ ConfigFile = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Fast = Annotated[bool, typer.Option("--fast", help="Half the resolution, a quarter of the steps: a first look.")]
+Fast = Annotated[bool, typer.Option("--fast", help="A coarser grid (1.7 times), a quarter of the steps: a first look.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")]
