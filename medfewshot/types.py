@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class InputError(ValueError):
@@ -191,3 +191,16 @@ class Learner(Protocol):
     """Adapts to a support set and hands back a segmenter; never changes itself."""
 
     def adapt(self, support: Support) -> Segmenter: ...
+
+
+class MetaLearner(Learner, Protocol):
+    """A learner that learns how to learn: meta-training changes ``start``, and nothing else.
+
+    ``start`` is one module with every meta-parameter in it: a feature network as ``start.backbone``, and whatever the
+    learner learns besides (rates, a temperature, a prior). ``meta_loss`` is the scalar loss of one episode, its graph
+    reaching ``start``'s parameters; the episode's volumes are patches of one shape, on the device of ``start``.
+    """
+
+    start: nn.Module | None
+
+    def meta_loss(self, episode: Episode) -> Tensor: ...
