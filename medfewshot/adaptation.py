@@ -139,7 +139,9 @@ def make_learner(settings: AdaptSettings, progress: Progress | None = None) -> L
     given = {key: value for key, value in given.items() if key in known}
     if settings.fast and settings.steps is None and "steps" in known:
         given["steps"] = max(1, known["steps"].default // 4)
-    return build(seed=settings.seed, device=resolve_device(settings.device), **given)
+    if "seed" in known:  # a learner without chance has none
+        given["seed"] = settings.seed
+    return build(device=resolve_device(settings.device), **given)
 
 
 def _check_marked(labels: Sequence[Volume]) -> None:

@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("augment",),
     ("synthetic",),
     ("episodes",),
-    ("backbones",),
+    ("backbones", "registration"),
     ("learners",),
     ("inference",),
     ("metrics",),

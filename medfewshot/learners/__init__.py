@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from medfewshot.learners.atlas import Atlas, AtlasSegmenter
 from medfewshot.learners.finetune import Finetune
+from medfewshot.learners.hybrid import Hybrid, HybridSegmenter
 from medfewshot.learners.prototype import Prototype, PrototypeSegmenter
 from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.types import Learner
@@ -13,12 +15,27 @@ from medfewshot.types import Learner
 LEARNERS: dict[str, Callable[..., Learner]] = {
     "finetune": Finetune,
     "prototype": Prototype,
+    "atlas": Atlas,
+    "hybrid": Hybrid,
 }
 
 SEGMENTERS: dict[str, Any] = {
     NetworkSegmenter.kind: NetworkSegmenter,
     PrototypeSegmenter.kind: PrototypeSegmenter,
+    AtlasSegmenter.kind: AtlasSegmenter,
+    HybridSegmenter.kind: HybridSegmenter,
 }
 """``kind`` -> class with ``restore(config, tensors)``: what a saved segmenter is read back with."""
 
-__all__ = ["LEARNERS", "SEGMENTERS", "Finetune", "NetworkSegmenter", "Prototype", "PrototypeSegmenter"]
+__all__ = [
+    "LEARNERS",
+    "SEGMENTERS",
+    "Atlas",
+    "AtlasSegmenter",
+    "Finetune",
+    "Hybrid",
+    "HybridSegmenter",
+    "NetworkSegmenter",
+    "Prototype",
+    "PrototypeSegmenter",
+]

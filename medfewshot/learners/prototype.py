@@ -128,8 +128,8 @@ class PrototypeSegmenter:
         self_config = {k: v for k, v in self.config().items() if k != "network"}
         return PrototypeSegmenter(
             copy.deepcopy(self.network).to(device),
-            self.prototypes.to(device),
-            self.owner.to(device),
+            self.prototypes.to(device, copy=True),
+            self.owner.to(device, copy=True),
             record=self.record,
             **self_config,
         )

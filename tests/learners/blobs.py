@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,14 @@ def support_of(
 
 
 def small(name: str, **changes: Any) -> Learner:
-    return LEARNERS[name](**{"steps": 2, "width": 4} | changes)
+    """A tiny learner; what its kind has no setting for (an atlas has no steps) is left out."""
+    known = signature(LEARNERS[name]).parameters
+    settings = {"steps": 2, "width": 4} | changes
+    return LEARNERS[name](**{key: value for key, value in settings.items() if key in known})
+
+
+def has(name: str, setting: str) -> bool:
+    return setting in signature(LEARNERS[name]).parameters
 
 
 def dice(logits: Tensor, label: Tensor, index: int = 1) -> float:

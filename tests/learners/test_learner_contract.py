@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from blobs import example, small, support_of
+from blobs import example, has, small, support_of
 
 from medfewshot.backbones import build_unet
 from medfewshot.learners import LEARNERS, SEGMENTERS
@@ -77,7 +77,7 @@ def test_a_seed_decides_everything(name, kind):
     again = small(name, seed=7).adapt(support)(query_for(support))
     other = small(name, seed=8).adapt(support)(query_for(support))
     assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert torch.equal(first, other) != has(name, "seed")  # where nothing is left to chance there is no seed either
 
 
 def test_the_global_random_state_is_left_alone(name):
@@ -108,7 +108,8 @@ def test_adapting_changes_neither_learner_nor_support(name):
     assert [p.stride() for p in start.parameters()] == layout
     assert start.training
     assert all(p.grad is None and p.requires_grad for p in start.parameters())
-    assert not {id(p) for p in segmenter.network.parameters()} & {id(p) for p in start.parameters()}
+    if has(name, "start"):
+        assert not {id(p) for p in segmenter.network.parameters()} & {id(p) for p in start.parameters()}
     assert all(torch.equal(a, b) for a, b in zip(tensors, (*support.images, *support.labels), strict=True))
 
 
@@ -161,8 +162,8 @@ def test_a_segmenter_can_be_moved(name):
     assert torch.equal(moved(query), before)
     assert moved.record == segmenter.record
     with torch.no_grad():
-        for parameter in moved.network.parameters():
-            parameter.zero_()
+        for tensor in moved.tensors().values():
+            tensor.zero_()
     assert torch.equal(segmenter(query), before)
 
 

@@ -1,0 +1,172 @@
+"""Atlas segmentation: each support is registered to the query, its labels come along, and the votes are weighted.
+
+Iglesias & Sabuncu 2015, "Multi-atlas segmentation of biomedical images: a survey"; votes are weighted by local
+similarity as in Artaechevarria et al. 2009 and Sabuncu et al. 2010. In the words of metric-based meta-learning: a
+voxel takes the label of the support voxel that is nearest under a metric which sees appearance *and* place (matching,
+Vinyals et al. 2016, with a spatial prior). Nothing is trained: adaptation only keeps the supports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medfewshot.registration import RegistrationOptions, register
+from medfewshot.types import Progress, Support
+
+SIMILARITY_SHARPNESS = 12.0
+"""A support whose local correlation is higher by 0.1 has exp(1.2) times the vote."""
+INTENSITY_TOLERANCE = 0.5
+"""Difference in normalised intensity at which a vote falls to exp(-1/2)."""
+LEAST_VOTE = 3.0
+"""A vote falls by at most exp(-3) for its intensity."""
+FLOOR = 1e-3
+"""Probability that no voxel of no class falls below, so that logits stay finite."""
+MOST_LEFT_OUT = 4
+
+
+class AtlasSegmenter:
+    """Needs the whole field of view: ``(B, C, *S)`` -> logits ``(B, N + 1, *S)``, the log of the fused votes."""
+
+    kind = "atlas"
+    whole_volume = True
+
+    def __init__(
+        self,
+        images: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        *,
+        classes: int,
+        spacing_mm: Sequence[float],
+        options: RegistrationOptions | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.images = tuple(image.to(torch.float16) for image in images)
+        self.labels = tuple(label.to(torch.uint8 if classes <= 256 else torch.int32) for label in labels)
+        self.classes, self.spacing_mm = classes, tuple(float(s) for s in spacing_mm)
+        self.options = options or RegistrationOptions()
+        self.record = dict(record or {})
+
+    @property
+    def device(self) -> torch.device:
+        return self.images[0].device
+
+    def to(self, device: torch.device) -> AtlasSegmenter:
+        return AtlasSegmenter(
+            [image.to(device, copy=True) for image in self.images],
+            [label.to(device, copy=True) for label in self.labels],
+            classes=self.classes,
+            spacing_mm=self.spacing_mm,
+            options=self.options,
+            record=self.record,
+        )
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Tensor:
+        return torch.stack([self.votes(one.to(self.device)).clamp_min(FLOOR).log() for one in image])
+
+    @torch.no_grad()
+    def votes(self, query: Tensor) -> Tensor:
+        """Class probabilities ``(N + 1, *S)`` of one query ``(C, *S)``."""
+        query = query.float()
+        size = query.shape[1:]
+        transform, correlation = register([i.float() for i in self.images], query, self.spacing_mm, self.options)
+        grids = transform.grid(size)
+        correlation = F.interpolate(correlation, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
+        total = query.new_zeros((self.classes, *size))
+        weights = query.new_zeros((1, *size))
+        for image, label, grid, local in zip(self.images, self.labels, grids, correlation, strict=True):
+            weight = self._weight(query, _read(image.float(), grid), local)
+            total += weight * _read(_one_hot(label, self.classes), grid)
+            weights += weight
+        return total / weights
+
+    def _weight(self, query: Tensor, warped: Tensor, correlation: Tensor) -> Tensor:
+        difference = _smooth((warped - query).square().mean(0, keepdim=True))
+        penalty = (difference / (2 * INTENSITY_TOLERANCE**2)).clamp_max(LEAST_VOTE)
+        return (SIMILARITY_SHARPNESS * (correlation - 1) - penalty).exp()
+
+    def config(self) -> dict[str, Any]:
+        options = asdict(self.options) | {"levels": [list(level) for level in self.options.levels]}
+        return {"classes": self.classes, "spacing_mm": list(self.spacing_mm), "options": options}
+
+    def tensors(self) -> dict[str, Tensor]:
+        images = {f"image.{k}": image.contiguous() for k, image in enumerate(self.images)}
+        return images | {f"label.{k}": label.contiguous() for k, label in enumerate(self.labels)}
+
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AtlasSegmenter:
+        options = dict(config["options"])
+        options["levels"] = tuple((int(a), int(b)) for a, b in options["levels"])
+        shots = sum(name.startswith("image.") for name in tensors)
+        return cls(
+            [tensors[f"image.{k}"] for k in range(shots)],
+            [tensors[f"label.{k}"] for k in range(shots)],
+            classes=config["classes"],
+            spacing_mm=config["spacing_mm"],
+            options=RegistrationOptions(**options),
+        )
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Keeps the supports; every query is matched to all of them when it comes."""
+
+    device: torch.device = torch.device("cpu")
+    options: RegistrationOptions = field(default_factory=RegistrationOptions)
+    progress: Progress = field(default_factory=Progress)
+
+    def adapt(self, support: Support) -> AtlasSegmenter:
+        segmenter = AtlasSegmenter(
+            [image.to(self.device, copy=True) for image in support.images],
+            [label.to(self.device, copy=True) for label in support.labels],
+            classes=support.classes,
+            spacing_mm=support.spacing_mm or (1.0,) * support.spatial_dims,
+            options=self.options,
+            record={"learner": "atlas", "steps": 0, "supports": support.shots},
+        )
+        self.progress.update(1, 1, "supports kept")
+        return segmenter
+
+
+def leave_one_out_dice(learner: Atlas, support: Support) -> float | None:
+    """Mean Dice over classes of supports segmented from the others; None where there are no others.
+
+    At most ``MOST_LEFT_OUT`` are left out, each matched to at most as many others: an estimate, not a score.
+    """
+    if support.shots < 2:
+        return None
+    found = []
+    for left in range(min(support.shots, MOST_LEFT_OUT)):
+        others = [k for k in range(support.shots) if k != left][:MOST_LEFT_OUT]
+        rest = replace(
+            support,
+            images=tuple(support.images[k] for k in others),
+            labels=tuple(support.labels[k] for k in others),
+        )
+        prediction = learner.adapt(rest)(support.images[left][None])[0].argmax(0).cpu()
+        truth = support.labels[left].cpu()
+        for index in range(1, support.classes):
+            mine, theirs = prediction == index, truth == index
+            if theirs.any():
+                found.append(float(2 * (mine & theirs).sum() / (mine.sum() + theirs.sum())))
+    return sum(found) / len(found) if found else None
+
+
+def _one_hot(label: Tensor, classes: int) -> Tensor:
+    return torch.stack([(label == index).float() for index in range(classes)])
+
+
+def _read(volume: Tensor, grid: Tensor) -> Tensor:
+    """``(C, *S)`` read at ``grid (*P, d)`` -> ``(C, *P)``."""
+    return F.grid_sample(volume[None], grid[None], padding_mode="border", align_corners=False)[0]
+
+
+def _smooth(x: Tensor) -> Tensor:
+    pool = F.avg_pool2d if x.ndim == 3 else F.avg_pool3d
+    return pool(x[None], 3, 1, 1, count_include_pad=False)[0]
