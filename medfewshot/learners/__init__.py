@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from medfewshot.learners.finetune import Finetune
+from medfewshot.learners.inner import MamlStart
+from medfewshot.learners.maml import Maml
+from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.prototype import Prototype, PrototypeSegmenter
 from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.types import Learner
@@ -13,6 +16,8 @@ from medfewshot.types import Learner
 LEARNERS: dict[str, Callable[..., Learner]] = {
     "finetune": Finetune,
     "prototype": Prototype,
+    "maml": Maml,
+    "protomaml": ProtoMaml,
 }
 
 SEGMENTERS: dict[str, Any] = {
@@ -21,4 +26,14 @@ SEGMENTERS: dict[str, Any] = {
 }
 """``kind`` -> class with ``restore(config, tensors)``: what a saved segmenter is read back with."""
 
-__all__ = ["LEARNERS", "SEGMENTERS", "Finetune", "NetworkSegmenter", "Prototype", "PrototypeSegmenter"]
+__all__ = [
+    "LEARNERS",
+    "SEGMENTERS",
+    "Finetune",
+    "Maml",
+    "MamlStart",
+    "NetworkSegmenter",
+    "ProtoMaml",
+    "Prototype",
+    "PrototypeSegmenter",
+]
