@@ -155,7 +155,7 @@ class Maml(StagedOptions):
 
 
 def step_shares(steps: int, progress: float) -> list[float]:
-    """Weight of every step's query loss, sum 1: equal at ``progress`` 0, the last step alone at 1 (MAML++, eq. 3)."""
+    """Weight of every step's query loss, sum 1: equal at ``progress`` 0, the last step alone at 1 (MAML++)."""
     early = (1 - progress) / steps
     return [early] * (steps - 1) + [1 - early * (steps - 1)]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from medfewshot.augment import NO_AUGMENTATION, Augmentation
 from medfewshot.backbones import UNet, build_unet
-from medfewshot.learners.finetune import Finetune
+from medfewshot.learners.finetune import DIVERGED_LOSS, Finetune
 from medfewshot.learners.inner import (
     HEAD,
     Loss,
@@ -102,7 +102,7 @@ class Adaptation:
         return start.to(options.device)
 
     def descend(self, weights: Weights, only: str = "") -> Weights:
-        """The inner rule on patches of the support; it ends early where a step leads to numbers that are not finite."""
+        """The inner rule on patches of the support; a step that leads astray is taken back, and is the last."""
         total = max(self.options.steps, self.options.inner_steps)
         weights = detached(weights)
         for step in range(self.options.inner_steps):
@@ -111,13 +111,15 @@ class Adaptation:
             def rate(name: str, step: int = step) -> Tensor:
                 return self.start.rate(name, step, self.support.classes).detach()
 
-            moved, value = inner_step(loss, weights, rate, second_order=False, only=only)
-            if not all(bool(torch.isfinite(moved[name]).all()) for name in moved if name.startswith(only)):
+            moved, _ = inner_step(loss, weights, rate, second_order=False, only=only)
+            with torch.no_grad():
+                after = float(loss(moved))
+            if not after < DIVERGED_LOSS:
                 self.diverged = True
                 break
             weights = detached(moved)
-            self.losses.append(float(value.detach()))
-            self.options.progress.update(step + 1, total, f"loss {self.losses[-1]:.2f}")
+            self.losses.append(after)
+            self.options.progress.update(step + 1, total, f"loss {after:.2f}")
             if self._left() <= 0:
                 break
         return weights
@@ -156,7 +158,7 @@ class Adaptation:
         )
 
     def _inner_record(self, network: UNet) -> dict[str, Any]:
-        """What Finetune's record says, for the inner rule alone; its losses are those before each step."""
+        """What Finetune's record says, for the inner rule alone."""
         loss = self.losses[-1] if self.losses else math.nan
         return {
             "steps": len(self.losses),
