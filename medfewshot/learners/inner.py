@@ -211,8 +211,8 @@ def _tile(rows: Tensor, classes: int, block: int) -> Tensor:
 def _apart(rows: Tensor, classes: int) -> Tensor:
     """What tells the structures' rows ``(classes * block, D, 1, ...)`` from each other at first; 0 on their average.
 
-    Equal rows have nearly equal gradients: on two blobs, 150 steps of fine-tuning left half of the runs unable to tell
-    them apart. The offsets are fixed, as large as an untrained layer's weights, and 0 where there is one structure.
+    Equal rows have nearly equal gradients and stay alike for hundreds of steps of fine-tuning. The offsets are
+    fixed, as large as an untrained layer's weights, and 0 where there is one structure.
     """
     offsets = torch.zeros(classes, *rows.unflatten(0, (classes, -1)).shape[1:])
     if classes > 2:
