@@ -8,13 +8,22 @@ from typing import Any
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.hybrid import Hybrid, HybridSegmenter
+from medfewshot.learners.in_context import InContext, InContextSegmenter
+from medfewshot.learners.inner import MamlStart
+from medfewshot.learners.maml import Maml
+from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.prototype import Prototype, PrototypeSegmenter
+from medfewshot.learners.ridge import Ridge, RidgeSegmenter
 from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.types import Learner
 
 LEARNERS: dict[str, Callable[..., Learner]] = {
     "finetune": Finetune,
     "prototype": Prototype,
+    "ridge": Ridge,
+    "maml": Maml,
+    "protomaml": ProtoMaml,
+    "in_context": InContext,
     "atlas": Atlas,
     "hybrid": Hybrid,
 }
@@ -22,6 +31,8 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
 SEGMENTERS: dict[str, Any] = {
     NetworkSegmenter.kind: NetworkSegmenter,
     PrototypeSegmenter.kind: PrototypeSegmenter,
+    RidgeSegmenter.kind: RidgeSegmenter,
+    InContextSegmenter.kind: InContextSegmenter,
     AtlasSegmenter.kind: AtlasSegmenter,
     HybridSegmenter.kind: HybridSegmenter,
 }
@@ -35,7 +46,14 @@ __all__ = [
     "Finetune",
     "Hybrid",
     "HybridSegmenter",
+    "InContext",
+    "InContextSegmenter",
+    "Maml",
+    "MamlStart",
     "NetworkSegmenter",
+    "ProtoMaml",
     "Prototype",
     "PrototypeSegmenter",
+    "Ridge",
+    "RidgeSegmenter",
 ]

@@ -1,0 +1,230 @@
+"""The inner loop of optimizer-based meta-learning: gradient descent on a task that can itself be differentiated.
+
+Finn et al. 2017, "Model-Agnostic Meta-Learning": ``theta_{t+1} = theta_t - alpha grad L_support(theta_t)``, every step
+a differentiable function of the meta-parameters. They are held by :class:`MamlStart`: the initial weights, and the
+rates ``alpha`` where these are learned too (Li et al. 2017, Meta-SGD; Antoniou et al. 2019, MAML++).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from medfewshot.backbones import UNet, cut_to, unfold_blocks
+from medfewshot.devices import autocast
+from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.types import InputError, Support
+
+Weights = dict[str, Tensor]
+"""Parameter name -> value, as :func:`torch.func.functional_call` takes them."""
+Loss = Callable[[Weights], Tensor]
+RateKind = Literal["fixed", "element", "step"]
+HEAD = "head."
+
+
+class MamlStart(nn.Module):
+    """Every meta-parameter of a learner that descends: initial weights and rates.
+
+    ``backbone`` is a :class:`UNet` of two classes. Its head is the initial head of every task, however many classes
+    that has: channel 0 is the background's row, channel 1 the foreground's, from which the rows of several structures
+    lie equally far in directions of their own (``_apart``).
+
+    ``rates`` are factors of ``inner_rate``, 1 at first and of any sign later: none (``fixed``), one for each element
+    of each parameter (``element``: Meta-SGD), or one for each parameter tensor and step (``step``: MAML++). Steps
+    after the last learned one take its rate.
+    """
+
+    inner_rate: Tensor
+    episodes: Tensor
+
+    def __init__(
+        self, backbone: UNet, *, rates: RateKind = "fixed", inner_steps: int = 5, inner_rate: float = 0.1
+    ) -> None:
+        super().__init__()
+        if rates not in get_args(RateKind):
+            raise InputError(f"rates {rates}: unknown; choose {' or '.join(get_args(RateKind))}")
+        self.backbone = _with_two_classes(backbone)
+        self.config: dict[str, Any] = {
+            "network": self.backbone.config,
+            "rates": rates,
+            "inner_steps": inner_steps,
+            "inner_rate": inner_rate,
+        }
+        self.rates = nn.ParameterDict()
+        # A buffer, so that the rates travel with the number they are factors of.
+        self.register_buffer("inner_rate", torch.tensor(float(inner_rate)))
+        self.register_buffer("episodes", torch.zeros((), dtype=torch.int64))
+        for name, value in self.backbone.named_parameters():
+            if rates == "element":
+                self.rates[_key(name)] = nn.Parameter(torch.ones_like(value)[None])
+            elif rates == "step":
+                self.rates[_key(name)] = nn.Parameter(torch.ones(max(1, inner_steps)))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> MamlStart:
+        """A start of the form in ``config``; its weights come from ``load_state_dict``."""
+        options = {key: value for key, value in config.items() if key != "network"}
+        return cls(UNet(**config["network"]), **options)
+
+    def weights(self, classes: int) -> Weights:
+        """Initial weights for a task of ``classes`` logit channels (background included), attached to the start."""
+        block = _block(self.backbone)
+        weights = {
+            name: _tile(value, classes, block) if name.startswith(HEAD) else value
+            for name, value in self.backbone.named_parameters()
+        }
+        return weights | {"head.weight": weights["head.weight"] + _apart(weights["head.weight"], classes)}
+
+    def rate(self, name: str, step: int, classes: int) -> Tensor:
+        """What step ``step`` (from 0) multiplies the gradient of parameter ``name`` by; broadcasts against it."""
+        if not self.rates:
+            return self.inner_rate
+        learned = self.rates[_key(name)]
+        now = self.inner_rate * learned[min(step, len(learned) - 1)]
+        return _tile(now, classes, _block(self.backbone)) if now.ndim and name.startswith(HEAD) else now
+
+
+def as_start(module: nn.Module | None, name: str, build: Callable[[UNet], MamlStart]) -> MamlStart:
+    """The start itself, or one built around a bare U-Net; raises InputError for anything else, None included."""
+    if isinstance(module, MamlStart):
+        return module
+    if isinstance(module, UNet):
+        return build(module)
+    kind = "no start" if module is None else f"a start of type {type(module).__name__}"
+    raise InputError(f"learner {name}: has {kind}; make one with build_start(backbone)")
+
+
+def check_start(start: MamlStart, support: Support, name: str) -> None:
+    """Raises InputError where the start was made for images of another kind."""
+    config = start.backbone.config
+    made_for = (config["dims"], config["in_channels"])
+    given = (support.spatial_dims, support.images[0].shape[0])
+    if made_for != given:
+        raise InputError(
+            f"learner {name}: the start takes {made_for[0]}D images of {made_for[1]} channel(s), the support has "
+            f"{given[0]}D ones of {given[1]}; take a start that was trained on such images"
+        )
+
+
+def inner_step(
+    loss: Loss, weights: Weights, rate: Callable[[str], Tensor], *, second_order: bool, only: str = ""
+) -> tuple[Weights, Tensor]:
+    """One step of descent on the weights whose names begin with ``only``; the weights after it, the loss before it.
+
+    With ``second_order`` the gradient keeps its graph, so that the derivative of the new weights has the Hessian in it
+    (Finn et al. 2017, section 5.2); without, the gradient counts as a constant, but rates and old weights do not. The
+    gradient is partial: a weight that was computed from another, as prototypes are, is a variable of its own.
+    """
+    names = [name for name in weights if name.startswith(only)]
+    # Views are new nodes of the graph: the loss reaches them directly, never by way of another weight's origin.
+    here = {name: value.view_as(value) for name, value in weights.items()}
+    value = loss(here)
+    gradients = torch.autograd.grad(value, [here[name] for name in names], create_graph=second_order)
+    moved = {name: weights[name] - rate(name) * gradient for name, gradient in zip(names, gradients, strict=True)}
+    return weights | moved, value
+
+
+def forward(network: UNet, weights: Weights, images: Tensor) -> Tensor:
+    """``(B, C, *S)`` -> logits ``(B, N + 1, *S)`` of ``network`` with ``weights`` in place of its own."""
+    with autocast(images.device):
+        # One sample at a time, as in NetworkSegmenter: the fast normalisation kernel.
+        return torch.cat([functional_call(network, weights, (image[None],)) for image in images])
+
+
+def forward_features(network: UNet, images: Tensor) -> Tensor:
+    """``(B, C, *S)`` -> the network's features ``(B, D, *S')`` of the padded images, attached to its parameters."""
+    with autocast(images.device):
+        return torch.cat([network.features(image[None]) for image in images])
+
+
+def forward_head(network: UNet, weights: Weights, features: Tensor, size: torch.Size) -> Tensor:
+    """Features ``(B, D, *S')`` -> logits ``(B, N + 1, *size)`` by the head in ``weights``."""
+    convolve = F.conv2d if features.ndim == 4 else F.conv3d
+    with autocast(features.device):
+        logits = convolve(features, weights["head.weight"], weights["head.bias"])
+    return cut_to(unfold_blocks(logits, network.fold), size)
+
+
+def network_loss(network: UNet, images: Tensor, labels: Tensor) -> Loss:
+    """Loss of ``images (B, C, *S)`` against ``labels (B, *S)`` as a function of all weights."""
+    return lambda weights: dice_cross_entropy(forward(network, weights, images), labels)
+
+
+def head_loss(network: UNet, features: Tensor, labels: Tensor) -> Loss:
+    """The same with the features given: a function of the head alone."""
+    return lambda weights: dice_cross_entropy(forward_head(network, weights, features, labels.shape[1:]), labels)
+
+
+def in_turn(count: int, size: int, step: int) -> list[int]:
+    """Which of ``count`` examples step ``step`` takes: ``size`` of them, going round, and none twice in one step."""
+    size = min(size, count)
+    return [(step * size + i) % count for i in range(size)]
+
+
+def detached(weights: Weights) -> Weights:
+    """The same values as fresh leaves: what went before is not differentiated."""
+    return {name: value.detach().requires_grad_() for name, value in weights.items()}
+
+
+def with_weights(network: UNet, weights: Weights) -> UNet:
+    """A copy of ``network`` that holds ``weights``; as many classes as their head has."""
+    result = copy.deepcopy(network)
+    _replace_head(result, weights["head.weight"], weights["head.bias"])
+    with torch.no_grad():
+        for name, parameter in result.named_parameters():
+            parameter.copy_(weights[name])
+    return result.requires_grad_(True)
+
+
+def _with_two_classes(backbone: UNet) -> UNet:
+    """A copy whose head has two classes; the structures of a larger head, which no other task shares, are averaged."""
+    classes, block = backbone.config["classes"], _block(backbone)
+    if classes < 2:
+        raise InputError(f"backbone: its head has {classes} class(es); build it with 2, background and foreground")
+    result = copy.deepcopy(backbone)
+    if classes > 2:
+        weight, bias = (value.unflatten(0, (classes, block)) for value in (result.head.weight, result.head.bias))
+        rows = [torch.stack([value[0], value[1:].mean(0)]).flatten(0, 1) for value in (weight, bias)]
+        _replace_head(result, *rows)
+    return result
+
+
+def _replace_head(network: UNet, weight: Tensor, bias: Tensor) -> None:
+    network.head.weight = nn.Parameter(weight.detach().clone())
+    network.head.bias = nn.Parameter(bias.detach().clone())
+    network.head.out_channels = len(weight)
+    network.config = network.config | {"classes": len(weight) // _block(network)}
+
+
+def _tile(rows: Tensor, classes: int, block: int) -> Tensor:
+    """``(2 * block, ...)``, background and foreground -> ``(classes * block, ...)``: foreground for each structure."""
+    background, foreground = rows.unflatten(0, (2, block))
+    return torch.cat([background, *[foreground] * (classes - 1)])
+
+
+def _apart(rows: Tensor, classes: int) -> Tensor:
+    """What tells the structures' rows ``(classes * block, D, 1, ...)`` from each other at first; 0 on their average.
+
+    Equal rows have nearly equal gradients and stay alike for hundreds of steps of fine-tuning. The offsets are
+    fixed, as large as an untrained layer's weights, and 0 where there is one structure.
+    """
+    offsets = torch.zeros(classes, *rows.unflatten(0, (classes, -1)).shape[1:])
+    if classes > 2:
+        drawn = torch.randn(offsets[1:].shape, generator=torch.Generator().manual_seed(0))
+        spread = (3 * rows.shape[1] * (classes - 2) / (classes - 1)) ** -0.5
+        offsets[1:] = spread * (drawn - drawn.mean(0))
+    return offsets.flatten(0, 1).to(rows)
+
+
+def _block(network: UNet) -> int:
+    return int(torch.tensor(network.fold).prod())
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a module's names have no dots

@@ -1,0 +1,167 @@
+"""Model-agnostic meta-learning: an initialisation from which a few steps of gradient descent solve a new task.
+
+Finn et al. 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", and its relatives: first-order
+MAML (the same paper, section 5.2), Reptile (Nichol et al. 2018, "On First-Order Meta-Learning Algorithms"), ANIL (Raghu
+et al. 2020, "Rapid Learning or Feature Reuse?"), Meta-SGD (Li et al. 2017) and MAML++ (Antoniou et al. 2019, "How to
+train your MAML"). Meta-training learns ``start``; adaptation follows the inner rule from it, then fine-tunes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medfewshot.backbones import UNet
+from medfewshot.learners.inner import (
+    HEAD,
+    MamlStart,
+    RateKind,
+    Weights,
+    as_start,
+    check_start,
+    forward,
+    forward_features,
+    head_loss,
+    in_turn,
+    inner_step,
+    network_loss,
+)
+from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.learners.segmenters import NetworkSegmenter
+from medfewshot.learners.staged import Adaptation, StagedOptions
+from medfewshot.types import Episode, InputError, Support
+
+
+@dataclass(frozen=True)
+class Variant:
+    """In what the relatives of MAML differ."""
+
+    second_order: bool = True
+    """Whether the meta-gradient has the Hessian of the support loss in it."""
+    only: str = ""
+    """Names of the weights that the inner loop moves begin with this: all, or the head's."""
+    rates: RateKind = "fixed"
+    anneals: bool = False
+    """Whether the outer loss starts with every step's query loss and first-order gradients (MAML++)."""
+
+
+VARIANTS: dict[str, Variant] = {
+    "maml": Variant(),
+    "fomaml": Variant(second_order=False),
+    "reptile": Variant(second_order=False),
+    "anil": Variant(only=HEAD),
+    "meta-sgd": Variant(rates="element"),
+    "maml++": Variant(rates="step", anneals=True),
+}
+
+
+@dataclass(frozen=True)
+class Maml(StagedOptions):
+    """Gradient descent on the supports from a learned initialisation; see ``VARIANTS`` for what else is learned."""
+
+    variant: str = "maml"
+    """maml (second order), fomaml (first order), reptile, anil (the head alone), meta-sgd (a rate for each element) or
+    maml++ (a rate for each parameter tensor and step, a loss at every step at first)."""
+    annealing_episodes: int = 500
+    """maml++: over so many episodes the weights of the steps' losses go from equal to the last alone, and gradients
+    stay first-order; 0 for neither. The start counts its episodes while it is in training mode."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise InputError(f"variant {self.variant}: unknown; choose {' or '.join(VARIANTS)}")
+
+    def build_start(self, backbone: UNet) -> MamlStart:
+        """Meta-parameters around a copy of ``backbone``, in the form that this variant trains."""
+        rates = VARIANTS[self.variant].rates
+        return MamlStart(backbone, rates=rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
+
+    def adapt(self, support: Support) -> NetworkSegmenter:
+        """The inner rule, then fine-tuning of all weights; returns a segmenter for windows of ``support.patch_size``.
+
+        Raises InputError where the start is not one, or was made for images of another kind.
+        """
+        adaptation = Adaptation("maml", self, support, self.build_start)
+        weights = adaptation.start.weights(support.classes)
+        weights = adaptation.descend(weights, VARIANTS[self.variant].only)
+        segmenter = adaptation.fine_tune(weights)
+        segmenter.record["variant"] = self.variant
+        return segmenter
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """Loss on the query after ``inner_steps`` on the supports; a scalar, differentiable in ``start``'s parameters.
+
+        For ``reptile`` the value is that loss and the gradient is ``theta - theta'``, see :meth:`_reptile_loss`.
+        Raises InputError where there is no start, or the query has no label.
+        """
+        start = as_start(self.start, "maml", self.build_start)
+        check_start(start, episode.support, "maml")
+        query_labels = query_labels_of(episode, "maml")
+        variant, progress = VARIANTS[self.variant], self._progress(start)
+        if start.training:
+            start.episodes += 1
+        if self.variant == "reptile":
+            return self._reptile_loss(start, episode, query_labels)
+        path = self._path(start, episode.support, variant, variant.second_order and progress >= 1)
+        shares = step_shares(len(path), progress)
+        losses = [
+            share * dice_cross_entropy(forward(start.backbone, weights, episode.query.image), query_labels)
+            for share, weights in zip(shares, path, strict=True)
+            if share > 0
+        ]
+        return torch.stack(losses).sum()
+
+    def _progress(self, start: MamlStart) -> float:
+        """How far the annealing is, 0 to 1."""
+        if not VARIANTS[self.variant].anneals or self.annealing_episodes == 0:
+            return 1.0
+        return min(1.0, int(start.episodes) / self.annealing_episodes)
+
+    def _path(self, start: MamlStart, support: Support, variant: Variant, second_order: bool) -> list[Weights]:
+        """The weights after every inner step, or the initial ones where there is no step."""
+        images, labels = torch.stack(support.images), torch.stack(support.labels)
+        inputs = forward_features(start.backbone, images) if variant.only == HEAD else images
+        loss_of = head_loss if variant.only == HEAD else network_loss
+        weights = start.weights(support.classes)
+        path = []
+        for step in range(self.inner_steps):
+            chosen = in_turn(len(inputs), self.batch_size, step)
+            weights, _ = inner_step(
+                loss_of(start.backbone, inputs[chosen], labels[chosen]),
+                weights,
+                lambda name, step=step: start.rate(name, step, support.classes),  # type: ignore[misc]
+                second_order=second_order,
+                only=variant.only,
+            )
+            path.append(weights)
+        return path or [weights]
+
+    def _reptile_loss(self, start: MamlStart, episode: Episode, query_labels: Tensor) -> Tensor:
+        """``theta'`` comes from descent on supports and queries in turn: Reptile needs no split (Nichol et al. 2018).
+
+        The gradient of ``|theta - theta'|^2 / 2`` with ``theta'`` held constant is ``theta - theta'``, so that plain
+        descent at rate epsilon is the paper's ``theta + epsilon (theta' - theta)``. A head row that serves several
+        structures gets the sum of their differences.
+        """
+        support = episode.support
+        everything = Support((*support.images, *episode.query.image), (*support.labels, *query_labels), support.classes)
+        initial = start.weights(support.classes)
+        final = self._path(start, everything, VARIANTS["reptile"], second_order=False)[-1]
+        distance = torch.stack([(initial[n] - final[n].detach()).square().sum() / 2 for n in initial]).sum()
+        with torch.no_grad():
+            value = dice_cross_entropy(forward(start.backbone, final, episode.query.image), query_labels)
+        return value + distance - distance.detach()
+
+
+def step_shares(steps: int, progress: float) -> list[float]:
+    """Weight of every step's query loss, sum 1: equal at ``progress`` 0, the last step alone at 1 (MAML++)."""
+    early = (1 - progress) / steps
+    return [early] * (steps - 1) + [1 - early * (steps - 1)]
+
+
+def query_labels_of(episode: Episode, name: str) -> Tensor:
+    """``(B, *S)``; raises InputError where they are not known."""
+    if episode.query.label is None:
+        raise InputError(f"learner {name}: the query of episode '{episode.task}' has no label; meta-training needs one")
+    return episode.query.label

@@ -1,0 +1,151 @@
+"""Proto-MAML: the task's head begins as its prototypes, then every weight follows the gradient.
+
+Triantafillou et al. 2020, "Meta-Dataset: A Dataset of Datasets for Learning to Learn from Few Examples", section 3: a
+prototypical network (Snell et al. 2017) scores class k by ``-|f - c_k|^2 = 2 c_k . f - |c_k|^2 - |f|^2``. The last term
+is the same for every class, so a linear head with weights ``2 c_k`` and bias ``-|c_k|^2`` gives the same softmax, and
+descent (Finn et al. 2017) can go on from there. The initial head is the task's own, whatever its number of classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import Tensor
+
+from medfewshot.backbones import UNet, fold_blocks
+from medfewshot.learners.inner import (
+    MamlStart,
+    RateKind,
+    Weights,
+    as_start,
+    check_start,
+    forward,
+    forward_features,
+    in_turn,
+    inner_step,
+    network_loss,
+)
+from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.learners.maml import query_labels_of
+from medfewshot.learners.segmenters import NetworkSegmenter
+from medfewshot.learners.staged import Adaptation, StagedOptions
+from medfewshot.types import Episode, Support
+
+ABSENT_MARGIN = 10.0
+"""How much less than background a class scores that the supports do not show; its row can still be learned."""
+PATCHES_PER_SHOT = 6
+MOST_EXTRA_PATCHES = 20
+"""Patches per class to go on drawing while a class that a support holds has not been met."""
+
+
+def prototype_sums(features: Tensor, labels: Tensor, classes: int, fold: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Sums of features and numbers of voxels: ``(classes, block, D)`` and ``(classes, block)``.
+
+    ``features (B, D, *S')`` with one vector for each block of ``fold`` voxels, ``labels (B, *S)``. A voxel's embedding
+    is its block's vector together with its place in the block, because the head scores each place by rows of its own;
+    so classes are summed place by place. Where the features were padded beyond the labels they count for nothing.
+    """
+    marks = F.one_hot(labels, classes).movedim(-1, 1).to(features)
+    padding: list[int] = []
+    for have, cells, step in zip(labels.shape[:0:-1], features.shape[:1:-1], reversed(fold), strict=True):
+        padding += [0, cells * step - have]
+    marks = rearrange(fold_blocks(F.pad(marks, padding), fold), "b (k j) ... -> b k j (...)", k=classes)
+    return einsum(features.flatten(2), marks, "b d v, b k j v -> k j d"), marks.sum((0, 3))
+
+
+def prototype_head(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows ``2 c`` and biases ``-|c|^2``: ``(classes * block, D)`` and ``(classes * block,)``, in the head's order.
+
+    ``c`` is the mean embedding of a class at one place in the block (:func:`prototype_sums`), or over all places where
+    that one was not seen. A class that was not seen at all scores ``ABSENT_MARGIN`` below background.
+    """
+    whole_counts = counts.sum(1, keepdim=True)
+    whole = sums.sum(1, keepdim=True) / whole_counts.clamp_min(1)[..., None]
+    means = torch.where(counts[..., None] > 0, sums / counts.clamp_min(1)[..., None], whole)
+    absent = whole_counts == 0
+    means = torch.where(absent[..., None], means[:1], means)
+    bias = -means.square().sum(-1) - ABSENT_MARGIN * absent.to(means)
+    return (2 * means).flatten(0, 1), bias.flatten()
+
+
+@dataclass(frozen=True)
+class ProtoMaml(StagedOptions):
+    """Prototypes for a head, then gradient descent on all weights."""
+
+    second_order: bool = True
+    """Whether the meta-gradient has the Hessian in it; the prototypes are differentiated either way."""
+    rates: RateKind = "fixed"
+    """Which inner rates are learned: none, one for each element, or one for each parameter tensor and step."""
+
+    def build_start(self, backbone: UNet) -> MamlStart:
+        """Meta-parameters around a copy of ``backbone``; its head takes no part and is not trained."""
+        start = MamlStart(backbone, rates=self.rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
+        start.backbone.head.requires_grad_(False)
+        return start
+
+    def adapt(self, support: Support) -> NetworkSegmenter:
+        """Prototypes from patches of every support, the inner rule, then fine-tuning.
+
+        With ``inner_steps`` and ``steps`` 0 the segmenter is a prototypical network. Returns one for windows of
+        ``support.patch_size``. Raises InputError where the start is not one, or was made for images of another kind.
+        """
+        adaptation = Adaptation("protomaml", self, support, self.build_start)
+        sums, counts = self._prototypes(adaptation)
+        return adaptation.fine_tune(adaptation.descend(_weights(adaptation.start, sums, counts)))
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """Loss on the query after prototypes and ``inner_steps`` on the supports; a scalar.
+
+        Its gradient reaches ``start`` along three ways: through the prototypes, the steps and the query. Raises
+        InputError where there is no start, or the query has no label.
+        """
+        start = as_start(self.start, "protomaml", self.build_start)
+        support = episode.support
+        check_start(start, support, "protomaml")
+        query_labels = query_labels_of(episode, "protomaml")
+        images, labels = torch.stack(support.images), torch.stack(support.labels)
+        features = forward_features(start.backbone, images)
+        weights = _weights(start, *_sums(start, features, labels, support.classes))
+        for step in range(self.inner_steps):
+            chosen = in_turn(support.shots, self.batch_size, step)
+            weights, _ = inner_step(
+                network_loss(start.backbone, images[chosen], labels[chosen]),
+                weights,
+                lambda name, step=step: start.rate(name, step, support.classes),  # type: ignore[misc]
+                second_order=self.second_order,
+            )
+        return dice_cross_entropy(forward(start.backbone, weights, episode.query.image), query_labels)
+
+    def _prototypes(self, adaptation: Adaptation) -> tuple[Tensor, Tensor]:
+        """Sums over patches of all supports, going on until every class that a support holds was met."""
+        support, start, sampler = adaptation.support, adaptation.start, adaptation.sampler
+        held = {index for index in range(support.classes) if any(bool((y == index).any()) for y in support.labels)}
+        planned = PATCHES_PER_SHOT * support.shots
+        sums, counts = torch.zeros(()), torch.zeros(())
+        missing = set(held)
+        for drawn in range(planned + MOST_EXTRA_PATCHES * support.classes):
+            if drawn >= planned and not missing:
+                break
+            image, label = sampler.sample() if drawn < planned else sampler.sample(1.0 if missing != {0} else 0.0)
+            with torch.no_grad():
+                features = forward_features(start.backbone, image[None])
+                more, number = _sums(start, features, label[None], support.classes)
+            sums, counts = sums.to(more) + more, counts.to(number) + number
+            missing = {index for index in held if not bool(counts[index].any())}
+        return sums, counts
+
+
+def _sums(start: MamlStart, features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    # Sums over thousands of voxels need float32, whatever the network computed in.
+    features = features if features.dtype == torch.float64 else features.float()
+    return prototype_sums(features, labels, classes, start.backbone.fold)
+
+
+def _weights(start: MamlStart, sums: Tensor, counts: Tensor) -> Weights:
+    """The start's weights with the prototypes as head."""
+    rows, bias = prototype_head(sums, counts)
+    kernel = rows.view(*rows.shape, *[1] * start.backbone.config["dims"])
+    return start.weights(len(counts)) | {"head.weight": kernel, "head.bias": bias}
