@@ -7,18 +7,30 @@ from typing import Any
 
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.prototype import Prototype, PrototypeSegmenter
+from medfewshot.learners.ridge import Ridge, RidgeSegmenter
 from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.types import Learner
 
 LEARNERS: dict[str, Callable[..., Learner]] = {
     "finetune": Finetune,
     "prototype": Prototype,
+    "ridge": Ridge,
 }
 
 SEGMENTERS: dict[str, Any] = {
     NetworkSegmenter.kind: NetworkSegmenter,
     PrototypeSegmenter.kind: PrototypeSegmenter,
+    RidgeSegmenter.kind: RidgeSegmenter,
 }
 """``kind`` -> class with ``restore(config, tensors)``: what a saved segmenter is read back with."""
 
-__all__ = ["LEARNERS", "SEGMENTERS", "Finetune", "NetworkSegmenter", "Prototype", "PrototypeSegmenter"]
+__all__ = [
+    "LEARNERS",
+    "SEGMENTERS",
+    "Finetune",
+    "NetworkSegmenter",
+    "Prototype",
+    "PrototypeSegmenter",
+    "Ridge",
+    "RidgeSegmenter",
+]
