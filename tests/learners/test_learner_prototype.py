@@ -104,7 +104,7 @@ def test_the_alignment_loss_by_hand():
              [(logits[0][0], logits[0][1]), (logits[1][0], logits[1][1]),
               (logits[2][1], logits[2][0]), (logits[3][1], logits[3][0])]]  # fmt: skip
     loss = alignment_loss(head, features, labels, prototypes, owner, 2)
-    assert float(loss) == pytest.approx(sum(costs) / 4, abs=1e-6)
+    assert float(loss.detach()) == pytest.approx(sum(costs) / 4, abs=1e-6)
 
 
 def test_the_alignment_loss_leaves_out_what_was_not_predicted():
