@@ -122,7 +122,7 @@ class InContextSegmenter:
         self, network: CrossUNet, images: Tensor, masks: Tensor, record: Mapping[str, Any] | None = None
     ) -> None:
         """The supports on the working grid: ``images (K, C, *G)`` and ``masks (K, N, *G)``, float32."""
-        self.network, self.images, self.masks = network.eval(), images, masks
+        self.network, self.images, self.masks = network.eval(), images.contiguous(), masks.contiguous()
         self.record = dict(record or {})
 
     @property

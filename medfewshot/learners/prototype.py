@@ -80,7 +80,9 @@ class PrototypeSegmenter:
         record: Mapping[str, Any] | None = None,
     ) -> None:
         """``prototypes (P, D)`` float32; ``owner (P,)`` int64: the class of each."""
-        self.network, self.head, self.prototypes, self.owner = network.eval(), head.eval(), prototypes, owner
+        # Memory of its own: products of tensors that lie in a file's buffer, or transposed, are rounded differently.
+        self.prototypes, self.owner = prototypes.clone(memory_format=torch.contiguous_format), owner
+        self.network, self.head = network.eval(), head.eval()
         self.classes = classes
         self.record = dict(record or {})
 

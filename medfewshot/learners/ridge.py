@@ -145,7 +145,8 @@ class RidgeSegmenter:
 
     def __init__(self, network: UNet, coefficients: Tensor, record: Mapping[str, Any] | None = None) -> None:
         """``coefficients (N + 1, D + 1)`` float32, the last column constant."""
-        self.network, self.coefficients = network.eval(), coefficients
+        # Memory of its own: products of tensors that lie in a file's buffer, or transposed, are rounded differently.
+        self.network, self.coefficients = network.eval(), coefficients.clone(memory_format=torch.contiguous_format)
         self.record = dict(record or {})
 
     @property
