@@ -1,7 +1,7 @@
 """A U-Net over a query and its labelled supports at once: the network of UniverSeg, in 2D and 3D.
 
 Butoi et al. 2023, "UniverSeg: Universal Medical Image Segmentation": at every level each support meets the query in a
-cross-convolution, and both sides are renewed from what came of it. Kept from there: the cross-block (eq. 2-4), pooling,
+cross-convolution, and both sides are renewed from what came of it. Kept from there: the cross-block, max pooling,
 one binary mask at a time. Different here: instance normalisation, so that a short training is enough; channels that
 double from level to level; and a stem that folds voxel blocks into channels, as :class:`~medfewshot.backbones.UNet`'s.
 """
@@ -27,7 +27,7 @@ class CrossConv(nn.Module):
     """A convolution over every pair of query and support: ``(B, C, *S)``, ``(B, K, D, *S)`` -> ``(B, K, O, *S)``.
 
     A convolution of two concatenated maps is the sum of one convolution of each, so the query's is done once, not K
-    times (UniverSeg, eq. 2).
+    times.
     """
 
     def __init__(self, dims: int, query: int, support: int, outputs: int) -> None:

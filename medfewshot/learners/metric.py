@@ -87,7 +87,7 @@ class PrototypeHead(nn.Module):
     """Features and prototypes -> logits; holds what can be learned about comparing them, and no prototype.
 
     ``background="prototypes"``: background is a class like any other, ``logits = temperature * score``.
-    ``background="threshold"`` (ADNet, eq. 2-4): the anomaly score of a voxel is ``A = -temperature * score`` against
+    ``background="threshold"`` (ADNet): the anomaly score of a voxel is ``A = -temperature * score`` against
     foreground prototypes only, and its foreground probability ``sigmoid(STEEPNESS * (T - A))`` with a learned threshold
     ``T``. As logits that is ``-STEEPNESS * T`` for background against ``-STEEPNESS * A`` for a class, which several
     classes share.
