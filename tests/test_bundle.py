@@ -24,7 +24,7 @@ def adapted(learner: str, **settings) -> VolumeSegmenter:
     return VolumeSegmenter(result.plan, result.segmenter, result.record)
 
 
-@pytest.mark.parametrize("learner", ["finetune", "prototype"])
+@pytest.mark.parametrize("learner", ["finetune", "prototype", "ridge", "in_context"])
 def test_a_saved_segmenter_gives_the_same_labels(tmp_path, learner):
     segmenter = adapted(learner, steps=2, width=4)
     segmenter.save(tmp_path / "s")

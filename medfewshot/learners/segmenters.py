@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from medfewshot.backbones import UNet
 from medfewshot.devices import autocast
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class NetworkSegmenter:
@@ -52,14 +54,19 @@ class NetworkSegmenter:
         return cls(network)
 
 
-def to_channels_last(network: UNet) -> UNet:
-    """Channels-last weights: what CPU and GPU convolutions are fastest with."""
-    dims = network.config["dims"]
+def to_channels_last(network: Network) -> Network:
+    """Channels-last weights: what CPU and GPU convolutions are fastest with. ``network.config`` names its ``dims``."""
+    dims = network.config["dims"]  # type: ignore[index]
     return network.to(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
 
 
-def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+def seeded(build: Callable[[], Network], seed: int) -> Network:
     """Build with a fixed seed and leave the caller's random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose name begins with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medfewshot.backbones import UNet, build_unet
 from medfewshot.learners import LEARNERS
 from medfewshot.synthetic import make_blob_volume
-from medfewshot.types import Learner, Support
+from medfewshot.types import Episode, Learner, MetaLearner, Query, Support
 
 
 def example(shape: Sequence[int], labels: int = 1, channels: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -50,3 +51,35 @@ def has(name: str, setting: str) -> bool:
 def dice(logits: Tensor, label: Tensor, index: int = 1) -> float:
     found, truth = logits[0].argmax(0) == index, label == index
     return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+
+
+def backbone_for(shape: Sequence[int], width: int = 8, classes: int = 2) -> UNet:
+    torch.manual_seed(5)
+    spacing = (1.0,) * len(shape)
+    return build_unet(
+        dims=len(shape), in_channels=1, classes=classes, patch_size=shape, spacing_mm=spacing, width=width
+    )
+
+
+def episode_of(shape: Sequence[int], labels: int = 1, shots: int = 2, seed: int = 0) -> Episode:
+    support = support_of([shape] * shots, labels, seed=seed)
+    image, label = example(shape, labels, seed=seed + 500)
+    return Episode(support, Query(image[None], label[None]))
+
+
+def meta_train(learner: MetaLearner, shape: Sequence[int], steps: int = 12) -> tuple[float, float]:
+    """Mean loss of episodes that were not trained on, before and after a few steps of meta-training."""
+    assert learner.start is not None
+    unseen = [episode_of(shape, seed=1000 + i) for i in range(3)]
+
+    def loss() -> float:
+        with torch.no_grad():
+            return sum(float(learner.meta_loss(episode)) for episode in unseen) / len(unseen)
+
+    before = loss()
+    optimizer = torch.optim.AdamW([p for p in learner.start.parameters() if p.requires_grad], lr=1e-2)
+    for step in range(steps):
+        optimizer.zero_grad()
+        learner.meta_loss(episode_of(shape, seed=10 * step)).backward()
+        optimizer.step()
+    return before, loss()

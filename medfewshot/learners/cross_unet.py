@@ -1,0 +1,167 @@
+"""A U-Net over a query and its labelled supports at once: the network of UniverSeg, in 2D and 3D.
+
+Butoi et al. 2023, "UniverSeg: Universal Medical Image Segmentation": at every level each support meets the query in a
+cross-convolution, and both sides are renewed from what came of it. Kept from there: the cross-block, max pooling,
+one binary mask at a time. Different here: instance normalisation, so that a short training is enough; channels that
+double from level to level; and a stem that folds voxel blocks into channels, as :class:`~medfewshot.backbones.UNet`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from medfewshot.backbones import InstanceNorm, UNet, cut_to, fold_blocks, pad_to_multiple, unfold_blocks
+
+MAX_WIDTH_FACTOR = 4
+"""Channels double from level to level up to this multiple of the first level's width."""
+
+
+class CrossConv(nn.Module):
+    """A convolution over every pair of query and support: ``(B, C, *S)``, ``(B, K, D, *S)`` -> ``(B, K, O, *S)``.
+
+    A convolution of two concatenated maps is the sum of one convolution of each, so the query's is done once, not K
+    times.
+    """
+
+    def __init__(self, dims: int, query: int, support: int, outputs: int) -> None:
+        super().__init__()
+        self.query = _conv(dims)(query, outputs, 3, padding=1)
+        self.support = _conv(dims)(support, outputs, 3, padding=1, bias=False)
+
+    def forward(self, query: Tensor, support: Tensor) -> Tensor:
+        return self.query(query)[:, None] + each(self.support, support)
+
+
+class CrossBlock(nn.Module):
+    """Query ``(B, C, *S)`` and supports ``(B, K, D, *S)`` -> both with ``outputs`` channels.
+
+    ``z_k = act(cross(u, v_k))``, ``u' = act(conv(mean_k z_k))``, ``v_k' = act(conv(z_k))``: the order of the supports
+    cannot matter, and any number of them will do. Without ``renew`` the supports, needed no more, come back as ``z``.
+    """
+
+    def __init__(self, dims: int, query: int, support: int, outputs: int, renew: bool = True) -> None:
+        super().__init__()
+        self.cross = CrossConv(dims, query, support, outputs)
+        self.norm = InstanceNorm(outputs)
+        self.to_query = _conv_norm(dims, outputs)
+        self.to_support = _conv_norm(dims, outputs) if renew else None
+
+    def forward(self, query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
+        z = _act(each(self.norm, self.cross(query, support)))
+        renewed = z if self.to_support is None else _act(each(self.to_support, z))
+        return _act(self.to_query(reduce(z, "b k ... -> b ...", "mean"))), renewed
+
+
+class CrossUNet(nn.Module):
+    """Query image, support images and binary masks -> one logit a voxel; any ``*S`` (padded and cropped inside).
+
+    ``strides[0]`` is the fold of the stems; ``strides[i]`` the pooling before level i. With ``features``, the
+    configuration of a :class:`~medfewshot.backbones.UNet`, that network's feature maps are further channels of every
+    image.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        width: int,
+        strides: Sequence[Sequence[int]],
+        features: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "dims": dims,
+            "in_channels": in_channels,
+            "width": width,
+            "strides": [list(stride) for stride in strides],
+            "features": dict(features) if features is not None else None,
+        }
+        self.features = UNet(**features) if features is not None else None
+        if self.features is not None:
+            self.features.head.requires_grad_(False)  # only what comes before it is used
+            in_channels += self.features.config["width"]
+        self.fold = tuple(strides[0])
+        self.multiple = tuple(_product(axis) for axis in zip(*strides, strict=True))
+        self.pools = [tuple(stride) for stride in strides[1:]]
+        block = _product(self.fold)
+        widths = [min(width * 2**level, width * MAX_WIDTH_FACTOR) for level in range(len(strides))]
+        self.stem_query = _conv(dims)(in_channels * block, width, 3, padding=1)
+        self.stem_support = _conv(dims)((in_channels + 1) * block, width, 3, padding=1)
+        self.encoder = nn.ModuleList([CrossBlock(dims, width, width, width)])
+        for narrow, wide in pairwise(widths):
+            self.encoder.append(CrossBlock(dims, narrow, narrow, wide))
+        self.decoder = nn.ModuleList()
+        for level, (narrow, wide) in enumerate(pairwise(widths)):
+            self.decoder.append(CrossBlock(dims, narrow + wide, narrow + wide, narrow, renew=level > 0))
+        self.head = _conv(dims)(width, block, 1)
+
+    def forward(self, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
+        """``query (B, C, *S)``, ``images (B, K, C, *S)``, ``masks (B, K, *S)`` in [0, 1] -> logits ``(B, *S)``."""
+        size = query.shape[2:]
+        u = self.stem_query(self._folded(self._described(query)))
+        v = torch.cat([each(self._described, images), masks[:, :, None].to(images)], dim=2)
+        v = each(lambda x: self.stem_support(self._folded(x)), v)
+        skips = []
+        for level, block in enumerate(self.encoder):
+            if level > 0:
+                u, v = self._pooled(u, level), each(lambda x, at=level: self._pooled(x, at), v)
+            u, v = block(u, v)
+            skips.append((u, v))
+        skips.pop()
+        for block in reversed(self.decoder):
+            skip_u, skip_v = skips.pop()
+            u = torch.cat([_enlarged(u, skip_u.shape[2:]), skip_u], dim=1)
+            v = torch.cat([each(lambda x, to=skip_u.shape[2:]: _enlarged(x, to), v), skip_v], dim=2)
+            u, v = block(u, v)
+        return cut_to(unfold_blocks(self.head(u), self.fold), size)[:, 0]
+
+    def _described(self, image: Tensor) -> Tensor:
+        """The image and, where there is a feature network, its map brought to the image's grid."""
+        if self.features is None:
+            return image
+        described = self.features.features(image)
+        size = [n * fold for n, fold in zip(described.shape[2:], self.features.fold, strict=True)]
+        return torch.cat([image, cut_to(_enlarged(described, size), image.shape[2:]).to(image)], dim=1)
+
+    def _folded(self, x: Tensor) -> Tensor:
+        memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        return fold_blocks(pad_to_multiple(x, self.multiple), self.fold).contiguous(memory_format=memory)
+
+    def _pooled(self, x: Tensor, level: int) -> Tensor:
+        stride = self.pools[level - 1]
+        return F.max_pool2d(x, stride) if x.ndim == 4 else F.max_pool3d(x, stride)
+
+
+def each(function: Any, x: Tensor) -> Tensor:
+    """``function`` of every support: ``(B, K, C, *S)`` -> ``(B, K, ...)``."""
+    return rearrange(function(rearrange(x, "b k ... -> (b k) ...")), "(b k) ... -> b k ...", b=x.shape[0])
+
+
+def _conv(dims: int) -> Any:
+    return nn.Conv2d if dims == 2 else nn.Conv3d
+
+
+def _conv_norm(dims: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(_conv(dims)(channels, channels, 3, padding=1, bias=False), InstanceNorm(channels))
+
+
+def _act(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.01)
+
+
+def _enlarged(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="nearest")
+
+
+def _product(values: Sequence[int]) -> int:
+    result = 1
+    for value in values:
+        result *= value
+    return result

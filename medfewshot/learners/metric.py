@@ -1,0 +1,138 @@
+"""How alike a voxel and a prototype are, and what the prototypes of a class say together.
+
+Cosine: Wang et al. 2019, PANet. Squared Euclidean: Snell et al. 2017, "Prototypical Networks for Few-shot Learning".
+Learned: a Mahalanobis distance whose matrix is meta-trained (Xing et al. 2002, "Distance Metric Learning"), diagonal
+plus low rank. The background as "far from every foreground prototype": Hansen et al. 2022, ADNet.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medfewshot.types import InputError
+
+Metric = Literal["cosine", "euclidean", "learned"]
+Background = Literal["prototypes", "threshold"]
+ABSENT = -1e4
+"""Score of a class without any prototype."""
+STEEPNESS = 0.5
+"""Of ADNet's sigmoid around the threshold (its kappa)."""
+
+
+class LearnedMetric(nn.Module):
+    """The linear map ``L = diag(exp(log_scale)) + up @ down`` of D features, the identity at first.
+
+    Squared Euclidean distance after it is the Mahalanobis distance of the matrix ``L.T @ L``, which no step of
+    gradient descent can make indefinite. ``down`` starts at random, ``up`` at zero (as in Hu et al. 2021, LoRA): were
+    both zero, neither would ever get a gradient. ``rank`` 0 leaves the diagonal alone.
+    """
+
+    def __init__(self, features: int, rank: int, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.down: nn.Parameter | None = None
+        self.up: nn.Parameter | None = None
+        if rank:
+            self.down = nn.Parameter(torch.randn((rank, features), generator=generator) / math.sqrt(features))
+            self.up = nn.Parameter(torch.zeros(features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, D, ...)`` -> the same shape."""
+        mapped = x * self.log_scale.exp().view(1, -1, *[1] * (x.ndim - 2))
+        if self.down is None or self.up is None:
+            return mapped
+        return mapped + torch.einsum("dr,re,be...->bd...", self.up, self.down, x)
+
+
+def similarity(features: Tensor, prototypes: Tensor, metric: Metric, learned: LearnedMetric | None = None) -> Tensor:
+    """``features (B, D, *S)``, ``prototypes (P, D)`` -> scores ``(B, P, *S)``, larger is more alike.
+
+    ``cosine`` in [-1, 1]; ``euclidean`` is the negative mean squared distance per feature; ``learned`` is that after
+    the map ``learned``. Raises ValueError where ``learned`` is missing.
+    """
+    if metric == "cosine":
+        return torch.einsum("bd...,pd->bp...", F.normalize(features, dim=1), F.normalize(prototypes, dim=1))
+    if metric == "learned":
+        if learned is None:
+            raise ValueError("metric learned: needs a LearnedMetric")
+        features, prototypes = learned(features), learned(prototypes)
+    cross = torch.einsum("bd...,pd->bp...", features, prototypes)
+    own = features.square().sum(1, keepdim=True)
+    theirs = prototypes.square().sum(1).view(1, -1, *[1] * (features.ndim - 2))
+    return (2 * cross - own - theirs) / features.shape[1]
+
+
+def class_scores(similarities: Tensor, owner: Tensor, classes: int, temperature: float | Tensor) -> Tensor:
+    """Scores of each class from those of its prototypes: ``(B, P, *S)``, owner ``(P,)`` -> ``(B, classes, *S)``.
+
+    The softmax-weighted mean over a class's prototypes, as in ALPNet (eq. 4-5); a class without any scores -1e4.
+    """
+    scores = []
+    for index in range(classes):
+        mine = similarities[:, owner == index]
+        if mine.shape[1] == 0:
+            scores.append(mine.new_full((mine.shape[0], *mine.shape[2:]), ABSENT))
+        else:
+            scores.append(((temperature * mine).softmax(1) * mine).sum(1))
+    return torch.stack(scores, dim=1)
+
+
+class PrototypeHead(nn.Module):
+    """Features and prototypes -> logits; holds what can be learned about comparing them, and no prototype.
+
+    ``background="prototypes"``: background is a class like any other, ``logits = temperature * score``.
+    ``background="threshold"`` (ADNet): the anomaly score of a voxel is ``A = -temperature * score`` against
+    foreground prototypes only, and its foreground probability ``sigmoid(STEEPNESS * (T - A))`` with a learned threshold
+    ``T``. As logits that is ``-STEEPNESS * T`` for background against ``-STEEPNESS * A`` for a class, which several
+    classes share.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        metric: Metric = "cosine",
+        background: Background = "prototypes",
+        temperature: float = 20.0,
+        rank: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """``features``: D. ``rank``: of the learned metric's second part. Raises InputError for an unknown name."""
+        super().__init__()
+        _choose("metric", metric, get_args(Metric))
+        _choose("background", background, get_args(Background))
+        if temperature <= 0 or rank < 0:
+            raise InputError(f"temperature {temperature}, rank {rank}: need a temperature above 0 and a rank from 0 up")
+        self.config: dict[str, Any] = {"features": features, "metric": metric, "background": background, "rank": rank}
+        self.metric: Metric = metric
+        self.background: Background = background
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.learned = LearnedMetric(features, rank, seed) if metric == "learned" else None
+        # Half way along the cosine's positive range, as in ADNet; a mean squared distance of a half otherwise.
+        first = (-0.5 if metric == "cosine" else 0.5) * temperature
+        self.threshold = nn.Parameter(torch.tensor(first)) if background == "threshold" else None
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.log_temperature.exp()
+
+    def forward(self, features: Tensor, prototypes: Tensor, owner: Tensor, classes: int) -> Tensor:
+        """``(B, D, *S)``, ``(P, D)``, class of each prototype ``(P,)`` -> logits ``(B, classes, *S)``."""
+        if self.threshold is not None:
+            prototypes, owner = prototypes[owner > 0], owner[owner > 0]
+        similarities = similarity(features, prototypes, self.metric, self.learned)
+        scores = self.temperature * class_scores(similarities, owner, classes, self.temperature)
+        if self.threshold is None:
+            return scores
+        background = (-self.threshold).expand_as(scores[:, :1])
+        return STEEPNESS * torch.cat([background, scores[:, 1:]], dim=1)
+
+
+def _choose(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{name} {value}: unknown; choose {' or '.join(known)}")

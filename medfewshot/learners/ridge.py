@@ -1,0 +1,235 @@
+"""Ridge regression as the head: a small linear problem on the backbone's features, solved exactly for each task.
+
+Bertinetto et al. 2019, "Meta-learning with differentiable closed-form solvers" (R2-D2): the solution is differentiated
+through, so features, regularisation and output scale are learned for it. Solved here in the primal, D + 1 unknowns,
+because voxels are many more than features; and the classes are weighted by a learned power of their frequency, because
+neither every voxel alike nor every class alike serves a structure that fills a hundredth of the scan.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medfewshot.augment import Augmentation
+from medfewshot.backbones import UNet
+from medfewshot.learners.features import (
+    adapted_features,
+    episode_features,
+    headless,
+    query_label,
+    support_features,
+    to_voxels,
+    voxel_features,
+)
+from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.learners.metric import ABSENT
+from medfewshot.learners.segmenters import part_of, to_channels_last
+from medfewshot.types import Episode, InputError, Progress, Support
+
+
+def normal_equations(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Sums of ``x x.T`` by class, ``x`` being a voxel's features and a 1: ``(N + 1, D + 1, D + 1)``, float64.
+
+    ``features (B, D, *F)``, ``labels (B, *F)``. They add up over patches, so memory does not grow with the supports;
+    the last column of each holds the sum of the features and the number of voxels. Float32 on devices without float64.
+    """
+    rows = features.movedim(1, -1).flatten(0, -2)
+    rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+    where = labels.flatten()
+    exact = torch.float32 if features.device.type == "mps" else torch.float64
+    sums = []
+    for index in range(classes):
+        mine = rows[where == index]
+        sums.append(torch.einsum("nd,ne->de", mine, mine).to(exact))
+    return torch.stack(sums)
+
+
+class RidgeHead(nn.Module):
+    """The meta-parameters of the solver, in log space where they must stay positive."""
+
+    def __init__(
+        self, regularisation: float = 1e-2, scale: float = 10.0, frequency_power: float = 0.5, background: float = 0.0
+    ) -> None:
+        """``frequency_power`` in (0, 1): 0 gives every class the same weight, 1 every voxel, 0.5 the square root of a
+        class's frequency. ``background``: added to the background's logit. Raises InputError beyond these ranges."""
+        super().__init__()
+        if min(regularisation, scale) <= 0 or not 0 < frequency_power < 1:
+            raise InputError(
+                f"regularisation {regularisation}, scale {scale}, frequency power {frequency_power}: the first two "
+                "must be above 0, the third between 0 and 1"
+            )
+        self.log_regularisation = nn.Parameter(torch.tensor(math.log(regularisation)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.power_logit = nn.Parameter(torch.tensor(math.log(frequency_power / (1 - frequency_power))))
+        self.background = nn.Parameter(torch.tensor(float(background)))
+
+    def forward(self, sums: Tensor) -> Tensor:
+        """``sums`` of :func:`normal_equations` -> coefficients ``(N + 1, D + 1)`` float32, of the features and a 1.
+
+        A class that the sums hold no voxel of gets zeros, and a constant of -1e4.
+        """
+        counts = sums[:, -1, -1]
+        solution = solve_ridge(sums, self.log_regularisation.exp(), self.power_logit.sigmoid())
+        scaled = self.log_scale.exp() * solution.to(self.log_scale)
+        offset = scaled.new_zeros(scaled.shape)
+        offset[0, -1] = 1
+        absent = (counts == 0).to(scaled)[:, None] * _last_column(scaled)
+        return scaled + offset * self.background + ABSENT * absent
+
+
+def solve_ridge(sums: Tensor, regularisation: Tensor, power: Tensor) -> Tensor:
+    """Weighted ridge regression of one-hot labels by Cholesky; differentiable in all three arguments.
+
+    Minimises ``sum_i w_i |W x_i - y_i|^2 + regularisation |W|^2``, the constant's column of ``W`` left free, with
+    ``w_i = n^power / n / (sum over classes of n^power)`` for a voxel of a class of ``n``: the weights of all voxels add
+    up to 1, so the regularisation means the same for any number of them. ``sums (N + 1, D + 1, D + 1)`` -> ``W`` of
+    shape ``(N + 1, D + 1)``.
+    """
+    counts = sums[:, -1, -1]
+    present = counts > 0
+    safe = torch.where(present, counts, 1)
+    share = torch.where(present, safe.pow(power.to(sums)), 0)
+    weights = share / share.sum() / safe
+    penalty = regularisation.to(sums) * (1 - _last_column(sums[0])[0])
+    gram = torch.einsum("c,cde->de", weights, sums) + torch.diag(penalty)
+    targets = weights[:, None] * sums[:, :, -1]  # (N + 1, D + 1): the sum of w x y
+    return torch.cholesky_solve(targets.T, torch.linalg.cholesky(gram)).T
+
+
+def _last_column(like: Tensor) -> Tensor:
+    """``(R, C)`` of zeros with ones in the last column."""
+    mask = torch.zeros_like(like)
+    mask[:, -1] = 1
+    return mask
+
+
+def linear_logits(features: Tensor, coefficients: Tensor) -> Tensor:
+    """``(B, D, *F)``, ``(N + 1, D + 1)`` -> ``(B, N + 1, *F)``."""
+    constant = coefficients[:, -1].view(1, -1, *[1] * (features.ndim - 2))
+    return torch.einsum("bd...,cd->bc...", features, coefficients[:, :-1]) + constant
+
+
+class RidgeStart(nn.Module):
+    """What meta-training learns: a feature network and the four numbers of the solver."""
+
+    def __init__(self, backbone: UNet, head: RidgeHead) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+
+def build_start(
+    backbone: UNet,
+    *,
+    regularisation: float = 1e-2,
+    scale: float = 10.0,
+    frequency_power: float = 0.5,
+    background: float = 0.0,
+) -> RidgeStart:
+    """A start around a copy of ``backbone``, whose last layer plays no part; see :class:`RidgeHead`."""
+    head = RidgeHead(regularisation, scale, frequency_power, background)
+    return RidgeStart(headless(backbone), head.to(next(backbone.parameters()).device))
+
+
+class RidgeSegmenter:
+    """Feed-forward: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, linear in the features."""
+
+    kind = "ridge"
+    whole_volume = False
+
+    def __init__(self, network: UNet, coefficients: Tensor, record: Mapping[str, Any] | None = None) -> None:
+        """``coefficients (N + 1, D + 1)`` float32, the last column constant."""
+        # Memory of its own: products of tensors that lie in a file's buffer, or transposed, are rounded differently.
+        self.network, self.coefficients = network.eval(), coefficients.clone(memory_format=torch.contiguous_format)
+        self.record = dict(record or {})
+
+    @property
+    def device(self) -> torch.device:
+        return self.coefficients.device
+
+    def to(self, device: torch.device) -> RidgeSegmenter:
+        return RidgeSegmenter(
+            copy.deepcopy(self.network).to(device), self.coefficients.to(device, copy=True), self.record
+        )
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Tensor:
+        return torch.cat([self._one(one[None].to(self.device)) for one in image])
+
+    def _one(self, image: Tensor) -> Tensor:
+        logits = linear_logits(voxel_features(self.network, image), self.coefficients)
+        return to_voxels(logits, self.network.fold, image.shape[2:])
+
+    def config(self) -> dict[str, Any]:
+        return {"network": self.network.config}
+
+    def tensors(self) -> dict[str, Tensor]:
+        weights = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
+        return weights | {"coefficients": self.coefficients.contiguous()}
+
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RidgeSegmenter:
+        network = to_channels_last(UNet(**config["network"]))
+        network.load_state_dict(part_of(tensors, "network."))
+        return cls(network, tensors["coefficients"])
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A ridge-regression head on a backbone's features.
+
+    Features and solver come from ``start`` where weights are given; otherwise the features are learned on the supports
+    by ``steps`` of gradient descent, and the solver keeps the four numbers below.
+    """
+
+    regularisation: float = 1e-2
+    """This and the next two are for a head made anew; a :class:`RidgeStart` brings its own."""
+    scale: float = 10.0
+    """Logits per unit of the regression, whose targets are 0 and 1."""
+    frequency_power: float = 0.5
+    """A class weighs this power of its number of voxels."""
+    steps: int = 200
+    """Optimiser steps on the supports before the regression; 0 with a start is purely feed-forward."""
+    budget_seconds: float | None = None
+    width: int = 16
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    start: nn.Module | None = None
+    """A :class:`RidgeStart`, or a :class:`UNet` for its features alone; copied, never changed."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    progress: Progress = field(default_factory=Progress)
+
+    def adapt(self, support: Support) -> RidgeSegmenter:
+        """Adapt features, then solve for the head over patches of every support. Raises InputError for a start unlike
+        the supports, or neither start nor steps."""
+        network, record = adapted_features(self, support, "ridge")
+        generator = torch.Generator().manual_seed(self.seed)
+        sums: Tensor | float = 0.0
+        for features, labels in support_features(network, support, self.device, generator):
+            sums = sums + normal_equations(features, labels, support.classes)
+        assert isinstance(sums, Tensor)
+        with torch.no_grad():
+            coefficients = self._head().to(self.device)(sums)
+        return RidgeSegmenter(network, coefficients, record)
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """Query loss under the head solved on the support. Raises InputError where ``start`` is no RidgeStart."""
+        start = self.start
+        if not isinstance(start, RidgeStart):
+            raise InputError("learner ridge: meta-training needs a start made by ridge.build_start")
+        support, labels, query = episode_features(start.backbone, episode)
+        coefficients = start.head(normal_equations(support, labels, episode.support.classes))
+        truth = query_label(episode)
+        logits = to_voxels(linear_logits(query, coefficients), start.backbone.fold, truth.shape[1:])
+        return dice_cross_entropy(logits, truth)
+
+    def _head(self) -> RidgeHead:
+        if isinstance(self.start, RidgeStart):
+            return copy.deepcopy(self.start.head)
+        return RidgeHead(self.regularisation, self.scale, self.frequency_power)
