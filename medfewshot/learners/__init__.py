@@ -8,6 +8,7 @@ from typing import Any
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.prototype import Prototype, PrototypeSegmenter
 from medfewshot.learners.segmenters import NetworkSegmenter
+from medfewshot.learners.starts import STARTS, Start, build_start, find_weights, load_start, save_start
 from medfewshot.types import Learner
 
 LEARNERS: dict[str, Callable[..., Learner]] = {
@@ -21,4 +22,17 @@ SEGMENTERS: dict[str, Any] = {
 }
 """``kind`` -> class with ``restore(config, tensors)``: what a saved segmenter is read back with."""
 
-__all__ = ["LEARNERS", "SEGMENTERS", "Finetune", "NetworkSegmenter", "Prototype", "PrototypeSegmenter"]
+__all__ = [
+    "LEARNERS",
+    "SEGMENTERS",
+    "STARTS",
+    "Finetune",
+    "NetworkSegmenter",
+    "Prototype",
+    "PrototypeSegmenter",
+    "Start",
+    "build_start",
+    "find_weights",
+    "load_start",
+    "save_start",
+]
