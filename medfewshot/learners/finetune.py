@@ -4,8 +4,8 @@ The plain recipe that every meta-learner has to beat (cf. Chen et al. 2019, "A C
 Isensee et al. 2021, nnU-Net, for patches, loss and augmentation).
 
 A start is pretrained on many tasks at once. Their classes vary in number and meaning, so none of them can have an
-output of its own: each task's linear head is solved for in closed form on its support (``linear_head``), and the loss on its
-query trains the features alone. Adaptation begins with the same closed-form head and then trains everything.
+output of its own: each task's linear head is solved for in closed form on its support (``linear_head``), and the loss
+on its query trains the features alone. Adaptation begins with the same closed-form head and then trains everything.
 """
 
 from __future__ import annotations

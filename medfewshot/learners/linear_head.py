@@ -42,7 +42,7 @@ class LinearHead:
         self.total = self.total + weight.sum()
 
     def solve(self, ridge: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Weight ``(classes * block, D)``, bias ``(classes * block,)``; ``ridge`` is relative to the features' energy."""
+        """Weight ``(classes * block, D)``, bias ``(classes * block,)``; ``ridge`` relative to the features' energy."""
         gram, cross = torch.as_tensor(self.gram / self.total), torch.as_tensor(self.cross / self.total)
         energy = gram.diagonal()[:-1].mean()
         penalty = torch.ones_like(gram[0])

@@ -57,9 +57,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
     """``{"<parameter>.<what>": tensor}`` of an optimiser whose state is tensors alone (AdamW)."""
     return {
-        f"{names[parameter]}.{what}": value
-        for parameter, state in optimizer.state.items()
-        for what, value in state.items()
+        f"{name}.{what}": value
+        for parameter, name in names.items()
+        for what, value in optimizer.state.get(parameter, {}).items()
     }
 
 

@@ -41,6 +41,4 @@ class Mixture:
 
 def episode_seed(run: int, stream: int, number: int) -> int:
     """Seed of episode ``number``; streams (0 training, 1 validation) share none."""
-    return int(
-        np.random.SeedSequence([run, stream, number]).generate_state(2, np.uint32).astype(np.uint64) @ [1, 1 << 31]
-    )
+    return int(np.random.SeedSequence([run, stream, number]).generate_state(1, np.uint64)[0] >> 1)

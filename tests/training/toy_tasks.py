@@ -1,4 +1,4 @@
-"""A meta-learner of three numbers and tasks of one blob: enough to tell a training loop that works from one that does not."""
+"""A meta-learner of three numbers and tasks of one blob: enough to tell whether a training loop works."""
 
 from __future__ import annotations
 
