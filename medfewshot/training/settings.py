@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from medfewshot.synthetic.populations import PopulationSettings
 from medfewshot.types import InputError
 
 
@@ -21,6 +22,15 @@ class BackboneSettings:
 
 
 @dataclass(frozen=True)
+class TaskSettings:
+    """What is trained on; None leaves a kind of tasks out."""
+
+    synthetic: PopulationSettings | None = field(default_factory=PopulationSettings)
+    synthetic_weight: float = 1.0
+    """How often, relative to the other kinds."""
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """A run is a function of these and of the episodes' sources; where ``minutes`` is set, of the clock too."""
 
@@ -30,6 +40,7 @@ class TrainSettings:
     start_options: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the learner's ``build_start``."""
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
+    tasks: TaskSettings = field(default_factory=TaskSettings)
     weights: str | None = None
     """A start to go on from, in place of a random one (a folder, or the name of shipped weights)."""
     seed: int = 0

