@@ -71,14 +71,22 @@ class Populations:
         shots = int(rng.integers(settings.shots[0], settings.shots[1] + 1))
         template, parts = draw_template(rng)
         exponent = settings.large_first * (1 - progress) + settings.small_last * progress
-        focus = _draw_by_size(parts, exponent, rng)
+        focus = draw_by_size(parts, exponent, rng)
         spacing = _relative_spacing(full, rng)
         view = draw_view(parts, focus, full, spacing, rng)
         others = settings.queries if rng.random() < settings.other_contrast else 0
         rendered = render(
-            parts, view, full, shots + settings.queries, template=template, thick=bool(spacing[2] >= 2),
-            other_contrast_for=others, rng=rng, generator=generator, device=device,
-        )  # fmt: skip
+            parts,
+            view,
+            full,
+            shots + settings.queries,
+            template=template,
+            thick=bool(spacing[2] >= 2),
+            other_contrast_for=others,
+            rng=rng,
+            generator=generator,
+            device=device,
+        )
         groups = self._choose_classes(rendered, focus, shots, exponent, rng, fewest)
         if groups is None:
             return None
@@ -103,17 +111,20 @@ class Populations:
         counts = torch.bincount(rendered.labels[:shots].flatten().long(), minlength=len(rendered.parts) + 1).tolist()
         whole = rendered.labels[:shots].numel()
         usable = [
-            i for i, part in enumerate(rendered.parts, start=1)
+            i
+            for i, part in enumerate(rendered.parts, start=1)
             if part.labelled and counts[i] >= fewest and counts[i] < 0.8 * whole
-        ]  # fmt: skip
+        ]
         first = rendered.parts.index(focus) + 1
         if first not in usable:
             return None
         rest = [i for i in usable if i != first]
         ways = min(int(rng.integers(self.settings.ways[0], self.settings.ways[1] + 1)), len(usable))
         weights = np.array([max(counts[i], 1) / whole for i in rest]) ** (exponent / 3)
-        chosen = rng.choice(len(rest), ways - 1, replace=False, p=weights / weights.sum()) if ways > 1 else []
-        groups = [[first], *[[rest[int(i)]] for i in chosen]]
+        groups = [[first]]
+        if ways > 1:
+            chosen = rng.choice(len(rest), ways - 1, replace=False, p=weights / weights.sum())
+            groups += [[rest[int(i)]] for i in chosen]
         free = [i for i in rest if [i] not in groups]
         if free and rng.random() < self.settings.merge:
             groups[int(rng.integers(len(groups)))].append(free[int(rng.integers(len(free)))])
@@ -134,7 +145,7 @@ class Populations:
                         group.append(i)
 
 
-def _draw_by_size(parts: list[Part], exponent: float, rng: Rng) -> Part:
+def draw_by_size(parts: list[Part], exponent: float, rng: Rng) -> Part:
     candidates = [part for part in parts if part.labelled]
     weights = np.array([min(part.size, 0.5) for part in candidates]) ** (exponent / 3)
     return candidates[int(rng.choice(len(candidates), p=weights / weights.sum()))]

@@ -25,8 +25,8 @@ class Part:
     tissue: str
     kind: Kind = "ellipsoid"
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    radii: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Half axes; for a tube its radius (first) along ``path``; for ribs and columns see :func:`distance`."""
+    radii: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Three half axes; for a tube its radius (first) along ``path``; for ribs and columns see :func:`distance`."""
     path: tuple[tuple[float, float, float], ...] = ()
     tilt: float = 0.0
     """Rotation about z, radians."""
@@ -38,7 +38,7 @@ class Part:
     hollow: float = 0.0
     """Above 0 only a wall of this thickness is left, outside the surface."""
     notch: tuple[float, float, float, float] | None = None
-    """A ball (offset from the centre, radius) that is cut out: the hilum of a kidney, the valve plane of a ventricle."""
+    """A ball (offset from the centre, radius) that is cut out: the hilum of a kidney, the valves of a ventricle."""
     within: str | None = None
     """Clipped to this part."""
     shift: float = 0.02
@@ -140,7 +140,7 @@ def _ribs(part: Part, points: Tensor, wall: Tensor) -> Tensor:
 
 
 def _tube(points: Tensor, path: Tensor, radius: Tensor) -> Tensor:
-    """Distance to a polyline: per segment |p - a|^2 - 2 t (p - a).d + t^2 |d|^2, t in [0, 1], from products p.a and p.d."""
+    """Distance to a polyline: per segment |p - a|^2 - 2 t (p - a).d + t^2 |d|^2, from the products p.a and p.d."""
     flat = points.flatten(2)
     start, along = path[:, :-1], path[:, 1:] - path[:, :-1]
     products = torch.bmm(torch.cat([start, along], 1), flat)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,14 +96,13 @@ def _template_points(
 ) -> Tensor:
     """Template coordinates ``(M, 3, *patch)`` of every voxel: pose of the patient, then the member's own warp."""
     axes = [torch.arange(n, dtype=torch.float32, device=device).add(0.5).div(n).sub(0.5) for n in patch]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")) * column(torch.as_tensor(view.extent[None]).float(), torch.empty(1, 3, 1, 1, 1))[0].to(device)  # fmt: skip
+    extent = torch.as_tensor(view.extent, dtype=torch.float32)
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")) * extent.view(3, 1, 1, 1).to(device)
     thin = patch[2] == 1
-    angles = torch.randn((members, 3), generator=generator) * torch.tensor(
-        [0.04, 0.04, 0.1] if not thin else [0.02, 0.02, 0.1]
-    )
-    turn = torch.linalg.matrix_exp(_skew(angles))
+    spread = torch.tensor([0.02, 0.02, 0.1] if thin else [0.04, 0.04, 0.1])
+    turn = torch.linalg.matrix_exp(_skew(torch.randn((members, 3), generator=generator) * spread))
     zoom = torch.exp(0.08 * torch.randn((members, 1, 1), generator=generator))
-    offset = 0.06 * torch.randn((members, 3), generator=generator) * torch.as_tensor(view.extent).float()
+    offset = 0.06 * torch.randn((members, 3), generator=generator) * extent
     if thin:
         offset[:, 2] = 0.03 * torch.randn(members, generator=generator)
     centre = torch.as_tensor(view.centre).float() + offset
@@ -149,18 +149,19 @@ def _paint(
         box = coarse.box(part, draw, edge)
         if box is None:
             continue
-        depth = distance(part, draw, points[(..., *box)], noise[(..., *box)])
+        at: Any = (..., *box)
+        depth = distance(part, draw, points[at], noise[at])
         if part.within is not None and part.within in depths:
-            depth = torch.maximum(depth, depths[part.within][(..., *box)])
+            depth = torch.maximum(depth, depths[part.within][at])
         if part.presence < 1:
             depth = torch.where(draw.present.view(shape), depth, edge)
         if part.name in parents:
             depths[part.name] = torch.full_like(texture, edge)
-            depths[part.name][(..., *box)] = depth
-        here = image[(..., *box)]
-        value = brightness[part.tissue].to(device).view(shape) + roughness[part.tissue] * texture[(..., *box)]
+            depths[part.name][at] = depth
+        here = image[at]
+        value = brightness[part.tissue].to(device).view(shape) + roughness[part.tissue] * texture[at]
         here += (0.5 - depth / edge).clamp_(0, 1) * (value - here)
-        labels[(..., *box)].masked_fill_(depth < 0, index)
+        labels[at].masked_fill_(depth < 0, index)
     return image.unsqueeze(1), labels
 
 
@@ -170,8 +171,8 @@ class _Coarse:
     def __init__(self, points: Tensor, noise: Tensor) -> None:
         self.shape = points.shape[2:]
         self.steps = [4 if n >= 16 else 1 for n in self.shape]
-        every = tuple(slice(step // 2, None, step) for step in self.steps)
-        self.points, self.noise = points[(..., *every)].contiguous(), noise[(..., *every)].contiguous()
+        every: Any = (..., *(slice(step // 2, None, step) for step in self.steps))
+        self.points, self.noise = points[every].contiguous(), noise[every].contiguous()
         between = [self.points.diff(dim=axis) for axis in range(2, 5) if self.points.shape[axis] > 1]
         reach = [step.square().sum(1).amax() for step in between]
         self.margin = torch.stack(reach).sum().sqrt() if reach else self.points.new_tensor(0.0)

@@ -1,7 +1,7 @@
 """Strong, smooth, invertible warps: every member of a population is the template seen through one of its own.
 
-Arsigny et al. 2006, "A log-Euclidean framework for statistics on diffeomorphisms": a smooth velocity field integrated by
-scaling and squaring. Fields live on a lattice over the cube [-EXTENT, EXTENT]^3 of the template.
+Arsigny et al. 2006, "A log-Euclidean framework for statistics on diffeomorphisms": a smooth velocity field, integrated
+by scaling and squaring. Fields live on a lattice over the cube [-EXTENT, EXTENT]^3 of the template.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SQUARINGS = 5
 def noise_lattice(
     shape: Sequence[int], knots: Sequence[int], lattice: int, generator: torch.Generator, device: torch.device
 ) -> Tensor:
-    """Smooth unit-variance fields ``(*shape, lattice, lattice, lattice)``; ``knots[c]``: how fine the last axis's c is."""
+    """Smooth unit-variance fields ``(*shape, len(knots), n, n, n)``, n = ``lattice``; ``knots``: how fine each is."""
     fields = []
     for count in knots:
         rough = torch.randn((1, int(torch.tensor(shape).prod()), *(count,) * 3), generator=generator).to(device)
