@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
@@ -88,21 +88,28 @@ def load_training(path: Path, **given: Any) -> TrainSettings:
     except ValidationError as error:
         first = error.errors()[0]
         name = " ".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {name}: {first['msg'].removeprefix('Input ')}") from None
+        said = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        raise InputError(f"{path}: {name}: {said}" if name else f"{path}: {said}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _check_keys(kind: Any, values: Any, where: str) -> None:
+def _check_keys(kind: Any, value: Any, where: str) -> None:
     """Raise InputError for a key that no field of the dataclass ``kind``, or of those inside it, has."""
-    if not is_dataclass(kind) or not isinstance(values, Mapping):
+    if not isinstance(value, Mapping):
         return
-    hints = get_type_hints(kind)
-    for key, value in values.items():
-        if key not in hints:
-            raise InputError(f"{where}{key}: is unknown; known are {', '.join(hints)}")
-        for inner in (hints[key], *get_args(hints[key])):
-            _check_keys(inner, value, f"{where}{key} ")
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        for key, inner in value.items():
+            if key not in hints:
+                raise InputError(f"{where}{key}: is unknown; known are {', '.join(hints)}")
+            _check_keys(hints[key], inner, f"{where}{key} ")
+    elif get_origin(kind) is Mapping:
+        for key, inner in value.items():
+            _check_keys(get_args(kind)[1], inner, f"{where}{key} ")
+    else:
+        for choice in get_args(kind):
+            _check_keys(choice, value, where)
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

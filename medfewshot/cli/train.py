@@ -15,6 +15,11 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Most minutes of training, in place of the file's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    data: Annotated[Path | None, typer.Option(help="Folder of the real data sets that the file names.")] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(help="A file of their planned volumes: made where it is missing, read where it exists."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors only.")] = False,
@@ -33,7 +38,16 @@ def train(
     console = Console(quiet, json)
     settings = load_training(config, steps=steps, minutes=minutes, seed=seed)
     with console.progress("Training") as progress:
-        record = run(settings, output, device=device, resume=resume, overwrite=overwrite, progress=progress)
+        record = run(
+            settings,
+            output,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            data=data,
+            pack=pack,
+            progress=progress,
+        )
     told = ", ".join(f"{name} {value:.3f}" for name, value in record["validation"].items())
     console.say(f"trained: {settings.learner}, {record['steps']} steps in {record['seconds']:.0f} s; validation {told}")
     console.say(f"weights in {output / START}; logs beside them in {output}")

@@ -20,6 +20,8 @@ from medfewshot.synthetic.populations import Populations
 from medfewshot.training.checkpoint import NAME
 from medfewshot.training.logs import TRAINING, VALIDATION
 from medfewshot.training.loop import Trainer
+from medfewshot.training.packing import PackedDataset, pack_datasets, read_pack, write_pack
+from medfewshot.training.real import RealTasks
 from medfewshot.training.settings import TrainSettings
 from medfewshot.training.sources import EpisodeSource, Mixture
 from medfewshot.training.world import join_world, local_device
@@ -36,19 +38,28 @@ def train(
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    data: Path | None = None,
+    pack: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Meta-train and write ``folder/start``; returns what the record in it says.
 
-    Under ``torchrun`` every process calls this alike. Raises InputError where a setting or the folder cannot be used.
+    ``data``: folder of the real data sets, where the settings name none. ``pack``: a file of their planned volumes; it
+    is made where it does not exist, and no raw data is needed where it does. Under ``torchrun`` every process calls this
+    alike.
+
+    Raises InputError where a setting, a data set or the folder cannot be used.
     """
     chosen = local_device(resolve_device(device))
     with join_world(chosen) as world:
         if world.first:
             prepare_folder(folder, resume, overwrite)
+            if pack is not None and not pack.is_file():
+                write_pack(_read_raw(settings, data, progress), pack)
         world.wait()
         learner = make_meta_learner(settings, chosen)
-        training, validation = make_sources(settings)
+        datasets = _read_real(settings, data, pack, progress)
+        training, validation = make_sources(settings, datasets)
         trainer = Trainer(
             learner, training, validation, settings, folder, device=chosen, world=world, progress=progress
         )  # fmt: skip
@@ -59,7 +70,7 @@ def train(
             "device": describe_device(chosen),
             "processes": world.size,
             "settings": asdict(settings),
-            "seen": seen_data(settings),
+            "seen": seen_data(datasets),
         }
         if world.first:
             with trainer.averaged():
@@ -101,25 +112,66 @@ def _make_start(settings: TrainSettings) -> nn.Module:
     return seeded(lambda: build_start(settings.learner, backbone, settings.start_options), settings.seed)
 
 
-def make_sources(settings: TrainSettings) -> tuple[EpisodeSource, EpisodeSource]:
+def _read_raw(settings: TrainSettings, data: Path | None, progress: Progress | None) -> tuple[PackedDataset, ...]:
+    real = settings.tasks.real
+    if real is None:
+        raise InputError("--pack: the settings name no real data sets to pack; leave it out")
+    return pack_datasets(real.datasets, Path(real.root) if real.root else data, progress)
+
+
+def _read_real(
+    settings: TrainSettings, data: Path | None, pack: Path | None, progress: Progress | None
+) -> tuple[PackedDataset, ...]:
+    if settings.tasks.real is None:
+        return ()
+    return _read_raw(settings, data, progress) if pack is None else read_pack(pack, settings.tasks.real.datasets)
+
+
+def make_sources(
+    settings: TrainSettings, datasets: tuple[PackedDataset, ...] = ()
+) -> tuple[EpisodeSource, EpisodeSource]:
     """Where training and validation episodes come from.
 
-    Procedural anatomies are drawn anew for every episode, so validation holds out all of its tasks.
+    Procedural anatomies are drawn anew for every episode, so validation holds out all of its tasks; of real data sets
+    it takes the validation labels, where there are any.
     """
     tasks = settings.tasks
     sources: dict[str, EpisodeSource] = {}
+    held_out: dict[str, EpisodeSource] = {}
+    weights = {"synthetic": tasks.synthetic_weight, "real": tasks.real_weight}
     if tasks.synthetic is not None:
         dims = len(tasks.synthetic.patches[0])
         if dims != settings.backbone.dims:
             raise InputError(f"tasks synthetic: has {dims}D patches, but the backbone is {settings.backbone.dims}D")
-        sources["synthetic"] = Populations(tasks.synthetic)
-    mixture = Mixture(sources, {"synthetic": tasks.synthetic_weight})
-    return mixture, mixture
+        sources["synthetic"] = held_out["synthetic"] = Populations(tasks.synthetic)
+    if tasks.real is not None:
+        _check_real(settings, datasets)
+        sources["real"] = RealTasks(datasets, tasks.real)
+        if any(dataset.validation_labels for dataset in datasets):
+            held_out["real"] = RealTasks(datasets, tasks.real, validation=True)
+    return Mixture(sources, weights), Mixture(held_out, weights)
 
 
-def seen_data(settings: TrainSettings) -> Mapping[str, Any]:
+def _check_real(settings: TrainSettings, datasets: tuple[PackedDataset, ...]) -> None:
+    shape = settings.backbone
+    for dataset in datasets:
+        image = dataset.volumes[0].image
+        if (image.ndim - 1, image.shape[0]) != (shape.dims, shape.in_channels):
+            raise InputError(
+                f"{dataset.name}: is {image.ndim - 1}D with {image.shape[0]} channel(s), but the backbone is "
+                f"{shape.dims}D with {shape.in_channels}; leave the data set out or change the backbone"
+            )
+
+
+def seen_data(datasets: tuple[PackedDataset, ...]) -> Mapping[str, Any]:
     """What real data the weights have seen: to be said beside every number that they give."""
-    return {}
+    return {
+        dataset.name: {
+            "subjects": [volume.subject for volume in dataset.volumes],
+            "labels": {str(value): dataset.names.get(value, "") for value in dataset.labels},
+        }
+        for dataset in datasets
+    }
 
 
 def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medfewshot.synthetic.populations import PopulationSettings
+from medfewshot.training.real import RealSettings
 from medfewshot.types import InputError
 
 
@@ -27,7 +28,9 @@ class TaskSettings:
 
     synthetic: PopulationSettings | None = field(default_factory=PopulationSettings)
     synthetic_weight: float = 1.0
-    """How often, relative to the other kinds."""
+    """How often, relative to the other kind."""
+    real: RealSettings | None = None
+    real_weight: float = 1.0
 
 
 @dataclass(frozen=True)
