@@ -45,8 +45,8 @@ def train(
     """Meta-train and write ``folder/start``; returns what the record in it says.
 
     ``data``: folder of the real data sets, where the settings name none. ``pack``: a file of their planned volumes; it
-    is made where it does not exist, and no raw data is needed where it does. Under ``torchrun`` every process calls this
-    alike.
+    is made where it does not exist, and no raw data is needed where it does. Under ``torchrun`` every process calls
+    this alike.
 
     Raises InputError where a setting, a data set or the folder cannot be used.
     """
