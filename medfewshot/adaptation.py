@@ -11,7 +11,7 @@ from typing import Any
 
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
-from medfewshot.learners import LEARNERS
+from medfewshot.learners import LEARNERS, build_start, load_start
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
 from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume
 
@@ -30,6 +30,8 @@ class AdaptSettings:
     device: str = "auto"
     width: int | None = None
     learning_rate: float | None = None
+    weights: str | None = None
+    """A start that meta-training made: a folder, or the name of weights that come with the package."""
     fast: bool = False
     """A coarser grid (1.7 times) and, where ``steps`` is None, a quarter of the learner's own."""
     plan: PlanOptions = field(default_factory=PlanOptions)
@@ -141,7 +143,21 @@ def make_learner(settings: AdaptSettings, progress: Progress | None = None) -> L
         given["steps"] = max(1, known["steps"].default // 4)
     if "seed" in known:  # a learner without chance has none
         given["seed"] = settings.seed
+    if settings.weights is not None:
+        given["start"] = _read_start(settings.learner, settings.weights)
     return build(device=resolve_device(settings.device), **given)
+
+
+def _read_start(learner: str, weights: str) -> Any:
+    """The start for ``learner``. Fine-tuning (the hybrid's too) may begin with any learner's backbone."""
+    start = load_start(weights)
+    if start.learner == learner:
+        return start.module
+    if learner in ("finetune", "hybrid"):
+        return start.module if start.learner == "finetune" else build_start("finetune", start.backbone)
+    raise InputError(
+        f"--weights {weights}: were trained for learner {start.learner}, not {learner}; take --learner {start.learner}"
+    )
 
 
 def _check_marked(labels: Sequence[Volume]) -> None:

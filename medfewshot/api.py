@@ -32,6 +32,7 @@ def adapt(
     budget_seconds: float | None = DEFAULT_BUDGET_SECONDS,
     seed: int = 0,
     device: str = "auto",
+    weights: str | PathLike[str] | None = None,
     labels: Mapping[int, str] | Sequence[int] | None = None,
     modality: str | None = None,
     spacing_mm: float | None = None,
@@ -45,6 +46,7 @@ def adapt(
         learner: a key of :data:`medfewshot.learners.LEARNERS`.
         steps: optimiser steps; None takes the learner's own number.
         budget_seconds: upper bound on adaptation time; None is no limit.
+        weights: a start that meta-training made: a folder, or the name of weights that come with the package.
         labels: label values to learn, optionally with names; None learns all that the supports hold.
         modality: ``"CT"`` or ``"MR"`` where neither header nor intensities tell.
         spacing_mm: in-plane resolution to work at; None derives it from the supports.
@@ -63,6 +65,7 @@ def adapt(
         budget_seconds=budget_seconds,
         seed=seed,
         device=device,
+        weights=None if weights is None else str(weights),
         fast=fast,
         plan=PlanOptions(modality=modality, spacing_mm=spacing_mm, labels=labels),
     )

@@ -43,22 +43,37 @@ class InstanceNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3-wide convolutions and a shortcut; ``stride`` downsamples."""
+    """Two 3-wide convolutions and a shortcut; ``stride`` downsamples.
 
-    def __init__(self, dims: int, inputs: int, outputs: int, stride: Sequence[int] | int = 1) -> None:
+    The shortcut is a convolution as wide as the stride; ``agnostic``: average pooling and a 1-wide convolution, so
+    that no weight's shape tells the stride.
+    """
+
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, stride: Sequence[int] | int = 1, agnostic: bool = False
+    ) -> None:
         super().__init__()
         conv = _conv(dims)
+        self.pool: Sequence[int] | None = _pooling(stride) if agnostic else None
         self.conv1 = conv(inputs, outputs, 3, stride, 1, bias=False)
         self.norm1 = InstanceNorm(outputs)
         self.conv2 = conv(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = InstanceNorm(outputs)
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else conv(inputs, outputs, stride, stride, bias=False)
+        same = inputs == outputs and (agnostic or stride == 1)
+        width = 1 if agnostic else stride
+        self.shortcut = nn.Identity() if same else conv(inputs, outputs, width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.leaky_relu(self.norm1(self.conv1(x)), 0.01)
         y = self.norm2(self.conv2(y))
+        if self.pool is not None:
+            x = (F.avg_pool2d if x.ndim == 4 else F.avg_pool3d)(x, tuple(self.pool))
         return F.leaky_relu(y + self.shortcut(x), 0.01)
+
+    def set_stride(self, stride: Sequence[int]) -> None:
+        """Change the downsampling of an agnostic block in place."""
+        self.conv1.stride = tuple(stride)
+        self.pool = _pooling(stride)
 
 
 class UNet(nn.Module):
@@ -66,9 +81,20 @@ class UNet(nn.Module):
 
     ``strides[0]`` is the fold of the stem; ``strides[i]`` the downsampling before level i. ``features`` gives the
     finest decoder map, ``(B, width, *ceil(S / strides[0]))``, for learners that bring their own head.
+
+    ``agnostic``: the stem is a strided convolution and no weight but the head's depends on the strides, so that one set
+    of weights serves every anisotropy: :meth:`with_strides`. ``classes = 0`` builds no head; there are features only.
     """
 
-    def __init__(self, dims: int, in_channels: int, classes: int, width: int, strides: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        classes: int,
+        width: int,
+        strides: Sequence[Sequence[int]],
+        agnostic: bool = False,
+    ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
             "dims": dims,
@@ -76,24 +102,49 @@ class UNet(nn.Module):
             "classes": classes,
             "width": width,
             "strides": [list(stride) for stride in strides],
+            "agnostic": agnostic,
         }
         conv = _conv(dims)
         widths = [min(width * 2**level, width * MAX_WIDTH_FACTOR) for level in range(len(strides))]
         self.fold = tuple(strides[0])
         block = _product(self.fold)
-        self.stem = conv(in_channels * block, width, 3, 1, 1)
+        self.agnostic = agnostic
+        self.stem = conv(in_channels, width, 3, self.fold, 1) if agnostic else conv(in_channels * block, width, 3, 1, 1)
         self.encoder = nn.ModuleList([ResidualBlock(dims, width, width)])
         for (narrow, wide), stride in zip(pairwise(widths), strides[1:], strict=True):
-            self.encoder.append(ResidualBlock(dims, narrow, wide, tuple(stride)))
+            self.encoder.append(ResidualBlock(dims, narrow, wide, tuple(stride), agnostic))
         self.lift = nn.ModuleList(conv(wide, narrow, 1) for narrow, wide in pairwise(widths))
         self.decoder = nn.ModuleList(ResidualBlock(dims, 2 * narrow, narrow) for narrow in widths[:-1])
-        self.head = conv(width, classes * block, 1)
+        self.head = conv(width, classes * block, 1) if classes else nn.Identity()
         self.multiple = tuple(_product(axis) for axis in zip(*strides, strict=True))
+
+    def set_strides(self, strides: Sequence[Sequence[int]]) -> None:
+        """Change the strides of an agnostic network without a head in place; its weights stay as they are."""
+        if not self.agnostic or self.config["classes"] or len(strides) != len(self.encoder):
+            raise ValueError("strides can change where the network is agnostic, has no head, and as many levels")
+        self.config["strides"] = [list(stride) for stride in strides]
+        self.fold = tuple(strides[0])
+        self.stem.stride = self.fold
+        for level, stride in zip(list(self.encoder)[1:], strides[1:], strict=True):
+            level.set_stride(stride)  # type: ignore[operator]
+        self.multiple = tuple(_product(axis) for axis in zip(*strides, strict=True))
+
+    def with_strides(self, strides: Sequence[Sequence[int]], classes: int = 0) -> UNet:
+        """A copy of an agnostic network with other strides and, for ``classes > 0``, a new head.
+
+        The head is initialised from torch's global generator. Raises ValueError where the weights do not allow it.
+        """
+        if not self.agnostic or len(strides) != len(self.encoder):
+            raise ValueError("only an agnostic network takes other strides, and as many as it has levels")
+        network = UNet(**self.config | {"strides": strides, "classes": classes})
+        trunk = {name: value for name, value in self.state_dict().items() if not name.startswith("head.")}
+        network.load_state_dict(trunk, strict=False)
+        return network.to(next(self.parameters()).device)
 
     def features(self, x: Tensor) -> Tensor:
         x = pad_to_multiple(x, self.multiple)
         memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        x = self.stem(fold_blocks(x, self.fold).contiguous(memory_format=memory))
+        x = self.stem((x if self.agnostic else fold_blocks(x, self.fold)).contiguous(memory_format=memory))
         skips = []
         for level in self.encoder:
             x = level(x)
@@ -105,12 +156,21 @@ class UNet(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.config["classes"]:
+            raise ValueError("this network has no head: use its features, or with_strides(..., classes=N + 1)")
         logits = unfold_blocks(self.head(self.features(x)), self.fold)
         return cut_to(logits, x.shape[2:])
 
 
 def _conv(dims: int) -> Any:
     return nn.Conv2d if dims == 2 else nn.Conv3d
+
+
+def _pooling(stride: Sequence[int] | int) -> Sequence[int] | None:
+    """None where there is nothing to pool."""
+    if isinstance(stride, int) or all(step == 1 for step in stride):
+        return None
+    return tuple(stride)
 
 
 def _product(values: Sequence[int]) -> int:
@@ -175,6 +235,11 @@ def build_unet(
 ) -> UNet:
     """A U-Net whose strides follow from the patch's size and spacing."""
     return UNet(dims, in_channels, classes, width, choose_strides(patch_size, spacing_mm))
+
+
+def build_backbone(*, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4) -> UNet:
+    """An agnostic U-Net without a head, to be meta-trained; its strides are set for each patch."""
+    return UNet(dims, in_channels, 0, width, [[1] * dims, *[[2] * dims] * (levels - 1)], agnostic=True)
 
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {"unet": build_unet}

@@ -12,6 +12,7 @@ from medfewshot.backbones import (
     BACKBONES,
     InstanceNorm,
     UNet,
+    build_backbone,
     build_unet,
     choose_strides,
     cut_to,
@@ -213,3 +214,44 @@ def test_builders_share_their_keywords():
 def test_a_built_network_takes_single_slices():
     net = build_unet(dims=3, in_channels=1, classes=2, patch_size=(64, 48, 1), spacing_mm=(1, 1, 5), width=4)
     assert net(torch.zeros(1, 1, 64, 48, 1)).shape == (1, 2, 64, 48, 1)
+
+
+# Weights for every anisotropy
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_agnostic_weights_do_not_tell_the_strides(dims):
+    strides = [s[:dims] for s in STRIDES_3D], [s[:dims] for s in ([1, 1, 1], [2, 2, 2], [2, 2, 2])]
+    first, second = (UNet(dims, 1, 0, 4, s, agnostic=True) for s in strides)
+    shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in (first, second)]
+    assert shapes[0] == shapes[1]
+    second.load_state_dict(first.state_dict())
+    moved = first.with_strides(strides[1])
+    x = torch.randn(1, 1, *(16, 13, 6)[:dims])
+    assert torch.equal(moved.features(x), second.features(x))
+    first.set_strides(strides[1])
+    assert torch.equal(first.features(x), second.features(x))
+    assert first.config == second.config
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 2), (7, 9, 3), (1, 1, 1), (13, 6)])
+def test_an_agnostic_network_takes_any_shape_and_a_new_head(shape):
+    dims = len(shape)
+    net = build_backbone(dims=dims, width=4, levels=3).with_strides([s[:dims] for s in STRIDES_3D], classes=3)
+    logits = net(torch.randn(2, 1, *shape))
+    assert logits.shape == (2, 3, *shape)
+    assert torch.isfinite(logits).all()
+    again = UNet(**net.config)
+    again.load_state_dict(net.state_dict())
+    torch.testing.assert_close(again(torch.ones(1, 1, *shape)), net(torch.ones(1, 1, *shape)))
+
+
+def test_what_cannot_change_its_strides_says_so():
+    with pytest.raises(ValueError, match="agnostic"):
+        network().with_strides(STRIDES_3D)
+    with pytest.raises(ValueError, match="levels"):
+        build_backbone(dims=3, width=4).with_strides(STRIDES_3D)
+    with pytest.raises(ValueError, match="no head"):
+        build_backbone(dims=3, width=4, levels=3).with_strides(STRIDES_3D, classes=2).set_strides(STRIDES_3D)
+    with pytest.raises(ValueError, match="no head"):
+        build_backbone(dims=2, width=4)(torch.zeros(1, 1, 8, 8))

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from medfewshot import __version__
+from medfewshot.cli.train import train
 from medfewshot.types import InputError
 
 EXIT_INPUT = 2
@@ -84,6 +85,13 @@ Budget = Annotated[
     typer.Option(help="Most seconds that adaptation may take (default 240).", rich_help_panel="Adaptation"),
 ]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result.", rich_help_panel="Adaptation")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="Start from meta-trained weights: a folder that `medfewshot train` made, or a shipped name.",
+        rich_help_panel="Adaptation",
+    ),
+]
 Labels = Annotated[
     str | None,
     typer.Option(help="Label values to learn, e.g. 1,6; the others become background.", rich_help_panel="Adaptation"),
@@ -138,6 +146,7 @@ def segment(
     steps: Steps = None,
     budget: Budget = None,
     seed: Seed = None,
+    weights: Weights = None,
     labels: Labels = None,
     modality: Modality = None,
     spacing: Spacing = None,
@@ -170,7 +179,7 @@ def segment(
 
     settings = commands.load_settings(
         config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
-        labels=_label_values(labels), modality=modality, spacing_mm=spacing,
+        weights=weights, labels=_label_values(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
     options = commands.SegmentOptions(probabilities, uncertainty, previews, keep_largest, resume, overwrite)
     source = commands.SupportSource(tuple(support or ()), support_dir, segmenter)
@@ -186,6 +195,7 @@ def adapt(
     steps: Steps = None,
     budget: Budget = None,
     seed: Seed = None,
+    weights: Weights = None,
     labels: Labels = None,
     modality: Modality = None,
     spacing: Spacing = None,
@@ -204,10 +214,13 @@ def adapt(
 
     settings = commands.load_settings(
         config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
-        labels=_label_values(labels), modality=modality, spacing_mm=spacing,
+        weights=weights, labels=_label_values(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
     source = commands.SupportSource(tuple(support or ()), support_dir, None)
     raise typer.Exit(commands.adapt(output, source, settings, overwrite, commands.Console(quiet, json)))
+
+
+app.command("train")(train)
 
 
 @app.command()

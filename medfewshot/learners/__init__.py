@@ -15,6 +15,7 @@ from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.prototype import Prototype, PrototypeSegmenter
 from medfewshot.learners.ridge import Ridge, RidgeSegmenter
 from medfewshot.learners.segmenters import NetworkSegmenter
+from medfewshot.learners.starts import STARTS, Start, build_start, find_weights, load_start, save_start
 from medfewshot.types import Learner
 
 LEARNERS: dict[str, Callable[..., Learner]] = {
@@ -41,6 +42,7 @@ SEGMENTERS: dict[str, Any] = {
 __all__ = [
     "LEARNERS",
     "SEGMENTERS",
+    "STARTS",
     "Atlas",
     "AtlasSegmenter",
     "Finetune",
@@ -56,4 +58,9 @@ __all__ = [
     "PrototypeSegmenter",
     "Ridge",
     "RidgeSegmenter",
+    "Start",
+    "build_start",
+    "find_weights",
+    "load_start",
+    "save_start",
 ]

@@ -2,6 +2,10 @@
 
 The plain recipe that every meta-learner has to beat (cf. Chen et al. 2019, "A Closer Look at Few-shot Classification";
 Isensee et al. 2021, nnU-Net, for patches, loss and augmentation).
+
+A start is pretrained on many tasks at once. Their classes vary in number and meaning, so none of them can have an
+output of its own: each task's linear head is solved for in closed form on its support (``linear_head``), and the loss
+on its query trains the features alone. Adaptation begins with the same closed-form head and then trains everything.
 """
 
 from __future__ import annotations
@@ -15,14 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medfewshot.augment import Augmentation
-from medfewshot.backbones import UNet, build_unet
+from medfewshot.augment import NO_AUGMENTATION, Augmentation
+from medfewshot.backbones import UNet, build_unet, choose_strides, cut_to, unfold_blocks
 from medfewshot.devices import autocast
-from medfewshot.learners.losses import dice_cross_entropy_parts
+from medfewshot.learners.linear_head import LinearHead, LinearHeadStart, class_frequencies
+from medfewshot.learners.losses import dice_cross_entropy, dice_cross_entropy_parts
 from medfewshot.learners.optimizer import AdaptationOptimizer
 from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler
 from medfewshot.learners.segmenters import NetworkSegmenter, seeded, to_channels_last
-from medfewshot.types import Progress, Support
+from medfewshot.types import Episode, InputError, Progress, Support
 
 COLLAPSED_DICE = 0.02
 """Below this training Dice, halfway through, the network says background everywhere ..."""
@@ -31,6 +36,8 @@ STEPS_TO_JUDGE = 30
 DIVERGED_LOSS = 20.0
 """An untrained network's loss is about 1 + log(classes)."""
 MOST_RESTARTS = 2
+HEAD_PATCHES = 8
+"""Patches that the closed-form head of a pretrained start is solved on, at least one of each support."""
 TIMED_STEPS = (2, 10)
 """The budget is turned into steps by timing these; the very first ones are slower than the rest."""
 
@@ -56,8 +63,8 @@ class Finetune:
     seed: int = 0
     device: torch.device = torch.device("cpu")
     augmentation: Augmentation = field(default_factory=Augmentation)
-    start: UNet | None = None
-    """Weights to start from; copied, never changed."""
+    start: UNet | LinearHeadStart | None = None
+    """Weights to start from, copied and never changed: a network as it is, or what pretraining made of a backbone."""
     progress: Progress = field(default_factory=Progress)
 
     def adapt(self, support: Support) -> NetworkSegmenter:
@@ -73,6 +80,37 @@ class Finetune:
             restarts += 1
         outcome |= {"restarts": restarts, "seconds": round(time.perf_counter() - begun, 2)}
         return NetworkSegmenter(attempt.network, outcome)
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """Cross entropy and Dice on the query, of the head solved on the support; patches as in ``MetaLearner``."""
+        start, support, query = self.start, episode.support, episode.query
+        if not isinstance(start, LinearHeadStart) or query.label is None:
+            raise TypeError("meta-training needs a start from build_start, and queries with labels")
+        backbone = start.backbone
+        head = LinearHead(backbone, support.classes, class_frequencies(support.labels, support.classes))
+        for image, label in zip(support.images, support.labels, strict=True):
+            head.add(_features(backbone, image[None]), label[None])
+        weight, bias = start.as_head(head)
+        logits = torch.cat([_apply(backbone, one[None], weight, bias) for one in query.image])
+        return dice_cross_entropy(logits, query.label)
+
+
+def build_start(backbone: UNet) -> LinearHeadStart:
+    """What meta-training changes: an agnostic backbone without a head, and the closed-form head's three numbers."""
+    return LinearHeadStart(backbone)
+
+
+def _features(network: UNet, image: Tensor) -> Tensor:
+    with autocast(image.device):
+        features = network.features(image)
+    return features.float()
+
+
+def _apply(network: UNet, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Logits ``(1, classes, *S)`` of a closed-form head."""
+    scores = torch.einsum("bd...,od->bo...", _features(network, image), weight)
+    scores = scores + bias.view(1, -1, *[1] * (image.ndim - 2))
+    return cut_to(unfold_blocks(scores, network.fold), image.shape[2:])
 
 
 class _Attempt:
@@ -95,10 +133,12 @@ class _Attempt:
 
     def _network(self) -> UNet:
         learner, support = self.learner, self.support
-        if learner.start is not None:
+        dims = support.spatial_dims
+        if isinstance(learner.start, LinearHeadStart):
+            network = self._pretrained(learner.start)
+        elif learner.start is not None:
             network = copy.deepcopy(learner.start)
         else:
-            dims = support.spatial_dims
 
             def build() -> UNet:
                 return build_unet(
@@ -112,6 +152,31 @@ class _Attempt:
 
             network = seeded(build, learner.seed + self.restarts)  # type: ignore[assignment]
         return to_channels_last(network).to(learner.device).train()
+
+    def _pretrained(self, start: LinearHeadStart) -> UNet:
+        """The start's backbone with the strides of this support's patches, and a head in closed form."""
+        support, dims, config = self.support, self.support.spatial_dims, start.backbone.config
+        channels = support.images[0].shape[0]
+        if (config["dims"], config["in_channels"]) != (dims, channels):
+            raise InputError(
+                f"the weights are for {config['dims']}D images of {config['in_channels']} channel(s), the support is "
+                f"{dims}D with {channels}; give weights of its kind, or none"
+            )
+        strides = choose_strides(self.sampler.patch, support.spacing_mm or (1.0,) * dims, len(config["strides"]))
+        build = lambda: start.backbone.with_strides(strides, support.classes)  # noqa: E731
+        network: UNet = seeded(build, self.learner.seed + self.restarts)  # type: ignore[assignment]
+        network = to_channels_last(network).to(self.learner.device)
+        generator = torch.Generator().manual_seed(self.learner.seed)
+        sampler = PatchSampler(support, NO_AUGMENTATION, generator)
+        patches = [sampler.sample() for _ in range(max(HEAD_PATCHES, 2 * support.shots))]
+        head = LinearHead(network, support.classes, class_frequencies([y for _, y in patches], support.classes))
+        with torch.no_grad():
+            for image, label in patches:
+                head.add(_features(network, image[None]), label[None])
+            weight, bias = start.as_head(head)
+            network.head.weight.copy_(weight.view_as(network.head.weight))  # type: ignore[operator,union-attr,arg-type]
+            network.head.bias.copy_(bias)  # type: ignore[operator,union-attr]
+        return network
 
     def run(self) -> dict[str, Any]:
         """Train to the end of the steps or the budget; what came of it."""

@@ -21,6 +21,7 @@ from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
 from medfewshot.learners.finetune import Finetune
+from medfewshot.learners.linear_head import LinearHeadStart
 from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Progress, Support
@@ -125,7 +126,7 @@ class Hybrid:
     seed: int = 0
     device: torch.device = torch.device("cpu")
     augmentation: Augmentation = field(default_factory=Augmentation)
-    start: UNet | None = None
+    start: UNet | LinearHeadStart | None = None
     options: RegistrationOptions = field(default_factory=RegistrationOptions)
     progress: Progress = field(default_factory=Progress)
 

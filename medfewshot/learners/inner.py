@@ -189,8 +189,9 @@ def _with_two_classes(backbone: UNet) -> UNet:
         raise InputError(f"backbone: its head has {classes} class(es); build it with 2, background and foreground")
     result = copy.deepcopy(backbone)
     if classes > 2:
-        weight, bias = (value.unflatten(0, (classes, block)) for value in (result.head.weight, result.head.bias))
-        rows = [torch.stack([value[0], value[1:].mean(0)]).flatten(0, 1) for value in (weight, bias)]
+        head: Any = result.head
+        weight, bias = (value.detach().unflatten(0, (classes, block)) for value in (head.weight, head.bias))
+        rows = [torch.stack([v[0], v[1:].mean(0)]).flatten(0, 1) for v in (weight, bias)]
         _replace_head(result, *rows)
     return result
 

@@ -1,0 +1,117 @@
+"""What meta-training made, on disk: ``start.safetensors`` (weights) and ``start.json`` (plain data)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from medfewshot.backbones import UNet
+from medfewshot.io import atomic_path, write_text
+from medfewshot.learners import finetune, prototype, ridge
+from medfewshot.learners.inner import MamlStart
+from medfewshot.learners.protomaml import ProtoMaml
+from medfewshot.learners.segmenters import to_channels_last
+from medfewshot.types import InputError
+
+FORMAT_VERSION = 1
+DESCRIPTION = "start.json"
+WEIGHTS = "start.safetensors"
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+
+
+def _protomaml_start(backbone: UNet, **options: Any) -> nn.Module:
+    return ProtoMaml(**options).build_start(backbone)
+
+
+STARTS: dict[str, Callable[..., nn.Module]] = {
+    "finetune": finetune.build_start,
+    "prototype": prototype.build_start,
+    "ridge": ridge.build_start,
+    "maml": MamlStart,
+    "protomaml": _protomaml_start,
+}
+"""Learner -> ``build_start(backbone, **options)``: a module with every meta-parameter, and ``.backbone`` in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A start and where it comes from. ``options`` went into ``build_start``; ``record`` tells of the training."""
+
+    learner: str
+    module: nn.Module
+    options: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def backbone(self) -> UNet:
+        return self.module.backbone  # type: ignore[return-value]
+
+
+def build_start(learner: str, backbone: UNet, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """A fresh start for ``learner``. Raises InputError where it cannot be meta-trained or an option is unknown."""
+    if learner not in STARTS:
+        raise InputError(f"learner {learner}: has no meta-parameters to train; choose {' or '.join(STARTS)}")
+    try:
+        return STARTS[learner](backbone, **(options or {}))
+    except TypeError as error:
+        raise InputError(f"learner {learner}: {error}; correct its start options") from None
+
+
+def save_start(start: Start, folder: Path) -> None:
+    """Write a start. At no moment does a description lie beside weights that are not its own."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in start.module.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "learner": start.learner,
+        "backbone": start.backbone.config,
+        "options": dict(start.options),
+        "record": dict(start.record),
+    }
+    write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+
+
+def load_start(folder: Path | str) -> Start:
+    """Read what :func:`save_start` wrote, on the CPU; ``folder`` may also name weights that come with the package.
+
+    Raises InputError where it is no such folder, or it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = find_weights(folder)
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version = description["format_version"]
+        if version != FORMAT_VERSION:
+            raise InputError(f"{path}: format version {version}, this medfewshot reads {FORMAT_VERSION}; train again")
+        backbone = to_channels_last(UNet(**description["backbone"]))
+        module = build_start(description["learner"], backbone, description["options"])
+        module.load_state_dict(load_file(folder / WEIGHTS))
+        return Start(description["learner"], module, description["options"], description["record"])
+    except InputError:
+        raise
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+        raise InputError(f"{folder}: the weights are damaged ({reason}); copy or train them again") from None
+
+
+def find_weights(name: Path | str) -> Path:
+    """The folder ``name``, or the shipped weights of that name. Raises InputError where there are none."""
+    for folder in (Path(name), SHIPPED / str(name)):
+        if (folder / DESCRIPTION).is_file():
+            return folder
+    shipped = sorted(path.parent.name for path in SHIPPED.glob(f"*/{DESCRIPTION}"))
+    known = f", or one of {', '.join(shipped)}" if shipped else ""
+    raise InputError(f"{name}: has no {DESCRIPTION}; give a folder that medfewshot train made{known}")

@@ -1,0 +1,164 @@
+"""Episodes from procedural populations: supports and queries are members of one population."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medfewshot.synthetic.populations.parts import Part
+from medfewshot.synthetic.populations.population import MM_PER_UNIT, Rendered, draw_template, draw_view, render
+from medfewshot.types import Episode, InputError, Query, Support
+
+Rng = np.random.Generator
+FEWEST_VOXELS = 12
+"""Of a class in some support."""
+ATTEMPTS = 8
+
+
+@dataclass(frozen=True)
+class PopulationSettings:
+    """What procedural episodes look like."""
+
+    patches: tuple[tuple[int, ...], ...] = ((64, 64, 64), (48, 48, 48), (80, 80, 24))
+    """Patch sizes, drawn per episode; the last axis of a patch with few slices has thick ones. (X, Y) for 2D."""
+    shots: tuple[int, int] = (1, 5)
+    ways: tuple[int, int] = (1, 3)
+    queries: int = 1
+    other_contrast: float = 0.1
+    """Probability that queries have another contrast than supports."""
+    merge: float = 0.15
+    """Probability that two structures form one class."""
+    large_first: float = 2.0
+    """Curriculum: structures are drawn with weight size ** (large_first * (1 - progress)) ..."""
+    small_last: float = -0.25
+    """... to size ** small_last at the end."""
+
+    def __post_init__(self) -> None:
+        sizes = {len(patch) for patch in self.patches}
+        if sizes not in ({2}, {3}) or min(n for patch in self.patches for n in patch) < 1:
+            raise InputError(f"patches {self.patches}: give sizes of 2 axes, or of 3, in voxels")
+        for name in ("shots", "ways"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= high:
+                raise InputError(f"{name} {getattr(self, name)}: give (smallest, largest), from 1")
+        if self.queries < 1:
+            raise InputError(f"queries {self.queries}: give a number from 1")
+
+
+@dataclass(frozen=True)
+class Populations:
+    """An endless stream of populations; an episode is decided by its seed."""
+
+    settings: PopulationSettings = PopulationSettings()
+
+    def episode(self, seed: int, progress: float, device: torch.device) -> Episode:
+        """Patches of one shape on ``device``; classes that are background in every support do not occur."""
+        for attempt in range(ATTEMPTS):
+            rng = np.random.default_rng([seed, attempt])
+            episode = self._try(rng, progress, device, fewest=FEWEST_VOXELS if attempt < ATTEMPTS - 1 else 1)
+            if episode is not None:
+                return episode
+        return self.episode((seed + 1) % 2**63, progress, device)
+
+    def _try(self, rng: Rng, progress: float, device: torch.device, fewest: int) -> Episode | None:
+        settings = self.settings
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        patch = settings.patches[int(rng.integers(len(settings.patches)))]
+        full = (patch[0], patch[1], patch[2] if len(patch) == 3 else 1)
+        shots = int(rng.integers(settings.shots[0], settings.shots[1] + 1))
+        template, parts = draw_template(rng)
+        exponent = settings.large_first * (1 - progress) + settings.small_last * progress
+        focus = draw_by_size(parts, exponent, rng)
+        spacing = _relative_spacing(full, rng)
+        view = draw_view(parts, focus, full, spacing, rng)
+        others = settings.queries if rng.random() < settings.other_contrast else 0
+        rendered = render(
+            parts,
+            view,
+            full,
+            shots + settings.queries,
+            template=template,
+            thick=bool(spacing[2] >= 2),
+            other_contrast_for=others,
+            rng=rng,
+            generator=generator,
+            device=device,
+        )
+        groups = self._choose_classes(rendered, focus, shots, exponent, rng, fewest)
+        if groups is None:
+            return None
+        labels = _relabel(rendered.labels, groups, len(parts))
+        images = rendered.images
+        if len(patch) == 2:
+            images, labels = images.squeeze(-1), labels.squeeze(-1)
+        voxel_mm = tuple(float(e / n * MM_PER_UNIT) for e, n in zip(view.extent, full, strict=True))[: len(patch)]
+        names = ",".join("+".join(parts[i - 1].name for i in group) for group in groups)
+        return Episode(
+            Support(tuple(images[:shots]), tuple(labels[:shots]), len(groups) + 1, tuple(patch), voxel_mm),
+            Query(images[shots:], labels[shots:]),
+            task=f"{template} {rendered.style}[{names}]",
+            support_subjects=tuple(f"member {i}" for i in range(shots)),
+            query_subjects=tuple(f"member {i}" for i in range(shots, shots + settings.queries)),
+        )
+
+    def _choose_classes(
+        self, rendered: Rendered, focus: Part, shots: int, exponent: float, rng: Rng, fewest: int
+    ) -> list[list[int]] | None:
+        """Groups of part numbers (from 1), one group a class; None where the supports show too little."""
+        counts = torch.bincount(rendered.labels[:shots].flatten().long(), minlength=len(rendered.parts) + 1).tolist()
+        whole = rendered.labels[:shots].numel()
+        usable = [
+            i
+            for i, part in enumerate(rendered.parts, start=1)
+            if part.labelled and counts[i] >= fewest and counts[i] < 0.8 * whole
+        ]
+        first = rendered.parts.index(focus) + 1
+        if first not in usable:
+            return None
+        rest = [i for i in usable if i != first]
+        ways = min(int(rng.integers(self.settings.ways[0], self.settings.ways[1] + 1)), len(usable))
+        weights = np.array([max(counts[i], 1) / whole for i in rest]) ** (exponent / 3)
+        groups = [[first]]
+        if ways > 1:
+            chosen = rng.choice(len(rest), ways - 1, replace=False, p=weights / weights.sum())
+            groups += [[rest[int(i)]] for i in chosen]
+        free = [i for i in rest if [i] not in groups]
+        if free and rng.random() < self.settings.merge:
+            groups[int(rng.integers(len(groups)))].append(free[int(rng.integers(len(free)))])
+        self._add_lesions(rendered, groups, rng)
+        order = rng.permutation(len(groups))
+        return [groups[int(i)] for i in order]
+
+    @staticmethod
+    def _add_lesions(rendered: Rendered, groups: list[list[int]], rng: Rng) -> None:
+        """Where a lesion is no class of its own, annotators mostly count it to the organ around it."""
+        taken = {i for group in groups for i in group}
+        with_lesions = rng.random() < 0.75
+        for i, part in enumerate(rendered.parts, start=1):
+            inner = part.within is not None and (not part.labelled or (part.roams > 0 and with_lesions))
+            if inner and i not in taken:
+                for group in groups:
+                    if any(rendered.parts[j - 1].name == part.within for j in group):
+                        group.append(i)
+
+
+def draw_by_size(parts: list[Part], exponent: float, rng: Rng) -> Part:
+    candidates = [part for part in parts if part.labelled]
+    weights = np.array([min(part.size, 0.5) for part in candidates]) ** (exponent / 3)
+    return candidates[int(rng.choice(len(candidates), p=weights / weights.sum()))]
+
+
+def _relative_spacing(patch: tuple[int, int, int], rng: Rng) -> np.ndarray:
+    """Spacing of the axes relative to the first: patches with few slices have thick ones."""
+    thickness = max(1.0, 0.8 * patch[0] / patch[2]) if patch[2] > 1 else 1.0
+    return np.array([1.0, 1.0, float(thickness * np.exp(rng.uniform(-0.25, 0.25)))])
+
+
+def _relabel(labels: Tensor, groups: list[list[int]], parts: int) -> Tensor:
+    table = torch.zeros(parts + 1, dtype=torch.int64, device=labels.device)
+    for number, group in enumerate(groups, start=1):
+        table[group] = number
+    return table[labels.long()]

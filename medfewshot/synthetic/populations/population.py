@@ -1,0 +1,209 @@
+"""A population: one template, one contrast, M members that differ; rendered on a device as images and label maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medfewshot.synthetic.populations import acquisition, warp
+from medfewshot.synthetic.populations.contrast import Contrast, draw_contrast, draw_style
+from medfewshot.synthetic.populations.parts import Draw, Part, column, distance, draw_part
+from medfewshot.synthetic.populations.templates import TEMPLATES
+
+Rng = np.random.Generator
+NOISE_KNOTS = (5, 7, 10, 14, 20)
+"""How fine the surface noise fields are: channels 0 to 4."""
+TEXTURE_KNOTS = (9, 26)
+MM_PER_UNIT = 170.0
+
+
+@dataclass(frozen=True)
+class View:
+    """What of the template the patches show: ``centre``, ``extent`` (template units) of the patch's three axes."""
+
+    centre: np.ndarray
+    extent: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """``images (M, 1, *S)`` network input; ``labels (M, *S)`` int16, i + 1 for the i-th of ``parts``."""
+
+    images: Tensor
+    labels: Tensor
+    parts: tuple[Part, ...]
+    template: str
+    style: str
+
+
+def draw_template(rng: Rng) -> tuple[str, list[Part]]:
+    names = list(TEMPLATES)
+    name = names[int(rng.choice(len(names), p=[TEMPLATES[n][0] for n in names]))]
+    return name, TEMPLATES[name][1](rng)
+
+
+def draw_view(parts: list[Part], focus: Part, patch: tuple[int, ...], spacing: np.ndarray, rng: Rng) -> View:
+    """A window that holds the focus: from a close look at it to the whole section of the body."""
+    ends = np.array(focus.path) if focus.path else np.array([focus.centre])
+    centre = ends.mean(axis=0)
+    reach = np.minimum(np.array(focus.radii if focus.kind != "tube" else (focus.radii[0],) * 3), 0.6).max()
+    body = 2 * min(1.0, max(min(p.radii[:2]) if p.kind == "ellipsoid" else 0.2 for p in parts[:1])) + 0.15
+    # The shape of the window in template units follows from voxels and their spacing.
+    shape = np.array(patch) * spacing
+    widest = max(body, 2.6 * reach)
+    narrowest = min(max(3.0 * reach, 0.35), widest)
+    width = float(np.exp(rng.uniform(np.log(narrowest), np.log(widest * 1.05))))
+    extent = shape / np.sort(shape)[-2:].mean() * width
+    share = np.clip(1 - width / (widest * 1.05), 0, 1)  # a wide view is centred on the body, a close one on the focus
+    middle = np.array([0.0, 0.0, centre[2]])
+    wander = rng.normal(0, 0.1, 3) * extent
+    return View(centre * share**0.5 + middle * (1 - share**0.5) + wander * share, extent)
+
+
+def render(
+    parts: list[Part],
+    view: View,
+    patch: tuple[int, int, int],
+    members: int,
+    *,
+    template: str,
+    thick: bool,
+    other_contrast_for: int,
+    rng: Rng,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Rendered:
+    """All members at once; the last ``other_contrast_for`` of them are acquired in another way."""
+    points = _template_points(view, patch, members, rng, generator, device)
+    edge = float(np.min(view.extent / np.array(patch)))
+    style = draw_style(rng)
+    tissues = {part.tissue for part in parts} | {"air"}
+    contrasts = [draw_contrast(style, tissues, rng)] * members
+    protocol = acquisition.draw_protocol(style, thick, rng)
+    clean, labels = _paint(parts, points, edge, contrasts, other_contrast_for, tissues, rng, generator)
+    images = acquisition.acquire(clean, protocol, rng, generator)
+    kept = members - other_contrast_for
+    normal = [acquisition.normalise(part, protocol) for part in (images[:kept], images[kept:]) if len(part)]
+    return Rendered(torch.cat(normal), labels, tuple(parts), template, style)
+
+
+def _template_points(
+    view: View, patch: tuple[int, int, int], members: int, rng: Rng, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Template coordinates ``(M, 3, *patch)`` of every voxel: pose of the patient, then the member's own warp."""
+    axes = [torch.arange(n, dtype=torch.float32, device=device).add(0.5).div(n).sub(0.5) for n in patch]
+    extent = torch.as_tensor(view.extent, dtype=torch.float32)
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")) * extent.view(3, 1, 1, 1).to(device)
+    thin = patch[2] == 1
+    spread = torch.tensor([0.02, 0.02, 0.1] if thin else [0.04, 0.04, 0.1])
+    turn = torch.linalg.matrix_exp(_skew(torch.randn((members, 3), generator=generator) * spread))
+    zoom = torch.exp(0.08 * torch.randn((members, 1, 1), generator=generator))
+    offset = 0.06 * torch.randn((members, 3), generator=generator) * extent
+    if thin:
+        offset[:, 2] = 0.03 * torch.randn(members, generator=generator)
+    centre = torch.as_tensor(view.centre).float() + offset
+    posed = torch.einsum("mij,j...->mi...", (turn * zoom).to(device), grid) + column(centre.to(device), grid[None])
+    velocity = warp.velocity_fields(members, float(rng.uniform(0.03, 0.11)), generator, device)
+    return posed + warp.sample_smooth(warp.integrate(velocity), posed)
+
+
+def _skew(angles: Tensor) -> Tensor:
+    x, y, z = angles.unbind(1)
+    zero = torch.zeros_like(x)
+    rows = [torch.stack(row, 1) for row in ((zero, -z, y), (z, zero, -x), (-y, x, zero))]
+    return torch.stack(rows, 1)
+
+
+def _paint(
+    parts: list[Part],
+    points: Tensor,
+    edge: float,
+    contrasts: list[Contrast],
+    others: int,
+    tissues: set[str],
+    rng: Rng,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Brightness ``(M, 1, *S)`` with partial volume at every border, and labels ``(M, *S)``."""
+    members, device = len(points), points.device
+    shared = warp.noise_lattice((1,), NOISE_KNOTS, 28, generator, device).expand(members, -1, -1, -1, -1)
+    own = warp.noise_lattice((members,), TEXTURE_KNOTS, 28, generator, device)
+    noise = warp.sample_smooth(torch.cat([shared, own], dim=1), points)
+    texture = noise[:, len(NOISE_KNOTS) :].sum(1)
+    coarse = _Coarse(points, noise)
+    brightness, roughness = _tissue_tables(contrasts, others, tissues, rng)
+    draws: dict[str, Draw] = {}
+    depths: dict[str, Tensor] = {}
+    parents = {part.within for part in parts}
+    shape = (members, *[1] * (points.ndim - 2))
+    image = brightness["air"].to(device).view(shape).expand(texture.shape).clone()
+    labels = torch.zeros(texture.shape, dtype=torch.int16, device=device)
+    for index, part in enumerate(parts, start=1):
+        draw = draw_part(part, draws.get(part.within or ""), members, generator)
+        draws[part.name] = draw
+        draw = Draw(*(value.to(device) for value in (draw.centre, draw.radii, draw.path, draw.present)))
+        box = coarse.box(part, draw, edge)
+        if box is None:
+            continue
+        at: Any = (..., *box)
+        depth = distance(part, draw, points[at], noise[at])
+        if part.within is not None and part.within in depths:
+            depth = torch.maximum(depth, depths[part.within][at])
+        if part.presence < 1:
+            depth = torch.where(draw.present.view(shape), depth, edge)
+        if part.name in parents:
+            depths[part.name] = torch.full_like(texture, edge)
+            depths[part.name][at] = depth
+        here = image[at]
+        value = brightness[part.tissue].to(device).view(shape) + roughness[part.tissue] * texture[at]
+        here += (0.5 - depth / edge).clamp_(0, 1) * (value - here)
+        labels[at].masked_fill_(depth < 0, index)
+    return image.unsqueeze(1), labels
+
+
+class _Coarse:
+    """Every fourth point of each axis: where a part can be, so that small parts cost little."""
+
+    def __init__(self, points: Tensor, noise: Tensor) -> None:
+        self.shape = points.shape[2:]
+        self.steps = [4 if n >= 16 else 1 for n in self.shape]
+        every: Any = (..., *(slice(step // 2, None, step) for step in self.steps))
+        self.points, self.noise = points[every].contiguous(), noise[every].contiguous()
+        between = [self.points.diff(dim=axis) for axis in range(2, 5) if self.points.shape[axis] > 1]
+        reach = [step.square().sum(1).amax() for step in between]
+        self.margin = torch.stack(reach).sum().sqrt() if reach else self.points.new_tensor(0.0)
+
+    def box(self, part: Part, draw: Draw, edge: float) -> tuple[slice, ...] | None:
+        """Voxels that ``part`` may cover in some member; None where it is out of sight."""
+        near = (distance(part, draw, self.points, self.noise) < self.margin + edge).any(0)
+        slices = []
+        for axis, (size, step) in enumerate(zip(self.shape, self.steps, strict=True)):
+            others = [a for a in range(3) if a != axis]
+            found = near.any(others[1]).any(others[0]).nonzero()
+            if not len(found):
+                return None
+            low, high = int(found[0]), int(found[-1])
+            slices.append(slice(max(0, (low - 1) * step), min(size, (high + 2) * step)))
+        return tuple(slices)
+
+
+def _tissue_tables(
+    contrasts: list[Contrast], others: int, tissues: set[str], rng: Rng
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Tissue -> brightness of each member ``(M,)``, and the strength of its texture."""
+    members = len(contrasts)
+    if others:
+        other = draw_contrast(draw_style(rng), tissues, rng)
+        contrasts = [*contrasts[: members - others], *[other] * others]
+    brightness = {
+        tissue: torch.tensor(
+            [c[tissue][0] + (0.0 if tissue == "air" else float(rng.normal(0, 0.02))) for c in contrasts],
+            dtype=torch.float32,
+        )
+        for tissue in sorted(tissues)
+    }
+    return brightness, {tissue: contrasts[0][tissue][1] for tissue in tissues}

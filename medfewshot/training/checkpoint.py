@@ -1,0 +1,85 @@
+"""The whole state of a run in one file: safetensors, its header holding what is no tensor as JSON.
+
+One file is either the old state or the new one, so a run can be cut off at any moment. There is no random state in it:
+every episode draws from a generator of its own, seeded by the run's seed and the episode's number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medfewshot.io import atomic_path
+from medfewshot.types import InputError
+
+NAME = "checkpoint.safetensors"
+_FACTS = "facts"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``tensors`` by dotted name; ``facts``: plain data."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_FACTS: json.dumps(dict(checkpoint.facts))})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # on the disk before it takes the old one's name
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Raises InputError where the file is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+        raise InputError(f"{path}: cannot be resumed from ({reason}); train anew with --overwrite") from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
+    """``{"<parameter>.<what>": tensor}`` of an optimiser whose state is tensors alone (AdamW)."""
+    return {
+        f"{name}.{what}": value
+        for parameter, name in names.items()
+        for what, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor]
+) -> None:
+    """Undo :func:`optimizer_tensors`; moments keep the memory layout of their parameters."""
+    for parameter, name in names.items():
+        state = {}
+        for full, value in tensors.items():
+            owner, _, what = full.rpartition(".")
+            if owner == name:
+                state[what] = torch.empty_like(parameter).copy_(value) if value.ndim else value.clone()
+        if state:
+            optimizer.state[parameter] = state
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}

@@ -1,0 +1,277 @@
+"""One loop for every meta-learner: episodes in, better meta-parameters out.
+
+Several episodes a step with their gradients summed; AdamW (Loshchilov & Hutter 2019), linear warm-up and a half cosine;
+an exponential moving average of the weights is what is validated and kept (Polyak & Juditsky 1992).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medfewshot.backbones import UNet, choose_strides
+from medfewshot.training import checkpoint as disk
+from medfewshot.training.logs import TRAINING, VALIDATION, Logs
+from medfewshot.training.settings import TrainSettings
+from medfewshot.training.sources import EpisodeSource, episode_seed
+from medfewshot.training.world import World
+from medfewshot.types import Episode, InputError, MetaLearner, Progress
+
+TRAIN_STREAM, VALIDATION_STREAM = 0, 1
+EMA_WARM_UP = 10
+"""The average forgets faster at first: a decay of (1 + step) / (EMA_WARM_UP + step), up to the one that is set."""
+SMALL_DICE = 1e-6
+
+
+class Trainer:
+    """Trains ``learner.start`` in place, in ``folder``."""
+
+    def __init__(
+        self,
+        learner: MetaLearner,
+        training: EpisodeSource,
+        validation: EpisodeSource,
+        settings: TrainSettings,
+        folder: Path,
+        *,
+        device: torch.device = torch.device("cpu"),
+        world: World = World(),
+        progress: Progress | None = None,
+    ) -> None:
+        if learner.start is None:
+            raise InputError("this learner has no start to train")
+        self.learner, self.start, self.settings, self.folder = learner, learner.start, settings, folder
+        self.training, self.validation = training, validation
+        self.device, self.world, self.progress = device, world, progress or Progress()
+        world.share_start(self.start)
+        self.names = {p: name for name, p in self.start.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(_groups(self.names, settings.weight_decay), lr=settings.learning_rate)
+        self.ema = {name: value.detach().clone() for name, value in self.start.state_dict().items()}
+        self.step, self.skipped, self.seconds = 0, 0, 0.0
+        self.sums = torch.zeros(3, dtype=torch.float64)
+        """Loss, gradient norm and steps since the last row of the log."""
+        self.best = math.inf
+
+    def run(self, resume: bool = False) -> dict[str, Any]:
+        """Train to the end of the steps or minutes; what came of it. The state on disk is that of the last step."""
+        path = self.folder / disk.NAME
+        if resume and path.is_file():
+            self._restore(disk.read_checkpoint(path))
+        self.world.wait()
+        logs = Logs(self.folder, self.step) if self.world.first else None
+        last: dict[str, float] = {}
+        while (fraction := self._fraction()) < 1:
+            begun = time.perf_counter()
+            self._train_step(fraction)
+            self.step += 1
+            self.seconds += time.perf_counter() - begun
+            done = self._fraction() >= 1
+            if self.step % self.settings.log_every == 0 or done:
+                self._log_training(logs, fraction)
+            if self.step % self.settings.validate_every == 0 or done:
+                last = self._validate()
+                if logs is not None:
+                    logs.write(VALIDATION, {"step": self.step, **last})
+            if self.step % self.settings.checkpoint_every == 0 or done:
+                self._checkpoint()
+            self.progress.update(self._fraction(), 1, self._text(last))
+        if logs is not None:
+            logs.close()
+        return {"steps": self.step, "skipped": self.skipped, "seconds": round(self.seconds, 1), "validation": last}
+
+    # A step
+
+    def _fraction(self) -> float:
+        """How much of the run is done, in [0, 1]; the same in every process."""
+        by_steps = self.step / self.settings.steps
+        if self.settings.minutes is None:
+            return min(1.0, by_steps)
+        clock = self.world.from_first(torch.tensor(self.seconds, dtype=torch.float64, device=self._wire))
+        return min(1.0, max(by_steps, float(clock) / (60 * self.settings.minutes)))
+
+    @property
+    def _wire(self) -> torch.device:
+        """Where numbers for other processes lie."""
+        return self.device if self.device.type == "cuda" else torch.device("cpu")
+
+    def _train_step(self, fraction: float) -> None:
+        settings, world = self.settings, self.world
+        rate = settings.learning_rate * warm_cosine(fraction, settings.warm_up)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        self.start.train()
+        total = torch.zeros((), dtype=torch.float64, device=self._wire)
+        first = self.step * settings.episodes_per_step
+        for number in range(first + world.rank, first + settings.episodes_per_step, world.size):
+            seed = episode_seed(settings.seed, TRAIN_STREAM, number)
+            episode = self.training.episode(seed, fraction, self.device)
+            loss = self._loss(episode, seed) / settings.episodes_per_step
+            loss.backward()
+            total += loss.detach()
+        world.sum_gradients(self.names)
+        loss_mean = float(world.sum(total))
+        norm = torch.nn.utils.clip_grad_norm_(self.names, settings.clip)
+        # Not a number in one episode must not end the run; a step without an update is counted and told.
+        if math.isfinite(loss_mean) and bool(norm.isfinite()):
+            self.optimizer.step()
+            self._average()
+            self.sums += torch.tensor([loss_mean, float(norm), 1.0], dtype=torch.float64)
+        else:
+            self.skipped += 1
+
+    def _loss(self, episode: Episode, seed: int) -> Tensor:
+        """The learner's loss; what it draws from torch's global generator follows from the episode's seed."""
+        fit_strides(self.start, episode)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            return self.learner.meta_loss(episode)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.settings.ema, (1 + self.step) / (EMA_WARM_UP + self.step))
+        for name, value in self.start.state_dict().items():
+            if value.is_floating_point():
+                self.ema[name].lerp_(value, 1 - decay)
+            else:
+                self.ema[name].copy_(value)
+
+    # Validation
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block the start has the averaged weights."""
+        own = {name: value.detach().clone() for name, value in self.start.state_dict().items()}
+        self.start.load_state_dict(self.ema)
+        try:
+            yield
+        finally:
+            self.start.load_state_dict(own)
+
+    def _validate(self) -> dict[str, float]:
+        """Mean loss (and Dice) of fixed episodes that training never sees, with the averaged weights."""
+        count, world = self.settings.validation_episodes, self.world
+        sums = torch.zeros(3, dtype=torch.float64, device=self._wire)
+        self.start.eval()
+        with self.averaged():
+            for number in range(world.rank, count, world.size):
+                seed = episode_seed(self.settings.seed, VALIDATION_STREAM, number)
+                episode = self.validation.episode(seed, 1.0, self.device)
+                with torch.no_grad():
+                    sums[0] += float(self._loss(episode, seed))
+                if self.settings.validate_dice:
+                    dice = query_dice(self.learner, episode)
+                    sums[1:] += torch.tensor([dice.sum(), len(dice)]).to(sums)
+        loss, dice_sum, classes = world.sum(sums).tolist()
+        found = {"loss": loss / count}
+        if self.settings.validate_dice:
+            found["dice"] = dice_sum / max(classes, 1)
+        self.best = min(self.best, found["loss"])
+        return found
+
+    # Reports and state
+
+    def _log_training(self, logs: Logs | None, fraction: float) -> None:
+        loss, norm, steps = self.sums.tolist()
+        self.sums.zero_()
+        if logs is None or not steps:
+            return
+        row = {
+            "step": self.step,
+            "loss": loss / steps,
+            "gradient_norm": norm / steps,
+            "learning_rate": self.settings.learning_rate * warm_cosine(fraction, self.settings.warm_up),
+            "skipped": self.skipped,
+            "seconds": round(self.seconds, 2),
+            "episodes_per_second": round(self.step * self.settings.episodes_per_step / max(self.seconds, 1e-9), 2),
+        }
+        logs.write(TRAINING, row)
+
+    def _text(self, validation: Mapping[str, float]) -> str:
+        told = ", ".join(f"validation {name} {value:.3f}" for name, value in validation.items())
+        return f"step {self.step}{', ' if told else ''}{told}"
+
+    def _checkpoint(self) -> None:
+        if not self.world.first:
+            return
+        tensors = {
+            **disk.with_prefix("start", self.start.state_dict()),
+            **disk.with_prefix("ema", self.ema),
+            **disk.with_prefix("optimizer", disk.optimizer_tensors(self.optimizer, self.names)),
+        }
+        facts = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "seconds": self.seconds,
+            "sums": self.sums.tolist(),
+            "settings": asdict(self.settings),
+        }
+        disk.write_checkpoint(self.folder / disk.NAME, disk.Checkpoint(tensors, facts))
+
+    def _restore(self, state: disk.Checkpoint) -> None:
+        wanted, kept = json.loads(json.dumps(asdict(self.settings))), dict(state.facts["settings"])
+        changed = sorted(name for name in wanted if wanted[name] != kept.get(name))
+        if changed:
+            raise InputError(
+                f"{self.folder / disk.NAME}: was made with other settings ({', '.join(changed)}); resume with the same "
+                "ones, or train anew with --overwrite"
+            )
+        try:
+            self.start.load_state_dict(disk.without_prefix("start", state.tensors))
+            for name, value in self.ema.items():
+                value.copy_(state.tensors[f"ema.{name}"])
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{self.folder / disk.NAME}: is of another network ({reason}); use --overwrite") from None
+        disk.restore_optimizer(self.optimizer, self.names, disk.without_prefix("optimizer", state.tensors))
+        self.step, self.skipped = int(state.facts["step"]), int(state.facts["skipped"])
+        self.seconds = float(state.facts["seconds"])
+        self.sums = torch.tensor(state.facts["sums"], dtype=torch.float64)
+
+
+def warm_cosine(fraction: float, warm_up: float) -> float:
+    """Learning-rate factor at ``fraction`` of the run: up to 1 in a line, down to 0 in a half cosine."""
+    if fraction < warm_up:
+        return max(fraction / warm_up, 0.01)
+    return (1 + math.cos(math.pi * (fraction - warm_up) / (1 - warm_up))) / 2
+
+
+def fit_strides(start: nn.Module, episode: Episode) -> None:
+    """Give an agnostic backbone the strides that a plan would choose for the episode's patches."""
+    backbone = getattr(start, "backbone", None)
+    if isinstance(backbone, UNet) and backbone.agnostic and not backbone.config["classes"]:
+        support = episode.support
+        spacing = support.spacing_mm or (1.0,) * support.spatial_dims
+        strides = choose_strides(support.images[0].shape[1:], spacing, len(backbone.config["strides"]))
+        if strides != backbone.config["strides"]:
+            backbone.set_strides(strides)
+
+
+def query_dice(learner: MetaLearner, episode: Episode) -> Tensor:
+    """Dice of every class in every query that holds it, after adaptation to the support: ``(n,)``."""
+    assert episode.query.label is not None
+    prediction = learner.adapt(episode.support)(episode.query.image).argmax(1).to(episode.query.label.device)
+    scores = []
+    for found, truth in zip(prediction, episode.query.label, strict=True):
+        for index in range(1, episode.support.classes):
+            a, b = found == index, truth == index
+            if bool(b.any()):
+                scores.append(2 * (a & b).sum() / (a.sum() + b.sum()).clamp_min(SMALL_DICE))
+    return torch.stack(scores).double().cpu() if scores else torch.zeros(0, dtype=torch.float64)
+
+
+def _groups(names: Mapping[nn.Parameter, str], weight_decay: float) -> list[dict[str, Any]]:
+    kernels = [p for p in names if p.ndim > 1]
+    rest = [p for p in names if p.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,185 @@
+"""A whole training run: settings in, a start on disk out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medfewshot import __version__
+from medfewshot.backbones import build_backbone
+from medfewshot.devices import describe_device, resolve_device
+from medfewshot.learners import LEARNERS, Start, build_start, load_start, save_start
+from medfewshot.learners.segmenters import seeded, to_channels_last
+from medfewshot.synthetic.populations import Populations
+from medfewshot.training.checkpoint import NAME
+from medfewshot.training.logs import TRAINING, VALIDATION
+from medfewshot.training.loop import Trainer
+from medfewshot.training.packing import PackedDataset, pack_datasets, read_pack, write_pack
+from medfewshot.training.real import RealTasks
+from medfewshot.training.settings import TrainSettings
+from medfewshot.training.sources import EpisodeSource, Mixture
+from medfewshot.training.world import join_world, local_device
+from medfewshot.types import InputError, MetaLearner, Progress
+
+START = "start"
+"""The folder, in that of the run, that ``--weights`` takes."""
+
+
+def train(
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    data: Path | None = None,
+    pack: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Meta-train and write ``folder/start``; returns what the record in it says.
+
+    ``data``: folder of the real data sets, where the settings name none. ``pack``: a file of their planned volumes; it
+    is made where it does not exist, and no raw data is needed where it does. Under ``torchrun`` every process calls
+    this alike.
+
+    Raises InputError where a setting, a data set or the folder cannot be used.
+    """
+    chosen = local_device(resolve_device(device))
+    with join_world(chosen) as world:
+        if world.first:
+            prepare_folder(folder, resume, overwrite)
+            if pack is not None and not pack.is_file():
+                write_pack(_read_raw(settings, data, progress), pack)
+        world.wait()
+        learner = make_meta_learner(settings, chosen)
+        datasets = _read_real(settings, data, pack, progress)
+        training, validation = make_sources(settings, datasets)
+        trainer = Trainer(
+            learner, training, validation, settings, folder, device=chosen, world=world, progress=progress
+        )  # fmt: skip
+        outcome = trainer.run(resume=resume)
+        record = {
+            **outcome,
+            "medfewshot": __version__,
+            "device": describe_device(chosen),
+            "processes": world.size,
+            "settings": asdict(settings),
+            "seen": seen_data(datasets),
+        }
+        if world.first:
+            with trainer.averaged():
+                save_start(Start(settings.learner, trainer.start, settings.start_options, record), folder / START)
+        return record
+
+
+def make_meta_learner(settings: TrainSettings, device: torch.device) -> MetaLearner:
+    """The learner with its start on ``device``; random weights follow from the seed. Raises InputError."""
+    options = dict(settings.learner_options)
+    start = _make_start(settings).to(device)
+    build: Any = LEARNERS[settings.learner]
+    unknown = sorted(set(options) - set(signature(build).parameters))
+    if unknown:
+        raise InputError(f"learner_options {', '.join(unknown)}: learner {settings.learner} has no such setting")
+    learner = build(start=start, device=device, **options)
+    if not hasattr(learner, "meta_loss"):
+        raise InputError(f"learner {settings.learner}: cannot be meta-trained; choose another")
+    return learner
+
+
+def _make_start(settings: TrainSettings) -> nn.Module:
+    if settings.learner not in LEARNERS:
+        raise InputError(f"learner {settings.learner}: unknown; choose {' or '.join(LEARNERS)}")
+    if settings.weights is not None:
+        given = load_start(settings.weights)
+        if given.learner == settings.learner:
+            return given.module
+        backbone = given.backbone
+    else:
+        shape = settings.backbone
+
+        def build() -> nn.Module:
+            return build_backbone(
+                dims=shape.dims, in_channels=shape.in_channels, width=shape.width, levels=shape.levels
+            )  # fmt: skip
+
+        backbone = to_channels_last(seeded(build, settings.seed))  # type: ignore[arg-type, assignment]
+    return seeded(lambda: build_start(settings.learner, backbone, settings.start_options), settings.seed)
+
+
+def _read_raw(settings: TrainSettings, data: Path | None, progress: Progress | None) -> tuple[PackedDataset, ...]:
+    real = settings.tasks.real
+    if real is None:
+        raise InputError("--pack: the settings name no real data sets to pack; leave it out")
+    return pack_datasets(real.datasets, Path(real.root) if real.root else data, progress)
+
+
+def _read_real(
+    settings: TrainSettings, data: Path | None, pack: Path | None, progress: Progress | None
+) -> tuple[PackedDataset, ...]:
+    if settings.tasks.real is None:
+        return ()
+    return _read_raw(settings, data, progress) if pack is None else read_pack(pack, settings.tasks.real.datasets)
+
+
+def make_sources(
+    settings: TrainSettings, datasets: tuple[PackedDataset, ...] = ()
+) -> tuple[EpisodeSource, EpisodeSource]:
+    """Where training and validation episodes come from.
+
+    Procedural anatomies are drawn anew for every episode, so validation holds out all of its tasks; of real data sets
+    it takes the validation labels, where there are any.
+    """
+    tasks = settings.tasks
+    sources: dict[str, EpisodeSource] = {}
+    held_out: dict[str, EpisodeSource] = {}
+    weights = {"synthetic": tasks.synthetic_weight, "real": tasks.real_weight}
+    if tasks.synthetic is not None:
+        dims = len(tasks.synthetic.patches[0])
+        if dims != settings.backbone.dims:
+            raise InputError(f"tasks synthetic: has {dims}D patches, but the backbone is {settings.backbone.dims}D")
+        sources["synthetic"] = held_out["synthetic"] = Populations(tasks.synthetic)
+    if tasks.real is not None:
+        _check_real(settings, datasets)
+        sources["real"] = RealTasks(datasets, tasks.real)
+        if any(dataset.validation_labels for dataset in datasets):
+            held_out["real"] = RealTasks(datasets, tasks.real, validation=True)
+    return Mixture(sources, weights), Mixture(held_out, weights)
+
+
+def _check_real(settings: TrainSettings, datasets: tuple[PackedDataset, ...]) -> None:
+    shape = settings.backbone
+    for dataset in datasets:
+        image = dataset.volumes[0].image
+        if (image.ndim - 1, image.shape[0]) != (shape.dims, shape.in_channels):
+            raise InputError(
+                f"{dataset.name}: is {image.ndim - 1}D with {image.shape[0]} channel(s), but the backbone is "
+                f"{shape.dims}D with {shape.in_channels}; leave the data set out or change the backbone"
+            )
+
+
+def seen_data(datasets: tuple[PackedDataset, ...]) -> Mapping[str, Any]:
+    """What real data the weights have seen: to be said beside every number that they give."""
+    return {
+        dataset.name: {
+            "subjects": [volume.subject for volume in dataset.volumes],
+            "labels": {str(value): dataset.names.get(value, "") for value in dataset.labels},
+        }
+        for dataset in datasets
+    }
+
+
+def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    """An earlier run's folder is gone on with or replaced, never mixed. Raises InputError where that is not said."""
+    earlier = [folder / name for name in (NAME, TRAINING, VALIDATION) if (folder / name).is_file()]
+    if earlier and not (resume or overwrite):
+        raise InputError(f"{folder}: holds a training run; go on with --resume, replace it with --overwrite")
+    if overwrite and not resume:
+        for path in earlier:
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)

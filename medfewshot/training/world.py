@@ -1,0 +1,83 @@
+"""The processes of one run: one by default, several under ``torchrun``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all. Sums are over all processes; alone they cost nothing.
+
+    Gradients are summed by hand rather than by ``DistributedDataParallel``: that hooks into one forward pass of one
+    module, and a meta-learner's loss (inner steps, several passes, functional calls) is no such pass.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Every parameter's gradient, one message for all; a parameter that took no part counts as zero."""
+        if self.size == 1:
+            return
+        wanted = [p for p in parameters if p.requires_grad]
+        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in wanted])
+        dist.all_reduce(flat)
+        offset = 0
+        for parameter in wanted:
+            part = flat[offset : offset + parameter.numel()].view_as(parameter)
+            offset += parameter.numel()
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(part)
+
+    def sum(self, values: Tensor) -> Tensor:
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def from_first(self, values: Tensor) -> Tensor:
+        """The first process's ``values``, in place."""
+        if self.size > 1:
+            dist.broadcast(values, src=0)
+        return values
+
+    def share_start(self, module: nn.Module) -> None:
+        """Every process begins with the first one's weights."""
+        for tensor in module.state_dict().values():
+            self.from_first(tensor)
+
+    def wait(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[World]:
+    """The world that ``torchrun`` describes in the environment; without it, this process alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(device: torch.device) -> torch.device:
+    """Each process of a machine takes its own GPU."""
+    local = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", int(local)) if device.type == "cuda" and local is not None else device

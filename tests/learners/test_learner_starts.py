@@ -1,0 +1,131 @@
+"""Starts: pretraining learns, adaptation begins from it, and the disk gives back what it was given."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from blobs import dice, example, support_of
+
+from medfewshot.backbones import build_backbone, fold_blocks
+from medfewshot.learners import Finetune, Start, build_start, load_start, save_start
+from medfewshot.learners.linear_head import LinearHead, class_frequencies
+from medfewshot.types import Episode, InputError, Query
+
+SHAPE = (16, 16, 8)
+
+
+def fresh(dims: int = 3, width: int = 4):
+    torch.manual_seed(3)
+    return build_start("finetune", build_backbone(dims=dims, width=width, levels=3))
+
+
+def episode(seed: int, shape=SHAPE) -> Episode:
+    image, label = example(shape, seed=seed + 100)
+    return Episode(support_of([shape] * 2, patch=shape, seed=seed), Query(image[None], label[None]))
+
+
+def pretrained(steps: int = 25):
+    start = fresh()
+    learner = Finetune(start=start)
+    optimizer = torch.optim.AdamW(start.parameters(), lr=5e-3)
+    losses = []
+    for step in range(steps):
+        loss = learner.meta_loss(episode(3 * step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return start, losses
+
+
+def test_pretraining_lowers_the_loss_and_a_pretrained_start_is_ahead():
+    start, losses = pretrained()
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert all(p.grad is not None for p in start.parameters())
+    support = support_of([SHAPE] * 2, patch=SHAPE, seed=900)
+    image, label = example(SHAPE, seed=950)
+    ahead = Finetune(steps=2, width=4, start=start).adapt(support)
+    behind = Finetune(steps=2, width=4).adapt(support)
+    assert dice(ahead(image[None]), label) > max(0.6, dice(behind(image[None]), label))
+
+
+def test_adaptation_leaves_the_start_alone():
+    start = fresh()
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    Finetune(steps=2, start=start).adapt(support_of([SHAPE], patch=SHAPE))
+    assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items())
+    assert start.backbone.config["classes"] == 0
+
+
+def test_weights_of_another_kind_are_refused():
+    with pytest.raises(InputError, match="2D images of 1 channel"):
+        Finetune(steps=1, start=fresh(dims=2)).adapt(support_of([SHAPE], patch=SHAPE))
+    with pytest.raises(InputError, match="3D with 2"):
+        Finetune(steps=1, start=fresh()).adapt(support_of([SHAPE], channels=2, patch=SHAPE))
+
+
+def test_the_closed_form_head_is_weighted_ridge_regression():
+    """Against the normal equations written out voxel by voxel."""
+    net = build_backbone(dims=2, width=4, levels=2)
+    net.set_strides([[2, 1], [2, 2]])
+    labels = torch.randint(0, 3, (2, 8, 6), generator=torch.Generator().manual_seed(0))
+    phi = torch.randn(2, 4, 4, 6, generator=torch.Generator().manual_seed(1))
+    head = LinearHead(net, 3, class_frequencies([labels], 3))
+    head.add(phi[:1], labels[:1])
+    head.add(phi[1:], labels[1:])
+    weight, bias = head.solve(0.1)
+    assert weight.shape == (6, 4)
+    rows = torch.cat([phi.movedim(1, -1).flatten(0, 2), torch.ones(48, 1)], 1)
+    blocks = fold_blocks(labels[:, None].float(), (2, 1)).movedim(1, -1).flatten(0, 2).long()  # (48, 2)
+    share = class_frequencies([labels], 3) / labels.numel()
+    importance = share.rsqrt()[blocks].mean(1)
+    importance = importance / importance.sum()
+    energy = (importance[:, None] * rows[:, :4].square()).sum(0).mean()
+    ridge = torch.diag(torch.tensor([0.1 * energy + 1e-6] * 4 + [2e-6]))
+    for klass in range(3):
+        for voxel in range(2):
+            target = (blocks[:, voxel] == klass).float() - 1 / 3
+            gram = rows.T @ (importance[:, None] * rows) + ridge
+            expected = torch.linalg.solve(gram, rows.T @ (importance * target))
+            torch.testing.assert_close(weight[2 * klass + voxel], expected[:4], atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(bias[2 * klass + voxel], expected[4], atol=1e-4, rtol=1e-3)
+
+
+def test_a_start_comes_back_from_disk(tmp_path):
+    start = fresh()
+    save_start(Start("finetune", start, {}, {"steps": 3, "tasks": "blobs"}), tmp_path)
+    again = load_start(tmp_path)
+    assert again.learner == "finetune"
+    assert again.record == {"steps": 3, "tasks": "blobs"}
+    for name, value in start.state_dict().items():
+        assert torch.equal(value, again.module.state_dict()[name])
+    assert again.backbone.config == start.backbone.config
+
+
+@pytest.mark.parametrize("damage", ["missing", "json", "weights", "version", "learner"])
+def test_damaged_weights_are_refused_in_one_line(tmp_path, damage):
+    folder = tmp_path / "w"
+    save_start(Start("finetune", fresh()), folder)
+    path = folder / "start.json"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "json":
+        path.write_text("{")
+    elif damage == "weights":
+        (folder / "start.safetensors").write_bytes(b"12")
+    else:
+        content = json.loads(path.read_text())
+        content[{"version": "format_version", "learner": "learner"}[damage]] = 77 if damage == "version" else "oracle"
+        path.write_text(json.dumps(content))
+    with pytest.raises(InputError) as error:
+        load_start(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_learner_without_meta_parameters_is_refused():
+    with pytest.raises(InputError, match="choose finetune"):
+        build_start("nonsense", build_backbone(dims=2))
+    with pytest.raises(InputError, match="start options"):
+        build_start("finetune", build_backbone(dims=2), {"depth": 3})

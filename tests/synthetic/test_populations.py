@@ -1,0 +1,182 @@
+"""Procedural populations: shapes of known size, invertible warps, reproducible episodes that show what they claim."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from medfewshot.synthetic.populations import Populations, PopulationSettings, acquisition, warp
+from medfewshot.synthetic.populations.episodes import draw_by_size
+from medfewshot.synthetic.populations.parts import Draw, Part, distance, draw_part
+from medfewshot.synthetic.populations.population import draw_view, render
+from medfewshot.synthetic.populations.templates import TEMPLATES
+from medfewshot.types import InputError
+
+CPU = torch.device("cpu")
+SMALL = PopulationSettings(patches=((20, 20, 20), (24, 24, 8)), shots=(1, 2), ways=(1, 3))
+
+
+def grid(n: int = 48, half: float = 1.0) -> torch.Tensor:
+    axis = ((torch.arange(n) + 0.5) / n * 2 - 1) * half
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))[None]
+
+
+def exact(part: Part) -> Draw:
+    """The part as the template has it, in one member."""
+    still = Part(**{**part.__dict__, "shift": 0.0, "scale": 0.0})
+    return draw_part(still, None, 1, torch.Generator().manual_seed(0))
+
+
+def volume(part: Part, points: torch.Tensor) -> float:
+    inside = distance(part, exact(part), points, torch.zeros(1, 5, *points.shape[2:])) < 0
+    return float(inside.float().mean()) * 8
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (Part("ball", "x", radii=(0.6, 0.6, 0.6)), 4 / 3 * math.pi * 0.6**3),
+        (Part("egg", "x", radii=(0.8, 0.5, 0.3), tilt=0.7), 4 / 3 * math.pi * 0.12),
+        (Part("rod", "x", "tube", radii=(0.3, 0, 0), path=((0, 0, -2), (0, 0, 0), (0, 0, 2))), math.pi * 0.09 * 2),
+        (Part("pill", "x", "tube", radii=(0.3, 0, 0), path=((0, 0, -0.4), (0, 0, 0.4))), math.pi * 0.09 * 1.2),
+        (Part("wall", "x", radii=(0.5, 0.5, 0.5), hollow=0.2), 4 / 3 * math.pi * (0.7**3 - 0.5**3)),
+    ],
+)
+def test_shapes_have_the_volumes_of_geometry(part, expected):
+    assert volume(part, grid(64)) == pytest.approx(expected, rel=0.05)
+
+
+def test_higher_powers_are_boxier():
+    volumes = [volume(Part("x", "x", radii=(0.6, 0.6, 0.6), power=power), grid()) for power in (2, 3, 4)]  # type: ignore[arg-type]
+    assert volumes[0] < volumes[1] < volumes[2] < 1.2**3
+    # The body |x|^4 + |y|^4 + |z|^4 < r^4 has volume (2 Gamma(5/4))^3 / Gamma(7/4) r^3.
+    assert volumes[2] == pytest.approx((2 * math.gamma(1.25)) ** 3 / math.gamma(1.75) * 0.6**3, rel=0.05)
+
+
+def test_distances_are_exact_along_the_axes():
+    part = Part("egg", "x", radii=(0.8, 0.5, 0.3))
+    points = torch.tensor([[0.9, 0, 0], [0, 0.2, 0], [0, 0, -0.5]]).T.view(1, 3, 3, 1, 1)
+    found = distance(part, exact(part), points, torch.zeros(1, 5, 3, 1, 1)).flatten()
+    torch.testing.assert_close(found, torch.tensor([0.1, -0.3, 0.2]), atol=1e-5, rtol=1e-4)
+
+
+def test_warps_are_invertible_and_strong():
+    """Flowing along a velocity and back along it is standing still; no voxel is folded over."""
+    velocity = warp.velocity_fields(2, 0.1, torch.Generator().manual_seed(1), CPU)
+    there, back = warp.integrate(velocity), warp.integrate(-velocity)
+    points = grid(24, 0.9).expand(2, -1, -1, -1, -1)
+    moved = points + warp.sample_lattice(there, points)
+    returned = moved + warp.sample_lattice(back, moved)
+    assert float((moved - points).abs().amax()) > 0.1
+    assert float((returned - points).abs().mean()) < 0.003
+    step = 1.8 / 24
+    columns = [moved.diff(dim=axis)[:, :, :23, :23, :23] / step for axis in (2, 3, 4)]
+    jacobian = torch.stack([c.movedim(1, -1) for c in columns], -1)
+    assert float(torch.linalg.det(jacobian).amin()) > 0
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_template_renders(name):
+    rng = np.random.default_rng(3)
+    parts = TEMPLATES[name][1](rng)
+    names = [part.name for part in parts]
+    assert len(set(names)) == len(names)
+    assert all(part.within is None or part.within in names[: names.index(part.name)] for part in parts)
+    focus = next(part for part in parts if part.labelled)
+    view = draw_view(parts, focus, (20, 20, 20), np.ones(3), rng)
+    rendered = render(
+        parts, view, (20, 20, 20), 2, template=name, thick=False, other_contrast_for=0, rng=rng,
+        generator=torch.Generator().manual_seed(0), device=CPU,
+    )  # fmt: skip
+    assert rendered.images.shape == (2, 1, 20, 20, 20)
+    assert torch.isfinite(rendered.images).all()
+    assert len(rendered.labels.unique()) > 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_episodes_are_what_they_claim(seed):
+    episode = Populations(SMALL).episode(seed, 0.5, CPU)
+    support, query = episode.support, episode.query
+    shape = support.patch_size
+    assert shape in SMALL.patches
+    assert 1 <= support.shots <= 2
+    assert support.spacing_mm is not None
+    assert len(support.spacing_mm) == 3
+    assert all(image.shape == (1, *shape) and image.dtype == torch.float32 for image in support.images)
+    assert all(label.shape == shape and label.dtype == torch.int64 for label in support.labels)
+    assert query.image.shape == (1, 1, *shape)
+    assert query.label.shape == (1, *shape)
+    seen = set(torch.stack(support.labels).unique().tolist())
+    assert seen == set(range(support.classes))  # every class is in some support
+    assert int(query.label.max()) < support.classes
+    assert all(torch.isfinite(image).all() and 0.3 < float(image.std()) < 3 for image in support.images)
+    assert not set(episode.support_subjects) & set(episode.query_subjects)
+
+
+def test_a_seed_decides_everything():
+    first, again, other = (Populations(SMALL).episode(seed, 0.2, CPU) for seed in (7, 7, 8))
+    assert torch.equal(first.query.image, again.query.image)
+    assert all(torch.equal(a, b) for a, b in zip(first.support.labels, again.support.labels, strict=True))
+    assert first.task == again.task
+    assert first.task != other.task or not torch.equal(first.query.image[..., :8], other.query.image[..., :8])
+
+
+def test_members_differ():
+    episode = Populations(PopulationSettings(patches=((20, 20, 20),), shots=(2, 2))).episode(1, 0.0, CPU)
+    a, b = (label > 0 for label in episode.support.labels)
+    assert float((a & b).sum()) > 0 or not (a.any() and b.any())
+    assert not torch.equal(a, b)
+
+
+def test_planar_episodes_are_slices():
+    episode = Populations(PopulationSettings(patches=((32, 32),), shots=(1, 1))).episode(2, 0.0, CPU)
+    assert episode.support.images[0].shape == (1, 32, 32)
+    assert episode.query.label.shape == (1, 32, 32)
+    assert len(episode.support.spacing_mm) == 2
+
+
+def test_some_queries_lack_the_structure():
+    found = []
+    for seed in range(16):
+        episode = Populations(PopulationSettings(patches=((16, 16),), shots=(1, 1), ways=(1, 1))).episode(seed, 1, CPU)
+        found.append(bool(episode.query.label.any()))
+    assert 0 < 16 - sum(found) < 10
+
+
+def test_the_curriculum_goes_from_large_to_small():
+    rng, settings = np.random.default_rng(0), PopulationSettings()
+    parts = TEMPLATES["trunk"][1](rng)
+    first, last = (
+        np.median([draw_by_size(parts, exponent, rng).size for _ in range(200)])
+        for exponent in (settings.large_first, settings.small_last)
+    )
+    assert first > 3 * last
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.8])
+def test_ringing_keeps_the_mean_and_overshoots(kept):
+    edge = torch.zeros(1, 1, 32, 32, 2)
+    edge[:, :, 16:] = 1
+    rung = acquisition._truncate(edge, kept)
+    assert float(rung.mean()) == pytest.approx(0.5, abs=1e-5)
+    assert float(rung.amax()) > 1.05
+
+
+def test_blur_spreads_a_point_like_a_gaussian():
+    point = torch.zeros(1, 1, 21, 21, 21)
+    point[..., 10, 10, 10] = 1
+    spread = acquisition.blur(point, 1.0)[0, 0]
+    assert float(spread.sum()) == pytest.approx(1, abs=1e-5)
+    variance = float((spread.sum((1, 2)) * (torch.arange(21) - 10) ** 2).sum())
+    assert variance == pytest.approx(1.0, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"patches": ((8, 8), (8, 8, 8))}, {"shots": (0, 2)}, {"ways": (3, 2)}, {"queries": 0}]
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        PopulationSettings(**wrong)

@@ -1,0 +1,181 @@
+"""The loop learns, averages, validates on what it does not train on, and goes on to the bit after a kill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_tasks import ToyLearner, ToySource, ToyStart
+
+from medfewshot.training.checkpoint import NAME
+from medfewshot.training.logs import TRAINING, VALIDATION, read_log
+from medfewshot.training.loop import Trainer, query_dice, warm_cosine
+from medfewshot.training.settings import TrainSettings
+from medfewshot.training.sources import Mixture, episode_seed
+from medfewshot.types import InputError
+
+SETTINGS = TrainSettings(
+    steps=12, episodes_per_step=2, learning_rate=0.05, validate_every=5, validation_episodes=3, checkpoint_every=4,
+    log_every=3, ema=0.9, warm_up=0.2,
+)  # fmt: skip
+
+
+def trainer(folder, settings=SETTINGS, source=None, noise=0.0) -> Trainer:
+    torch.manual_seed(0)
+    source = source or ToySource()
+    return Trainer(ToyLearner(ToyStart(), noise), source, ToySource(), settings, folder)
+
+
+class Stops(ToySource):
+    """Raises at the n-th episode, as a kill would."""
+
+    left = 13
+
+    def episode(self, *args):
+        if Stops.left == 0:
+            raise KeyboardInterrupt
+        Stops.left -= 1
+        return super().episode(*args)
+
+
+def test_the_loss_falls_and_the_query_is_found(tmp_path):
+    run = trainer(tmp_path, replace(SETTINGS, steps=80, validate_every=80, validate_dice=True))
+    before = run._validate()
+    outcome = run.run()
+    assert outcome["steps"] == 80
+    assert outcome["validation"]["loss"] < before["loss"] - 0.3
+    assert outcome["validation"]["dice"] > 0.9
+    rows = read_log(tmp_path / TRAINING)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert [row["step"] for row in read_log(tmp_path / VALIDATION)] == [80]
+
+
+@pytest.mark.parametrize("killed_at", [1, 9, 13, 23])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, killed_at):
+    """To the bit: weights, average, optimiser and log, whatever the moment of the kill, randomness in the loss too."""
+    whole = trainer(tmp_path / "whole", noise=0.5)
+    whole.run()
+    monkeypatch.setattr(Stops, "left", killed_at)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "cut", source=Stops(), noise=0.5).run()
+    torch.manual_seed(99)
+    resumed = trainer(tmp_path / "cut", noise=0.5)
+    resumed.run(resume=True)
+    first, second = (load_file(tmp_path / name / NAME) for name in ("whole", "cut"))
+    assert first.keys() == second.keys()
+    assert len(first) > 10
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    for log in (TRAINING, VALIDATION):
+        rows = [read_log(tmp_path / name / log) for name in ("whole", "cut")]
+        kept = [[{k: v for k, v in row.items() if "second" not in k} for row in part] for part in rows]
+        assert kept[0] == kept[1]
+    for a, b in zip(whole.start.parameters(), resumed.start.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_row_cut_off_by_the_kill_is_written_again(tmp_path):
+    trainer(tmp_path).run()
+    path = tmp_path / TRAINING
+    whole = path.read_text()
+    path.write_text(whole[:-9])
+    trainer(tmp_path).run(resume=True)  # at its end already: nothing is trained, the broken row is dropped
+    assert [row["step"] for row in read_log(path)] == [3, 6, 9]
+
+
+def test_other_settings_are_not_resumed(tmp_path):
+    trainer(tmp_path).run()
+    with pytest.raises(InputError, match="other settings"):
+        trainer(tmp_path, replace(SETTINGS, learning_rate=0.1)).run(resume=True)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    trainer(tmp_path).run()
+    (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:100])
+    with pytest.raises(InputError, match="cannot be resumed"):
+        trainer(tmp_path).run(resume=True)
+
+
+def test_the_average_is_what_validation_sees(tmp_path):
+    run = trainer(tmp_path)
+    run.run()
+    own = run.start.sharpness.item()
+    with run.averaged():
+        assert run.start.sharpness.item() == run.ema["sharpness"].item() != own
+    assert run.start.sharpness.item() == own
+
+
+def test_not_a_number_skips_a_step(tmp_path):
+    class Broken(ToySource):
+        def episode(self, seed, progress, device):
+            episode = super().episode(seed, progress, device)
+            if progress == 0.5:
+                episode.query.image[:] = float("nan")
+            return episode
+
+    run = trainer(tmp_path, source=Broken())
+    outcome = run.run()
+    assert outcome["skipped"] == 1
+    assert all(bool(p.isfinite().all()) for p in run.start.parameters())
+
+
+def test_minutes_end_a_run(tmp_path):
+    run = trainer(tmp_path, replace(SETTINGS, steps=10**9, minutes=0.01))
+    outcome = run.run()
+    assert 0.6 <= outcome["seconds"] < 5
+    assert outcome["steps"] < 10**6
+
+
+def test_every_episode_of_a_step_counts_alike(tmp_path):
+    """One step on two episodes is the step along the mean of their gradients."""
+    run = trainer(tmp_path, replace(SETTINGS, clip=1e9))
+    expected = []
+    for number in range(2):
+        loss = run._loss(ToySource().episode(episode_seed(0, 0, number), 0.0, run.device), 0)
+        expected.append(torch.autograd.grad(loss, list(run.start.parameters())))
+    run._train_step(0.0)
+    for parameter, a, b in zip(run.start.parameters(), *expected, strict=True):
+        torch.testing.assert_close(parameter.grad, (a + b) / 2)
+
+
+def test_training_and_validation_share_no_episode():
+    seeds = [episode_seed(3, stream, number) for stream in (0, 1) for number in range(200)]
+    assert len(set(seeds)) == 400
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_schedule_rises_and_falls():
+    assert warm_cosine(0.1, 0.1) == 1
+    assert warm_cosine(0.05, 0.1) == pytest.approx(0.5)
+    assert warm_cosine(0.55, 0.1) == pytest.approx(0.5)
+    assert warm_cosine(1.0, 0.1) == pytest.approx(0.0)
+
+
+def test_dice_counts_classes_that_are_there():
+    episode = ToySource().episode(1, 0.0, torch.device("cpu"))
+
+    class Perfect:
+        start = None
+
+        def adapt(self, support):
+            return lambda image: torch.nn.functional.one_hot(episode.query.label, 2).movedim(-1, 1).float()
+
+    assert query_dice(Perfect(), episode).tolist() == pytest.approx([1.0])
+    episode.query.label[:] = 0
+    assert query_dice(Perfect(), episode).tolist() == []
+
+
+def test_sources_are_drawn_by_weight():
+    mixture = Mixture({"a": ToySource((12, 12)), "b": ToySource((14, 14))}, {"a": 3.0, "b": 1.0})
+    sizes = [mixture.episode(seed, 0.0, torch.device("cpu")).query.label.shape[1] for seed in range(300)]
+    assert 0.65 < sizes.count(12) / 300 < 0.85
+    with pytest.raises(InputError, match="no tasks"):
+        Mixture({"a": ToySource()}, {"a": 0.0})
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"ema": 1.0}, {"learning_rate": 0.0}, {"minutes": -1.0}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        replace(SETTINGS, **wrong)

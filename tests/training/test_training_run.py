@@ -1,0 +1,149 @@
+"""A run from a file to weights that adaptation takes; and two processes that do what one does."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toys import make_folders
+from typer.testing import CliRunner
+
+from medfewshot.cli.app import app
+from medfewshot.config import load_training
+from medfewshot.learners import load_start
+from medfewshot.types import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((REPOSITORY / "configs" / "train").glob("*.yaml"))
+TINY = REPOSITORY / "configs" / "train" / "tiny.yaml"
+FLAT = """
+learner: finetune
+learner_options: {steps: 2}
+backbone: {dims: 2, width: 4, levels: 3}
+steps: 3
+episodes_per_step: 2
+validation_episodes: 2
+tasks: {synthetic: {patches: [[16, 16]], shots: [1, 1], ways: [1, 2]}}
+"""
+
+
+def invoke(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def flat(tmp_path) -> Path:
+    path = tmp_path / "flat.yaml"
+    path.write_text(FLAT)
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_is_valid(path):
+    settings = load_training(path)
+    assert settings.steps >= 1
+    assert settings.tasks.synthetic is not None
+
+
+def test_from_a_file_to_weights_to_a_segmenter(tmp_path):
+    done = invoke("train", TINY, "-o", tmp_path / "run", "--device", "cpu", "--steps", 2, "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)
+    assert record["steps"] == 2
+    assert record["settings"]["backbone"]["width"] == 4
+    start = load_start(tmp_path / "run" / "start")
+    assert start.learner == "finetune"
+    assert start.record["seen"] == {}
+    folders = make_folders(tmp_path)
+    words = ("adapt", "--support-dir", folders / "annotated", "-o", tmp_path / "s", "--steps", 1, "--device", "cpu")
+    done = invoke(*words, "--weights", tmp_path / "run" / "start")
+    assert done.exit_code == 0, done.output
+    network = json.loads((tmp_path / "s" / "segmenter.json").read_text())["config"]["network"]
+    assert network["agnostic"] is True
+    assert network["width"] == 4
+    done = invoke(*words, "--weights", tmp_path, "--overwrite")
+    assert done.exit_code == 2
+    assert "start.json" in done.output
+
+
+def test_a_folder_is_not_overwritten_unasked_and_resumes(flat, tmp_path):
+    words = ("train", flat, "-o", tmp_path / "run", "--device", "cpu", "--quiet")
+    assert invoke(*words).exit_code == 0
+    weights = load_file(tmp_path / "run" / "start" / "start.safetensors")
+    refused = invoke(*words)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.output
+    assert invoke(*words, "--resume").exit_code == 0
+    again = load_file(tmp_path / "run" / "start" / "start.safetensors")
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
+    assert invoke(*words, "--overwrite").exit_code == 0
+
+
+def test_two_processes_do_what_one_does(flat, tmp_path):
+    """Same episodes, dealt out to two gloo processes: weights agree to float32's rounding of the gradient sums."""
+    assert invoke("train", flat, "-o", tmp_path / "one", "--device", "cpu", "--quiet").exit_code == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
+        "--master-port", str(port), "-m", "medfewshot", "train", str(flat), "-o", str(tmp_path / "two"),
+        "--device", "cpu", "--quiet",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (load_file(tmp_path / name / "start" / "start.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3)
+    record = json.loads((tmp_path / "two" / "start" / "start.json").read_text())["record"]
+    assert record["processes"] == 2
+    losses = [
+        json.loads((tmp_path / n / "start" / "start.json").read_text())["record"]["validation"] for n in ("one", "two")
+    ]
+    assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("depth: 3", "depth: is unknown"),
+        ("backbone: {dims: 3, widht: 4}", "backbone widht: is unknown"),
+        ("tasks: {synthetic: {patch: 3}}", "tasks synthetic patch: is unknown"),
+        ("steps: many", "steps"),
+        ("steps: 0", "steps 0"),
+        ("tasks: {synthetic: {patches: [[8, 8], [8, 8, 8]]}}", "patches"),
+        ("tasks: {real: {datasets: {a: {labels: [0]}}}}", "0 is background"),
+    ],
+)
+def test_errors_name_the_file_and_the_setting(tmp_path, text, told):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_training(path)
+    assert str(error.value).startswith(str(path))
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ("learner: oracle", "learner oracle: unknown"),
+        ("learner: finetune\nlearner_options: {depth: 3}", "learner_options depth"),
+        ("backbone: {dims: 2}", "has 3D patches"),
+        ("tasks: {synthetic: null}", "no tasks"),
+        ("weights: nowhere", "start.json"),
+    ],
+)
+def test_runs_that_cannot_be_are_refused(tmp_path, changes, told):
+    path = tmp_path / "a.yaml"
+    path.write_text(changes)
+    done = invoke("train", path, "-o", tmp_path / "run", "--device", "cpu", "--steps", 1)
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.split())
