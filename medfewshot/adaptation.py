@@ -9,6 +9,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.learners import LEARNERS
@@ -105,7 +107,7 @@ def adapt_volumes(
     pairs = tuple({"image": _where(i), "label": _where(m)} for i, m in zip(images, labels, strict=True))
     warnings = [text for volume in (*images, *labels) for text in _with_name(volume)]
     adapted = Adapted(plan, segmenter, settings, pairs, seconds)
-    return replace(adapted, warnings=(*warnings, *plan.notes, *_learner_warnings(adapted.learner_record)))
+    return replace(adapted, warnings=(*warnings, *_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record)))
 
 
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:
@@ -149,6 +151,22 @@ def _check_marked(labels: Sequence[Volume]) -> None:
                 f"{label.name}: no structure is marked (every voxel is 0); "
                 "label the structure in this scan or leave the scan out"
             )
+        if label.data.all():
+            raise InputError(
+                f"{label.name}: the label covers the whole image, so there is no background to tell it from; "
+                "make the background 0 and export it again"
+            )
+
+
+def _given_twice(images: Sequence[Volume]) -> list[str]:
+    """A scan that is there twice counts twice, and looks like more knowledge than there is."""
+    warnings = []
+    for number, image in enumerate(images):
+        twin = next((one for one in images[:number] if np.array_equal(one.data, image.data)), None)
+        if twin is not None:
+            same = "" if twin.name == image.name else f" (as {twin.name})"
+            warnings.append(f"{image.name}: is given twice{same} among the supports; leave one out")
+    return warnings
 
 
 def _where(volume: Volume) -> str:

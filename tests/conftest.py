@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # A busy machine must not fail a property by its clock, and the same commit must test the same examples twice.
 settings.register_profile("medfewshot", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000, print_blob=True)  # make fuzz
 settings.load_profile("medfewshot")
 
 

@@ -131,7 +131,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / RUN_RECORD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise InputError(f"{path}: is damaged; use --overwrite to start again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,9 @@ def _segment_one(
     try:
         check_channels(case, segmenter.plan.channels)
         volume = read_image(case.image_paths)
+        if _inputs(case)[0] in {support.get("image") for support in segmenter.record.get("supports", ())}:
+            seen = f"{volume.name}: is one of the supports; its result says nothing about other scans"
+            volume = replace(volume, warnings=(*volume.warnings, seen))
         read = time.perf_counter() - begun
         segmentation = segmenter.segment(volume, options.inference, progress)
         return _write_result(case, volume, segmentation, segmenter, folder, options, read)

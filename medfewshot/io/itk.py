@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.io.geometry import affine_from_itk, affine_to_itk
-from medfewshot.io.guards import quiet_itk
+from medfewshot.io.guards import check_size, quiet_itk
 from medfewshot.io.header import Header
 from medfewshot.io.naming import format_of, suffix_of
 from medfewshot.types import InputError, Volume
@@ -21,7 +21,11 @@ def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
     if format_of(path) == "picture":
         _check_whole(path)
     with quiet_itk():
-        image = sitk.ReadImage(str(path))
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        check_size((*reader.GetSize(), reader.GetNumberOfComponents()), 8, path)
+        image = reader.Execute()
     if "complex" in image.GetPixelIDTypeAsString():
         raise InputError(f"{path}: holds complex numbers; save the magnitude")
     return _picture(path, image, dtype) if format_of(path) == "picture" else _volume(path, image, dtype)

@@ -1,6 +1,14 @@
 """From a support to a plan, and from a volume to the plan's grid and exactly back."""
 
-from medfewshot.planning.grid import AxisMap, Planned, axis_maps, native_labels_to_plan, sample_axis, to_plan
+from medfewshot.planning.grid import (
+    AxisMap,
+    Planned,
+    axis_maps,
+    check_like_support,
+    native_labels_to_plan,
+    sample_axis,
+    to_plan,
+)
 from medfewshot.planning.make import PlanOptions, labelled, make_plan
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
 
@@ -9,6 +17,7 @@ __all__ = [
     "PlanOptions",
     "Planned",
     "axis_maps",
+    "check_like_support",
     "labelled",
     "make_plan",
     "native_labels_to_plan",
