@@ -107,7 +107,8 @@ def adapt_volumes(
     pairs = tuple({"image": _where(i), "label": _where(m)} for i, m in zip(images, labels, strict=True))
     warnings = [text for volume in (*images, *labels) for text in _with_name(volume)]
     adapted = Adapted(plan, segmenter, settings, pairs, seconds)
-    return replace(adapted, warnings=(*warnings, *_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record)))
+    warnings += [*_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record)]
+    return replace(adapted, warnings=tuple(warnings))
 
 
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:

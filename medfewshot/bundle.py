@@ -93,7 +93,7 @@ def load_segmenter(folder: Path, device: torch.device | None = None) -> VolumeSe
         plan = plan_from_dict(description["plan"])
     except InputError:
         raise
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
         raise InputError(
             f"{folder}: the segmenter is damaged ({reason}); make it again with medfewshot adapt"

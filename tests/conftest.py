@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 from pathlib import Path
 
@@ -14,6 +15,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 settings.register_profile("medfewshot", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=20_000, print_blob=True)  # make fuzz
 settings.load_profile("medfewshot")
+
+
+@pytest.fixture(autouse=True)
+def _locale():
+    """ITK's DICOM writer, which tests use, leaves the process in the "C" locale."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")

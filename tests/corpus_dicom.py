@@ -58,7 +58,8 @@ def one_slice(plane: np.ndarray, index: int, syntax: str = ExplicitVRLittleEndia
     ds.PixelRepresentation = 1
     order = ">i2" if syntax == ExplicitVRBigEndian else "<i2"
     ds.PixelData = np.ascontiguousarray(plane.T).astype(order).tobytes()
-    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = CTImageStorage, f"{ROOT}.1.{index + 1}"
+    ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    ds.file_meta.MediaStorageSOPInstanceUID = f"{ROOT}.1.{index + 1}"
     for name, value in changes.items():
         if value is None:
             delattr(ds, name)
