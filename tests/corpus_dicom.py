@@ -282,4 +282,3 @@ def twelve_bits_unsigned(folder):
 @accepted
 def rescaled(folder):
     return series(folder, RescaleIntercept=-1024, RescaleSlope=2)
-

@@ -219,9 +219,7 @@ def _check_kind(lone: Volume | None, support: Volume) -> None:
         return
     for kind, other in zip(_kind(lone), _kind(support), strict=True):
         if kind != other:
-            raise InputError(
-                f"{lone.name}: is {kind} but the support is {other}; give scans of the supports' kind"
-            )
+            raise InputError(f"{lone.name}: is {kind} but the support is {other}; give scans of the supports' kind")
 
 
 def _kind(volume: Volume) -> tuple[str, str]:

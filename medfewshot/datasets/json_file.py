@@ -34,7 +34,7 @@ def read_json(path: Path) -> Dataset:
             raise
         raise InputError(
             f"{path}: an entry is not of the expected form ({type(error).__name__}: {error}); "
-            "list cases as {\"image\": FILE, \"label\": FILE} and labels by value and name"
+            'list cases as {"image": FILE, "label": FILE} and labels by value and name'
         ) from error
     raise InputError(
         f"{path}: neither a Decathlon file (key 'training') nor an nnU-Net v2 file (key 'channel_names'). "

@@ -14,14 +14,14 @@ from medfewshot.cli import main
 
 COMMANDS = ("segment", "adapt", "evaluate", "inspect")
 FLAGS = [
-    "--support", "--support-dir", "--segmenter", "--learner", "--steps", "--budget", "--seed", "--labels", "--
-    modality", "--spacing", "--config", "--device", "--fast", "--probabilities", "--uncertainty", "--resume", "--
-    overwrite", "--quiet", "--json", "-r", "--tolerance", "--no-previews", "--version", "-h", "--", "-",
+    "--support", "--support-dir", "--segmenter", "--learner", "--steps", "--budget", "--seed", "--labels", "--modality",
+    "--spacing", "--config", "--device", "--fast", "--probabilities", "--uncertainty", "--resume", "--overwrite",
+    "--quiet", "--json", "-r", "--tolerance", "--no-previews", "--version", "-h", "--", "-",
 ]  # fmt: skip
 VALUES = [
-    "annotated", "cohort", "cohort/q0.nii.gz", "reference", "segmenter", "nowhere", "=", ":", "a=b", "0", "-1",
-    "1e400", "nan", "1,2", "205", "toy", "cpu", "cuda:9", "CT", "../..", "table.csv", "ü", "🧠",
-    "annotated/images/s0.nii.gz=annotated/labels/s0.nii.gz", "", " ", "\n", "\x07",
+    "annotated", "cohort", "cohort/q0.nii.gz", "reference", "segmenter", "nowhere", "=", ":", "a=b", "0", "-1", "1e400",
+    "nan", "1,2", "205", "toy", "cpu", "cuda:9", "CT", "../..", "table.csv", "ü", "🧠", "", " ", "\n", "\x07",
+    "annotated/images/s0.nii.gz=annotated/labels/s0.nii.gz",
 ]  # fmt: skip
 
 words = st.lists(st.one_of(st.sampled_from(FLAGS), st.sampled_from(VALUES), st.text(max_size=8)), max_size=8)

@@ -100,9 +100,7 @@ def test_damaged_files(originals, tmp_path, name, changes):
 
 
 # Where damage makes an element's length absurd, GDCM allocates that much (4 GB at most) before it notices.
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=settings().max_examples // 4
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=settings().max_examples // 4)
 @given(changes=edits)
 def test_damaged_dicom(originals, tmp_path, changes):
     path = tmp_path / "odd.dcm"
