@@ -15,6 +15,7 @@ from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.learners import LEARNERS
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
+from medfewshot.quality import support_profile
 from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume
 
 DEFAULT_BUDGET_SECONDS = 240.0
@@ -48,6 +49,8 @@ class Adapted:
     """``image`` and ``label`` of each, as absolute paths (or "array")."""
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """What later volumes are held against: see :func:`medfewshot.quality.support_profile`."""
 
     @property
     def learner_record(self) -> dict[str, Any]:
@@ -65,6 +68,7 @@ class Adapted:
             "learner": self.learner_record,
             "seconds": dict(self.seconds),
             "warnings": list(self.warnings),
+            "profile": dict(self.profile),
         }
 
 
@@ -106,7 +110,8 @@ def adapt_volumes(
     seconds = {"plan": round(planned - begun, 2), "adapt": round(time.perf_counter() - planned, 2)}
     pairs = tuple({"image": _where(i), "label": _where(m)} for i, m in zip(images, labels, strict=True))
     warnings = [text for volume in (*images, *labels) for text in _with_name(volume)]
-    adapted = Adapted(plan, segmenter, settings, pairs, seconds)
+    profile = support_profile(images, labels, plan)
+    adapted = Adapted(plan, segmenter, settings, pairs, seconds, profile=profile)
     warnings += [*_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record)]
     return replace(adapted, warnings=tuple(warnings))
 

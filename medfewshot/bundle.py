@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import SEGMENTERS
 from medfewshot.planning import plan_from_dict, plan_to_dict
+from medfewshot.quality import unlike_sizes, unlike_supports
 from medfewshot.types import InputError, Plan, Progress, Segmenter, Volume
 
 FORMAT_VERSION = 1
@@ -48,8 +49,11 @@ class VolumeSegmenter:
     def segment(
         self, volume: Volume, options: InferenceOptions | None = None, progress: Progress | None = None
     ) -> Segmentation:
-        """Labels ``(*S)`` on ``volume``'s native grid."""
-        return segment_volume(volume, self.plan, self.segmenter, options, progress)
+        """Labels ``(*S)`` on ``volume``'s native grid, and flags where it is unlike the supports."""
+        result = segment_volume(volume, self.plan, self.segmenter, options, progress)
+        profile = self.record.get("profile") or {}
+        flags = unlike_supports(volume, self.plan, profile)
+        return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))
 
     def save(self, folder: Path) -> None:
         """Write the segmenter. At no moment does a description lie beside weights that are not its own."""

@@ -500,6 +500,11 @@ def markup_in_the_name(folder):
 
 
 @accepted
+def broken_formula_in_the_name(folder):
+    return nifti(folder, name="$\\frac{$ cost $5.nii.gz")
+
+
+@accepted
 def windows_path_as_a_name(folder):
     return nifti(folder, name="C:\\scans\\odd.nii.gz")
 

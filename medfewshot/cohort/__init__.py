@@ -23,7 +23,8 @@ and resumed. One bad volume does not stop the rest. The folder then holds::
 ``seconds``         ``plan``, ``adapt`` (once); ``read``, ``prepare``, ``predict``, ``restore``, ``write`` (all volumes)
 ``outputs``         one entry per volume: ``case``, ``inputs`` (a path per channel), ``status`` (done or failed),
                     ``labels`` and other ``files`` (relative paths), ``seconds``, ``confidence`` (mean probability of
-                    each structure), ``statistics``, ``warnings``, ``error``
+                    each structure), ``predicted_dice`` (what the probabilities expect), ``flags`` (what is unlike the
+                    supports), ``statistics``, ``warnings``, ``error``
 ``warnings``        of the adaptation and of every volume
 ``versions``        of Python, the platform and the packages that results depend on
 ``fingerprint``     of segmenter and options: results are resumed only where it is the same

@@ -48,6 +48,8 @@ class VolumeResult:
     files: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     confidence: dict[str, float] = field(default_factory=dict)
+    predicted_dice: dict[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
     statistics: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None

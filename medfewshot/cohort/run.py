@@ -135,6 +135,7 @@ def _write_result(
         save_preview(
             folder / files[-1], volume.data[0], segmentation.labels, volume.affine, names,
             uncertainty=segmentation.uncertainty, title=case.case_id,
+            predicted_dice=segmentation.predicted_dice, flags=segmentation.flags,
         )  # fmt: skip
     labels = f"{case.case_id}{output_suffix(volume)}"
     # The labels last: where they are, everything else of this volume is too.
@@ -148,8 +149,10 @@ def _write_result(
         files=tuple(files),
         seconds={"read": round(read_seconds, 3), **prepared, "write": round(time.perf_counter() - started, 3)},
         confidence={names[value]: share for value, share in segmentation.confidence.items()},
+        predicted_dice={names[value]: dice for value, dice in segmentation.predicted_dice.items()},
+        flags=segmentation.flags,
         statistics=tuple(_statistics(volume, segmentation, names)),
-        warnings=(*volume.warnings, *segmentation.warnings),
+        warnings=(*volume.warnings, *segmentation.warnings, *(f"look closely: {text}" for text in segmentation.flags)),
     )
 
 
@@ -170,6 +173,9 @@ def _write_maps(name: str, volume: Volume, segmentation: Segmentation, folder: P
 
 def _statistics(volume: Volume, segmentation: Segmentation, names: dict[int, str]) -> list[dict[str, Any]]:
     rows = structure_statistics(volume.data, segmentation.labels, volume.affine, names)
+    for row in rows:
+        row["predicted_dice"] = segmentation.predicted_dice.get(row["label"])
+        row["flags"] = "; ".join(segmentation.flags)
     if getattr(volume.header, "has_spacing", True):
         return rows
     # A photograph knows no millimetres: only what is counted in pixels is true.

@@ -6,10 +6,12 @@ from medfewshot.planning.grid import (
     axis_maps,
     check_like_support,
     native_labels_to_plan,
+    planned_order,
     sample_axis,
     to_plan,
 )
 from medfewshot.planning.make import PlanOptions, labelled, make_plan
+from medfewshot.planning.normalise import normalise
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "labelled",
     "make_plan",
     "native_labels_to_plan",
+    "normalise",
     "plan_from_dict",
     "plan_to_dict",
+    "planned_order",
     "sample_axis",
     "to_plan",
 ]

@@ -82,6 +82,11 @@ def native_labels_to_plan(label: Volume, plan: Plan) -> Tensor:
     return torch.from_numpy(planned.astype(np.int64))
 
 
+def planned_order(volume: Volume, plan: Plan) -> tuple[int, ...]:
+    """The native axis that becomes each planned axis."""
+    return order_for(volume.affine, np.array(plan.axes), plan.spatial_dims).order
+
+
 def axis_maps(native: np.ndarray, planned: np.ndarray, order: AxisOrder) -> tuple[AxisMap, ...]:
     """One map per planned axis, from the two affines alone."""
     matrix = np.linalg.inv(planned) @ native
@@ -113,10 +118,9 @@ def check_like_support(volume: Volume, plan: Plan) -> None:
             f"{volume.name}: has {volume.data.shape[0]} channel(s) but the support has {plan.channels}; "
             "give the same channels in the same order"
         )
-    order = order_for(volume.affine, np.array(plan.axes), plan.spatial_dims).order
     sizes = [
         volume.spatial_shape[axis] * volume.spacing_mm[axis] / target
-        for axis, target in zip(order, plan.spacing_mm, strict=True)
+        for axis, target in zip(planned_order(volume, plan), plan.spacing_mm, strict=True)
     ]
     if np.prod(sizes) > MOST_PLANNED_VOXELS:
         extent = " x ".join(f"{n * s:.4g}" for n, s in zip(volume.spatial_shape, volume.spacing_mm, strict=True))

@@ -17,6 +17,11 @@ import pytest
 import toys
 
 REFUSED = corpus_volumes.REFUSED | corpus_dicom.REFUSED
+PICTURED = {
+    "newline_in_the_name", "markup_in_the_name", "broken_formula_in_the_name", "other_scripts_in_the_name",
+    "the_longest_name", "one_voxel", "constant_image",
+}  # fmt: skip
+"""Kinds whose preview is worth a second."""
 ACCEPTED = corpus_volumes.ACCEPTED | corpus_dicom.ACCEPTED
 
 
@@ -52,7 +57,8 @@ def segmenter(tmp_path_factory) -> Path:
 
 
 def test_the_corpus_is_large():
-    assert len(REFUSED) + len(ACCEPTED) >= 80
+    assert len(REFUSED) + len(ACCEPTED) + len(corpus_supports.REFUSED) + len(corpus_supports.ACCEPTED) >= 150
+    assert set(ACCEPTED) > PICTURED
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -72,8 +78,7 @@ def test_a_volume_that_cannot_be_segmented(run, tmp_path, segmenter, kind):
 def test_an_odd_volume_that_can(run, tmp_path, segmenter, kind):
     (tmp_path / "in").mkdir()
     path = ACCEPTED[kind](tmp_path / "in")
-    previews = () if kind in ("newline_in_the_name", "one_voxel", "constant_image", "markup_in_the_name",
-                              "other_scripts_in_the_name", "the_longest_name") else ("--no-previews",)  # fmt: skip
+    previews = () if kind in PICTURED else ("--no-previews",)
     out = tmp_path / "out"
     done = run("segment", path, "--segmenter", segmenter, "-o", out, "--device", "cpu", *previews)
     assert done.code == 0, done
