@@ -2,10 +2,10 @@
 
     python benchmarks/calibration.py --data ../shared/data --runs runs/calibration
 
-Adapts to K = 5 supports of the fixed splits (hippocampus for 200 steps, CHAOS for 300), segments the subjects of the query
-set, and compares what the probabilities predict with the true Dice: Spearman's rank correlation per structure and over
-all, mean absolute error, and how many volumes were flagged as unlike the supports. The rest of the support pool, which no
-figure is taken from, is segmented too: the line of ``medfewshot.quality.CALIBRATION`` is fitted to it.
+Adapts to K = 5 supports of the fixed splits (hippocampus for 200 steps, CHAOS for 300), segments the subjects of the
+query set, and compares what the probabilities predict with the true Dice: Spearman's rank correlation per structure and
+over all, mean absolute error, and how many volumes were flagged as unlike the supports. The rest of the support pool,
+which no figure is taken from, is segmented too: the line of ``medfewshot.quality.CALIBRATION`` is fitted to it.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ def row(name: str, pairs: list[Pair]) -> str:
     ).confidence_interval  # fmt: skip
     flagged = len({p.case for p in pairs if p.flags})
     return (
-        f"| {name} | {len(pairs)} | **{spearman:.2f}** [{low:.2f}, {high:.2f}] | {baseline:.2f} | {true.mean():.3f} | "
-        f"{predicted.mean():.3f} | {np.abs(predicted - true).mean():.3f} | {flagged} of {len({p.case for p in pairs})} |"
+        f"| {name} | {len(pairs)} | **{spearman:.2f}** [{low:.2f}, {high:.2f}] | {baseline:.2f} | {true.mean():.3f} "
+        f"| {predicted.mean():.3f} | {np.abs(predicted - true).mean():.3f} "
+        f"| {flagged} of {len({p.case for p in pairs})} |"
     )
 
 
@@ -118,7 +119,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=list(CELLS), default=list(CELLS))
     given = parser.parse_args()
-    pairs = [p for name in given.only for s in given.seeds for p in run_cell(name, CELLS[name], s, given.data, given.runs)]
+    cells = [(name, seed) for name in given.only for seed in given.seeds]
+    pairs = [p for name, seed in cells for p in run_cell(name, CELLS[name], seed, given.data, given.runs)]
     print("| queries | structures | Spearman [95 % CI] | of mean probability | true Dice | predicted | MAE | flagged |")
     print("|---|---|---|---|---|---|---|---|")
     for name in given.only:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
@@ -106,7 +107,7 @@ def adapt_volumes(
     plan = make_plan(images, labels, names=names, options=replace(settings.plan, fast=settings.fast))
     support = make_support(images, labels, plan)
     planned = time.perf_counter()
-    segmenter = learner.adapt(support)
+    segmenter = _adapt(learner, support, settings)
     seconds = {"plan": round(planned - begun, 2), "adapt": round(time.perf_counter() - planned, 2)}
     pairs = tuple({"image": _where(i), "label": _where(m)} for i, m in zip(images, labels, strict=True))
     warnings = [text for volume in (*images, *labels) for text in _with_name(volume)]
@@ -114,6 +115,19 @@ def adapt_volumes(
     adapted = Adapted(plan, segmenter, settings, pairs, seconds, profile=profile)
     warnings += [*_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record)]
     return replace(adapted, warnings=tuple(warnings))
+
+
+def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segmenter:
+    try:
+        return learner.adapt(support)
+    except (MemoryError, RuntimeError) as error:
+        # Where the CPU runs out, torch raises a bare RuntimeError.
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+            raise
+        raise InputError(
+            f"--device {settings.device}: adaptation ran out of memory; take --device cpu, or a smaller "
+            "patch_voxels in --config"
+        ) from error
 
 
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ class VolumeSegmenter:
 
     def save(self, folder: Path) -> None:
         """Write the segmenter. At no moment does a description lie beside weights that are not its own."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         segmenter: Any = self.segmenter
@@ -66,7 +68,10 @@ class VolumeSegmenter:
         (folder / DESCRIPTION).unlink(missing_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.tensors().items()}
         with atomic_path(folder / WEIGHTS) as temporary:
-            save_file(tensors, temporary)
+            try:
+                save_file(tensors, temporary)
+            except SafetensorError as error:  # what it makes of a full disk
+                raise OSError(errno.EIO, str(error)) from error
         description = {
             "format_version": FORMAT_VERSION,
             "kind": segmenter.kind,

@@ -71,11 +71,16 @@ def segment_volume(
     planned = to_plan(volume, plan)
     writer = _NativeWriter(planned, plan, options)
     planning_seconds = time.perf_counter() - begun
-    predicting = 0.0
+    predicting, fallen_back = 0.0, []
     slabs = list(_slabs(planned.image.shape[1:], plan, segmenter, options.overlap))
     for number, slab in enumerate(slabs):
         started = time.perf_counter()
-        probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
+        try:
+            probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
+        except torch.OutOfMemoryError:
+            segmenter = _on_cpu(segmenter)
+            fallen_back = ["the device ran out of memory: segmented on the CPU"]
+            probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
         progress.update(number + 1, len(slabs), "segment")
@@ -93,7 +98,7 @@ def segment_volume(
         predicted_dice=writer.predicted_dice(),
         voxels=writer.voxels,
         seconds=seconds,
-        warnings=tuple(warnings),
+        warnings=(*fallen_back, *warnings),
     )
 
 
@@ -130,6 +135,17 @@ def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: floa
         # Interpolation between stop - 1 and stop reads stop too.
         reached = [first for first in windows if first <= stop and first + window > start]
         yield _Slab(axis, start, stop, reached[0], reached[-1] + window, stop == length)
+
+
+def _on_cpu(segmenter: Segmenter) -> Segmenter:
+    """The same segmenter where memory is larger. Smaller windows would need less, but see less and answer otherwise."""
+    device, move = getattr(segmenter, "device", None), getattr(segmenter, "to", None)
+    if move is None or device is None or device.type == "cpu":
+        raise RuntimeError("out of memory, and there is no larger device to go to; crop or downsample the volume")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    moved: Segmenter = move(torch.device("cpu"))
+    return moved
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Segment many volumes into a folder: outputs, pictures, statistics and a record of how they came about.
 
-Every file is written whole or not at all, and the record after every volume, so that a run can be stopped at any moment
-and resumed. One bad volume does not stop the rest. The folder then holds::
+Every file is written whole or not at all, and the record as volumes are done, so that a run can be stopped at any
+moment and resumed. One bad volume does not stop the rest. The folder then holds::
 
     <case>.nii.gz             labels on the input's grid, in the input's format (DICOM: NIfTI, JPEG: PNG)
     previews/<case>.png       a picture of the result

@@ -75,12 +75,14 @@ def segment_cohort(
         remove_results(folder)
     folder.mkdir(parents=True, exist_ok=True)
     resumed = 0
-    for number, case in enumerate(cases):
-        progress.update(number, len(cases), case.case_id)
-        result = earlier.get(_inputs(case))
-        resumed += result is not None
-        record.add(result or _segment_one(case, segmenter, folder, options, _part(progress, number, len(cases))))
-    record.finish()
+    record.start(earlier)
+    with record:
+        for number, case in enumerate(cases):
+            progress.update(number, len(cases), case.case_id)
+            result = earlier.get(_inputs(case))
+            resumed += result is not None
+            record.add(result or _segment_one(case, segmenter, folder, options, _part(progress, number, len(cases))))
+        record.finish()
     progress.update(len(cases), len(cases), "done")
     return CohortResult(tuple(record.results), folder, resumed)
 
@@ -114,7 +116,10 @@ def _segment_one(
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         # Whatever is wrong with one scan, the others still get their turn; the record and exit code say so.
         text = " ".join(str(error).split()) or type(error).__name__
-        text = text if isinstance(error, InputError) else f"{case.image_path}: {text}"
+        if isinstance(error, OSError) and error.filename:
+            text = f"{error.filename}: {error.strerror}; check the disk and the path"
+        elif not isinstance(error, InputError):
+            text = f"{case.image_path}: {text}"
         return VolumeResult(case.case_id, _inputs(case), "failed", error=text)
 
 

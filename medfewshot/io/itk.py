@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,25 @@ def write(path: Path, data: np.ndarray, like: Volume) -> None:
     is_vector = data.ndim > like.spatial_dims
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.T), isVector=is_vector)
     affine_to_itk(like.affine, image, like.name)
-    with quiet_itk():
-        sitk.WriteImage(image, str(path), useCompression=True)
+    _save(image, path, compress=True)
 
 
 def write_picture(path: Path, data: np.ndarray) -> None:
     """``data``: ``(X, Y)``; millimetres have no place in a picture."""
     import SimpleITK as sitk
 
-    with quiet_itk():
-        sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(data.T)), str(path))
+    _save(sitk.GetImageFromArray(np.ascontiguousarray(data.T)), path, compress=False)
+
+
+def _save(image: Any, path: Path, compress: bool) -> None:
+    """ITK says no more than that it failed, and as a RuntimeError."""
+    import SimpleITK as sitk
+
+    try:
+        with quiet_itk():
+            sitk.WriteImage(image, str(path), useCompression=compress)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, "cannot be written") from error
 
 
 def channels_first(image: Any, dtype: Any = None) -> np.ndarray:
