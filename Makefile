@@ -19,7 +19,7 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format venv clean
+.PHONY: help demo test check fuzz format venv clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ check: $(DEV)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(DEV)  ## damaged files and random command lines, until stopped or 20,000 of each
+	$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/fuzz $(PYTEST_ARGS)
 
 format: $(DEV)  ## let ruff repair what it can
 	$(BIN)/ruff check --fix .

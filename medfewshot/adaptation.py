@@ -9,10 +9,14 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.learners import LEARNERS, build_start, load_start
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
+from medfewshot.quality import support_profile
 from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume
 
 DEFAULT_BUDGET_SECONDS = 240.0
@@ -48,6 +52,8 @@ class Adapted:
     """``image`` and ``label`` of each, as absolute paths (or "array")."""
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """What later volumes are held against: see :func:`medfewshot.quality.support_profile`."""
 
     @property
     def learner_record(self) -> dict[str, Any]:
@@ -65,6 +71,7 @@ class Adapted:
             "learner": self.learner_record,
             "seconds": dict(self.seconds),
             "warnings": list(self.warnings),
+            "profile": dict(self.profile),
         }
 
 
@@ -102,12 +109,27 @@ def adapt_volumes(
     plan = make_plan(images, labels, names=names, options=replace(settings.plan, fast=settings.fast))
     support = make_support(images, labels, plan)
     planned = time.perf_counter()
-    segmenter = learner.adapt(support)
+    segmenter = _adapt(learner, support, settings)
     seconds = {"plan": round(planned - begun, 2), "adapt": round(time.perf_counter() - planned, 2)}
     pairs = tuple({"image": _where(i), "label": _where(m)} for i, m in zip(images, labels, strict=True))
     warnings = [text for volume in (*images, *labels) for text in _with_name(volume)]
-    adapted = Adapted(plan, segmenter, settings, pairs, seconds)
-    return replace(adapted, warnings=(*warnings, *plan.notes, *_learner_warnings(adapted.learner_record)))
+    profile = support_profile(images, labels, plan)
+    adapted = Adapted(plan, segmenter, settings, pairs, seconds, profile=profile)
+    warnings += [*_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record)]
+    return replace(adapted, warnings=tuple(warnings))
+
+
+def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segmenter:
+    try:
+        return learner.adapt(support)
+    except (MemoryError, RuntimeError) as error:
+        # Where the CPU runs out, torch raises a bare RuntimeError.
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+            raise
+        raise InputError(
+            f"--device {settings.device}: adaptation ran out of memory; take --device cpu, or a smaller "
+            "patch_voxels in --config"
+        ) from error
 
 
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:
@@ -167,6 +189,22 @@ def _check_marked(labels: Sequence[Volume]) -> None:
                 f"{label.name}: no structure is marked (every voxel is 0); "
                 "label the structure in this scan or leave the scan out"
             )
+        if label.data.all():
+            raise InputError(
+                f"{label.name}: the label covers the whole image, so there is no background to tell it from; "
+                "make the background 0 and export it again"
+            )
+
+
+def _given_twice(images: Sequence[Volume]) -> list[str]:
+    """A scan that is there twice counts twice, and looks like more knowledge than there is."""
+    warnings = []
+    for number, image in enumerate(images):
+        twin = next((one for one in images[:number] if np.array_equal(one.data, image.data)), None)
+        if twin is not None:
+            same = "" if twin.name == image.name else f" (as {twin.name})"
+            warnings.append(f"{image.name}: is given twice{same} among the supports; leave one out")
+    return warnings
 
 
 def _where(volume: Volume) -> str:

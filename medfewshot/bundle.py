@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import SEGMENTERS
 from medfewshot.planning import plan_from_dict, plan_to_dict
+from medfewshot.quality import unlike_sizes, unlike_supports
 from medfewshot.types import InputError, Plan, Progress, Segmenter, Volume
 
 FORMAT_VERSION = 1
@@ -48,11 +50,15 @@ class VolumeSegmenter:
     def segment(
         self, volume: Volume, options: InferenceOptions | None = None, progress: Progress | None = None
     ) -> Segmentation:
-        """Labels ``(*S)`` on ``volume``'s native grid."""
-        return segment_volume(volume, self.plan, self.segmenter, options, progress)
+        """Labels ``(*S)`` on ``volume``'s native grid, and flags where it is unlike the supports."""
+        result = segment_volume(volume, self.plan, self.segmenter, options, progress)
+        profile = self.record.get("profile") or {}
+        flags = unlike_supports(volume, self.plan, profile)
+        return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))
 
     def save(self, folder: Path) -> None:
         """Write the segmenter. At no moment does a description lie beside weights that are not its own."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         segmenter: Any = self.segmenter
@@ -62,7 +68,10 @@ class VolumeSegmenter:
         (folder / DESCRIPTION).unlink(missing_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.tensors().items()}
         with atomic_path(folder / WEIGHTS) as temporary:
-            save_file(tensors, temporary)
+            try:
+                save_file(tensors, temporary)
+            except SafetensorError as error:  # what it makes of a full disk
+                raise OSError(errno.EIO, str(error)) from error
         description = {
             "format_version": FORMAT_VERSION,
             "kind": segmenter.kind,

@@ -119,7 +119,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
         raise InputError(f"{path}: cannot be read; check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid YAML ({_reason(error)}); correct it there") from None
     if content is None:
         return {}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from medfewshot.planning import AxisMap, Planned, labelled, sample_axis, to_plan
+from medfewshot.quality import predicted_dice
 from medfewshot.types import Plan, Progress, Segmenter, Volume
 
 SLAB_VALUES = 120_000_000
@@ -37,6 +38,12 @@ class Segmentation:
     """``(*S)`` float32 in [0, 1]: entropy of the class probabilities over its maximum, log(N + 1)."""
     confidence: dict[int, float] = field(default_factory=dict)
     """Label value -> mean probability of the voxels given that label, those that ``keep_largest`` drops among them."""
+    predicted_dice: dict[int, float] = field(default_factory=dict)
+    """Label value -> the Dice that the probabilities expect: see :func:`medfewshot.quality.predicted_dice`."""
+    voxels: dict[int, int] = field(default_factory=dict)
+    """Label value -> voxels of the result, 0 where a structure was not found."""
+    flags: tuple[str, ...] = ()
+    """What sets the volume or its structures apart from the supports: reasons to look closely."""
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -64,11 +71,16 @@ def segment_volume(
     planned = to_plan(volume, plan)
     writer = _NativeWriter(planned, plan, options)
     planning_seconds = time.perf_counter() - begun
-    predicting = 0.0
+    predicting, fallen_back = 0.0, []
     slabs = list(_slabs(planned.image.shape[1:], plan, segmenter, options.overlap))
     for number, slab in enumerate(slabs):
         started = time.perf_counter()
-        probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
+        try:
+            probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
+        except torch.OutOfMemoryError:
+            segmenter = _on_cpu(segmenter)
+            fallen_back = ["the device ran out of memory: segmented on the CPU"]
+            probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
         progress.update(number + 1, len(slabs), "segment")
@@ -78,7 +90,16 @@ def segment_volume(
         "predict": round(predicting, 3),
         "restore": round(time.perf_counter() - begun - planning_seconds - predicting, 3),
     }
-    return Segmentation(labels, writer.probabilities, writer.uncertainty, writer.confidence(), seconds, tuple(warnings))
+    return Segmentation(
+        labels=labels,
+        probabilities=writer.probabilities,
+        uncertainty=writer.uncertainty,
+        confidence=writer.confidence(),
+        predicted_dice=writer.predicted_dice(),
+        voxels=writer.voxels,
+        seconds=seconds,
+        warnings=(*fallen_back, *warnings),
+    )
 
 
 @dataclass(frozen=True)
@@ -114,6 +135,17 @@ def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: floa
         # Interpolation between stop - 1 and stop reads stop too.
         reached = [first for first in windows if first <= stop and first + window > start]
         yield _Slab(axis, start, stop, reached[0], reached[-1] + window, stop == length)
+
+
+def _on_cpu(segmenter: Segmenter) -> Segmenter:
+    """The same segmenter where memory is larger. Smaller windows would need less, but see less and answer otherwise."""
+    device, move = getattr(segmenter, "device", None), getattr(segmenter, "to", None)
+    if move is None or device is None or device.type == "cpu":
+        raise RuntimeError("out of memory, and there is no larger device to go to; crop or downsample the volume")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    moved: Segmenter = move(torch.device("cpu"))
+    return moved
 
 
 @torch.no_grad()
@@ -156,6 +188,8 @@ class _NativeWriter:
         self.uncertainty = np.zeros(shape, dtype=np.float32) if options.uncertainty else None
         self._sums = np.zeros(plan.classes)
         self._counts = np.zeros(plan.classes)
+        self._totals = np.zeros(plan.classes)
+        self.voxels: dict[int, int] = {}
 
     def write(self, probabilities: Tensor, slab: _Slab) -> None:
         """Write the native voxels whose planned coordinate falls in ``[slab.start, slab.stop)``."""
@@ -208,6 +242,7 @@ class _NativeWriter:
         self.labels[where] = chosen
         self._sums += np.bincount(chosen.ravel(), best.numpy().ravel().astype(np.float64), self.plan.classes)
         self._counts += np.bincount(chosen.ravel(), minlength=self.plan.classes)
+        self._totals += values.sum(dim=tuple(range(1, values.ndim)), dtype=torch.float64).numpy()
         if self.probabilities is not None:
             self.probabilities[(slice(None), *where)] = values.numpy().astype(np.float16)
         if self.uncertainty is not None:
@@ -222,6 +257,7 @@ class _NativeWriter:
                 _keep_largest(self.labels, self.plan.label_values.index(value) + 1)
         counts = np.bincount(self.labels.ravel(), minlength=self.plan.classes)
         for index, (value, name) in enumerate(self.plan.labels.items(), start=1):
+            self.voxels[value] = int(counts[index])
             if counts[index] == 0:
                 warnings.append(f"{labelled(name, value)} was not found")
         table = np.array([0, *self.plan.label_values], dtype=np.int32)
@@ -237,6 +273,14 @@ class _NativeWriter:
             for index, value in enumerate(self.plan.label_values, start=1)
             if self._counts[index]
         }
+
+    def predicted_dice(self) -> dict[int, float]:
+        found = {}
+        for index, value in enumerate(self.plan.label_values, start=1):
+            dice = predicted_dice(self._sums[index], self._counts[index], self._totals[index])
+            if dice is not None:
+                found[value] = round(dice, 4)
+        return found
 
 
 def _native_range(axis_map: AxisMap, slab: _Slab, size: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 from pathlib import Path
 
@@ -12,7 +13,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # A busy machine must not fail a property by its clock, and the same commit must test the same examples twice.
 settings.register_profile("medfewshot", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000, print_blob=True)  # make fuzz
 settings.load_profile("medfewshot")
+
+
+@pytest.fixture(autouse=True)
+def _locale():
+    """ITK's DICOM writer, which tests use, leaves the process in the "C" locale."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("datasets",),
     ("inspection",),
     ("planning",),
+    ("quality",),
     ("augment",),
     ("synthetic",),
     ("episodes",),

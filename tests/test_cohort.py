@@ -109,7 +109,8 @@ def test_a_crash_leaves_no_half_file(scans, segmenter, monkeypatch):
     monkeypatch.setattr(nib, "save", crash)
     with pytest.raises(KeyboardInterrupt):
         segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN)
-    assert list((scans / "out").iterdir()) == []
+    assert [path.name for path in (scans / "out").iterdir()] == ["run.json"]
+    assert json.loads((scans / "out" / "run.json").read_text())["outputs"] == []
 
 
 def test_whatever_happens_to_one_volume(scans, segmenter, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import warnings
 from pathlib import Path
@@ -291,5 +292,8 @@ def _label_values(text: str | None) -> list[int] | None:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. What a terminal has no letter for is escaped: no name may end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -20,6 +20,7 @@ from medfewshot.datasets import parse_pair, read_dataset
 from medfewshot.devices import resolve_device
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image
+from medfewshot.planning import check_like_support
 from medfewshot.types import Case, InputError, Volume
 
 __all__ = [
@@ -116,7 +117,8 @@ def segment(
         segmenter = _adapted_for(output / "segmenter", known, settings, options.resume, lone, console)
     else:
         segmenter = known
-        _check_kind(lone, segmenter.plan.spatial_dims)
+        if lone is not None:
+            check_like_support(lone, segmenter.plan)
     with console.progress("Segmenting") as progress:
         result = segment_cohort(cases, segmenter, output, options.cohort(), _command(), progress)
     console.segmentation_table(result)
@@ -212,11 +214,16 @@ def _read_lone(cases: Sequence[Case], channels: int) -> Volume | None:
     return read_image(cases[0].image_paths)
 
 
-def _check_kind(lone: Volume | None, dims: int) -> None:
-    if lone is not None and lone.spatial_dims != dims:
-        raise InputError(
-            f"{lone.name}: is {lone.spatial_dims}D but the support is {dims}D; give scans of the supports' kind"
-        )
+def _check_kind(lone: Volume | None, support: Volume) -> None:
+    if lone is None:
+        return
+    for kind, other in zip(_kind(lone), _kind(support), strict=True):
+        if kind != other:
+            raise InputError(f"{lone.name}: is {kind} but the support is {other}; give scans of the supports' kind")
+
+
+def _kind(volume: Volume) -> tuple[str, str]:
+    return f"{volume.spatial_dims}D", f"of {volume.data.shape[0]} channel(s)"
 
 
 def _adapted_for(
@@ -235,7 +242,7 @@ def _adapted_for(
 
 def _adapt(support: Support, settings: AdaptSettings, lone: Volume | None, console: Console) -> VolumeSegmenter:
     images, labels = read_cases(support.cases)
-    _check_kind(lone, images[0].spatial_dims)
+    _check_kind(lone, images[0])
     with console.progress("Adapting") as progress:
         adapted = adapt_volumes(images, labels, settings, support.names, progress)
     console.plan(adapted)

@@ -1,7 +1,7 @@
 """Segment many volumes into a folder: outputs, pictures, statistics and a record of how they came about.
 
-Every file is written whole or not at all, and the record after every volume, so that a run can be stopped at any moment
-and resumed. One bad volume does not stop the rest. The folder then holds::
+Every file is written whole or not at all, and the record as volumes are done, so that a run can be stopped at any
+moment and resumed. One bad volume does not stop the rest. The folder then holds::
 
     <case>.nii.gz             labels on the input's grid, in the input's format (DICOM: NIfTI, JPEG: PNG)
     previews/<case>.png       a picture of the result
@@ -23,7 +23,8 @@ and resumed. One bad volume does not stop the rest. The folder then holds::
 ``seconds``         ``plan``, ``adapt`` (once); ``read``, ``prepare``, ``predict``, ``restore``, ``write`` (all volumes)
 ``outputs``         one entry per volume: ``case``, ``inputs`` (a path per channel), ``status`` (done or failed),
                     ``labels`` and other ``files`` (relative paths), ``seconds``, ``confidence`` (mean probability of
-                    each structure), ``statistics``, ``warnings``, ``error``
+                    each structure), ``predicted_dice`` (what the probabilities expect), ``flags`` (what is unlike the
+                    supports), ``statistics``, ``warnings``, ``error``
 ``warnings``        of the adaptation and of every volume
 ``versions``        of Python, the platform and the packages that results depend on
 ``fingerprint``     of segmenter and options: results are resumed only where it is the same

@@ -62,6 +62,10 @@ def _without_channel(path: Path) -> str:
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:
+    for case in cases:
+        if not case.case_id.strip():
+            raise InputError(f"{case.image_path}: has no name before its suffix to give to its result; rename it")
+
     def count() -> Counter[str]:
         return Counter(case.case_id.casefold() for case in cases)  # as file systems that ignore case would
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -48,13 +49,19 @@ class VolumeResult:
     files: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     confidence: dict[str, float] = field(default_factory=dict)
+    predicted_dice: dict[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
     statistics: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
 
 
 class RunRecord:
-    """The record of one run; ``add`` writes it anew with one more result."""
+    """The record of one run, on disk from its first moment; ``add`` writes it anew with one more result.
+
+    Writing takes longer with every volume, so where it would take more than a tenth of the time it is put off until a
+    later volume, or ``finish``, or the end of a ``with`` block: what a sudden death then loses is done again.
+    """
 
     def __init__(
         self, folder: Path, segmenter: VolumeSegmenter, options: CohortOptions, command: Sequence[str] | None
@@ -64,13 +71,32 @@ class RunRecord:
         self.started = _now()
         self.fingerprint = _fingerprint(segmenter, options)
         self.results: list[VolumeResult] = []
+        self._earlier: dict[tuple[str, ...], VolumeResult] = {}
+        self._due = 0.0
+        self._unwritten = False
+
+    def start(self, earlier: Mapping[tuple[str, ...], VolumeResult]) -> None:
+        """Write the record with the results of an earlier run, which count until their turn comes again."""
+        self._earlier = dict(earlier)
+        self._write(None)
 
     def add(self, result: VolumeResult) -> None:
         self.results.append(result)
-        self._write(None)
+        self._earlier.pop(tuple(result.inputs), None)
+        self._unwritten = True
+        if time.monotonic() >= self._due:
+            self._write(None)
 
     def finish(self) -> None:
+        self._earlier = {}
         self._write(_now())
+
+    def __enter__(self) -> RunRecord:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._unwritten:
+            self._write(None)
 
     def earlier_results(self) -> dict[tuple[str, ...], VolumeResult]:
         """Results of a run that was stopped, by input paths: those that are still there.
@@ -95,10 +121,16 @@ class RunRecord:
         return {tuple(result.inputs): result for result in done}
 
     def _write(self, finished: str | None) -> None:
+        begun = time.monotonic()
         write_text(self.folder / RUN_RECORD, strict_json(self._content(finished)))
-        rows = [{"case": result.case, **row} for result in self.results for row in result.statistics]
+        rows = [{"case": result.case, **row} for result in self._known() for row in result.statistics]
         if rows:
             write_csv(self.folder / STATISTICS, rows)
+        self._unwritten = False
+        self._due = time.monotonic() + 10 * (time.monotonic() - begun)
+
+    def _known(self) -> list[VolumeResult]:
+        return [*self.results, *self._earlier.values()]
 
     def _content(self, finished: str | None) -> dict[str, Any]:
         adapted = dict(self.segmenter.record)
@@ -119,7 +151,7 @@ class RunRecord:
             "adaptation": {key: adapted[key] for key in ("settings", "device", "learner") if key in adapted},
             "options": asdict(self.options.inference),
             "seconds": {**adapted.get("seconds", {}), **{name: round(time, 3) for name, time in spent.items()}},
-            "outputs": [asdict(result) for result in self.results],
+            "outputs": [asdict(result) for result in self._known()],
             "warnings": [*adapted.get("warnings", ()), *warnings],
             "versions": versions(),
             "fingerprint": self.fingerprint,
@@ -131,7 +163,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / RUN_RECORD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise InputError(f"{path}: is damaged; use --overwrite to start again")

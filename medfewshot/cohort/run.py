@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,14 @@ def segment_cohort(
         remove_results(folder)
     folder.mkdir(parents=True, exist_ok=True)
     resumed = 0
-    for number, case in enumerate(cases):
-        progress.update(number, len(cases), case.case_id)
-        result = earlier.get(_inputs(case))
-        resumed += result is not None
-        record.add(result or _segment_one(case, segmenter, folder, options, _part(progress, number, len(cases))))
-    record.finish()
+    record.start(earlier)
+    with record:
+        for number, case in enumerate(cases):
+            progress.update(number, len(cases), case.case_id)
+            result = earlier.get(_inputs(case))
+            resumed += result is not None
+            record.add(result or _segment_one(case, segmenter, folder, options, _part(progress, number, len(cases))))
+        record.finish()
     progress.update(len(cases), len(cases), "done")
     return CohortResult(tuple(record.results), folder, resumed)
 
@@ -105,13 +107,19 @@ def _segment_one(
     try:
         check_channels(case, segmenter.plan.channels)
         volume = read_image(case.image_paths)
+        if _inputs(case)[0] in {support.get("image") for support in segmenter.record.get("supports", ())}:
+            seen = f"{volume.name}: is one of the supports; its result says nothing about other scans"
+            volume = replace(volume, warnings=(*volume.warnings, seen))
         read = time.perf_counter() - begun
         segmentation = segmenter.segment(volume, options.inference, progress)
         return _write_result(case, volume, segmentation, segmenter, folder, options, read)
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         # Whatever is wrong with one scan, the others still get their turn; the record and exit code say so.
         text = " ".join(str(error).split()) or type(error).__name__
-        text = text if isinstance(error, InputError) else f"{case.image_path}: {text}"
+        if isinstance(error, OSError) and error.filename:
+            text = f"{error.filename}: {error.strerror}; check the disk and the path"
+        elif not isinstance(error, InputError):
+            text = f"{case.image_path}: {text}"
         return VolumeResult(case.case_id, _inputs(case), "failed", error=text)
 
 
@@ -132,6 +140,7 @@ def _write_result(
         save_preview(
             folder / files[-1], volume.data[0], segmentation.labels, volume.affine, names,
             uncertainty=segmentation.uncertainty, title=case.case_id,
+            predicted_dice=segmentation.predicted_dice, flags=segmentation.flags,
         )  # fmt: skip
     labels = f"{case.case_id}{output_suffix(volume)}"
     # The labels last: where they are, everything else of this volume is too.
@@ -145,8 +154,10 @@ def _write_result(
         files=tuple(files),
         seconds={"read": round(read_seconds, 3), **prepared, "write": round(time.perf_counter() - started, 3)},
         confidence={names[value]: share for value, share in segmentation.confidence.items()},
+        predicted_dice={names[value]: dice for value, dice in segmentation.predicted_dice.items()},
+        flags=segmentation.flags,
         statistics=tuple(_statistics(volume, segmentation, names)),
-        warnings=(*volume.warnings, *segmentation.warnings),
+        warnings=(*volume.warnings, *segmentation.warnings, *(f"look closely: {text}" for text in segmentation.flags)),
     )
 
 
@@ -167,6 +178,9 @@ def _write_maps(name: str, volume: Volume, segmentation: Segmentation, folder: P
 
 def _statistics(volume: Volume, segmentation: Segmentation, names: dict[int, str]) -> list[dict[str, Any]]:
     rows = structure_statistics(volume.data, segmentation.labels, volume.affine, names)
+    for row in rows:
+        row["predicted_dice"] = segmentation.predicted_dice.get(row["label"])
+        row["flags"] = "; ".join(segmentation.flags)
     if getattr(volume.header, "has_spacing", True):
         return rows
     # A photograph knows no millimetres: only what is counted in pixels is true.

@@ -32,7 +32,10 @@ def read_json(path: Path) -> Dataset:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: an entry is not of the expected form ({type(error).__name__}: {error})") from error
+        raise InputError(
+            f"{path}: an entry is not of the expected form ({type(error).__name__}: {error}); "
+            'list cases as {"image": FILE, "label": FILE} and labels by value and name'
+        ) from error
     raise InputError(
         f"{path}: neither a Decathlon file (key 'training') nor an nnU-Net v2 file (key 'channel_names'). "
         "Add the key, or remove the file to have images/ and labels/ paired by name"
@@ -44,10 +47,11 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: broken JSON at line {error.lineno}: {error.msg}. Correct that line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); write it again as JSON in UTF-8") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object {{...}}, found a {type(content).__name__}")
+        kind = type(content).__name__
+        raise InputError(f"{path}: expected a JSON object {{...}}, found a {kind}; see nnU-Net's dataset.json for one")
     return content
 
 

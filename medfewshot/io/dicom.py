@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.io.geometry import affine_from_itk
-from medfewshot.io.guards import quiet_itk, reading
+from medfewshot.io.guards import check_size, quiet_itk, reading
 from medfewshot.io.header import Header
 from medfewshot.io.itk import channels_first
 from medfewshot.io.naming import is_dicom_file
@@ -100,8 +100,11 @@ def _read_slice(path: Path) -> Slice:
         return str(reader.GetMetaData(tag)).strip().strip("\0") if reader.HasMetaDataKey(tag) else ""
 
     size, spacing = (*reader.GetSize(), 1)[:3], reader.GetSpacing()
-    known = text(_PIXEL_SPACING) or text(_DETECTOR_SPACING)
-    pixel_mm = (float(spacing[0]), float(spacing[1])) if known else None
+    check_size(size, 4, path)
+    known = _floats(text(_PIXEL_SPACING) or text(_DETECTOR_SPACING), 2)
+    if known is not None and known.min() <= 0:  # GDCM takes 1 mm for it, and says nothing
+        raise InputError(f"{path}: states a pixel spacing of {known[0]:g} x {known[1]:g} mm; export the series again")
+    pixel_mm = (float(spacing[0]), float(spacing[1])) if known is not None else None
     step = _floats(text(_STEP), 1)
     return Slice(
         path=path,
@@ -175,6 +178,7 @@ def _check_grey(slices: Sequence[Slice]) -> None:
 def _pixels(stack: Sequence[Slice]) -> np.ndarray:
     """Slice by slice, so that each has its own rescale slope (PET) and an error names its file."""
     columns, rows, _ = stack[0].size
+    check_size((columns, rows, len(stack)), 4, stack[0].path.parent)
     data = np.empty((1, columns, rows, len(stack)), dtype=np.float32)
     for index, one in enumerate(stack):
         data[..., index] = _read_pixels(one.path).reshape(1, columns, rows)

@@ -16,6 +16,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     """A temporary path beside ``path``, renamed to it when the block ends well and removed when it does not.
 
     It has the same suffix, so that writers pick the same format, and a hidden name, so that nobody reads half a file.
+    Raises OSError, naming ``path``, where it cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,6 +24,9 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        # Whoever reads the message knows nothing of temporary files.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from medfewshot.types import InputError
 
+MOST_VOXELS_PER_BYTE = 50_000
+"""What the best of the compressions in use makes of a constant image (bzip2; gzip reaches 1,000)."""
 _ITK_PREFIX = re.compile(r"^(sitk::ERROR: |ITK ERROR: |\w+\(0x[0-9a-f]+\): )+")
 
 
@@ -27,6 +31,35 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path}: cannot be read ({_reason(error)}); it may be damaged or cut short: copy or export it again"
         ) from error
+
+
+def check_size(shape: Sequence[int], bytes_per_voxel: int, path: Path) -> None:
+    """Raise InputError where a header promises more than this machine's memory, or than the file can hold.
+
+    Asked before anything is allocated: a few kilobytes can inflate to terabytes, and an allocation that is granted may
+    still end the process later. A folder, or a header with its voxels in another file, is held against memory alone.
+    """
+    voxels, size = math.prod(int(n) for n in shape), "x".join(map(str, shape))
+    needed, memory = voxels * (bytes_per_voxel + 4), _memory_bytes()
+    if needed > memory:
+        raise InputError(
+            f"{path}: is {size} voxels by its header and does not fit into memory ({needed / 1e9:.3g} GB of "
+            f"{memory / 1e9:.3g}); crop or downsample it, or check its header"
+        )
+    held = path.stat().st_size if path.is_file() and path.suffix.lower() not in (".mhd", ".nhdr") else math.inf
+    if voxels > MOST_VOXELS_PER_BYTE * held:
+        raise InputError(
+            f"{path}: is {size} voxels by its header, more than its {held} bytes can hold; it may be damaged or cut "
+            "short: copy or export it again"
+        )
+
+
+def _memory_bytes() -> float:
+    """Physical memory; unknown (and then unlimited) where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 @contextmanager

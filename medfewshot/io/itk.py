@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medfewshot.io.geometry import affine_from_itk, affine_to_itk
-from medfewshot.io.guards import quiet_itk
+from medfewshot.io.guards import check_size, quiet_itk
 from medfewshot.io.header import Header
 from medfewshot.io.naming import format_of, suffix_of
 from medfewshot.types import InputError, Volume
@@ -21,7 +22,11 @@ def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
     if format_of(path) == "picture":
         _check_whole(path)
     with quiet_itk():
-        image = sitk.ReadImage(str(path))
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        check_size((*reader.GetSize(), reader.GetNumberOfComponents()), 8, path)
+        image = reader.Execute()
     if "complex" in image.GetPixelIDTypeAsString():
         raise InputError(f"{path}: holds complex numbers; save the magnitude")
     return _picture(path, image, dtype) if format_of(path) == "picture" else _volume(path, image, dtype)
@@ -34,16 +39,25 @@ def write(path: Path, data: np.ndarray, like: Volume) -> None:
     is_vector = data.ndim > like.spatial_dims
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.T), isVector=is_vector)
     affine_to_itk(like.affine, image, like.name)
-    with quiet_itk():
-        sitk.WriteImage(image, str(path), useCompression=True)
+    _save(image, path, compress=True)
 
 
 def write_picture(path: Path, data: np.ndarray) -> None:
     """``data``: ``(X, Y)``; millimetres have no place in a picture."""
     import SimpleITK as sitk
 
-    with quiet_itk():
-        sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(data.T)), str(path))
+    _save(sitk.GetImageFromArray(np.ascontiguousarray(data.T)), path, compress=False)
+
+
+def _save(image: Any, path: Path, compress: bool) -> None:
+    """ITK says no more than that it failed, and as a RuntimeError."""
+    import SimpleITK as sitk
+
+    try:
+        with quiet_itk():
+            sitk.WriteImage(image, str(path), useCompression=compress)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, "cannot be written") from error
 
 
 def channels_first(image: Any, dtype: Any = None) -> np.ndarray:

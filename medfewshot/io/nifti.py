@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from medfewshot.io.geometry import complete_2d, corner_distance_mm, default_tolerance_mm
+from medfewshot.io.guards import check_size
 from medfewshot.io.header import Header
 from medfewshot.io.naming import suffix_of
 from medfewshot.types import InputError, Volume
 
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 _SCANNER = 1
+_MOST_AFTER_VOXELS = 16 << 20
+"""Bytes that may follow the voxels: some writers pad. A file that inflates without end is no image."""
 
 
 def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
@@ -27,12 +30,11 @@ def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
         image: Any = kind.from_stream(stream)
         shape = _spatial_shape(image.shape, path)
         _check_dtype(image.get_data_dtype(), path)
+        check_size(image.shape, image.get_data_dtype().itemsize, path)
         # nibabel reads lazily; this is where a truncated file shows. The copy lets go of a mapped file, which may be
         # replaced by its own result.
         data = np.asanyarray(image.dataobj, dtype=dtype).copy(order="C")
-        # Only at the end of the stream does gzip compare its checksum.
-        while stream.read(1 << 20):
-            pass
+        _read_to_end(stream, path)
     affine, warnings = _affine(image, shape)
     header = Header("nifti", suffix_of(path), affine, shape, nifti=image.header.copy())
     return Volume(data.reshape(1, *shape), affine, header, path, warnings=warnings)
@@ -63,6 +65,18 @@ def write(path: Path, data: np.ndarray, like: Volume) -> None:
         image.set_qform(like.affine, _SCANNER)
         image.header.set_xyzt_units("mm")
     nib.save(image, path)
+
+
+def _read_to_end(stream: Any, path: Path) -> None:
+    """Only at the end of the stream does gzip compare its checksum."""
+    more = 0
+    while block := stream.read(1 << 20):
+        more += len(block)
+        if more > _MOST_AFTER_VOXELS:
+            raise InputError(
+                f"{path}: goes on for more than {_MOST_AFTER_VOXELS >> 20} MB after its voxels, so its header does not "
+                "describe it; export it again"
+            )
 
 
 def _is_nifti2(stream: Any) -> bool:

@@ -1,7 +1,17 @@
 """From a support to a plan, and from a volume to the plan's grid and exactly back."""
 
-from medfewshot.planning.grid import AxisMap, Planned, axis_maps, native_labels_to_plan, sample_axis, to_plan
+from medfewshot.planning.grid import (
+    AxisMap,
+    Planned,
+    axis_maps,
+    check_like_support,
+    native_labels_to_plan,
+    planned_order,
+    sample_axis,
+    to_plan,
+)
 from medfewshot.planning.make import PlanOptions, labelled, make_plan
+from medfewshot.planning.normalise import normalise
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
 
 __all__ = [
@@ -9,11 +19,14 @@ __all__ = [
     "PlanOptions",
     "Planned",
     "axis_maps",
+    "check_like_support",
     "labelled",
     "make_plan",
     "native_labels_to_plan",
+    "normalise",
     "plan_from_dict",
     "plan_to_dict",
+    "planned_order",
     "sample_axis",
     "to_plan",
 ]

@@ -20,6 +20,9 @@ from medfewshot.planning.normalise import normalise
 from medfewshot.planning.orientation import AxisOrder, order_for
 from medfewshot.types import InputError, Plan, Volume
 
+MOST_PLANNED_VOXELS = 2e9
+"""A volume that would be larger on the plan's grid has a wrong spacing (metres for millimetres) rather than a body."""
+
 
 @dataclass(frozen=True)
 class AxisMap:
@@ -49,7 +52,7 @@ def to_plan(volume: Volume, plan: Plan) -> Planned:
 
     Raises InputError when the volume has another number of axes or channels than the support.
     """
-    _check_like_support(volume, plan)
+    check_like_support(volume, plan)
     order = order_for(volume.affine, np.array(plan.axes), plan.spatial_dims)
     data, affine = order.apply(volume.data), order.affine(volume.affine, volume.spatial_shape)
     data, affine = _average_blocks(data, affine, plan.spacing_mm)
@@ -79,6 +82,11 @@ def native_labels_to_plan(label: Volume, plan: Plan) -> Tensor:
     return torch.from_numpy(planned.astype(np.int64))
 
 
+def planned_order(volume: Volume, plan: Plan) -> tuple[int, ...]:
+    """The native axis that becomes each planned axis."""
+    return order_for(volume.affine, np.array(plan.axes), plan.spatial_dims).order
+
+
 def axis_maps(native: np.ndarray, planned: np.ndarray, order: AxisOrder) -> tuple[AxisMap, ...]:
     """One map per planned axis, from the two affines alone."""
     matrix = np.linalg.inv(planned) @ native
@@ -98,7 +106,8 @@ def sample_axis(values: Tensor, coordinates: np.ndarray, axis: int) -> Tensor:
     return lower.lerp_(upper, weight)
 
 
-def _check_like_support(volume: Volume, plan: Plan) -> None:
+def check_like_support(volume: Volume, plan: Plan) -> None:
+    """Raise InputError where a volume has other axes or channels than the support, or an extent that no scan has."""
     if volume.spatial_dims != plan.spatial_dims:
         raise InputError(
             f"{volume.name}: is {volume.spatial_dims}D but the support is {plan.spatial_dims}D; "
@@ -108,6 +117,16 @@ def _check_like_support(volume: Volume, plan: Plan) -> None:
         raise InputError(
             f"{volume.name}: has {volume.data.shape[0]} channel(s) but the support has {plan.channels}; "
             "give the same channels in the same order"
+        )
+    sizes = [
+        volume.spatial_shape[axis] * volume.spacing_mm[axis] / target
+        for axis, target in zip(planned_order(volume, plan), plan.spacing_mm, strict=True)
+    ]
+    if np.prod(sizes) > MOST_PLANNED_VOXELS:
+        extent = " x ".join(f"{n * s:.4g}" for n, s in zip(volume.spatial_shape, volume.spacing_mm, strict=True))
+        raise InputError(
+            f"{volume.name}: measures {extent} mm, {np.prod(sizes):.2g} voxels at the support's resolution; "
+            "check the spacing and its unit in the header"
         )
 
 

@@ -27,6 +27,8 @@ PATCH_VOXELS = 380_000
 PATCH_PIXELS = 65_536
 """A training patch: as much as two CPU cores take through forward and backward in a fifth of a second."""
 TINY_VOXELS = 27
+MOST_LABELS = 500
+"""More structures than the finest atlas in use has are intensities, not labels."""
 ONE_PIECE = 0.95
 """A structure is in one piece when its largest connected component holds this fraction of it in every support."""
 
@@ -117,6 +119,7 @@ def _choose_labels(
         files = ", ".join(label.name for label in labels)
         raise InputError(f"{files}: no structure is marked (every voxel is 0); label the structure in at least one")
     if not wanted:
+        _check_count(labels, present)
         chosen = present
     else:
         missing = [v for v in wanted if v not in present]
@@ -128,15 +131,26 @@ def _choose_labels(
     return {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
 
 
+def _check_count(labels: Sequence[Volume], present: Sequence[int]) -> None:
+    if len(present) > MOST_LABELS:
+        most = max(labels, key=lambda label: np.unique(label.data).size)
+        raise InputError(
+            f"{most.name}: the labels hold {len(present)} different values, as an image does; give the label map "
+            "as the label, or choose the structures with --labels"
+        )
+
+
 def _measure(label: Volume, axes: np.ndarray, values: Sequence[int]) -> _Measured:
     dims = label.spatial_dims
     order = order_for(label.affine, axes, dims)
     data = order.apply(label.data)[0]
     spacing = np.array(label.spacing_mm)[list(order.order)]
-    found = ndimage.find_objects(np.where(np.isin(data, values), data, 0).astype(np.int32))
+    ranks = np.zeros(data.shape, dtype=np.int32)  # find_objects makes a list as long as the largest value
+    for rank, value in enumerate(values, start=1):
+        ranks[data == value] = rank
+    found = ndimage.find_objects(ranks, max_label=len(values))
     extent, volume, voxels, one, tiny = {}, {}, {}, {}, {}
-    for value in values:
-        box = found[value - 1] if value <= len(found) else None
+    for value, box in zip(values, found, strict=True):
         if box is None:
             continue
         mask = data[box] == value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,8 @@ COLOURS = (
 )  # fmt: skip
 
 MAX_ENTRIES = 14
-GAP, HEADER, LEGEND = 0.06, 0.72, 2.75  # inches
+MAX_FLAGS = 4
+GAP, HEADER, LEGEND, FLAG = 0.06, 0.72, 2.75, 0.19  # inches
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,14 @@ class Entry:
         return not self.found and not self.text.startswith("absent")
 
 
-def figure(scene: Scene, views: Sequence[View], entries: Sequence[Entry], title: str, facts: str) -> Figure:
+def figure(
+    scene: Scene,
+    views: Sequence[View],
+    entries: Sequence[Entry],
+    title: str,
+    facts: str,
+    flags: Sequence[str] = (),
+) -> Figure:
     """Columns are views; rows are the whole field, the zoom and, where there is one, the zoom with the uncertainty.
 
     A flat image has one view: its rows then stand side by side.
@@ -90,9 +99,12 @@ def figure(scene: Scene, views: Sequence[View], entries: Sequence[Entry], title:
     extents = [display.extent_mm(scene.grid, view.normal) for view in views]
     aspect = float(np.clip(np.median([h / w for w, h in extents]), 0.72, 1.2))
     height_in = width_in * aspect
-    total = (columns * (width_in + GAP) + GAP + LEGEND, HEADER + rows * (height_in + GAP) + GAP)
+    width = columns * (width_in + GAP) + GAP + LEGEND
+    told = _told(flags, width)
+    header = HEADER + FLAG * len(told)
+    total = (width, header + rows * (height_in + GAP) + GAP)
     if rows == 1:
-        total = (total[0], max(total[1], HEADER + 0.4 * len(entries) + 1.2))
+        total = (total[0], max(total[1], header + 0.4 * len(entries) + 1.2))
     fig = Figure(figsize=total, facecolor=BLACK)
 
     def add(left: float, top: float, width: float, height: float) -> Axes:
@@ -106,7 +118,7 @@ def figure(scene: Scene, views: Sequence[View], entries: Sequence[Entry], title:
         first = i == 0 or views[i - 1].normal != view.normal
         for j, mode in enumerate(modes):
             column, row = (j, 0) if scene.flat else (i, j)
-            axes = add(GAP + column * (width_in + GAP), HEADER + row * (height_in + GAP), width_in, height_in)
+            axes = add(GAP + column * (width_in + GAP), header + row * (height_in + GAP), width_in, height_in)
             limits = field if mode == "field" else near
             _panel(axes, scene, view, limits, mode)
             if mode == "field":
@@ -118,12 +130,22 @@ def figure(scene: Scene, views: Sequence[View], entries: Sequence[Entry], title:
             if mode == "field" and i == 0 and not any(entry.found for entry in entries):
                 _text(axes, 0.5, 0.12, "nothing found", ha="center", va="bottom", size=15, weight="bold", color=RED)
 
-    fig.text(0.14 / total[0], 1 - 0.27 / total[1], title, color=WHITE, size=14, weight="bold", va="center")
-    fig.text(0.14 / total[0], 1 - 0.54 / total[1], facts, color=GREY, size=8.5, va="center")
+    # Names are the user's, and a dollar sign in them starts no formula.
+    plain: dict[str, Any] = {"x": 0.14 / total[0], "va": "center", "parse_math": False}
+    fig.text(y=1 - 0.27 / total[1], s=title, color=WHITE, size=14, weight="bold", **plain)
+    fig.text(y=1 - 0.54 / total[1], s=facts, color=GREY, size=8.5, **plain)
+    for i, line in enumerate(told):
+        fig.text(y=1 - (0.54 + FLAG * (i + 1)) / total[1], s=line, color=RED, size=8.5, **plain)
     left = GAP + columns * (width_in + GAP)
-    height = total[1] - HEADER
-    _legend(add(left, HEADER, LEGEND, height), height, scene, entries)
+    height = total[1] - header
+    _legend(add(left, header, LEGEND, height), height, scene, entries)
     return fig
+
+
+def _told(flags: Sequence[str], width_in: float) -> list[str]:
+    """The flags as lines of a width that fits."""
+    wide = int(width_in * 15)
+    return [line for flag in flags[:MAX_FLAGS] for line in wrap(f"look closely: {flag}", wide)]
 
 
 def _panel(axes: Axes, scene: Scene, view: View, limits: Sequence[float], mode: str) -> None:
@@ -250,7 +272,7 @@ def _legend(axes: Axes, height: float, scene: Scene, entries: Sequence[Entry]) -
             )
         )
         name = entry.name if len(entry.name) <= 30 else entry.name[:29] + "…"
-        axes.text(0.42, y, name, color=WHITE if entry.found else GREY, size=10, va="center")
+        axes.text(0.42, y, name, color=WHITE if entry.found else GREY, size=10, va="center", parse_math=False)
         axes.text(0.42, y + 0.17, entry.text, color=RED if entry.missing else GREY, size=8.5, va="center")
         y += 0.42
     if len(entries) > MAX_ENTRIES:

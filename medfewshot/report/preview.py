@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ def save_preview(
     uncertainty: np.ndarray | None = None,
     title: str = "",
     window: tuple[float, float] | None = None,
+    predicted_dice: Mapping[int, float] | None = None,
+    flags: Sequence[str] = (),
 ) -> Path:
     """Paint a PNG of ``labels`` on ``image``; written atomically. Returns ``path``.
 
@@ -33,6 +35,7 @@ def save_preview(
     ``labels``, ``reference``, ``uncertainty``: same spatial shape; the first two hold label values, the last one floats
     of which 0 is certain. ``affine``: ``(4, 4)``, voxel -> RAS mm. ``names``: label value -> name; the colours follow
     its order. ``window``: intensities shown black and white; by default the 0.5 and 99.5 percentiles.
+    ``predicted_dice``: label value -> what stands beside the structure. ``flags``: reasons to look closely, in red.
 
     Above, three orthogonal planes where they show the structures best; below, the same from near by. Where slices are
     three times as thick as wide or more, acquired slices take the lead and one plane is reformatted. Radiological
@@ -53,8 +56,8 @@ def save_preview(
     listed = [int(v) for v in names if v != 0] + [v for v in values[1:] if v not in names]
     colour_of = {value: paint.COLOURS[i % len(paint.COLOURS)] for i, value in enumerate(listed)}
     scene = _scene(image, ranks, affine, uncertainty, window, tuple(colour_of.get(v, "") for v in values))
-    entries = _entries(scene, values, ranks, names, listed, colour_of)
-    figure = paint.figure(scene, _views(scene), entries, title or path.stem, _facts(scene))
+    entries = _entries(scene, values, ranks, names, listed, colour_of, predicted_dice or {})
+    figure = paint.figure(scene, _views(scene), entries, title or path.stem, _facts(scene), flags)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=paint.DPI, facecolor=paint.BLACK)
     return path
@@ -113,6 +116,7 @@ def _entries(
     names: Mapping[int, str],
     listed: list[int],
     colour_of: Mapping[int, str],
+    predicted_dice: Mapping[int, float],
 ) -> list[Entry]:
     """One line of the legend per structure: its colour, its name and how much of it there is."""
     counts = [np.bincount(r.ravel(order="K"), minlength=len(values)) for r in ranks]
@@ -125,6 +129,8 @@ def _entries(
             text = "absent, in the reference too"
         elif len(found) > 1:
             text += f"  (reference {scene.amount(found[1]) if found[1] else 'none'})"
+        if found[0] and value in predicted_dice:
+            text += f"  (predicted Dice {predicted_dice[value]:.2f})"
         entries.append(Entry(colour_of[value], names.get(value, f"label {value}"), text, found[0] > 0))
     return entries
 

@@ -1,0 +1,153 @@
+"""For whoever must trust a result: does the volume look like the supports, and how good is its segmentation likely?
+
+Nothing here changes a segmentation. A flag says "look at this one first"; it does not say that the result is wrong, and
+the absence of flags does not say that it is right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from medfewshot.planning import labelled, normalise, planned_order
+from medfewshot.types import Plan, Volume
+
+PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
+SAMPLES = 100_000
+"""Voxels that intensities are judged by."""
+SPACING_FACTOR = 2.0
+"""Voxels this many times as coarse (or fine) as any support's are told."""
+EXTENT_FACTOR = 1.75
+"""So is a field of view this many times as large (or small) along any axis."""
+INTENSITY_DISTANCE = 0.5
+"""So are normalised intensities whose percentiles lie farther than this from every support's, on average, in units of
+the standard deviation; or than twice what the supports lie from each other, where that is more."""
+SIZE_FACTOR = 3.0
+"""So is a structure this many times as large (or small) as in any support."""
+CALIBRATION = (1.0, 0.0)
+"""Slope and offset on the logit scale: see :func:`predicted_dice`."""
+
+
+def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> dict[str, Any]:
+    """What later volumes are held against, as plain data: one entry per support.
+
+    ``spacing_mm``, ``extent_mm``: per planned axis. ``intensities``: percentiles of every channel after normalisation.
+    ``sizes``: label value (as text) -> mm³ (3D) or mm² (2D). ``modality``: what the file itself states, or None.
+    """
+    profiles = []
+    for image, label in zip(images, labels, strict=True):
+        voxel = math.prod(label.spacing_mm)
+        sizes = {str(v): round(float(np.count_nonzero(label.data == v)) * voxel, 3) for v in plan.label_values}
+        profiles.append({**_describe(image, plan), "sizes": {v: size for v, size in sizes.items() if size}})
+    return {"supports": profiles}
+
+
+def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
+    """What sets ``volume (C, *S)`` apart from every support, one sentence each; empty where nothing does.
+
+    ``profile``: of :func:`support_profile`; an empty one (a segmenter made before there were profiles) flags nothing.
+    """
+    supports = profile.get("supports") or []
+    if not supports:
+        return ()
+    own = _describe(volume, plan)
+    return (*_modality(own, supports), *_lengths(own, supports), *_intensities(own, supports))
+
+
+def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
+    """Structures far larger or smaller than in every support. ``voxels``: label value -> number in the result."""
+    unit, per_unit = ("ml", 1000.0) if volume.spatial_dims == 3 else ("mm²", 1.0)
+    voxel = math.prod(volume.spacing_mm)
+    flags = []
+    for value, count in voxels.items():
+        known = [s["sizes"][str(value)] for s in profile.get("supports") or [] if str(value) in s["sizes"]]
+        if count and known and (kind := _outside(count * voxel, known, SIZE_FACTOR, ("small", "large"))):
+            low, high = (f"{size / per_unit:.3g}" for size in (min(known), max(known)))
+            where = low if low == high else f"{low} to {high}"
+            name = labelled(plan.labels[value], value)
+            flags.append(f"{name} is {kind}: {count * voxel / per_unit:.3g} {unit} where the supports have {where}")
+    return tuple(flags)
+
+
+def predicted_dice(inside: float, voxels: float, total: float) -> float | None:
+    """The Dice that the probabilities themselves expect of a mask; None for an empty mask.
+
+    ``inside``: sum of a structure's probability over its mask of ``voxels`` voxels; ``total``: over all voxels. If each
+    voxel belonged to the structure with its probability, independently, then E[overlap] = ``inside`` and E[size of the
+    truth] = ``total``, so that Dice = 2 inside / (voxels + total) to first order. Networks are surer than they are
+    right (Guo et al. 2017, "On Calibration of Modern Neural Networks"), hence a line on the logit scale, which
+    ``benchmarks/calibration.py`` fits on support-pool subjects; being monotone, it changes no order.
+    """
+    if voxels <= 0 or total <= 0:
+        return None
+    raw = min(max(2 * inside / (voxels + total), 1e-4), 1 - 1e-4)
+    slope, offset = CALIBRATION
+    return 1 / (1 + math.exp(-(slope * math.log(raw / (1 - raw)) + offset)))
+
+
+def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:
+    order = planned_order(volume, plan)
+    known = getattr(volume.header, "has_spacing", True)
+    spacing = [volume.spacing_mm[axis] for axis in order]
+    extent = [volume.spacing_mm[axis] * volume.spatial_shape[axis] for axis in order]
+    return {
+        "spacing_mm": [round(length, 4) for length in spacing] if known else [],
+        "extent_mm": [round(length, 2) for length in extent],
+        "intensities": _percentiles(volume, plan),
+        "modality": volume.modality,
+    }
+
+
+def _percentiles(volume: Volume, plan: Plan) -> list[list[float]]:
+    flat = volume.data.reshape(volume.data.shape[0], -1)
+    sample = np.ascontiguousarray(flat[:, :: max(1, flat.shape[1] // SAMPLES) | 1], dtype=np.float32)
+    values = normalise(torch.from_numpy(sample), plan.normalization).numpy()
+    return [[round(float(v), 4) for v in np.percentile(channel, PERCENTILES)] for channel in values]
+
+
+def _modality(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    stated = {s["modality"] for s in supports if s["modality"]}
+    if own["modality"] and stated and own["modality"] not in stated:
+        yield f"its header says {own['modality']} where the supports' say {' and '.join(sorted(stated))}"
+
+
+def _lengths(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    checks = (
+        ("spacing_mm", SPACING_FACTOR, ("fine", "coarse"), "its voxels are"),
+        ("extent_mm", EXTENT_FACTOR, ("small", "large"), "its field of view is"),
+    )
+    for key, factor, kinds, subject in checks:
+        for axis, length in enumerate(own[key]):
+            known = [s[key][axis] for s in supports if s[key]]
+            if known and (kind := _outside(length, known, factor, kinds)):
+                where = f"{min(known):.3g}" if min(known) == max(known) else f"{min(known):.3g} to {max(known):.3g}"
+                yield f"{subject} {kind}: {length:.3g} mm along axis {axis + 1} where the supports have {where}"
+                break
+
+
+def _outside(value: float, known: Sequence[float], factor: float, kinds: tuple[str, str]) -> str | None:
+    """``kinds``: what to call a value far below and far above the known ones."""
+    if value < min(known) / factor:
+        return kinds[0]
+    return kinds[1] if value > max(known) * factor else None
+
+
+def _intensities(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    spread = max((_nearest(s, [o for o in supports if o is not s]) for s in supports), default=0.0)
+    limit = max(INTENSITY_DISTANCE, 2 * spread)
+    distance = _nearest(own, supports)
+    if distance > limit:
+        yield (
+            f"its intensities are distributed otherwise than the supports' (by {distance:.2f} standard deviations; up "
+            f"to {limit:.2f} is usual)"
+        )
+
+
+def _nearest(one: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> float:
+    """Mean distance of the percentiles to those of the nearest of ``others``, 0 where there is none."""
+    own = np.array(one["intensities"])
+    return min((float(np.abs(own - np.array(o["intensities"])).mean()) for o in others), default=0.0)

@@ -1,0 +1,149 @@
+"""What a volume is flagged for, and a predicted Dice that is right where the probabilities are."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+
+import grids
+import numpy as np
+import pytest
+import torch
+import toys
+
+from medfewshot import quality
+from medfewshot.inference import InferenceOptions, segment_volume
+from medfewshot.quality import predicted_dice, support_profile, unlike_sizes, unlike_supports
+from medfewshot.types import Normalization
+
+ZSCORE = (Normalization("zscore"),)
+PLAN = grids.plan_of((1.0, 1, 1), labels={3: "ball"}, normalization=ZSCORE)
+
+
+def scan(seed: int, shape=(24, 22, 20), spacing=(1.0, 1.0, 1.0), skew: float = 1.0, modality=None, radius_mm=6.0):
+    """A textured body in air with a ball in it, and the ball's label."""
+    rng = np.random.default_rng(seed)
+    affine = grids.affine_of(spacing)
+    data = 100 * rng.random(shape) ** skew + 40
+    distance = grids.distance_mm(affine, shape)
+    data[distance > 0.48 * min(np.array(shape) * spacing)] = rng.random() * 2
+    image = grids.volume_of(data.astype(np.float32), affine, modality=modality)
+    return image, grids.volume_of((distance < radius_mm).astype(np.int16) * 3, affine)
+
+
+@pytest.fixture(scope="module")
+def profile():
+    supports = [scan(seed) for seed in range(3)]
+    found = support_profile(*zip(*supports, strict=True), PLAN)
+    return json.loads(json.dumps(found))  # as a saved segmenter gives it back
+
+
+def test_a_like_volume_is_not_flagged(profile):
+    assert unlike_supports(scan(9)[0], PLAN, profile) == ()
+    brighter = scan(9)[0]
+    brighter = dataclasses.replace(brighter, data=brighter.data * 1000 + 5)
+    assert unlike_supports(brighter, PLAN, profile) == (), "MR has no unit"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"spacing": (1.0, 1.0, 2.5), "shape": (24, 22, 8)}, "voxels are coarse: 2.5 mm along axis 3 where"),
+        ({"spacing": (0.4, 1.0, 1.0), "shape": (60, 22, 20)}, "voxels are fine: 0.4 mm along axis 1"),
+        ({"shape": (24, 50, 20)}, "field of view is large: 50 mm along axis 2 where the supports have 22"),
+        ({"shape": (12, 22, 20)}, "field of view is small: 12 mm along axis 1"),
+        ({"skew": 12.0}, "intensities are distributed otherwise"),
+    ],
+)
+def test_what_sets_a_volume_apart(profile, changes, told):
+    flags = unlike_supports(scan(9, **changes)[0], PLAN, profile)
+    assert any(told in flag for flag in flags), flags
+
+
+def test_axes_are_those_of_the_plan(profile):
+    turned = grids.reoriented(scan(9)[0], grids.ALL_ORIENTATIONS[37])
+    assert unlike_supports(turned, PLAN, profile) == ()
+
+
+def test_another_modality_is_told():
+    supports = [scan(seed, modality="MR") for seed in range(2)]
+    profile = support_profile(*zip(*supports, strict=True), PLAN)
+    (flag,) = unlike_supports(scan(5, modality="CT")[0], PLAN, profile)
+    assert flag == "its header says CT where the supports' say MR"
+    assert unlike_supports(scan(5)[0], PLAN, profile) == ()
+
+
+def test_a_segmenter_without_a_profile_flags_nothing():
+    volume = scan(0, spacing=(9.0, 9, 9))[0]
+    assert unlike_supports(volume, PLAN, {}) == ()
+    assert unlike_sizes({3: 10**6}, volume, PLAN, {}) == ()
+
+
+def test_sizes_are_held_against_the_supports(profile):
+    volume, label = scan(9)
+    usual = int((label.data == 3).sum())
+    assert unlike_sizes({3: usual}, volume, PLAN, profile) == ()
+    assert unlike_sizes({3: 0}, volume, PLAN, profile) == (), "not found is told elsewhere"
+    (flag,) = unlike_sizes({3: 4 * usual}, volume, PLAN, profile)
+    assert "ball (label 3) is large" in flag
+    assert "is small" in unlike_sizes({3: usual // 4}, volume, PLAN, profile)[0]
+
+
+def test_certain_masks_are_expected_to_be_right(monkeypatch):
+    monkeypatch.setattr(quality, "CALIBRATION", (1.0, 0.0))
+    assert predicted_dice(500, 500, 500) == pytest.approx(1, abs=1e-3)
+    assert predicted_dice(0, 0, 12) is None
+    # 100 voxels at 0.6 each, and nothing elsewhere: 2 * 60 / (100 + 60).
+    assert predicted_dice(60, 100, 60) == pytest.approx(0.75)
+
+
+def test_calibration_keeps_the_order():
+    values = [predicted_dice(inside, 100, inside + 5) for inside in (20, 50, 80, 99)]
+    assert values == sorted(values)
+    assert all(0 < value < 1 for value in values)
+
+
+def test_the_prediction_is_the_mean_dice_of_what_the_probabilities_describe(monkeypatch):
+    """Truths drawn voxel by voxel from the probabilities have, on average, the Dice that is predicted."""
+    monkeypatch.setattr(quality, "CALIBRATION", (1.0, 0.0))
+    rng = np.random.default_rng(0)
+    p = np.clip(grids.soft_ball(np.eye(4), (20, 20, 20), 6, 8), 0.001, 0.999)
+    volume = grids.volume_of(p)
+
+    def segmenter(image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.log(1 - image), torch.log(image)], 1)
+
+    result = segment_volume(volume, grids.plan_of((1.0, 1, 1)), segmenter, InferenceOptions(keep_largest=False))
+    mask = result.labels == 1
+    drawn = [grids.dice(mask, rng.random(p.shape) < p) for _ in range(30)]
+    # Where no probability reaches the floor nothing is summed: 0.02 at most of each voxel there.
+    assert result.predicted_dice[1] == pytest.approx(np.mean(drawn), abs=0.02)
+    assert result.voxels == {1: int(mask.sum())}
+
+
+def test_the_command_line_writes_them_down(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    from medfewshot.cli import main
+
+    toys.make_folders(tmp_path, queries=1)
+    odd, _ = toys.make_scan(12, (16, 15, 40))
+    toys.save_nifti(tmp_path / "cohort" / "tall.nii.gz", odd)
+    words = ["segment", "cohort", "--support-dir", "annotated", "--learner", "toy", "-o", "out"]
+    monkeypatch.setattr("sys.argv", ["medfewshot", *words])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main()
+    like, unlike = json.loads((tmp_path / "out" / "run.json").read_text())["outputs"]
+    assert like["flags"] == []
+    assert any("field of view is large" in flag for flag in unlike["flags"])
+    assert any(text.startswith("look closely: its field of view") for text in unlike["warnings"])
+    assert set(like["predicted_dice"]) == {"label 205", "label 420"}
+    assert all(0 < value <= 1 and math.isfinite(value) for value in like["predicted_dice"].values())
+    rows = list(csv.DictReader((tmp_path / "out" / "statistics.csv").open()))
+    assert float(rows[0]["predicted_dice"]) == like["predicted_dice"]["label 205"]
+    assert rows[0]["flags"] == ""
+    assert "field of view is large" in rows[-1]["flags"]
+    pictures = [(tmp_path / "out" / "previews" / f"{name}.png").stat().st_size for name in ("q0", "tall")]
+    assert min(pictures) > 10_000
