@@ -1,9 +1,8 @@
-"""A segmenter on disk: ``segmenter.json`` (plan, learner, supports; plain data) and ``weights.safetensors``."""
+"""A segmenter and what it needs to meet a volume: written to a folder, and read back."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medfewshot.bundle.json_text import strict_json
+from medfewshot.bundle.monai_files import write_monai_files
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import SEGMENTERS
@@ -70,6 +71,7 @@ class VolumeSegmenter:
             "plan": plan_to_dict(self.plan),
             "record": dict(self.record),
         }
+        write_monai_files(folder, self.plan, self.record)
         write_text(folder / DESCRIPTION, strict_json(description))
 
 
@@ -101,18 +103,3 @@ def load_segmenter(folder: Path, device: torch.device | None = None) -> VolumeSe
     if device is not None:
         segmenter = segmenter.to(device)
     return VolumeSegmenter(plan, segmenter, description.get("record", {}))
-
-
-def strict_json(content: Any) -> str:
-    """JSON text as every reader takes it: undefined numbers become null, paths and the like text."""
-    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
