@@ -17,6 +17,10 @@ from medfewshot.types import InputError
 EXIT_INPUT = 2
 """Input or settings cannot be used; nothing was written. (1: some volumes of a folder failed.)"""
 EXIT_INTERRUPTED = 130
+EXIT_CODES = (
+    "Exit codes: **0** all done; **1** some volumes or cases failed, the others are done; **2** input or options "
+    "cannot be used, nothing was written; **130** interrupted."
+)
 
 
 class _Commands(TyperGroup):
@@ -47,7 +51,6 @@ app = typer.Typer(
     name="medfewshot",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,6 +60,7 @@ app = typer.Typer(
         "`adapt` once, `segment` the cohort, `evaluate` where you have labels.\n\n"
         "Not a medical device: for research only."
     ),
+    epilog=EXIT_CODES,
 )
 
 Support = Annotated[
@@ -86,7 +90,10 @@ Budget = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result.", rich_help_panel="Adaptation")]
 Labels = Annotated[
     str | None,
-    typer.Option(help="Label values to learn, e.g. 1,6; the others become background.", rich_help_panel="Adaptation"),
+    typer.Option(
+        help="Structures to learn, by value (1,6) or name (liver,spleen); the others become background.",
+        rich_help_panel="Adaptation",
+    ),
 ]
 Modality = Annotated[
     str | None,
@@ -102,7 +109,12 @@ ConfigFile = Annotated[
         "--config", help="YAML file with these settings; options given here win.", rich_help_panel="Adaptation"
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda (or gpu), cuda:N or mps.", autocompletion=lambda: ["auto", "cpu", "cuda", "gpu", "mps"]
+    ),
+]
 Fast = Annotated[bool, typer.Option("--fast", help="A coarser grid (1.7 times), a quarter of the steps: a first look.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -120,7 +132,7 @@ def root(
         raise typer.Exit
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def segment(
     inputs: Annotated[
         list[Path],
@@ -177,7 +189,7 @@ def segment(
     raise typer.Exit(commands.segment(inputs, output, source, settings, options, commands.Console(quiet, json)))
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def adapt(
     output: Output,
     support: Support = None,
@@ -210,13 +222,13 @@ def adapt(
     raise typer.Exit(commands.adapt(output, source, settings, overwrite, commands.Console(quiet, json)))
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of segmentations (or one file).")],
     reference: Annotated[Path, typer.Option("--reference", "-r", help="Folder of reference labels (or one file).")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for CSV, JSON and the plot.")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Label values to score, e.g. 1,6; default: what was learned.")
+        str | None, typer.Option(help="Structures to score, by value or name; default: what was learned.")
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Tolerance of the surface Dice in mm.")] = 2.0,
     quiet: Quiet = False,
@@ -234,7 +246,7 @@ def evaluate(
     )
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def inspect(
     folder: Annotated[Path, typer.Argument(help="A folder of labelled scans, a dataset.json or a CSV.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for CSV and JSON.")] = None,
@@ -247,7 +259,7 @@ def inspect(
     raise typer.Exit(commands.inspect(folder, output, commands.Console(quiet, json)))
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")] = Path("demo"),
     data: Annotated[
@@ -268,13 +280,14 @@ def demo(
     raise typer.Exit(commands.demo(output, data, shots, queries, settings, commands.Console(quiet, json)))
 
 
-def _label_values(text: str | None) -> list[int] | None:
+def _label_values(text: str | None) -> list[int | str] | None:
+    """Values as numbers, names as text: which names there are is known only to the data."""
     if text is None:
         return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--labels {text}: give whole numbers separated by commas, e.g. --labels 1,6") from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts) or any(part.startswith("-") for part in parts):
+        raise InputError(f"--labels {text}: give values or names separated by commas, e.g. 1,6 or liver,spleen")
+    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from medfewshot.datasets import parse_pair, read_dataset
 from medfewshot.devices import resolve_device
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image
+from medfewshot.planning import label_values
 from medfewshot.types import Case, InputError, Volume
 
 __all__ = [
@@ -149,7 +150,7 @@ def evaluate(
     predictions: Path,
     reference: Path,
     output: Path | None,
-    labels: list[int] | None,
+    labels: list[int | str] | None,
     tolerance: float,
     console: Console,
 ) -> int:
@@ -160,7 +161,8 @@ def evaluate(
     if output is not None:
         check_folder(output)
     names = _label_names(predictions, reference)
-    wanted = {value: names.get(value, f"label {value}") for value in labels} if labels else names or None
+    values = label_values(labels, names) if labels else []
+    wanted = {value: names.get(value, f"label {value}") for value in values} or names or None
     with console.progress("Scoring") as progress:
         evaluation = evaluate_folders(predictions, reference, wanted, tolerance, progress=progress)
     if output is not None:

@@ -128,7 +128,7 @@ def test_a_difference_that_rounding_makes_passes(run, scans, support):
         (["--labels", "9"], ["label 9", "205, 420"]),
         (["--labels", "0,1"], ["--labels", "background"]),
         (["--labels", "205,205"], ["--labels", "once"]),
-        (["--labels", "liver"], ["--labels liver", "1,6"]),
+        (["--labels", "liver"], ["label liver", "label values"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
         (["--segmenter", "somewhere"], ["--segmenter", "only one"]),
     ],
