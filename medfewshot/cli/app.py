@@ -163,6 +163,7 @@ def segment(
         bool, typer.Option("--uncertainty", help="Also write an uncertainty map: 0 sure, 1 no idea.")
     ] = False,
     previews: Annotated[bool, typer.Option(help="A picture of every result.")] = True,
+    report: Annotated[bool, typer.Option(help="One page about the run, with a viewer: report.html.")] = True,
     keep_largest: Annotated[
         bool, typer.Option(help="Drop stray pieces of structures that are in one piece in every support.")
     ] = True,
@@ -175,8 +176,9 @@ def segment(
 
     `medfewshot segment volume.nii.gz --support img1.nii.gz=lab1.nii.gz -o out/`
 
-    Labels come back on each volume's own grid, with the supports' own label values. Besides them: `run.json` (how it
-    was made), `statistics.csv` (size and intensity per structure), `previews/`, and `segmenter/` for more volumes.
+    Labels come back on each volume's own grid, with the supports' own label values. Besides them:
+    `report.html` (open it in a browser), `run.json` (how it was made), `statistics.csv` (size and intensity per
+    structure), `previews/`, and `segmenter/` for more volumes.
     """
     from medfewshot.cli import commands
 
@@ -184,7 +186,7 @@ def segment(
         config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
         labels=_label_values(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
-    options = commands.SegmentOptions(probabilities, uncertainty, previews, keep_largest, resume, overwrite)
+    options = commands.SegmentOptions(probabilities, uncertainty, previews, keep_largest, resume, overwrite, report)
     source = commands.SupportSource(tuple(support or ()), support_dir, segmenter)
     raise typer.Exit(commands.segment(inputs, output, source, settings, options, commands.Console(quiet, json)))
 
@@ -244,6 +246,28 @@ def evaluate(
     raise typer.Exit(
         commands.evaluate(predictions, reference, output, values, tolerance, commands.Console(quiet, json))
     )
+
+
+@app.command(epilog=EXIT_CODES)
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that `medfewshot segment` wrote.")],
+    reference: Annotated[
+        Path | None, typer.Option("--reference", "-r", help="Folder of reference labels: adds scores, and shows them.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file to write; default: report.html in the folder.")
+    ] = None,
+    viewer: Annotated[bool, typer.Option(help="Put the volumes into the page, for the viewer.")] = True,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write one page about a run: a table to sort and filter, plots, pictures and a viewer. Opens without a network.
+
+    The scans are in the page, coarser where they are large: pass it on as carefully as the scans themselves.
+    """
+    from medfewshot.cli import commands
+
+    raise typer.Exit(commands.report(folder, reference, output, viewer, commands.Console(quiet, json)))
 
 
 @app.command(epilog=EXIT_CODES)

@@ -12,12 +12,22 @@ from pathlib import Path
 from medfewshot.adaptation import AdaptSettings, adapt_volumes, cases_from_pairs, make_learner, read_cases
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.cli.console import Console
-from medfewshot.cohort import CohortOptions, check_folder, check_results_folder, find_cases, segment_cohort
+from medfewshot.cohort import (
+    REPORT,
+    RUN_RECORD,
+    CohortOptions,
+    check_folder,
+    check_results_folder,
+    find_cases,
+    segment_cohort,
+    write_report,
+)
 from medfewshot.cohort.inputs import check_channels
 from medfewshot.cohort.record import read_record
 from medfewshot.config import load_settings
 from medfewshot.datasets import parse_pair, read_dataset
 from medfewshot.devices import resolve_device
+from medfewshot.evaluation import Evaluation, evaluate_folders, match_cases
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image
 from medfewshot.planning import label_values
@@ -32,6 +42,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "load_settings",
+    "report",
     "segment",
 ]
 
@@ -89,6 +100,7 @@ class SegmentOptions:
     keep_largest: bool = True
     resume: bool = False
     overwrite: bool = False
+    report: bool = True
 
     def cohort(self) -> CohortOptions:
         inference = InferenceOptions(
@@ -120,6 +132,9 @@ def segment(
         _check_kind(lone, segmenter.plan.spatial_dims)
     with console.progress("Segmenting") as progress:
         result = segment_cohort(cases, segmenter, output, options.cohort(), _command(), progress)
+    if options.report:
+        with console.progress("Report") as progress:
+            write_report(output, progress=progress)
     console.segmentation_table(result)
     found = [f"{r.case}: {text}" for r in result.results for text in r.warnings]
     console.warnings([*segmenter.record.get("warnings", ()), *found])
@@ -128,6 +143,8 @@ def segment(
     done = len(result.results) - len(result.failed)
     earlier = f", {result.resumed} of them from an earlier run" if result.resumed else ""
     console.say(f"{done} of {len(result.results)} volume(s) in {output}{earlier}; {time.perf_counter() - begun:.0f} s")
+    if options.report:
+        console.say(f"open {output / REPORT} in a browser")
     console.json({"output": str(output), "resumed": result.resumed, "outputs": [asdict(r) for r in result.results]})
     return 1 if result.failed else 0
 
@@ -156,7 +173,6 @@ def evaluate(
 ) -> int:
     """Score, print, and write tables and a plot where an output folder is given."""
     from medfewshot.demo import write_scores
-    from medfewshot.evaluation import evaluate_folders
 
     if output is not None:
         check_folder(output)
@@ -167,12 +183,40 @@ def evaluate(
         evaluation = evaluate_folders(predictions, reference, wanted, tolerance, progress=progress)
     if output is not None:
         write_scores(evaluation, output)
+        if (predictions / RUN_RECORD).is_file():
+            _write_scored_report(predictions, reference, evaluation, output / REPORT, console)
     console.score_table(evaluation)
     console.warnings(evaluation.warnings)
     if output is not None:
         console.say(f"tables and plot in {output}")
     console.json({"summary": evaluation.summary_rows(), "warnings": list(evaluation.warnings)})
     return 0
+
+
+def report(folder: Path, reference: Path | None, path: Path | None, viewer: bool, console: Console) -> int:
+    """Write the report of a run, scored where there are references."""
+    if path is not None and path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of the file, e.g. -o {path / REPORT}")
+    path = path or folder / REPORT
+    if reference is not None:
+        names = _label_names(folder, reference)
+        with console.progress("Scoring") as progress:
+            evaluation = evaluate_folders(folder, reference, names or None, progress=progress)
+        _write_scored_report(folder, reference, evaluation, path, console, viewer)
+    else:
+        with console.progress("Report") as progress:
+            write_report(folder, path, viewer=viewer, progress=progress)
+    console.say(f"open {path} in a browser ({path.stat().st_size / 1e6:.1f} MB)")
+    console.json({"report": str(path)})
+    return 0
+
+
+def _write_scored_report(
+    folder: Path, reference: Path, evaluation: Evaluation, path: Path, console: Console, viewer: bool = True
+) -> None:
+    truths = {case: truth for case, _, truth in match_cases(folder, reference).pairs}
+    with console.progress("Report") as progress:
+        write_report(folder, path, evaluation=evaluation, references=truths, viewer=viewer, progress=progress)
 
 
 def inspect(folder: Path, output: Path | None, console: Console) -> int:
