@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,14 @@ class VolumeSegmenter:
         """Labels ``(*S)`` on ``volume``'s native grid."""
         return segment_volume(volume, self.plan, self.segmenter, options, progress)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | PathLike[str]) -> None:
         """Write the segmenter. At no moment does a description lie beside weights that are not its own."""
         from safetensors.torch import save_file
 
         segmenter: Any = self.segmenter
         if getattr(segmenter, "kind", None) not in SEGMENTERS:
             raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.tensors().items()}
@@ -75,11 +77,12 @@ class VolumeSegmenter:
         write_text(folder / DESCRIPTION, strict_json(description))
 
 
-def load_segmenter(folder: Path, device: torch.device | None = None) -> VolumeSegmenter:
+def load_segmenter(folder: str | PathLike[str], device: torch.device | None = None) -> VolumeSegmenter:
     """Read what :meth:`VolumeSegmenter.save` wrote. Raises InputError where it is not such a folder or is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    folder = Path(folder)
     path = folder / DESCRIPTION
     if not path.is_file():
         raise InputError(

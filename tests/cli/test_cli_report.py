@@ -12,7 +12,7 @@ def test_segment_leaves_a_report_unless_told_not_to(run, scans, support):
     assert "q0" in (scans / "out" / "report.html").read_text()
     words = ("segment", scans / "cohort" / "q0.nii.gz", *support, "-o", scans / "o2", "--no-previews", "--no-report")
     done = run(*words)
-    assert "report" not in done.out
+    assert "report.html" not in done.out
     assert not (scans / "o2" / "report.html").exists()
 
 
