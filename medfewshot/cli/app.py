@@ -283,6 +283,24 @@ def inspect(
     raise typer.Exit(commands.inspect(folder, output, commands.Console(quiet, json)))
 
 
+@app.command("label-app", epilog=EXIT_CODES)
+def label_app(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the app.")],
+    segmenter: Annotated[
+        Path | None, typer.Option(help="A folder that `medfewshot adapt` made, to begin with.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option("--labels", help="Structures to annotate, e.g. 1=liver,2=spleen.")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write an app for MONAI Label: annotate a few scans in 3D Slicer or OHIF, train, have the next ones segmented."""
+    from medfewshot.cli import commands
+
+    raise typer.Exit(commands.label_app(folder, segmenter, _named_values(names), commands.Console(quiet, json)))
+
+
 @app.command(epilog=EXIT_CODES)
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")] = Path("demo"),
@@ -312,6 +330,14 @@ def _label_values(text: str | None) -> list[int | str] | None:
     if not all(parts) or any(part.startswith("-") for part in parts):
         raise InputError(f"--labels {text}: give values or names separated by commas, e.g. 1,6 or liver,spleen")
     return [int(part) if part.isdecimal() else part for part in parts]
+
+
+def _named_values(text: str | None) -> dict[int, str]:
+    """``1=liver,2=spleen`` as a mapping."""
+    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
+    if not all(value.strip().isdecimal() and int(value) > 0 and name.strip() for value, _, name in pairs):
+        raise InputError(f"--labels {text}: give values with names, e.g. --labels 1=liver,2=spleen")
+    return {int(value): name.strip() for value, _, name in pairs}
 
 
 def main() -> None:

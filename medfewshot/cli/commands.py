@@ -41,6 +41,7 @@ __all__ = [
     "demo",
     "evaluate",
     "inspect",
+    "label_app",
     "load_settings",
     "report",
     "segment",
@@ -232,6 +233,16 @@ def inspect(folder: Path, output: Path | None, console: Console) -> int:
     console.inspection_table(inspection)
     console.json({"summary": inspection.summary, "problems": [asdict(p) for p in inspection.problems]})
     return 1 if inspection.errors else 0
+
+
+def label_app(folder: Path, segmenter: Path | None, names: dict[int, str], console: Console) -> int:
+    """Write a MONAI Label app."""
+    from medfewshot.integrations.label_files import write_label_app
+
+    write_label_app(folder, names, segmenter)
+    console.say(f"app in {folder}; start it with: monailabel start_server --app {folder} --studies SCANS")
+    console.json({"app": str(folder)})
+    return 0
 
 
 def demo(output: Path, data: Path | None, shots: int, queries: int, settings: AdaptSettings, console: Console) -> int:

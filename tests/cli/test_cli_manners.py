@@ -92,3 +92,13 @@ def test_no_colour_where_nobody_sees_it(scans):
     done = subprocess.run(words, capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert b"\x1b" not in done.stdout + done.stderr
+
+
+def test_label_app(run, scans, support):
+    done = run("label-app", scans / "app", "--labels", "205=left block, 420=right block", "--json")
+    assert done.code == 0, done.err
+    assert json.loads((scans / "app" / "labels.json").read_text()) == {"205": "left block", "420": "right block"}
+    assert run("label-app", scans / "app").code == 2
+    assert "1=liver" in run("label-app", scans / "b", "--labels", "liver").err
+    assert run("label-app", scans / "c", "--segmenter", scans / "nowhere").code == 2
+    assert not (scans / "c").exists()
