@@ -25,7 +25,7 @@ from pathlib import Path
 
 from scans import WORK, copy_cases, find_scans, show
 
-os.environ["COLUMNS"] = "110"  # tables of the command line fit the page
+os.environ |= {"COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"}  # the command line's tables, without progress bars
 cases, names, what = find_scans(8)
 print(f"{len(cases)} scans: {what}")
 

@@ -25,7 +25,7 @@ import nibabel as nib
 import numpy as np
 from scans import WORK, copy_cases, find_scans, show
 
-os.environ["COLUMNS"] = "110"
+os.environ |= {"COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"}  # no progress bars in the notebook
 cases, names, what = find_scans(11)
 print(f"{len(cases)} scans: {what}")
 
