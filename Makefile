@@ -17,12 +17,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
+TUTORIALS := $(VENV)/.installed-tutorials
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz format venv clean
+.PHONY: help demo test check fuzz format docs tutorials venv clean
 
 help:  ## what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 demo: $(RUNTIME)  ## segment demonstration scans; results and pictures land in demo/
 	$(BIN)/medfewshot demo -o demo/
@@ -42,10 +44,18 @@ format: $(DEV)  ## let ruff repair what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(DOCS)  ## the documentation site in site/, strictly: a broken link is an error
+	$(BIN)/mkdocs build
+
+tutorials: $(TUTORIALS)  ## execute the notebooks anew (MEDFEWSHOT_DATA: real scans for them)
+	cd tutorials && for name in [0-9]*.py; do \
+		$(abspath $(BIN))/jupytext --to ipynb "$$name" && PATH="$(abspath $(BIN)):$$PATH" \
+		$(abspath $(BIN))/jupyter-nbconvert --to notebook --execute --inplace "$${name%.py}.ipynb" || exit 1; done
+
 venv: $(DEV)  ## the development environment in .venv
 
 clean:  ## remove caches and build output; .venv stays
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find medfewshot tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -60,4 +70,12 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV): $(RUNTIME)
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DOCS): $(RUNTIME)
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	@touch $@
+
+$(TUTORIALS): $(RUNTIME)
+	$(PIP) install -c constraints.txt -e '.[tutorials,monai]'
 	@touch $@

@@ -17,7 +17,7 @@ from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.learners import LEARNERS, build_start, load_start
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
 from medfewshot.quality import support_profile
-from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume
+from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume, did_you_mean
 
 DEFAULT_BUDGET_SECONDS = 240.0
 """Adaptation is done after this long on any machine, unless told otherwise; None is no limit."""
@@ -146,7 +146,8 @@ def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan)
 def make_learner(settings: AdaptSettings, progress: Progress | None = None) -> Learner:
     """The learner that ``settings`` names. Raises InputError where there is none, or it lacks a setting or device."""
     if settings.learner not in LEARNERS:
-        raise InputError(f"learner {settings.learner}: unknown; choose {' or '.join(LEARNERS)}")
+        near = did_you_mean(settings.learner, LEARNERS)
+        raise InputError(f"learner {settings.learner}: unknown{near}; choose {' or '.join(LEARNERS)}")
     build = LEARNERS[settings.learner]
     known = signature(build).parameters
     options = {

@@ -33,7 +33,7 @@ def adapt(
     seed: int = 0,
     device: str = "auto",
     weights: str | PathLike[str] | None = None,
-    labels: Mapping[int, str] | Sequence[int] | None = None,
+    labels: Mapping[int, str] | Sequence[int | str] | None = None,
     modality: str | None = None,
     spacing_mm: float | None = None,
     fast: bool = False,
@@ -47,7 +47,8 @@ def adapt(
         steps: optimiser steps; None takes the learner's own number.
         budget_seconds: upper bound on adaptation time; None is no limit.
         weights: a start that meta-training made: a folder, or the name of weights that come with the package.
-        labels: label values to learn, optionally with names; None learns all that the supports hold.
+        labels: structures to learn: label values, a mapping from values to names, or the names that a dataset folder
+            gives them; None learns all that the supports hold.
         modality: ``"CT"`` or ``"MR"`` where neither header nor intensities tell.
         spacing_mm: in-plane resolution to work at; None derives it from the supports.
         fast: a grid 1.7 times as coarse and a quarter of the steps.

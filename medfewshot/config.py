@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from medfewshot.adaptation import DEFAULT_BUDGET_SECONDS, AdaptSettings
 from medfewshot.planning import PlanOptions
 from medfewshot.training import TrainSettings
-from medfewshot.types import InputError
+from medfewshot.types import InputError, did_you_mean
 
 _OPTIONS = {"budget_seconds": "budget", "spacing_mm": "spacing"}
 """Settings whose command line option has a shorter name."""
@@ -35,8 +35,8 @@ class AdaptConfig(BaseModel):
     """Peak learning rate."""
     weights: str | None = None
     """A folder that ``medfewshot train`` made, or the name of shipped weights; null begins at random."""
-    labels: dict[int, str] | list[int] | None = None
-    """Label values to learn, with names or without; null takes all."""
+    labels: dict[int, str] | list[int | str] | None = None
+    """Structures to learn, by value (with a name or without) or by the name that the dataset gives; null takes all."""
     modality: str | None = None
     spacing_mm: float | None = Field(None, gt=0)
     """In-plane resolution in mm; null derives it from the supports."""
@@ -45,9 +45,10 @@ class AdaptConfig(BaseModel):
 
     @field_validator("labels")
     @classmethod
-    def _no_background(cls, labels: dict[int, str] | list[int] | None) -> dict[int, str] | list[int] | None:
-        values = list(labels or ())
-        if labels is not None and (not values or min(values) < 1 or len(set(values)) < len(values)):
+    def _no_background(cls, labels: dict[int, str] | list[int | str] | None) -> dict[int, str] | list[int | str] | None:
+        named: list[int | str] = list(labels or ())
+        values = [value for value in named if isinstance(value, int)]
+        if labels is not None and (not named or min(values, default=1) < 1 or len(set(named)) < len(named)):
             raise ValueError("name each value once, from 1 up (0 is background)")
         return labels
 
@@ -134,7 +135,8 @@ def _first_problem(error: ValidationError, path: Path | None, given: Mapping[str
     name = str(first["loc"][0]) if first["loc"] else "settings"
     said = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if first["type"] == "extra_forbidden":
-        said = f"is unknown; known are {', '.join(AdaptConfig.model_fields)}"
+        known = AdaptConfig.model_fields
+        said = f"is unknown{did_you_mean(name, known)}; known are {', '.join(known)}"
     where = f"--{_OPTIONS.get(name, name)} {given[name]}" if name in given else f"{path}: {name}"
     return f"{where}: {said}"
 

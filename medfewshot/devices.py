@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from medfewshot.types import InputError
+from medfewshot.types import InputError, did_you_mean
+
+KNOWN = ("auto", "cpu", "cuda", "gpu", "mps")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
     """``auto`` takes CUDA, then MPS, then the CPU; ``cpu``, ``cuda``, ``cuda:N`` and ``mps`` are taken at their word.
+
+    ``gpu`` is another word for ``cuda``.
 
     Raises InputError where the device is not there.
     """
@@ -19,11 +24,12 @@ def resolve_device(name: str = "auto") -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(re.sub(r"^gpu\b", "cuda", name.lower()))
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device {name}: unknown device; choose auto, cpu, cuda, cuda:N or mps")
+        near = did_you_mean(name, KNOWN)
+        raise InputError(f"--device {name}: unknown device{near}; choose auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s); choose auto or cpu"

@@ -36,7 +36,13 @@ def test_a_named_device_is_taken_at_its_word(machine):
         assert str(resolve_device(name)) == name
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "meta", "xpu", "cuda:-1"])
+def test_gpu_is_another_word_for_cuda(machine):
+    machine(cuda=2)
+    assert str(resolve_device("gpu")) == "cuda"
+    assert str(resolve_device("GPU:1")) == "cuda:1"
+
+
+@pytest.mark.parametrize("name", ["gpus", "cuda:x", "", "meta", "xpu", "cuda:-1"])
 def test_an_unknown_device_lists_the_known(name, machine):
     machine(cuda=1)
     with pytest.raises(InputError, match="choose auto, cpu, cuda, cuda:N or mps"):

@@ -19,6 +19,10 @@ from medfewshot.types import InputError
 EXIT_INPUT = 2
 """Input or settings cannot be used; nothing was written. (1: some volumes of a folder failed.)"""
 EXIT_INTERRUPTED = 130
+EXIT_CODES = (
+    "Exit codes: **0** all done; **1** some volumes or cases failed, the others are done; **2** input or options "
+    "cannot be used, nothing was written; **130** interrupted."
+)
 
 
 class _Commands(TyperGroup):
@@ -49,7 +53,6 @@ app = typer.Typer(
     name="medfewshot",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,6 +62,7 @@ app = typer.Typer(
         "`adapt` once, `segment` the cohort, `evaluate` where you have labels.\n\n"
         "Not a medical device: for research only."
     ),
+    epilog=EXIT_CODES,
 )
 
 Support = Annotated[
@@ -95,7 +99,10 @@ Weights = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    typer.Option(help="Label values to learn, e.g. 1,6; the others become background.", rich_help_panel="Adaptation"),
+    typer.Option(
+        help="Structures to learn, by value (1,6) or name (liver,spleen); the others become background.",
+        rich_help_panel="Adaptation",
+    ),
 ]
 Modality = Annotated[
     str | None,
@@ -111,7 +118,12 @@ ConfigFile = Annotated[
         "--config", help="YAML file with these settings; options given here win.", rich_help_panel="Adaptation"
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda (or gpu), cuda:N or mps.", autocompletion=lambda: ["auto", "cpu", "cuda", "gpu", "mps"]
+    ),
+]
 Fast = Annotated[bool, typer.Option("--fast", help="A coarser grid (1.7 times), a quarter of the steps: a first look.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -129,7 +141,7 @@ def root(
         raise typer.Exit
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def segment(
     inputs: Annotated[
         list[Path],
@@ -161,6 +173,7 @@ def segment(
         bool, typer.Option("--uncertainty", help="Also write an uncertainty map: 0 sure, 1 no idea.")
     ] = False,
     previews: Annotated[bool, typer.Option(help="A picture of every result.")] = True,
+    report: Annotated[bool, typer.Option(help="One page about the run, with a viewer: report.html.")] = True,
     keep_largest: Annotated[
         bool, typer.Option(help="Drop stray pieces of structures that are in one piece in every support.")
     ] = True,
@@ -173,8 +186,9 @@ def segment(
 
     `medfewshot segment volume.nii.gz --support img1.nii.gz=lab1.nii.gz -o out/`
 
-    Labels come back on each volume's own grid, with the supports' own label values. Besides them: `run.json` (how it
-    was made), `statistics.csv` (size and intensity per structure), `previews/`, and `segmenter/` for more volumes.
+    Labels come back on each volume's own grid, with the supports' own label values. Besides them:
+    `report.html` (open it in a browser), `run.json` (how it was made), `statistics.csv` (size and intensity per
+    structure), `previews/`, and `segmenter/` for more volumes.
     """
     from medfewshot.cli import commands
 
@@ -182,12 +196,12 @@ def segment(
         config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
         weights=weights, labels=_label_values(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
-    options = commands.SegmentOptions(probabilities, uncertainty, previews, keep_largest, resume, overwrite)
+    options = commands.SegmentOptions(probabilities, uncertainty, previews, keep_largest, resume, overwrite, report)
     source = commands.SupportSource(tuple(support or ()), support_dir, segmenter)
     raise typer.Exit(commands.segment(inputs, output, source, settings, options, commands.Console(quiet, json)))
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def adapt(
     output: Output,
     support: Support = None,
@@ -224,13 +238,13 @@ def adapt(
 app.command("train")(train)
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of segmentations (or one file).")],
     reference: Annotated[Path, typer.Option("--reference", "-r", help="Folder of reference labels (or one file).")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for CSV, JSON and the plot.")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Label values to score, e.g. 1,6; default: what was learned.")
+        str | None, typer.Option(help="Structures to score, by value or name; default: what was learned.")
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Tolerance of the surface Dice in mm.")] = 2.0,
     quiet: Quiet = False,
@@ -248,7 +262,29 @@ def evaluate(
     )
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that `medfewshot segment` wrote.")],
+    reference: Annotated[
+        Path | None, typer.Option("--reference", "-r", help="Folder of reference labels: adds scores, and shows them.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file to write; default: report.html in the folder.")
+    ] = None,
+    viewer: Annotated[bool, typer.Option(help="Put the volumes into the page, for the viewer.")] = True,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write one page about a run: a table to sort and filter, plots, pictures and a viewer. Opens without a network.
+
+    The scans are in the page, coarser where they are large: pass it on as carefully as the scans themselves.
+    """
+    from medfewshot.cli import commands
+
+    raise typer.Exit(commands.report(folder, reference, output, viewer, commands.Console(quiet, json)))
+
+
+@app.command(epilog=EXIT_CODES)
 def inspect(
     folder: Annotated[Path, typer.Argument(help="A folder of labelled scans, a dataset.json or a CSV.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for CSV and JSON.")] = None,
@@ -261,7 +297,25 @@ def inspect(
     raise typer.Exit(commands.inspect(folder, output, commands.Console(quiet, json)))
 
 
-@app.command()
+@app.command("label-app", epilog=EXIT_CODES)
+def label_app(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the app.")],
+    segmenter: Annotated[
+        Path | None, typer.Option(help="A folder that `medfewshot adapt` made, to begin with.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option("--labels", help="Structures to annotate, e.g. 1=liver,2=spleen.")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write an app for MONAI Label: annotate a few scans in 3D Slicer or OHIF, train, have the next ones segmented."""
+    from medfewshot.cli import commands
+
+    raise typer.Exit(commands.label_app(folder, segmenter, _named_values(names), commands.Console(quiet, json)))
+
+
+@app.command(epilog=EXIT_CODES)
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")] = Path("demo"),
     data: Annotated[
@@ -282,13 +336,22 @@ def demo(
     raise typer.Exit(commands.demo(output, data, shots, queries, settings, commands.Console(quiet, json)))
 
 
-def _label_values(text: str | None) -> list[int] | None:
+def _label_values(text: str | None) -> list[int | str] | None:
+    """Values as numbers, names as text: which names there are is known only to the data."""
     if text is None:
         return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--labels {text}: give whole numbers separated by commas, e.g. --labels 1,6") from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts) or any(part.startswith("-") for part in parts):
+        raise InputError(f"--labels {text}: give values or names separated by commas, e.g. 1,6 or liver,spleen")
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
+def _named_values(text: str | None) -> dict[int, str]:
+    """``1=liver,2=spleen`` as a mapping."""
+    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
+    if not all(value.strip().isdecimal() and int(value) > 0 and name.strip() for value, _, name in pairs):
+        raise InputError(f"--labels {text}: give values with names, e.g. --labels 1=liver,2=spleen")
+    return {int(value): name.strip() for value, _, name in pairs}
 
 
 def main() -> None:

@@ -12,15 +12,25 @@ from pathlib import Path
 from medfewshot.adaptation import AdaptSettings, adapt_volumes, cases_from_pairs, make_learner, read_cases
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.cli.console import Console
-from medfewshot.cohort import CohortOptions, check_folder, check_results_folder, find_cases, segment_cohort
+from medfewshot.cohort import (
+    REPORT,
+    RUN_RECORD,
+    CohortOptions,
+    check_folder,
+    check_results_folder,
+    find_cases,
+    segment_cohort,
+    write_report,
+)
 from medfewshot.cohort.inputs import check_channels
 from medfewshot.cohort.record import read_record
 from medfewshot.config import load_settings
 from medfewshot.datasets import parse_pair, read_dataset
 from medfewshot.devices import resolve_device
+from medfewshot.evaluation import Evaluation, evaluate_folders, match_cases
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image
-from medfewshot.planning import check_like_support
+from medfewshot.planning import check_like_support, label_values
 from medfewshot.types import Case, InputError, Volume
 
 __all__ = [
@@ -31,7 +41,9 @@ __all__ = [
     "demo",
     "evaluate",
     "inspect",
+    "label_app",
     "load_settings",
+    "report",
     "segment",
 ]
 
@@ -89,6 +101,7 @@ class SegmentOptions:
     keep_largest: bool = True
     resume: bool = False
     overwrite: bool = False
+    report: bool = True
 
     def cohort(self) -> CohortOptions:
         inference = InferenceOptions(
@@ -121,6 +134,9 @@ def segment(
             check_like_support(lone, segmenter.plan)
     with console.progress("Segmenting") as progress:
         result = segment_cohort(cases, segmenter, output, options.cohort(), _command(), progress)
+    if options.report:
+        with console.progress("Report") as progress:
+            write_report(output, progress=progress)
     console.segmentation_table(result)
     found = [f"{r.case}: {text}" for r in result.results for text in r.warnings]
     console.warnings([*segmenter.record.get("warnings", ()), *found])
@@ -129,6 +145,8 @@ def segment(
     done = len(result.results) - len(result.failed)
     earlier = f", {result.resumed} of them from an earlier run" if result.resumed else ""
     console.say(f"{done} of {len(result.results)} volume(s) in {output}{earlier}; {time.perf_counter() - begun:.0f} s")
+    if options.report:
+        console.say(f"open {output / REPORT} in a browser")
     console.json({"output": str(output), "resumed": result.resumed, "outputs": [asdict(r) for r in result.results]})
     return 1 if result.failed else 0
 
@@ -151,28 +169,56 @@ def evaluate(
     predictions: Path,
     reference: Path,
     output: Path | None,
-    labels: list[int] | None,
+    labels: list[int | str] | None,
     tolerance: float,
     console: Console,
 ) -> int:
     """Score, print, and write tables and a plot where an output folder is given."""
     from medfewshot.demo import write_scores
-    from medfewshot.evaluation import evaluate_folders
 
     if output is not None:
         check_folder(output)
     names = _label_names(predictions, reference)
-    wanted = {value: names.get(value, f"label {value}") for value in labels} if labels else names or None
+    values = label_values(labels, names) if labels else []
+    wanted = {value: names.get(value, f"label {value}") for value in values} or names or None
     with console.progress("Scoring") as progress:
         evaluation = evaluate_folders(predictions, reference, wanted, tolerance, progress=progress)
     if output is not None:
         write_scores(evaluation, output)
+        if (predictions / RUN_RECORD).is_file():
+            _write_scored_report(predictions, reference, evaluation, output / REPORT, console)
     console.score_table(evaluation)
     console.warnings(evaluation.warnings)
     if output is not None:
         console.say(f"tables and plot in {output}")
     console.json({"summary": evaluation.summary_rows(), "warnings": list(evaluation.warnings)})
     return 0
+
+
+def report(folder: Path, reference: Path | None, path: Path | None, viewer: bool, console: Console) -> int:
+    """Write the report of a run, scored where there are references."""
+    if path is not None and path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of the file, e.g. -o {path / REPORT}")
+    path = path or folder / REPORT
+    if reference is not None:
+        names = _label_names(folder, reference)
+        with console.progress("Scoring") as progress:
+            evaluation = evaluate_folders(folder, reference, names or None, progress=progress)
+        _write_scored_report(folder, reference, evaluation, path, console, viewer)
+    else:
+        with console.progress("Report") as progress:
+            write_report(folder, path, viewer=viewer, progress=progress)
+    console.say(f"open {path} in a browser ({path.stat().st_size / 1e6:.1f} MB)")
+    console.json({"report": str(path)})
+    return 0
+
+
+def _write_scored_report(
+    folder: Path, reference: Path, evaluation: Evaluation, path: Path, console: Console, viewer: bool = True
+) -> None:
+    truths = {case: truth for case, _, truth in match_cases(folder, reference).pairs}
+    with console.progress("Report") as progress:
+        write_report(folder, path, evaluation=evaluation, references=truths, viewer=viewer, progress=progress)
 
 
 def inspect(folder: Path, output: Path | None, console: Console) -> int:
@@ -188,6 +234,16 @@ def inspect(folder: Path, output: Path | None, console: Console) -> int:
     console.inspection_table(inspection)
     console.json({"summary": inspection.summary, "problems": [asdict(p) for p in inspection.problems]})
     return 1 if inspection.errors else 0
+
+
+def label_app(folder: Path, segmenter: Path | None, names: dict[int, str], console: Console) -> int:
+    """Write a MONAI Label app."""
+    from medfewshot.integrations.label_files import write_label_app
+
+    write_label_app(folder, names, segmenter)
+    console.say(f"app in {folder}; start it with: monailabel start_server --app {folder} --studies SCANS")
+    console.json({"app": str(folder)})
+    return 0
 
 
 def demo(output: Path, data: Path | None, shots: int, queries: int, settings: AdaptSettings, console: Console) -> int:

@@ -7,6 +7,7 @@ moment and resumed. One bad volume does not stop the rest. The folder then holds
     previews/<case>.png       a picture of the result
     probabilities/<case>.*    class probabilities, where asked for; uncertainty/<case>.* likewise
     statistics.csv            one row per case and structure
+    report.html               all of this on one page, where the report was asked for
     run.json                  how all this came about
 
 ``run.json`` is strict JSON (undefined numbers are null) with these keys:
@@ -31,10 +32,12 @@ moment and resumed. One bad volume does not stop the rest. The folder then holds
 """
 
 from medfewshot.cohort.inputs import check_folder, find_cases
+from medfewshot.cohort.page import REPORT, write_report
 from medfewshot.cohort.record import RUN_RECORD, STATISTICS, CohortOptions, VolumeResult
 from medfewshot.cohort.run import CohortResult, check_results_folder, segment_cohort
 
 __all__ = [
+    "REPORT",
     "RUN_RECORD",
     "STATISTICS",
     "CohortOptions",
@@ -44,4 +47,5 @@ __all__ = [
     "check_results_folder",
     "find_cases",
     "segment_cohort",
+    "write_report",
 ]

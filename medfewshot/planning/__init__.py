@@ -10,6 +10,7 @@ from medfewshot.planning.grid import (
     sample_axis,
     to_plan,
 )
+from medfewshot.planning.label_names import label_values
 from medfewshot.planning.make import PlanOptions, labelled, make_plan
 from medfewshot.planning.normalise import normalise
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
@@ -20,6 +21,7 @@ __all__ = [
     "Planned",
     "axis_maps",
     "check_like_support",
+    "label_values",
     "labelled",
     "make_plan",
     "native_labels_to_plan",

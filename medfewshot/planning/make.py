@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from medfewshot.planning.label_names import label_values
 from medfewshot.planning.normalise import choose_normalization
 from medfewshot.planning.orientation import direction_cosines, order_for
 from medfewshot.types import InputError, Plan, Volume
@@ -41,8 +42,8 @@ class PlanOptions:
     """``CT`` fixes the intensity window, anything else (``MR``) the z-score."""
     spacing_mm: float | tuple[float, ...] | None = None
     """Target spacing in mm: one number for the in-plane axes, or one per planned axis."""
-    labels: Mapping[int, str] | Sequence[int] | None = None
-    """Label values to learn (with names); the others become background."""
+    labels: Mapping[int, str] | Sequence[int | str] | None = None
+    """Structures to learn: label values, values with names, or names that the dataset gives; others are background."""
     patch_voxels: int | None = None
     """Voxels of one training patch; bounds memory and time."""
     fast: bool = False
@@ -112,7 +113,7 @@ def _check_alike(images: Sequence[Volume]) -> None:
 
 
 def _choose_labels(
-    labels: Sequence[Volume], names: Mapping[int, str], wanted: Mapping[int, str] | Sequence[int] | None
+    labels: Sequence[Volume], names: Mapping[int, str], wanted: Mapping[int, str] | Sequence[int | str] | None
 ) -> dict[int, str]:
     present = sorted({int(v) for label in labels for v in np.unique(label.data)} - {0})
     if not present:
@@ -122,11 +123,11 @@ def _choose_labels(
         _check_count(labels, present)
         chosen = present
     else:
-        missing = [v for v in wanted if v not in present]
+        chosen = label_values(wanted, names)
+        missing = [v for v in chosen if v not in present]
         if missing:
             held = ", ".join(map(str, present))
             raise InputError(f"label {', '.join(map(str, missing))} is in no support; the supports hold {held}")
-        chosen = [int(v) for v in wanted]
     given = dict(wanted) if isinstance(wanted, Mapping) else {}
     return {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
 

@@ -84,7 +84,7 @@ def test_a_process_of_its_own(tmp_path):
     (tmp_path / "fast.yaml").write_text("width: 4\nsteps: 2\nlabels: {205: block}\n")
     words = [sys.executable, "-m", "medfewshot", "segment", "cohort", "--support-dir", "annotated", "-o", "out",
              "--config", "fast.yaml", "--json", "--no-previews"]  # fmt: skip
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outputs"][0]["case"] == "q0"
     assert "Warning" not in done.stderr

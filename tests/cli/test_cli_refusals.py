@@ -128,7 +128,7 @@ def test_a_difference_that_rounding_makes_passes(run, scans, support):
         (["--labels", "9"], ["label 9", "205, 420"]),
         (["--labels", "0,1"], ["--labels", "background"]),
         (["--labels", "205,205"], ["--labels", "once"]),
-        (["--labels", "liver"], ["--labels liver", "1,6"]),
+        (["--labels", "liver"], ["label liver", "label values"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
         (["--segmenter", "somewhere"], ["--segmenter", "only one"]),
     ],
@@ -214,7 +214,7 @@ def test_the_disk_is_full(run, scans, support, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", str(scans / "seg"))
 
-    monkeypatch.setattr("medfewshot.bundle.write_text", full)
+    monkeypatch.setattr("medfewshot.bundle.segmenter.write_text", full)
     check_refused(run("adapt", *support, "-q", "-o", scans / "seg"), "No space left", str(scans / "seg"))
     assert not (scans / "seg" / "segmenter.json").exists()
 

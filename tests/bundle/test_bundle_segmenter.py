@@ -28,10 +28,10 @@ def adapted(learner: str, **settings) -> VolumeSegmenter:
 def test_a_saved_segmenter_gives_the_same_labels(tmp_path, learner):
     segmenter = adapted(learner, steps=2, width=4)
     segmenter.save(tmp_path / "s")
-    again = load_segmenter(tmp_path / "s")
+    again = load_segmenter(str(tmp_path / "s"))
     assert again.plan == segmenter.plan
     assert again.whole_volume == segmenter.whole_volume
-    assert {path.name for path in (tmp_path / "s").iterdir()} == {DESCRIPTION, WEIGHTS}
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {DESCRIPTION, WEIGHTS, "configs", "docs", "LICENSE"}
     query = Volume(toys.make_scan(1)[0][None].astype(np.float32), toys.AFFINE)
     first, second = segmenter.segment(query), again.segment(query)
     assert np.array_equal(first.labels, second.labels)
@@ -68,7 +68,7 @@ def test_new_weights_never_lie_beside_an_old_description(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medfewshot.bundle.write_text", full)
+    monkeypatch.setattr("medfewshot.bundle.segmenter.write_text", full)
     with pytest.raises(OSError, match="No space"):
         adapted("toy").save(tmp_path)
     with pytest.raises(InputError, match="is no segmenter"):

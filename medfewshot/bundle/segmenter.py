@@ -1,18 +1,20 @@
-"""A segmenter on disk: ``segmenter.json`` (plan, learner, supports; plain data) and ``weights.safetensors``."""
+"""A segmenter and what it needs to meet a volume: written to a folder, and read back."""
 
 from __future__ import annotations
 
 import errno
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from medfewshot.bundle.json_text import strict_json
+from medfewshot.bundle.monai_files import write_monai_files
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import SEGMENTERS
@@ -56,7 +58,7 @@ class VolumeSegmenter:
         flags = unlike_supports(volume, self.plan, profile)
         return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | PathLike[str]) -> None:
         """Write the segmenter. At no moment does a description lie beside weights that are not its own."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -64,6 +66,7 @@ class VolumeSegmenter:
         segmenter: Any = self.segmenter
         if getattr(segmenter, "kind", None) not in SEGMENTERS:
             raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.tensors().items()}
@@ -79,14 +82,16 @@ class VolumeSegmenter:
             "plan": plan_to_dict(self.plan),
             "record": dict(self.record),
         }
+        write_monai_files(folder, self.plan, self.record)
         write_text(folder / DESCRIPTION, strict_json(description))
 
 
-def load_segmenter(folder: Path, device: torch.device | None = None) -> VolumeSegmenter:
+def load_segmenter(folder: str | PathLike[str], device: torch.device | None = None) -> VolumeSegmenter:
     """Read what :meth:`VolumeSegmenter.save` wrote. Raises InputError where it is not such a folder or is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    folder = Path(folder)
     path = folder / DESCRIPTION
     if not path.is_file():
         raise InputError(
@@ -110,18 +115,3 @@ def load_segmenter(folder: Path, device: torch.device | None = None) -> VolumeSe
     if device is not None:
         segmenter = segmenter.to(device)
     return VolumeSegmenter(plan, segmenter, description.get("record", {}))
-
-
-def strict_json(content: Any) -> str:
-    """JSON text as every reader takes it: undefined numbers become null, paths and the like text."""
-    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

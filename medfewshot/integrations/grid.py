@@ -1,0 +1,105 @@
+"""To the plan's grid and back, as an invertible MONAI transform: for pipelines that train or look at planned tensors.
+
+Inference needs none of this (it restores slab by slab, in bounded memory); ``Invertd`` holds every class on the native
+grid at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.utils import TraceKeys, TransformBackends, ensure_tuple_rep
+
+from medfewshot.api import as_volume
+from medfewshot.planning import AxisMap, native_labels_to_plan, plan_from_dict, sample_axis, to_plan
+from medfewshot.types import Plan
+
+
+class ToPlan(InvertibleTransform):
+    """``(C, *S)`` image -> ``(C, *P)`` float32 on the plan's grid, normalised; with ``label=True`` ``(1, *S)`` label
+    values -> ``(1, *P)`` int64 classes 0..N in the plan's order.
+
+    The inverse brings any ``(K, *P)`` tensor (logits, probabilities, classes) back to the native grid: linear along
+    each axis, or nearest where the tensor holds integers or the mode is nearest, as ``Invertd`` makes it by default.
+    Intensities stay normalised and classes stay 0..N. Raises InputError for an image that is not of the plan's kind.
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012  (MONAI's own way to say it)
+
+    def __init__(self, plan: Plan | Mapping[str, Any], label: bool = False) -> None:
+        self.plan = plan if isinstance(plan, Plan) else plan_from_dict(plan)
+        self.label = label
+
+    def __call__(self, img: Any) -> MetaTensor:
+        image = img if isinstance(img, MetaTensor) else MetaTensor(img)
+        volume = as_volume(image, label=self.label)
+        grid = to_plan(as_volume(image), self.plan)
+        values = native_labels_to_plan(volume, self.plan)[None] if self.label else grid.image
+        planned = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
+        native = torch.as_tensor(np.asarray(image.affine), dtype=torch.float64)
+        extra = {
+            "mode": "nearest" if self.label else "bilinear",
+            "axes": [(m.native_axis, m.step, m.offset) for m in grid.maps],
+            "native_shape": grid.native_shape,
+            "native_affine": native,
+        }
+        self.push_transform(planned, orig_size=grid.native_shape, extra_info=extra)
+        planned.affine = torch.from_numpy(grid.affine)
+        return planned
+
+    def inverse(self, data: MetaTensor) -> MetaTensor:
+        extra = self.pop_transform(data)[TraceKeys.EXTRA_INFO]
+        maps = [AxisMap(int(axis), float(step), float(offset)) for axis, step, offset in extra["axes"]]
+        values = data.as_tensor()
+        nearest = not values.is_floating_point() or extra["mode"] == "nearest"
+        for axis, axis_map in enumerate(maps, start=1):
+            at = axis_map.coordinates(0, extra["native_shape"][axis_map.native_axis])
+            values = _nearest(values, at, axis) if nearest else sample_axis(values, at, axis)
+        native_axes = [axis_map.native_axis for axis_map in maps]
+        values = values.permute(0, *[native_axes.index(axis) + 1 for axis in range(len(maps))]).contiguous()
+        restored = MetaTensor(values, meta=data.meta, applied_operations=data.applied_operations)
+        restored.affine = extra["native_affine"]
+        return restored
+
+
+class ToPland(MapTransform, InvertibleTransform):
+    """Dictionary version of :class:`ToPlan`. ``label``: whether a key holds labels, one answer for each of ``keys``."""
+
+    backend = ToPlan.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        plan: Plan | Mapping[str, Any],
+        label: bool | Sequence[bool] = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.label = ensure_tuple_rep(label, len(self.keys))
+        self._image, self._label = ToPlan(plan), ToPlan(plan, label=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key, label in self.key_iterator(result, self.label):
+            result[key] = self._of(label)(result[key])
+        return result
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key, label in self.key_iterator(result, self.label):
+            result[key] = self._of(label).inverse(result[key])
+        return result
+
+    def _of(self, label: bool) -> ToPlan:
+        return self._label if label else self._image
+
+
+def _nearest(values: torch.Tensor, coordinates: np.ndarray, axis: int) -> torch.Tensor:
+    index = np.clip(np.rint(coordinates), 0, values.shape[axis] - 1).astype(np.int64)
+    return values.index_select(axis, torch.from_numpy(index).to(values.device))

@@ -1,0 +1,103 @@
+"""An inferer that takes images as they come from the scanner and gives results on the same grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from torch import Tensor
+
+from medfewshot.api import as_volume
+from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
+from medfewshot.planning import plan_from_dict
+from medfewshot.types import Plan, Volume
+
+Output = Literal["labels", "probabilities"]
+
+
+class FewShotInferer(Inferer):
+    """Plan, slide, restore: ``inferer(image, network)`` for a network that works on the plan's grid.
+
+    Args:
+        plan: of the segmenter that ``network`` is; a :class:`~medfewshot.types.Plan` or its JSON data.
+        output: ``"labels"`` with the supports' label values, or ``"probabilities"``, background first.
+        overlap: share of a window that the next one covers again.
+        keep_largest: drop stray pieces of structures that are in one piece in every support.
+
+    Called with ``inputs (B, C, *S)``, images on their native grid (a MetaTensor; a plain tensor lies at 1 mm), it
+    returns a MetaTensor on the same grid: labels ``(B, 1, *S)`` int32 or probabilities ``(B, N + 1, *S)`` float32.
+    Raises InputError for an image that is not of the supports' kind.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | Mapping[str, Any],
+        output: Output = "labels",
+        overlap: float = 0.5,
+        keep_largest: bool = True,
+    ) -> None:
+        if output not in ("labels", "probabilities"):
+            raise ValueError(f"output {output!r}: choose 'labels' or 'probabilities'")
+        self.plan = plan if isinstance(plan, Plan) else plan_from_dict(plan)
+        self.output = output
+        self.options = InferenceOptions(
+            overlap=overlap, keep_largest=keep_largest, probabilities=output == "probabilities"
+        )
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> MetaTensor:
+        segmenter = network
+        if args or kwargs:
+            segmenter = _Bound(network, args, kwargs)
+        results = [self._one(image, segmenter) for image in _decollated(inputs)]
+        batch = MetaTensor(torch.stack(results).to(inputs.device))
+        if isinstance(inputs, MetaTensor):
+            batch.copy_meta_from(inputs)
+        return batch
+
+    def _one(self, image: Tensor, segmenter: Callable[[Tensor], Tensor]) -> Tensor:
+        done, flat = segment_tensor(image, self.plan, segmenter, self.options)
+        result = done.labels[None] if self.output == "labels" else done.probabilities
+        assert result is not None
+        array = np.ascontiguousarray(result, np.int32 if self.output == "labels" else np.float32)
+        return torch.from_numpy(array[..., None] if flat else array)
+
+
+def segment_tensor(
+    image: Any, plan: Plan, segmenter: Callable[[Tensor], Tensor], options: InferenceOptions
+) -> tuple[Segmentation, bool]:
+    """The segmentation of ``image (C, *S)``, and whether a last axis of length 1 was taken off for a 2D plan."""
+    volume = as_volume(image if isinstance(image, MetaTensor) else MetaTensor(image))
+    flat = plan.spatial_dims == 2 and volume.spatial_dims == 3 and volume.data.shape[-1] == 1
+    if flat:
+        volume = Volume(volume.data[..., 0], volume.affine)
+    return segment_volume(volume, plan, segmenter, options), flat
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A network with the arguments that MONAI hands through to it."""
+
+    network: Callable[..., Tensor]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def whole_volume(self) -> bool:
+        return bool(getattr(self.network, "whole_volume", False))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return self.network(image, *self.args, **self.kwargs)
+
+
+def _decollated(inputs: Tensor) -> list[Tensor]:
+    """The images of a batch, each with its own affine."""
+    if not isinstance(inputs, MetaTensor):
+        return list(inputs)
+    affines = torch.as_tensor(inputs.affine)
+    affines = affines if affines.ndim == 3 else affines.expand(len(inputs), *affines.shape)
+    return [MetaTensor(image, affine=affine) for image, affine in zip(inputs.as_tensor(), affines, strict=True)]

@@ -1,0 +1,50 @@
+"""The folder of a MONAI Label app: ``main.py``, ``labels.json`` and ``model/``. Needs no MONAI Label to write."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from medfewshot.bundle import load_segmenter
+from medfewshot.integrations.label_session import POINTER
+from medfewshot.io import write_text
+from medfewshot.types import InputError
+
+LABELS = "labels.json"
+_MAIN = '''"""A MONAI Label app; start it with: monailabel start_server --app THIS_FOLDER --studies SCANS"""
+
+from medfewshot.integrations.label_app import FewShotApp  # noqa: F401  (MONAI Label looks for it here)
+'''
+
+
+def write_label_app(folder: Path, names: Mapping[int, str] | None = None, segmenter: Path | None = None) -> None:
+    """Write the app, with a segmenter to begin with where one is given. Raises InputError for a folder that is in use.
+
+    ``names``: label value -> name of what is to be annotated; by default the segmenter's own.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists already; give a new folder")
+    known = dict(names or {})
+    if segmenter is not None:
+        known = known or dict(load_segmenter(segmenter).plan.labels)
+    (folder / "model").mkdir(parents=True)
+    if segmenter is not None:
+        shutil.copytree(segmenter, folder / "model" / "segmenter-0001")
+        write_text(folder / "model" / POINTER, json.dumps({"segmenter": "segmenter-0001"}) + "\n")
+    if known:
+        content = {str(value): name for value, name in known.items()}
+        write_text(folder / LABELS, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "main.py", _MAIN)
+
+
+def read_names(folder: Path) -> dict[int, str]:
+    """Label value -> name from ``labels.json``; empty where there is no such file. Raises InputError where damaged."""
+    path = folder / LABELS
+    if not path.is_file():
+        return {}
+    try:
+        return {int(value): str(name) for value, name in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
+        raise InputError(f'{path}: is damaged; write it as {{"1": "liver", "2": "spleen"}}') from None

@@ -1,0 +1,97 @@
+"""The loss that every learner shares and the metrics of this package, in the shapes that MONAI's engines expect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.metrics import CumulativeIterationMetric, do_metric_reduction
+from monai.utils import MetricReduction
+from torch import Tensor, nn
+
+from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.metrics import METRICS
+from medfewshot.types import InputError
+
+
+class FewShotLoss(nn.Module):
+    """Cross entropy plus (1 - Dice) over the classes present: ``(logits, labels) -> scalar``.
+
+    ``logits (B, N + 1, *S)``, background first; ``labels (B, 1, *S)`` or ``(B, *S)``, whole numbers 0..N.
+    """
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits, labels = _plain(logits), _plain(labels)
+        if labels.ndim == logits.ndim and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.shape != (logits.shape[0], *logits.shape[2:]):
+            raise InputError(f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit together")
+        return dice_cross_entropy(logits, labels.long())
+
+
+class SegmentationMetric(CumulativeIterationMetric):
+    """One of :data:`medfewshot.metrics.METRICS` per image and class, with this package's policy for empty masks.
+
+    Args:
+        metric: a key of ``METRICS``: ``dice``, ``hd95_mm``, ``asd_mm``, ``surface_dice``, ``rvd``.
+        include_background: whether channel 0 is a class.
+        reduction: as in MONAI; NaN (a class in neither mask, or a distance to an empty one) is left out of means, and
+            ``get_not_nans`` tells how many values a mean has.
+
+    Called with one-hot masks ``y_pred`` and ``y (B, N + 1, *S)`` (or lists of ``(N + 1, *S)``), it returns ``(B, N)``
+    float64. Distances are in mm: voxel sizes come from ``spacing_mm`` or, for a MetaTensor ``y``, from its affine;
+    otherwise they are 1 mm. Unlike MONAI's ``DiceMetric``, a false alarm counts as 0 and is not dropped.
+    """
+
+    def __init__(
+        self,
+        metric: str = "dice",
+        include_background: bool = False,
+        reduction: MetricReduction | str = MetricReduction.MEAN,
+        get_not_nans: bool = False,
+    ) -> None:
+        super().__init__()
+        if metric not in METRICS:
+            raise InputError(f"metric {metric}: unknown; choose {', '.join(METRICS)}")
+        self.metric, self.include_background = metric, include_background
+        self.reduction, self.get_not_nans = reduction, get_not_nans
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
+        if y is None or y.shape != y_pred.shape:
+            shapes = f"{tuple(y_pred.shape)} and {tuple(y.shape) if y is not None else None}"
+            raise InputError(f"one-hot prediction and reference must have one shape, not {shapes}")
+        spacings = self._spacings(y, kwargs.get("spacing_mm"))
+        first = 0 if self.include_background else 1
+        predicted, true = (_plain(t)[:, first:].cpu().numpy() > 0.5 for t in (y_pred, y))
+        function = METRICS[self.metric]
+        rows = [
+            [function(p, t, spacing) for p, t in zip(*pair, strict=True)]
+            for *pair, spacing in zip(predicted, true, spacings, strict=True)
+        ]
+        return torch.tensor(rows, dtype=torch.float64, device=y_pred.device)
+
+    def aggregate(self, reduction: MetricReduction | str | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """The reduced metric, and with ``get_not_nans`` how many values went into it."""
+        data = self.get_buffer()
+        if not isinstance(data, Tensor):
+            raise ValueError("nothing was scored since the last reset")
+        reduced, not_nans = do_metric_reduction(data, reduction or self.reduction)
+        return (reduced, not_nans) if self.get_not_nans else reduced
+
+    @staticmethod
+    def _spacings(reference: Tensor, spacing_mm: Sequence[float] | None) -> list[tuple[float, ...]]:
+        dims = reference.ndim - 2
+        if spacing_mm is not None:
+            return [tuple(float(s) for s in spacing_mm)] * len(reference)
+        if not isinstance(reference, MetaTensor):
+            return [(1.0,) * dims] * len(reference)
+        affines = torch.as_tensor(reference.affine).reshape(-1, *reference.affine.shape[-2:])
+        sizes = [tuple(math.sqrt(float(c @ c)) for c in affine[:-1, :dims].T) for affine in affines]
+        return sizes if len(sizes) == len(reference) else sizes * len(reference)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

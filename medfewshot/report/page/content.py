@@ -1,0 +1,89 @@
+"""What the page shows, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["look", "error"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Why a case deserves a look. ``error``: there is no usable result."""
+
+    text: str
+    severity: Severity = "look"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Agreement with a reference; None where it is undefined."""
+
+    status: str
+    dice: float | None = None
+    hd95_mm: float | None = None
+    surface_dice: float | None = None
+    reference_size: float | None = None
+
+
+@dataclass(frozen=True)
+class StructureRow:
+    """One structure of one case. ``size`` in the page's unit, None where it was not measured."""
+
+    label: int
+    name: str
+    size: float | None = None
+    confidence: float | None = None
+    score: Score | None = None
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Base64 NIfTI files (gzip): the image, and label maps in which rank i is the i-th structure of the page."""
+
+    image: str
+    labels: str
+    reference: str | None = None
+    centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Where the viewer opens: a marked voxel in the middle of what is marked, in RAS mm."""
+    note: str = ""
+
+    @property
+    def size(self) -> int:
+        """Characters that it adds to the page."""
+        return len(self.image) + len(self.labels) + len(self.reference or "")
+
+
+@dataclass(frozen=True)
+class PageCase:
+    """One volume. ``preview``: a data URI."""
+
+    name: str
+    status: str = "done"
+    structures: tuple[StructureRow, ...] = ()
+    seconds: float | None = None
+    files: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    preview: str | None = None
+    viewer: Viewer | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """``structures``: label value -> name, in the order of the ranks. ``facts``: what is told of the run, in order."""
+
+    title: str
+    structures: Mapping[int, str]
+    cases: tuple[PageCase, ...]
+    unit: str = "ml"
+    facts: Mapping[str, str] = field(default_factory=dict)
+    summary: tuple[Mapping[str, Any], ...] = ()
+    """Rows of :meth:`medfewshot.evaluation.Evaluation.summary_rows`."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> bool:
+        return any(row.score is not None for case in self.cases for row in case.structures)

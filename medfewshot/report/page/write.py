@@ -1,0 +1,122 @@
+"""From plain data to one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from medfewshot import __version__
+from medfewshot.io import write_text
+from medfewshot.report.page.content import Page, PageCase, StructureRow
+from medfewshot.report.page.plots import Dot, strip_plot
+from medfewshot.report.paint import COLOURS
+
+
+def write_page(path: Path, page: Page) -> Path:
+    """Write the page, whole or not at all. Returns ``path``."""
+    write_text(path, render_page(page))
+    return path
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML: every text is escaped, and only the page's own scripts may run."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = _number
+    environment.filters["cell"] = _cell
+    viewing = any(case.viewer for case in page.cases)
+    scripts = [_asset("page.js"), *([_asset("niivue.umd.js")] if viewing else [])]
+    anchors = {case.name: f"case-{number}" for number, case in enumerate(page.cases, start=1)}
+    return environment.from_string(_asset("page.html")).render(
+        page=page,
+        style=Markup(_asset("page.css")),
+        script=Markup(scripts[0]),
+        niivue=Markup(scripts[1]) if viewing else None,
+        policy=_policy(scripts),
+        anchors=anchors,
+        colours={value: COLOURS[i % len(COLOURS)] for i, value in enumerate(page.structures)},
+        plots=_plots(page, anchors),
+        settings=Markup(_json_for_html(_settings(page, anchors))),
+        flagged=sum(bool(case.flags) and case.status != "failed" for case in page.cases),
+        failed=sum(case.status == "failed" for case in page.cases),
+        version=__version__,
+        row_of=_row_of,
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("medfewshot.report.page") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _policy(scripts: list[str]) -> str:
+    """No network, and no script but these, told by their digests."""
+    allowed = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "connect-src data: blob:; worker-src blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _settings(page: Page, anchors: dict[str, str]) -> dict[str, Any]:
+    """What the viewer's script has to know; the volumes themselves lie in elements of their own."""
+    return {
+        "labels": [
+            {"value": value, "name": name, "colour": COLOURS[i % len(COLOURS)]}
+            for i, (value, name) in enumerate(page.structures.items())
+        ],
+        "cases": [
+            {
+                "id": anchors[case.name],
+                "name": case.name,
+                "note": case.viewer.note,
+                "reference": bool(case.viewer.reference),
+                "centre": case.viewer.centre_mm,
+            }
+            for case in page.cases
+            if case.viewer
+        ],
+    }
+
+
+def _json_for_html(content: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(content, ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _plots(page: Page, anchors: dict[str, str]) -> list[tuple[str, Markup]]:
+    def rows(value_of):
+        found = []
+        for value, name in page.structures.items():
+            pairs = [(case, _row_of(case, value)) for case in page.cases]
+            dots = [(case, value_of(row)) for case, row in pairs if row is not None]
+            found.append((name, [Dot(v, case.name, anchors[case.name]) for case, v in dots if v is not None]))
+        return found
+
+    wanted = [
+        ("Dice", strip_plot(rows(lambda row: row.score.dice if row.score else None), "Dice")),
+        ("HD95", strip_plot(rows(lambda row: row.score.hd95_mm if row.score else None), "HD95 in mm", 0.0)),
+        ("Size", strip_plot(rows(lambda row: row.size or None), f"Size in {page.unit}", 0.0)),
+        ("Probability", strip_plot(rows(lambda row: row.confidence), "Mean probability of the structure's own voxels")),
+    ]
+    return [(name, plot) for name, plot in wanted if plot]
+
+
+def _row_of(case: PageCase, value: int) -> StructureRow | None:
+    return next((row for row in case.structures if row.label == value), None)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _cell(value: float | None) -> str:
+    """A value to sort by: what is undefined sorts last."""
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,104 @@
+"""Manners of the command line: near names, completion, exit codes in the help, colour only where it is seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import typer.testing
+
+from medfewshot.cli.app import app
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--learner", "fintune"], "did you mean finetune?"),
+        (["--device", "cdua"], "did you mean cuda?"),
+        (["--labels", "left blok"], "did you mean left block?"),
+        (["--labels", "heart"], "known are left block, right block"),
+        (["--labels", ","], "separated by commas"),
+        (["--labels", "-1"], "separated by commas"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_nearest(run, scans, support, words, told):
+    name_structures(scans)
+    done = run("adapt", "-o", scans / "seg", *support, *words)
+    assert done.code == 2
+    assert told in done.err
+    assert done.err.count("\n") == 1
+
+
+def name_structures(scans) -> None:
+    pairs = [{"image": f"images/s{i}.nii.gz", "label": f"labels/s{i}.nii.gz"} for i in range(2)]
+    table = {"labels": {"0": "background", "205": "left block", "420": "right block"}, "training": pairs}
+    (scans / "annotated" / "dataset.json").write_text(json.dumps(table))
+
+
+def test_a_config_key_that_is_misspelt(run, scans, support):
+    (scans / "a.yaml").write_text("learning_rat: 0.1\n")
+    done = run("adapt", "-o", scans / "seg", *support, "--config", scans / "a.yaml")
+    assert "did you mean learning_rate?" in done.err
+
+
+def test_a_command_and_an_option_that_are_misspelt(run):
+    assert "segment" in run("segmnt").err
+    assert "--learner" in run("adapt", "--lerner", "x", "-o", "y").err
+
+
+def test_structures_by_name(run, scans, support):
+    name_structures(scans)
+    done = run("adapt", "-o", scans / "seg", *support, "--labels", "Right Block", "--json")
+    assert done.code == 0, done.err
+    content = json.loads((scans / "seg" / "segmenter.json").read_text())
+    assert content["plan"]["labels"] == {"420": "right block"}
+
+
+def test_a_name_without_names(run, scans, support):
+    done = run("adapt", "-o", scans / "seg", *support, "--labels", "liver")
+    assert done.code == 2
+    assert "give label values" in done.err
+
+
+def test_scores_by_name(run, scans):
+    name_structures(scans)
+    table = (scans / "annotated" / "dataset.json").read_text()
+    (scans / "dataset.json").write_text(table.replace("images/s", "cohort/q").replace("labels/s", "reference/q"))
+    done = run("evaluate", scans / "reference", "-r", scans / "reference", "--labels", "left block", "--json")
+    assert done.code == 0, done.err
+    assert [row["label"] for row in json.loads(done.out)["summary"]] == [205, None]
+
+
+@pytest.mark.parametrize("command", [[], ["segment"], ["adapt"], ["evaluate"]])
+def test_the_help_says_what_exit_codes_mean(run, command):
+    text = " ".join(run(*command, "--help").out.split())
+    assert "Exit codes" in text
+    assert "130 interrupted" in text
+
+
+def test_completion():
+    environment = {"_MEDFEWSHOT_COMPLETE": "complete_bash", "COMP_WORDS": "medfewshot se", "COMP_CWORD": "1"}
+    done = typer.testing.CliRunner().invoke(app, env=environment, prog_name="medfewshot")
+    assert "segment" in done.output.split()
+    assert "--install-completion" in typer.testing.CliRunner().invoke(app, ["--help"]).output
+
+
+def test_no_colour_where_nobody_sees_it(scans):
+    environment = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "GITHUB_ACTIONS")}
+    words = [sys.executable, "-m", "medfewshot", "inspect", str(scans / "annotated")]
+    done = subprocess.run(words, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"\x1b" not in done.stdout + done.stderr
+
+
+def test_label_app(run, scans, support):
+    done = run("label-app", scans / "app", "--labels", "205=left block, 420=right block", "--json")
+    assert done.code == 0, done.err
+    assert json.loads((scans / "app" / "labels.json").read_text()) == {"205": "left block", "420": "right block"}
+    assert run("label-app", scans / "app").code == 2
+    assert "1=liver" in run("label-app", scans / "b", "--labels", "liver").err
+    assert run("label-app", scans / "c", "--segmenter", scans / "nowhere").code == 2
+    assert not (scans / "c").exists()

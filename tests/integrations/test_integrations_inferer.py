@@ -1,0 +1,91 @@
+"""The inferer gives what the Python call gives, for batches, probabilities and 2D images in 3D files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import toys
+from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
+from monai.inferers import Inferer
+from monai_toys import OBLIQUE, meta_scan, support
+
+import medfewshot
+from medfewshot.integrations import FewShotInferer, SegmenterNetwork, load_network
+from medfewshot.planning import plan_to_dict
+
+
+@pytest.fixture
+def segmenter(monkeypatch):
+    toys.install(monkeypatch)
+    return medfewshot.adapt(support(), learner="toy", device="cpu")
+
+
+def test_a_batch_of_native_images(segmenter):
+    items = [{"image": meta_scan(3)[0]}, {"image": meta_scan(4, OBLIQUE * 1.0)[0]}]
+    batch = next(iter(DataLoader(Dataset(items), batch_size=2)))["image"]
+    inferer = FewShotInferer(segmenter.plan)
+    assert isinstance(inferer, Inferer)
+    found = inferer(batch, SegmenterNetwork(segmenter))
+    assert found.shape == (2, 1, *toys.SHAPE)
+    for item, one in zip(items, decollate_batch(found), strict=True):
+        assert np.array_equal(one[0].numpy(), medfewshot.segment(item["image"], segmenter).labels)
+        assert torch.equal(one.affine, item["image"].affine)
+
+
+def test_probabilities_and_a_plan_as_data(segmenter):
+    query = meta_scan(3)[0]
+    found = FewShotInferer(plan_to_dict(segmenter.plan), output="probabilities")(query[None], segmenter)
+    assert found.shape == (1, 3, *toys.SHAPE)
+    expected = medfewshot.segment(query, segmenter, probabilities=True).probabilities
+    assert np.array_equal(found[0].numpy(), expected.astype(np.float32))
+    with pytest.raises(ValueError, match="choose"):
+        FewShotInferer(segmenter.plan, output="logits")
+
+
+def test_arguments_reach_the_network(segmenter):
+    seen = []
+
+    def network(image, factor, shift=0.0):
+        seen.append((factor, shift))
+        return segmenter(image) * factor + shift
+
+    query = meta_scan(3)[0][None]
+    found = FewShotInferer(segmenter.plan)(query, network, 2.0, shift=1.0)
+    assert set(seen) == {(2.0, 1.0)}
+    assert torch.equal(found, FewShotInferer(segmenter.plan)(query, segmenter))
+
+
+def test_a_plain_tensor_lies_at_one_millimetre(monkeypatch):
+    toys.install(monkeypatch)
+    image, label = toys.make_scan(0)
+    segmenter = medfewshot.adapt([(image, label)], learner="toy", device="cpu")
+    batch = torch.from_numpy(toys.make_scan(1)[0].astype(np.float32))[None, None]
+    found = FewShotInferer(segmenter.plan)(batch, segmenter)
+    assert np.array_equal(found[0, 0].numpy(), medfewshot.segment(batch[0, 0], segmenter).labels)
+
+
+def test_a_flat_image_in_a_3d_file(monkeypatch):
+    toys.install(monkeypatch)
+    shape = (24, 20)
+    image, label = toys.make_scan(0, shape)
+    segmenter = medfewshot.adapt([(image, label)], learner="toy", device="cpu")
+    query = toys.make_scan(1, shape)[0].astype(np.float32)
+    flat = MetaTensor(torch.from_numpy(query)[None, None, :, :, None])
+    found = FewShotInferer(segmenter.plan)(flat, segmenter)
+    assert found.shape == flat.shape
+    assert np.array_equal(found[0, 0, ..., 0].numpy(), medfewshot.segment(query, segmenter).labels)
+
+
+@pytest.mark.parametrize("learner", ["finetune", "prototype"])
+def test_a_network_for_torch(tmp_path, learner):
+    segmenter = medfewshot.adapt(support(1), learner=learner, steps=1, device="cpu")
+    segmenter.save(tmp_path)
+    network = load_network(tmp_path, "cpu").eval()
+    assert network.plan == segmenter.plan
+    assert sum(p.numel() for p in network.parameters()) > 1000
+    image = torch.randn(2, 1, 16, 16, 16)
+    assert torch.equal(network.to("cpu")(image), segmenter(image))
+    assert torch.equal(network.to(device=torch.device("cpu"))(MetaTensor(image)), segmenter(image))
+    with pytest.raises(TypeError, match="device"):
+        network.to(torch.float16)

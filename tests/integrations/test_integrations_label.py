@@ -1,0 +1,119 @@
+"""The annotation server's app: adapt, segment, adapt again; and MONAI Label's own interfaces where it is installed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import toys
+
+import medfewshot
+from medfewshot.adaptation import AdaptSettings
+from medfewshot.integrations.label_files import read_names, write_label_app
+from medfewshot.integrations.label_session import LabelSession
+from medfewshot.io import read_label
+from medfewshot.types import InputError
+
+TOY = AdaptSettings(learner="toy")
+NAMES = {205: "left block", 420: "right block"}
+
+
+@pytest.fixture
+def scans(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    return toys.make_folders(tmp_path)
+
+
+def pairs(scans, number: int):
+    return [tuple(scans / "annotated" / kind / f"s{i}.nii.gz" for kind in ("images", "labels")) for i in range(number)]
+
+
+def test_a_session_adapts_and_segments(scans):
+    session = LabelSession(scans / "model", NAMES, "cpu")
+    assert session.current is None
+    assert session.labels == {"left block": 205, "right block": 420}
+    with pytest.raises(InputError, match="no segmenter yet"):
+        session.segment(scans / "cohort" / "q0.nii.gz", scans / "x.nii.gz")
+    with pytest.raises(InputError, match="no scan is labelled"):
+        session.adapt([], TOY)
+    assert session.adapt(pairs(scans, 1), TOY)["supports"] == 1
+    told = session.segment(scans / "cohort" / "q0.nii.gz", scans / "x.nii.gz")
+    assert told["label_names"] == {"left block": 205, "right block": 420}
+    written = read_label(scans / "x.nii.gz")
+    expected = medfewshot.segment(scans / "cohort" / "q0.nii.gz", session.current, device="cpu").labels
+    assert np.array_equal(written.data[0], expected)
+    assert np.array_equal(written.affine, read_label(scans / "reference" / "q0.nii.gz").affine)
+
+
+def test_a_later_adaptation_takes_over_and_old_ones_go(scans):
+    session = LabelSession(scans / "model", device="cpu")
+    for number, shots in enumerate((1, 2, 2, 2), start=1):
+        session.adapt(pairs(scans, shots), TOY)
+        assert session.current.name == f"segmenter-{number:04d}"
+    assert len(session.segmenter().record["supports"]) == 2
+    kept = sorted(path.name for path in (scans / "model").iterdir() if path.is_dir())
+    assert kept == ["segmenter-0003", "segmenter-0004"]
+    assert set(session.labels.values()) == set(toys.VALUES)
+
+
+def test_a_failed_adaptation_leaves_the_segmenter(scans):
+    session = LabelSession(scans / "model", device="cpu")
+    session.adapt(pairs(scans, 1), TOY)
+    before = session.current
+    toys.save_nifti(pairs(scans, 1)[0][1], np.zeros(toys.SHAPE, np.int16))
+    with pytest.raises(InputError, match="no structure is marked"):
+        session.adapt(pairs(scans, 1), TOY)
+    assert session.current == before
+
+
+def test_a_pointer_never_leads_elsewhere(scans):
+    session = LabelSession(scans / "model", device="cpu")
+    session.adapt(pairs(scans, 1), TOY)
+    (scans / "model" / "current.json").write_text('{"segmenter": "../../elsewhere/segmenter-0001"}')
+    assert session.current == scans / "model" / "segmenter-0001"
+    (scans / "model" / "current.json").write_text("[]")
+    with pytest.raises(InputError, match="damaged"):
+        _ = session.current
+
+
+def test_an_app_on_disk(scans):
+    write_label_app(scans / "app", NAMES)
+    assert read_names(scans / "app") == NAMES
+    compile((scans / "app" / "main.py").read_text(), "main.py", "exec")
+    with pytest.raises(InputError, match="exists already"):
+        write_label_app(scans / "app")
+    (scans / "app" / "labels.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        read_names(scans / "app")
+
+
+def test_an_app_that_begins_with_a_segmenter(scans):
+    medfewshot.adapt(scans / "annotated", learner="toy", device="cpu", labels=NAMES).save(scans / "seg")
+    write_label_app(scans / "app", segmenter=scans / "seg")
+    assert read_names(scans / "app") == NAMES
+    session = LabelSession(scans / "app" / "model", read_names(scans / "app"), "cpu")
+    session.segment(scans / "cohort" / "q1.nii.gz", scans / "x.nii.gz")
+    assert set(np.unique(read_label(scans / "x.nii.gz").data)) == {0, *NAMES}
+
+
+def test_the_app_in_monai_label(scans):
+    pytest.importorskip("monailabel", reason="MONAI Label is not installed here; it needs an environment of its own")
+    from monailabel.interfaces.exception import MONAILabelException
+    from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
+
+    write_label_app(scans / "app", NAMES)
+    kind = get_class_of_subclass_from_file("main", str(scans / "app" / "main.py"), "MONAILabelApp")
+    app = kind(str(scans / "app"), str(scans / "cohort"), {"device": "cpu"})
+    assert app.info()["models"] == {}  # nothing to run before the first training
+    with pytest.raises(MONAILabelException, match="no scan is labelled"):
+        app.train({"model": "fewshot", "learner": "toy"})
+    store = app.datastore()
+    store.save_label("q0", str(scans / "reference" / "q0.nii.gz"), "final", {})
+    assert app.train({"model": "fewshot", "learner": "toy"})["supports"] == 1
+    assert app.info()["labels"] == {"left block": 205, "right block": 420}
+    result = app.infer({"model": "fewshot", "image": "q1"})
+    reference = read_label(scans / "reference" / "q1.nii.gz").data
+    found = read_label(result["file"]).data
+    assert 2 * ((found > 0) & (reference > 0)).sum() / ((found > 0).sum() + (reference > 0).sum()) > 0.9
+    assert json.dumps(result["params"])

@@ -1,0 +1,264 @@
+"""The report page: what is in it, that nothing in it is markup, and what the viewer is given."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import nibabel as nib
+import numpy as np
+import pytest
+import toys
+
+from medfewshot.adaptation import AdaptSettings, adapt_volumes
+from medfewshot.bundle import VolumeSegmenter
+from medfewshot.cohort import CohortOptions, find_cases, segment_cohort, write_report
+from medfewshot.cohort.page import run_page
+from medfewshot.evaluation import evaluate_folders
+from medfewshot.io import read_image, read_label
+from medfewshot.report.page import (
+    Flag,
+    Page,
+    PageCase,
+    Score,
+    StructureRow,
+    make_viewer,
+    raise_flags,
+    render_page,
+)
+from medfewshot.report.page.flags import modified_z
+from medfewshot.report.page.plots import Dot, strip_plot
+from medfewshot.report.page.volumes import coarsening, voxel_budget
+from medfewshot.types import InputError
+
+NASTY = "</script><img src=x onerror=alert(1)>\"'&"
+
+
+@pytest.fixture
+def ran(tmp_path, monkeypatch):
+    """A run of two volumes, their references, and one volume that failed."""
+    toys.install(monkeypatch)
+    toys.make_folders(tmp_path, queries=2)
+    (tmp_path / "cohort" / "zz.nii.gz").write_bytes(b"no image")
+    pairs = [(tmp_path / "annotated" / kind / "s0.nii.gz") for kind in ("images", "labels")]
+    settings = AdaptSettings(learner="toy", device="cpu")
+    adapted = adapt_volumes([read_image(pairs[0])], [read_label(pairs[1])], settings, {205: "left", 420: "right"})
+    segmenter = VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record)
+    segment_cohort(find_cases([tmp_path / "cohort"]), segmenter, tmp_path / "out", CohortOptions(previews=True))
+    return tmp_path
+
+
+def nifti(text: str) -> nib.Nifti1Image:
+    import gzip
+
+    return nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
+
+
+def test_a_run_on_a_page(ran):
+    path = write_report(ran / "out")
+    assert path == ran / "out" / "report.html"
+    text = path.read_text(encoding="utf-8")
+    for word in (
+        "q0",
+        "q1",
+        "zz",
+        "left",
+        "right",
+        "data:image/jpeg;base64,",
+        "finetune" if False else "toy",
+        "failed",
+    ):
+        assert word in text
+    assert "http-equiv" in text
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text.split("<script>")[0])
+    assert str(ran) not in text.replace(html.escape(str(ran / "cohort" / "zz.nii.gz")), "")
+
+
+def test_what_the_page_says_of_a_case(ran):
+    evaluation = evaluate_folders(ran / "out", ran / "reference", {205: "left", 420: "right"})
+    page = run_page(ran / "out", evaluation=evaluation, references={"q0": ran / "reference" / "q0.nii.gz"})
+    first, _, failed = page.cases
+    assert page.unit == "ml"
+    assert page.scored
+    assert [row.name for row in first.structures] == ["left", "right"]
+    score = next(s for s in evaluation.scores if s.case_id == "q0" and s.label == 205)
+    assert first.structures[0].score.dice == pytest.approx(score.dice)
+    assert first.structures[0].size == pytest.approx(score.volume_ml)
+    assert first.viewer.reference is not None
+    assert page.cases[1].viewer.reference is None
+    assert np.array_equal(
+        nifti(first.viewer.labels).get_fdata() == 2, read_label(ran / "out" / "q0.nii.gz").data[0] == 420
+    )
+    assert failed.flags == (Flag("failed", "error"),)
+    assert "zz.nii.gz" in failed.warnings[0]
+    assert failed.viewer is None
+    assert page.summary[-1]["label_name"] == "all labels"
+
+
+def test_a_scan_that_has_moved_costs_the_viewer_only(ran):
+    (ran / "cohort" / "q0.nii.gz").rename(ran / "q0.nii.gz")
+    case = run_page(ran / "out").cases[0]
+    assert case.viewer is None
+    assert case.preview is not None
+    assert case.warnings[-1].startswith("no viewer: ")
+    assert "niivue.Niivue" not in render_page(run_page(ran / "out", viewer=False)).replace("new niivue.Niivue", "")
+
+
+def test_folders_without_a_run(tmp_path):
+    with pytest.raises(InputError, match="holds no run"):
+        write_report(tmp_path)
+    (tmp_path / "run.json").write_text('{"plan": {}, "outputs": []}')
+    with pytest.raises(InputError, match="damaged"):
+        write_report(tmp_path)
+
+
+def nasty_page() -> Page:
+    row = StructureRow(1, NASTY, 1.0, 0.5, Score(NASTY, 0.5))
+    volume = np.arange(60.0).reshape(3, 4, 5)
+    viewer = replace(make_viewer(volume, volume > 50, np.eye(4), [1], 1000), note=NASTY)
+    case = PageCase(NASTY, structures=(row,), warnings=(NASTY,), files=(NASTY,), flags=(Flag(NASTY),), viewer=viewer)
+    return Page(NASTY, {1: NASTY}, (case,), facts={NASTY: NASTY}, warnings=(NASTY,))
+
+
+def test_everything_is_escaped():
+    text = render_page(nasty_page())
+    assert NASTY not in text
+    assert "<img src=x" not in text
+    elements = Counter()
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: elements.update([tag])
+    parser.feed(text)
+    assert elements["script"] == 5  # two programs, the settings, an image and its labels
+    assert elements["img"] == 0
+    settings = re.search(r'<script type="application/json" id="settings">(.*?)</script>', text, re.S)[1]
+    assert json.loads(settings)["cases"][0]["name"] == NASTY
+
+
+def test_only_the_pages_own_scripts_may_run():
+    text = render_page(nasty_page())
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert len(scripts) == 2
+    for script in scripts:
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+
+
+def test_the_viewer_gets_the_scan_with_its_geometry_and_grey_levels():
+    rng = np.random.default_rng(0)
+    image, affine = rng.normal(100, 20, (12, 11, 10)), np.diag([1.5, 2.0, 4.0, 1.0])
+    affine[:3, 3] = (5, -7, 9)
+    labels = np.zeros(image.shape, int)
+    labels[2:5, 3:6, 4:7] = 420
+    viewer = make_viewer(image, labels, affine, [205, 420], 10_000)
+    shown = nifti(viewer.image)
+    assert np.allclose(shown.affine, affine, atol=1e-5)
+    inside = (image > np.percentile(image, 1)) & (image < np.percentile(image, 99))
+    step = (np.percentile(image, 99.5) - np.percentile(image, 0.5)) / 255
+    assert np.abs(shown.get_fdata() - image)[inside].max() <= step
+    assert np.array_equal(nifti(viewer.labels).get_fdata(), 2 * (labels == 420))
+    assert viewer.centre_mm == (3 * 1.5 + 5, 4 * 2 - 7, 5 * 4 + 9)
+    assert "coarser" not in viewer.note
+
+
+def test_a_large_scan_is_made_coarser_and_loses_no_structure():
+    shape = (40, 40, 10)
+    image, labels = np.ones(shape, np.float32), np.zeros(shape, np.uint8)
+    image[20:] = 3
+    labels[4:20, 4:20, 2:6] = 1
+    labels[31, 33, 5] = 2
+    viewer = make_viewer(image, labels, np.diag([1, 1, 5, 1.0]), [1, 2], 4000)
+    shown = nifti(viewer.labels)
+    steps = np.array([40, 40, 10]) / shown.shape
+    assert np.prod(shown.shape) <= 4000
+    assert list(steps) == [2, 2, 1]
+    # The first coarse voxel's centre is the mean of the centres of those that it stands for.
+    assert np.allclose(shown.affine @ [0, 0, 0, 1], [0.5, 0.5, 0, 1])
+    found = shown.get_fdata()
+    assert (found == 2).sum() == 1
+    assert found[15, 16, 5] == 2
+    assert (found == 1).sum() == 8 * 8 * 4
+    assert nifti(viewer.image).get_fdata()[9:11, 0, 0] == pytest.approx([1, 3], abs=0.02)
+    assert "coarser" in viewer.note
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "budget", "steps"),
+    [
+        ((10, 10, 10), (1, 1, 1), 1000, (1, 1, 1)),
+        ((100, 100, 10), (1, 1, 5), 25_000, (2, 2, 1)),
+        ((64, 64, 64), (1, 1, 1), 40_000, (2, 2, 2)),
+    ],
+)
+def test_coarsening(shape, spacing, budget, steps):
+    assert coarsening(shape, spacing, budget) == steps
+
+
+def test_many_cases_share_the_page():
+    assert voxel_budget(1) == voxel_budget(10)
+    assert voxel_budget(100) == 400_000
+    assert voxel_budget(10**6) == 100_000
+
+
+def cases_of(*sizes: float | None, confidence: float = 0.9) -> list[PageCase]:
+    return [PageCase(f"c{i}", structures=(StructureRow(1, "liver", s, confidence),)) for i, s in enumerate(sizes)]
+
+
+def texts(case: PageCase) -> list[str]:
+    return [flag.text for flag in case.flags]
+
+
+def test_flags():
+    flagged = raise_flags(cases_of(100, 110, 90, 105, 95, 4000))
+    assert [bool(case.flags) for case in flagged] == [False] * 5 + [True]
+    assert texts(flagged[-1]) == ["liver: unusually large for these cases"]
+    assert texts(raise_flags(cases_of(100, 0))[1]) == ["liver: not found"]
+    assert texts(raise_flags(cases_of(100, confidence=0.4))[0]) == ["liver: low probability (0.40)"]
+    assert not any(case.flags for case in raise_flags(cases_of(1, 1000, 5)))  # three cases are no cohort
+
+
+@pytest.mark.parametrize(
+    ("size", "score", "told"),
+    [
+        (0, Score("missed", 0.0), "liver: missed"),
+        (5, Score("false_alarm", 0.0), "liver: not in the reference"),
+        (0, Score("absent"), None),
+        (5, Score("found", 0.3), "liver: Dice 0.30"),
+        (5, Score("found", 0.9), None),
+    ],
+)
+def test_flags_of_scores(size, score, told):
+    case = PageCase("c", structures=(StructureRow(1, "liver", size, 0.9 if size else None, score),))
+    assert texts(raise_flags([case])[0]) == ([told] if told else [])
+
+
+def test_modified_z():
+    assert modified_z(9, [1, 2, 3, 4, 5]) == pytest.approx(0.6745 * 6)
+    assert modified_z(9, [1, 1, 1, 1, 5]) == 0
+    assert modified_z(9, [1, 2, 3, 4]) == 0
+
+
+def test_a_strip_plot_places_its_dots():
+    dots = [
+        Dot(0.0, "a", "case-1"),
+        Dot(0.5, NASTY, "case-2"),
+        Dot(1.0, "c", "case-3"),
+        Dot(float("nan"), "d", "case-4"),
+    ]
+    text = str(strip_plot([("liver", dots)], "Dice"))
+    at = [float(x) for x in re.findall(r'circle class="dot" cx="([\d.]+)"', text)]
+    assert at == [150, (150 + 624) / 2, 624]
+    assert NASTY not in text
+    assert f'x1="{at[1]}"' in text  # the median
+    assert strip_plot([("liver", [])], "Dice") == ""
+
+
+def test_a_plot_of_equal_values():
+    assert "circle" in strip_plot([("liver", [Dot(7.0, "a", "x"), Dot(7.0, "b", "y")])], "Size in ml")

@@ -1,0 +1,57 @@
+"""Scans for the tutorials: MSD hippocampus where it is at hand, made-up abdominal CT everywhere else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from medfewshot.datasets import read_dataset
+from medfewshot.synthetic import make_ct_cohort
+from medfewshot.types import Case
+
+WORK = Path("work")
+
+
+def find_scans(number: int = 12) -> tuple[list[Case], dict[int, str], str]:
+    """Labelled cases, the names of their structures, and what they are.
+
+    ``MEDFEWSHOT_DATA/Task04_Hippocampus`` (a folder of the Medical Segmentation Decathlon) is taken where it exists.
+    """
+    folder = Path(os.environ.get("MEDFEWSHOT_DATA", "data")) / "Task04_Hippocampus"
+    if folder.is_dir():
+        what = "MR of the hippocampus: Medical Segmentation Decathlon, Task04, CC BY-SA 4.0"
+    else:
+        folder = make_ct_cohort(WORK / "made_up", number, seed=0, shape=(72, 60, 40), spacing_mm=5.0)
+        what = "made-up CT of the abdomen"
+    dataset = read_dataset(folder)
+    cases = list(dataset.labelled)
+    # The last ones: those of a benchmark's support pool stay untouched.
+    return cases[-number:], dict(dataset.labels), what
+
+
+def copy_cases(cases: list[Case], images: Path, labels: Path | None = None) -> None:
+    """Lay the cases out as a folder of images and, if wanted, one of labels."""
+    for folder in (images, labels):
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+    for case in cases:
+        shutil.copy(case.image_path, images / f"{case.case_id}.nii.gz")
+        if labels is not None and case.label_path is not None:
+            shutil.copy(case.label_path, labels / f"{case.case_id}.nii.gz")
+
+
+def show(path: Path, width: int = 800) -> None:
+    """A picture in the notebook, small enough to be kept in it."""
+    import io
+
+    from IPython.display import Image, display
+    from PIL import Image as Picture
+
+    with Picture.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((width, 4 * width))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    display(Image(buffer.getvalue(), format="jpeg"))
