@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from medfewshot import __version__
+from medfewshot.cli.benchmark import benchmark
 from medfewshot.types import InputError
 
 EXIT_INPUT = 2
@@ -266,6 +267,12 @@ def demo(
 
     settings = commands.load_settings(None, device=device, seed=seed, steps=steps)
     raise typer.Exit(commands.demo(output, data, shots, queries, settings, commands.Console(quiet, json)))
+
+
+app.command()(benchmark)
+
+
+app.command("benchmark")(benchmark)
 
 
 def _label_values(text: str | None) -> list[int] | None:
