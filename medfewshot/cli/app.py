@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from medfewshot import __version__
+from medfewshot.cli.benchmark import benchmark
 from medfewshot.cli.train import train
 from medfewshot.types import InputError
 
@@ -334,6 +335,9 @@ def demo(
 
     settings = commands.load_settings(None, device=device, seed=seed, steps=steps)
     raise typer.Exit(commands.demo(output, data, shots, queries, settings, commands.Console(quiet, json)))
+
+
+app.command("benchmark")(benchmark)
 
 
 def _label_values(text: str | None) -> list[int | str] | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 
 
@@ -38,3 +42,34 @@ def make_blob_volume(
         label[distance <= radius] = value
     image = rng.normal(0.0, 1.0, shape) + 3.0 * label
     return image[None].astype(np.float32), label
+
+
+def write_blob_dataset(
+    folder: Path | str, cases: int, seed: int = 0, shape: tuple[int, int, int] = (24, 20, 16), labels: int = 2
+) -> Path:
+    """Write ``cases`` blob volumes of 1 mm voxels with a ``dataset.json`` (MSD layout, MR); returns ``folder``.
+
+    Nothing is written where the same call has written before.
+    """
+    folder = Path(folder)
+    table = folder / "dataset.json"
+    names = [f"blob_{index:03d}.nii.gz" for index in range(cases)]
+    content = {
+        "name": "blobs",
+        "description": f"made up: seed {seed}, shape {list(shape)}",
+        "modality": {"0": "MR"},
+        "labels": {"0": "background", **{str(i): f"blob {i}" for i in range(1, labels + 1)}},
+        "numTraining": cases,
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
+    }
+    text = json.dumps(content, indent=1) + "\n"
+    if table.is_file() and table.read_text(encoding="utf-8") == text:
+        return folder
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(names):
+        image, label = make_blob_volume(np.random.default_rng([seed, index]), shape, labels)
+        nib.save(nib.Nifti1Image(image[0], np.eye(4)), folder / "imagesTr" / name)
+        nib.save(nib.Nifti1Image(label.astype(np.uint8), np.eye(4)), folder / "labelsTr" / name)
+    table.write_text(text, encoding="utf-8")  # last: where it is, the scans are too
+    return folder

@@ -1,0 +1,241 @@
+"""One cell from its supports to its record. Killed at any moment, it goes on with the query where it was."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medfewshot import __version__
+from medfewshot.adaptation import adapt_volumes, read_cases
+from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, Cell, read_json
+from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
+from medfewshot.datasets import read_dataset
+from medfewshot.devices import describe_device, resolve_device
+from medfewshot.episodes import draw_support
+from medfewshot.evaluation import evaluate_arrays
+from medfewshot.io import check_same_grid, read_image, read_label, write_text
+from medfewshot.planning import PlanOptions
+from medfewshot.report import write_csv
+from medfewshot.types import Case, InputError, Progress
+
+_PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel")
+
+
+def run_cell(cell: Cell, data: Path, folder: Path, device: str = "auto", progress: Progress | None = None) -> None:
+    """Adapt, segment every query, score; leave ``scores.csv`` and then ``cell.json`` in ``folder``.
+
+    ``data``: the folder that the dataset's folder lies in. Raises InputError for scans that cannot be used; partial
+    work stays in ``folder`` (``segmenter/``, ``cases/``) and is taken up by the next call.
+    """
+    progress = progress or Progress()
+    begun = time.perf_counter()
+    names, supports, queries = find_scans(cell, data)
+    segmenter = _adapted(cell, names, supports, folder, device, progress)
+    records = []
+    for number, case in enumerate(queries):
+        progress.update(number, len(queries), f"segmenting {case.case_id}")
+        records.append(_segmented(cell, case, segmenter, folder))
+    write_csv(folder / SCORES, [row for record in records for row in record["rows"]])
+    record = _record(cell, supports, segmenter, records, device)
+    record["seconds"]["last_process"] = round(time.perf_counter() - begun, 3)
+    write_text(folder / RECORD, strict_json(record))
+    for name in ("segmenter", "cases"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / FAILURE).unlink(missing_ok=True)
+
+
+def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list[Case]]:
+    """Label names, supports and queries of a cell. Raises InputError where the dataset lacks what the split names."""
+    root = data / cell.dataset.source
+    dataset = read_dataset(root)
+    cases = sorted(dataset.labelled, key=lambda case: (case.image_path.name, str(case.image_path)))
+    pool, query = cell.dataset.split
+    if max(pool[-1], query[-1]) >= len(cases):
+        raise InputError(
+            f"{root}: holds {len(cases)} labelled scans, the split reaches to number {max(pool[-1], query[-1])}; "
+            "complete the dataset or give pool and queries"
+        )
+    supports = [cases[index] for index in draw_support(pool, cell.shots, cell.seed)]
+    queries = [cases[index] for index in query][: cell.queries]
+    shared = {case.subject_id for case in supports} & {case.subject_id for case in queries}
+    if shared:
+        raise InputError(f"{root}: subject {min(shared)} is in the support and in the queries; correct the split")
+    return _label_names(cell, dataset.labels, root), supports, queries
+
+
+def _label_names(cell: Cell, known: Mapping[int, str], root: Path) -> dict[int, str]:
+    wanted = cell.dataset.labels
+    if isinstance(wanted, dict):
+        return dict(wanted)
+    if wanted is None and not known:
+        raise InputError(f"{root}: names no labels; give them in the benchmark file")
+    values = wanted if wanted is not None else tuple(known)
+    unknown = sorted(set(values) - set(known)) if known else []
+    if unknown:
+        raise InputError(f"{root}: has no label {unknown[0]}; it has {', '.join(map(str, known))}")
+    return {value: known.get(value, f"label {value}") for value in values}
+
+
+def _adapted(
+    cell: Cell, names: Mapping[int, str], supports: Sequence[Case], folder: Path, device: str, progress: Progress
+) -> VolumeSegmenter:
+    """The segmenter of this cell, from disk where an earlier process left it there.
+
+    A label that no support of this draw marks can be neither learned nor scored: the record names it.
+    """
+    kept = folder / "segmenter"
+    if (kept / DESCRIPTION).is_file():
+        try:
+            return load_segmenter(kept, resolve_device(device))
+        except InputError:
+            shutil.rmtree(kept)
+    begun = time.perf_counter()
+    progress.update(0, 1, "reading supports")
+    images, labels = read_cases(supports)
+    read = time.perf_counter() - begun
+    entry = cell.learner
+    marked = {int(value) for label in labels for value in np.unique(label.data)}
+    if not marked & set(names):
+        raise InputError(f"{cell.id}: no support of this draw marks {', '.join(names.values())}; use another seed")
+    plan = PlanOptions(
+        modality=cell.dataset.modality,
+        spacing_mm=entry.spacing_mm,
+        labels={value: name for value, name in names.items() if value in marked},
+        patch_voxels=entry.patch_voxels,
+    )
+    adapted = adapt_volumes(images, labels, entry.settings(cell.seed, device, plan), names, progress)
+    record = {
+        **adapted.record,
+        "seconds": {**adapted.seconds, "read": round(read, 3)},
+        "unmarked": [name for value, name in names.items() if value not in marked],
+        "peak_gb": peak_memory_gb(),
+        "peak_device_gb": peak_device_memory_gb(),
+    }
+    segmenter = VolumeSegmenter(adapted.plan, adapted.segmenter, record)
+    segmenter.save(kept)
+    # What is segmented with is what a resumed cell would find: the same numbers either way.
+    return load_segmenter(kept, resolve_device(device))
+
+
+def _segmented(cell: Cell, case: Case, segmenter: VolumeSegmenter, folder: Path) -> dict[str, Any]:
+    """Rows and seconds of one query, from disk where they are there already."""
+    path = folder / "cases" / f"{case.case_id}.json"
+    if path.is_file():
+        return read_json(path)
+    begun = time.perf_counter()
+    image = read_image(case.image_paths)
+    if image.modality is None and case.modality:
+        image = replace(image, modality=case.modality)
+    read = time.perf_counter()
+    segmentation = segmenter.segment(image)
+    segmented = time.perf_counter()
+    if case.label_path is None:
+        raise InputError(f"{case.image_path}: has no label, so it cannot be a query of a benchmark")
+    reference = read_label(case.label_path)
+    check_same_grid(image, reference)
+    scores = evaluate_arrays(
+        segmentation.labels,
+        reference.data[0],
+        reference.spacing_mm,
+        segmenter.plan.labels,
+        case.case_id,
+        cell.tolerance_mm,
+        case.subject_id,
+    )
+    scored = time.perf_counter()
+    seconds = {"read": read - begun, "segment": segmented - read, "metrics": scored - segmented}
+    rows = []
+    for score in scores:
+        row = {**asdict(score), **score.extra}
+        del row["extra"]
+        row |= {"confidence": segmentation.confidence.get(score.label), "seconds": round(segmented - begun, 3)}
+        rows.append(row)
+    record = {"case": case.case_id, "rows": rows, "seconds": {key: round(value, 4) for key, value in seconds.items()}}
+    write_text(path, strict_json(record))
+    return read_json(path)
+
+
+def _record(
+    cell: Cell, supports: Sequence[Case], segmenter: VolumeSegmenter, records: Sequence[dict[str, Any]], device: str
+) -> dict[str, Any]:
+    adaptation = segmenter.record
+    learner = dict(adaptation.get("learner", {}))
+    sums = {key: sum(record["seconds"][key] for record in records) for key in ("read", "segment", "metrics")}
+    seconds = {
+        "read_supports": adaptation["seconds"]["read"],
+        "plan": adaptation["seconds"]["plan"],
+        "adapt": adaptation["seconds"]["adapt"],
+        **{f"{key}_queries": round(value, 3) for key, value in sums.items()},
+    }
+    plan = segmenter.plan
+    return {
+        "protocol": "volume",
+        "id": cell.id,
+        "fingerprint": cell.fingerprint,
+        "cell": cell.model_dump(mode="json"),
+        "supports": [case.case_id for case in supports],
+        "queries": len(records),
+        "labels": {str(value): name for value, name in plan.labels.items()},
+        "unmarked": adaptation.get("unmarked", []),
+        "plan": {"spacing_mm": plan.spacing_mm, "patch_size": plan.patch_size},
+        "steps": learner.get("steps"),
+        "stopped_by": learner.get("stopped_by"),
+        "learner": learner,
+        "seconds": seconds,
+        "peak_gb": {"adapt": adaptation["peak_gb"], "all": _larger(adaptation["peak_gb"], peak_memory_gb())},
+        "peak_device_gb": _larger(adaptation["peak_device_gb"], peak_device_memory_gb()),
+        "seconds_per_query": round((sums["read"] + sums["segment"]) / len(records), 4),
+        "device": describe_device(resolve_device(device)),
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "versions": {"medfewshot": __version__, "python": platform.python_version(), **_versions()},
+        "warnings": list(adaptation.get("warnings", ())),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _larger(first: float | None, second: float | None) -> float | None:
+    """Adaptation may have been in an earlier process."""
+    known = [value for value in (first, second) if value is not None]
+    return max(known) if known else None
+
+
+def peak_device_memory_gb() -> float | None:
+    """Most memory that tensors have taken on a CUDA device, in GB (2**30 bytes); None where it was not used."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return None
+    return round(torch.cuda.max_memory_allocated() / 2**30, 3)
+
+
+def peak_memory_gb() -> float | None:
+    """Most resident memory that this process has had, in GB (2**30 bytes); None where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # rusage would start from what the parent held when it forked
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 2**20, 3)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**30 if sys.platform == "darwin" else 2**20), 3)

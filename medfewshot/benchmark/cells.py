@@ -1,0 +1,121 @@
+"""Which cells there are, where each lies in the run directory, and how far it got."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from medfewshot.benchmark.config import BenchmarkConfig, DatasetEntry, LearnerEntry
+from medfewshot.types import InputError
+
+RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "request.json"
+
+
+class CellState(StrEnum):
+    DONE = "done"
+    FAILED = "failed"
+    BEGUN = "begun"
+    NOT_RUN = "not run"
+
+
+class Cell(BaseModel):
+    """One (dataset, learner, K, seed): all that decides its result, but for the machine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: DatasetEntry
+    learner: LearnerEntry
+    shots: int
+    seed: int
+    queries: int | None = None
+    tolerance_mm: float = 2.0
+
+    @property
+    def id(self) -> str:
+        return f"{self.dataset.name}/{self.learner.name}/k{self.shots}/s{self.seed}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that the scores depend on: not which other datasets a learner runs on, nor what tables show."""
+        content = self.model_dump(mode="json", exclude={"learner": {"datasets", "shots"}, "dataset": {"distances"}})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def folder(self, run: Path) -> Path:
+        return run / "cells" / self.id
+
+
+def plan_cells(config: BenchmarkConfig) -> list[Cell]:
+    """All cells, in the order in which they run: seed, then K, then dataset, then learner."""
+    return [
+        Cell(
+            dataset=dataset,
+            learner=learner,
+            shots=shots,
+            seed=seed,
+            queries=config.queries,
+            tolerance_mm=config.tolerance_mm,
+        )
+        for seed in config.seeds
+        for shots in config.shots
+        for dataset in config.datasets
+        for learner in config.learners
+        if (learner.datasets is None or dataset.name in learner.datasets)
+        and (learner.shots is None or shots in learner.shots)
+    ]
+
+
+def select_cells(
+    cells: Iterable[Cell], only: Sequence[str] = (), seeds: Sequence[int] = (), shard: tuple[int, int] | None = None
+) -> list[Cell]:
+    """Those whose id matches one of ``only``, of these ``seeds``, and every n-th for ``shard`` (i, n), i from 1.
+
+    A pattern is a shell pattern over the whole id, ``abd-*/atlas/k1/*``, or a part of an id without any ``*``.
+    Raises InputError where nothing is left.
+    """
+    chosen = [cell for cell in cells if (not seeds or cell.seed in seeds)]
+    if only:
+        chosen = [cell for cell in chosen if any(_matches(cell.id, pattern) for pattern in only)]
+    if not chosen:
+        raise InputError("no cell matches --only and --seeds; --list shows the names of all")
+    if shard is not None:
+        index, count = shard
+        if not 1 <= index <= count:
+            raise InputError(f"--shard {index}/{count}: give i/n with i from 1 to n")
+        chosen = chosen[index - 1 :: count]
+    return chosen
+
+
+def state_of(cell: Cell, run: Path) -> CellState:
+    """Raises InputError where the folder holds a cell of the same name with other settings."""
+    folder = cell.folder(run)
+    for name, state in ((RECORD, CellState.DONE), (FAILURE, CellState.FAILED), (REQUEST, CellState.BEGUN)):
+        if (folder / name).is_file():
+            if read_json(folder / name).get("fingerprint") != cell.fingerprint:
+                raise InputError(
+                    f"{folder}: was run with other settings; give another -o, another name, or remove that folder"
+                )
+            return state
+    return CellState.NOT_RUN
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again")
+    return content
+
+
+def _matches(identifier: str, pattern: str) -> bool:
+    if any(sign in pattern for sign in "*?["):
+        return fnmatchcase(identifier, pattern)
+    return pattern in identifier

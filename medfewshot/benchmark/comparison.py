@@ -1,0 +1,87 @@
+"""Which learner is better: paired over subjects, corrected for the number of pairs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medfewshot.benchmark.results import Group, subject_dice
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two learners on one dataset with one K. ``difference``: mean Dice of ``first`` minus that of ``second``."""
+
+    dataset: str
+    shots: int
+    first: str
+    second: str
+    seeds: int
+    subjects: int
+    difference: float
+    wins: int
+    """Subjects on which ``first`` has the higher Dice."""
+    p: float
+    p_holm: float
+    """Holm-corrected over all pairs of this dataset and K."""
+
+
+def compare(groups: Sequence[Group]) -> list[Comparison]:
+    """All pairs of learners within each (dataset, K), over the seeds that both have done.
+
+    A subject counts once, with its Dice averaged over labels and seeds; only subjects that are defined for both count.
+    The test is Wilcoxon's signed-rank test, two-sided (Wilcoxon 1945; zero differences by Pratt 1959).
+    """
+    families: dict[tuple[str, int], list[Group]] = {}
+    for group in groups:
+        families.setdefault(group.key[:2], []).append(group)
+    return [found for family in families.values() for found in _compare_family(family)]
+
+
+def signed_rank_p(differences: Sequence[float]) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; 1 where all differences are zero or there is none."""
+    from scipy.stats import wilcoxon
+
+    if not np.any(differences):
+        return 1.0
+    return float(wilcoxon(differences, zero_method="pratt").pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (Holm 1979): adjusted p-values in the order given."""
+    adjusted, most, count = [0.0] * len(p_values), 0.0, len(p_values)
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        most = max(most, min(1.0, (count - rank) * p_values[index]))
+        adjusted[index] = most
+    return adjusted
+
+
+def _compare_family(groups: Sequence[Group]) -> list[Comparison]:
+    pairs = []
+    for first, second in itertools.combinations(groups, 2):
+        shared = {r.cell.seed for r in first.results} & {r.cell.seed for r in second.results}
+        mine, theirs = (
+            subject_dice(result for result in group.results if result.cell.seed in shared) for group in (first, second)
+        )
+        subjects = sorted(mine.keys() & theirs.keys())
+        if subjects:
+            differences = [mine[subject] - theirs[subject] for subject in subjects]
+            pairs.append((first, second, len(shared), differences, signed_rank_p(differences)))
+    corrected = holm([p for *_, p in pairs])
+    return [
+        Comparison(
+            *first.key[:2],
+            first=first.key[2],
+            second=second.key[2],
+            seeds=seeds,
+            subjects=len(differences),
+            difference=float(np.mean(differences)),
+            wins=int(np.sum(np.asarray(differences) > 0)),
+            p=p,
+            p_holm=p_holm,
+        )
+        for (first, second, seeds, differences, p), p_holm in zip(pairs, corrected, strict=True)
+    ]

@@ -1,0 +1,197 @@
+"""What a benchmark runs, from a YAML file: validated data, never code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from medfewshot.adaptation import AdaptSettings, make_learner
+from medfewshot.episodes import fixed_split
+from medfewshot.learners import LEARNERS
+from medfewshot.metrics import DEFAULT_TOLERANCE_MM
+from medfewshot.planning import PlanOptions
+from medfewshot.types import InputError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Names become folders and are matched by ``--only``."""
+Shots = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Blobs(_Entry):
+    """A made-up dataset, written into the run directory (see ``medfewshot.synthetic.write_blob_dataset``)."""
+
+    cases: int = Field(8, ge=2)
+    labels: int = Field(2, ge=1)
+    shape: tuple[int, int, int] = (24, 20, 16)
+    seed: int = Field(0, ge=0)
+
+
+class DatasetEntry(_Entry):
+    """A dataset, or a part of its labels under another name."""
+
+    name: Name
+    folder: Name | None = None
+    """Its folder below the data root; null: the same as ``name``."""
+    labels: tuple[int, ...] | dict[int, str] | None = None
+    """Label values to learn and score, the others being background; null: all."""
+    modality: Literal["CT", "MR"] | None = None
+    pool: tuple[int, int] | None = None
+    """First index and end of the support pool, cases sorted by file name; null: the dataset's fixed split."""
+    queries: tuple[int, int] | None = None
+    blobs: Blobs | None = None
+    distances: bool = True
+    """Whether its spacing is known: without it, no table shows distances or surface Dice."""
+
+    @property
+    def source(self) -> str:
+        return self.folder or self.name
+
+    @property
+    def split(self) -> tuple[range, range]:
+        """Indices of (support pool, query set)."""
+        if self.pool is not None and self.queries is not None:
+            return range(*self.pool), range(*self.queries)
+        return fixed_split(self.source)
+
+    @model_validator(mode="after")
+    def _check(self) -> DatasetEntry:
+        values = list(self.labels or ())
+        if self.labels is not None and (not values or min(values) < 1 or len(set(values)) < len(values)):
+            raise ValueError("labels: name each value once, from 1 up (0 is background)")
+        if (self.pool is None) != (self.queries is None):
+            raise ValueError("give both pool and queries, or neither")
+        pool, queries = self.split
+        if not pool or not queries or min(pool[0], queries[0]) < 0:
+            raise ValueError("pool and queries are [first, end): neither may be empty")
+        if set(pool) & set(queries):
+            raise ValueError("pool and queries overlap: a subject may be on one side only")
+        return self
+
+
+class LearnerEntry(_Entry):
+    """A learner with its settings, under the name that the tables give it."""
+
+    name: Name
+    learner: str
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps; null takes the learner's own."""
+    budget_seconds: float | None = Field(None, gt=0)
+    """Most seconds of adaptation; null: no limit. Where it binds, results depend on the machine."""
+    width: int | None = Field(None, ge=4, le=256)
+    learning_rate: float | None = Field(None, gt=0)
+    spacing_mm: float | None = Field(None, gt=0)
+    patch_voxels: int | None = Field(None, ge=1024)
+    fast: bool = False
+    datasets: tuple[Name, ...] | None = None
+    """Datasets it runs on; null: all."""
+    shots: tuple[Shots, ...] | None = None
+    """Values of K it runs with; null: all."""
+
+    @model_validator(mode="after")
+    def _check(self) -> LearnerEntry:
+        if self.learner not in LEARNERS:
+            raise ValueError(f"learner {self.learner}: unknown; choose {' or '.join(LEARNERS)}")
+        make_learner(self.settings(0, "cpu"))  # raises InputError, a ValueError, for a setting that it does not have
+        return self
+
+    def settings(self, seed: int, device: str, plan: PlanOptions | None = None) -> AdaptSettings:
+        return AdaptSettings(
+            learner=self.learner,
+            steps=self.steps,
+            budget_seconds=self.budget_seconds,
+            seed=seed,
+            device=device,
+            width=self.width,
+            learning_rate=self.learning_rate,
+            fast=self.fast,
+            plan=plan or PlanOptions(),
+        )
+
+
+class BenchmarkConfig(_Entry):
+    """The file itself. Cells run seed by seed: the first seed on everything, then the next."""
+
+    protocol: Literal["volume"] = "volume"
+    datasets: tuple[DatasetEntry, ...] = Field(min_length=1)
+    learners: tuple[LearnerEntry, ...] = Field(min_length=1)
+    shots: tuple[Shots, ...] = (1, 5)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+    """Support draws; the seed is also the learner's."""
+    queries: int | None = Field(None, ge=1)
+    """At most this many of each query set, the first ones; null: all."""
+    tolerance_mm: float = Field(DEFAULT_TOLERANCE_MM, ge=0)
+    """Of the surface Dice."""
+    data: str | None = None
+    """Folder of the datasets; null: MEDFEWSHOT_DATA."""
+
+    @field_validator("datasets", "learners")
+    @classmethod
+    def _unique_names(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = [entry.name for entry in entries]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the name {twice[0]} comes twice; give each entry its own")
+        return entries
+
+    @field_validator("shots", "seeds")
+    @classmethod
+    def _unique_numbers(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if not values or len(set(values)) < len(values):
+            raise ValueError("give at least one, and each once")
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> BenchmarkConfig:
+        known = {entry.name for entry in self.datasets}
+        for learner in self.learners:
+            unknown = sorted(set(learner.datasets or ()) - known)
+            if unknown:
+                raise ValueError(
+                    f"learner {learner.name}: dataset {unknown[0]} is not among {', '.join(sorted(known))}"
+                )
+        for dataset in self.datasets:
+            if max(self.shots) > len(dataset.split[0]):
+                raise ValueError(f"dataset {dataset.name}: its pool of {len(dataset.split[0])} is less than K")
+        return self
+
+
+def load_benchmark(path: Path) -> BenchmarkConfig:
+    """Read and check a benchmark file. Raises InputError naming the file and the setting at fault."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"{path}: cannot be read; check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not valid YAML ({str(error).splitlines()[0]}); correct it there") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold datasets, learners, shots and seeds; see configs/benchmark/small.yaml")
+    try:
+        return BenchmarkConfig.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_first_problem(error, content)}") from None
+
+
+def _first_problem(error: ValidationError, content: Any) -> str:
+    """``learners: atlas: steps: ...``: entries by their names, not their numbers."""
+    first = error.errors()[0]
+    where = []
+    for part in first["loc"]:
+        try:
+            content = content[part]
+        except (KeyError, IndexError, TypeError):  # a setting that is missing, or the name of a type
+            content = None
+        name = content.get("name", part) if isinstance(content, dict) else part
+        where.append(str(name))
+    said = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] == "extra_forbidden":
+        said = "is no setting here; leave it out"
+    return f"{': '.join(where)}: {said}" if where else said

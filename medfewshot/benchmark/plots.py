@@ -1,0 +1,100 @@
+"""Dice against adaptation seconds, and against K: one panel per dataset, as PNG and SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medfewshot.benchmark.results import Group
+from medfewshot.io import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito (2008): told apart with colour blindness, their yellow left out.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+PANEL_INCHES = (3.6, 3.0)
+LEAST_SECONDS = 0.01
+"""Learners that hardly adapt are drawn here: the axis is logarithmic."""
+
+
+def save_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
+    """Write ``dice_vs_seconds`` and ``dice_vs_shots``; returns the paths, none where nothing has been run."""
+    done = [group for group in groups if group.results and math.isfinite(group.summaries[-1].dice_mean)]
+    if not done:
+        return []
+    learners = list(dict.fromkeys(group.key[2] for group in groups))
+    return [
+        *_save(done, learners, _draw_seconds, "adaptation in seconds", folder / "dice_vs_seconds"),
+        *_save(done, learners, _draw_shots, "labelled scans (K)", folder / "dice_vs_shots"),
+    ]
+
+
+def _save(
+    groups: Sequence[Group], learners: Sequence[str], draw: Callable[..., None], x_label: str, stem: Path
+) -> list[Path]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    datasets = list(dict.fromkeys(group.key[0] for group in groups))
+    columns = min(3, len(datasets))
+    rows = -(-len(datasets) // columns)
+    width, height = PANEL_INCHES
+    figure = Figure(figsize=(width * columns + 1.6, height * rows + 0.5), layout="constrained", facecolor="white")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, dataset in zip(panels, datasets, strict=False):
+        draw(panel, [group for group in groups if group.key[0] == dataset], learners)
+        panel.set(title=dataset, xlabel=x_label, ylabel="Dice")
+        panel.grid(color="#e3e6e8", linewidth=0.7)
+        panel.spines[["top", "right"]].set_visible(False)
+    for panel in panels[len(datasets) :]:
+        panel.set_visible(False)
+    handles = {text: line for panel in panels for line, text in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside right upper", frameon=False, fontsize=8)
+    paths = []
+    for kind in ("png", "svg"):
+        paths.append(stem.with_suffix(f".{kind}"))
+        # Without a date and with a fixed salt, the same results give the same file.
+        with atomic_path(paths[-1]) as temporary, rc_context({"svg.hashsalt": "medfewshot"}):
+            figure.savefig(temporary, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+    return paths
+
+
+def _draw_seconds(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -> None:
+    shots = sorted({group.key[1] for group in groups})
+    for group in groups:
+        colour, marker = _style(group, learners)[0], MARKERS[shots.index(group.key[1]) % len(MARKERS)]
+        seconds = max(LEAST_SECONDS, group.mean("seconds", "adapt") or 0.0)
+        summary = group.summaries[-1]
+        axes.errorbar([seconds], [summary.dice_mean], yerr=_error(group), color=colour, marker=marker, markersize=6,
+                      elinewidth=0.8, alpha=0.9, label=f"{group.key[2]}, K = {group.key[1]}")  # fmt: skip
+    axes.set_xscale("log")
+
+
+def _draw_shots(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -> None:
+    for name in learners:
+        mine = sorted((group for group in groups if group.key[2] == name), key=lambda group: group.key[1])
+        if not mine:
+            continue
+        colour, marker = _style(mine[0], learners)
+        below, above = zip(*[(e[0][0], e[1][0]) for e in (_error(group) for group in mine)], strict=True)
+        axes.errorbar([group.key[1] for group in mine], [group.summaries[-1].dice_mean for group in mine],
+                      yerr=[below, above], color=colour, marker=marker, markersize=4.5, linewidth=1.3, elinewidth=0.8,
+                      label=name)  # fmt: skip
+    axes.set_xticks(sorted({group.key[1] for group in groups}))
+
+
+def _style(group: Group, learners: Sequence[str]) -> tuple[str, str]:
+    index = learners.index(group.key[2])
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+
+
+def _error(group: Group) -> list[list[float]]:
+    """Distances from the mean to both ends of its interval, 0 where there is none."""
+    row = group.summaries[-1]
+    if not math.isfinite(row.dice_ci_low):
+        return [[0.0], [0.0]]
+    return [[max(0.0, row.dice_mean - row.dice_ci_low)], [max(0.0, row.dice_ci_high - row.dice_mean)]]

@@ -1,0 +1,87 @@
+"""``tables.md``, ``tables.tex``, CSV files and plots of a run directory, finished or not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from medfewshot.benchmark.cells import Cell, CellState, plan_cells, state_of
+from medfewshot.benchmark.comparison import compare
+from medfewshot.benchmark.config import BenchmarkConfig
+from medfewshot.benchmark.plots import save_plots
+from medfewshot.benchmark.results import Group, failures, read_groups
+from medfewshot.benchmark.tables import comparison_table, cost_table, score_table, structure_table, summary_rows
+from medfewshot.io import write_text
+from medfewshot.report import write_csv
+
+
+def write_report(config: BenchmarkConfig, run: Path, folder: Path) -> Path:
+    """Write the report of the whole plan into ``folder``; cells that were not run show as such. Returns ``tables.md``.
+
+    Raises InputError where a cell's files are damaged or belong to other settings.
+    """
+    cells = plan_cells(config)
+    groups = read_groups(cells, run)
+    comparisons = compare(groups)
+    tables = [
+        score_table(groups, config.tolerance_mm),
+        comparison_table(comparisons),
+        structure_table(groups, config.tolerance_mm),
+        cost_table(groups),
+    ]
+    parts = [_head(config, cells, groups, run), *(table.markdown() for table in tables if table.rows)]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "tables.md", "\n".join([*parts, _failures(cells, run)]).rstrip() + "\n")
+    write_text(folder / "tables.tex", "\n".join(table.latex() for table in tables if table.rows))
+    write_csv(folder / "summary.csv", summary_rows(groups))
+    write_csv(folder / "comparisons.csv", [asdict(comparison) for comparison in comparisons])
+    save_plots(groups, folder)
+    return folder / "tables.md"
+
+
+def _head(config: BenchmarkConfig, cells: Sequence[Cell], groups: Sequence[Group], run: Path) -> str:
+    states = Counter(state_of(cell, run) for cell in cells)
+    counts = ", ".join(f"{states[state]} {state.value}" for state in CellState if states[state])
+    queries = f"the first {config.queries} of each query set" if config.queries else "the whole query sets"
+    lines = [
+        "# Benchmark",
+        "",
+        f"Protocol `{config.protocol}`: whole volumes on their native grid, no knowledge of where a structure lies, "
+        f"subjects of support and query disjoint. Supports are drawn with the seeds "
+        f"{', '.join(map(str, config.seeds))}; queries are {queries}. Cells: {counts} (of {len(cells)}).",
+        "",
+        *_machines(groups),
+        *_unmarked(groups),
+    ]
+    return "\n".join(lines)
+
+
+def _machines(groups: Sequence[Group]) -> list[str]:
+    """What the numbers were made with; more than one line says that they are not of one kind."""
+    found = dict.fromkeys(
+        f"{record['device']}, {record['machine']}; "
+        + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        for group in groups
+        for record in (result.record for result in group.results)
+    )
+    return [*(f"Made with: {text}." for text in found), ""] if found else []
+
+
+def _unmarked(groups: Sequence[Group]) -> list[str]:
+    """Structures that a draw's supports do not hold: no learner can know them, and no score counts them."""
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        for result in group.results:
+            for name in result.record.get("unmarked", ()):
+                task = f"{result.cell.dataset.name}, K = {result.cell.shots}, seed {result.cell.seed}"
+                found.setdefault(task, []).append(str(name))
+    lines = [f"- {task}: {', '.join(dict.fromkeys(names))}" for task, names in found.items()]
+    return ["Structures that no support of a draw marks; they are left out there:", "", *lines, ""] if lines else []
+
+
+def _failures(cells: Sequence[Cell], run: Path) -> str:
+    failed = failures(cells, run)
+    lines = ["## Failed cells", "", *(f"- `{name}`: {message}" for name, message in failed.items())]
+    return "\n".join(lines) if failed else ""

@@ -1,0 +1,145 @@
+"""What finished cells left on disk, gathered into groups: one (dataset, K, learner) with all its seeds."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, Cell, CellState, read_json, state_of
+from medfewshot.evaluation import CaseScore, LabelSummary, summarize
+from medfewshot.types import InputError
+
+_TEXT = ("case_id", "subject_id", "label_name", "status")
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell: its record (``cell.json``) and its scores, one per case and label."""
+
+    cell: Cell
+    record: Mapping[str, Any]
+    scores: tuple[CaseScore, ...]
+
+    @cached_property
+    def dice(self) -> float:
+        """Mean over cases of the mean over labels; NaN where no score is defined."""
+        values = [value for value in case_dice(self.scores).values() if not math.isnan(value)]
+        return float(np.mean(values)) if values else math.nan
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells of one (dataset, K, learner), one per seed, and the results of those that are done."""
+
+    cells: tuple[Cell, ...]
+    results: tuple[CellResult, ...]
+
+    @property
+    def cell(self) -> Cell:
+        """Any of the cells: they differ in their seed alone."""
+        return self.cells[0]
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        return self.cell.dataset.name, self.cell.shots, self.cell.learner.name
+
+    @cached_property
+    def summaries(self) -> tuple[LabelSummary, ...]:
+        """Per label, that of all labels last: over all cases of all seeds, the interval over subjects alone."""
+        pooled = [
+            replace(score, case_id=f"{score.case_id}/s{result.cell.seed}")
+            for result in self.results
+            for score in result.scores
+        ]
+        return summarize(pooled)
+
+    def mean(self, *keys: str) -> float | None:
+        """Mean over seeds of a number in the records, by its path there; None where no record has it."""
+        values = [value for value in self.values(*keys) if value is not None]
+        return float(np.mean(values)) if values else None
+
+    def values(self, *keys: str) -> list[Any]:
+        """One value per finished seed."""
+        return [_at(result.record, keys) for result in self.results]
+
+
+def read_groups(cells: Sequence[Cell], run: Path) -> list[Group]:
+    """Groups in the order of dataset, K, learner. Raises InputError for a damaged record or one of other settings."""
+    groups: dict[tuple[str, str, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.dataset.name, cell.learner.name, cell.shots), []).append(cell)
+    datasets = list(dict.fromkeys(name for name, _, _ in groups))
+    learners = list(dict.fromkeys(name for _, name, _ in groups))
+    order = sorted(groups, key=lambda key: (datasets.index(key[0]), key[2], learners.index(key[1])))
+    return [_group(groups[key], run) for key in order]
+
+
+def read_result(cell: Cell, folder: Path) -> CellResult:
+    """Raises InputError where the cell's files are damaged."""
+    path = folder / SCORES
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            scores = tuple(_score(row) for row in csv.DictReader(stream))
+    except (OSError, KeyError, ValueError):
+        raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again") from None
+    return CellResult(cell, read_json(folder / RECORD), scores)
+
+
+def failures(cells: Iterable[Cell], run: Path) -> dict[str, str]:
+    """Id -> message of the cells that failed."""
+    return {
+        cell.id: str(read_json(cell.folder(run) / FAILURE).get("message"))
+        for cell in cells
+        if state_of(cell, run) is CellState.FAILED
+    }
+
+
+def case_dice(scores: Iterable[CaseScore]) -> dict[tuple[str, str], float]:
+    """(subject id, case id) -> mean Dice over the labels where it is defined, NaN where it is nowhere."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for score in scores:
+        values.setdefault((score.subject_id, score.case_id), []).append(score.dice)
+    return {key: _mean(found) for key, found in values.items()}
+
+
+def subject_dice(results: Iterable[CellResult]) -> dict[str, float]:
+    """Subject id -> mean Dice over labels, cases and seeds; subjects without any defined score are left out."""
+    values: dict[str, list[float]] = {}
+    for result in results:
+        for (subject, _), dice in case_dice(result.scores).items():
+            values.setdefault(subject, []).append(dice)
+    means = {subject: _mean(found) for subject, found in values.items()}
+    return {subject: mean for subject, mean in means.items() if not math.isnan(mean)}
+
+
+def _group(cells: Sequence[Cell], run: Path) -> Group:
+    done = [cell for cell in cells if state_of(cell, run) is CellState.DONE]
+    return Group(tuple(cells), tuple(read_result(cell, cell.folder(run)) for cell in done))
+
+
+def _score(row: Mapping[str, str]) -> CaseScore:
+    known = [f.name for f in fields(CaseScore) if f.name != "extra"]
+    values: dict[str, Any] = {name: row[name] if name in _TEXT else _number(row[name]) for name in known}
+    return CaseScore(**{**values, "label": int(row["label"])})
+
+
+def _number(text: str) -> float:
+    return float(text) if text else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def _at(record: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return record

@@ -1,0 +1,153 @@
+"""Run cells one after the other, each in a process of its own: honest peak memory, and one crash costs one cell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, Cell, CellState, read_json, state_of
+from medfewshot.benchmark.config import BenchmarkConfig
+from medfewshot.bundle import strict_json
+from medfewshot.io import write_text
+from medfewshot.synthetic import write_blob_dataset
+from medfewshot.types import InputError, Progress
+
+LOG = "log.txt"
+
+
+@dataclass
+class BenchmarkRun:
+    """Ids of the cells by what became of them; ``failed`` with their messages."""
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    """Finished by an earlier run."""
+    busy: list[str] = field(default_factory=list)
+    """Being run by another process in the same run directory."""
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def run_benchmark(
+    cells: Sequence[Cell], data: Path, run: Path, device: str = "auto", progress: Progress | None = None
+) -> BenchmarkRun:
+    """Run what is not done yet, in the order given; failed cells are tried again.
+
+    ``data``: the folder of the datasets; that of made-up ones is ``run / "data"`` (see ``prepare_data``). Raises
+    InputError where ``run`` holds a cell of the same name with other settings, before anything runs.
+    """
+    progress, outcome = progress or Progress(), BenchmarkRun()
+    for cell in cells:
+        state_of(cell, run)
+    for number, cell in enumerate(cells):
+        progress.update(number, len(cells), cell.id)
+        with _claimed(cell.folder(run)) as free:
+            if not free:
+                outcome.busy.append(cell.id)
+            elif state_of(cell, run) is CellState.DONE:
+                outcome.skipped.append(cell.id)
+            else:
+                source = run / "data" if cell.dataset.blobs else data
+                _run_child(cell, source, cell.folder(run), device, _part(progress, number, len(cells), cell.id))
+                _note(outcome, cell, run)
+    progress.update(len(cells), len(cells), "done")
+    return outcome
+
+
+def prepare_data(config: BenchmarkConfig, given: Path | None, run: Path) -> Path:
+    """Make the made-up datasets; the folder of the others: ``given``, the config's, or that of MEDFEWSHOT_DATA.
+
+    Raises InputError where a dataset is not there.
+    """
+    for entry in config.datasets:
+        if entry.blobs is not None:
+            made = entry.blobs
+            write_blob_dataset(run / "data" / entry.source, made.cases, made.seed, made.shape, made.labels)
+    named = given or config.data or os.environ.get("MEDFEWSHOT_DATA")
+    needed = [entry for entry in config.datasets if entry.blobs is None]
+    if not needed:
+        return run / "data"
+    if not named:
+        raise InputError("where the datasets are is not known; give --data FOLDER or set MEDFEWSHOT_DATA")
+    root = Path(named).resolve()
+    for entry in needed:
+        if not (root / entry.source).is_dir():
+            raise InputError(f"{root / entry.source}: does not exist; give --data FOLDER or leave out {entry.name}")
+    return root
+
+
+def _run_child(cell: Cell, data: Path, folder: Path, device: str, progress: Progress) -> None:
+    """The thread count is that of the environment (OMP_NUM_THREADS), as for any process."""
+    (folder / FAILURE).unlink(missing_ok=True)
+    request = {
+        "fingerprint": cell.fingerprint,
+        "cell": cell.model_dump(mode="json"),
+        "data": str(data.resolve()),
+        "device": device,
+    }
+    write_text(folder / REQUEST, strict_json(request))
+    command = [sys.executable, "-m", "medfewshot.benchmark.child", str(folder.resolve())]
+    with (folder / LOG).open("w", encoding="utf-8") as log:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            for line in child.stdout or ():
+                _pass_on(line, progress)
+            code = child.wait()
+        finally:  # also when interrupted: nothing goes on behind the user's back
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+            for stream in (child.stdin, child.stdout):
+                if stream is not None:
+                    stream.close()
+    if not (folder / RECORD).is_file() and not (folder / FAILURE).is_file():
+        ended = f"was ended by signal {-code}, out of memory perhaps" if code < 0 else f"ended with {code}"
+        content = {"id": cell.id, "fingerprint": cell.fingerprint, "message": f"its process {ended}; see {LOG}"}
+        write_text(folder / FAILURE, strict_json(content))
+
+
+def _pass_on(line: str, progress: Progress) -> None:
+    try:
+        done, total, text = json.loads(line)
+    except ValueError:  # something a library printed
+        return
+    progress.update(done, total, text)
+
+
+def _note(outcome: BenchmarkRun, cell: Cell, run: Path) -> None:
+    if state_of(cell, run) is CellState.DONE:
+        outcome.done.append(cell.id)
+    else:
+        outcome.failed[cell.id] = str(read_json(cell.folder(run) / FAILURE)["message"])
+
+
+def _part(progress: Progress, number: int, total: int, name: str) -> Progress:
+    """The progress of one cell as a part of the whole."""
+
+    def update(done: float, steps: float, text: str) -> None:
+        progress.update(number + min(0.99, done / steps if steps else 0), total, f"{name}: {text}")
+
+    return Progress(update)
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process may work in ``folder``: several may share a run directory, none runs a cell twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # no such lock on this system
+        yield True
+        return
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True

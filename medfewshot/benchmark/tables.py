@@ -1,0 +1,225 @@
+"""The tables of a benchmark, as text cells, and as Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medfewshot.benchmark.comparison import Comparison
+from medfewshot.benchmark.results import Group
+from medfewshot.evaluation import LabelSummary
+
+NOT_RUN = "not run"
+UNDEFINED = "-"
+_LATEX = {"\\": r"\textbackslash{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}"}
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        lines = [f"## {self.title}", "", self.note, "", _row(self.columns), "|" + "---|" * len(self.columns)]
+        return "\n".join([*lines, *map(_row, self.rows)]) + "\n"
+
+    def latex(self) -> str:
+        """A ``tabular`` with booktabs' rules; text columns to the left, the others to the right."""
+        texts = {"dataset", "learner", "structure", "first", "second", "stopped by"}
+        kinds = "".join("l" if column in texts else "r" for column in self.columns)
+        lines = [
+            f"% {self.title}: {self.note}",
+            rf"\begin{{tabular}}{{{kinds}}}",
+            r"\toprule",
+            _latex_row(self.columns),
+            r"\midrule",
+            *map(_latex_row, self.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def score_table(groups: Sequence[Group], tolerance_mm: float) -> Table:
+    """A row per dataset, K and learner: all labels together."""
+    rows = [(*_key(group), *_scores(group, _all_labels(group))) for group in groups]
+    note = (
+        "Dice is the mean over query subjects and seeds of the mean over structures; missed structures and false "
+        "alarms count as 0 and are counted. The interval is a bootstrap over subjects. HD95 runs over found structures "
+        "only."
+    )
+    return Table("Scores", note, ("dataset", "K", "learner", *_score_columns(tolerance_mm)), tuple(rows))
+
+
+def structure_table(groups: Sequence[Group], tolerance_mm: float) -> Table:
+    """A row per dataset, K, structure and learner."""
+    rows = []
+    for same in _by_task(groups):
+        labels = dict.fromkeys((row.label, row.label_name) for group in same for row in group.summaries[:-1])
+        for label, name in labels:
+            for group in same:
+                found = next((row for row in group.summaries if row.label == label), None)
+                dataset, shots, learner = _key(group)
+                rows.append((dataset, shots, name, learner, *_scores(group, found, per_seed=label)))
+    columns = ("dataset", "K", "structure", "learner", *_score_columns(tolerance_mm))
+    note = "As above, structure by structure; tasks without results are left out."
+    return Table("Structures", note, columns, tuple(rows))
+
+
+def cost_table(groups: Sequence[Group]) -> Table:
+    rows = []
+    for group in groups:
+        if not group.results:
+            rows.append((*_key(group), NOT_RUN, *[""] * 6))
+            continue
+        peaks = [value for value in group.values("peak_gb", "all") if value is not None]
+        rows.append(
+            (
+                *_key(group),
+                " ".join(number(value, 1) for value in group.values("seconds", "adapt")),
+                " ".join(UNDEFINED if value is None else str(value) for value in group.values("steps")),
+                ", ".join(dict.fromkeys(str(value or UNDEFINED) for value in group.values("stopped_by"))),
+                number(group.mean("seconds_per_query"), 2),
+                number(max(peaks), 2) if peaks else UNDEFINED,
+                ", ".join(sorted({str(value) for value in group.values("threads")})),
+                f"{100 * metrics_share(group):.1f}",
+            )
+        )
+    columns = (
+        "dataset", "K", "learner", "adaptation s", "steps", "stopped by", "s per query", "peak GB", "threads",
+        "metrics % of time",
+    )  # fmt: skip
+    note = "Adaptation seconds and steps per seed; seconds per query are a mean, peak memory is the largest."
+    return Table("Costs", note, columns, tuple(rows))
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    rows = [
+        (
+            c.dataset,
+            str(c.shots),
+            c.first,
+            c.second,
+            str(c.seeds),
+            str(c.subjects),
+            f"{c.difference:+.3f}",
+            f"{c.wins} of {c.subjects}",
+            p_value(c.p),
+            p_value(c.p_holm),
+        )
+        for c in comparisons
+    ]
+    columns = (
+        "dataset", "K", "first", "second", "seeds", "subjects", "Dice difference", "first better", "p", "p (Holm)",
+    )  # fmt: skip
+    note = (
+        "First minus second, paired over subjects (mean over structures and the seeds that both have); two-sided "
+        "Wilcoxon signed-rank test, Holm-corrected over the pairs of one dataset and K."
+    )
+    return Table("Comparisons", note, columns, tuple(rows))
+
+
+def summary_rows(groups: Iterable[Group]) -> list[dict[str, Any]]:
+    """One row of plain numbers per group and label (that of all labels: ``all labels``), for a CSV."""
+    rows = []
+    for group in groups:
+        dataset, shots, learner = group.key
+        head = {"dataset": dataset, "shots": shots, "learner": learner, "seeds": len(group.results)}
+        if not group.results:
+            rows.append({**head, "label_name": NOT_RUN})
+        for row in group.summaries:
+            values = {key: value for key, value in vars(row).items() if key != "extra"}
+            if not group.cell.dataset.distances:
+                values |= dict.fromkeys(("hd95_mm_mean", "asd_mm_mean", "surface_dice_mean"))
+            rows.append({**head, **{key: _plain(value) for key, value in values.items()}, **_costs(group)})
+    return rows
+
+
+def metrics_share(group: Group) -> float:
+    """Share of the metrics in all the seconds that the cells recorded."""
+    spent: Counter[str] = Counter()
+    for seconds in group.values("seconds"):
+        spent.update({key: value for key, value in seconds.items() if key != "last_process"})
+    return spent["metrics_queries"] / max(1e-9, sum(spent.values()))
+
+
+def number(value: float | None, digits: int) -> str:
+    return UNDEFINED if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def _score_columns(tolerance_mm: float) -> tuple[str, ...]:
+    surface = f"surface Dice, {tolerance_mm:g} mm"
+    return "Dice [95 % CI]", "per seed", "HD95 mm", surface, "missed", "false alarms", "seeds"
+
+
+def _scores(group: Group, row: LabelSummary | None, per_seed: int | None = None) -> tuple[str, ...]:
+    seeds = f"{len(group.results)} of {len(group.cells)}"
+    if row is None:
+        return NOT_RUN, "", "", "", "", "", seeds
+    distances = group.cell.dataset.distances
+    return (
+        f"{number(row.dice_mean, 3)} [{number(row.dice_ci_low, 3)}, {number(row.dice_ci_high, 3)}]",
+        " ".join(number(value, 3) for value in _per_seed(group, per_seed)),
+        number(row.hd95_mm_mean, 1) if distances else UNDEFINED,
+        number(row.surface_dice_mean, 3) if distances else UNDEFINED,
+        str(row.missed),
+        str(row.false_alarms),
+        seeds,
+    )
+
+
+def _per_seed(group: Group, label: int | None) -> list[float]:
+    if label is None:
+        return [result.dice for result in group.results]
+    values = []
+    for result in group.results:
+        mine = [s.dice for s in result.scores if s.label == label and not math.isnan(s.dice)]
+        values.append(sum(mine) / len(mine) if mine else math.nan)
+    return values
+
+
+def _all_labels(group: Group) -> LabelSummary | None:
+    return group.summaries[-1] if group.summaries else None
+
+
+def _by_task(groups: Sequence[Group]) -> list[list[Group]]:
+    tasks: dict[tuple[str, int], list[Group]] = {}
+    for group in groups:
+        tasks.setdefault(group.key[:2], []).append(group)
+    return list(tasks.values())
+
+
+def _key(group: Group) -> tuple[str, str, str]:
+    dataset, shots, learner = group.key
+    return dataset, str(shots), learner
+
+
+def _costs(group: Group) -> dict[str, Any]:
+    peaks = [value for value in group.values("peak_gb", "all") if value is not None]
+    return {
+        "adapt_seconds_mean": group.mean("seconds", "adapt"),
+        "seconds_per_query_mean": group.mean("seconds_per_query"),
+        "peak_gb_max": max(peaks) if peaks else None,
+        "steps_mean": group.mean("steps"),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join("".join(_LATEX.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
