@@ -14,6 +14,28 @@ from typer.core import TyperGroup
 
 from medfewshot import __version__
 from medfewshot.cli.benchmark import benchmark
+from medfewshot.cli.options import (
+    Budget,
+    ConfigFile,
+    Device,
+    Fast,
+    Json,
+    Labels,
+    LearnerName,
+    Modality,
+    Output,
+    Overwrite,
+    Quiet,
+    Resume,
+    Seed,
+    Spacing,
+    Steps,
+    Support,
+    SupportDir,
+    Weights,
+    label_values,
+    named_values,
+)
 from medfewshot.cli.train import train
 from medfewshot.types import InputError
 
@@ -65,72 +87,6 @@ app = typer.Typer(
     ),
     epilog=EXIT_CODES,
 )
-
-Support = Annotated[
-    list[str] | None,
-    typer.Option("--support", metavar="IMG=LAB", help="A labelled scan (IMG:LAB works too); repeat for each."),
-]
-SupportDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--support-dir",
-        help="A folder of labelled scans: MSD or nnU-Net dataset.json, images/ + labels/, case + case_seg; or a CSV.",
-    ),
-]
-LearnerName = Annotated[
-    str | None, typer.Option("--learner", help="finetune (default) or prototype.", rich_help_panel="Adaptation")
-]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        help="Optimiser steps (default 1000 for finetune); more is better and slower.", rich_help_panel="Adaptation"
-    ),
-]
-Budget = Annotated[
-    float | None,
-    typer.Option(help="Most seconds that adaptation may take (default 240).", rich_help_panel="Adaptation"),
-]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same result.", rich_help_panel="Adaptation")]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        help="Start from meta-trained weights: a folder that `medfewshot train` made, or a shipped name.",
-        rich_help_panel="Adaptation",
-    ),
-]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        help="Structures to learn, by value (1,6) or name (liver,spleen); the others become background.",
-        rich_help_panel="Adaptation",
-    ),
-]
-Modality = Annotated[
-    str | None,
-    typer.Option(help="CT or MR, where header and intensities do not tell.", rich_help_panel="Adaptation"),
-]
-Spacing = Annotated[
-    float | None,
-    typer.Option(help="In-plane resolution in mm; derived by default.", rich_help_panel="Adaptation"),
-]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", help="YAML file with these settings; options given here win.", rich_help_panel="Adaptation"
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        help="auto, cpu, cuda (or gpu), cuda:N or mps.", autocompletion=lambda: ["auto", "cpu", "cuda", "gpu", "mps"]
-    ),
-]
-Fast = Annotated[bool, typer.Option("--fast", help="A coarser grid (1.7 times), a quarter of the steps: a first look.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-Output = Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -195,7 +151,7 @@ def segment(
 
     settings = commands.load_settings(
         config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
-        weights=weights, labels=_label_values(labels), modality=modality, spacing_mm=spacing,
+        weights=weights, labels=label_values(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
     options = commands.SegmentOptions(probabilities, uncertainty, previews, keep_largest, resume, overwrite, report)
     source = commands.SupportSource(tuple(support or ()), support_dir, segmenter)
@@ -230,7 +186,7 @@ def adapt(
 
     settings = commands.load_settings(
         config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
-        weights=weights, labels=_label_values(labels), modality=modality, spacing_mm=spacing,
+        weights=weights, labels=label_values(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
     source = commands.SupportSource(tuple(support or ()), support_dir, None)
     raise typer.Exit(commands.adapt(output, source, settings, overwrite, commands.Console(quiet, json)))
@@ -257,7 +213,7 @@ def evaluate(
     """
     from medfewshot.cli import commands
 
-    values = _label_values(labels)
+    values = label_values(labels)
     raise typer.Exit(
         commands.evaluate(predictions, reference, output, values, tolerance, commands.Console(quiet, json))
     )
@@ -313,7 +269,7 @@ def label_app(
     """Write an app for MONAI Label: annotate a few scans in 3D Slicer or OHIF, train, have the next ones segmented."""
     from medfewshot.cli import commands
 
-    raise typer.Exit(commands.label_app(folder, segmenter, _named_values(names), commands.Console(quiet, json)))
+    raise typer.Exit(commands.label_app(folder, segmenter, named_values(names), commands.Console(quiet, json)))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -338,24 +294,6 @@ def demo(
 
 
 app.command("benchmark")(benchmark)
-
-
-def _label_values(text: str | None) -> list[int | str] | None:
-    """Values as numbers, names as text: which names there are is known only to the data."""
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts) or any(part.startswith("-") for part in parts):
-        raise InputError(f"--labels {text}: give values or names separated by commas, e.g. 1,6 or liver,spleen")
-    return [int(part) if part.isdecimal() else part for part in parts]
-
-
-def _named_values(text: str | None) -> dict[int, str]:
-    """``1=liver,2=spleen`` as a mapping."""
-    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
-    if not all(value.strip().isdecimal() and int(value) > 0 and name.strip() for value, _, name in pairs):
-        raise InputError(f"--labels {text}: give values with names, e.g. --labels 1=liver,2=spleen")
-    return {int(value): name.strip() for value, _, name in pairs}
 
 
 def main() -> None:
