@@ -88,10 +88,12 @@ class Finetune:
             raise TypeError("meta-training needs a start from build_start, and queries with labels")
         backbone = start.backbone
         head = LinearHead(backbone, support.classes, class_frequencies(support.labels, support.classes))
-        for image, label in zip(support.images, support.labels, strict=True):
-            head.add(_features(backbone, image[None]), label[None])
+        features = _features_of_all(backbone, torch.cat([torch.stack(support.images), query.image]))
+        head.add(features[: support.shots], torch.stack(support.labels))
         weight, bias = start.as_head(head)
-        logits = torch.cat([_apply(backbone, one[None], weight, bias) for one in query.image])
+        scores = torch.einsum("bd...,od->bo...", features[support.shots :], weight)
+        scores = scores + bias.view(1, -1, *[1] * (scores.ndim - 2))
+        logits = cut_to(unfold_blocks(scores, backbone.fold), query.image.shape[2:])
         return dice_cross_entropy(logits, query.label)
 
 
@@ -106,11 +108,11 @@ def _features(network: UNet, image: Tensor) -> Tensor:
     return features.float()
 
 
-def _apply(network: UNet, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Logits ``(1, classes, *S)`` of a closed-form head."""
-    scores = torch.einsum("bd...,od->bo...", _features(network, image), weight)
-    scores = scores + bias.view(1, -1, *[1] * (image.ndim - 2))
-    return cut_to(unfold_blocks(scores, network.fold), image.shape[2:])
+def _features_of_all(network: UNet, images: Tensor) -> Tensor:
+    """One pass on a GPU; one image at a time on a CPU, where the normalisation of a lone sample is faster."""
+    if images.device.type != "cpu":
+        return _features(network, images)
+    return torch.cat([_features(network, image[None]) for image in images])
 
 
 class _Attempt:
