@@ -2,10 +2,10 @@
 
     python benchmarks/kill_test.py --kills 60 --seed 0
 
-Small made-up scans and the real learner (a few steps of a narrow network). Each command runs in a forked process,
-which is killed after a random share of the time that the command takes. Then every file under a final name must be
-whole, a second run (``segment --resume``, ``adapt --overwrite``, ``evaluate``) must end well, and what it leaves must
-equal, voxel for voxel and number for number, what an uninterrupted run left.
+Small made-up scans and the real learner (a few steps of a narrow network). Each command runs in a forked process, which
+is killed after a random share of the time that the command takes. Then every file under a final name must be whole, a
+second run (``segment --resume``, ``adapt --overwrite``, ``evaluate``) must end well, and what it leaves must equal,
+voxel for voxel and number for number, what an uninterrupted run left.
 """
 
 from __future__ import annotations

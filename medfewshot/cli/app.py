@@ -134,6 +134,9 @@ def segment(
     keep_largest: Annotated[
         bool, typer.Option(help="Drop stray pieces of structures that are in one piece in every support.")
     ] = True,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="Also write DICOM segmentations of DICOM series (with patient names).")
+    ] = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -153,7 +156,9 @@ def segment(
         config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
         weights=weights, labels=label_values(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
-    options = commands.SegmentOptions(probabilities, uncertainty, previews, keep_largest, resume, overwrite, report)
+    options = commands.SegmentOptions(
+        probabilities, uncertainty, previews, keep_largest, dicom_seg, resume, overwrite, report
+    )
     source = commands.SupportSource(tuple(support or ()), support_dir, segmenter)
     raise typer.Exit(commands.segment(inputs, output, source, settings, options, commands.Console(quiet, json)))
 

@@ -30,6 +30,7 @@ from medfewshot.devices import resolve_device
 from medfewshot.evaluation import Evaluation, evaluate_folders, match_cases
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image
+from medfewshot.io.dicom_seg import check_available
 from medfewshot.planning import check_like_support, label_values
 from medfewshot.types import Case, InputError, Volume
 
@@ -99,6 +100,7 @@ class SegmentOptions:
     uncertainty: bool = False
     previews: bool = True
     keep_largest: bool = True
+    dicom_seg: bool = False
     resume: bool = False
     overwrite: bool = False
     report: bool = True
@@ -107,7 +109,7 @@ class SegmentOptions:
         inference = InferenceOptions(
             probabilities=self.probabilities, uncertainty=self.uncertainty, keep_largest=self.keep_largest
         )
-        return CohortOptions(inference, self.previews, self.resume, self.overwrite)
+        return CohortOptions(inference, self.previews, self.dicom_seg, self.resume, self.overwrite)
 
 
 def segment(
@@ -121,6 +123,8 @@ def segment(
     """Exit code 0, or 1 where some volumes failed."""
     begun = time.perf_counter()
     source.check(settings)
+    if options.dicom_seg:
+        check_available()
     device = resolve_device(settings.device)
     known = load_segmenter(source.segmenter, device) if source.segmenter is not None else source.find()
     cases = find_cases(inputs, known.channels)

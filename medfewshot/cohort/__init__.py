@@ -6,6 +6,7 @@ moment and resumed. One bad volume does not stop the rest. The folder then holds
     <case>.nii.gz             labels on the input's grid, in the input's format (DICOM: NIfTI, JPEG: PNG)
     previews/<case>.png       a picture of the result
     probabilities/<case>.*    class probabilities, where asked for; uncertainty/<case>.* likewise
+    dicom_seg/<case>.dcm      a DICOM segmentation object, where asked for and the input was a DICOM series
     statistics.csv            one row per case and structure
     report.html               all of this on one page, where the report was asked for
     run.json                  how all this came about

@@ -33,6 +33,8 @@ class CohortOptions:
 
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     previews: bool = True
+    dicom_seg: bool = False
+    """Besides, for a DICOM series, a DICOM segmentation object (which names the patient, as the series does)."""
     resume: bool = False
     overwrite: bool = False
 

@@ -12,7 +12,7 @@ from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cohort.inputs import check_channels, check_folder
 from medfewshot.cohort.record import RUN_RECORD, CohortOptions, RunRecord, VolumeResult, remove_results
 from medfewshot.inference import Segmentation
-from medfewshot.io import case_id, output_suffix, read_image, write_array, write_label
+from medfewshot.io import can_refer_to, case_id, output_suffix, read_image, write_array, write_dicom_seg, write_label
 from medfewshot.io.naming import format_of
 from medfewshot.report import save_preview, structure_statistics
 from medfewshot.types import Case, InputError, Progress, Volume
@@ -142,9 +142,13 @@ def _write_result(
             uncertainty=segmentation.uncertainty, title=case.case_id,
             predicted_dice=segmentation.predicted_dice, flags=segmentation.flags,
         )  # fmt: skip
+    told: tuple[str, ...] = ()
+    if options.dicom_seg:
+        told = _write_dicom_seg(case.case_id, volume, segmentation, names, folder, files)
     labels = f"{case.case_id}{output_suffix(volume)}"
     # The labels last: where they are, everything else of this volume is too.
     write_label(folder / labels, segmentation.labels, volume)
+    flagged = [f"look closely: {text}" for text in segmentation.flags]
     prepared = {("prepare" if name == "plan" else name): time for name, time in segmentation.seconds.items()}
     return VolumeResult(
         case=case.case_id,
@@ -157,7 +161,7 @@ def _write_result(
         predicted_dice={names[value]: dice for value, dice in segmentation.predicted_dice.items()},
         flags=segmentation.flags,
         statistics=tuple(_statistics(volume, segmentation, names)),
-        warnings=(*volume.warnings, *segmentation.warnings, *(f"look closely: {text}" for text in segmentation.flags)),
+        warnings=(*volume.warnings, *segmentation.warnings, *told, *flagged),
     )
 
 
@@ -174,6 +178,15 @@ def _write_maps(name: str, volume: Volume, segmentation: Segmentation, folder: P
         files.append(f"uncertainty/{name}{suffix}")
         write_array(folder / files[-1], segmentation.uncertainty, volume)
     return files
+
+
+def _write_dicom_seg(
+    name: str, volume: Volume, segmentation: Segmentation, names: dict[int, str], folder: Path, files: list[str]
+) -> tuple[str, ...]:
+    if not can_refer_to(volume):
+        return (f"{volume.name}: is no DICOM series, so there is no DICOM segmentation of it",)
+    files.append(f"dicom_seg/{name}.dcm")
+    return write_dicom_seg(folder / files[-1], segmentation.labels, names, volume)
 
 
 def _statistics(volume: Volume, segmentation: Segmentation, names: dict[int, str]) -> list[dict[str, Any]]:

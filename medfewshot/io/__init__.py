@@ -1,5 +1,6 @@
 """Read and write volumes, and check their geometry. The one room that knows file formats."""
 
+from medfewshot.io.dicom_seg import can_refer_to, write_dicom_seg
 from medfewshot.io.files import atomic_path, write_text
 from medfewshot.io.find import find_images, is_dicom_folder
 from medfewshot.io.geometry import check_same_grid
@@ -9,6 +10,7 @@ from medfewshot.io.save import write_array, write_label
 
 __all__ = [
     "atomic_path",
+    "can_refer_to",
     "case_id",
     "check_same_grid",
     "find_images",
@@ -17,6 +19,7 @@ __all__ = [
     "read_image",
     "read_label",
     "write_array",
+    "write_dicom_seg",
     "write_label",
     "write_text",
 ]

@@ -54,6 +54,15 @@ def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
         return _volume(path, _pixels(stack), affine, stack[0], warnings)
 
 
+def slice_files(path: Path) -> list[Path]:
+    """The files of a series in the order of the volume's last axis. Raises InputError for a multi-frame object."""
+    with quiet_itk():
+        slices, _ = _series(path)
+        if any(one.size[2] > 1 for one in slices):
+            raise InputError(f"{path}: is multi-frame, which --dicom-seg cannot refer to; leave that option out")
+        return [one.path for one in sorted_stack(slices, str(path))]
+
+
 def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:
     folder = path if path.is_dir() else path.parent
     files = [file for file in sorted(folder.iterdir()) if is_dicom_file(file)]

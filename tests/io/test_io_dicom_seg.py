@@ -1,0 +1,151 @@
+"""DICOM segmentations read back to the same voxels, by pydicom frame for frame and by highdicom."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+
+import corpus_dicom
+import highdicom as hd
+import nibabel as nib
+import pydicom
+import toys
+
+from medfewshot.cli import main
+from medfewshot.io import read_image
+from medfewshot.io.dicom_seg import check_available, write_dicom_seg
+from medfewshot.types import InputError
+
+NAMES = {205: "left kidney", 420: "Something New"}
+
+
+def labels_for(shape: tuple[int, ...]) -> np.ndarray:
+    """Two boxes at different depths, unlike along every axis."""
+    labels = np.zeros(shape, np.int32)
+    labels[2:7, 3:5, 1:4] = 205
+    labels[9:13, 8:14, 3:9] = 420
+    return labels
+
+
+def read_back(path: Path, folder: Path) -> np.ndarray:
+    """``(X, Y, Z, segment)``, placed by the position of each frame: only pydicom and the standard are trusted."""
+    segmentation = pydicom.dcmread(path)
+    files = [pydicom.dcmread(file) for file in folder.iterdir() if file.suffix == ".dcm"]
+    places = sorted(tuple(round(float(v), 3) for v in file.ImagePositionPatient) for file in files)
+    frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+    found = np.zeros((segmentation.Columns, segmentation.Rows, len(places), len(segmentation.SegmentSequence)), bool)
+    for frame, about in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        place = tuple(round(float(v), 3) for v in about.PlanePositionSequence[0].ImagePositionPatient)
+        segment = about.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        found[:, :, places.index(place), segment - 1] = frame.T
+    return found
+
+
+def test_the_same_voxels_come_back(tmp_path):
+    folder = corpus_dicom.series(tmp_path)
+    volume = read_image(folder)
+    labels = labels_for(volume.spatial_shape)
+    assert write_dicom_seg(tmp_path / "out" / "seg.dcm", labels, NAMES, volume) == ()
+    found = read_back(tmp_path / "out" / "seg.dcm", folder)
+    for index, value in enumerate(NAMES):
+        assert np.array_equal(found[..., index], labels == value)
+
+
+def test_it_refers_to_its_source_and_says_what_it_holds(tmp_path):
+    folder = corpus_dicom.series(tmp_path, keep=[3, 1, 0, 2, 4, 5])
+    volume = read_image(folder)
+    labels = labels_for(volume.spatial_shape)
+    write_dicom_seg(tmp_path / "seg.dcm", labels, NAMES, volume)
+    segmentation = hd.seg.segread(tmp_path / "seg.dcm")
+    source = pydicom.dcmread(folder / "000.dcm")
+    for name in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName"):
+        assert segmentation[name].value == source[name].value
+    assert segmentation.SeriesInstanceUID != source.SeriesInstanceUID
+    assert segmentation.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.4"
+    first, second = segmentation.SegmentSequence
+    assert (first.SegmentLabel, second.SegmentLabel) == ("left kidney", "Something New")
+    assert first.SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "SCT"
+    assert first.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Kidney"
+    assert second.SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "99MEDFEWSHOT"
+    assert first.SegmentAlgorithmType == "AUTOMATIC"
+    uids = [pydicom.dcmread(folder / f"{n:03}.dcm").SOPInstanceUID for n in range(6)]
+    pixels = segmentation.get_pixels_by_source_instance(uids, ignore_spatial_locations=False, combine_segments=True)
+    order = [2, 1, 3, 0, 4, 5]  # place in the volume -> file
+    for place, file in enumerate(order):
+        expected = np.select([labels[:, :, place] == 205, labels[:, :, place] == 420], [1, 2], 0).T
+        assert np.array_equal(pixels[file], expected)
+
+
+def test_nothing_found_is_still_an_object(tmp_path):
+    volume = read_image(corpus_dicom.series(tmp_path))
+    write_dicom_seg(tmp_path / "seg.dcm", np.zeros(volume.spatial_shape, np.uint8), NAMES, volume)
+    assert not read_back(tmp_path / "seg.dcm", tmp_path / "odd").any()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SOPInstanceUID": "", "StudyInstanceUID": "", "FrameOfReferenceUID": ""},
+        {"SOPClassUID": ""},
+        {"PatientName": None, "PatientID": None, "PatientBirthDate": None, "PatientSex": None, "StudyDate": None},
+        {"SeriesNumber": None},
+    ],
+)
+def test_an_anonymised_source(tmp_path, changes):
+    folder = corpus_dicom.series(tmp_path, **changes)
+    volume = read_image(folder)
+    labels = labels_for(volume.spatial_shape)
+    told = write_dicom_seg(tmp_path / "seg.dcm", labels, NAMES, volume)
+    assert bool(told) == any("UID" in name for name in changes)
+    assert all(name in told[0] for name in changes if "UID" in name)
+    assert np.array_equal(read_back(tmp_path / "seg.dcm", folder)[..., 0], labels == 205)
+
+
+def test_without_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(InputError, match=r"pip install 'medfewshot\[dicom\]'"):
+        check_available()
+
+
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    toys.install(monkeypatch)
+    toys.make_folders(tmp_path, queries=1)
+    folder = corpus_dicom.series(tmp_path / "cohort")
+    words = ["segment", "cohort", "--support-dir", "annotated", "--learner", "toy", "-o", "out", "--no-previews"]
+    monkeypatch.setattr("sys.argv", ["medfewshot", *words, "--dicom-seg", "--device", "cpu"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    told = capsys.readouterr().err
+    assert stop.value.code == 0, told
+    assert "q0.nii.gz: is no DICOM series" in told
+    labels = np.asanyarray(nib.load(tmp_path / "out" / "odd.nii.gz").dataobj)
+    found = read_back(tmp_path / "out" / "dicom_seg" / "odd.dcm", folder)
+    assert labels.any()
+    for index, value in enumerate(toys.VALUES):
+        assert np.array_equal(found[..., index], labels == value)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["t1post", "t2reg"])
+def test_a_real_oblique_series(data_root, tmp_path, name):
+    folder = data_root / "dicom" / name
+    if not folder.is_dir():
+        pytest.skip(f"dicom/{name} is not among the real scans")
+    volume = read_image(folder)
+    labels = np.zeros(volume.spatial_shape, np.uint8)
+    labels[40:90, 100:180, 5:9] = 1
+    write_dicom_seg(tmp_path / "seg.dcm", labels, {1: "brain"}, volume)
+    segmentation = pydicom.dcmread(tmp_path / "seg.dcm")
+    frames = segmentation.pixel_array
+    assert frames.sum() == labels.sum()
+    lps = np.diag([-1.0, -1, 1, 1]) @ volume.affine
+    for frame, about in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        place = np.array([float(v) for v in about.PlanePositionSequence[0].ImagePositionPatient])
+        z = round(float(np.linalg.solve(lps[:3, :3], place - lps[:3, 3])[2]))
+        assert np.array_equal(frame.T, labels[:, :, z])
