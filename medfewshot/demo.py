@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medfewshot.adaptation import AdaptSettings, adapt_volumes, make_learner, read_cases
 from medfewshot.bundle import VolumeSegmenter
-from medfewshot.cohort import RUN_RECORD, CohortOptions, check_folder, segment_cohort
+from medfewshot.cohort import REPORT, RUN_RECORD, CohortOptions, check_folder, segment_cohort, write_report
 from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.evaluation import Evaluation, evaluate_pairs
@@ -37,7 +37,7 @@ def run_demo(
     command: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> DemoResult:
-    """Leave ``segmenter/``, ``segmentations/`` and ``scores/`` (and ``data/`` when scans are made up) in ``output``.
+    """Leave ``report.html``, ``segmenter/``, ``segmentations/`` and ``scores/`` (and ``data/``, made up) in ``output``.
 
     ``settings``: how to adapt; the seed also draws the supports. Raises InputError where ``data`` cannot be read or
     holds fewer than ``shots + 1`` labelled scans.
@@ -69,6 +69,9 @@ def run_demo(
     evaluation = evaluate_pairs(pairs, labels=adapted.plan.labels)
     write_scores(evaluation, output / "scores")
     clock.lap("score")
+    references = {case_id: reference for case_id, _, reference in pairs}
+    write_report(folder, output / REPORT, evaluation=evaluation, references=references, progress=progress)
+    clock.lap("report")
     return DemoResult(evaluation, clock.seconds, adapted.warnings)
 
 

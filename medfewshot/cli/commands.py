@@ -261,7 +261,7 @@ def demo(output: Path, data: Path | None, shots: int, queries: int, settings: Ad
         )
     console.score_table(result.evaluation)
     console.warnings([*result.warnings, *result.evaluation.warnings])
-    console.say(f"pictures, tables and the segmenter in {output}; look at {output / 'segmentations' / 'previews'}")
+    console.say(f"pictures, tables and the segmenter in {output}; open {output / REPORT} in a browser")
     console.json({"output": str(output), "summary": result.evaluation.summary_rows(), "seconds": result.seconds})
     return 0
 

@@ -15,7 +15,7 @@ import medfewshot
 from medfewshot import synthetic
 
 
-@pytest.mark.parametrize("command", ["segment", "adapt", "evaluate", "inspect", "demo"])
+@pytest.mark.parametrize("command", ["segment", "adapt", "evaluate", "report", "inspect", "label-app", "demo"])
 def test_help(run, command):
     done = run(command, "--help")
     assert done.code == 0
@@ -67,12 +67,12 @@ def test_demo_leaves_a_recognisable_folder(run, tmp_path, monkeypatch):
     names = {str(path.relative_to(tmp_path / "demo")) for path in (tmp_path / "demo").rglob("*")}
     assert {
         "data/dataset.json", "segmenter/segmenter.json", "segmentations/run.json", "segmentations/statistics.csv",
-        "scores/scores.csv", "scores/summary.json", "scores/dice.png",
+        "scores/scores.csv", "scores/summary.json", "scores/dice.png", "report.html",
     } <= names  # fmt: skip
     assert any(name.startswith("segmentations/previews/case_") for name in names)
     content = json.loads(done.out)
     assert "liver" in [row["label_name"] for row in content["summary"]]
-    assert set(content["seconds"]) == {"data", "adapt", "segment", "score"}
+    assert set(content["seconds"]) == {"data", "adapt", "segment", "score", "report"}
     assert run(*words).code == 0, "a second time"
     done = run("demo", "-o", tmp_path / "d2", "--data", tmp_path / "demo" / "data", "--steps", 2, "--shots", 5)
     assert done.code == 2
