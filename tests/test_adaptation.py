@@ -85,7 +85,7 @@ def test_settings_that_a_learner_does_not_have():
         make_learner(AdaptSettings(learner="toy", width=8, learning_rate=0.1))
 
 
-@pytest.mark.parametrize("name", ["finetune", "prototype"])
+@pytest.mark.parametrize("name", ["finetune", "prototype", "maml", "protomaml"])
 def test_fast_is_a_quarter_of_the_steps(name):
     usual, fast = (make_learner(AdaptSettings(learner=name, device="cpu", fast=fast)) for fast in (False, True))
     assert fast.steps == usual.steps // 4
