@@ -11,7 +11,7 @@ from typing import Any
 
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
-from medfewshot.learners import LEARNERS, build_start, load_start
+from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
 from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume
 
@@ -48,6 +48,8 @@ class Adapted:
     """``image`` and ``label`` of each, as absolute paths (or "array")."""
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    """Real data that the weights to start from were trained on: data set -> subjects and labels."""
 
     @property
     def learner_record(self) -> dict[str, Any]:
@@ -63,6 +65,7 @@ class Adapted:
             "settings": asdict(self.settings),
             "device": describe_device(resolve_device(self.settings.device)),
             "learner": self.learner_record,
+            "weights_have_seen": dict(self.seen),
             "seconds": dict(self.seconds),
             "warnings": list(self.warnings),
         }
@@ -106,7 +109,8 @@ def adapt_volumes(
     seconds = {"plan": round(planned - begun, 2), "adapt": round(time.perf_counter() - planned, 2)}
     pairs = tuple({"image": _where(i), "label": _where(m)} for i, m in zip(images, labels, strict=True))
     warnings = [text for volume in (*images, *labels) for text in _with_name(volume)]
-    adapted = Adapted(plan, segmenter, settings, pairs, seconds)
+    seen = read_seen(settings.weights) if settings.weights is not None else {}
+    adapted = Adapted(plan, segmenter, settings, pairs, seconds, seen=seen)
     return replace(adapted, warnings=(*warnings, *plan.notes, *_learner_warnings(adapted.learner_record)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.prototype import Prototype, PrototypeSegmenter
 from medfewshot.learners.segmenters import NetworkSegmenter
-from medfewshot.learners.starts import STARTS, Start, build_start, find_weights, load_start, save_start
+from medfewshot.learners.starts import STARTS, Start, build_start, find_weights, load_start, read_seen, save_start
 from medfewshot.types import Learner
 
 LEARNERS: dict[str, Callable[..., Learner]] = {
@@ -34,5 +34,6 @@ __all__ = [
     "build_start",
     "find_weights",
     "load_start",
+    "read_seen",
     "save_start",
 ]
