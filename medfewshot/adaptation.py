@@ -14,7 +14,7 @@ import torch
 
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
-from medfewshot.learners import LEARNERS, build_start, load_start
+from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
 from medfewshot.quality import support_profile
 from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume, did_you_mean
@@ -54,6 +54,8 @@ class Adapted:
     warnings: tuple[str, ...] = ()
     profile: Mapping[str, Any] = field(default_factory=dict)
     """What later volumes are held against: see :func:`medfewshot.quality.support_profile`."""
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    """Real data that the weights to start from were trained on: data set -> subjects and labels."""
 
     @property
     def learner_record(self) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class Adapted:
             "settings": asdict(self.settings),
             "device": describe_device(resolve_device(self.settings.device)),
             "learner": self.learner_record,
+            "weights_have_seen": dict(self.seen),
             "seconds": dict(self.seconds),
             "warnings": list(self.warnings),
             "profile": dict(self.profile),
@@ -114,7 +117,8 @@ def adapt_volumes(
     pairs = tuple({"image": _where(i), "label": _where(m)} for i, m in zip(images, labels, strict=True))
     warnings = [text for volume in (*images, *labels) for text in _with_name(volume)]
     profile = support_profile(images, labels, plan)
-    adapted = Adapted(plan, segmenter, settings, pairs, seconds, profile=profile)
+    seen = read_seen(settings.weights) if settings.weights is not None else {}
+    adapted = Adapted(plan, segmenter, settings, pairs, seconds, profile=profile, seen=seen)
     warnings += [*_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record)]
     return replace(adapted, warnings=tuple(warnings))
 

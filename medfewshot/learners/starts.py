@@ -115,3 +115,9 @@ def find_weights(name: Path | str) -> Path:
     shipped = sorted(path.parent.name for path in SHIPPED.glob(f"*/{DESCRIPTION}"))
     known = f", or one of {', '.join(shipped)}" if shipped else ""
     raise InputError(f"{name}: has no {DESCRIPTION}; give a folder that medfewshot train made{known}")
+
+
+def read_seen(name: Path | str) -> Mapping[str, Any]:
+    """Real data that the weights ``name`` have seen: data set -> its subjects and labels; empty where there is none."""
+    description = json.loads((find_weights(name) / DESCRIPTION).read_text(encoding="utf-8"))
+    return dict(description.get("record", {}).get("seen", {}))

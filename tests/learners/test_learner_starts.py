@@ -9,7 +9,7 @@ import torch
 from blobs import dice, example, support_of
 
 from medfewshot.backbones import build_backbone, fold_blocks
-from medfewshot.learners import Finetune, Start, build_start, load_start, save_start
+from medfewshot.learners import Finetune, Start, build_start, load_start, read_seen, save_start
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
 from medfewshot.types import Episode, InputError, Query
 
@@ -95,10 +95,12 @@ def test_the_closed_form_head_is_weighted_ridge_regression():
 
 def test_a_start_comes_back_from_disk(tmp_path):
     start = fresh()
-    save_start(Start("finetune", start, {}, {"steps": 3, "tasks": "blobs"}), tmp_path)
+    record = {"steps": 3, "seen": {"blobs": {"subjects": ["s1"]}}}
+    save_start(Start("finetune", start, {}, record), tmp_path)
     again = load_start(tmp_path)
     assert again.learner == "finetune"
-    assert again.record == {"steps": 3, "tasks": "blobs"}
+    assert again.record == record
+    assert read_seen(tmp_path) == record["seen"]
     for name, value in start.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[name])
     assert again.backbone.config == start.backbone.config

@@ -98,6 +98,20 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
         trainer(tmp_path).run(resume=True)
 
 
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    trainer(tmp_path).run()
+    before = (tmp_path / NAME).read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        trainer(tmp_path, replace(SETTINGS, seed=1)).run()
+    assert (tmp_path / NAME).read_bytes() == before
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
 def test_the_average_is_what_validation_sees(tmp_path):
     run = trainer(tmp_path)
     run.run()

@@ -67,6 +67,7 @@ def test_from_a_file_to_weights_to_a_segmenter(tmp_path):
     network = json.loads((tmp_path / "s" / "segmenter.json").read_text())["config"]["network"]
     assert network["agnostic"] is True
     assert network["width"] == 4
+    assert json.loads((tmp_path / "s" / "segmenter.json").read_text())["record"]["weights_have_seen"] == {}
     done = invoke(*words, "--weights", tmp_path, "--overwrite")
     assert done.exit_code == 2
     assert "start.json" in done.output
