@@ -16,7 +16,7 @@ LOW_DICE = 0.5
 OUTLIER = 3.5
 """Modified z-score (Iglewicz and Hoaglin 1993) beyond which a case is unlike the others."""
 FAR_IN_SIZE = 1.25
-"""... and by how much a size must differ from the median: among cases that are all but equal, anything is an outlier."""
+"""... and by how much a size must differ from the median: among cases that are almost equal, anything is an outlier."""
 FEWEST = 5
 """Cases below which nothing can be called unlike the others."""
 
