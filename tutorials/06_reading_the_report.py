@@ -15,7 +15,7 @@
 # # Reading the report
 #
 # Every run leaves `report.html`: one page to judge it by, which opens without a network. This tutorial makes a cohort
-# with two bad scans in it and shows how they come to light. It takes about two minutes on two CPU cores.
+# with two bad scans in it and shows what comes to light. It takes about two minutes on two CPU cores.
 
 # %%
 import os
@@ -84,6 +84,9 @@ for case in page.cases:
     print(f"{case.name:20} {sizes:50} {'; '.join(flag.text for flag in case.flags) or '-'}")
 
 # %% [markdown]
+# The cut scan is flagged. The noisy one is not: what was found in it has an ordinary size and an ordinary probability.
+# That is why every picture deserves a look: a case without a flag may be wrong too.
+#
 # ## With references
 #
 # Where there are labels, `report --reference` adds Dice, HD95 and their plots, and R in the viewer blinks between the

@@ -219,6 +219,7 @@ def test_flags():
     flagged = raise_flags(cases_of(100, 110, 90, 105, 95, 4000))
     assert [bool(case.flags) for case in flagged] == [False] * 5 + [True]
     assert texts(flagged[-1]) == ["liver: unusually large for these cases"]
+    assert not any(case.flags for case in raise_flags(cases_of(100, 101, 99, 100.5, 99.5, 110)))  # odd, but not far
     assert texts(raise_flags(cases_of(100, 0))[1]) == ["liver: not found"]
     assert texts(raise_flags(cases_of(100, confidence=0.4))[0]) == ["liver: low probability (0.40)"]
     assert not any(case.flags for case in raise_flags(cases_of(1, 1000, 5)))  # three cases are no cohort

@@ -15,6 +15,8 @@ LOW_CONFIDENCE = 0.6
 LOW_DICE = 0.5
 OUTLIER = 3.5
 """Modified z-score (Iglewicz and Hoaglin 1993) beyond which a case is unlike the others."""
+FAR_IN_SIZE = 1.25
+"""... and by how much a size must differ from the median: among cases that are almost equal, anything is an outlier."""
 FEWEST = 5
 """Cases below which nothing can be called unlike the others."""
 
@@ -69,5 +71,5 @@ def _structure_flags(row: StructureRow, sizes: dict[int, list[float]], confidenc
             yield f"low probability ({row.confidence:.2f})"
     if row.size:
         z = modified_z(math.log(row.size), sizes[row.label])
-        if abs(z) > OUTLIER:
+        if abs(z) > OUTLIER and abs(math.log(row.size) - float(np.median(sizes[row.label]))) > math.log(FAR_IN_SIZE):
             yield f"unusually {'large' if z > 0 else 'small'} for these cases"
