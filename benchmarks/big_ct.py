@@ -9,13 +9,37 @@ at 512 x 512 x 600 (0.75 mm), and segments that. Quality is beside the point her
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from main_job import call
 
 LABELS = 13
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Seconds and peak resident memory of one child process."""
+
+    seconds: float
+    peak_gb: float
+
+
+def call(arguments: list[str], log: Path) -> Finished:
+    """Run ``medfewshot`` as a person would; stops where it fails."""
+    begun = time.perf_counter()
+    with log.open("w") as stream:
+        child = subprocess.Popen([sys.executable, "-m", "medfewshot", *arguments], stdout=stream, stderr=stream)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise SystemExit(f"medfewshot {' '.join(arguments[:2])} ... ended with {child.returncode}; see {log}")
+    return Finished(time.perf_counter() - begun, usage.ru_maxrss / 1024**2)
 
 
 def body(shape: tuple[int, int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

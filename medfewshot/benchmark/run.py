@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, Cell, CellState, read_json, state_of
-from medfewshot.benchmark.config import BenchmarkConfig
+from medfewshot.benchmark.results import read_result
 from medfewshot.bundle import strict_json
 from medfewshot.io import write_text
 from medfewshot.synthetic import write_blob_dataset
@@ -34,12 +34,18 @@ class BenchmarkRun:
 
 
 def run_benchmark(
-    cells: Sequence[Cell], data: Path, run: Path, device: str = "auto", progress: Progress | None = None
+    cells: Sequence[Cell],
+    data: Path,
+    run: Path,
+    device: str = "auto",
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> BenchmarkRun:
     """Run what is not done yet, in the order given; failed cells are tried again.
 
-    ``data``: the folder of the datasets; that of made-up ones is ``run / "data"`` (see ``prepare_data``). Raises
-    InputError where ``run`` holds a cell of the same name with other settings, before anything runs.
+    ``data``: the folder of the datasets; that of made-up ones is ``run / "data"`` (see ``prepare_data``). ``tell`` gets
+    a line about every cell that has run. Raises InputError where ``run`` holds a cell of the same name with other
+    settings, before anything runs.
     """
     progress, outcome = progress or Progress(), BenchmarkRun()
     for cell in cells:
@@ -54,22 +60,23 @@ def run_benchmark(
             else:
                 source = run / "data" if cell.dataset.blobs else data
                 _run_child(cell, source, cell.folder(run), device, _part(progress, number, len(cells), cell.id))
-                _note(outcome, cell, run)
+                tell(_note(outcome, cell, run))
     progress.update(len(cells), len(cells), "done")
     return outcome
 
 
-def prepare_data(config: BenchmarkConfig, given: Path | None, run: Path) -> Path:
-    """Make the made-up datasets; the folder of the others: ``given``, the config's, or that of MEDFEWSHOT_DATA.
+def prepare_data(cells: Sequence[Cell], given: str | Path | None, run: Path) -> Path:
+    """Make the made-up datasets; the folder of the others: ``given``, else that of MEDFEWSHOT_DATA.
 
-    Raises InputError where a dataset is not there.
+    Raises InputError where a dataset of these cells is not there.
     """
-    for entry in config.datasets:
+    entries = {cell.dataset.name: cell.dataset for cell in cells}.values()
+    for entry in entries:
         if entry.blobs is not None:
             made = entry.blobs
             write_blob_dataset(run / "data" / entry.source, made.cases, made.seed, made.shape, made.labels)
-    named = given or config.data or os.environ.get("MEDFEWSHOT_DATA")
-    needed = [entry for entry in config.datasets if entry.blobs is None]
+    named = given or os.environ.get("MEDFEWSHOT_DATA")
+    needed = [entry for entry in entries if entry.blobs is None]
     if not needed:
         return run / "data"
     if not named:
@@ -91,9 +98,8 @@ def _run_child(cell: Cell, data: Path, folder: Path, device: str, progress: Prog
         "device": device,
     }
     write_text(folder / REQUEST, strict_json(request))
-    command = [sys.executable, "-m", "medfewshot.benchmark.child", str(folder.resolve())]
     with (folder / LOG).open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        child = subprocess.Popen(_command(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             for line in child.stdout or ():
                 _pass_on(line, progress)
@@ -111,6 +117,10 @@ def _run_child(cell: Cell, data: Path, folder: Path, device: str, progress: Prog
         write_text(folder / FAILURE, strict_json(content))
 
 
+def _command(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "medfewshot.benchmark.child", str(folder.resolve())]
+
+
 def _pass_on(line: str, progress: Progress) -> None:
     try:
         done, total, text = json.loads(line)
@@ -119,11 +129,15 @@ def _pass_on(line: str, progress: Progress) -> None:
     progress.update(done, total, text)
 
 
-def _note(outcome: BenchmarkRun, cell: Cell, run: Path) -> None:
-    if state_of(cell, run) is CellState.DONE:
-        outcome.done.append(cell.id)
-    else:
+def _note(outcome: BenchmarkRun, cell: Cell, run: Path) -> str:
+    """Enter what became of a cell; a line that says it."""
+    if state_of(cell, run) is not CellState.DONE:
         outcome.failed[cell.id] = str(read_json(cell.folder(run) / FAILURE)["message"])
+        return f"{cell.id}: failed: {outcome.failed[cell.id]}"
+    outcome.done.append(cell.id)
+    result = read_result(cell, cell.folder(run))
+    adapt, query = result.record["seconds"]["adapt"], result.record["seconds_per_query"]
+    return f"{cell.id}: Dice {result.dice:.3f}, adapted in {adapt:.1f} s, {query:.2f} s per query"
 
 
 def _part(progress: Progress, number: int, total: int, name: str) -> Progress:

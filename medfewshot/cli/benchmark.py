@@ -21,7 +21,9 @@ def benchmark(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Cells whose name has this in it, or matches it as a pattern ('abd-*/*/k1/*'); repeatable."),
+        typer.Option(
+            help="Cells whose name has this in it, or matches it as a pattern, as `'abd-*/k1/*'` does; repeatable."
+        ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Of the file's seeds only these, e.g. 0,1.")] = None,
     shard: Annotated[
@@ -79,15 +81,15 @@ def _benchmark(
         return 0
     resolve_device(device)
     check_folder(run)
-    source = prepare_data(config, data, run)
+    source = prepare_data(cells, data or config.data, run)
     try:
         with console.progress("Benchmark") as progress:
-            outcome = run_benchmark(cells, source, run, device, progress)
+            outcome = run_benchmark(cells, source, run, device, progress, console.told)
     except KeyboardInterrupt:
         console.error("interrupted; what was finished is kept, and the same command goes on from there")
         return 130
     for name, message in outcome.failed.items():
-        console.error(f"{name} failed: {message}")
+        console.error(f"{name} failed: {message}; run the same command to try again")
     tables = write_report(config, run, run / "report")
     console.say(_counts(outcome))
     console.say(f"report: {tables}")

@@ -55,6 +55,10 @@ class Console:
     def say(self, text: str) -> None:
         self.out.print(text, soft_wrap=True)
 
+    def told(self, text: str) -> None:
+        """A line about work in progress, above its bar."""
+        self.err.print(text, soft_wrap=True)
+
     def error(self, text: str) -> None:
         """Errors are printed even when quiet."""
         typer.echo(f"medfewshot: {text}", err=True)

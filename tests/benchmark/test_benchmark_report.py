@@ -1,0 +1,183 @@
+"""Tables, tests and plots from finished cells whose numbers are known on paper."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from boards import DATASET, two_learners, write_cell, write_cells
+
+from medfewshot.benchmark import plan_cells, write_report
+from medfewshot.benchmark.comparison import compare, holm, signed_rank_p
+from medfewshot.benchmark.results import read_groups
+from medfewshot.benchmark.tables import Table, cost_table, metrics_share, score_table, structure_table
+from medfewshot.types import InputError
+
+CASES = [f"q{index}" for index in range(6)]
+GOOD = {case: {1: 0.9, 2: 0.8} for case in CASES}
+WORSE = {case: {1: 0.8 - index / 100, 2: 0.7} for index, case in enumerate(CASES)}
+
+
+def groups_of(tmp_path, scores, **changes):
+    cells = plan_cells(two_learners(**changes))
+    write_cells(cells, tmp_path, scores)
+    return read_groups(cells, tmp_path)
+
+
+def row_of(table: Table, **wanted: str) -> dict[str, str]:
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return found
+
+
+def test_scores_are_means_over_subjects_and_seeds(tmp_path):
+    cells = plan_cells(two_learners(seeds=[0, 1]))
+    mine = [cell for cell in cells if cell.learner.name == "one"]
+    write_cell(mine[0], tmp_path, GOOD)
+    write_cell(mine[1], tmp_path, {case: {1: 0.5, 2: 0.6} for case in CASES})
+    groups = read_groups(cells, tmp_path)
+    row = row_of(score_table(groups, 2.0), learner="one")
+    assert row["Dice [95 % CI]"] == "0.700 [0.700, 0.700]"
+    assert row["per seed"] == "0.850 0.550"
+    assert row["HD95 mm"] == "3.0"
+    assert row["surface Dice, 2 mm"] == "0.700"
+    assert row["seeds"] == "2 of 2"
+    assert row_of(score_table(groups, 2.0), learner="two")["Dice [95 % CI]"] == "not run"
+    structure = row_of(structure_table(groups, 2.0), learner="one", structure="blob_2")
+    assert structure["Dice [95 % CI]"] == "0.700 [0.700, 0.700]"
+    assert structure["per seed"] == "0.800 0.600"
+
+
+def test_missed_structures_count_as_zero_and_correct_absences_not_at_all(tmp_path):
+    scores = {"q0": {1: 0.8, 2: 0.0}, "q1": {1: 0.6, 2: None}}
+    groups = groups_of(tmp_path, {"one": scores})
+    row = row_of(score_table(groups, 2.0), learner="one")
+    assert row["Dice [95 % CI]"].startswith("0.500 ")  # mean of (0.8 + 0) / 2 and 0.6
+    assert row["missed"] == "1"
+    assert row["HD95 mm"] == "3.0"  # 10 * (1 - 0.8) and 10 * (1 - 0.6); the miss has none
+    assert row_of(structure_table(groups, 2.0), learner="one", structure="blob_2")["per seed"] == "0.000"
+
+
+def test_the_interval_runs_over_subjects_not_over_seeds(tmp_path):
+    scores = {case: {1: 0.2 if index < 3 else 0.8} for index, case in enumerate(CASES)}
+    one, three = (
+        groups_of(tmp_path / str(len(seeds)), {"one": scores}, seeds=seeds)[0].summaries[-1]
+        for seeds in ([0], [0, 1, 2])
+    )
+    assert one.dice_mean == pytest.approx(three.dice_mean)
+    assert (one.dice_ci_low, one.dice_ci_high) == pytest.approx((three.dice_ci_low, three.dice_ci_high))
+
+
+def test_no_distances_where_the_spacing_is_nominal(tmp_path):
+    groups = groups_of(tmp_path, {"one": GOOD}, datasets=[{**DATASET, "distances": False}])
+    row = row_of(score_table(groups, 2.0), learner="one")
+    assert (row["HD95 mm"], row["surface Dice, 2 mm"]) == ("-", "-")
+    assert row["Dice [95 % CI]"].startswith("0.850")
+
+
+def test_costs(tmp_path):
+    groups = groups_of(tmp_path, {"one": GOOD}, seeds=[0, 2])
+    row = row_of(cost_table(groups), learner="one")
+    assert (row["adaptation s"], row["steps"], row["peak GB"], row["s per query"]) == (
+        "10.0 12.0",
+        "7 7",
+        "0.50",
+        "0.50",
+    )
+    # 1 s of metrics in 10 + 9 + 1 and 12 + 9 + 1 s; what one process took in all is no part of the sum.
+    assert metrics_share(groups[0]) == pytest.approx(2 / 42)
+    assert row["metrics % of time"] == "4.8"
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_signed_rank_by_hand():
+    # All of n differences of one sign: p = 2 / 2 ** n.
+    assert signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2 / 64)
+    assert signed_rank_p([0.0, 0.0]) == 1.0
+    assert signed_rank_p([-1.0, 1.1, -1.2, 1.3]) > 0.5
+
+
+def test_learners_are_compared_over_subjects(tmp_path):
+    (found,) = compare(groups_of(tmp_path, {"one": GOOD, "two": WORSE}, seeds=[0, 1]))
+    assert (found.first, found.second, found.seeds, found.subjects, found.wins) == ("one", "two", 2, 6, 6)
+    assert found.difference == pytest.approx(0.85 - (0.75 - 2.5 / 200))
+    assert found.p == pytest.approx(2 / 64)
+    assert found.p_holm == found.p
+
+
+def test_only_seeds_that_both_have_are_compared(tmp_path):
+    cells = plan_cells(two_learners(seeds=[0, 1]))
+    write_cells([cell for cell in cells if cell.seed == 0], tmp_path, {"one": GOOD, "two": GOOD})
+    write_cells([cell for cell in cells if cell.seed == 1], tmp_path, {"two": WORSE})
+    (found,) = compare(read_groups(cells, tmp_path))
+    assert (found.seeds, found.difference, found.p) == (1, 0.0, 1.0)
+
+
+def test_a_report_says_what_was_not_run_and_what_failed(tmp_path):
+    config = two_learners(seeds=[0, 1])
+    cells = plan_cells(config)
+    write_cells([cell for cell in cells if cell.seed == 0], tmp_path, {"one": GOOD})
+    failed = next(cell for cell in cells if cell.id == "blobs/two/k1/s0")
+    failed.folder(tmp_path).mkdir(parents=True)
+    (failed.folder(tmp_path) / "failure.json").write_text(
+        f'{{"fingerprint": "{failed.fingerprint}", "message": "out of luck"}}'
+    )
+    text = write_report(config, tmp_path, tmp_path / "report").read_text()
+    assert "Cells: 1 done, 1 failed, 2 not run (of 4)." in text
+    assert "- `blobs/two/k1/s0`: out of luck" in text
+    assert "| blobs | 1 | two | not run |" in text
+    assert "1 of 2" in text
+    with (tmp_path / "report" / "summary.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["label_name"] for row in rows] == ["blob_1", "blob_2", "all labels", "not run"]
+    assert float(rows[2]["dice_mean"]) == pytest.approx(0.85)
+
+
+def test_a_report_names_structures_that_a_draw_does_not_hold(tmp_path):
+    config = two_learners()
+    for cell in plan_cells(config):
+        write_cell(cell, tmp_path, GOOD, unmarked=["gallbladder"])
+    text = write_report(config, tmp_path, tmp_path / "report").read_text()
+    assert text.count("- blobs, K = 1, seed 0: gallbladder\n") == 1
+
+
+def test_the_same_results_give_the_same_report(tmp_path):
+    config = two_learners(seeds=[0, 1], shots=[1, 2])
+    write_cells(plan_cells(config), tmp_path, {"one": GOOD, "two": WORSE})
+    for name in ("a", "b"):
+        write_report(config, tmp_path, tmp_path / name)
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == [
+        "comparisons.csv", "dice_vs_seconds.png", "dice_vs_seconds.svg", "dice_vs_shots.png", "dice_vs_shots.svg",
+        "summary.csv", "tables.md", "tables.tex",
+    ]  # fmt: skip
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_a_report_of_nothing(tmp_path):
+    text = write_report(two_learners(), tmp_path, tmp_path / "report").read_text()
+    assert "Cells: 2 not run (of 2)." in text
+    assert not list((tmp_path / "report").glob("*.png"))
+
+
+def test_damaged_scores_are_told(tmp_path):
+    config = two_learners()
+    cells = plan_cells(config)
+    write_cells(cells, tmp_path, {"one": GOOD})
+    (cells[0].folder(tmp_path) / "scores.csv").write_text("case_id,label\nq0,one\n")
+    with pytest.raises(InputError, match=r"scores\.csv: is damaged"):
+        read_groups(cells, tmp_path)
+
+
+def test_latex_and_markdown_escape_what_they_must():
+    table = Table("T", "a note", ("dataset", "Dice %"), (("a_b", "1|2 & 3"),))
+    assert r"a\_b & 1|2 \& 3 \\" in table.latex()
+    assert r"dataset & Dice \% \\" in table.latex()
+    assert r"\begin{tabular}{lr}" in table.latex()
+    assert r"| a_b | 1\|2 & 3 |" in table.markdown()

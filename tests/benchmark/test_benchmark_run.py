@@ -1,0 +1,139 @@
+"""Many cells: each in a process of its own, failures recorded, nothing run twice."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+
+import pytest
+import toys
+from boards import DATASET, make_config, only_cell, write_cell
+
+from medfewshot.benchmark import CellState, plan_cells, prepare_data, run_benchmark, state_of
+from medfewshot.benchmark import run as module
+from medfewshot.benchmark.cell import run_cell
+from medfewshot.types import InputError, Progress
+
+
+@pytest.fixture
+def cells(monkeypatch):
+    toys.install(monkeypatch)
+    return plan_cells(make_config(seeds=[0, 1]))
+
+
+def in_child(monkeypatch, code: str) -> None:
+    """Cells run this Python code in place of the real thing; ``folder`` is theirs."""
+    text = f"import os, sys, json, pathlib; folder = pathlib.Path(sys.argv[1]); {code}"
+    monkeypatch.setattr(module, "_command", lambda folder: [sys.executable, "-c", text, str(folder)])
+
+
+def test_a_cell_runs_in_a_process_of_its_own(tmp_path):
+    cell = only_cell(learners=[{"name": "a", "learner": "finetune", "steps": 2, "width": 4}], queries=1)
+    told, seen = [], []
+    data = prepare_data([cell], None, tmp_path)
+    progress = Progress(lambda done, total, text: seen.append((done, total, text)))
+    outcome = run_benchmark([cell], data, tmp_path, "cpu", progress, told.append)
+    assert (outcome.done, outcome.failed) == ([cell.id], {})
+    assert told[0].startswith("blobs/a/k1/s0: Dice 0.")
+    record = json.loads((cell.folder(tmp_path) / "cell.json").read_text())
+    assert record["steps"] == 2
+    assert record["peak_gb"]["all"] > 0.1
+    assert (cell.folder(tmp_path) / "log.txt").read_text() == ""
+    assert any("blobs/a/k1/s0: " in text for _, _, text in seen)
+    again = run_benchmark([cell], data, tmp_path, "cpu")
+    assert (again.done, again.skipped) == ([], [cell.id])
+
+
+def test_a_crash_costs_one_cell_and_is_tried_again(tmp_path, cells, monkeypatch):
+    data = prepare_data(cells, None, tmp_path)
+    in_child(monkeypatch, "os.kill(os.getpid(), 9)")
+    told = []
+    outcome = run_benchmark(cells[:1], data, tmp_path, "cpu", tell=told.append)
+    assert "signal 9, out of memory perhaps" in outcome.failed[cells[0].id]
+    assert told == [f"{cells[0].id}: failed: {outcome.failed[cells[0].id]}"]
+    assert state_of(cells[0], tmp_path) is CellState.FAILED
+    monkeypatch.setattr(module, "_run_child", lambda cell, data, folder, device, progress: run_cell(cell, data, folder))
+    outcome = run_benchmark(cells, data, tmp_path, "cpu")
+    assert outcome.done == [cell.id for cell in cells]
+    assert state_of(cells[0], tmp_path) is CellState.DONE
+
+
+def test_a_scan_that_cannot_be_read_fails_its_cell_with_its_name(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    cell = only_cell()
+    data = prepare_data([cell], None, tmp_path)
+    (data / "blobs" / "imagesTr" / "blob_004.nii.gz").write_bytes(b"nothing")
+    from medfewshot.benchmark.child import write_failure
+
+    def here(cell, data, folder, device, progress):
+        with pytest.raises(InputError) as error:
+            run_cell(cell, data, folder, device)
+        write_failure(folder, cell, str(error.value))
+
+    monkeypatch.setattr(module, "_run_child", here)
+    outcome = run_benchmark([cell], data, tmp_path, "cpu")
+    assert "blob_004.nii.gz" in outcome.failed[cell.id]
+
+
+def test_a_cell_of_other_settings_is_not_taken_for_this_one(tmp_path, cells):
+    write_cell(cells[0], tmp_path, {"blob_002": {1: 0.5}}, fingerprint="another")
+    with pytest.raises(InputError, match="was run with other settings"):
+        run_benchmark(cells, tmp_path, tmp_path, "cpu")
+    (cells[0].folder(tmp_path) / "cell.json").write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        state_of(cells[0], tmp_path)
+
+
+def test_two_benchmarks_in_one_folder_share_the_work(tmp_path, cells, monkeypatch):
+    data = prepare_data(cells, None, tmp_path)
+    begun, go_on, ran = threading.Event(), threading.Event(), []
+
+    def slow(cell, data, folder, device, progress):
+        begun.set()
+        assert go_on.wait(30)
+        ran.append(cell.id)
+        run_cell(cell, data, folder, device)
+
+    monkeypatch.setattr(module, "_run_child", slow)
+    first = threading.Thread(target=run_benchmark, args=(cells[:1], data, tmp_path, "cpu"))
+    first.start()
+    assert begun.wait(30)
+    outcome = run_benchmark(cells[:1], data, tmp_path, "cpu")
+    go_on.set()
+    first.join(30)
+    assert outcome.busy == ran == [cells[0].id]
+
+
+def test_progress_of_a_child_is_passed_on(tmp_path, cells, monkeypatch):
+    in_child(monkeypatch, "print('chatter'); print(json.dumps([1, 4, 'step']), flush=True)")
+    seen = []
+    run_benchmark(cells[:1], tmp_path, tmp_path, "cpu", Progress(lambda *words: seen.append(words)))
+    assert (0.25, 1, f"{cells[0].id}: step") in seen
+
+
+def test_an_interrupted_benchmark_leaves_no_child_behind(tmp_path, cells, monkeypatch):
+    in_child(monkeypatch, "print(json.dumps([os.getpid(), 1, 'up']), flush=True); sys.stdin.read()")
+    children = []
+
+    def stop(done, total, text):
+        if text.endswith("up"):
+            children.append(text)
+            raise KeyboardInterrupt
+
+    started = []
+    popen = module.subprocess.Popen
+    monkeypatch.setattr(module.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(cells, tmp_path, tmp_path, "cpu", Progress(stop))
+    assert len(started) == len(children) == 1
+    assert started[0].returncode == -9
+
+
+def test_datasets_that_are_not_needed_need_not_be_there(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    monkeypatch.delenv("MEDFEWSHOT_DATA", raising=False)
+    cells = plan_cells(make_config(datasets=[DATASET, {"name": "abd-mr-chaos"}]))
+    assert prepare_data(cells[:1], None, tmp_path) == tmp_path / "data"
+    with pytest.raises(InputError, match="give --data FOLDER or set MEDFEWSHOT_DATA"):
+        prepare_data(cells, None, tmp_path)
