@@ -59,7 +59,6 @@ class Trainer:
         self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.sums = torch.zeros(3, dtype=torch.float64)
         """Loss, gradient norm and steps since the last row of the log."""
-        self.best = math.inf
 
     def run(self, resume: bool = False) -> dict[str, Any]:
         """Train to the end of the steps or minutes; what came of it. The state on disk is that of the last step."""
@@ -176,7 +175,6 @@ class Trainer:
         found = {"loss": loss / count}
         if self.settings.validate_dice:
             found["dice"] = dice_sum / max(classes, 1)
-        self.best = min(self.best, found["loss"])
         return found
 
     # Reports and state

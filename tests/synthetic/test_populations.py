@@ -11,7 +11,7 @@ import torch
 from medfewshot.synthetic.populations import Populations, PopulationSettings, acquisition, warp
 from medfewshot.synthetic.populations.episodes import draw_by_size
 from medfewshot.synthetic.populations.parts import Draw, Part, distance, draw_part
-from medfewshot.synthetic.populations.population import draw_view, render
+from medfewshot.synthetic.populations.population import Coarse, draw_view, render
 from medfewshot.synthetic.populations.templates import TEMPLATES
 from medfewshot.types import InputError
 
@@ -94,6 +94,32 @@ def test_every_template_renders(name):
     assert rendered.images.shape == (2, 1, 20, 20, 20)
     assert torch.isfinite(rendered.images).all()
     assert len(rendered.labels.unique()) > 3
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_no_part_is_cut_by_its_box(name):
+    """Parts are evaluated where a coarse look finds them; a full look finds them nowhere else."""
+    rng, generator = np.random.default_rng(4), torch.Generator().manual_seed(4)
+    parts = TEMPLATES[name][1](rng)
+    points = grid(32, 1.05).repeat(2, 1, 1, 1, 1)
+    points[1] = points[1] * 1.1 + 0.1
+    noise = warp.sample_smooth(warp.noise_lattice((2,), (5, 7, 10, 14, 20), 28, generator, CPU), points)
+    edge = 2.1 / 32
+    coarse = Coarse(points, noise)
+    boxed = 0
+    for part in parts:
+        draw = draw_part(part, None, 2, generator)
+        covered = distance(part, draw, points, noise) < edge / 2
+        box = coarse.box(part, draw, edge)
+        if box is None:
+            assert not covered.any(), part.name
+            continue
+        boxed += box != tuple(slice(0, 32) for _ in range(3))
+        outside = covered.clone()
+        outside[(..., *box)] = False
+        # A thread thinner than the coarse grid may lose a tip, nothing more.
+        assert int(outside.sum()) <= 0.002 * int(covered.sum()), part.name
+    assert boxed > 1
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -134,7 +134,7 @@ def _paint(
     own = warp.noise_lattice((members,), TEXTURE_KNOTS, 28, generator, device)
     noise = warp.sample_smooth(torch.cat([shared, own], dim=1), points)
     texture = noise[:, len(NOISE_KNOTS) :].sum(1)
-    coarse = _Coarse(points, noise)
+    coarse = Coarse(points, noise)
     brightness, roughness = _tissue_tables(contrasts, others, tissues, rng)
     draws: dict[str, Draw] = {}
     depths: dict[str, Tensor] = {}
@@ -165,7 +165,7 @@ def _paint(
     return image.unsqueeze(1), labels
 
 
-class _Coarse:
+class Coarse:
     """Every fourth point of each axis: where a part can be, so that small parts cost little."""
 
     def __init__(self, points: Tensor, noise: Tensor) -> None:
@@ -180,13 +180,14 @@ class _Coarse:
     def box(self, part: Part, draw: Draw, edge: float) -> tuple[slice, ...] | None:
         """Voxels that ``part`` may cover in some member; None where it is out of sight."""
         near = (distance(part, draw, self.points, self.noise) < self.margin + edge).any(0)
+        # One message from the device a part: waiting for it is what costs time there.
+        found = torch.cat([near.any(2).any(1), near.any(2).any(0), near.any(1).any(0)]).tolist()
         slices = []
-        for axis, (size, step) in enumerate(zip(self.shape, self.steps, strict=True)):
-            others = [a for a in range(3) if a != axis]
-            found = near.any(others[1]).any(others[0]).nonzero()
-            if not len(found):
+        for size, count, step in zip(self.shape, near.shape, self.steps, strict=True):
+            axis, found = found[:count], found[count:]
+            if True not in axis:
                 return None
-            low, high = int(found[0]), int(found[-1])
+            low, high = axis.index(True), count - 1 - axis[::-1].index(True)
             slices.append(slice(max(0, (low - 1) * step), min(size, (high + 2) * step)))
         return tuple(slices)
 
