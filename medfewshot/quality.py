@@ -28,8 +28,8 @@ INTENSITY_DISTANCE = 0.5
 the standard deviation; or than twice what the supports lie from each other, where that is more."""
 SIZE_FACTOR = 3.0
 """So is a structure this many times as large (or small) as in any support."""
-CALIBRATION = (1.0, 0.0)
-"""Slope and offset on the logit scale: see :func:`predicted_dice`."""
+CALIBRATION = -0.56
+"""What is added to the expected Dice on the logit scale: see :func:`predicted_dice`."""
 
 
 def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> dict[str, Any]:
@@ -79,14 +79,14 @@ def predicted_dice(inside: float, voxels: float, total: float) -> float | None:
     ``inside``: sum of a structure's probability over its mask of ``voxels`` voxels; ``total``: over all voxels. If each
     voxel belonged to the structure with its probability, independently, then E[overlap] = ``inside`` and E[size of the
     truth] = ``total``, so that Dice = 2 inside / (voxels + total) to first order. Networks are surer than they are
-    right (Guo et al. 2017, "On Calibration of Modern Neural Networks"), hence a line on the logit scale, which
-    ``benchmarks/calibration.py`` fits on support-pool subjects; being monotone, it changes no order.
+    right (Guo et al. 2017, "On Calibration of Modern Neural Networks"), hence an offset on the logit scale, which
+    ``benchmarks/calibration.py`` fits to subjects that no figure is taken from; being monotone, it changes no order.
+    ``docs/reliability.md`` says how far to trust the prediction: it ranks the volumes of one segmenter, no more.
     """
     if voxels <= 0 or total <= 0:
         return None
     raw = min(max(2 * inside / (voxels + total), 1e-4), 1 - 1e-4)
-    slope, offset = CALIBRATION
-    return 1 / (1 + math.exp(-(slope * math.log(raw / (1 - raw)) + offset)))
+    return 1 / (1 + math.exp(-(math.log(raw / (1 - raw)) + CALIBRATION)))
 
 
 def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_sizes_are_held_against_the_supports(profile):
 
 
 def test_certain_masks_are_expected_to_be_right(monkeypatch):
-    monkeypatch.setattr(quality, "CALIBRATION", (1.0, 0.0))
+    monkeypatch.setattr(quality, "CALIBRATION", 0.0)
     assert predicted_dice(500, 500, 500) == pytest.approx(1, abs=1e-3)
     assert predicted_dice(0, 0, 12) is None
     # 100 voxels at 0.6 each, and nothing elsewhere: 2 * 60 / (100 + 60).
@@ -107,7 +107,7 @@ def test_calibration_keeps_the_order():
 
 def test_the_prediction_is_the_mean_dice_of_what_the_probabilities_describe(monkeypatch):
     """Truths drawn voxel by voxel from the probabilities have, on average, the Dice that is predicted."""
-    monkeypatch.setattr(quality, "CALIBRATION", (1.0, 0.0))
+    monkeypatch.setattr(quality, "CALIBRATION", 0.0)
     rng = np.random.default_rng(0)
     p = np.clip(grids.soft_ball(np.eye(4), (20, 20, 20), 6, 8), 0.001, 0.999)
     volume = grids.volume_of(p)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from medfewshot.types import Normalization, Plan
+
+MOST_CHANNELS = 64
+MOST_PATCH_VOXELS = 100_000_000
+MOST_LABELS = 10_000
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
@@ -17,8 +22,11 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def plan_from_dict(data: Mapping[str, Any]) -> Plan:
-    """Raises KeyError, TypeError or ValueError where a field is missing or of the wrong kind."""
-    return Plan(
+    """Raises KeyError, TypeError or ValueError where a field is missing, of the wrong kind, or as no support gives it.
+
+    A saved segmenter may come from a stranger: its plan decides how much memory a volume takes.
+    """
+    plan = Plan(
         spatial_dims=int(data["spatial_dims"]),
         channels=int(data["channels"]),
         axes=tuple((float(a), float(b), float(c)) for a, b, c in data["axes"]),
@@ -29,4 +37,33 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
         keep_largest=tuple(int(v) for v in data["keep_largest"]),
         median_shape=tuple(int(v) for v in data["median_shape"]),
         notes=tuple(str(note) for note in data["notes"]),
+    )
+    _check(plan)
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    dims = plan.spatial_dims
+    lengths = [*plan.spacing_mm, *(number for row in plan.axes for number in row)]
+    rules = {
+        "spatial_dims": dims in (2, 3),
+        "channels": 1 <= plan.channels <= MOST_CHANNELS and len(plan.normalization) == plan.channels,
+        "spacing_mm": len(plan.spacing_mm) == dims and all(0.01 <= length <= 1000 for length in plan.spacing_mm),
+        "patch_size": len(plan.patch_size) == dims
+        and min(plan.patch_size) >= 1
+        and math.prod(plan.patch_size) <= MOST_PATCH_VOXELS,
+        "axes": all(map(math.isfinite, lengths)) and _at_right_angles(plan.axes),
+        "labels": 1 <= len(plan.labels) <= MOST_LABELS and all(0 < value < 2**31 for value in plan.labels),
+    }
+    wrong = [name for name, right in rules.items() if not right]
+    if wrong:
+        raise ValueError(f"{wrong[0]} of the plan is out of range")
+
+
+def _at_right_angles(axes: Sequence[Sequence[float]]) -> bool:
+    columns = list(zip(*axes, strict=True))
+    return len(columns) == 3 and all(
+        abs(sum(a * b for a, b in zip(columns[i], columns[j], strict=True)) - (i == j)) < 0.01
+        for i in range(3)
+        for j in range(3)
     )
