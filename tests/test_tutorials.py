@@ -51,7 +51,7 @@ def test_the_notebook_is_executed_without_errors(pair):
 
 def test_it_says_how_long_it_takes(pair):
     _, notebook = pair
-    assert re.search(r"takes about \w+ minutes", " ".join("".join(c["source"]) for c in notebook["cells"][:1]))
+    assert re.search(r"takes\s+about\s+\w+\s+minutes", " ".join("".join(c["source"]) for c in notebook["cells"][:1]))
 
 
 def test_no_folder_of_this_machine_is_in_it(pair):
