@@ -36,9 +36,11 @@ check: $(DEV)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@$(BIN)/pip-audit --progress-spinner off -r constraints.txt --no-deps --disable-pip > .audit 2>&1 && rm .audit || \
-		{ if grep -q 'known vulnerabilit' .audit; then cat .audit; rm .audit; exit 1; \
-		else rm .audit; echo "pip-audit skipped: the vulnerability database cannot be reached"; fi; }
+	@$(BIN)/pip-audit --progress-spinner off --timeout 5 -r constraints.txt --no-deps --disable-pip > .audit 2>&1; \
+		code=$$?; if grep -q '^Found .* known vulnerabilit' .audit; then cat .audit; rm .audit; exit 1; fi; \
+		if [ $$code -ne 0 ] || grep -q 'could not be audited' .audit; then \
+		echo "pip-audit: skipped for some or all packages, the vulnerability database does not answer for them"; fi; \
+		rm .audit
 
 fuzz: $(DEV)  ## damaged files and random command lines, until stopped or 20,000 of each
 	$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/fuzz $(PYTEST_ARGS)

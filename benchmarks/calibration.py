@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from main_job import call, draw_support, fixed_split
+from big_ct import call
 from scipy import stats
+
+from medfewshot.episodes import draw_support, fixed_split
 
 CELLS = {"Task04_Hippocampus": 200, "abd-mr-chaos": 300}
 SHOTS = 5

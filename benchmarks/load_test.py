@@ -26,7 +26,7 @@ def resident_mb() -> float:
     return pages * 4096 / 1e6
 
 
-def cohort(root: Path, volumes: int) -> None:
+def cohort(root: Path, volumes: int, previews: bool) -> None:
     from medfewshot.bundle import load_segmenter
     from medfewshot.cohort import CohortOptions, find_cases, segment_cohort
     from medfewshot.types import Progress
@@ -41,17 +41,20 @@ def cohort(root: Path, volumes: int) -> None:
         if text not in seen:  # the name of the next volume
             seen.add(text)
             memory.append(resident_mb())
+            if len(memory) % 100 == 0:
+                seconds = time.perf_counter() - begun
+                print(f"{len(memory)} volumes begun, {seconds:.0f} s, {memory[-1]:.0f} MB", flush=True)
 
     begun = time.perf_counter()
     cases = find_cases([root / "many"])
     segmenter = load_segmenter(root / "segmenter")
-    result = segment_cohort(cases, segmenter, root / "out", CohortOptions(), None, Progress(follow))
+    result = segment_cohort(cases, segmenter, root / "out", CohortOptions(previews=previews), None, Progress(follow))
     seconds = time.perf_counter() - begun
     assert not result.failed
     assert len(list((root / "out").glob("*.nii.gz"))) == volumes
     tenth = max(1, volumes // 10)
     early, late = np.mean(memory[tenth : 2 * tenth]), np.mean(memory[-tenth:])
-    print(f"{volumes} volumes with previews: {seconds:.0f} s, {1000 * seconds / volumes:.0f} ms each")
+    print(f"{volumes} volumes: {seconds:.0f} s, {1000 * seconds / volumes:.0f} ms each")
     print(f"resident memory: second tenth {early:.0f} MB, last tenth {late:.0f} MB, growth {late - early:+.0f} MB")
 
 
@@ -76,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("cohort", "shared"))
     parser.add_argument("--volumes", type=int, default=1000)
+    parser.add_argument("--previews", action="store_true", help="paint a picture of each, which takes most of the time")
     parser.add_argument("--processes", type=int, default=16)
     given = parser.parse_args()
     import torch
@@ -86,7 +90,7 @@ def main() -> None:
     (root / "many").mkdir()
     assert run(words_of("adapt", root, root / "segmenter", again=False)) == 0
     if given.what == "cohort":
-        cohort(root, given.volumes)
+        cohort(root, given.volumes, given.previews)
     else:
         shared(root, given.processes)
     shutil.rmtree(root)

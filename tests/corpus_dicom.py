@@ -46,7 +46,8 @@ def one_slice(plane: np.ndarray, index: int, syntax: str = ExplicitVRLittleEndia
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax in (RLELossless, JPEGLSLossless) else syntax
     ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, f"{ROOT}.1.{index + 1}"
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = f"{ROOT}.9", f"{ROOT}.1", f"{ROOT}.8"
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "PLANTED^NAME", "PLANTED-4711", "19010203", "O"
+    ds.PatientName, ds.PatientID = "PLANTED^NAME", "PLANTED-PID-83041"
+    ds.PatientBirthDate, ds.PatientSex = "19010203", "O"
     ds.StudyDate = ds.StudyTime = ds.AccessionNumber = ds.ReferringPhysicianName = ds.StudyID = ""
     ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "CT", 1, index + 1
     ds.Manufacturer, ds.SeriesDescription = "none", "synthetic"

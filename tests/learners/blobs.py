@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medfewshot.backbones import UNet, build_unet
 from medfewshot.learners import LEARNERS
+from medfewshot.registration import RegistrationOptions
 from medfewshot.synthetic import make_blob_volume
 from medfewshot.types import Episode, Learner, MetaLearner, Query, Support
 
@@ -40,7 +41,8 @@ def support_of(
 def small(name: str, **changes: Any) -> Learner:
     """A tiny learner; what its kind has no setting for (an atlas has no steps) is left out."""
     known = signature(LEARNERS[name]).parameters
-    settings = {"steps": 2, "width": 4} | changes
+    quick = RegistrationOptions(affine_steps=6, levels=((2, 4), (1, 4)), starts=0)
+    settings = {"steps": 2, "width": 4, "options": quick} | changes
     return LEARNERS[name](**{key: value for key, value in settings.items() if key in known})
 
 

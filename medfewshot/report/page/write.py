@@ -20,7 +20,8 @@ from medfewshot.report.paint import COLOURS
 
 def write_page(path: Path, page: Page) -> Path:
     """Write the page, whole or not at all. Returns ``path``."""
-    write_text(path, render_page(page))
+    # A file name may hold bytes that are no letters: they become question marks, not an error at the end of a run.
+    write_text(path, render_page(page).encode("utf-8", "replace").decode("utf-8"))
     return path
 
 
