@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from medfewshot import __version__
 from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, Cell, read_json
+from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.datasets import read_dataset
-from medfewshot.devices import describe_device, resolve_device
+from medfewshot.devices import resolve_device
 from medfewshot.episodes import draw_support
 from medfewshot.evaluation import evaluate_arrays
 from medfewshot.io import check_same_grid, read_image, read_label, write_text
 from medfewshot.planning import PlanOptions
 from medfewshot.report import write_csv
 from medfewshot.types import Case, InputError, Progress
-
-_PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel")
 
 
 def run_cell(cell: Cell, data: Path, folder: Path, device: str = "auto", progress: Progress | None = None) -> None:
@@ -188,6 +182,7 @@ def _record(
         "labels": {str(value): name for value, name in plan.labels.items()},
         "unmarked": adaptation.get("unmarked", []),
         "plan": {"spacing_mm": plan.spacing_mm, "patch_size": plan.patch_size},
+        "dice": _mean_dice(records),
         "steps": learner.get("steps"),
         "stopped_by": learner.get("stopped_by"),
         "learner": learner,
@@ -195,22 +190,9 @@ def _record(
         "peak_gb": {"adapt": adaptation["peak_gb"], "all": _larger(adaptation["peak_gb"], peak_memory_gb())},
         "peak_device_gb": _larger(adaptation["peak_device_gb"], peak_device_memory_gb()),
         "seconds_per_query": round((sums["read"] + sums["segment"]) / len(records), 4),
-        "device": describe_device(resolve_device(device)),
-        "threads": torch.get_num_threads(),
-        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "versions": {"medfewshot": __version__, "python": platform.python_version(), **_versions()},
+        **describe_run(device),
         "warnings": list(adaptation.get("warnings", ())),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _larger(first: float | None, second: float | None) -> float | None:
@@ -219,23 +201,8 @@ def _larger(first: float | None, second: float | None) -> float | None:
     return max(known) if known else None
 
 
-def peak_device_memory_gb() -> float | None:
-    """Most memory that tensors have taken on a CUDA device, in GB (2**30 bytes); None where it was not used."""
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
-        return None
-    return round(torch.cuda.max_memory_allocated() / 2**30, 3)
-
-
-def peak_memory_gb() -> float | None:
-    """Most resident memory that this process has had, in GB (2**30 bytes); None where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # rusage would start from what the parent held when it forked
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) / 2**20, 3)
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**30 if sys.platform == "darwin" else 2**20), 3)
+def _mean_dice(records: Sequence[dict[str, Any]]) -> float | None:
+    """Over cases, of the mean over the labels of a case."""
+    by_case = [[row["dice"] for row in record["rows"] if row["dice"] is not None] for record in records]
+    means = [float(np.mean(values)) for values in by_case if values]
+    return float(np.mean(means)) if means else None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,10 +25,31 @@ class CellState(StrEnum):
     NOT_RUN = "not run"
 
 
+class AnyCell(Protocol):
+    """What a cell of any protocol is: settings that decide a result, and where it lies."""
+
+    protocol: ClassVar[str]
+
+    @property
+    def dataset(self) -> Any: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def folder(self, run: Path) -> Path: ...
+    def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
+
+
+C = TypeVar("C", bound=AnyCell)
+
+
 class Cell(BaseModel):
     """One (dataset, learner, K, seed): all that decides its result, but for the machine."""
 
     model_config = ConfigDict(frozen=True)
+    protocol: ClassVar[str] = "volume"
 
     dataset: DatasetEntry
     learner: LearnerEntry
@@ -44,14 +65,13 @@ class Cell(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Of everything that the scores depend on: not which other datasets a learner runs on, nor what tables show."""
-        content = self.model_dump(mode="json", exclude={"learner": {"datasets", "shots"}, "dataset": {"distances"}})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint_of(self, {"learner": {"datasets", "shots"}, "dataset": {"distances"}})
 
     def folder(self, run: Path) -> Path:
         return run / "cells" / self.id
 
 
-def plan_cells(config: BenchmarkConfig) -> list[Cell]:
+def plan_volume_cells(config: BenchmarkConfig) -> list[Cell]:
     """All cells, in the order in which they run: seed, then K, then dataset, then learner."""
     return [
         Cell(
@@ -72,8 +92,8 @@ def plan_cells(config: BenchmarkConfig) -> list[Cell]:
 
 
 def select_cells(
-    cells: Iterable[Cell], only: Sequence[str] = (), seeds: Sequence[int] = (), shard: tuple[int, int] | None = None
-) -> list[Cell]:
+    cells: Iterable[C], only: Sequence[str] = (), seeds: Sequence[int] = (), shard: tuple[int, int] | None = None
+) -> list[C]:
     """Those whose id matches one of ``only``, of these ``seeds``, and every n-th for ``shard`` (i, n), i from 1.
 
     A pattern is a shell pattern over the whole id, ``abd-*/atlas/k1/*``, or a part of an id without any ``*``.
@@ -92,7 +112,7 @@ def select_cells(
     return chosen
 
 
-def state_of(cell: Cell, run: Path) -> CellState:
+def state_of(cell: AnyCell, run: Path) -> CellState:
     """Raises InputError where the folder holds a cell of the same name with other settings."""
     folder = cell.folder(run)
     for name, state in ((RECORD, CellState.DONE), (FAILURE, CellState.FAILED), (REQUEST, CellState.BEGUN)):
@@ -113,6 +133,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again")
     return content
+
+
+def fingerprint_of(cell: BaseModel, leave_out: dict[str, Any]) -> str:
+    """Of all settings of a cell but those."""
+    content = cell.model_dump(mode="json", exclude=leave_out)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _matches(identifier: str, pattern: str) -> bool:

@@ -15,22 +15,25 @@ import traceback
 import warnings
 from pathlib import Path
 
-from medfewshot.benchmark.cell import run_cell
-from medfewshot.benchmark.cells import FAILURE, REQUEST, Cell, read_json
+from medfewshot.benchmark.cells import FAILURE, REQUEST, AnyCell, read_json
+from medfewshot.benchmark.protocols import PROTOCOLS
 from medfewshot.bundle import strict_json
 from medfewshot.io import write_text
 from medfewshot.types import InputError, Progress
 
 SECONDS_BETWEEN_REPORTS = 0.5
+PARENT_GONE = 3
+"""Exit code where nobody is left to report to."""
 
 
 def main(folder: Path) -> int:
-    request = read_json(folder / REQUEST)
-    cell = Cell.model_validate(request["cell"])
-    warnings.simplefilter("ignore")  # what torch and MONAI warn developers of
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    request = read_json(folder / REQUEST)
+    protocol = PROTOCOLS[request["protocol"]]
+    cell = protocol.cell.model_validate(request["cell"])
+    warnings.simplefilter("ignore")  # what torch and MONAI warn developers of
     try:
-        run_cell(cell, Path(request["data"]), folder, request["device"], _reporter())
+        protocol.run(cell, Path(request["data"]), folder, request["device"], _reporter())
     except InputError as error:
         write_failure(folder, cell, str(error))
         return 1
@@ -41,7 +44,7 @@ def main(folder: Path) -> int:
     return 0
 
 
-def write_failure(folder: Path, cell: Cell, message: str) -> None:
+def write_failure(folder: Path, cell: AnyCell, message: str) -> None:
     content = {"id": cell.id, "fingerprint": cell.fingerprint, "message": " ".join(message.split())}
     write_text(folder / FAILURE, strict_json(content))
 
@@ -53,7 +56,10 @@ def _reporter() -> Progress:
         nonlocal last
         if time.monotonic() - last >= SECONDS_BETWEEN_REPORTS:
             last = time.monotonic()
-            print(json.dumps([done, total, text]), flush=True)
+            try:
+                print(json.dumps([done, total, text]), flush=True)
+            except BrokenPipeError:
+                os._exit(PARENT_GONE)
 
     return Progress(update)
 
@@ -61,7 +67,7 @@ def _reporter() -> Progress:
 def _end_with_parent() -> None:
     while os.read(0, 4096):  # not sys.stdin, whose lock a waiting thread would keep when the interpreter ends
         pass
-    os._exit(3)
+    os._exit(PARENT_GONE)
 
 
 if __name__ == "__main__":

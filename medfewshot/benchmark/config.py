@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -18,13 +19,30 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Names become folders and are matched by ``--only``."""
 Shots = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+T = TypeVar("T", bound=BaseModel)
 
 
-class _Entry(BaseModel):
+class Entry(BaseModel):
+    """A part of a benchmark file; settings that it does not know are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Blobs(_Entry):
+def check_names(entries: tuple[Any, ...]) -> tuple[Any, ...]:
+    names = [entry.name for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"the name {twice[0]} comes twice; give each entry its own")
+    return entries
+
+
+def check_numbers(values: tuple[int, ...]) -> tuple[int, ...]:
+    if not values or len(set(values)) < len(values):
+        raise ValueError("give at least one, and each once")
+    return values
+
+
+class Blobs(Entry):
     """A made-up dataset, written into the run directory (see ``medfewshot.synthetic.write_blob_dataset``)."""
 
     cases: int = Field(8, ge=2)
@@ -33,7 +51,7 @@ class Blobs(_Entry):
     seed: int = Field(0, ge=0)
 
 
-class DatasetEntry(_Entry):
+class DatasetEntry(Entry):
     """A dataset, or a part of its labels under another name."""
 
     name: Name
@@ -75,7 +93,7 @@ class DatasetEntry(_Entry):
         return self
 
 
-class LearnerEntry(_Entry):
+class LearnerEntry(Entry):
     """A learner with its settings, under the name that the tables give it."""
 
     name: Name
@@ -115,7 +133,7 @@ class LearnerEntry(_Entry):
         )
 
 
-class BenchmarkConfig(_Entry):
+class BenchmarkConfig(Entry):
     """The file itself. Cells run seed by seed: the first seed on everything, then the next."""
 
     protocol: Literal["volume"] = "volume"
@@ -131,21 +149,8 @@ class BenchmarkConfig(_Entry):
     data: str | None = None
     """Folder of the datasets; null: MEDFEWSHOT_DATA."""
 
-    @field_validator("datasets", "learners")
-    @classmethod
-    def _unique_names(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
-        names = [entry.name for entry in entries]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"the name {twice[0]} comes twice; give each entry its own")
-        return entries
-
-    @field_validator("shots", "seeds")
-    @classmethod
-    def _unique_numbers(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if not values or len(set(values)) < len(values):
-            raise ValueError("give at least one, and each once")
-        return values
+    _unique_names = field_validator("datasets", "learners")(check_names)
+    _unique_numbers = field_validator("shots", "seeds")(check_numbers)
 
     @model_validator(mode="after")
     def _check(self) -> BenchmarkConfig:
@@ -162,8 +167,8 @@ class BenchmarkConfig(_Entry):
         return self
 
 
-def load_benchmark(path: Path) -> BenchmarkConfig:
-    """Read and check a benchmark file. Raises InputError naming the file and the setting at fault."""
+def read_benchmark(path: Path) -> dict[str, Any]:
+    """The content of a benchmark file, unchecked. Raises InputError where it is no YAML of settings."""
     import yaml
 
     try:
@@ -174,8 +179,13 @@ def load_benchmark(path: Path) -> BenchmarkConfig:
         raise InputError(f"{path}: is not valid YAML ({str(error).splitlines()[0]}); correct it there") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold datasets, learners, shots and seeds; see configs/benchmark/small.yaml")
+    return content
+
+
+def validate(kind: type[T], content: Mapping[str, Any], path: Path) -> T:
+    """``content`` as a ``kind``. Raises InputError naming the file and the setting at fault."""
     try:
-        return BenchmarkConfig.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {_first_problem(error, content)}") from None
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medfewshot.benchmark.cells import Cell, CellState, plan_cells, state_of
+from medfewshot.benchmark.cells import Cell, CellState, plan_volume_cells, state_of
 from medfewshot.benchmark.comparison import compare
 from medfewshot.benchmark.config import BenchmarkConfig
 from medfewshot.benchmark.plots import save_plots
@@ -17,12 +17,12 @@ from medfewshot.io import write_text
 from medfewshot.report import write_csv
 
 
-def write_report(config: BenchmarkConfig, run: Path, folder: Path) -> Path:
+def write_volume_report(config: BenchmarkConfig, run: Path, folder: Path) -> Path:
     """Write the report of the whole plan into ``folder``; cells that were not run show as such. Returns ``tables.md``.
 
     Raises InputError where a cell's files are damaged or belong to other settings.
     """
-    cells = plan_cells(config)
+    cells = plan_volume_cells(config)
     groups = read_groups(cells, run)
     comparisons = compare(groups)
     tables = [

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, Cell, CellState, read_json, state_of
+from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, AnyCell, Cell, CellState, read_json, state_of
 from medfewshot.evaluation import CaseScore, LabelSummary, summarize
 from medfewshot.types import InputError
 
@@ -92,7 +92,7 @@ def read_result(cell: Cell, folder: Path) -> CellResult:
     return CellResult(cell, read_json(folder / RECORD), scores)
 
 
-def failures(cells: Iterable[Cell], run: Path) -> dict[str, str]:
+def failures(cells: Iterable[AnyCell], run: Path) -> dict[str, str]:
     """Id -> message of the cells that failed."""
     return {
         cell.id: str(read_json(cell.folder(run) / FAILURE).get("message"))

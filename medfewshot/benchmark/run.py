@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, Cell, CellState, read_json, state_of
-from medfewshot.benchmark.results import read_result
+from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, AnyCell, CellState, read_json, state_of
 from medfewshot.bundle import strict_json
 from medfewshot.io import write_text
 from medfewshot.synthetic import write_blob_dataset
@@ -34,7 +33,7 @@ class BenchmarkRun:
 
 
 def run_benchmark(
-    cells: Sequence[Cell],
+    cells: Sequence[AnyCell],
     data: Path,
     run: Path,
     device: str = "auto",
@@ -65,7 +64,7 @@ def run_benchmark(
     return outcome
 
 
-def prepare_data(cells: Sequence[Cell], given: str | Path | None, run: Path) -> Path:
+def prepare_data(cells: Sequence[AnyCell], given: str | Path | None, run: Path) -> Path:
     """Make the made-up datasets; the folder of the others: ``given``, else that of MEDFEWSHOT_DATA.
 
     Raises InputError where a dataset of these cells is not there.
@@ -88,10 +87,11 @@ def prepare_data(cells: Sequence[Cell], given: str | Path | None, run: Path) -> 
     return root
 
 
-def _run_child(cell: Cell, data: Path, folder: Path, device: str, progress: Progress) -> None:
+def _run_child(cell: AnyCell, data: Path, folder: Path, device: str, progress: Progress) -> None:
     """The thread count is that of the environment (OMP_NUM_THREADS), as for any process."""
     (folder / FAILURE).unlink(missing_ok=True)
     request = {
+        "protocol": cell.protocol,
         "fingerprint": cell.fingerprint,
         "cell": cell.model_dump(mode="json"),
         "data": str(data.resolve()),
@@ -129,15 +129,16 @@ def _pass_on(line: str, progress: Progress) -> None:
     progress.update(done, total, text)
 
 
-def _note(outcome: BenchmarkRun, cell: Cell, run: Path) -> str:
+def _note(outcome: BenchmarkRun, cell: AnyCell, run: Path) -> str:
     """Enter what became of a cell; a line that says it."""
     if state_of(cell, run) is not CellState.DONE:
         outcome.failed[cell.id] = str(read_json(cell.folder(run) / FAILURE)["message"])
         return f"{cell.id}: failed: {outcome.failed[cell.id]}"
     outcome.done.append(cell.id)
-    result = read_result(cell, cell.folder(run))
-    adapt, query = result.record["seconds"]["adapt"], result.record["seconds_per_query"]
-    return f"{cell.id}: Dice {result.dice:.3f}, adapted in {adapt:.1f} s, {query:.2f} s per query"
+    record = read_json(cell.folder(run) / RECORD)
+    dice = "undefined" if record["dice"] is None else f"{record['dice']:.3f}"
+    adapt, query = record["seconds"]["adapt"], record["seconds_per_query"]
+    return f"{cell.id}: Dice {dice}, adapted in {adapt:.1f} s, {query:.2f} s per query"
 
 
 def _part(progress: Progress, number: int, total: int, name: str) -> Progress:

@@ -1,0 +1,99 @@
+"""The ``oracle-2d`` benchmark file and its cells: one (dataset, learner, fold, seed)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from medfewshot.benchmark.cells import fingerprint_of
+from medfewshot.benchmark.config import Blobs, Entry, LearnerEntry, Name, Seed, check_names, check_numbers
+from medfewshot.benchmark.oracle2d.protocol import FOLDS
+
+
+class OracleDataset(Entry):
+    name: Name
+    folder: Name | None = None
+    modality: Literal["CT", "MR"]
+    """CT is normalised by its training scans, MR scan by scan."""
+    groups: tuple[tuple[int, ...], ...] = Field(min_length=1)
+    """Test classes; those of one group are unseen together in setting 2 (upper and lower abdomen)."""
+    blobs: Blobs | None = None
+
+    @property
+    def source(self) -> str:
+        return self.folder or self.name
+
+    @property
+    def test_labels(self) -> tuple[int, ...]:
+        return tuple(value for group in self.groups for value in group)
+
+    @model_validator(mode="after")
+    def _check(self) -> OracleDataset:
+        values = self.test_labels
+        if not values or min(values) < 1 or len(set(values)) < len(values):
+            raise ValueError("groups: name each class once, from 1 up (0 is background)")
+        return self
+
+
+class OracleConfig(Entry):
+    """Cells run fold by fold: the first fold on everything, then the next."""
+
+    protocol: Literal["oracle-2d"]
+    datasets: tuple[OracleDataset, ...] = Field(min_length=1)
+    learners: tuple[LearnerEntry, ...] = Field(min_length=1)
+    folds: tuple[int, ...] = tuple(range(FOLDS))
+    seeds: tuple[Seed, ...] = (0,)
+    """Of the learner: the protocol leaves no choice of supports."""
+    data: str | None = None
+
+    _unique_names = field_validator("datasets", "learners")(check_names)
+    _unique_numbers = field_validator("folds", "seeds")(check_numbers)
+
+    @model_validator(mode="after")
+    def _check(self) -> OracleConfig:
+        if not set(self.folds) <= set(range(FOLDS)):
+            raise ValueError(f"folds: there are {FOLDS}, counted from 0")
+        for learner in self.learners:
+            if learner.shots is not None:
+                raise ValueError(f"learner {learner.name}: this protocol is 1-shot; leave out shots")
+            unknown = sorted(set(learner.datasets or ()) - {entry.name for entry in self.datasets})
+            if unknown:
+                raise ValueError(f"learner {learner.name}: dataset {unknown[0]} is not among the datasets")
+        return self
+
+
+class OracleCell(BaseModel):
+    """All that decides the result, but for the machine."""
+
+    model_config = ConfigDict(frozen=True)
+    protocol: ClassVar[str] = "oracle-2d"
+
+    dataset: OracleDataset
+    learner: LearnerEntry
+    fold: int
+    seed: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.dataset.name}/{self.learner.name}/f{self.fold}/s{self.seed}"
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self, {"learner": {"datasets", "shots"}})
+
+    def folder(self, run: Path) -> Path:
+        return run / "oracle-2d" / self.id
+
+
+def plan_oracle_cells(config: OracleConfig) -> list[OracleCell]:
+    """All cells, in the order in which they run: seed, then fold, then dataset, then learner."""
+    return [
+        OracleCell(dataset=dataset, learner=learner, fold=fold, seed=seed)
+        for seed in config.seeds
+        for fold in config.folds
+        for dataset in config.datasets
+        for learner in config.learners
+        if learner.datasets is None or dataset.name in learner.datasets
+    ]
