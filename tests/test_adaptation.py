@@ -36,7 +36,7 @@ def test_adapted_knows_how_it_came_about(tmp_path):
     adapted = adapt_volumes(images, labels, AdaptSettings(learner="toy", seed=3), {205: "block"})
     assert adapted.plan.labels == {205: "block", 420: "label 420"}
     record = adapted.record
-    assert set(record) == {"seed", "supports", "settings", "device", "learner", "seconds", "warnings"}
+    assert set(record) == {"seed", "supports", "settings", "device", "learner", "seconds", "warnings", "profile"}
     assert record["seed"] == 3
     assert record["supports"] == [{"image": str(image), "label": str(label)} for image, label in pairs]
     assert record["learner"]["learner"] == "toy"

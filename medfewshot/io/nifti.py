@@ -135,6 +135,6 @@ def _cleaned(header: Any, dtype: np.dtype[Any]) -> Any:
     header.set_slope_inter(None, None)
     header.set_intent("none")
     header["cal_min"] = header["cal_max"] = 0
-    for text in ("descrip", "aux_file", "db_name", "data_type"):
+    for text in {"descrip", "aux_file", "db_name", "data_type"} & set(header.keys()):  # NIfTI-2 has fewer
         header[text] = b""
     return header
