@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,16 @@ def benchmark(
         Path | None, typer.Option(help="Write tables and plots of what is done into this folder; run nothing.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run cells on a Ray cluster whose nodes share the folders: `local` (only this), `auto` or HOST:PORT.",
+            rich_help_panel="Ray",
+        ),
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="Cores of a cell.", rich_help_panel="Ray")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of a cell.", rich_help_panel="Ray")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
@@ -52,49 +63,65 @@ def benchmark(
 
     console = Console(quiet, json)
     run = output or Path("runs") / config.stem
-    raise typer.Exit(_benchmark(config, run, data, only or [], seeds, shard, list_cells, report, device, console))
+    from medfewshot.benchmark import load_benchmark, plan_cells, select_cells
+
+    plan = load_benchmark(config)
+    cells = select_cells(plan_cells(plan), only or [], _seeds(seeds), _shard(shard))
+    if list_cells:
+        raise typer.Exit(_list(cells, run, console))
+    if report is not None:
+        raise typer.Exit(_report(plan, run, report, console))
+    where = _Where(data, device, ray, cpus, gpus)
+    raise typer.Exit(_run(plan, cells, run, where, console))
 
 
-def _benchmark(
-    path: Path,
-    run: Path,
-    data: Path | None,
-    only: list[str],
-    seeds: str | None,
-    shard: str | None,
-    list_cells: bool,
-    report: Path | None,
-    device: str,
-    console: Any,
-) -> int:
-    from medfewshot.benchmark import load_benchmark, plan_cells, prepare_data, run_benchmark, select_cells, write_report
+@dataclass(frozen=True)
+class _Where:
+    """Where the scans are and where cells run."""
+
+    data: Path | None
+    device: str
+    ray: str | None
+    cpus: float
+    gpus: float
+
+
+def _run(plan: Any, cells: Any, run: Path, where: _Where, console: Any) -> int:
+    from medfewshot.benchmark import prepare_data, run_benchmark, write_report
+    from medfewshot.benchmark.on_ray import RayOptions, run_on_ray
     from medfewshot.cohort import check_folder
     from medfewshot.devices import resolve_device
 
-    config = load_benchmark(path)
-    cells = select_cells(plan_cells(config), only, _seeds(seeds), _shard(shard))
-    if list_cells:
-        return _list(cells, run, console)
-    if report is not None:
-        check_folder(report)
-        console.say(f"report: {write_report(config, run, report)}")
-        return 0
-    resolve_device(device)
+    if where.ray is None:  # a cluster's nodes may have devices that this machine lacks
+        resolve_device(where.device)
     check_folder(run)
-    source = prepare_data(cells, data or config.data, run)
+    source = prepare_data(cells, where.data or plan.data, run)
     try:
         with console.progress("Benchmark") as progress:
-            outcome = run_benchmark(cells, source, run, device, progress, console.told)
+            if where.ray is None:
+                outcome = run_benchmark(cells, source, run, where.device, progress, console.told)
+            else:
+                options = RayOptions(where.ray, where.cpus, where.gpus)
+                outcome = run_on_ray(cells, source, run, where.device, options, progress, console.told)
     except KeyboardInterrupt:
         console.error("interrupted; what was finished is kept, and the same command goes on from there")
         return 130
     for name, message in outcome.failed.items():
         console.error(f"{name} failed: {message}; run the same command to try again")
-    tables = write_report(config, run, run / "report")
+    tables = write_report(plan, run, run / "report")
     console.say(_counts(outcome))
     console.say(f"report: {tables}")
     console.json({"output": str(run), "report": str(tables), **vars(outcome)})
     return 1 if outcome.failed else 0
+
+
+def _report(plan: Any, run: Path, folder: Path, console: Any) -> int:
+    from medfewshot.benchmark import write_report
+    from medfewshot.cohort import check_folder
+
+    check_folder(folder)
+    console.say(f"report: {write_report(plan, run, folder)}")
+    return 0
 
 
 def _list(cells: Any, run: Path, console: Any) -> int:

@@ -1,0 +1,113 @@
+"""The cells of a benchmark on the nodes of a Ray cluster (Moritz et al. 2018). Needs the extra ``ray``.
+
+A task is one cell, run on its node as anywhere else: in a process of its own, claimed by a lock, resumed from its
+folder. The run directory and the datasets must lie on a file system that all nodes share, under the same paths, and
+every node needs this package. Ray pickles what it sends between nodes: join none but your own cluster.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medfewshot.benchmark.cells import AnyCell, state_of
+from medfewshot.benchmark.protocols import PROTOCOLS
+from medfewshot.benchmark.run import BenchmarkRun, run_benchmark
+from medfewshot.types import InputError, Progress
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    address: str = "local"
+    """``local`` starts Ray on this machine, ``auto`` finds the cluster that this one belongs to; or ``HOST:PORT``."""
+    cpus: float = 1
+    """Cores that a cell takes; Ray sets its OMP_NUM_THREADS to it."""
+    gpus: float = 0
+
+
+def run_on_ray(
+    cells: Sequence[AnyCell],
+    data: Path,
+    run: Path,
+    device: str = "auto",
+    options: RayOptions | None = None,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> BenchmarkRun:
+    """As :func:`~medfewshot.benchmark.run.run_benchmark`, several cells at a time, begun in the order given.
+
+    Raises InputError where Ray is not installed, there is no such cluster, or ``run`` holds a cell of the same name
+    with other settings. A node that is lost costs one attempt; Ray tries its cell again elsewhere.
+    """
+    options, progress, outcome = options or RayOptions(), progress or Progress(), BenchmarkRun()
+    for cell in cells:
+        state_of(cell, run)
+    run.mkdir(parents=True, exist_ok=True)
+    with _cluster(options) as ray:
+        task = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(run_one)
+        waiting = {
+            task.remote(
+                cell.protocol, cell.model_dump(mode="json"), str(data.resolve()), str(run.resolve()), device
+            ): cell
+            for cell in cells
+        }
+        progress.update(0, len(cells), "waiting for nodes")
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
+            cell = waiting.pop(ready)
+            _merge(outcome, cell, ray, ready, tell)
+            progress.update(len(cells) - len(waiting), len(cells), cell.id)
+    return outcome
+
+
+def run_one(protocol: str, content: dict[str, Any], data: str, run: str, device: str) -> dict[str, Any]:
+    """What a node does with one cell: plain data in, plain data out (``outcome``, ``lines``, ``node``)."""
+    cell = PROTOCOLS[protocol].cell.model_validate(content)
+    if not Path(run).is_dir():
+        message = f"{run}: is not there on the node that was to run it; use a folder that all nodes share"
+        return {"outcome": asdict(BenchmarkRun(failed={cell.id: message})), "lines": [f"{cell.id}: failed: {message}"]}
+    lines: list[str] = []
+    outcome = run_benchmark([cell], Path(data), Path(run), device, tell=lines.append)
+    return {"outcome": asdict(outcome), "lines": lines}
+
+
+def _merge(outcome: BenchmarkRun, cell: AnyCell, ray: Any, ready: Any, tell: Callable[[str], None]) -> None:
+    try:
+        answer = ray.get(ready)
+    except ray.exceptions.RayError as error:  # the node is lost, or it has another version of this package
+        outcome.failed[cell.id] = str(error).strip().splitlines()[-1]
+        tell(f"{cell.id}: failed: {outcome.failed[cell.id]}")
+        return
+    for line in answer["lines"]:
+        tell(line)
+    found = BenchmarkRun(**answer["outcome"])
+    outcome.done += found.done
+    outcome.skipped += found.skipped
+    outcome.busy += found.busy
+    outcome.failed |= found.failed
+
+
+@contextmanager
+def _cluster(options: RayOptions) -> Iterator[Any]:
+    """Ray, connected; a connection that was there before is used and left as it is."""
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError:
+        raise InputError("--ray: Ray is not installed; pip install 'medfewshot[ray]'") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    settings = {"include_dashboard": False} if options.address == "local" else {}
+    try:
+        ray.init(address=options.address, log_to_driver=False, logging_level="ERROR", **settings)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"--ray {options.address}: no such cluster ({reason}); try --ray local") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

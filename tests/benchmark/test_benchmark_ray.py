@@ -1,0 +1,134 @@
+"""The cells of a benchmark on Ray: a cluster of two nodes in this machine, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import toys
+from boards import make_config, only_cell
+
+from medfewshot.benchmark import plan_cells, prepare_data
+from medfewshot.benchmark import run as local
+from medfewshot.benchmark.cell import run_cell
+from medfewshot.benchmark.on_ray import RayOptions, run_on_ray, run_one
+from medfewshot.types import InputError
+
+
+class FakeRay:
+    """One node that runs tasks when they are waited for; ``lost`` are cells whose node goes away."""
+
+    class exceptions:  # as in ray
+        class RayError(Exception):
+            pass
+
+    def __init__(self, lost: tuple[str, ...] = ()) -> None:
+        self.lost, self.asked = lost, []
+
+    def is_initialized(self):
+        return True
+
+    def remote(self, **resources):
+        self.asked.append(resources)
+
+        def decorate(function):
+            class Task:
+                remote = staticmethod(lambda *words: (lambda: function(*words), len(self.asked)))
+
+            return Task
+
+        return decorate
+
+    def wait(self, waiting, num_returns):
+        return [waiting[-1]], waiting[:-1]
+
+    def get(self, ready):
+        answer = ready[0]()
+        for name in [*answer["outcome"]["done"], *answer["outcome"]["skipped"]]:
+            if name in self.lost:
+                raise self.exceptions.RayError("trace\nthe node is gone")
+        return answer
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Cells of the toy learner, run in this process."""
+    toys.install(monkeypatch)
+    monkeypatch.setattr(local, "_run_child", lambda cell, data, folder, device, progress: run_cell(cell, data, folder))
+
+
+def on_fake(monkeypatch, fake):
+    monkeypatch.setitem(sys.modules, "ray", fake)
+
+
+def test_outcomes_of_all_nodes_come_together(tmp_path, here, monkeypatch):
+    cells = plan_cells(make_config(seeds=[0, 1, 2]))
+    data = prepare_data(cells, None, tmp_path)
+    fake = FakeRay(lost=(cells[1].id,))
+    on_fake(monkeypatch, fake)
+    told = []
+    outcome = run_on_ray(cells, data, tmp_path, "cpu", RayOptions(cpus=2, gpus=0.5), tell=told.append)
+    assert fake.asked == [{"num_cpus": 2, "num_gpus": 0.5}]
+    assert sorted(outcome.done) == [cells[0].id, cells[2].id]
+    assert outcome.failed == {cells[1].id: "the node is gone"}
+    assert len(told) == 3
+    again = run_on_ray(cells, data, tmp_path, "cpu", tell=told.append)
+    assert sorted(again.skipped) == [cells[0].id, cells[2].id]
+
+
+def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
+    cell = only_cell(learners=[{"name": "a", "learner": "finetune"}])
+    answer = run_one("volume", cell.model_dump(mode="json"), str(tmp_path), str(tmp_path / "absent"), "cpu")
+    assert "use a folder that all nodes share" in answer["outcome"]["failed"][cell.id]
+    assert not (tmp_path / "absent").exists()
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    cell = only_cell(learners=[{"name": "a", "learner": "finetune"}])
+    with pytest.raises(InputError, match=r"pip install 'medfewshot\[ray\]'"):
+        run_on_ray([cell], tmp_path, tmp_path, "cpu")
+
+
+def test_no_such_cluster(tmp_path, monkeypatch):
+    class NoCluster(FakeRay):
+        def is_initialized(self):
+            return False
+
+        def init(self, **settings):
+            raise ConnectionError("nobody there\nand more")
+
+    on_fake(monkeypatch, NoCluster())
+    cell = only_cell(learners=[{"name": "a", "learner": "finetune"}])
+    with pytest.raises(InputError) as error:
+        run_on_ray([cell], tmp_path, tmp_path, "cpu", RayOptions("elsewhere:1"))
+    assert str(error.value) == "--ray elsewhere:1: no such cluster (nobody there); try --ray local"
+
+
+@pytest.mark.slow
+def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs the extra ray")
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    learners = [{"name": "a", "learner": "finetune", "steps": 2, "width": 4}]
+    cells = plan_cells(make_config(learners=learners, seeds=[0, 1], queries=1))
+    data = prepare_data(cells, None, tmp_path / "run")
+    small = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    try:
+        cluster.add_node(**small)
+        ray.init(address=cluster.address, log_to_driver=False)
+        told = []
+        outcome = run_on_ray(cells, data, tmp_path / "run", "cpu", tell=told.append)
+        nodes = len([node for node in ray.nodes() if node["Alive"]])
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert nodes == 2
+    assert outcome.failed == {}
+    assert sorted(outcome.done) == [cell.id for cell in cells]
+    assert len(told) == 2
+    records = [json.loads((cell.folder(tmp_path / "run") / "cell.json").read_text()) for cell in cells]
+    assert [record["steps"] for record in records] == [2, 2]
+    assert [record["threads"] for record in records] == [1, 1]
