@@ -73,6 +73,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), size)
+        dist.barrier()  # a process that leaves first tears down connections that another still uses
     finally:
         dist.destroy_process_group()
 
