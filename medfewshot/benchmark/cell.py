@@ -35,6 +35,7 @@ def run_cell(cell: Cell, data: Path, folder: Path, device: str = "auto", progres
     begun = time.perf_counter()
     names, supports, queries = find_scans(cell, data)
     segmenter = _adapted(cell, names, supports, folder, device, progress)
+    check_seen(segmenter.record.get("weights_have_seen", {}), cell, queries)
     records = []
     for number, case in enumerate(queries):
         progress.update(number, len(queries), f"segmenting {case.case_id}")
@@ -121,6 +122,17 @@ def _adapted(
     return load_segmenter(kept, resolve_device(device))
 
 
+def check_seen(seen: Mapping[str, Any], cell: Cell, queries: Sequence[Case]) -> None:
+    """``seen``: dataset -> subjects and labels that the weights were trained on. Raises InputError for a query."""
+    subjects = set(seen.get(cell.dataset.source, {}).get("subjects", ()))
+    known = sorted({case.subject_id for case in queries} & subjects)
+    if known:
+        raise InputError(
+            f"{cell.learner.weights}: was trained on {known[0]}, a query of {cell.dataset.name}; "
+            "train without the query set"
+        )
+
+
 def _segmented(cell: Cell, case: Case, segmenter: VolumeSegmenter, folder: Path) -> dict[str, Any]:
     """Rows and seconds of one query, from disk where they are there already."""
     path = folder / "cases" / f"{case.case_id}.json"
@@ -182,6 +194,7 @@ def _record(
         "labels": {str(value): name for value, name in plan.labels.items()},
         "unmarked": adaptation.get("unmarked", []),
         "plan": {"spacing_mm": plan.spacing_mm, "patch_size": plan.patch_size},
+        "weights_have_seen": adaptation.get("weights_have_seen", {}),
         "dice": _mean_dice(records),
         "steps": learner.get("steps"),
         "stopped_by": learner.get("stopped_by"),

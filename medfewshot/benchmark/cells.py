@@ -136,9 +136,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def fingerprint_of(cell: BaseModel, leave_out: dict[str, Any]) -> str:
-    """Of all settings of a cell but those."""
+    """Of all settings of a cell but those; weights count by what is in them, not by where they lie."""
     content = cell.model_dump(mode="json", exclude=leave_out)
+    weights = content["learner"].pop("weights")
+    if weights is not None:
+        content["learner"]["weights"] = weights_digest(weights)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def weights_digest(name: str) -> str:
+    """Of the tensors in the folder ``name``; weights that come with the package are their name."""
+    files = sorted(Path(name).glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16] if files else name
 
 
 def _matches(identifier: str, pattern: str) -> bool:

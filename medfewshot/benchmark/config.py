@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,6 +21,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Shots = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 T = TypeVar("T", bound=BaseModel)
+TAKES_WEIGHTS = "weights" in {setting.name for setting in fields(AdaptSettings)}
 
 
 class Entry(BaseModel):
@@ -107,6 +109,8 @@ class LearnerEntry(Entry):
     spacing_mm: float | None = Field(None, gt=0)
     patch_voxels: int | None = Field(None, ge=1024)
     fast: bool = False
+    weights: str | None = None
+    """A start that meta-training made: a folder, or the name of weights that come with the package."""
     datasets: tuple[Name, ...] | None = None
     """Datasets it runs on; null: all."""
     shots: tuple[Shots, ...] | None = None
@@ -116,11 +120,15 @@ class LearnerEntry(Entry):
     def _check(self) -> LearnerEntry:
         if self.learner not in LEARNERS:
             raise ValueError(f"learner {self.learner}: unknown; choose {' or '.join(LEARNERS)}")
+        if self.weights is not None and not TAKES_WEIGHTS:
+            raise ValueError("weights: adaptation in this version begins at random; leave them out")
         make_learner(self.settings(0, "cpu"))  # raises InputError, a ValueError, for a setting that it does not have
         return self
 
     def settings(self, seed: int, device: str, plan: PlanOptions | None = None) -> AdaptSettings:
+        given: dict[str, Any] = {} if self.weights is None else {"weights": self.weights}
         return AdaptSettings(
+            **given,
             learner=self.learner,
             steps=self.steps,
             budget_seconds=self.budget_seconds,

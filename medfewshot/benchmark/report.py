@@ -54,6 +54,7 @@ def _head(config: BenchmarkConfig, cells: Sequence[Cell], groups: Sequence[Group
         "",
         *_machines(groups),
         *_unmarked(groups),
+        *_seen(groups),
     ]
     return "\n".join(lines)
 
@@ -79,6 +80,18 @@ def _unmarked(groups: Sequence[Group]) -> list[str]:
                 found.setdefault(task, []).append(str(name))
     lines = [f"- {task}: {', '.join(dict.fromkeys(names))}" for task, names in found.items()]
     return ["Structures that no support of a draw marks; they are left out there:", "", *lines, ""] if lines else []
+
+
+def _seen(groups: Sequence[Group]) -> list[str]:
+    """What weights were trained on: a number on a dataset that a model has seen says so."""
+    found: dict[str, None] = {}
+    for group in groups:
+        for result in group.results:
+            for dataset, facts in (result.record.get("weights_have_seen") or {}).items():
+                labels = ", ".join(str(name or value) for value, name in facts.get("labels", {}).items())
+                text = f"{len(facts.get('subjects', ()))} subjects of {dataset} ({labels})"
+                found[f"- {group.key[2]}: {text}"] = None
+    return ["Weights have seen, none of it queries:", "", *found, ""] if found else []
 
 
 def _failures(cells: Sequence[Cell], run: Path) -> str:

@@ -11,7 +11,7 @@ from boards import BLOBS, DATASET, only_cell
 
 from medfewshot.benchmark import cell as module
 from medfewshot.benchmark import prepare_data
-from medfewshot.benchmark.cell import find_scans, run_cell
+from medfewshot.benchmark.cell import check_seen, find_scans, run_cell
 from medfewshot.benchmark.results import read_result
 from medfewshot.synthetic import write_blob_dataset
 from medfewshot.types import InputError
@@ -116,6 +116,14 @@ def test_a_label_that_no_support_marks_is_left_out_and_named(tmp_path, data):
     assert {row["label"] for row in scores_of(tmp_path / "cell")} == {"1", "2"}
     with pytest.raises(InputError, match="no support of this draw marks rare"):
         run_cell(only_cell(datasets=[{**DATASET, "labels": [7]}]), data, tmp_path / "other", "cpu")
+
+
+def test_weights_that_have_seen_a_query_are_refused(data):
+    cell = only_cell()
+    _, _, queries = find_scans(cell, data)
+    check_seen({"blobs": {"subjects": ["blob_000"]}, "other": {"subjects": ["blob_003"]}}, cell, queries)
+    with pytest.raises(InputError, match="was trained on blob_003, a query of blobs"):
+        check_seen({"blobs": {"subjects": ["blob_000", "blob_003"]}}, cell, queries)
 
 
 def test_supports_and_queries_never_share_a_subject(data):

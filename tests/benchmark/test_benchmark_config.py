@@ -8,7 +8,8 @@ import pytest
 import yaml
 from boards import DATASET, make_config
 
-from medfewshot.benchmark import load_benchmark, plan_cells, select_cells
+from medfewshot.benchmark import config, load_benchmark, plan_cells, select_cells
+from medfewshot.benchmark.cells import weights_digest
 from medfewshot.learners import LEARNERS, Finetune
 from medfewshot.types import InputError
 
@@ -138,6 +139,29 @@ def test_cells_are_chosen_by_name_seed_and_shard():
     for wrong in ({"only": ["nothing"]}, {"seeds": [7]}, {"shard": (4, 3)}, {"shard": (0, 3)}):
         with pytest.raises(InputError):
             select_cells(cells, **wrong)
+
+
+def test_weights_count_by_their_content(tmp_path):
+    (tmp_path / "start.safetensors").write_bytes(b"one")
+    first = weights_digest(str(tmp_path))
+    (tmp_path / "start.safetensors").write_bytes(b"two")
+    second = weights_digest(str(tmp_path))
+    (tmp_path / "start.safetensors").write_bytes(b"one")
+    assert first == weights_digest(str(tmp_path)) != second
+    assert weights_digest("shipped-name") == "shipped-name"
+
+
+def test_a_fingerprint_outlives_new_settings():
+    # Of a run directory that exists: a setting that is added later must not cost it.
+    (cell,) = plan(seeds=[0], datasets=[DATASET], learners=[{"name": "a", "learner": "finetune"}])
+    assert cell.fingerprint == "09a0709de28fbcf4"
+
+
+@pytest.mark.skipif(config.TAKES_WEIGHTS, reason="this version takes weights")
+def test_weights_are_refused_where_none_are_taken(tmp_path):
+    path = write(tmp_path, learners=[{"name": "a", "learner": "finetune", "weights": "start"}])
+    with pytest.raises(InputError, match="learners: a: weights: "):
+        load_benchmark(path)
 
 
 def test_a_fingerprint_tells_settings_apart_and_nothing_else():

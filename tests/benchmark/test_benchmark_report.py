@@ -146,6 +146,16 @@ def test_a_report_names_structures_that_a_draw_does_not_hold(tmp_path):
     assert text.count("- blobs, K = 1, seed 0: gallbladder\n") == 1
 
 
+def test_a_report_names_what_weights_have_seen(tmp_path):
+    config = two_learners()
+    seen = {"other": {"subjects": ["a", "b"], "labels": {"1": "liver", "2": ""}}}
+    for cell in plan_cells(config):
+        write_cell(cell, tmp_path, GOOD, weights_have_seen=seen if cell.learner.name == "one" else {})
+    text = write_report(config, tmp_path, tmp_path / "report").read_text()
+    assert "- one: 2 subjects of other (liver, 2)\n" in text
+    assert "- two" not in text
+
+
 def test_the_same_results_give_the_same_report(tmp_path):
     config = two_learners(seeds=[0, 1], shots=[1, 2])
     write_cells(plan_cells(config), tmp_path, {"one": GOOD, "two": WORSE})
