@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 import toys
+import yaml
 from boards import DATASET, make_config, only_cell, write_cell
 
 from medfewshot.benchmark import CellState, plan_cells, prepare_data, run_benchmark, state_of
@@ -137,3 +141,53 @@ def test_datasets_that_are_not_needed_need_not_be_there(tmp_path, monkeypatch):
     assert prepare_data(cells[:1], None, tmp_path) == tmp_path / "data"
     with pytest.raises(InputError, match="give --data FOLDER or set MEDFEWSHOT_DATA"):
         prepare_data(cells, None, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_a_killed_benchmark_goes_on_and_leaves_no_child_behind(tmp_path):
+    """SIGKILL lets nobody tidy up: the child sees that its parent is gone, and the folder says how far it got."""
+    content = {
+        "datasets": [{**DATASET, "queries": [2, 6]}],
+        "learners": [{"name": "a", "learner": "finetune", "steps": 60, "width": 8}],
+        "shots": [1],
+        "seeds": [0],
+    }
+    board = tmp_path / "board.yaml"
+    board.write_text(yaml.safe_dump(content))
+    words = [sys.executable, "-m", "medfewshot", "benchmark", str(board), "--device", "cpu", "-q", "-o"]
+    cell = Path("cells/blobs/a/k1/s0")
+    parent = subprocess.Popen([*words, str(tmp_path / "killed")])
+    cases = tmp_path / "killed" / cell / "cases"
+    wait_for(lambda: cases.is_dir() and any(cases.glob("*.json")))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not child_of(tmp_path / "killed" / cell))
+    assert not (tmp_path / "killed" / cell / "failure.json").exists()
+    for name in ("killed", "whole"):
+        assert subprocess.run([*words, str(tmp_path / name)], check=False).returncode == 0
+    killed, whole = ((tmp_path / name / cell / "scores.csv").read_text() for name in ("killed", "whole"))
+    assert without_seconds(killed) == without_seconds(whole)
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def child_of(folder: Path) -> bool:
+    """Whether a process still works for the cell in ``folder``."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(folder).encode() in words:
+            return True
+    return False
+
+
+def without_seconds(text: str) -> list[str]:
+    return [line.rpartition(",")[0] for line in text.splitlines()]
