@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,7 +20,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Shots = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 T = TypeVar("T", bound=BaseModel)
-TAKES_WEIGHTS = "weights" in {setting.name for setting in fields(AdaptSettings)}
 
 
 class Entry(BaseModel):
@@ -120,15 +118,11 @@ class LearnerEntry(Entry):
     def _check(self) -> LearnerEntry:
         if self.learner not in LEARNERS:
             raise ValueError(f"learner {self.learner}: unknown; choose {' or '.join(LEARNERS)}")
-        if self.weights is not None and not TAKES_WEIGHTS:
-            raise ValueError("weights: adaptation in this version begins at random; leave them out")
         make_learner(self.settings(0, "cpu"))  # raises InputError, a ValueError, for a setting that it does not have
         return self
 
     def settings(self, seed: int, device: str, plan: PlanOptions | None = None) -> AdaptSettings:
-        given: dict[str, Any] = {} if self.weights is None else {"weights": self.weights}
         return AdaptSettings(
-            **given,
             learner=self.learner,
             steps=self.steps,
             budget_seconds=self.budget_seconds,
@@ -136,6 +130,7 @@ class LearnerEntry(Entry):
             device=device,
             width=self.width,
             learning_rate=self.learning_rate,
+            weights=self.weights,
             fast=self.fast,
             plan=plan or PlanOptions(),
         )

@@ -157,11 +157,12 @@ def test_a_fingerprint_outlives_new_settings():
     assert cell.fingerprint == "09a0709de28fbcf4"
 
 
-@pytest.mark.skipif(config.TAKES_WEIGHTS, reason="this version takes weights")
-def test_weights_are_refused_where_none_are_taken(tmp_path):
-    path = write(tmp_path, learners=[{"name": "a", "learner": "finetune", "weights": "start"}])
-    with pytest.raises(InputError, match="learners: a: weights: "):
+def test_weights_reach_the_learner_and_their_absence_is_told(tmp_path, monkeypatch):
+    path = write(tmp_path, learners=[{"name": "a", "learner": "finetune", "weights": str(tmp_path / "start")}])
+    with pytest.raises(InputError, match=r"learners: a: .*start"):
         load_benchmark(path)
+    monkeypatch.setattr(config, "make_learner", lambda settings: None)
+    assert load_benchmark(path).learners[0].settings(0, "cpu").weights == str(tmp_path / "start")
 
 
 def test_a_fingerprint_tells_settings_apart_and_nothing_else():

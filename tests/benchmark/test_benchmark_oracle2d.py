@@ -11,7 +11,7 @@ import toys
 import yaml
 from boards import BLOBS
 
-from medfewshot.benchmark import load_benchmark, plan_cells, prepare_data, write_report
+from medfewshot.benchmark import config, load_benchmark, plan_cells, prepare_data, write_report
 from medfewshot.benchmark.oracle2d import OracleConfig, run_oracle_cell, training_examples
 from medfewshot.benchmark.oracle2d import cell as module
 from medfewshot.benchmark.oracle2d.cell import find_fold
@@ -210,6 +210,12 @@ def test_an_unknown_class_is_told(tmp_path, toy):
 
 
 # --- file and tables ------------------------------------------------------------------------------------------------
+
+
+def test_weights_of_unknown_setting_are_refused(monkeypatch):
+    monkeypatch.setattr(config, "make_learner", lambda settings: None)  # it would look for the weights
+    with pytest.raises(ValueError, match="nothing says which setting its weights keep"):
+        make_config(learners=[{"name": "a", "learner": "finetune", "weights": "start"}])
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ class OracleConfig(Entry):
         for learner in self.learners:
             if learner.shots is not None:
                 raise ValueError(f"learner {learner.name}: this protocol is 1-shot; leave out shots")
+            if learner.weights is not None:  # the tables say that nothing was trained on other scans
+                raise ValueError(f"learner {learner.name}: nothing says which setting its weights keep; leave them out")
             unknown = sorted(set(learner.datasets or ()) - {entry.name for entry in self.datasets})
             if unknown:
                 raise ValueError(f"learner {learner.name}: dataset {unknown[0]} is not among the datasets")
