@@ -115,6 +115,10 @@ def read_whole(path: Path) -> None:
         Image.open(path).load()
     elif path.suffix == ".safetensors":
         load_file(path)
+    elif path.suffix == ".html":
+        assert path.read_text(encoding="utf-8").rstrip().endswith("</html>"), "cut short"
+    elif path.name == "LICENSE" or path.suffix == ".md":
+        assert path.read_text(encoding="utf-8").endswith("\n"), "cut short"
     else:
         raise ValueError("a file of an unknown kind")
 
@@ -182,7 +186,10 @@ def main() -> None:
     tally: dict[str, Counter[str]] = {command: Counter() for command in COMMANDS}
     while sum(sum(c.values()) - c[MISSED] for c in tally.values()) < given.kills:
         command = COMMANDS[int(rng.integers(len(COMMANDS)))]
-        tally[command][one_kill(command, root, usual[command], rng)] += 1
+        moment = one_kill(command, root, usual[command], rng)
+        tally[command][moment] += 1
+        if moment == MISSED:  # the machine has become faster
+            usual[command] *= 0.8
     print("| command | killed | before any file | with some files written | while a file was written |")
     print("|---|---|---|---|---|")
     for command, counts in tally.items():
