@@ -83,7 +83,7 @@ class UNet(nn.Module):
     finest decoder map, ``(B, width, *ceil(S / strides[0]))``, for learners that bring their own head.
 
     ``agnostic``: the stem is a strided convolution and no weight but the head's depends on the strides, so that one set
-    of weights serves every anisotropy: :meth:`with_strides`. ``classes = 0`` builds no head; there are features only.
+    of weights serves every anisotropy: :meth:`with_strides`. ``classes = 0`` builds no head; features are all it gives.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.config["classes"]:
-            raise ValueError("this network has no head: use its features, or with_strides(..., classes=N + 1)")
+            return self.features(x)
         logits = unfold_blocks(self.head(self.features(x)), self.fold)
         return cut_to(logits, x.shape[2:])
 

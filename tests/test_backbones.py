@@ -253,5 +253,8 @@ def test_what_cannot_change_its_strides_says_so():
         build_backbone(dims=3, width=4).with_strides(STRIDES_3D)
     with pytest.raises(ValueError, match="no head"):
         build_backbone(dims=3, width=4, levels=3).with_strides(STRIDES_3D, classes=2).set_strides(STRIDES_3D)
-    with pytest.raises(ValueError, match="no head"):
-        build_backbone(dims=2, width=4)(torch.zeros(1, 1, 8, 8))
+
+
+def test_a_network_without_a_head_gives_its_features():
+    trunk, image = build_backbone(dims=2, width=4), torch.randn(1, 1, 8, 8)
+    assert torch.equal(trunk(image), trunk.features(image))

@@ -14,6 +14,7 @@ from medfewshot.augment import NO_AUGMENTATION, Augmentation
 from medfewshot.backbones import UNet, cut_to
 from medfewshot.devices import autocast
 from medfewshot.learners.finetune import Finetune
+from medfewshot.learners.fitting import check_kind, fit_strides
 from medfewshot.learners.patches import PatchSampler
 from medfewshot.learners.pooling import shrink_labels
 from medfewshot.learners.segmenters import seeded, to_channels_last
@@ -85,23 +86,22 @@ def adapted_features(learner: FeatureLearner, support: Support, name: str) -> tu
         return segmenter.network, segmenter.record | {"learner": name}
     if backbone is None:
         raise InputError(f"learner {name}: 0 steps leave a random network; give meta-trained weights or some steps")
-    network = to_channels_last(copy.deepcopy(backbone)).to(learner.device).eval()
+    network = to_channels_last(backbone).to(learner.device).eval()
     learner.progress.update(1, 1, "features from the start")
     return network, {"learner": name, "steps": 0, "stopped_by": "steps"}
 
 
-def start_backbone(start: nn.Module | None, support: Support, name: str) -> UNet | None:
-    """The start's feature network. Raises InputError where it is made for other images than the support's."""
+def start_backbone(start: nn.Module | None, support: Support, name: str) -> Any:
+    """A copy of the start's feature network, its strides fitted to the support where it is agnostic.
+
+    Raises InputError where it is made for other images than the support's.
+    """
     if start is None:
         return None
     backbone: Any = getattr(start, "backbone", start)
-    made = backbone.config["dims"], backbone.config["in_channels"]
-    given = support.spatial_dims, support.images[0].shape[0]
-    if made != given:
-        raise InputError(
-            f"learner {name}: its start takes {made[0]}D images of {made[1]} channel(s), the supports are {given[0]}D "
-            f"with {given[1]}; choose other weights or leave them out"
-        )
+    check_kind(backbone, support, name)
+    backbone = copy.deepcopy(backbone)
+    fit_strides(backbone, support)
     return backbone
 
 

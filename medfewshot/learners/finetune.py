@@ -20,14 +20,15 @@ import torch
 from torch import Tensor
 
 from medfewshot.augment import NO_AUGMENTATION, Augmentation
-from medfewshot.backbones import UNet, build_unet, choose_strides, cut_to, unfold_blocks
+from medfewshot.backbones import UNet, build_unet, cut_to, unfold_blocks
 from medfewshot.devices import autocast
+from medfewshot.learners.fitting import check_kind, fit_strides
 from medfewshot.learners.linear_head import LinearHead, LinearHeadStart, class_frequencies
 from medfewshot.learners.losses import dice_cross_entropy, dice_cross_entropy_parts
 from medfewshot.learners.optimizer import AdaptationOptimizer
 from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler
 from medfewshot.learners.segmenters import NetworkSegmenter, seeded, to_channels_last
-from medfewshot.types import Episode, InputError, Progress, Support
+from medfewshot.types import Episode, Progress, Support
 
 COLLAPSED_DICE = 0.02
 """Below this training Dice, halfway through, the network says background everywhere ..."""
@@ -157,15 +158,10 @@ class _Attempt:
 
     def _pretrained(self, start: LinearHeadStart) -> UNet:
         """The start's backbone with the strides of this support's patches, and a head in closed form."""
-        support, dims, config = self.support, self.support.spatial_dims, start.backbone.config
-        channels = support.images[0].shape[0]
-        if (config["dims"], config["in_channels"]) != (dims, channels):
-            raise InputError(
-                f"the weights are for {config['dims']}D images of {config['in_channels']} channel(s), the support is "
-                f"{dims}D with {channels}; give weights of its kind, or none"
-            )
-        strides = choose_strides(self.sampler.patch, support.spacing_mm or (1.0,) * dims, len(config["strides"]))
-        build = lambda: start.backbone.with_strides(strides, support.classes)  # noqa: E731
+        support, backbone = self.support, copy.deepcopy(start.backbone)
+        check_kind(backbone, support, "finetune")
+        fit_strides(backbone, support)
+        build = lambda: backbone.with_strides(backbone.config["strides"], support.classes)  # noqa: E731
         network: UNet = seeded(build, self.learner.seed + self.restarts)  # type: ignore[assignment]
         network = to_channels_last(network).to(self.learner.device)
         generator = torch.Generator().manual_seed(self.learner.seed)

@@ -22,6 +22,7 @@ from medfewshot.backbones import UNet
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.linear_head import LinearHeadStart
+from medfewshot.learners.patches import window_of
 from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Progress, Support
@@ -154,13 +155,10 @@ class Hybrid:
             "atlas_weight": round(weight, 4),
             "seconds": round(time.perf_counter() - begun, 2),
         }
-        patch = support.patch_size or tuple(
-            max(sizes) for sizes in zip(*(i.shape[1:] for i in support.images), strict=True)
-        )
         return HybridSegmenter(
             NetworkSegmenter(network.network),
             atlas.adapt(support),
-            patch_size=patch,
+            patch_size=window_of(support),
             weight=weight,
             record=record,
         )

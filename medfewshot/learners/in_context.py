@@ -213,7 +213,7 @@ class InContext:
     def _network(self, support: Support, grid: Sequence[int]) -> CrossUNet:
         backbone: Any = start_backbone(self.start, support, "in_context")
         if isinstance(backbone, CrossUNet):
-            return to_channels_last(copy.deepcopy(backbone)).to(self.device)
+            return to_channels_last(backbone).to(self.device)
         if self.steps == 0:
             raise InputError("learner in_context: 0 steps leave a random network; give meta-trained weights or steps")
 

@@ -19,7 +19,8 @@ from torch.func import functional_call
 from medfewshot.backbones import UNet, cut_to, unfold_blocks
 from medfewshot.devices import autocast
 from medfewshot.learners.losses import dice_cross_entropy
-from medfewshot.types import InputError, Support
+from medfewshot.learners.segmenters import seeded
+from medfewshot.types import InputError
 
 Weights = dict[str, Tensor]
 """Parameter name -> value, as :func:`torch.func.functional_call` takes them."""
@@ -31,9 +32,10 @@ HEAD = "head."
 class MamlStart(nn.Module):
     """Every meta-parameter of a learner that descends: initial weights and rates.
 
-    ``backbone`` is a :class:`UNet` of two classes. Its head is the initial head of every task, however many classes
-    that has: channel 0 is the background's row, channel 1 the foreground's, from which the rows of several structures
-    lie equally far in directions of their own (``_apart``).
+    The initial head of every task, however many classes it has, is made of two rows: the background's, and the
+    foreground's, from which the rows of several structures lie equally far in directions of their own (``_apart``).
+    They are the head of ``backbone``, a :class:`UNet` of two classes; or, where that has none because its strides
+    change with the plan, ``head``, whose rows then serve every voxel of a block.
 
     ``rates`` are factors of ``inner_rate``, 1 at first and of any sign later: none (``fixed``), one for each element
     of each parameter (``element``: Meta-SGD), or one for each parameter tensor and step (``step``: MAML++). Steps
@@ -49,7 +51,9 @@ class MamlStart(nn.Module):
         super().__init__()
         if rates not in get_args(RateKind):
             raise InputError(f"rates {rates}: unknown; choose {' or '.join(get_args(RateKind))}")
-        self.backbone = _with_two_classes(backbone)
+        headless = backbone.config["classes"] == 0
+        self.backbone = copy.deepcopy(backbone) if headless else _with_two_classes(backbone)
+        self.head = _two_rows(backbone) if headless else None
         self.config: dict[str, Any] = {
             "network": self.backbone.config,
             "rates": rates,
@@ -60,7 +64,7 @@ class MamlStart(nn.Module):
         # A buffer, so that the rates travel with the number they are factors of.
         self.register_buffer("inner_rate", torch.tensor(float(inner_rate)))
         self.register_buffer("episodes", torch.zeros((), dtype=torch.int64))
-        for name, value in self.backbone.named_parameters():
+        for name, value in self._initial().items():
             if rates == "element":
                 self.rates[_key(name)] = nn.Parameter(torch.ones_like(value)[None])
             elif rates == "step":
@@ -76,8 +80,8 @@ class MamlStart(nn.Module):
         """Initial weights for a task of ``classes`` logit channels (background included), attached to the start."""
         block = _block(self.backbone)
         weights = {
-            name: _tile(value, classes, block) if name.startswith(HEAD) else value
-            for name, value in self.backbone.named_parameters()
+            name: _tile(self._rows(value), classes, block) if name.startswith(HEAD) else value
+            for name, value in self._initial().items()
         }
         return weights | {"head.weight": weights["head.weight"] + _apart(weights["head.weight"], classes)}
 
@@ -87,7 +91,19 @@ class MamlStart(nn.Module):
             return self.inner_rate
         learned = self.rates[_key(name)]
         now = self.inner_rate * learned[min(step, len(learned) - 1)]
-        return _tile(now, classes, _block(self.backbone)) if now.ndim and name.startswith(HEAD) else now
+        return _tile(self._rows(now), classes, _block(self.backbone)) if now.ndim and name.startswith(HEAD) else now
+
+    def freeze_head(self) -> None:
+        """For a learner that makes every task's head itself."""
+        (self.head or self.backbone.head).requires_grad_(False)
+
+    def _initial(self) -> Weights:
+        own: Weights = {} if self.head is None else {HEAD + name: value for name, value in self.head.named_parameters()}
+        return {**dict(self.backbone.named_parameters()), **own}
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        """Background's and foreground's rows, as many of each as a block has voxels."""
+        return rows if self.head is None else rows.repeat_interleave(_block(self.backbone), 0)
 
 
 def as_start(module: nn.Module | None, name: str, build: Callable[[UNet], MamlStart]) -> MamlStart:
@@ -98,18 +114,6 @@ def as_start(module: nn.Module | None, name: str, build: Callable[[UNet], MamlSt
         return build(module)
     kind = "no start" if module is None else f"a start of type {type(module).__name__}"
     raise InputError(f"learner {name}: has {kind}; make one with build_start(backbone)")
-
-
-def check_start(start: MamlStart, support: Support, name: str) -> None:
-    """Raises InputError where the start was made for images of another kind."""
-    config = start.backbone.config
-    made_for = (config["dims"], config["in_channels"])
-    given = (support.spatial_dims, support.images[0].shape[0])
-    if made_for != given:
-        raise InputError(
-            f"learner {name}: the start takes {made_for[0]}D images of {made_for[1]} channel(s), the support has "
-            f"{given[0]}D ones of {given[1]}; take a start that was trained on such images"
-        )
 
 
 def inner_step(
@@ -134,7 +138,9 @@ def forward(network: UNet, weights: Weights, images: Tensor) -> Tensor:
     """``(B, C, *S)`` -> logits ``(B, N + 1, *S)`` of ``network`` with ``weights`` in place of its own."""
     with autocast(images.device):
         # One sample at a time, as in NetworkSegmenter: the fast normalisation kernel.
-        return torch.cat([functional_call(network, weights, (image[None],)) for image in images])
+        trunk = weights if network.config["classes"] else {n: w for n, w in weights.items() if not n.startswith(HEAD)}
+        given = torch.cat([functional_call(network, trunk, (image[None],)) for image in images])
+    return given if network.config["classes"] else forward_head(network, weights, given, images.shape[2:])
 
 
 def forward_features(network: UNet, images: Tensor) -> Tensor:
@@ -174,8 +180,12 @@ def detached(weights: Weights) -> Weights:
 
 def with_weights(network: UNet, weights: Weights) -> UNet:
     """A copy of ``network`` that holds ``weights``; as many classes as their head has."""
-    result = copy.deepcopy(network)
-    _replace_head(result, weights["head.weight"], weights["head.bias"])
+    if network.config["classes"]:
+        result = copy.deepcopy(network)
+        _replace_head(result, weights["head.weight"], weights["head.bias"])
+    else:
+        classes = len(weights["head.bias"]) // _block(network)
+        result = seeded(lambda: network.with_strides(network.config["strides"], classes), 0)  # type: ignore[assignment]
     with torch.no_grad():
         for name, parameter in result.named_parameters():
             parameter.copy_(weights[name])
@@ -194,6 +204,11 @@ def _with_two_classes(backbone: UNet) -> UNet:
         rows = [torch.stack([v[0], v[1:].mean(0)]).flatten(0, 1) for v in (weight, bias)]
         _replace_head(result, *rows)
     return result
+
+
+def _two_rows(backbone: UNet) -> nn.Module:
+    convolution = nn.Conv2d if backbone.config["dims"] == 2 else nn.Conv3d
+    return convolution(backbone.config["width"], 2, 1)
 
 
 def _replace_head(network: UNet, weight: Tensor, bias: Tensor) -> None:

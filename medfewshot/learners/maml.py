@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from medfewshot.backbones import UNet
+from medfewshot.learners.fitting import check_kind
 from medfewshot.learners.inner import (
     HEAD,
     MamlStart,
     RateKind,
     Weights,
     as_start,
-    check_start,
     forward,
     forward_features,
     head_loss,
@@ -89,6 +89,7 @@ class Maml(StagedOptions):
         segmenter.record["variant"] = self.variant
         return segmenter
 
+    @torch.enable_grad()  # the inner loop descends in validation too
     def meta_loss(self, episode: Episode) -> Tensor:
         """Loss on the query after ``inner_steps`` on the supports; a scalar, differentiable in ``start``'s parameters.
 
@@ -96,7 +97,7 @@ class Maml(StagedOptions):
         Raises InputError where there is no start, or the query has no label.
         """
         start = as_start(self.start, "maml", self.build_start)
-        check_start(start, episode.support, "maml")
+        check_kind(start.backbone, episode.support, "maml")
         query_labels = query_labels_of(episode, "maml")
         variant, progress = VARIANTS[self.variant], self._progress(start)
         if start.training:

@@ -11,6 +11,11 @@ from medfewshot.types import Support
 FOREGROUND_FRACTION = 2 / 3
 
 
+def window_of(support: Support) -> tuple[int, ...]:
+    """The plan's window; where it has none, a box that holds every support."""
+    return support.patch_size or tuple(max(sizes) for sizes in zip(*(i.shape[1:] for i in support.images), strict=True))
+
+
 class PatchSampler:
     """Draws augmented patches; classes are drawn first, so a small structure is seen as often as a large one."""
 
@@ -19,7 +24,7 @@ class PatchSampler:
         self.augmentation = augmentation
         self.generator = generator
         dims = support.spatial_dims
-        self.patch = support.patch_size or tuple(max(i.shape[a + 1] for i in support.images) for a in range(dims))
+        self.patch = window_of(support)
         self.spacing = torch.tensor(support.spacing_mm or (1.0,) * dims, dtype=torch.float32)
         # Interpolation wants floats; converted once, not once a patch.
         self.labels = [label[None].float() for label in support.labels]

@@ -16,12 +16,12 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from medfewshot.backbones import UNet, fold_blocks
+from medfewshot.learners.fitting import check_kind
 from medfewshot.learners.inner import (
     MamlStart,
     RateKind,
     Weights,
     as_start,
-    check_start,
     forward,
     forward_features,
     in_turn,
@@ -83,7 +83,7 @@ class ProtoMaml(StagedOptions):
     def build_start(self, backbone: UNet) -> MamlStart:
         """Meta-parameters around a copy of ``backbone``; its head takes no part and is not trained."""
         start = MamlStart(backbone, rates=self.rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
-        start.backbone.head.requires_grad_(False)
+        start.freeze_head()
         return start
 
     def adapt(self, support: Support) -> NetworkSegmenter:
@@ -96,6 +96,7 @@ class ProtoMaml(StagedOptions):
         sums, counts = self._prototypes(adaptation)
         return adaptation.fine_tune(adaptation.descend(_weights(adaptation.start, sums, counts)))
 
+    @torch.enable_grad()  # the inner loop descends in validation too
     def meta_loss(self, episode: Episode) -> Tensor:
         """Loss on the query after prototypes and ``inner_steps`` on the supports; a scalar.
 
@@ -104,7 +105,7 @@ class ProtoMaml(StagedOptions):
         """
         start = as_start(self.start, "protomaml", self.build_start)
         support = episode.support
-        check_start(start, support, "protomaml")
+        check_kind(start.backbone, support, "protomaml")
         query_labels = query_labels_of(episode, "protomaml")
         images, labels = torch.stack(support.images), torch.stack(support.labels)
         features = forward_features(start.backbone, images)

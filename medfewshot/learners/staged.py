@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from medfewshot.augment import NO_AUGMENTATION, Augmentation
 from medfewshot.backbones import UNet, build_unet
 from medfewshot.learners.finetune import DIVERGED_LOSS, Finetune
+from medfewshot.learners.fitting import check_kind, fit_strides
 from medfewshot.learners.inner import (
     HEAD,
     Loss,
     MamlStart,
     Weights,
     as_start,
-    check_start,
     detached,
     forward_features,
     head_loss,
@@ -97,7 +97,8 @@ class Adaptation:
 
         module = seeded(build, options.seed) if options.start is None else copy.deepcopy(options.start)
         start = as_start(module, self.name, build_start)
-        check_start(start, self.support, self.name)
+        check_kind(start.backbone, self.support, self.name)
+        fit_strides(start.backbone, self.support)
         to_channels_last(start.backbone)
         return start.to(options.device)
 

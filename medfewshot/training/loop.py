@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfewshot.backbones import UNet, choose_strides
+from medfewshot.learners.fitting import fit_strides
 from medfewshot.training import checkpoint as disk
 from medfewshot.training.logs import TRAINING, VALIDATION, Logs
 from medfewshot.training.settings import TrainSettings
@@ -130,7 +130,7 @@ class Trainer:
 
     def _loss(self, episode: Episode, seed: int) -> Tensor:
         """The learner's loss; what it draws from torch's global generator follows from the episode's seed."""
-        fit_strides(self.start, episode)
+        fit_strides(self.start.backbone, episode.support)  # type: ignore[arg-type]
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
@@ -242,17 +242,6 @@ def warm_cosine(fraction: float, warm_up: float) -> float:
     if fraction < warm_up:
         return max(fraction / warm_up, 0.01)
     return (1 + math.cos(math.pi * (fraction - warm_up) / (1 - warm_up))) / 2
-
-
-def fit_strides(start: nn.Module, episode: Episode) -> None:
-    """Give an agnostic backbone the strides that a plan would choose for the episode's patches."""
-    backbone = getattr(start, "backbone", None)
-    if isinstance(backbone, UNet) and backbone.agnostic and not backbone.config["classes"]:
-        support = episode.support
-        spacing = support.spacing_mm or (1.0,) * support.spatial_dims
-        strides = choose_strides(support.images[0].shape[1:], spacing, len(backbone.config["strides"]))
-        if strides != backbone.config["strides"]:
-            backbone.set_strides(strides)
 
 
 def query_dice(learner: MetaLearner, episode: Episode) -> Tensor:

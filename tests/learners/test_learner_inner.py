@@ -6,10 +6,11 @@ import pytest
 import torch
 from meta import FLAT, SOLID, episode_of, tiny_unet
 
+from medfewshot.backbones import build_backbone
 from medfewshot.learners import MamlStart
+from medfewshot.learners.fitting import check_kind
 from medfewshot.learners.inner import (
     HEAD,
-    check_start,
     forward,
     forward_features,
     forward_head,
@@ -193,10 +194,23 @@ def test_a_start_can_be_written_down(rates):
     assert all(torch.equal(a, b) for a, b in zip(start.parameters(), again.parameters(), strict=True))
 
 
+def test_a_start_whose_strides_change_scores_every_voxel_of_a_block_alike():
+    trunk = build_backbone(dims=2, width=3, levels=2)
+    trunk.set_strides([[2, 2], [2, 2]])
+    start, images = MamlStart(trunk, rates="element"), torch.randn(1, 1, 8, 12)
+    assert start.head is not None
+    logits = forward(start.backbone, start.weights(2), images)
+    expected = start.head(start.backbone.features(images))
+    assert torch.equal(logits[:, :, ::2, 1::2], logits[:, :, 1::2, ::2])
+    torch.testing.assert_close(logits[:, :, ::2, ::2].float(), expected, atol=0.05, rtol=0.02)
+    assert with_weights(start.backbone, start.weights(3))(images).shape == (1, 3, 8, 12)
+    assert start.rate("head.weight", 0, classes=3).shape == start.weights(3)["head.weight"].shape
+
+
 def test_a_start_of_the_wrong_kind_is_refused():
     with pytest.raises(InputError, match="1 class"):
         MamlStart(tiny_unet(classes=1))
     with pytest.raises(InputError, match="rates often: unknown"):
         MamlStart(tiny_unet(), rates="often")
-    with pytest.raises(InputError, match=r"takes 2D images of 1 channel\(s\), the support has 3D ones of 1"):
-        check_start(MamlStart(tiny_unet()), episode_of(SOLID).support, "maml")
+    with pytest.raises(InputError, match=r"are for 2D images of 1 channel\(s\), the supports are 3D with 1"):
+        check_kind(MamlStart(tiny_unet()).backbone, episode_of(SOLID).support, "maml")

@@ -321,5 +321,5 @@ def test_refusals():
     blind = episode_of()
     with pytest.raises(InputError, match="has no label"):
         Maml(start=MamlStart(tiny_unet())).meta_loss(replace(blind, query=Query(blind.query.image)))
-    with pytest.raises(InputError, match="takes 2D images"):
+    with pytest.raises(InputError, match="are for 2D images"):
         Maml(start=MamlStart(tiny_unet())).adapt(support_of([SOLID]))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from blobs import dice, example, support_of
 
-from medfewshot.backbones import build_backbone, fold_blocks
-from medfewshot.learners import Finetune, Start, build_start, load_start, read_seen, save_start
+from medfewshot.backbones import build_backbone, choose_strides, fold_blocks
+from medfewshot.learners import LEARNERS, STARTS, Finetune, Start, build_start, load_start, read_seen, save_start
+from medfewshot.learners.fitting import fit_strides
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
 from medfewshot.types import Episode, InputError, Query
 
@@ -57,6 +59,30 @@ def test_adaptation_leaves_the_start_alone():
     Finetune(steps=2, start=start).adapt(support_of([SHAPE], patch=SHAPE))
     assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items())
     assert start.backbone.config["classes"] == 0
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_every_start_is_trained_kept_and_fitted_to_another_plan(name, tmp_path):
+    torch.manual_seed(3)
+    start = build_start(name, build_backbone(dims=3, width=4, levels=3))
+    task = episode(0)
+    fit_strides(start.backbone, task.support)
+    LEARNERS[name](start=start).meta_loss(task).backward()
+    untrained = [n for n, p in start.named_parameters() if p.requires_grad and p.grad is None]
+    assert not untrained
+    save_start(Start(name, start), tmp_path)
+    again = load_start(tmp_path).module
+    trained_with = again.backbone.config["strides"]
+
+    thick = support_of([(72, 24, 8)], labels=2, patch=(64, 24, 8))
+    thick = replace(thick, spacing_mm=(1.0, 1.0, 5.0))
+    segmenter = LEARNERS[name](start=again, steps=1 if name == "finetune" else 0).adapt(thick)
+    wanted = choose_strides((64, 24, 8), (1.0, 1.0, 5.0), 3)
+    assert segmenter.network.config["strides"] == wanted != trained_with
+    assert again.backbone.config["strides"] == trained_with
+    logits = segmenter(thick.images[0][None])
+    assert logits.shape == (1, 3, 72, 24, 8)
+    assert logits.isfinite().all()
 
 
 def test_weights_of_another_kind_are_refused():

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from medfewshot.cli.app import app
 from medfewshot.config import load_training
-from medfewshot.learners import load_start
+from medfewshot.learners import STARTS, load_start
 from medfewshot.types import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -71,6 +71,19 @@ def test_from_a_file_to_weights_to_a_segmenter(tmp_path):
     done = invoke(*words, "--weights", tmp_path, "--overwrite")
     assert done.exit_code == 2
     assert "start.json" in done.output
+
+
+@pytest.mark.parametrize("learner", STARTS)
+def test_every_learner_with_meta_parameters_is_trained_and_adapts(tmp_path, learner):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY.read_text().replace("learner: finetune", f"learner: {learner}"))
+    done = invoke("train", config, "-o", tmp_path / "run", "--device", "cpu", "--quiet", "--steps", 1)
+    assert done.exit_code == 0, done.output
+    support = ("--support-dir", make_folders(tmp_path) / "annotated", "--learner", learner, "--steps", 1)
+    weights = ("--weights", tmp_path / "run" / "start")
+    done = invoke("adapt", *support, *weights, "-o", tmp_path / "s", "--device", "cpu", "--quiet")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "s" / "segmenter.json").read_text())["config"]["network"]["width"] == 4
 
 
 def test_a_folder_is_not_overwritten_unasked_and_resumes(flat, tmp_path):
