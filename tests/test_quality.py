@@ -147,3 +147,7 @@ def test_the_command_line_writes_them_down(tmp_path, monkeypatch):
     assert "field of view is large" in rows[-1]["flags"]
     pictures = [(tmp_path / "out" / "previews" / f"{name}.png").stat().st_size for name in ("q0", "tall")]
     assert min(pictures) > 10_000
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<span class="flag look">its field of view is large' in page
+    assert "look closely" not in page  # said once, as a flag
+    assert "Predicted Dice" in page

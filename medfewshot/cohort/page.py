@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medfewshot.cohort.record import read_record
+from medfewshot.cohort.record import flag_warning, read_record
 from medfewshot.evaluation import Evaluation
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.report.page import (
+    Flag,
     Page,
     PageCase,
     Score,
@@ -112,8 +113,12 @@ def _case(
         if row is None and score is None:
             continue
         size = row.get(_SIZES[unit]) if row is not None else None
-        rows.append(StructureRow(value, structure, size, entry["confidence"].get(structure), _score(score, unit)))
+        predicted = entry.get("predicted_dice", {}).get(structure)
+        rows.append(
+            StructureRow(value, structure, size, entry["confidence"].get(structure), _score(score, unit), predicted)
+        )
     preview = folder / "previews" / f"{name}.png"
+    unlike = [str(text) for text in entry.get("flags", ())]
     errors = [str(entry["error"])] if entry.get("error") else []
     return PageCase(
         name=name,
@@ -121,7 +126,8 @@ def _case(
         structures=tuple(rows),
         seconds=sum(entry["seconds"].values()) if entry["seconds"] else None,
         files=tuple(str(file) for file in (entry["labels"], *entry["files"]) if file),
-        warnings=(*errors, *map(str, entry["warnings"])),
+        warnings=(*errors, *(str(text) for text in entry["warnings"] if text not in map(flag_warning, unlike))),
+        flags=tuple(Flag(text) for text in unlike),
         preview=preview_uri(preview) if f"previews/{name}.png" in entry["files"] and preview.is_file() else None,
     )
 

@@ -27,6 +27,11 @@ STATISTICS = "statistics.csv"
 FORMAT_VERSION = 1
 
 
+def flag_warning(flag: str) -> str:
+    """A flag of :mod:`medfewshot.quality` among a volume's warnings."""
+    return f"look closely: {flag}"
+
+
 @dataclass(frozen=True)
 class CohortOptions:
     """What is written for every volume besides its labels."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cohort.inputs import check_channels, check_folder
-from medfewshot.cohort.record import RUN_RECORD, CohortOptions, RunRecord, VolumeResult, remove_results
+from medfewshot.cohort.record import RUN_RECORD, CohortOptions, RunRecord, VolumeResult, flag_warning, remove_results
 from medfewshot.inference import Segmentation
 from medfewshot.io import can_refer_to, case_id, output_suffix, read_image, write_array, write_dicom_seg, write_label
 from medfewshot.io.naming import format_of
@@ -148,7 +148,7 @@ def _write_result(
     labels = f"{case.case_id}{output_suffix(volume)}"
     # The labels last: where they are, everything else of this volume is too.
     write_label(folder / labels, segmentation.labels, volume)
-    flagged = [f"look closely: {text}" for text in segmentation.flags]
+    flagged = [flag_warning(text) for text in segmentation.flags]
     prepared = {("prepare" if name == "plan" else name): time for name, time in segmentation.seconds.items()}
     return VolumeResult(
         case=case.case_id,

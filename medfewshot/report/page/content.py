@@ -37,6 +37,7 @@ class StructureRow:
     size: float | None = None
     confidence: float | None = None
     score: Score | None = None
+    predicted_dice: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ FEWEST = 5
 
 
 def raise_flags(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
-    """The cases with their flags: failures, absent structures, low probabilities, odd sizes, low scores."""
+    """The cases with these flags after their own: failures, absent structures, low probabilities, odd sizes, scores."""
     sizes = _by_structure(cases, lambda row: math.log(row.size) if row.size else None)
     confidences = _by_structure(cases, lambda row: row.confidence)
-    return tuple(replace(case, flags=tuple(_flags(case, sizes, confidences))) for case in cases)
+    return tuple(replace(case, flags=(*case.flags, *_flags(case, sizes, confidences))) for case in cases)
 
 
 def modified_z(value: float, others: Sequence[float]) -> float:
