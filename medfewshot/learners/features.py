@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,25 +26,20 @@ MOST_EXTRA_PATCHES = 20
 """Patches per class to go on drawing while a class that a support holds has not been seen yet."""
 
 
-class FeatureLearner(Protocol):
-    """What :func:`adapted_features` reads from a learner."""
+@dataclass(frozen=True)
+class FeatureOptions:
+    """What every learner with a head of its own on a backbone's features is told; the names are :class:`Finetune`'s."""
 
-    @property
-    def steps(self) -> int: ...
-    @property
-    def budget_seconds(self) -> float | None: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def device(self) -> torch.device: ...
-    @property
-    def start(self) -> nn.Module | None: ...
-    @property
-    def augmentation(self) -> Augmentation: ...
-    @property
-    def progress(self) -> Progress: ...
+    steps: int = 200
+    """Optimiser steps on the supports before the head is made; 0 with a start is purely feed-forward."""
+    budget_seconds: float | None = None
+    width: int = 16
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    start: nn.Module | None = None
+    """What the learner's ``build_start`` makes, or a :class:`UNet` for its features alone; copied, never changed."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    progress: Progress = field(default_factory=Progress)
 
 
 def voxel_features(network: UNet, image: Tensor) -> Tensor:
@@ -64,7 +60,7 @@ def to_voxels(logits: Tensor, fold: Sequence[int], shape: Sequence[int]) -> Tens
     return cut_to(enlarged, shape)
 
 
-def adapted_features(learner: FeatureLearner, support: Support, name: str) -> tuple[UNet, dict[str, Any]]:
+def adapted_features(learner: FeatureOptions, support: Support, name: str) -> tuple[UNet, dict[str, Any]]:
     """A network of the learner's own, and what became of it: trained on the supports for ``learner.steps``.
 
     Training begins at ``learner.start`` where there is one (a :class:`UNet`, or a module with one as ``backbone``).

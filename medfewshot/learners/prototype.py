@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet
 from medfewshot.learners.features import (
+    FeatureOptions,
     adapted_features,
     episode_features,
     headless,
@@ -32,7 +32,7 @@ from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.metric import STEEPNESS, Background, Metric, PrototypeHead
 from medfewshot.learners.pooling import pool_prototypes, thin_prototypes
 from medfewshot.learners.segmenters import part_of, to_channels_last
-from medfewshot.types import Episode, InputError, Progress, Support
+from medfewshot.types import Episode, InputError, Support
 
 MOST_PROTOTYPES = 256
 """Of one class."""
@@ -127,7 +127,7 @@ class PrototypeSegmenter:
 
 
 @dataclass(frozen=True)
-class Prototype:
+class Prototype(FeatureOptions):
     """Prototypes on a backbone's features.
 
     Features and head come from ``start`` where weights are given. Without it the features are learned on the supports
@@ -146,16 +146,6 @@ class Prototype:
     """Edge of a local prototype's cell, in feature voxels."""
     alignment: float = 1.0
     """Weight of PANet's alignment loss in meta-training; 0 leaves it out."""
-    steps: int = 200
-    """Optimiser steps on the supports before prototypes are pooled; 0 with a start is purely feed-forward."""
-    budget_seconds: float | None = None
-    width: int = 16
-    seed: int = 0
-    device: torch.device = torch.device("cpu")
-    start: nn.Module | None = None
-    """A :class:`PrototypeStart`, or a :class:`UNet` for its features alone; copied, never changed."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    progress: Progress = field(default_factory=Progress)
 
     def adapt(self, support: Support) -> PrototypeSegmenter:
         """Adapt features, then pool prototypes over patches of every support. Raises InputError for a start unlike

@@ -11,15 +11,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet
 from medfewshot.learners.features import (
+    FeatureOptions,
     adapted_features,
     episode_features,
     headless,
@@ -31,7 +31,7 @@ from medfewshot.learners.features import (
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.metric import ABSENT
 from medfewshot.learners.segmenters import part_of, to_channels_last
-from medfewshot.types import Episode, InputError, Progress, Support
+from medfewshot.types import Episode, InputError, Support
 
 
 def normal_equations(features: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -181,7 +181,7 @@ class RidgeSegmenter:
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(FeatureOptions):
     """A ridge-regression head on a backbone's features.
 
     Features and solver come from ``start`` where weights are given; otherwise the features are learned on the supports
@@ -194,16 +194,6 @@ class Ridge:
     """Logits per unit of the regression, whose targets are 0 and 1."""
     frequency_power: float = 0.5
     """A class weighs this power of its number of voxels."""
-    steps: int = 200
-    """Optimiser steps on the supports before the regression; 0 with a start is purely feed-forward."""
-    budget_seconds: float | None = None
-    width: int = 16
-    seed: int = 0
-    device: torch.device = torch.device("cpu")
-    start: nn.Module | None = None
-    """A :class:`RidgeStart`, or a :class:`UNet` for its features alone; copied, never changed."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    progress: Progress = field(default_factory=Progress)
 
     def adapt(self, support: Support) -> RidgeSegmenter:
         """Adapt features, then solve for the head over patches of every support. Raises InputError for a start unlike
