@@ -110,12 +110,7 @@ def test_two_processes_do_what_one_does(flat, tmp_path):
         "--master-port", str(port), "-m", "medfewshot", "train", str(flat), "-o", str(tmp_path / "two"),
         "--device", "cpu", "--quiet",
     ]  # fmt: skip
-    for _ in range(2):  # gloo itself now and then aborts at the end of a process on a machine that is overloaded
-        done = subprocess.run(
-            [*command, "--overwrite"], capture_output=True, text=True, cwd=REPOSITORY, timeout=120, check=False
-        )
-        if done.returncode == 0:
-            break
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = (load_file(tmp_path / name / "start" / "start.safetensors") for name in ("one", "two"))
     for name, value in one.items():
