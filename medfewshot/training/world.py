@@ -73,7 +73,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), size)
-        dist.barrier()  # a process that leaves first tears down connections that another still uses
+        dist.barrier()  # nobody tears connections down while another still works
     finally:
         dist.destroy_process_group()
 
