@@ -77,33 +77,41 @@ def _random_affine(spacing: Tensor, config: Augmentation, generator: torch.Gener
     return torch.diag(1 / spacing) @ in_mm @ torch.diag(spacing)
 
 
-def _elastic_field(patch: Sequence[int], strength: float, generator: torch.Generator) -> Tensor:
+def _elastic_field(patch: Sequence[int], strength: float, generator: torch.Generator, device: torch.device) -> Tensor:
     """Smooth displacement in voxels, (1, dims, *patch)."""
     dims = len(patch)
     coarse = [max(3, min(6, size // 8)) for size in patch]
-    field = torch.randn((1, dims, *coarse), generator=generator) * strength
+    field = torch.randn((1, dims, *coarse), generator=generator).to(device) * strength
     field = F.interpolate(field, size=tuple(patch), mode="bicubic" if dims == 2 else "trilinear", align_corners=True)
-    return field * torch.tensor(patch, dtype=torch.float32).view(1, dims, *([1] * dims))
+    return field * torch.tensor(patch, dtype=torch.float32, device=device).view(1, dims, *([1] * dims))
 
 
 def patch_grid(
-    patch: Sequence[int], centre: Tensor, spacing: Tensor, config: Augmentation, generator: torch.Generator
+    patch: Sequence[int],
+    centre: Tensor,
+    spacing: Tensor,
+    config: Augmentation,
+    generator: torch.Generator,
+    device: torch.device = torch.device("cpu"),
 ) -> Tensor:
-    """Voxel coordinates (dims, *patch) in the source volume at which a patch is read."""
+    """Voxel coordinates (dims, *patch), on ``device``, in the source volume at which a patch is read.
+
+    ``centre``, ``spacing`` and ``generator`` are the CPU's: few numbers travel, the grid does not.
+    """
     dims = len(patch)
-    axes = [torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in patch]
+    axes = [torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2 for size in patch]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     if config.probability and float(torch.rand(1, generator=generator)) < config.probability:
         matrix = _random_affine(spacing, config, generator)
-        points = torch.einsum("ij,j...->i...", matrix, points)
+        points = torch.einsum("ij,j...->i...", matrix.to(device), points)
         if config.elastic and float(torch.rand(1, generator=generator)) < 0.5:
             strength = config.elastic * float(torch.rand(1, generator=generator))
-            points = points + _elastic_field(patch, strength, generator)[0]
+            points = points + _elastic_field(patch, strength, generator, device)[0]
     else:
         # Read from voxel centre to voxel centre: a plain crop must not be blurred by interpolation.
         half = (torch.tensor(patch, dtype=torch.float32) - 1) / 2
         centre = torch.round(centre - half) + half
-    return points + centre.view(dims, *([1] * dims))
+    return points + centre.to(device).view(dims, *([1] * dims))
 
 
 def read_at(volume: Tensor, points: Tensor, mode: str, padding: str = "border") -> Tensor:

@@ -38,7 +38,7 @@ class PatchSampler:
         example = self._integer(self.support.shots)
         image, label = self.support.images[example], self.labels[example]
         centre = self._centre(example, label.shape[1:], foreground)
-        points = patch_grid(self.patch, centre, self.spacing, self.augmentation, self.generator).to(image.device)
+        points = patch_grid(self.patch, centre, self.spacing, self.augmentation, self.generator, image.device)
         patch = vary_intensity(read_at(image, points, "bilinear")[None], self.augmentation, self.generator)[0]
         return patch, read_at(label, points, "nearest")[0].long()
 

@@ -62,13 +62,18 @@ def build_start(learner: str, backbone: UNet, options: Mapping[str, Any] | None 
         raise InputError(f"learner {learner}: {error}; correct its start options") from None
 
 
-def save_start(start: Start, folder: Path) -> None:
-    """Write a start. At no moment does a description lie beside weights that are not its own."""
+def save_start(start: Start, folder: Path, half: bool = False) -> None:
+    """Write a start. At no moment does a description lie beside weights that are not its own.
+
+    ``half``: weights as float16, half the size; they are read back as float32.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in start.module.state_dict().items()}
+    if half:
+        tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary)
     description = {

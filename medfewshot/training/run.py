@@ -74,7 +74,11 @@ def train(
         }
         if world.first:
             with trainer.averaged():
-                save_start(Start(settings.learner, trainer.start, settings.start_options, record), folder / START)
+                save_start(
+                    Start(settings.learner, trainer.start, settings.start_options, record),
+                    folder / START,
+                    settings.half,
+                )
         return record
 
 
@@ -155,10 +159,10 @@ def make_sources(
 def _check_real(settings: TrainSettings, datasets: tuple[PackedDataset, ...]) -> None:
     shape = settings.backbone
     for dataset in datasets:
-        image = dataset.volumes[0].image
-        if (image.ndim - 1, image.shape[0]) != (shape.dims, shape.in_channels):
+        codes = dataset.volumes[0].codes
+        if (codes.ndim - 1, codes.shape[0]) != (shape.dims, shape.in_channels):
             raise InputError(
-                f"{dataset.name}: is {image.ndim - 1}D with {image.shape[0]} channel(s), but the backbone is "
+                f"{dataset.name}: is {codes.ndim - 1}D with {codes.shape[0]} channel(s), but the backbone is "
                 f"{shape.dims}D with {shape.in_channels}; leave the data set out or change the backbone"
             )
 

@@ -71,6 +71,8 @@ class TrainSettings:
     checkpoint_every: int = 100
     """Steps; a run that is cut off goes on from the last checkpoint."""
     log_every: int = 10
+    half: bool = False
+    """Write the start as float16: half the size on disk."""
 
     def __post_init__(self) -> None:
         counts = (

@@ -70,7 +70,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" and not shares_device() else "gloo")
     try:
         yield World(dist.get_rank(), size)
         dist.barrier()  # nobody tears connections down while another still works
@@ -79,6 +79,16 @@ def join_world(device: torch.device) -> Iterator[World]:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Each process of a machine takes its own GPU."""
+    """Each process of a machine takes its own GPU; where there are more processes than GPUs they share in turn."""
     local = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda", int(local)) if device.type == "cuda" and local is not None else device
+    if device.type != "cuda" or local is None:
+        return device
+    return torch.device("cuda", int(local) % torch.cuda.device_count())
+
+
+def shares_device() -> bool:
+    """Whether several of this machine's processes compute on one GPU, which NCCL does not allow.
+
+    It pays where making episodes, thousands of small operations each, takes a process longer than the GPU.
+    """
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from toys import make_scan, save_nifti
 
-from medfewshot.training.packing import BaseDataset, pack_datasets, read_pack, write_pack
-from medfewshot.training.real import RealSettings, RealTasks, monotone_curve
+from medfewshot.training.packing import BaseDataset, encode_volume, pack_datasets, read_pack, write_pack
+from medfewshot.training.real import RealSettings, RealTasks, _index, _paint, _place, random_curve
 from medfewshot.training.run import seen_data
 from medfewshot.types import InputError
 
@@ -38,7 +38,8 @@ def test_packing_keeps_base_labels_and_the_first_subjects(packed):
     (dataset,) = packed
     assert [volume.subject for volume in dataset.volumes] == ["s0", "s1", "s2", "s3"]
     for volume in dataset.volumes:
-        assert volume.image.dtype == torch.float16
+        assert volume.codes.dtype == torch.uint8
+        assert (int(volume.codes.min()), int(volume.codes.max())) == (0, 255)
         assert set(volume.label.unique().tolist()) == {0, 2, 4}  # nothing of the novel 7
     assert set(seen_data(packed)["blocks"]["labels"]) == {"2"}
 
@@ -51,7 +52,8 @@ def test_a_pack_comes_back(packed, tmp_path):
     assert (again.name, again.spacing_mm, again.names) == (packed[0].name, packed[0].spacing_mm, packed[0].names)
     for a, b in zip(again.volumes, packed[0].volumes, strict=True):
         assert a.subject == b.subject
-        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.codes, b.codes)
+        assert (a.low, a.step) == (b.low, b.step)
         assert torch.equal(a.label, b.label)
     with pytest.raises(InputError, match="other data sets or labels"):
         read_pack(path, {"blocks": BaseDataset((4,))})
@@ -95,13 +97,76 @@ def test_curves_are_monotone_and_shared():
     images = torch.linspace(-2, 3, 400).view(2, 1, 20, 10)
     signs = set()
     for seed in range(12):
-        curved = monotone_curve(images, np.random.default_rng(seed)).flatten()
+        curved = random_curve(images, np.random.default_rng(seed)).flatten()
         steps = curved.diff()
         signs.add(bool((steps <= 1e-5).all()))
         assert bool((steps >= -1e-5).all()) or bool((steps <= 1e-5).all())
         assert float(curved.mean()) == pytest.approx(0, abs=1e-4)
         assert float(curved.std()) == pytest.approx(1, abs=1e-3)
     assert signs == {True, False}
+
+
+def test_a_free_curve_is_shared_and_turns_back():
+    images = torch.linspace(-2, 3, 400).view(2, 1, 20, 10)
+    curved = random_curve(images, np.random.default_rng(0), monotone=False).flatten()
+    signs = curved.diff().sign()
+    assert {-1.0, 1.0} <= set(signs.tolist())
+    twice = random_curve(images[[0, 0]], np.random.default_rng(0), monotone=False)
+    assert torch.equal(twice[0], twice[1])
+
+
+def test_an_encoded_volume_is_off_by_half_a_step_at_most():
+    image = torch.randn((1, 9, 8, 7), generator=torch.Generator().manual_seed(0))
+    volume = encode_volume("s", image, torch.zeros((9, 8, 7), dtype=torch.uint8))
+    again, label = volume.read((slice(0, 9), slice(2, 5), slice(0, 7)), CPU)
+    assert again.shape == (1, 9, 3, 7)
+    assert label.shape == (1, 9, 3, 7)
+    assert float((again - image[:, :, 2:5]).abs().max()) <= 0.51 * volume.step
+    constant = encode_volume("s", torch.full((1, 2, 2, 2), 3.0), torch.zeros((2, 2, 2), dtype=torch.uint8))
+    assert torch.equal(constant.read((slice(0, 2),) * 3, CPU)[0], torch.full((1, 2, 2, 2), 3.0))
+
+
+def test_few_slices_are_thick_ones(packed):
+    settings = replace(SETTINGS, patches=((12, 12, 4),), thick=(0.9, 1.1))
+    for seed in range(6):
+        x, _, z = RealTasks(packed, settings).episode(seed, 0.5, CPU).support.spacing_mm
+        assert 2.6 < z / x < 3.4  # a cube: 12 / 4, within a tenth
+    cube = RealTasks(packed, SETTINGS).episode(0, 0.5, CPU).support.spacing_mm
+    assert cube == pytest.approx(packed[0].spacing_mm)
+
+
+def test_mirrored_episodes_and_repainted_structures(packed):
+    plain = RealTasks(packed, SETTINGS)
+    mirrored = RealTasks(packed, replace(SETTINGS, mirror=1.0))
+    painted = RealTasks(packed, replace(SETTINGS, repaint=1.0))
+    a, b, c = (tasks.episode(4, 0.5, CPU) for tasks in (plain, mirrored, painted))
+    assert torch.equal(b.query.label, a.query.label.flip((1, 2, 3)))
+    assert torch.equal(b.support.images[0], a.support.images[0].flip((1, 2, 3)))
+    assert c.query.label.shape == a.query.label.shape
+    assert not torch.equal(c.query.image, a.query.image)
+
+
+def test_paint_changes_structures_alone():
+    image, label = torch.zeros((1, 9, 9)), torch.zeros((9, 9), dtype=torch.long)
+    label[3:8, 3:8] = 2
+    table = torch.zeros(256)
+    table[2] = 0.5
+    painted = _paint(image, label, table)[0]
+    assert float(painted[5, 5]) == 0.5
+    assert float(painted[0, 0]) == 0
+    assert 0 < float(painted[3, 5]) < 0.5  # a soft border
+
+
+def test_patches_stay_inside_the_volume(packed):
+    (dataset,) = packed
+    indexed = _index(dataset, (2,))[0]
+    whole = torch.tensor(indexed.volume.label.shape).float()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        centre = _place(indexed, (2,), [0, None][seed % 2], torch.full((3,), 8.0), rng)
+        assert bool((centre >= 3.5).all())
+        assert bool((centre <= whole - 4.5).all())
+    assert torch.equal(_place(indexed, (2,), 0, 4 * whole, rng), (whole - 1) / 2)
 
 
 def test_what_cannot_be_trained_on_is_refused(packed, root):
