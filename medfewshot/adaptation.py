@@ -23,6 +23,17 @@ DEFAULT_BUDGET_SECONDS = 240.0
 """Adaptation is done after this long on any machine, unless told otherwise; None is no limit."""
 
 
+AUTO, NO_WEIGHTS = "auto", "none"
+DEFAULT_WEIGHTS = "default"
+"""Meta-trained weights that come with the package."""
+STARTING_LEARNERS = ("finetune", "hybrid")
+"""Learners that begin with them unless told otherwise."""
+FEATURE_LEARNERS = ("prototype", "ridge")
+"""Learners whose head can stand on any start's features."""
+STEPS_FROM_WEIGHTS = 400
+"""Steps of these learners from meta-trained weights, where nobody gives a number."""
+
+
 @dataclass(frozen=True)
 class AdaptSettings:
     """How to adapt: the settings behind ``medfewshot adapt`` and ``medfewshot.adapt``; None takes the learner's own."""
@@ -34,8 +45,9 @@ class AdaptSettings:
     device: str = "auto"
     width: int | None = None
     learning_rate: float | None = None
-    weights: str | None = None
-    """A start that meta-training made: a folder, or the name of weights that come with the package."""
+    weights: str | None = AUTO
+    """A start that meta-training made: a folder, or the name of weights that come with the package. ``auto`` takes
+    the package's own where they fit; None and ``none`` begin at random."""
     fast: bool = False
     """A coarser grid (1.7 times) and, where ``steps`` is None, a quarter of the learner's own."""
     plan: PlanOptions = field(default_factory=PlanOptions)
@@ -106,6 +118,7 @@ def adapt_volumes(
     progress: Progress | None = None,
 ) -> Adapted:
     """Plan and adapt. ``names``: label value -> name. Raises InputError for an unknown learner, device or support."""
+    settings = choose_weights(settings, images)
     learner = make_learner(settings, progress)
     _check_marked(labels)
     begun = time.perf_counter()
@@ -121,6 +134,19 @@ def adapt_volumes(
     adapted = Adapted(plan, segmenter, settings, pairs, seconds, profile=profile, seen=seen)
     warnings += [*_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record)]
     return replace(adapted, warnings=tuple(warnings))
+
+
+def choose_weights(settings: AdaptSettings, images: Sequence[Volume]) -> AdaptSettings:
+    """Settings whose ``weights`` name a start, or None: what ``auto`` means for ``images``.
+
+    The package's weights are for 3D images of one channel, and for a backbone as wide as theirs.
+    """
+    weights = None if settings.weights == NO_WEIGHTS else settings.weights
+    if weights == AUTO:
+        fits = all(image.spatial_dims == 3 and image.data.shape[0] == 1 for image in images)
+        wanted = settings.learner in STARTING_LEARNERS and settings.width is None
+        weights = DEFAULT_WEIGHTS if fits and wanted else None
+    return replace(settings, weights=weights)
 
 
 def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segmenter:
@@ -166,22 +192,26 @@ def make_learner(settings: AdaptSettings, progress: Progress | None = None) -> L
     if foreign:
         raise InputError(f"learner {settings.learner}: has no setting {', '.join(foreign)}; leave it out")
     given = {key: value for key, value in given.items() if key in known}
-    if settings.fast and settings.steps is None and "steps" in known:
-        given["steps"] = max(1, known["steps"].default // 4)
+    started = settings.weights not in (None, AUTO, NO_WEIGHTS)
+    if settings.steps is None and "steps" in known:
+        steps = STEPS_FROM_WEIGHTS if started and settings.learner in STARTING_LEARNERS else known["steps"].default
+        given["steps"] = max(1, steps // 4) if settings.fast else steps
     if "seed" in known:  # a learner without chance has none
         given["seed"] = settings.seed
-    if settings.weights is not None:
-        given["start"] = _read_start(settings.learner, settings.weights)
+    if started:
+        given["start"] = _read_start(settings.learner, str(settings.weights))
     return build(device=resolve_device(settings.device), **given)
 
 
 def _read_start(learner: str, weights: str) -> Any:
-    """The start for ``learner``. Fine-tuning (the hybrid's too) may begin with any learner's backbone."""
+    """The start for ``learner``; fine-tuning, prototypes and ridge regression may begin with any learner's backbone."""
     start = load_start(weights)
     if start.learner == learner:
         return start.module
-    if learner in ("finetune", "hybrid"):
+    if learner in STARTING_LEARNERS:
         return start.module if start.learner == "finetune" else build_start("finetune", start.backbone)
+    if learner in FEATURE_LEARNERS:
+        return start.backbone
     raise InputError(
         f"--weights {weights}: were trained for learner {start.learner}, not {learner}; take --learner {start.learner}"
     )

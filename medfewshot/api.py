@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.adaptation import DEFAULT_BUDGET_SECONDS, AdaptSettings, adapt_volumes, read_cases
+from medfewshot.adaptation import AUTO, DEFAULT_BUDGET_SECONDS, AdaptSettings, adapt_volumes, read_cases
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
 from medfewshot.datasets import read_dataset
 from medfewshot.devices import resolve_device
@@ -32,7 +32,7 @@ def adapt(
     budget_seconds: float | None = DEFAULT_BUDGET_SECONDS,
     seed: int = 0,
     device: str = "auto",
-    weights: str | PathLike[str] | None = None,
+    weights: str | PathLike[str] | None = AUTO,
     labels: Mapping[int, str] | Sequence[int | str] | None = None,
     modality: str | None = None,
     spacing_mm: float | None = None,
@@ -47,6 +47,8 @@ def adapt(
         steps: optimiser steps; None takes the learner's own number.
         budget_seconds: upper bound on adaptation time; None is no limit.
         weights: a start that meta-training made: a folder, or the name of weights that come with the package.
+            ``"auto"`` takes the package's own where they fit (3D, one channel; finetune and hybrid); None begins at
+            random.
         labels: structures to learn: label values, a mapping from values to names, or the names that a dataset folder
             gives them; None learns all that the supports hold.
         modality: ``"CT"`` or ``"MR"`` where neither header nor intensities tell.

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from medfewshot.adaptation import DEFAULT_BUDGET_SECONDS, AdaptSettings
+from medfewshot.adaptation import AUTO, DEFAULT_BUDGET_SECONDS, AdaptSettings
 from medfewshot.planning import PlanOptions
 from medfewshot.training import TrainSettings
 from medfewshot.types import InputError, did_you_mean
@@ -24,8 +24,8 @@ class AdaptConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     learner: str = "finetune"
-    steps: int | None = Field(None, ge=1)
-    """Optimiser steps; null takes the learner's own."""
+    steps: int | None = Field(None, ge=0)
+    """Optimiser steps; null takes the learner's own; 0 needs meta-trained weights."""
     budget_seconds: float | None = Field(DEFAULT_BUDGET_SECONDS, gt=0)
     """Most seconds that adaptation may take."""
     seed: int = Field(0, ge=0)
@@ -33,8 +33,8 @@ class AdaptConfig(BaseModel):
     """Channels of the network's finest level."""
     learning_rate: float | None = Field(None, gt=0)
     """Peak learning rate."""
-    weights: str | None = None
-    """A folder that ``medfewshot train`` made, or the name of shipped weights; null begins at random."""
+    weights: str | None = AUTO
+    """A folder that ``medfewshot train`` made, or the name of shipped weights; null or none begins at random."""
     labels: dict[int, str] | list[int | str] | None = None
     """Structures to learn, by value (with a name or without) or by the name that the dataset gives; null takes all."""
     modality: str | None = None

@@ -10,8 +10,17 @@ import pytest
 import torch
 import toys
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes, cases_from_pairs, make_learner, make_support, read_cases
-from medfewshot.learners import LEARNERS
+from medfewshot.adaptation import (
+    STEPS_FROM_WEIGHTS,
+    AdaptSettings,
+    adapt_volumes,
+    cases_from_pairs,
+    choose_weights,
+    make_learner,
+    make_support,
+    read_cases,
+)
+from medfewshot.learners import LEARNERS, read_seen
 from medfewshot.planning import make_plan
 from medfewshot.types import Case, InputError, Volume
 
@@ -119,3 +128,53 @@ def test_warnings_name_the_file():
     images, labels = volumes()
     images[0] = replace(images[0], path=Path("a.nii.gz"), warnings=("odd",))
     assert "a.nii.gz: odd" in adapt_volumes(images, labels, AdaptSettings(learner="toy")).warnings
+
+
+def test_the_packages_weights_are_taken_where_they_fit():
+    images, _ = volumes(1)
+    flat = [replace(images[0], data=images[0].data[:, :, :, 0])]
+    two = [replace(images[0], data=np.concatenate([images[0].data] * 2))]
+
+    def chosen(given, **settings):
+        return choose_weights(AdaptSettings(**settings), given).weights
+
+    assert chosen(images) == "default"
+    assert chosen(images, learner="hybrid") == "default"
+    assert chosen(images, weights="novel") == "novel"
+    for given, settings in (
+        (flat, {}),
+        (two, {}),
+        (images, {"width": 8}),
+        (images, {"learner": "atlas"}),
+        (images, {"weights": "none"}),
+        (images, {"weights": None}),
+    ):
+        assert chosen(given, **settings) is None
+
+
+@pytest.mark.parametrize("weights", ["default", "novel"])
+def test_shipped_weights_can_be_started_from(weights):
+    learner = make_learner(AdaptSettings(weights=weights, device="cpu"))
+    assert learner.steps == STEPS_FROM_WEIGHTS
+    assert make_learner(AdaptSettings(weights=weights, device="cpu", fast=True)).steps == STEPS_FROM_WEIGHTS // 4
+    assert all(bool(value.isfinite().all()) for value in learner.start.state_dict().values())
+    assert make_learner(AdaptSettings(learner="ridge", weights=weights, device="cpu")).start is not None
+    seen = read_seen(weights)["abd-ct-sabs"]
+    assert len(seen["subjects"]) == 15
+    assert (set(seen["labels"]) & {"1", "2", "3", "6"} == set()) == (weights == "novel")
+
+
+def test_weights_help_from_the_first_step():
+    """A scan of other blocks than any seen: after two steps the package's weights are ahead of random ones."""
+    images, labels = volumes(2)
+    plan = make_plan(images, labels)
+    support = make_support(images[:1], labels[:1], plan)
+    query = make_support(images[1:], labels[1:], plan)
+
+    def score(weights):
+        segmenter = make_learner(AdaptSettings(weights=weights, steps=2, device="cpu")).adapt(support)
+        found = segmenter(query.images[0][None])[0].argmax(0) > 0
+        truth = query.labels[0] > 0
+        return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+
+    assert score("default") > score(None) + 0.1

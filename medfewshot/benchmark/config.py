@@ -98,7 +98,7 @@ class LearnerEntry(Entry):
 
     name: Name
     learner: str
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=0)
     """Optimiser steps; null takes the learner's own."""
     budget_seconds: float | None = Field(None, gt=0)
     """Most seconds of adaptation; null: no limit. Where it binds, results depend on the machine."""

@@ -83,7 +83,8 @@ class Console:
         labels = [name if name == f"label {value}" else f"{name} ({value})" for value, name in plan.labels.items()]
         self.say(f"labels: {', '.join(labels)}")
         steps = f"{record['steps']} steps in " if "steps" in record else ""
-        self.say(f"adapted: {adapted.settings.learner}, {steps}{adapted.seconds['adapt']:.0f} s")
+        start = f" from the weights {adapted.settings.weights}" if adapted.settings.weights else ""
+        self.say(f"adapted: {adapted.settings.learner}{start}, {steps}{adapted.seconds['adapt']:.0f} s")
 
     def segmentation_table(self, result: CohortResult) -> None:
         """The size of every structure in every volume; long names are folded, numbers never."""

@@ -31,7 +31,8 @@ LearnerName = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Optimiser steps (default 1000 for finetune); more is better and slower.", rich_help_panel="Adaptation"
+        help="Optimiser steps (default for finetune 400, without weights 1000); more is better and slower.",
+        rich_help_panel="Adaptation",
     ),
 ]
 Budget = Annotated[
@@ -42,7 +43,8 @@ Seed = Annotated[int | None, typer.Option(help="Same seed, same result.", rich_h
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="Start from meta-trained weights: a folder that `medfewshot train` made, or a shipped name.",
+        help="Meta-trained weights to start from: a folder that `medfewshot train` made, a name that comes with the "
+        "package (default, novel), or none (default: those of the package, for finetune and hybrid on 3D scans).",
         rich_help_panel="Adaptation",
     ),
 ]

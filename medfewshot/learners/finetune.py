@@ -28,7 +28,7 @@ from medfewshot.learners.losses import dice_cross_entropy, dice_cross_entropy_pa
 from medfewshot.learners.optimizer import AdaptationOptimizer
 from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler
 from medfewshot.learners.segmenters import NetworkSegmenter, seeded, to_channels_last
-from medfewshot.types import Episode, Progress, Support
+from medfewshot.types import Episode, InputError, Progress, Support
 
 COLLAPSED_DICE = 0.02
 """Below this training Dice, halfway through, the network says background everywhere ..."""
@@ -52,7 +52,7 @@ class Finetune:
     """
 
     steps: int = 1000
-    """Optimiser steps (at least 1)."""
+    """Optimiser steps; 0 keeps the closed-form head of a pretrained start as it is."""
     budget_seconds: float | None = None
     """Upper bound on adaptation time; the schedule is shortened to fit after the first few steps are timed."""
     batch_size: int = 1
@@ -71,6 +71,8 @@ class Finetune:
     def adapt(self, support: Support) -> NetworkSegmenter:
         """Train on ``support``; returns a segmenter for windows of ``support.patch_size``."""
         begun = time.perf_counter()
+        if self.steps < 1 and not isinstance(self.start, LinearHeadStart):
+            raise InputError("learner finetune: 0 steps leave a random head; give meta-trained weights or some steps")
         support = _on_device(support, self.device)
         restarts = 0
         while True:
@@ -240,7 +242,8 @@ class _Attempt:
         return len(self.losses) >= STEPS_TO_JUDGE and bool((self._training_dice() < COLLAPSED_DICE).all())
 
     def _outcome(self, steps: int, stopped_by: str, trained: bool) -> dict[str, Any]:
-        loss = sum(self.losses[-20:]) / max(1, len(self.losses[-20:]))
+        recent = self.losses[-20:]
+        loss = sum(recent) / len(recent) if recent else math.nan
         return {
             "learner": "finetune",
             "steps": steps,

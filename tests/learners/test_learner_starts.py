@@ -157,3 +157,29 @@ def test_a_learner_without_meta_parameters_is_refused():
         build_start("nonsense", build_backbone(dims=2))
     with pytest.raises(InputError, match="start options"):
         build_start("finetune", build_backbone(dims=2), {"depth": 3})
+
+
+def test_half_precision_halves_the_file_and_little_else(tmp_path):
+    start = fresh()
+    for name, half in (("whole", False), ("half", True)):
+        save_start(Start("finetune", start), tmp_path / name, half=half)
+    sizes = [(tmp_path / name / "start.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.75 * sizes[0]
+    again = load_start(tmp_path / "half").module.state_dict()
+    for name, value in start.state_dict().items():
+        assert again[name].dtype == value.dtype
+        torch.testing.assert_close(again[name], value, rtol=2e-3, atol=1e-6)
+
+
+def test_no_steps_leave_the_closed_form_head():
+    start, _ = pretrained()
+    support = support_of([SHAPE] * 2, patch=SHAPE, seed=900)
+    image, label = example(SHAPE, seed=950)
+    segmenter = Finetune(steps=0, start=start).adapt(support)
+    assert segmenter.record["steps"] == 0
+    assert segmenter.record["final_loss"] is None
+    assert dice(segmenter(image[None]), label) > 0.6
+    trunk = {k: v for k, v in segmenter.network.state_dict().items() if not k.startswith("head.")}
+    assert all(torch.equal(value, start.backbone.state_dict()[key]) for key, value in trunk.items())
+    with pytest.raises(InputError, match="0 steps"):
+        Finetune(steps=0).adapt(support)
