@@ -14,6 +14,7 @@ import numpy as np
 from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, Cell, read_json
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
+from medfewshot.benchmark.pictures import save_picture
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.devices import resolve_device
@@ -166,6 +167,12 @@ def _segmented(cell: Cell, case: Case, segmenter: VolumeSegmenter, folder: Path)
         del row["extra"]
         row |= {"confidence": segmentation.confidence.get(score.label), "seconds": round(segmented - begun, 3)}
         rows.append(row)
+    if cell.pictures:
+        title = f"{case.case_id}, {cell.learner.name}, K = {cell.shots}"
+        save_picture(
+            folder, case.case_id, image.data, segmentation.labels, reference.data[0], image.affine,
+            segmenter.plan.labels, title,
+        )  # fmt: skip
     record = {"case": case.case_id, "rows": rows, "seconds": {key: round(value, 4) for key, value in seconds.items()}}
     write_text(path, strict_json(record))
     return read_json(path)

@@ -57,6 +57,7 @@ class Cell(BaseModel):
     seed: int
     queries: int | None = None
     tolerance_mm: float = 2.0
+    pictures: bool = False
 
     @property
     def id(self) -> str:
@@ -64,8 +65,8 @@ class Cell(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Of everything that the scores depend on: not which other datasets a learner runs on, nor what tables show."""
-        return fingerprint_of(self, {"learner": {"datasets", "shots"}, "dataset": {"distances"}})
+        """Of everything that the scores depend on: not which other datasets a learner runs on, nor what is shown."""
+        return fingerprint_of(self, {"learner": {"datasets", "shots"}, "dataset": {"distances"}, "pictures": True})
 
     def folder(self, run: Path) -> Path:
         return run / "cells" / self.id
@@ -81,6 +82,7 @@ def plan_volume_cells(config: BenchmarkConfig) -> list[Cell]:
             seed=seed,
             queries=config.queries,
             tolerance_mm=config.tolerance_mm,
+            pictures=config.pictures,
         )
         for seed in config.seeds
         for shots in config.shots

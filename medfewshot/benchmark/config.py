@@ -151,6 +151,8 @@ class BenchmarkConfig(Entry):
     """Of the surface Dice."""
     data: str | None = None
     """Folder of the datasets; null: MEDFEWSHOT_DATA."""
+    pictures: bool = False
+    """Also paint every query, about a second each; the page then shows best, median and worst cases."""
 
     _unique_names = field_validator("datasets", "learners")(check_names)
     _unique_numbers = field_validator("shots", "seeds")(check_numbers)

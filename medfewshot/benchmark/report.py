@@ -1,4 +1,4 @@
-"""``tables.md``, ``tables.tex``, CSV files and plots of a run directory, finished or not."""
+"""``tables.md``, ``index.html``, ``tables.tex``, CSV files and plots of a run directory, finished or not."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from medfewshot.benchmark.cells import Cell, CellState, plan_volume_cells, state_of
 from medfewshot.benchmark.comparison import compare
 from medfewshot.benchmark.config import BenchmarkConfig
+from medfewshot.benchmark.page import write_page
 from medfewshot.benchmark.plots import save_plots
 from medfewshot.benchmark.results import Group, failures, read_groups
 from medfewshot.benchmark.tables import comparison_table, cost_table, score_table, structure_table, summary_rows
@@ -37,7 +38,17 @@ def write_volume_report(config: BenchmarkConfig, run: Path, folder: Path) -> Pat
     write_text(folder / "tables.tex", "\n".join(table.latex() for table in tables if table.rows))
     write_csv(folder / "summary.csv", summary_rows(groups))
     write_csv(folder / "comparisons.csv", [asdict(comparison) for comparison in comparisons])
-    save_plots(groups, folder)
+    plots = [path for path in save_plots(groups, folder) if path.suffix == ".svg"]
+    write_page(
+        folder / "index.html",
+        protocol=config.protocol,
+        head=_head(config, cells, groups, run).splitlines()[1:],
+        tables=tables,
+        plots=plots,
+        groups=groups,
+        failures=failures(cells, run),
+        run=run,
+    )
     return folder / "tables.md"
 
 

@@ -164,7 +164,7 @@ def test_the_same_results_give_the_same_report(tmp_path):
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == [
         "comparisons.csv", "dice_vs_seconds.png", "dice_vs_seconds.svg", "dice_vs_shots.png", "dice_vs_shots.svg",
-        "summary.csv", "tables.md", "tables.tex",
+        "index.html", "summary.csv", "tables.md", "tables.tex",
     ]  # fmt: skip
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
