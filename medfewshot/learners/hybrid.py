@@ -5,6 +5,11 @@ atlas's exponent below 1): ``log p = log p_network + w log p_atlas``. A network 
 atlas knows place; they err in different voxels. ``w`` is one number for a support set: where supports can be left out
 (K >= 2), it follows from how well they are segmented from one another, down to 0 where matching fails, as it does for
 lesions.
+
+A product cannot overrule a network that is sure and wrong, which is what networks are on a scan unlike the supports. So
+each query has a weight of its own besides: where the two disagree on the structures as a whole, the votes are mixed in,
+``p = (1 - m) p_product + m p_atlas`` (a mixture of experts). Whether the atlas is to be believed there is judged by
+leaving supports out, and by whether what lies under its structures is as bright as the supports' structures are.
 """
 
 from __future__ import annotations
@@ -35,6 +40,16 @@ ATLAS_FLOOR = 0.02
 """Added to the atlas's probabilities: no support's outline forbids a class altogether."""
 NETWORK_FLOOR = 1e-4
 OVERLAP = 0.5
+MIXED = 0.8
+"""The atlas's share where the two disagree in full."""
+DISAGREE, AGREE = 0.5, 0.8
+"""Dice of the two with each other, mean over structures: at and below the first the atlas has its whole share, from the
+second on it has none."""
+ALIKE, UNLIKE = 1.0, 2.0
+"""Difference in brightness, in standard deviations of a structure: up to the first the atlas is believed, from the
+second on it is not."""
+LEAST_DEVIATION = 0.2
+"""Of a structure's brightness, in those of the image: cohorts differ by so much."""
 
 
 class HybridSegmenter:
@@ -85,10 +100,26 @@ class HybridSegmenter:
             device=self.device,
         )  # fmt: skip
         assert isinstance(logits, Tensor)
-        fused = (logits[0].float().softmax(0) + NETWORK_FLOOR).log()
-        if self.weight > 0:
-            fused += self.weight * (self.atlas.votes(query.to(self.device)) + ATLAS_FLOOR).log()
-        return fused
+        network = logits[0].float().softmax(0)
+        fused = (network + NETWORK_FLOOR).log()
+        if self.weight == 0:
+            return fused
+        query = query.to(self.device)
+        votes = self.atlas.votes(query)
+        fused += self.weight * (votes + ATLAS_FLOOR).log()
+        share = self.share(network, votes, query)
+        if share == 0:
+            return fused
+        return ((1 - share) * fused.softmax(0) + share * votes).clamp_min(NETWORK_FLOOR).log()
+
+    def share(self, network: Tensor, votes: Tensor, query: Tensor) -> float:
+        """The atlas's share ``m`` in [0, 1] in one query ``(C, *S)``; probabilities ``(N + 1, *S)`` of the two."""
+        trusted = self.weight / ATLAS_WEIGHT
+        labels = votes.argmax(0)
+        doubt = 1 - _ramp(agreement(network.argmax(0), labels, len(votes)), DISAGREE, AGREE)
+        if doubt == 0:
+            return 0.0
+        return MIXED * trusted * doubt * (1 - _ramp(strangeness(self.atlas, labels, query), ALIKE, UNLIKE))
 
     def config(self) -> dict[str, Any]:
         return {
@@ -164,9 +195,39 @@ class Hybrid:
         )
 
 
+def agreement(first: Tensor, second: Tensor, classes: int) -> float:
+    """Dice of two label maps with each other, mean over the structures that either has; 1 where there are none."""
+    found = []
+    for index in range(1, classes):
+        a, b = first == index, second == index
+        total = int(a.sum()) + int(b.sum())
+        if total:
+            found.append(2 * int((a & b).sum()) / total)
+    return sum(found) / len(found) if found else 1.0
+
+
+def strangeness(atlas: AtlasSegmenter, labels: Tensor, query: Tensor) -> float:
+    """How far the brightness under ``labels (*S)`` in ``query (C, *S)`` is from that of the supports' structures.
+
+    In standard deviations of a structure, the first channel alone, mean over structures found.
+    """
+    differences = []
+    for index in range(1, atlas.classes):
+        here = query[0][labels == index]
+        there = torch.cat([i[0].float()[m == index] for i, m in zip(atlas.images, atlas.labels, strict=True)])
+        if len(here) > 1 and len(there) > 1:
+            spread = there.std().clamp_min(LEAST_DEVIATION)
+            differences.append(float((here.float().mean() - there.mean()).abs() / spread))
+    return sum(differences) / len(differences) if differences else 0.0
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    """0 up to ``low``, 1 from ``high`` on, a line between."""
+    return min(1.0, max(0.0, (value - low) / (high - low)))
+
+
 def atlas_weight(left_out_dice: float | None) -> float:
     """The atlas's exponent: full where there is nothing to judge by, else by its leave-one-out Dice."""
     if left_out_dice is None:
         return ATLAS_WEIGHT
-    share = (left_out_dice - DOUBTED_DICE) / (TRUSTED_DICE - DOUBTED_DICE)
-    return ATLAS_WEIGHT * min(1.0, max(0.0, share))
+    return ATLAS_WEIGHT * _ramp(left_out_dice, DOUBTED_DICE, TRUSTED_DICE)

@@ -7,7 +7,17 @@ import torch
 from blobs import dice, example, support_of
 
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
-from medfewshot.learners.hybrid import ATLAS_FLOOR, ATLAS_WEIGHT, NETWORK_FLOOR, Hybrid, atlas_weight
+from medfewshot.learners.hybrid import (
+    ATLAS_FLOOR,
+    ATLAS_WEIGHT,
+    MIXED,
+    NETWORK_FLOOR,
+    Hybrid,
+    HybridSegmenter,
+    agreement,
+    atlas_weight,
+    strangeness,
+)
 from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Support
 
@@ -50,13 +60,62 @@ def test_the_atlas_has_the_say_that_leaving_one_out_gives_it(left_out, share):
     assert atlas_weight(left_out) == pytest.approx(share * ATLAS_WEIGHT)
 
 
-def test_the_hybrid_is_a_product_of_its_parents():
+class Sure:
+    """A network that finds its label, whatever it sees."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, label, classes=2):
+        self.logits = 12.0 * torch.nn.functional.one_hot(label, classes).movedim(-1, 0)[None].float()
+
+    def __call__(self, image):
+        return self.logits
+
+
+def hybrid_of(network, support, weight=ATLAS_WEIGHT):
+    atlas = Atlas(options=QUICK).adapt(support)
+    return HybridSegmenter(Sure(network), atlas, patch_size=support.patch_size, weight=weight)
+
+
+def test_where_its_parents_agree_the_hybrid_is_their_product():
+    support = support_of([(16, 16)], labels=1)
+    query, label = support.images[0], support.labels[0]
+    hybrid = hybrid_of(label, support)
+    network, votes = hybrid.part(query[None])[0].softmax(0), hybrid.atlas.votes(query)
+    assert hybrid.share(network, votes, query) == 0
+    expected = (network + NETWORK_FLOOR).log() + ATLAS_WEIGHT * (votes + ATLAS_FLOOR).log()
+    torch.testing.assert_close(hybrid(query[None])[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_network_that_is_sure_and_wrong_is_overruled_where_the_atlas_is_trusted():
+    support = support_of([(20, 20)], labels=1)
+    query, label = support.images[0], support.labels[0]
+    nothing = torch.zeros_like(label)
+    assert dice(hybrid_of(nothing, support)(query[None]), label) > 0.9
+    assert dice(hybrid_of(nothing, support, weight=0.0)(query[None]), label) == 0
+    hybrid = hybrid_of(nothing, support)
+    network, votes = hybrid.part(query[None])[0].softmax(0), hybrid.atlas.votes(query)
+    assert hybrid.share(network, votes, query) == pytest.approx(MIXED)
+    # What lies under the atlas's structure is nothing like the supports' structure: a lesion that is elsewhere.
+    assert hybrid.share(network, votes, query + 50) == 0
+
+
+def test_agreement_and_strangeness_by_hand():
+    a, b = torch.tensor([0, 1, 1, 1, 2]), torch.tensor([0, 1, 0, 1, 0])
+    assert agreement(a, b, 3) == pytest.approx((2 * 2 / 5 + 0) / 2)
+    assert agreement(a * 0, b * 0, 3) == 1
+    image = torch.tensor([[0.0, 1.0, 3.0, 0.0]])
+    mask = torch.tensor([0, 1, 1, 0])
+    atlas = AtlasSegmenter([image], [mask], classes=2, spacing_mm=(1.0,))
+    assert strangeness(atlas, mask, image) == 0
+    assert strangeness(atlas, mask, image + 2) == pytest.approx(2 / 2**0.5)  # values 1 and 3: deviation sqrt(2)
+    assert strangeness(atlas, mask * 0, image) == 0
+
+
+def test_the_hybrid_of_an_adapted_network():
     support = support_of([(16, 16)], labels=1)
     hybrid = Hybrid(steps=3, width=4, options=QUICK).adapt(support)
-    query = support.images[0]
-    network = hybrid.part(query[None])[0].softmax(0)
-    expected = (network + NETWORK_FLOOR).log() + ATLAS_WEIGHT * (hybrid.atlas.votes(query) + ATLAS_FLOOR).log()
-    torch.testing.assert_close(hybrid(query[None])[0], expected, atol=1e-4, rtol=1e-4)
+    assert torch.isfinite(hybrid(support.images[0][None])).all()
     assert hybrid.record["atlas_weight"] == ATLAS_WEIGHT
 
 
