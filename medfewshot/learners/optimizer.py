@@ -23,14 +23,23 @@ ENDS = ("stem", "head")
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """The semi-orthogonal matrix nearest to ``matrix (rows, columns)``, by five Newton-Schulz iterations."""
+    """The semi-orthogonal matrix nearest to ``matrix (rows, columns)``, by five Newton-Schulz iterations.
+
+    An iteration ``x <- p(G) x`` with ``G = x x^T`` takes ``G`` to ``p(G) G p(G)``. So only small square matrices are
+    iterated, and the product of all ``p(G)`` meets the wide one once: a kernel has 27 times as many inputs as outputs.
+    """
     a, b, c = NEWTON_SCHULZ
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
     x = x / (x.norm() + 1e-7)
+    gram = x @ x.T
+    unit = torch.eye(len(x), dtype=x.dtype, device=x.device)
+    product = unit
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = a * unit + b * gram + c * gram @ gram
+        product = polynomial @ product
+        gram = polynomial @ gram @ polynomial
+    x = product @ x
     return x if wide else x.T
 
 

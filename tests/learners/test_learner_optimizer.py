@@ -1,0 +1,58 @@
+"""Muon's update against its definition, iterated on the whole matrix in double precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from medfewshot.learners.optimizer import (
+    ADAMW_SIZE,
+    NEWTON_SCHULZ,
+    NEWTON_SCHULZ_STEPS,
+    AdaptationOptimizer,
+    Muon,
+    orthogonalised,
+)
+
+
+def by_definition(matrix: torch.Tensor) -> torch.Tensor:
+    a, b, c = NEWTON_SCHULZ
+    x = matrix.double()
+    x = x / x.norm()
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(6, 54), (16, 16), (40, 1080)])
+@pytest.mark.parametrize("decades", [0, 3])
+def test_small_matrices_stand_in_for_the_wide_one(shape, decades):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    matrix = (u * torch.logspace(0, -decades, len(s))) @ v
+    torch.testing.assert_close(orthogonalised(matrix).double(), by_definition(matrix), atol=1e-3, rtol=0)
+    torch.testing.assert_close(orthogonalised(matrix.T), orthogonalised(matrix).T)
+
+
+def test_singular_values_come_near_one():
+    matrix = torch.randn((12, 90), generator=torch.Generator().manual_seed(1))
+    values = torch.linalg.svdvals(orthogonalised(matrix))
+    assert 0.6 < float(values.min())
+    assert float(values.max()) < 1.3
+
+
+def test_a_step_has_the_size_of_adamws():
+    kernel = nn.Parameter(torch.zeros((8, 4, 3, 3, 3)))
+    kernel.grad = torch.randn(kernel.shape, generator=torch.Generator().manual_seed(2))
+    Muon([kernel], lr=0.1).step()
+    size = float(kernel.detach().square().mean().sqrt())
+    assert size == pytest.approx(0.1 * ADAMW_SIZE, rel=0.3)
+
+
+def test_ends_and_vectors_are_adamws():
+    network = nn.ModuleDict({"stem": nn.Conv2d(1, 2, 3), "inside": nn.Conv2d(2, 2, 3), "head": nn.Conv2d(2, 2, 1)})
+    muon, adamw = AdaptationOptimizer(network, 1e-3, 0.0).parts
+    assert [p for group in muon.param_groups for p in group["params"]] == [network["inside"].weight]
+    assert sum(len(group["params"]) for group in adamw.param_groups) == 5
