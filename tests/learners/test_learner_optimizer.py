@@ -33,13 +33,13 @@ def test_small_matrices_stand_in_for_the_wide_one(shape, decades):
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     matrix = (u * torch.logspace(0, -decades, len(s))) @ v
     torch.testing.assert_close(orthogonalised(matrix).double(), by_definition(matrix), atol=1e-3, rtol=0)
-    torch.testing.assert_close(orthogonalised(matrix.T), orthogonalised(matrix).T)
+    torch.testing.assert_close(orthogonalised(matrix.T), orthogonalised(matrix).T, atol=1e-3, rtol=0)
 
 
 def test_singular_values_come_near_one():
     matrix = torch.randn((12, 90), generator=torch.Generator().manual_seed(1))
     values = torch.linalg.svdvals(orthogonalised(matrix))
-    assert 0.6 < float(values.min())
+    assert float(values.min()) > 0.6
     assert float(values.max()) < 1.3
 
 
