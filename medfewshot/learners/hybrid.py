@@ -9,7 +9,8 @@ lesions.
 A product cannot overrule a network that is sure and wrong, which is what networks are on a scan unlike the supports. So
 each query has a weight of its own besides: where the two disagree on the structures as a whole, the votes are mixed in,
 ``p = (1 - m) p_product + m p_atlas`` (a mixture of experts). Whether the atlas is to be believed there is judged by
-leaving supports out, and by whether what lies under its structures is as bright as the supports' structures are.
+leaving supports out, and by whether what lies under its structures is as bright as the supports' structures are. With
+a single support there is nothing to judge by, and ``m`` is 0.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class HybridSegmenter:
     def _one(self, query: Tensor) -> Tensor:
         from monai.inferers import sliding_window_inference
 
+        query = query.to(self.device)
         logits = sliding_window_inference(
             query[None], self.patch_size, 1, self.part, overlap=OVERLAP, mode="gaussian", padding_mode="replicate",
             device=self.device,
@@ -104,7 +106,6 @@ class HybridSegmenter:
         fused = (network + NETWORK_FLOOR).log()
         if self.weight == 0:
             return fused
-        query = query.to(self.device)
         votes = self.atlas.votes(query)
         fused += self.weight * (votes + ATLAS_FLOOR).log()
         share = self.share(network, votes, query)
@@ -114,6 +115,8 @@ class HybridSegmenter:
 
     def share(self, network: Tensor, votes: Tensor, query: Tensor) -> float:
         """The atlas's share ``m`` in [0, 1] in one query ``(C, *S)``; probabilities ``(N + 1, *S)`` of the two."""
+        if len(self.atlas.images) < 2:
+            return 0.0
         trusted = self.weight / ATLAS_WEIGHT
         labels = votes.argmax(0)
         doubt = 1 - _ramp(agreement(network.argmax(0), labels, len(votes)), DISAGREE, AGREE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from blobs import dice, example, support_of
@@ -88,7 +90,9 @@ def test_where_its_parents_agree_the_hybrid_is_their_product():
 
 
 def test_a_network_that_is_sure_and_wrong_is_overruled_where_the_atlas_is_trusted():
-    support = support_of([(20, 20)], labels=1)
+    one = support_of([(20, 20)], labels=1)
+    support = replace(one, images=one.images * 2, labels=one.labels * 2)
+    assert hybrid_of(one.labels[0] * 0, one)(one.images[0][None])[0].argmax(0).sum() == 0  # one support: no judge
     query, label = support.images[0], support.labels[0]
     nothing = torch.zeros_like(label)
     assert dice(hybrid_of(nothing, support)(query[None]), label) > 0.9
