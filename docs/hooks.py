@@ -29,7 +29,7 @@ def command_line() -> str:
 
     root = get_command(app)
     parts = ["# Command line", "", EXIT_CODES.replace("**", "`"), ""]
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
+    for name, command in _commands(root):
         parts += [f"## medfewshot {name}", "", command.help or "", "", "| option | meaning |", "|---|---|"]
         for parameter in command.params:
             names = ", ".join(f"`{one}`" for one in (*parameter.opts, *parameter.secondary_opts))
@@ -38,6 +38,15 @@ def command_line() -> str:
             parts.append(f"| {names} | {_cell(getattr(parameter, 'help', None) or '')} |")
         parts.append("")
     return "\n".join(parts)
+
+
+def _commands(group: Any, before: str = "") -> list[tuple[str, Any]]:
+    """(name, command), those of groups as ``group command``."""
+    found: list[tuple[str, Any]] = []
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found += _commands(command, f"{before}{name} ") if inner else [(f"{before}{name}", command)]
+    return found
 
 
 def page_of(notebook: Path) -> tuple[str, dict[str, bytes]]:

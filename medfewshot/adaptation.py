@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -116,10 +116,14 @@ def adapt_volumes(
     settings: AdaptSettings,
     names: Mapping[int, str] | None = None,
     progress: Progress | None = None,
+    learners: Mapping[str, Callable[..., Learner]] = LEARNERS,
 ) -> Adapted:
-    """Plan and adapt. ``names``: label value -> name. Raises InputError for an unknown learner, device or support."""
+    """Plan and adapt. ``names``: label value -> name; ``learners``: those that ``settings`` may name.
+
+    Raises InputError for an unknown learner, device or support.
+    """
     settings = choose_weights(settings, images)
-    learner = make_learner(settings, progress)
+    learner = make_learner(settings, progress, learners)
     _check_marked(labels)
     begun = time.perf_counter()
     plan = make_plan(images, labels, names=names, options=replace(settings.plan, fast=settings.fast))
@@ -173,12 +177,19 @@ def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan)
     )
 
 
-def make_learner(settings: AdaptSettings, progress: Progress | None = None) -> Learner:
-    """The learner that ``settings`` names. Raises InputError where there is none, or it lacks a setting or device."""
-    if settings.learner not in LEARNERS:
-        near = did_you_mean(settings.learner, LEARNERS)
-        raise InputError(f"learner {settings.learner}: unknown{near}; choose {' or '.join(LEARNERS)}")
-    build = LEARNERS[settings.learner]
+def make_learner(
+    settings: AdaptSettings,
+    progress: Progress | None = None,
+    learners: Mapping[str, Callable[..., Learner]] = LEARNERS,
+) -> Learner:
+    """The one of ``learners`` that ``settings`` names.
+
+    Raises InputError where there is none, or it lacks a setting or device.
+    """
+    if settings.learner not in learners:
+        near = did_you_mean(settings.learner, learners)
+        raise InputError(f"learner {settings.learner}: unknown{near}; choose {' or '.join(learners)}")
+    build = learners[settings.learner]
     known = signature(build).parameters
     options = {
         "steps": settings.steps,

@@ -13,7 +13,9 @@ import numpy as np
 
 from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, Cell, read_json
+from medfewshot.benchmark.config import ALL
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
+from medfewshot.benchmark.peers import known_learners, known_segmenters
 from medfewshot.benchmark.pictures import save_picture
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.datasets import read_dataset
@@ -61,7 +63,8 @@ def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list
             f"{root}: holds {len(cases)} labelled scans, the split reaches to number {max(pool[-1], query[-1])}; "
             "complete the dataset or give pool and queries"
         )
-    supports = [cases[index] for index in draw_support(pool, cell.shots, cell.seed)]
+    drawn = pool if cell.shots == ALL else draw_support(pool, cell.shots, cell.seed)
+    supports = [cases[index] for index in drawn]
     queries = [cases[index] for index in query][: cell.queries]
     shared = {case.subject_id for case in supports} & {case.subject_id for case in queries}
     if shared:
@@ -92,7 +95,7 @@ def _adapted(
     kept = folder / "segmenter"
     if (kept / DESCRIPTION).is_file():
         try:
-            return load_segmenter(kept, resolve_device(device))
+            return load_segmenter(kept, resolve_device(device), known_segmenters())
         except InputError:
             shutil.rmtree(kept)
     begun = time.perf_counter()
@@ -109,7 +112,8 @@ def _adapted(
         labels={value: name for value, name in names.items() if value in marked},
         patch_voxels=entry.patch_voxels,
     )
-    adapted = adapt_volumes(images, labels, entry.settings(cell.seed, device, plan), names, progress)
+    settings = entry.settings(cell.seed, device, plan)
+    adapted = adapt_volumes(images, labels, settings, names, progress, known_learners())
     record = {
         **adapted.record,
         "seconds": {**adapted.seconds, "read": round(read, 3)},
@@ -118,9 +122,9 @@ def _adapted(
         "peak_device_gb": peak_device_memory_gb(),
     }
     segmenter = VolumeSegmenter(adapted.plan, adapted.segmenter, record)
-    segmenter.save(kept)
+    segmenter.save(kept, known_segmenters())
     # What is segmented with is what a resumed cell would find: the same numbers either way.
-    return load_segmenter(kept, resolve_device(device))
+    return load_segmenter(kept, resolve_device(device), known_segmenters())
 
 
 def check_seen(seen: Mapping[str, Any], cell: Cell, queries: Sequence[Case]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from medfewshot.benchmark.config import BenchmarkConfig, DatasetEntry, LearnerEntry
+from medfewshot.benchmark.config import ALL, BenchmarkConfig, DatasetEntry, LearnerEntry, Shots
 from medfewshot.types import InputError
 
 RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "request.json"
@@ -53,7 +53,7 @@ class Cell(BaseModel):
 
     dataset: DatasetEntry
     learner: LearnerEntry
-    shots: int
+    shots: Shots
     seed: int
     queries: int | None = None
     tolerance_mm: float = 2.0
@@ -62,6 +62,11 @@ class Cell(BaseModel):
     @property
     def id(self) -> str:
         return f"{self.dataset.name}/{self.learner.name}/k{self.shots}/s{self.seed}"
+
+    @property
+    def supports(self) -> int:
+        """How many scans are learned from."""
+        return len(self.dataset.split[0]) if self.shots == ALL else self.shots
 
     @property
     def fingerprint(self) -> str:

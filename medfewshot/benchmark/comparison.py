@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medfewshot.benchmark.config import Shots
 from medfewshot.benchmark.results import Group, subject_dice
 
 
@@ -16,7 +17,7 @@ class Comparison:
     """Two learners on one dataset with one K. ``difference``: mean Dice of ``first`` minus that of ``second``."""
 
     dataset: str
-    shots: int
+    shots: Shots
     first: str
     second: str
     seeds: int
@@ -33,9 +34,10 @@ def compare(groups: Sequence[Group]) -> list[Comparison]:
     """All pairs of learners within each (dataset, K), over the seeds that both have done.
 
     A subject counts once, with its Dice averaged over labels and seeds; only subjects that are defined for both count.
+    Learners on the whole pool are compared with one another, never with those on few supports.
     The test is Wilcoxon's signed-rank test, two-sided (Wilcoxon 1945; zero differences by Pratt 1959).
     """
-    families: dict[tuple[str, int], list[Group]] = {}
+    families: dict[tuple[str, Shots], list[Group]] = {}
     for group in groups:
         families.setdefault(group.key[:2], []).append(group)
     return [found for family in families.values() for found in _compare_family(family)]

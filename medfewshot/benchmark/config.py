@@ -6,18 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from medfewshot.adaptation import AdaptSettings, make_learner
+from medfewshot.benchmark.peers import known_learners
 from medfewshot.episodes import fixed_split
-from medfewshot.learners import LEARNERS
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.planning import PlanOptions
 from medfewshot.types import InputError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Names become folders and are matched by ``--only``."""
-Shots = Annotated[int, Field(ge=1)]
+ALL = "all"
+
+
+def _number_or_all(value: Any) -> Any:
+    if value != ALL and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{value} is no number of supports; give 1 or more, or {ALL} for the whole pool")
+    return value
+
+
+Shots = Annotated[int | Literal["all"], BeforeValidator(_number_or_all)]
+"""K, or ``all``: every scan of the support pool, an upper bound for what few supports can give."""
 Seed = Annotated[int, Field(ge=0)]
 T = TypeVar("T", bound=BaseModel)
 
@@ -36,7 +46,7 @@ def check_names(entries: tuple[Any, ...]) -> tuple[Any, ...]:
     return entries
 
 
-def check_numbers(values: tuple[int, ...]) -> tuple[int, ...]:
+def check_numbers(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values or len(set(values)) < len(values):
         raise ValueError("give at least one, and each once")
     return values
@@ -98,6 +108,7 @@ class LearnerEntry(Entry):
 
     name: Name
     learner: str
+    """One of ``medfewshot.learners.LEARNERS``, or a peer: see ``medfewshot.benchmark.peers``."""
     steps: int | None = Field(None, ge=0)
     """Optimiser steps; null takes the learner's own."""
     budget_seconds: float | None = Field(None, gt=0)
@@ -112,13 +123,15 @@ class LearnerEntry(Entry):
     datasets: tuple[Name, ...] | None = None
     """Datasets it runs on; null: all."""
     shots: tuple[Shots, ...] | None = None
-    """Values of K it runs with; null: all."""
+    """Values of K it runs with; null: every one of the file."""
 
     @model_validator(mode="after")
     def _check(self) -> LearnerEntry:
-        if self.learner not in LEARNERS:
-            raise ValueError(f"learner {self.learner}: unknown; choose {' or '.join(LEARNERS)}")
-        make_learner(self.settings(0, "cpu"))  # raises InputError, a ValueError, for a setting that it does not have
+        learners = known_learners()
+        if self.learner not in learners:
+            raise ValueError(f"learner {self.learner}: unknown; choose {' or '.join(learners)}")
+        # Raises InputError, a ValueError, for a setting that it does not have.
+        make_learner(self.settings(0, "cpu"), learners=learners)
         return self
 
     def settings(self, seed: int, device: str, plan: PlanOptions | None = None) -> AdaptSettings:
@@ -167,7 +180,7 @@ class BenchmarkConfig(Entry):
                     f"learner {learner.name}: dataset {unknown[0]} is not among {', '.join(sorted(known))}"
                 )
         for dataset in self.datasets:
-            if max(self.shots) > len(dataset.split[0]):
+            if max((k for k in self.shots if k != ALL), default=1) > len(dataset.split[0]):
                 raise ValueError(f"dataset {dataset.name}: its pool of {len(dataset.split[0])} is less than K")
         return self
 

@@ -64,27 +64,33 @@ def _save(
 
 
 def _draw_seconds(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -> None:
-    shots = sorted({group.key[1] for group in groups})
+    shots = list(dict.fromkeys(group.shots_text for group in groups))  # they come in this order
     for group in groups:
-        colour, marker = _style(group, learners)[0], MARKERS[shots.index(group.key[1]) % len(MARKERS)]
+        colour, marker = _style(group, learners)[0], MARKERS[shots.index(group.shots_text) % len(MARKERS)]
         seconds = max(LEAST_SECONDS, group.mean("seconds", "adapt") or 0.0)
         summary = group.summaries[-1]
         axes.errorbar([seconds], [summary.dice_mean], yerr=_error(group), color=colour, marker=marker, markersize=6,
-                      elinewidth=0.8, alpha=0.9, label=f"{group.key[2]}, K = {group.key[1]}")  # fmt: skip
+                      elinewidth=0.8, alpha=0.9, label=f"{group.key[2]}, K = {group.shots_text}")  # fmt: skip
     axes.set_xscale("log")
 
 
 def _draw_shots(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -> None:
+    """Points over K; the whole pool is a dashed line across, for there is no telling how K goes on from 5 to it."""
+    for group in groups:
+        if group.whole_pool:
+            axes.axhline(group.summaries[-1].dice_mean, color=_style(group, learners)[0], linestyle="--", linewidth=1.0,
+                         label=f"{group.key[2]}, whole pool")  # fmt: skip
+    few = [group for group in groups if not group.whole_pool]
     for name in learners:
-        mine = sorted((group for group in groups if group.key[2] == name), key=lambda group: group.key[1])
+        mine = sorted((group for group in few if group.key[2] == name), key=lambda group: group.cell.supports)
         if not mine:
             continue
         colour, marker = _style(mine[0], learners)
         below, above = zip(*[(e[0][0], e[1][0]) for e in (_error(group) for group in mine)], strict=True)
-        axes.errorbar([group.key[1] for group in mine], [group.summaries[-1].dice_mean for group in mine],
+        axes.errorbar([group.cell.supports for group in mine], [group.summaries[-1].dice_mean for group in mine],
                       yerr=[below, above], color=colour, marker=marker, markersize=4.5, linewidth=1.3, elinewidth=0.8,
                       label=name)  # fmt: skip
-    axes.set_xticks(sorted({group.key[1] for group in groups}))
+    axes.set_xticks(sorted({group.cell.supports for group in few}))
 
 
 def _style(group: Group, learners: Sequence[str]) -> tuple[str, str]:

@@ -63,11 +63,22 @@ def _head(config: BenchmarkConfig, cells: Sequence[Cell], groups: Sequence[Group
         f"subjects of support and query disjoint. Supports are drawn with the seeds "
         f"{', '.join(map(str, config.seeds))}; queries are {queries}. Cells: {counts} (of {len(cells)}).",
         "",
+        *_whole_pool(groups),
         *_machines(groups),
         *_unmarked(groups),
         *_seen(groups),
     ]
     return "\n".join(lines)
+
+
+def _whole_pool(groups: Sequence[Group]) -> list[str]:
+    if not any(group.whole_pool for group in groups):
+        return []
+    return [
+        "K = pool (n): all n scans of the support pool, an upper bound and no few-shot result. No draw is left there: "
+        "seeds are the learner's alone.",
+        "",
+    ]
 
 
 def _machines(groups: Sequence[Group]) -> list[str]:
@@ -87,7 +98,7 @@ def _unmarked(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         for result in group.results:
             for name in result.record.get("unmarked", ()):
-                task = f"{result.cell.dataset.name}, K = {result.cell.shots}, seed {result.cell.seed}"
+                task = f"{result.cell.dataset.name}, K = {group.shots_text}, seed {result.cell.seed}"
                 found.setdefault(task, []).append(str(name))
     lines = [f"- {task}: {', '.join(dict.fromkeys(names))}" for task, names in found.items()]
     return ["Structures that no support of a draw marks; they are left out there:", "", *lines, ""] if lines else []

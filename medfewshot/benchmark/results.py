@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, AnyCell, Cell, CellState, read_json, state_of
+from medfewshot.benchmark.config import ALL, Shots
 from medfewshot.evaluation import CaseScore, LabelSummary, summarize
 from medfewshot.types import InputError
 
@@ -47,8 +48,17 @@ class Group:
         return self.cells[0]
 
     @property
-    def key(self) -> tuple[str, int, str]:
+    def key(self) -> tuple[str, Shots, str]:
         return self.cell.dataset.name, self.cell.shots, self.cell.learner.name
+
+    @property
+    def whole_pool(self) -> bool:
+        return self.cell.shots == ALL
+
+    @property
+    def shots_text(self) -> str:
+        """K as tables show it: ``5``, or ``pool (15)``."""
+        return f"pool ({self.cell.supports})" if self.whole_pool else str(self.cell.shots)
 
     @cached_property
     def summaries(self) -> tuple[LabelSummary, ...]:
@@ -71,14 +81,21 @@ class Group:
 
 
 def read_groups(cells: Sequence[Cell], run: Path) -> list[Group]:
-    """Groups in the order of dataset, K, learner. Raises InputError for a damaged record or one of other settings."""
-    groups: dict[tuple[str, str, int], list[Cell]] = {}
+    """Groups in the order of dataset, K (the whole pool last), learner.
+
+    Raises InputError for a damaged record or one of other settings.
+    """
+    groups: dict[tuple[str, str, Shots], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.dataset.name, cell.learner.name, cell.shots), []).append(cell)
     datasets = list(dict.fromkeys(name for name, _, _ in groups))
     learners = list(dict.fromkeys(name for _, name, _ in groups))
-    order = sorted(groups, key=lambda key: (datasets.index(key[0]), key[2], learners.index(key[1])))
+    order = sorted(groups, key=lambda key: (datasets.index(key[0]), _shots_order(key[2]), learners.index(key[1])))
     return [_group(groups[key], run) for key in order]
+
+
+def _shots_order(shots: Shots) -> tuple[bool, int]:
+    return (True, 0) if shots == ALL else (False, shots)
 
 
 def read_result(cell: Cell, folder: Path) -> CellResult:

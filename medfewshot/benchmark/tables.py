@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medfewshot.benchmark.comparison import Comparison
+from medfewshot.benchmark.config import ALL, Shots
 from medfewshot.benchmark.results import Group
 from medfewshot.evaluation import LabelSummary
 
@@ -102,7 +103,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     rows = [
         (
             c.dataset,
-            str(c.shots),
+            "pool" if c.shots == ALL else str(c.shots),
             c.first,
             c.second,
             str(c.seeds),
@@ -192,15 +193,14 @@ def _all_labels(group: Group) -> LabelSummary | None:
 
 
 def _by_task(groups: Sequence[Group]) -> list[list[Group]]:
-    tasks: dict[tuple[str, int], list[Group]] = {}
+    tasks: dict[tuple[str, Shots], list[Group]] = {}
     for group in groups:
         tasks.setdefault(group.key[:2], []).append(group)
     return list(tasks.values())
 
 
 def _key(group: Group) -> tuple[str, str, str]:
-    dataset, shots, learner = group.key
-    return dataset, str(shots), learner
+    return group.key[0], group.shots_text, group.key[2]
 
 
 def _costs(group: Group) -> dict[str, Any]:

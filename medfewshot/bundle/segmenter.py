@@ -58,13 +58,16 @@ class VolumeSegmenter:
         flags = unlike_supports(volume, self.plan, profile)
         return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))
 
-    def save(self, folder: str | PathLike[str]) -> None:
-        """Write the segmenter. At no moment does a description lie beside weights that are not its own."""
+    def save(self, folder: str | PathLike[str], kinds: Mapping[str, Any] = SEGMENTERS) -> None:
+        """Write the segmenter. At no moment does a description lie beside weights that are not its own.
+
+        Raises InputError for a segmenter that is not of one of these ``kinds`` (see :func:`load_segmenter`).
+        """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         segmenter: Any = self.segmenter
-        if getattr(segmenter, "kind", None) not in SEGMENTERS:
+        if getattr(segmenter, "kind", None) not in kinds:
             raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +89,13 @@ class VolumeSegmenter:
         write_text(folder / DESCRIPTION, strict_json(description))
 
 
-def load_segmenter(folder: str | PathLike[str], device: torch.device | None = None) -> VolumeSegmenter:
-    """Read what :meth:`VolumeSegmenter.save` wrote. Raises InputError where it is not such a folder or is damaged."""
+def load_segmenter(
+    folder: str | PathLike[str], device: torch.device | None = None, kinds: Mapping[str, Any] = SEGMENTERS
+) -> VolumeSegmenter:
+    """Read what :meth:`VolumeSegmenter.save` wrote. ``kinds``: kind -> class with ``restore(config, tensors)``.
+
+    Raises InputError where it is not such a folder or is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -103,7 +111,7 @@ def load_segmenter(folder: str | PathLike[str], device: torch.device | None = No
         if version != FORMAT_VERSION:
             raise InputError(f"{path}: format version {version}, this medfewshot reads {FORMAT_VERSION}; adapt again")
         tensors = load_file(folder / WEIGHTS)
-        segmenter = SEGMENTERS[description["kind"]].restore(description["config"], tensors)
+        segmenter = kinds[description["kind"]].restore(description["config"], tensors)
         plan = plan_from_dict(description["plan"])
     except InputError:
         raise

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from medfewshot import __version__
 from medfewshot.cli.benchmark import benchmark
+from medfewshot.cli.data import data
 from medfewshot.cli.options import (
     Budget,
     ConfigFile,
@@ -299,6 +300,7 @@ def demo(
 
 
 app.command("benchmark")(benchmark)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

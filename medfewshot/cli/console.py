@@ -115,6 +115,15 @@ class Console:
         if left_out:
             self.say("* missed structures and false alarms have no distance: Dice 0 for them, but no part in HD95")
 
+    def rows(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
+        """A table of texts, its columns named as the rows' keys."""
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in rows[0]:
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*row.values())
+        self.out.print(table)
+
     def inspection_table(self, inspection: Inspection) -> None:
         table = _table(inspection.name, "case", "grid", "spacing mm", "axes", "intensity", "labels (ml)", "usable")
         for case in inspection.cases:

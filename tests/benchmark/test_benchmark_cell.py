@@ -95,6 +95,12 @@ def test_a_cell_that_was_stopped_goes_on_where_it_was(tmp_path, data, monkeypatc
     assert scores_of(tmp_path / "parts") == scores_of(tmp_path / "whole")
 
 
+def test_the_whole_pool_is_the_support(data):
+    _, supports, queries = find_scans(only_cell(shots=["all"], seeds=[3]), data)
+    assert [case.case_id for case in supports] == ["blob_000", "blob_001"]
+    assert len(queries) == 4
+
+
 def test_the_same_cell_twice_gives_the_same_scores(tmp_path, data):
     cell = only_cell(learners=[{"name": "a", "learner": "finetune", "steps": 3, "width": 4}], queries=2)
     for name in ("first", "second"):

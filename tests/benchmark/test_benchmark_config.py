@@ -51,7 +51,7 @@ def write(tmp_path: Path, **changes: object) -> Path:
 
 FAULTS = [
     ({"learners": [{"name": "a", "learner": "nonsense"}]}, "learners: a: learner nonsense: unknown; choose finetune"),
-    ({"learners": [{"name": "a", "learner": "finetune", "steps": 0}]}, "learners: a: steps: should be greater"),
+    ({"learners": [{"name": "a", "learner": "finetune", "steps": -1}]}, "learners: a: steps: should be greater"),
     ({"learners": [{"name": "a", "learner": "finetune", "depth": 3}]}, "learners: a: depth: is no setting here"),
     ({"learners": [{"name": "a/b", "learner": "finetune"}]}, "learners: a/b: name: "),
     ({"learners": [{"name": "a", "learner": "prototype", "learning_rate": 0.1}]}, "has no setting learning_rate"),
@@ -64,6 +64,11 @@ FAULTS = [
     ({"datasets": [{**DATASET, "queries": None}]}, "give both pool and queries"),
     ({"datasets": [{**DATASET, "pool": [2, 2]}]}, "neither may be empty"),
     ({"shots": [3]}, "its pool of 2 is less than K"),
+    ({"shots": [0]}, "shots: 0: 0 is no number of supports; give 1 or more, or all"),
+    ({"shots": ["most"]}, "shots: 0: most is no number of supports"),
+    ({"shots": [True]}, "True is no number of supports"),
+    ({"shots": ["all", "all"]}, "shots: give at least one, and each once"),
+    ({"shots": ["all", 3]}, "its pool of 2 is less than K"),
     ({"shots": [1, 1]}, "shots: give at least one, and each once"),
     ({"seeds": [-1]}, "seeds: 0: should be greater"),
     ({"protocol": "slices"}, "protocol: "),
@@ -127,6 +132,26 @@ def test_a_learner_may_be_held_to_some_datasets_and_shots():
     ]
     ids = {cell.id for cell in plan(shots=[1, 2], seeds=[0], learners=learners)}
     assert ids == {"other/a/k1/s0", "other/a/k2/s0", "blobs/b/k2/s0", "other/b/k2/s0"}
+
+
+def test_all_is_the_whole_pool():
+    learners = [{"name": "a", "learner": "finetune"}, {"name": "b", "learner": "finetune", "shots": ["all"]}]
+    cells = plan(shots=[1, "all"], seeds=[0], learners=learners, datasets=[DATASET])
+    assert [cell.id for cell in cells] == ["blobs/a/k1/s0", "blobs/a/kall/s0", "blobs/b/kall/s0"]
+    assert [cell.supports for cell in cells] == [1, 2, 2]
+    assert type(cells[0]).model_validate(cells[1].model_dump(mode="json")) == cells[1]
+    two = plan(shots=[2], seeds=[0], learners=learners[:1], datasets=[DATASET])[0]
+    assert two.fingerprint != cells[1].fingerprint
+
+
+def test_upper_finds_the_cells_of_learners():
+    upper, learners = (
+        {cell.id: cell.fingerprint for cell in plan_cells(load_benchmark(path))}
+        for path in (next(one for one in CONFIGS if one.name == name) for name in ("upper.yaml", "learners.yaml"))
+    )
+    few = {name for name in upper if "/kall/" not in name}
+    assert len(few) == 30
+    assert all(upper[name] == learners[name] for name in few)
 
 
 def test_cells_are_chosen_by_name_seed_and_shard():

@@ -118,6 +118,28 @@ def test_only_seeds_that_both_have_are_compared(tmp_path):
     assert (found.seeds, found.difference, found.p) == (1, 0.0, 1.0)
 
 
+def test_the_whole_pool_is_shown_as_such_and_compared_with_itself_alone(tmp_path):
+    config = two_learners(shots=["all", 1])
+    write_cells(plan_cells(config), tmp_path, {"one": GOOD, "two": WORSE})
+    groups = read_groups(plan_cells(config), tmp_path)
+    assert [group.key[1:] for group in groups] == [(1, "one"), (1, "two"), ("all", "one"), ("all", "two")]
+    assert row_of(score_table(groups, 2.0), learner="one", K="pool (2)")["Dice [95 % CI]"].startswith("0.850")
+    assert [(found.shots, found.first, found.second) for found in compare(groups)] == [
+        (1, "one", "two"),
+        ("all", "one", "two"),
+    ]
+    text = write_report(config, tmp_path, tmp_path / "report").read_text()
+    assert "all n scans of the support pool, an upper bound" in text
+    assert "| blobs | pool | one | two |" in text
+    assert (tmp_path / "report" / "dice_vs_shots.png").is_file()
+
+
+def test_a_report_of_the_whole_pool_alone(tmp_path):
+    config = two_learners(shots=["all"])
+    write_cells(plan_cells(config), tmp_path, {"one": GOOD})
+    assert "| blobs | pool (2) | one | 0.850" in write_report(config, tmp_path, tmp_path / "report").read_text()
+
+
 def test_a_report_says_what_was_not_run_and_what_failed(tmp_path):
     config = two_learners(seeds=[0, 1])
     cells = plan_cells(config)

@@ -17,6 +17,7 @@ from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb
 from medfewshot.benchmark.oracle2d.config import OracleCell
 from medfewshot.benchmark.oracle2d.protocol import Fold, make_folds, pooled_dice, query_chunks, support_slices
 from medfewshot.benchmark.oracle2d.scans import Stack, Statistics, normalise, read_stack, statistics_of
+from medfewshot.benchmark.peers import known_learners
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.io import write_text
@@ -44,7 +45,7 @@ def run_oracle_cell(
         progress.update(number, len(cell.dataset.test_labels), names[value])
         path = folder / "labels" / f"{value}.json"
         if not path.is_file():
-            learner = make_learner(cell.learner.settings(cell.seed, device))
+            learner = make_learner(cell.learner.settings(cell.seed, device), learners=known_learners())
             found = segment_class(learner, support, queries, value, statistics)
             for row in found["rows"]:
                 row["label_name"] = names[value]

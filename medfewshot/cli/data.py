@@ -1,0 +1,89 @@
+"""``medfewshot data``: public sets, listed and fetched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medfewshot.types import InputError
+
+Folder = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FOLDER", help="Folder of the sets (default: MEDFEWSHOT_DATA, else data)."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+data = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help=(
+        "Public sets, through MONAI's downloader.\n\n"
+        "`medfewshot data list` shows them, `medfewshot data fetch Task04_Hippocampus -o data/` brings one."
+    ),
+)
+
+
+@data.command("list")
+def list_sets(output: Folder = None, quiet: Quiet = False, json: Json = False) -> None:
+    """Show the sets that `fetch` knows: modality, structures, size, licence, and which are there already."""
+    from medfewshot.cli.console import Console
+    from medfewshot.datasets.public import PUBLIC_SETS, checksum_of, is_there
+
+    console, folder = Console(quiet, json), _folder(output)
+    rows = [
+        {
+            "name": one.name,
+            "modality": one.modality,
+            "structures": ", ".join(one.structures),
+            "size": one.size_text,
+            "licence": one.licence,
+            "checksum": "known" if checksum_of(one.name) else "not known",
+            "there": "yes" if is_there(one.name, folder) else "no",
+        }
+        for one in PUBLIC_SETS.values()
+    ]
+    console.rows(f"Public sets; there: in {folder}", rows)
+    console.json({"folder": str(folder), "sets": rows})
+
+
+@data.command("fetch")
+def fetch_set(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A set that `list` shows, e.g. Task04_Hippocampus.")],
+    output: Folder = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Download a set, check its MD5 and unpack it: a folder for `inspect`, `benchmark` and `--support-dir`.
+
+    A set that is there already is used as it is. Without a network, get NAME.tar elsewhere and put it into FOLDER: the
+    same command checks and unpacks it.
+    """
+    from medfewshot.cli.console import Console
+    from medfewshot.datasets import read_dataset
+    from medfewshot.datasets.public import fetch, find_set
+
+    console, folder = Console(quiet, json), _folder(output)
+    one = find_set(name)
+    structures = ", ".join(one.structures)
+    console.say(f"{name}: {one.modality}, {structures}; about {one.size_text}; licence {one.licence} ({one.source})")
+    try:
+        fetched = fetch(name, folder, progress=not quiet and console.err.is_terminal)
+    except KeyboardInterrupt:
+        console.error(f"interrupted; nothing of {name} was left behind")
+        raise typer.Exit(130) from None
+    found = read_dataset(folder / name)
+    how = "fetched" if fetched else "is there already, nothing was downloaded"
+    console.say(f"{folder / name}: {how}; {len(found.labelled)} labelled scans")
+    console.json({"folder": str(folder / name), "fetched": fetched, "labelled": len(found.labelled)})
+
+
+def _folder(given: Path | None) -> Path:
+    """Raises InputError where it is a file."""
+    folder = given or Path(os.environ.get("MEDFEWSHOT_DATA") or "data")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"-o {folder}: is a file; give a folder")
+    return folder
