@@ -50,7 +50,7 @@ def call(arguments: list[str], log: Path, most_gb: float = MOST_GB) -> Finished:
                 child.kill()
                 child.wait()
                 raise SystemExit(f"medfewshot {arguments[0]}: needed more than {most_gb} GB and was ended; see {log}")
-            time.sleep(0.02)
+            time.sleep(0.2)
     if child.returncode != 0:
         raise SystemExit(f"medfewshot {arguments[0]}: ended with {child.returncode}:\n{log.read_text()[-2000:]}")
     return Finished(time.perf_counter() - begun, peak)

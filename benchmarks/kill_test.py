@@ -3,12 +3,12 @@
     python benchmarks/kill_test.py --kills 60 --seed 0
     python benchmarks/kill_test.py --kills 40 --commands train benchmark
 
-Small made-up scans and the real learner (a few steps of a narrow network); ``configs/train/tiny.yaml`` and
-``configs/benchmark/small.yaml``. Each command runs in a forked process, which is killed after a random share of the
+Small made-up scans and the real learner (a few steps of a narrow network); ``configs/train/tiny.yaml``; a
+benchmark of two learners on made-up volumes, four cells in all. Each command runs in a forked process, which is killed after a random share of the
 time that the command takes; half of them only when, from that moment on, a file is being written. Then every file
 under a final name must be whole, a second run (``segment --resume``, ``adapt --overwrite``, ``evaluate``,
 ``train --resume``, ``benchmark``) must end well, and what it leaves must equal what an uninterrupted run left: every
-bit of voxels, weights, scores and logs, times and memory left out. ``train`` and ``benchmark`` are killed up to four
+bit of voxels, weights, scores and logs, times and memory left out. ``train`` and ``benchmark`` are killed up to eight
 times in a row before they may end. Of a benchmark, everything dies, or its first process alone (the other must follow
 by itself), or the process of a cell alone; cells are forked too, so that kills do not all fall into imports.
 """
@@ -36,8 +36,18 @@ import nibabel as nib
 import numpy as np
 
 COMMANDS = ("adapt", "segment", "segment and adapt", "evaluate", "train", "benchmark")
-IN_A_ROW = {"train": 4, "benchmark": 4}
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+IN_A_ROW = {"train": 8, "benchmark": 8}
+TINY = Path(__file__).resolve().parents[1] / "configs/train/tiny.yaml"
+BOARD = """
+protocol: volume
+datasets:
+  - {name: blobs, blobs: {cases: 6, labels: 2, shape: [20, 16, 12], seed: 0}, pool: [0, 2], queries: [2, 6]}
+learners:
+  - {name: finetune-8, learner: finetune, steps: 8, width: 4, weights: none}
+  - {name: prototype-4, learner: prototype, steps: 4, width: 4}
+shots: [1]
+seeds: [0, 1]
+"""
 TEMPORARY = re.compile(r"\.[0-9a-f]{12}")
 TIMED = ("second", "_gb", "device", "machine", "versions")
 """What is in the name of a column or a fact that another run of the same thing may give otherwise."""
@@ -60,6 +70,7 @@ def make_scans(root: Path) -> None:
             (root / folder).mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(data, np.diag([1.5, 1.5, 2, 1])), root / folder / f"s{number}.nii.gz")
     (root / "settings.yaml").write_text(SETTINGS)
+    (root / "board.yaml").write_text(BOARD)
 
 
 def words_of(command: str, root: Path, out: Path, again: bool) -> list[str]:
@@ -71,9 +82,9 @@ def words_of(command: str, root: Path, out: Path, again: bool) -> list[str]:
                     "--device", "cpu", *(["--resume"] if again else [])],
         "segment and adapt": ["segment", f"{root}/cohort", *support, "-o", f"{out}", *(["--resume"] if again else [])],
         "evaluate": ["evaluate", f"{root}/whole/segment", "-r", f"{root}/reference", "-o", f"{out}"],
-        "train": ["train", f"{CONFIGS}/train/tiny.yaml", "-o", f"{out}", "--device", "cpu",
+        "train": ["train", f"{TINY}", "-o", f"{out}", "--device", "cpu",
                   *(["--resume"] if again else [])],
-        "benchmark": ["benchmark", f"{CONFIGS}/benchmark/small.yaml", "-o", f"{out}", "--device", "cpu"],
+        "benchmark": ["benchmark", f"{root}/board.yaml", "-o", f"{out}", "--device", "cpu"],
     }[command]  # fmt: skip
 
 
@@ -88,7 +99,7 @@ def start(words: list[str], leads: bool = False) -> int:
     code = 99
     try:
         if leads:
-            os.setsid()
+            os.setpgid(0, 0)
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
@@ -263,7 +274,7 @@ def some_kills(command: str, root: Path, usual: float, rng: np.random.Generator)
     """One run, killed once or several times and ended at last: the moments. Raises AssertionError for a broken rule."""
     out = root / "out"
     shutil.rmtree(out, ignore_errors=True)
-    for number in range(int(rng.integers(1, IN_A_ROW.get(command, 1) + 1))):
+    for number in range(int(rng.integers(1, IN_A_ROW[command] + 1)) if command in IN_A_ROW else 1):
         words = words_of(command, root, out, again=number > 0)
         moment = kill(command, words, out, usual * (0.7 if number else 1), rng)
         assert not (broken := half_files(out)), broken
@@ -295,7 +306,8 @@ def main() -> None:
     usual = {}
     for command in COMMANDS:
         needed = command in given.commands or command in ("adapt", "segment")  # whose results the others take
-        for _ in range(2 if needed else 0):  # the first run imports what the commands import late
+        # The first run imports what the commands import late.
+        for _ in range(0 if not needed else 2 if command in given.commands else 1):
             shutil.rmtree(root / "whole" / command, ignore_errors=True)
             begun = time.perf_counter()
             assert run(words_of(command, root, root / "whole" / command, again=False)) == 0, command
@@ -311,7 +323,7 @@ def main() -> None:
             tally[command][moment] += 1
             if moment == MISSED and command not in IN_A_ROW:  # the machine has become faster
                 usual[command] *= 0.8
-        print(f"{sum(map(killed, tally))} kills", file=sys.stderr, flush=True)
+        print(f"killed: {', '.join(f'{name} {killed(name)}' for name in tally)}", file=sys.stderr, flush=True)
     print(f"| command | killed | {' | '.join(MOMENTS)} |")
     print("|---|---|---|---|---|")
     for command, counts in tally.items():
