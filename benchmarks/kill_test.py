@@ -3,14 +3,14 @@
     python benchmarks/kill_test.py --kills 60 --seed 0
     python benchmarks/kill_test.py --kills 40 --commands train benchmark
 
-Small made-up scans and the real learner (a few steps of a narrow network); ``configs/train/tiny.yaml``; a
-benchmark of two learners on made-up volumes, four cells in all. Each command runs in a forked process, which is killed after a random share of the
-time that the command takes; half of them only when, from that moment on, a file is being written. Then every file
-under a final name must be whole, a second run (``segment --resume``, ``adapt --overwrite``, ``evaluate``,
-``train --resume``, ``benchmark``) must end well, and what it leaves must equal what an uninterrupted run left: every
-bit of voxels, weights, scores and logs, times and memory left out. ``train`` and ``benchmark`` are killed up to eight
-times in a row before they may end. Of a benchmark, everything dies, or its first process alone (the other must follow
-by itself), or the process of a cell alone; cells are forked too, so that kills do not all fall into imports.
+Small made-up scans and the real learner (a few steps of a narrow network); ``configs/train/tiny.yaml``; a benchmark of
+four cells on made-up volumes. Each command runs in a forked process, which is killed after a random share of the time
+that the command takes; half of them only when, from that moment on, a file is being written. Then every file under a
+final name must be whole, a second run (``segment --resume``, ``adapt --overwrite``, ``evaluate``, ``train --resume``,
+``benchmark``) must end well, and what it leaves must equal what an uninterrupted run left: every bit of voxels,
+weights, scores and logs, times and memory left out. ``train`` and ``benchmark`` are killed up to eight times in a row
+before they may end. Of a benchmark, everything dies, or its first process alone (the other must follow by itself), or
+the process of a cell alone; cells are forked too, so that kills do not all fall into imports.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ protocol: volume
 datasets:
   - {name: blobs, blobs: {cases: 6, labels: 2, shape: [20, 16, 12], seed: 0}, pool: [0, 2], queries: [2, 6]}
 learners:
-  - {name: finetune-8, learner: finetune, steps: 8, width: 4, weights: none}
+  - {name: finetune-8, learner: finetune, steps: 8, width: 4}
   - {name: prototype-4, learner: prototype, steps: 4, width: 4}
 shots: [1]
 seeds: [0, 1]
@@ -274,7 +274,7 @@ def some_kills(command: str, root: Path, usual: float, rng: np.random.Generator)
     """One run, killed once or several times and ended at last: the moments. Raises AssertionError for a broken rule."""
     out = root / "out"
     shutil.rmtree(out, ignore_errors=True)
-    for number in range(int(rng.integers(1, IN_A_ROW[command] + 1)) if command in IN_A_ROW else 1):
+    for number in range(int(rng.integers(1, IN_A_ROW.get(command, 1) + 1))):
         words = words_of(command, root, out, again=number > 0)
         moment = kill(command, words, out, usual * (0.7 if number else 1), rng)
         assert not (broken := half_files(out)), broken
