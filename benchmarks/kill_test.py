@@ -95,6 +95,8 @@ def start(words: list[str], leads: bool = False) -> int:
     """
     child = os.fork()
     if child:
+        if leads:  # here too: whichever comes first
+            os.setpgid(child, child)
         return child
     code = 99
     try:
