@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.adaptation import adapt_volumes, read_cases
-from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, Cell, read_json
+from medfewshot.benchmark.cells import RECORD, SCORES, Cell, read_json, tidy
 from medfewshot.benchmark.config import ALL
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
 from medfewshot.benchmark.peers import known_learners, known_segmenters
@@ -47,9 +47,7 @@ def run_cell(cell: Cell, data: Path, folder: Path, device: str = "auto", progres
     record = _record(cell, supports, segmenter, records, device)
     record["seconds"]["last_process"] = round(time.perf_counter() - begun, 3)
     write_text(folder / RECORD, strict_json(record))
-    for name in ("segmenter", "cases"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / FAILURE).unlink(missing_ok=True)
+    tidy(folder)
 
 
 def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list[Case]]:

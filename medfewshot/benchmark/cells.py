@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -16,6 +17,8 @@ from medfewshot.benchmark.config import ALL, BenchmarkConfig, DatasetEntry, Lear
 from medfewshot.types import InputError
 
 RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "request.json"
+PARTIAL = ("segmenter", "cases", "labels")
+"""Folders in that of a cell that are there only until it is done."""
 
 
 class CellState(StrEnum):
@@ -130,6 +133,14 @@ def state_of(cell: AnyCell, run: Path) -> CellState:
                 )
             return state
     return CellState.NOT_RUN
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a cell that is done needed on its way; it may have been killed before it could do so itself."""
+    for name in PARTIAL:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / FAILURE).unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

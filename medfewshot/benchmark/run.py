@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, AnyCell, CellState, read_json, state_of
+from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, AnyCell, CellState, read_json, state_of, tidy
 from medfewshot.bundle import strict_json
 from medfewshot.io import write_text
 from medfewshot.synthetic import write_blob_dataset
@@ -55,6 +55,7 @@ def run_benchmark(
             if not free:
                 outcome.busy.append(cell.id)
             elif state_of(cell, run) is CellState.DONE:
+                tidy(cell.folder(run))
                 outcome.skipped.append(cell.id)
             else:
                 source = run / "data" if cell.dataset.blobs else data

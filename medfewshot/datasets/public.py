@@ -81,7 +81,7 @@ def checksum_of(name: str) -> str | None:
 def fetch(name: str, folder: Path, progress: bool = False) -> bool:
     """Have the set ``name`` in ``folder / name``, in MSD layout; False where it was there already.
 
-    An archive ``folder / NAME.tar`` that somebody put there is unpacked without a network. What is under a final name is
+    An archive ``folder / NAME.tar`` that somebody put there is unpacked without a network. What has its final name is
     whole: all work is done in a hidden folder beside it, which is gone afterwards. ``progress``: a bar, where tqdm is.
 
     Raises:

@@ -8,6 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from medfewshot.io import atomic_path, write_text
+
 
 def make_blob_volume(
     rng: np.random.Generator, shape: tuple[int, ...] = (24, 24, 24), labels: int = 2
@@ -69,7 +71,8 @@ def write_blob_dataset(
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(names):
         image, label = make_blob_volume(np.random.default_rng([seed, index]), shape, labels)
-        nib.save(nib.Nifti1Image(image[0], np.eye(4)), folder / "imagesTr" / name)
-        nib.save(nib.Nifti1Image(label.astype(np.uint8), np.eye(4)), folder / "labelsTr" / name)
-    table.write_text(text, encoding="utf-8")  # last: where it is, the scans are too
+        for kind, data in (("imagesTr", image[0]), ("labelsTr", label.astype(np.uint8))):
+            with atomic_path(folder / kind / name) as temporary:
+                nib.save(nib.Nifti1Image(data, np.eye(4)), temporary)
+    write_text(table, text)  # last: where it is, the scans are too
     return folder

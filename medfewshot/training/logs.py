@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,16 @@ class Logs:
 
     def write(self, name: str, row: Mapping[str, Any]) -> None:
         """``row`` begins with ``step``; every row of a file has the same columns."""
-        path = self.folder / name
-        new = not path.is_file()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            if new:
-                writer.writeheader()
+        path, text = self.folder / name, io.StringIO()
+        writer = csv.DictWriter(text, list(row), lineterminator="\n")
+        if path.is_file():
             writer.writerow(row)
+            with path.open("a", newline="", encoding="utf-8") as file:
+                file.write(text.getvalue())  # one call to the system: a kill leaves whole rows
+        else:
+            writer.writeheader()
+            writer.writerow(row)
+            write_text(path, text.getvalue())
         if self._board is not None:
             for key, value in row.items():
                 if key != "step":
@@ -54,7 +58,10 @@ def read_log(path: Path) -> list[dict[str, float]]:
 def _drop_rows_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
-    header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    if not header.endswith("\n"):  # cut off before the first row
+        path.unlink()
+        return
     whole = [line for line in lines if line.endswith("\n") and line.count(",") == header.count(",")]
     write_text(path, "".join([header, *(line for line in whole if int(line.split(",")[0]) <= step)]))
 

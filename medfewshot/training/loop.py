@@ -59,6 +59,8 @@ class Trainer:
         self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.sums = torch.zeros(3, dtype=torch.float64)
         """Loss, gradient norm and steps since the last row of the log."""
+        self.validated: dict[str, float] = {}
+        """What the last validation found."""
 
     def run(self, resume: bool = False) -> dict[str, Any]:
         """Train to the end of the steps or minutes; what came of it. The state on disk is that of the last step."""
@@ -67,7 +69,6 @@ class Trainer:
             self._restore(disk.read_checkpoint(path))
         self.world.wait()
         logs = Logs(self.folder, self.step) if self.world.first else None
-        last: dict[str, float] = {}
         while (fraction := self._fraction()) < 1:
             begun = time.perf_counter()
             self._train_step(fraction)
@@ -77,15 +78,16 @@ class Trainer:
             if self.step % self.settings.log_every == 0 or done:
                 self._log_training(logs, fraction)
             if self.step % self.settings.validate_every == 0 or done:
-                last = self._validate()
+                self.validated = self._validate()
                 if logs is not None:
-                    logs.write(VALIDATION, {"step": self.step, **last})
+                    logs.write(VALIDATION, {"step": self.step, **self.validated})
             if self.step % self.settings.checkpoint_every == 0 or done:
                 self._checkpoint()
-            self.progress.update(self._fraction(), 1, self._text(last))
+            self.progress.update(self._fraction(), 1, self._text())
         if logs is not None:
             logs.close()
-        return {"steps": self.step, "skipped": self.skipped, "seconds": round(self.seconds, 1), "validation": last}
+        seconds = round(self.seconds, 1)
+        return {"steps": self.step, "skipped": self.skipped, "seconds": seconds, "validation": self.validated}
 
     # A step
 
@@ -195,8 +197,8 @@ class Trainer:
         }
         logs.write(TRAINING, row)
 
-    def _text(self, validation: Mapping[str, float]) -> str:
-        told = ", ".join(f"validation {name} {value:.3f}" for name, value in validation.items())
+    def _text(self) -> str:
+        told = ", ".join(f"validation {name} {value:.3f}" for name, value in self.validated.items())
         return f"step {self.step}{', ' if told else ''}{told}"
 
     def _checkpoint(self) -> None:
@@ -212,6 +214,7 @@ class Trainer:
             "skipped": self.skipped,
             "seconds": self.seconds,
             "sums": self.sums.tolist(),
+            "validated": self.validated,
             "settings": asdict(self.settings),
         }
         disk.write_checkpoint(self.folder / disk.NAME, disk.Checkpoint(tensors, facts))
@@ -235,6 +238,7 @@ class Trainer:
         self.step, self.skipped = int(state.facts["step"]), int(state.facts["skipped"])
         self.seconds = float(state.facts["seconds"])
         self.sums = torch.tensor(state.facts["sums"], dtype=torch.float64)
+        self.validated = dict(state.facts.get("validated", {}))
 
 
 def warm_cosine(fraction: float, warm_up: float) -> float:

@@ -63,6 +63,32 @@ def test_a_crash_costs_one_cell_and_is_tried_again(tmp_path, cells, monkeypatch)
     assert state_of(cells[0], tmp_path) is CellState.DONE
 
 
+def test_what_a_kill_left_of_a_finished_cell_is_removed(tmp_path, cells, monkeypatch):
+    data = prepare_data(cells, None, tmp_path)
+    monkeypatch.setattr(module, "_run_child", lambda cell, data, folder, device, progress: run_cell(cell, data, folder))
+    run_benchmark(cells[:1], data, tmp_path, "cpu")
+    folder = cells[0].folder(tmp_path)
+    whole = sorted(path.name for path in folder.iterdir())
+    (folder / "cases").mkdir()
+    (folder / "cases" / "blob_004.json").write_text("{}")
+    (folder / "failure.json").write_text("{}")
+    assert run_benchmark(cells[:1], data, tmp_path, "cpu").skipped == [cells[0].id]
+    assert sorted(path.name for path in folder.iterdir()) == whole
+
+
+def test_a_made_up_scan_is_whole_or_absent(tmp_path, monkeypatch):
+    import nibabel
+
+    def killed(image, path):
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nibabel, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_data([only_cell()], None, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_a_scan_that_cannot_be_read_fails_its_cell_with_its_name(tmp_path, monkeypatch):
     toys.install(monkeypatch)
     cell = only_cell()

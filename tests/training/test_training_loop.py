@@ -85,6 +85,21 @@ def test_a_row_cut_off_by_the_kill_is_written_again(tmp_path):
     assert [row["step"] for row in read_log(path)] == [3, 6, 9]
 
 
+@pytest.mark.parametrize("text", ["", "step,lo"])
+def test_a_log_cut_off_in_its_head_is_begun_anew(tmp_path, text):
+    for log in (TRAINING, VALIDATION):
+        (tmp_path / log).write_text(text)
+    trainer(tmp_path).run(resume=True)
+    assert [row["step"] for row in read_log(tmp_path / TRAINING)] == [3, 6, 9]
+    assert [row["step"] for row in read_log(tmp_path / VALIDATION)][-1] == 9
+
+
+def test_a_run_killed_after_its_last_step_still_tells_the_validation(tmp_path):
+    whole = trainer(tmp_path).run()
+    assert whole["validation"]["loss"] > 0
+    assert trainer(tmp_path).run(resume=True) == whole
+
+
 def test_other_settings_are_not_resumed(tmp_path):
     trainer(tmp_path).run()
     with pytest.raises(InputError, match="other settings"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from medfewshot.adaptation import make_learner
-from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, read_json
+from medfewshot.benchmark.cells import RECORD, SCORES, read_json, tidy
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
 from medfewshot.benchmark.oracle2d.config import OracleCell
 from medfewshot.benchmark.oracle2d.protocol import Fold, make_folds, pooled_dice, query_chunks, support_slices
@@ -54,8 +53,7 @@ def run_oracle_cell(
     rows = [row for record in records for row in record["rows"]]
     write_csv(folder / SCORES, rows)
     write_text(folder / RECORD, strict_json(_record(cell, support, records, rows, device)))
-    shutil.rmtree(folder / "labels", ignore_errors=True)
-    (folder / FAILURE).unlink(missing_ok=True)
+    tidy(folder)
 
 
 def find_fold(cell: OracleCell, data: Path) -> tuple[dict[int, str], list[Case], Fold]:
