@@ -50,7 +50,7 @@ def _svg(path: Path) -> str:
 
 def _tasks(groups: Sequence[Group], run: Path) -> list[dict[str, Any]]:
     """One entry per dataset and K: the cases of its best learner that have pictures."""
-    best: dict[tuple[str, int], Group] = {}
+    best: dict[tuple[str, int | str], Group] = {}
     for group in groups:
         if not group.results or not math.isfinite(group.summaries[-1].dice_mean):
             continue

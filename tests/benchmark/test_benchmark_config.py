@@ -186,7 +186,7 @@ def test_weights_reach_the_learner_and_their_absence_is_told(tmp_path, monkeypat
     path = write(tmp_path, learners=[{"name": "a", "learner": "finetune", "weights": str(tmp_path / "start")}])
     with pytest.raises(InputError, match=r"learners: a: .*start"):
         load_benchmark(path)
-    monkeypatch.setattr(config, "make_learner", lambda settings: None)
+    monkeypatch.setattr(config, "make_learner", lambda settings, **_: None)
     assert load_benchmark(path).learners[0].settings(0, "cpu").weights == str(tmp_path / "start")
 
 
