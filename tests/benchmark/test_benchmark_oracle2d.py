@@ -213,7 +213,7 @@ def test_an_unknown_class_is_told(tmp_path, toy):
 
 
 def test_weights_of_unknown_setting_are_refused(monkeypatch):
-    monkeypatch.setattr(config, "make_learner", lambda settings: None)  # it would look for the weights
+    monkeypatch.setattr(config, "make_learner", lambda settings, **_: None)  # it would look for the weights
     with pytest.raises(ValueError, match="nothing says which setting its weights keep"):
         make_config(learners=[{"name": "a", "learner": "finetune", "weights": "start"}])
 

@@ -79,6 +79,8 @@ def test_what_a_kill_left_of_a_finished_cell_is_removed(tmp_path, cells, monkeyp
 def test_a_made_up_scan_is_whole_or_absent(tmp_path, monkeypatch):
     import nibabel
 
+    toys.install(monkeypatch)
+
     def killed(image, path):
         Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
