@@ -43,7 +43,7 @@ def test_a_file_of_comments_changes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("steps: 0", "steps: should be greater"),
+        ("steps: -1", "steps: should be greater"),
         ("steps: .nan", "steps"),
         ("learning_rate: -1", "learning_rate"),
         ("labels: {0: background}", "0 is background"),

@@ -121,7 +121,7 @@ def test_a_difference_that_rounding_makes_passes(run, scans, support):
         (["--learner", "oracle"], ["oracle", "finetune"]),
         (["--device", "abacus"], ["abacus", "auto"]),
         (["--device", "cuda:99"], ["cuda:99"]),
-        (["--steps", "0"], ["--steps 0"]),
+        (["--steps", "-1"], ["--steps -1"]),
         (["--seed", "-1"], ["--seed -1"]),
         (["--budget", "-3"], ["--budget -3"]),
         (["--spacing", "0"], ["--spacing 0"]),
