@@ -158,11 +158,10 @@ def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: _Slab, 
     if whole:
         logits = segmenter(window)
     else:
-        # Windows are weighted where they are predicted and gathered where memory is larger.
-        there = getattr(segmenter, "device", None) or window.device
+        # The scan stays where memory is larger; a segmenter on a GPU takes windows there and hands logits back.
         logits = sliding_window_inference(
-            window, plan.patch_size, 1, lambda part: segmenter(part).to(there), overlap=overlap, mode="gaussian",
-            padding_mode="replicate", sw_device=there, device=torch.device("cpu"),
+            window, plan.patch_size, 1, lambda part: segmenter(part).to(part.device), overlap=overlap,
+            mode="gaussian", padding_mode="replicate", device=torch.device("cpu"),
         )  # fmt: skip
     assert isinstance(logits, Tensor)
     # In place, class volume by class volume: a second array of this size is what memory could not spare. What a
