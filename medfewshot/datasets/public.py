@@ -82,7 +82,8 @@ def fetch(name: str, folder: Path, progress: bool = False) -> bool:
     """Have the set ``name`` in ``folder / name``, in MSD layout; False where it was there already.
 
     An archive ``folder / NAME.tar`` that somebody put there is unpacked without a network. What is under a final name
-    is whole: all work is done in a hidden folder beside it, which is gone afterwards. ``progress``: a bar, where tqdm is.
+    is whole: all work is done in a hidden folder beside it, which is gone afterwards. ``progress``: a bar, where there
+    is tqdm.
 
     Raises:
         InputError: an unknown name, no network, an archive that is not the one whose checksum MONAI knows, too little
