@@ -81,8 +81,9 @@ def checksum_of(name: str) -> str | None:
 def fetch(name: str, folder: Path, progress: bool = False) -> bool:
     """Have the set ``name`` in ``folder / name``, in MSD layout; False where it was there already.
 
-    An archive ``folder / NAME.tar`` that somebody put there is unpacked without a network. What has its final name is
-    whole: all work is done in a hidden folder beside it, which is gone afterwards. ``progress``: a bar, where tqdm is.
+    An archive ``folder / NAME.tar`` that somebody put there is unpacked without a network. What is under a final name
+    is whole: all work is done in a hidden folder beside it, which is gone afterwards. ``progress``: a bar, where there
+    is tqdm.
 
     Raises:
         InputError: an unknown name, no network, an archive that is not the one whose checksum MONAI knows, too little
@@ -119,10 +120,8 @@ def _unpacked(name: str, folder: Path, archive: Path, checksum: str, hidden: Pat
             litter.unlink()
         read_json(found / TABLE)  # every scan that it names is there
     except HashCheckError:
-        what = "the archive" if archive.parent == folder else "what came"
-        raise InputError(
-            f"{archive.name}: {what} is damaged or another (MD5 differs); {_remedy(name, folder)}"
-        ) from None
+        what = f"{archive}: is" if archive.parent == folder else f"{name}: what came is"
+        raise InputError(f"{what} not the archive that MONAI knows (MD5 differs); {_remedy(name, folder)}") from None
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         reason = getattr(error, "reason", None) or error
         told = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
