@@ -90,8 +90,8 @@ def test_a_log_cut_off_in_its_head_is_begun_anew(tmp_path, text):
     for log in (TRAINING, VALIDATION):
         (tmp_path / log).write_text(text)
     trainer(tmp_path).run(resume=True)
-    assert [row["step"] for row in read_log(tmp_path / TRAINING)] == [3, 6, 9]
-    assert [row["step"] for row in read_log(tmp_path / VALIDATION)][-1] == 9
+    assert [row["step"] for row in read_log(tmp_path / TRAINING)] == [3, 6, 9, 12]
+    assert [row["step"] for row in read_log(tmp_path / VALIDATION)][-1] == 12
 
 
 def test_a_run_killed_after_its_last_step_still_tells_the_validation(tmp_path):
