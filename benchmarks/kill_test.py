@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO
@@ -246,18 +247,19 @@ def kill(command: str, words: list[str], out: Path, wait_s: float, rng: np.rando
     ends = time.perf_counter() + wait_s
     time.sleep(rng.uniform(0, wait_s))
     if rng.random() < 0.5:
-        while time.perf_counter() < ends and not any(temporaries(out)):
+        while time.perf_counter() < ends and not writes_in(out):
             time.sleep(0.0002)
     victim = rng.choice(["all", "first", "cell"]) if command == "benchmark" else "first"
     cells = members(child) if victim == "cell" else []
     if cells:  # the benchmark goes on with the next cell and says at its end that one failed
-        os.kill(cells[0], signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended just now
+            os.kill(cells[0], signal.SIGKILL)
     elif victim == "all":
         os.killpg(child, signal.SIGKILL)
     else:
         os.kill(child, signal.SIGKILL)
-    left = [p for p in out.rglob("*") if p.is_file()] if out.exists() else []
-    hit = any(temporaries(out))
+    left = [name for _, _, names in os.walk(out) for name in names]
+    hit = any(TEMPORARY.match(name) for name in left)
     ended = wait(child)
     patience = time.perf_counter() + 60
     while members(child):
@@ -268,8 +270,8 @@ def kill(command: str, words: list[str], out: Path, wait_s: float, rng: np.rando
     return MOMENTS[2 if hit else 1 if left else 0]
 
 
-def temporaries(folder: Path) -> Iterator[Path]:
-    return (Path(top, name) for top, _, names in os.walk(folder) for name in names if TEMPORARY.match(name))
+def writes_in(folder: Path) -> bool:
+    return any(TEMPORARY.match(name) for _, _, names in os.walk(folder) for name in names)
 
 
 def some_kills(command: str, root: Path, usual: float, rng: np.random.Generator) -> Iterator[str]:
