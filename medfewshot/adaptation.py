@@ -30,7 +30,7 @@ STARTING_LEARNERS = ("finetune", "hybrid")
 """Learners that begin with them unless told otherwise."""
 FEATURE_LEARNERS = ("prototype", "ridge")
 """Learners whose head can stand on any start's features."""
-STEPS_FROM_WEIGHTS = 400
+STEPS_FROM_WEIGHTS = 300
 """Steps of these learners from meta-trained weights, where nobody gives a number."""
 
 

@@ -31,7 +31,7 @@ LearnerName = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Optimiser steps (default for finetune 400, without weights 1000); more is better and slower.",
+        help="Optimiser steps (default for finetune 300, without weights 1000); more is better and slower.",
         rich_help_panel="Adaptation",
     ),
 ]
