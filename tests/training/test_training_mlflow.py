@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from dataclasses import asdict, replace
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from test_training_loop import SETTINGS, trainer
@@ -20,7 +21,7 @@ from medfewshot.types import InputError
 class Client:
     """As much of ``mlflow.MlflowClient`` as is used; a "server" outlives its clients."""
 
-    servers: dict[str, dict] = {}
+    servers: ClassVar[dict[str, dict]] = {}
     broken = False
 
     def __init__(self, tracking_uri: str) -> None:
