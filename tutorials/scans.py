@@ -11,6 +11,20 @@ from medfewshot.synthetic import make_ct_cohort
 from medfewshot.types import Case
 
 WORK = Path("work")
+TASK = "Task04_Hippocampus"
+
+
+def data_root() -> Path:
+    return Path(os.environ.get("MEDFEWSHOT_DATA", "data"))
+
+
+def download() -> None:
+    """Fetch and unpack the hippocampus scans (27 MB) with MONAI's downloader; ``python scans.py`` does it."""
+    from monai.apps import DecathlonDataset, download_and_extract
+
+    root = data_root()
+    archive = root / f"{TASK}.tar"
+    download_and_extract(DecathlonDataset.resource[TASK], archive, root, hash_val=DecathlonDataset.md5[TASK])
 
 
 def find_scans(number: int = 12) -> tuple[list[Case], dict[int, str], str]:
@@ -18,7 +32,7 @@ def find_scans(number: int = 12) -> tuple[list[Case], dict[int, str], str]:
 
     ``MEDFEWSHOT_DATA/Task04_Hippocampus`` (a folder of the Medical Segmentation Decathlon) is taken where it exists.
     """
-    folder = Path(os.environ.get("MEDFEWSHOT_DATA", "data")) / "Task04_Hippocampus"
+    folder = data_root() / TASK
     if folder.is_dir():
         what = "MR of the hippocampus: Medical Segmentation Decathlon, Task04, CC BY-SA 4.0"
     else:
@@ -55,3 +69,7 @@ def show(path: Path, width: int = 800) -> None:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)
     display(Image(buffer.getvalue(), format="jpeg"))
+
+
+if __name__ == "__main__":
+    download()

@@ -20,6 +20,10 @@ def train(
         Path | None,
         typer.Option(help="A file of their planned volumes: made where it is missing, read where it exists."),
     ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="URI_OR_FOLDER", help="Log to MLflow too: a tracking server, or a folder of its own."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors only.")] = False,
@@ -46,6 +50,7 @@ def train(
             overwrite=overwrite,
             data=data,
             pack=pack,
+            mlflow=mlflow,
             progress=progress,
         )
     told = ", ".join(f"{name} {value:.3f}" for name, value in record["validation"].items())

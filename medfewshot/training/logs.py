@@ -1,27 +1,43 @@
-"""What a run reports on disk: one CSV for training, one for validation, and TensorBoard where it is installed."""
+"""What a run reports: CSVs of training and validation, TensorBoard where it is installed, MLflow where it is wanted."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import json
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from medfewshot.io import write_text
+from medfewshot.types import InputError
 
 TRAINING, VALIDATION = "training.csv", "validation.csv"
+MLFLOW = "mlflow.json"
+"""Which MLflow run a folder belongs to."""
+EXPERIMENT = "medfewshot"
+DATABASE = "mlflow.db"
+LONGEST_PARAM = 500
+"""Characters; older MLflow servers refuse more."""
+PARAMS_AT_ONCE = 100
 
 
 class Logs:
     """Appends rows; on resume, rows after ``step`` are dropped, because they will be written again."""
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
+    def __init__(
+        self, folder: Path, step: int = 0, mlflow: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """``mlflow``: a tracking URI or a folder, where rows and ``settings`` (plain data) are to go there too."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         for name in (TRAINING, VALIDATION):
             _drop_rows_after(folder / name, step)
         self._board = _tensorboard(folder / "tensorboard", step)
+        self._mlflow = None if mlflow is None else MlflowRun(mlflow, folder, settings or {})
 
     def write(self, name: str, row: Mapping[str, Any]) -> None:
         """``row`` begins with ``step``; every row of a file has the same columns."""
@@ -35,14 +51,141 @@ class Logs:
             writer.writeheader()
             writer.writerow(row)
             write_text(path, text.getvalue())
+        kind = Path(name).stem
+        values = {f"{kind}/{key}": float(value) for key, value in row.items() if key != "step"}
         if self._board is not None:
-            for key, value in row.items():
-                if key != "step":
-                    self._board.add_scalar(f"{Path(name).stem}/{key}", value, row["step"])
+            for key, value in values.items():
+                self._board.add_scalar(key, value, row["step"])
+        if self._mlflow is not None:
+            self._mlflow.write(values, int(row["step"]))
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
+
+    def close(self, status: str = "FINISHED") -> None:
         if self._board is not None:
             self._board.close()
+        if self._mlflow is not None:
+            self._mlflow.close(status)
+
+
+class MlflowRun:
+    """The run of MLflow that belongs to a folder; made anew unless the folder's record names one.
+
+    A resumed run computes rows again that were sent before it was cut off; these are not sent twice. Where the server
+    does not answer, rows wait for the next one and training goes on: the CSVs hold everything.
+    """
+
+    def __init__(self, where: str, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Raises InputError where MLflow is not installed or does not answer."""
+        check_mlflow(where)
+        record = folder / MLFLOW
+        self._waiting: list[Any] = []
+        self._earlier: dict[str, int] = {}
+        """The last step that an earlier process sent, of every value."""
+        try:
+            self._client = client = _client_of(where)
+            if record.is_file():
+                self.run_id = str(json.loads(record.read_text(encoding="utf-8"))["run_id"])
+                client.update_run(self.run_id, status="RUNNING")
+                self._earlier = _last_steps(client, self.run_id)
+            else:
+                self.run_id = client.create_run(
+                    _experiment_id(client, where), run_name=folder.absolute().name
+                ).info.run_id
+                _log_params(client, self.run_id, settings)
+                write_text(record, json.dumps({"run_id": self.run_id}) + "\n")
+        except Exception as error:  # of the database, of the network, of MLflow
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            way_out = f", or remove {record} for a new run" if record.is_file() else ""
+            raise InputError(f"--mlflow {where}: cannot be used ({reason}); check it{way_out}") from error
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._waiting += [
+            Metric(key, value, now, step) for key, value in values.items() if step > self._earlier.get(key, -1)
+        ]
+        self._send()
+
+    def close(self, status: str) -> None:
+        self._send()
+        try:
+            self._client.set_terminated(self.run_id, status)
+        except Exception as error:
+            _warn(error)
+
+    def _send(self) -> None:
+        try:
+            if self._waiting:
+                self._client.log_batch(self.run_id, metrics=self._waiting)
+            self._waiting = []
+        except Exception as error:
+            _warn(error)
+
+
+def check_mlflow(where: str) -> None:
+    """Raise InputError, before any work is done, where MLflow is not installed."""
+    try:
+        import mlflow  # noqa: F401
+    except ImportError:
+        raise InputError(f"--mlflow {where}: MLflow is not installed; pip install 'medfewshot[mlflow]'") from None
+
+
+def _client_of(where: str) -> Any:
+    """A folder holds its runs in a database file, which ``mlflow ui`` reads; anything else is a tracking URI."""
+    from mlflow import MlflowClient
+
+    if _is_uri(where):
+        return MlflowClient(tracking_uri=where)
+    folder = Path(where).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=f"sqlite:///{(folder / DATABASE).as_posix()}")
+
+
+def _is_uri(where: str) -> bool:
+    return "://" in where or where == "databricks"
+
+
+def _experiment_id(client: Any, where: str) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    place = None if _is_uri(where) else (Path(where).absolute() / "artifacts").as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+
+
+def _last_steps(client: Any, run_id: str) -> dict[str, int]:
+    keys = client.get_run(run_id).data.metrics
+    return {key: max(metric.step for metric in client.get_metric_history(run_id, key)) for key in keys}
+
+
+def _log_params(client: Any, run_id: str, settings: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    params = [
+        Param(re.sub(r"[^\w./ -]", "_", key, flags=re.ASCII), value[:LONGEST_PARAM]) for key, value in _flat(settings)
+    ]
+    for first in range(0, len(params), PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=params[first : first + PARAMS_AT_ONCE])
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as dotted names and their values as text."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, str(value)
+
+
+def _warn(error: Exception) -> None:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    warnings.warn(f"MLflow does not take the log now ({reason}); it is all in the CSV files", stacklevel=3)
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

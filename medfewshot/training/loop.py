@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,15 @@ class Trainer:
         device: torch.device = torch.device("cpu"),
         world: World = World(),
         progress: Progress | None = None,
+        mlflow: str | None = None,
     ) -> None:
+        """``mlflow``: a tracking URI or a folder that gets the logs too."""
         if learner.start is None:
             raise InputError("this learner has no start to train")
         self.learner, self.start, self.settings, self.folder = learner, learner.start, settings, folder
         self.training, self.validation = training, validation
         self.device, self.world, self.progress = device, world, progress or Progress()
+        self.mlflow = mlflow
         world.share_start(self.start)
         self.names = {p: name for name, p in self.start.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(_groups(self.names, settings.weight_decay), lr=settings.learning_rate)
@@ -68,28 +71,35 @@ class Trainer:
         if resume and path.is_file():
             self._restore(disk.read_checkpoint(path))
         self.world.wait()
-        logs = Logs(self.folder, self.step) if self.world.first else None
-        while (fraction := self._fraction()) < 1:
-            begun = time.perf_counter()
-            self._train_step(fraction)
-            self.step += 1
-            self.seconds += time.perf_counter() - begun
-            done = self._fraction() >= 1
-            if self.step % self.settings.log_every == 0 or done:
-                self._log_training(logs, fraction)
-            if self.step % self.settings.validate_every == 0 or done:
-                self.validated = self._validate()
-                if logs is not None:
-                    logs.write(VALIDATION, {"step": self.step, **self.validated})
-            if self.step % self.settings.checkpoint_every == 0 or done:
-                self._checkpoint()
-            self.progress.update(self._fraction(), 1, self._text())
-        if logs is not None:
-            logs.close()
+        with self._open_logs() as logs:
+            while self._fraction() < 1:
+                self._one_step(logs)
+                self.progress.update(self._fraction(), 1, self._text())
         seconds = round(self.seconds, 1)
         return {"steps": self.step, "skipped": self.skipped, "seconds": seconds, "validation": self.validated}
 
+    def _open_logs(self) -> AbstractContextManager[Logs | None]:
+        if not self.world.first:
+            return nullcontext()
+        return Logs(self.folder, self.step, self.mlflow, asdict(self.settings))
+
     # A step
+
+    def _one_step(self, logs: Logs | None) -> None:
+        """Learn, and report and keep what is due."""
+        fraction, begun = self._fraction(), time.perf_counter()
+        self._train_step(fraction)
+        self.step += 1
+        self.seconds += time.perf_counter() - begun
+        done = self._fraction() >= 1
+        if self.step % self.settings.log_every == 0 or done:
+            self._log_training(logs, fraction)
+        if self.step % self.settings.validate_every == 0 or done:
+            self.validated = self._validate()
+            if logs is not None:
+                logs.write(VALIDATION, {"step": self.step, **self.validated})
+        if self.step % self.settings.checkpoint_every == 0 or done:
+            self._checkpoint()
 
     def _fraction(self) -> float:
         """How much of the run is done, in [0, 1]; the same in every process."""

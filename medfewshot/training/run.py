@@ -18,7 +18,7 @@ from medfewshot.learners import LEARNERS, Start, build_start, load_start, save_s
 from medfewshot.learners.segmenters import seeded, to_channels_last
 from medfewshot.synthetic.populations import Populations
 from medfewshot.training.checkpoint import NAME
-from medfewshot.training.logs import TRAINING, VALIDATION
+from medfewshot.training.logs import MLFLOW, TRAINING, VALIDATION, check_mlflow
 from medfewshot.training.loop import Trainer
 from medfewshot.training.packing import PackedDataset, pack_datasets, read_pack, write_pack
 from medfewshot.training.real import RealTasks
@@ -40,16 +40,19 @@ def train(
     overwrite: bool = False,
     data: Path | None = None,
     pack: Path | None = None,
+    mlflow: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Meta-train and write ``folder/start``; returns what the record in it says.
 
     ``data``: folder of the real data sets, where the settings name none. ``pack``: a file of their planned volumes; it
-    is made where it does not exist, and no raw data is needed where it does. Under ``torchrun`` every process calls
-    this alike.
+    is made where it does not exist, and no raw data is needed where it does. ``mlflow``: a tracking URI or a folder
+    that gets the logs and settings too. Under ``torchrun`` every process calls this alike.
 
     Raises InputError where a setting, a data set or the folder cannot be used.
     """
+    if mlflow is not None:
+        check_mlflow(mlflow)
     chosen = local_device(resolve_device(device))
     with join_world(chosen) as world:
         if world.first:
@@ -61,7 +64,8 @@ def train(
         datasets = _read_real(settings, data, pack, progress)
         training, validation = make_sources(settings, datasets)
         trainer = Trainer(
-            learner, training, validation, settings, folder, device=chosen, world=world, progress=progress
+            learner, training, validation, settings, folder,
+            device=chosen, world=world, progress=progress, mlflow=mlflow,
         )  # fmt: skip
         outcome = trainer.run(resume=resume)
         record = {
@@ -186,4 +190,6 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     if overwrite and not resume:
         for path in earlier:
             path.unlink()
+    if not resume:
+        (folder / MLFLOW).unlink(missing_ok=True)  # a run of its own
     folder.mkdir(parents=True, exist_ok=True)
