@@ -200,8 +200,8 @@ plt.show()
 # ## What it shows
 #
 # - **After 40 steps only `finetune` is ahead for its start**: 0.77 against 0.73. The others do better from random
-#   weights: 0.81 (`maml`), 0.79 (`protomaml`) and 0.78 (`prototype`). The shipped network is larger, too: its steps take
-#   two to three times as long, so that for equal seconds `finetune` from random weights is not behind either.
+#   weights: 0.81 (`maml`), 0.79 (`protomaml`) and 0.78 (`prototype`). The shipped network is larger, too: its steps
+#   take two to three times as long, so that for equal seconds `finetune` from random weights is ahead.
 # - **With no steps or a few, weights count.** `finetune` solves for a head on shipped features in two seconds and
 #   reaches 0.52 without one gradient; a random start is at 0.44 after 10 steps, where the shipped one is at 0.57.
 # - **A start serves the learner it was made for.** The shipped one was trained for a head that is solved for in closed
