@@ -116,10 +116,10 @@ class Console:
             self.say("* missed structures and false alarms have no distance: Dice 0 for them, but no part in HD95")
 
     def rows(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
-        """A table of texts, its columns named as the rows' keys."""
+        """A table of texts, its columns named as the rows' keys; the first, what one types, is never broken."""
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in rows[0]:
-            table.add_column(name, overflow="fold")
+        for index, name in enumerate(rows[0]):
+            table.add_column(name, overflow="fold", no_wrap=index == 0)
         for row in rows:
             table.add_row(*row.values())
         self.out.print(table)

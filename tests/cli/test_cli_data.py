@@ -49,7 +49,8 @@ def test_every_set_is_one_that_monai_knows():
     assert all(public.checksum_of(name) for name in public.PUBLIC_SETS)
 
 
-def test_list(run, tmp_path):
+def test_list(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "dataset.json").write_text("{}")
     done = run("data", "list", "-o", tmp_path)
