@@ -148,9 +148,9 @@ def choose_weights(settings: AdaptSettings, images: Sequence[Volume]) -> AdaptSe
     weights = None if settings.weights == NO_WEIGHTS else settings.weights
     if weights == AUTO:
         fits = all(image.spatial_dims == 3 and image.data.shape[0] == 1 for image in images)
-        takes = "start" in signature(LEARNERS[settings.learner]).parameters if settings.learner in LEARNERS else False
-        wanted = settings.learner in STARTING_LEARNERS and takes and settings.width is None
-        weights = DEFAULT_WEIGHTS if fits and wanted else None
+        wanted = settings.learner in STARTING_LEARNERS and settings.width is None
+        takes = wanted and "start" in signature(LEARNERS[settings.learner]).parameters
+        weights = DEFAULT_WEIGHTS if fits and takes else None
     return replace(settings, weights=weights)
 
 

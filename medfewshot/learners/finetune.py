@@ -26,7 +26,7 @@ from medfewshot.learners.fitting import check_kind, fit_strides
 from medfewshot.learners.linear_head import LinearHead, LinearHeadStart, class_frequencies
 from medfewshot.learners.losses import dice_cross_entropy, dice_cross_entropy_parts
 from medfewshot.learners.optimizer import AdaptationOptimizer
-from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler
+from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler, on_device
 from medfewshot.learners.segmenters import NetworkSegmenter, seeded, to_channels_last
 from medfewshot.types import Episode, InputError, Progress, Support
 
@@ -73,7 +73,7 @@ class Finetune:
         begun = time.perf_counter()
         if self.steps < 1 and not isinstance(self.start, LinearHeadStart):
             raise InputError("learner finetune: 0 steps leave a random head; give meta-trained weights or some steps")
-        support = _on_device(support, self.device)
+        support = on_device(support, self.device)
         restarts = 0
         while True:
             attempt = _Attempt(self, support, restarts, begun)
@@ -260,13 +260,3 @@ def one_cycle(fraction: float, warm_up: float = 0.15) -> float:
     if fraction < warm_up:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * fraction / warm_up)) / 2
     return (1 + math.cos(math.pi * (fraction - warm_up) / (1 - warm_up))) / 2
-
-
-def _on_device(support: Support, device: torch.device) -> Support:
-    return Support(
-        images=tuple(image.to(device) for image in support.images),
-        labels=tuple(label.to(device) for label in support.labels),
-        classes=support.classes,
-        patch_size=support.patch_size,
-        spacing_mm=support.spacing_mm,
-    )

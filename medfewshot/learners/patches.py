@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,15 @@ FOREGROUND_FRACTION = 2 / 3
 def window_of(support: Support) -> tuple[int, ...]:
     """The plan's window; where it has none, a box that holds every support."""
     return support.patch_size or tuple(max(sizes) for sizes in zip(*(i.shape[1:] for i in support.images), strict=True))
+
+
+def on_device(support: Support, device: torch.device) -> Support:
+    """The same support with its tensors on ``device``."""
+    return replace(
+        support,
+        images=tuple(image.to(device) for image in support.images),
+        labels=tuple(label.to(device) for label in support.labels),
+    )
 
 
 class PatchSampler:

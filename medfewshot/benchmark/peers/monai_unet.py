@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from medfewshot.augment import Augmentation
 from medfewshot.backbones import choose_strides, cut_to, pad_to_multiple
 from medfewshot.devices import autocast
-from medfewshot.learners.patches import PatchSampler, window_of
+from medfewshot.learners.patches import PatchSampler, on_device, window_of
 from medfewshot.learners.segmenters import seeded
 from medfewshot.types import InputError, Progress, Support
 
@@ -96,7 +96,7 @@ class MonaiUnet:
         begun = time.perf_counter()
         config = describe_network(support, self.width)
         network = seeded(lambda: _build(config), self.seed).to(self.device).train()
-        sampler = PatchSampler(_on_device(support, self.device), self.augmentation, _generator(self.seed))
+        sampler = PatchSampler(on_device(support, self.device), self.augmentation, _generator(self.seed))
         loss_of = DiceCELoss(**LOSS)
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
         losses: list[float] = []
@@ -160,13 +160,3 @@ def _build(config: Mapping[str, Any]) -> nn.Module:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _on_device(support: Support, device: torch.device) -> Support:
-    return Support(
-        images=tuple(image.to(device) for image in support.images),
-        labels=tuple(label.to(device) for label in support.labels),
-        classes=support.classes,
-        patch_size=support.patch_size,
-        spacing_mm=support.spacing_mm,
-    )
