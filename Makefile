@@ -19,9 +19,10 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 TUTORIALS := $(VENV)/.installed-tutorials
+RELEASE := $(VENV)/.release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz format docs tutorials venv clean
+.PHONY: help demo test check fuzz format docs tutorials release venv clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -57,6 +58,16 @@ tutorials: $(TUTORIALS)  ## execute the notebooks anew (MEDFEWSHOT_DATA: real sc
 		$(abspath $(BIN))/jupytext --to ipynb "$$name" && PATH="$(abspath $(BIN)):$$PATH" \
 		$(abspath $(BIN))/jupyter-nbconvert --to notebook --execute --inplace "$${name%.py}.ipynb" || exit 1; done
 
+release: $(RELEASE)/bin/cyclonedx-py  ## wheel, source archive and software bill of materials (CycloneDX) in dist/
+	rm -rf dist build
+	$(RELEASE)/bin/python -m build -o dist .
+	$(PYTHON) -m venv --clear $(RELEASE)/what-ships
+	$(RELEASE)/what-ships/bin/python -m pip --disable-pip-version-check install -c constraints.txt $(TORCH)
+	$(RELEASE)/what-ships/bin/python -m pip --disable-pip-version-check install -c constraints.txt dist/*.whl
+	$(RELEASE)/what-ships/bin/python -m pip --disable-pip-version-check uninstall -q -y pip setuptools
+	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --mc-type library \
+		-o dist/medfewshot-$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml).cdx.json $(RELEASE)/what-ships
+
 venv: $(DEV)  ## the development environment in .venv
 
 clean:  ## remove caches and build output; .venv stays
@@ -71,6 +82,11 @@ $(BIN)/python:
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt $(TORCH)
 	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(RELEASE)/bin/cyclonedx-py: | $(BIN)/python
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip --disable-pip-version-check install build cyclonedx-bom
 	@touch $@
 
 $(DEV): $(RUNTIME)
