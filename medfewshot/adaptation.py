@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from medfewshot.backbones import UNet
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
@@ -222,7 +223,7 @@ def _read_start(learner: str, weights: str) -> Any:
         return start.module
     if learner in STARTING_LEARNERS:
         return start.module if start.learner == "finetune" else build_start("finetune", start.backbone)
-    if learner in FEATURE_LEARNERS:
+    if learner in FEATURE_LEARNERS and isinstance(start.backbone, UNet):
         return start.backbone
     raise InputError(
         f"--weights {weights}: were trained for learner {start.learner}, not {learner}; take --learner {start.learner}"

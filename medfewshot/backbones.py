@@ -209,11 +209,14 @@ def unfold_blocks(x: Tensor, block: Sequence[int]) -> Tensor:
     return rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=block[0], j=block[1], k=block[2])
 
 
-def choose_strides(patch_size: Sequence[int], spacing_mm: Sequence[float], levels: int = 4) -> list[list[int]]:
+def choose_strides(
+    patch_size: Sequence[int], spacing_mm: Sequence[float], levels: int = 4, fold: Sequence[int] | None = None
+) -> list[list[int]]:
     """Fold and downsampling per level: an axis is halved only while its voxels are within twice the finest ones.
 
     The stem folds 2 voxels along every axis that has at least 64 of them, so that a small structure in a small volume
-    keeps its full resolution. An axis never falls below 4 voxels; one too short to be halved again holds up no other.
+    keeps its full resolution; or as ``fold`` (1 or 2 an axis) says. An axis never falls below 4 voxels; one too short
+    to be halved again holds up no other.
     """
     sizes, spacing = list(patch_size), list(spacing_mm)
     strides = []
@@ -223,6 +226,8 @@ def choose_strides(patch_size: Sequence[int], spacing_mm: Sequence[float], level
         for axis, (size, length) in enumerate(zip(sizes, spacing, strict=True)):
             least = 64 if level == 0 else 8
             halve = size >= least and length < 2 * finest
+            if level == 0 and fold is not None:
+                halve = fold[axis] > 1
             stride.append(2 if halve else 1)
             if halve:
                 sizes[axis], spacing[axis] = size // 2, length * 2

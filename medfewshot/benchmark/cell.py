@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,19 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.adaptation import adapt_volumes, read_cases
+from medfewshot.benchmark.adapted import ScanSegmenter, adapted_segmenter
 from medfewshot.benchmark.cells import RECORD, SCORES, Cell, read_json, tidy
 from medfewshot.benchmark.config import ALL
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
-from medfewshot.benchmark.peers import known_learners, known_segmenters
 from medfewshot.benchmark.pictures import save_picture
-from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
+from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
-from medfewshot.devices import resolve_device
 from medfewshot.episodes import draw_support
 from medfewshot.evaluation import evaluate_arrays
 from medfewshot.io import check_same_grid, read_image, read_label, write_text
-from medfewshot.planning import PlanOptions
 from medfewshot.report import write_csv
 from medfewshot.types import Case, InputError, Progress
 
@@ -37,7 +33,7 @@ def run_cell(cell: Cell, data: Path, folder: Path, device: str = "auto", progres
     progress = progress or Progress()
     begun = time.perf_counter()
     names, supports, queries = find_scans(cell, data)
-    segmenter = _adapted(cell, names, supports, folder, device, progress)
+    segmenter = adapted_segmenter(cell, names, supports, folder, device, progress)
     check_seen(segmenter.record.get("weights_have_seen", {}), cell, queries)
     records = []
     for number, case in enumerate(queries):
@@ -83,48 +79,6 @@ def _label_names(cell: Cell, known: Mapping[int, str], root: Path) -> dict[int, 
     return {value: known.get(value, f"label {value}") for value in values}
 
 
-def _adapted(
-    cell: Cell, names: Mapping[int, str], supports: Sequence[Case], folder: Path, device: str, progress: Progress
-) -> VolumeSegmenter:
-    """The segmenter of this cell, from disk where an earlier process left it there.
-
-    A label that no support of this draw marks can be neither learned nor scored: the record names it.
-    """
-    kept = folder / "segmenter"
-    if (kept / DESCRIPTION).is_file():
-        try:
-            return load_segmenter(kept, resolve_device(device), known_segmenters())
-        except InputError:
-            shutil.rmtree(kept)
-    begun = time.perf_counter()
-    progress.update(0, 1, "reading supports")
-    images, labels = read_cases(supports)
-    read = time.perf_counter() - begun
-    entry = cell.learner
-    marked = {int(value) for label in labels for value in np.unique(label.data)}
-    if not marked & set(names):
-        raise InputError(f"{cell.id}: no support of this draw marks {', '.join(names.values())}; use another seed")
-    plan = PlanOptions(
-        modality=cell.dataset.modality,
-        spacing_mm=entry.spacing_mm,
-        labels={value: name for value, name in names.items() if value in marked},
-        patch_voxels=entry.patch_voxels,
-    )
-    settings = entry.settings(cell.seed, device, plan)
-    adapted = adapt_volumes(images, labels, settings, names, progress, known_learners())
-    record = {
-        **adapted.record,
-        "seconds": {**adapted.seconds, "read": round(read, 3)},
-        "unmarked": [name for value, name in names.items() if value not in marked],
-        "peak_gb": peak_memory_gb(),
-        "peak_device_gb": peak_device_memory_gb(),
-    }
-    segmenter = VolumeSegmenter(adapted.plan, adapted.segmenter, record)
-    segmenter.save(kept, known_segmenters())
-    # What is segmented with is what a resumed cell would find: the same numbers either way.
-    return load_segmenter(kept, resolve_device(device), known_segmenters())
-
-
 def check_seen(seen: Mapping[str, Any], cell: Cell, queries: Sequence[Case]) -> None:
     """``seen``: dataset -> subjects and labels that the weights were trained on. Raises InputError for a query."""
     subjects = set(seen.get(cell.dataset.source, {}).get("subjects", ()))
@@ -136,7 +90,7 @@ def check_seen(seen: Mapping[str, Any], cell: Cell, queries: Sequence[Case]) -> 
         )
 
 
-def _segmented(cell: Cell, case: Case, segmenter: VolumeSegmenter, folder: Path) -> dict[str, Any]:
+def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path) -> dict[str, Any]:
     """Rows and seconds of one query, from disk where they are there already."""
     path = folder / "cases" / f"{case.case_id}.json"
     if path.is_file():
@@ -181,7 +135,7 @@ def _segmented(cell: Cell, case: Case, segmenter: VolumeSegmenter, folder: Path)
 
 
 def _record(
-    cell: Cell, supports: Sequence[Case], segmenter: VolumeSegmenter, records: Sequence[dict[str, Any]], device: str
+    cell: Cell, supports: Sequence[Case], segmenter: ScanSegmenter, records: Sequence[dict[str, Any]], device: str
 ) -> dict[str, Any]:
     adaptation = segmenter.record
     learner = dict(adaptation.get("learner", {}))

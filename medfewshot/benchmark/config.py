@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from medfewshot.adaptation import AdaptSettings, make_learner
-from medfewshot.benchmark.peers import known_learners
+from medfewshot.benchmark.peers import SCAN_PEERS, known_learners
 from medfewshot.episodes import fixed_split
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.planning import PlanOptions
@@ -130,6 +130,9 @@ class LearnerEntry(Entry):
         learners = known_learners()
         if self.learner not in learners:
             raise ValueError(f"learner {self.learner}: unknown; choose {' or '.join(learners)}")
+        foreign = [name for name in ("spacing_mm", "patch_voxels", "weights", "fast") if getattr(self, name)]
+        if self.learner in SCAN_PEERS and foreign:
+            raise ValueError(f"learner {self.learner}: plans for itself, without {', '.join(foreign)}; leave it out")
         # Raises InputError, a ValueError, for a setting that it does not have.
         make_learner(self.settings(0, "cpu"), learners=learners)
         return self

@@ -1,4 +1,4 @@
-"""Dice against adaptation seconds, and against K: one panel per dataset, as PNG and SVG."""
+"""Dice against adaptation seconds, K and a structure's volume: one panel per dataset, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from medfewshot.benchmark.results import Group
 from medfewshot.io import atomic_path
@@ -19,10 +21,15 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANEL_INCHES = (3.6, 3.0)
 LEAST_SECONDS = 0.01
 """Learners that hardly adapt are drawn here: the axis is logarithmic."""
+BINS, LEAST_OF_A_BIN = 5, 4
+"""Structures of like volume, whose median Dice the line of a learner runs through."""
 
 
 def save_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Write ``dice_vs_seconds`` and ``dice_vs_shots``; returns the paths, none where nothing has been run."""
+    """Write ``dice_vs_seconds``, ``dice_vs_shots`` and ``dice_vs_volume``; returns the paths.
+
+    None where nothing has been run; no volumes where the spacing is nominal.
+    """
     done = [group for group in groups if group.results and math.isfinite(group.summaries[-1].dice_mean)]
     if not done:
         return []
@@ -30,6 +37,13 @@ def save_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
     return [
         *_save(done, learners, _draw_seconds, "adaptation in seconds", folder / "dice_vs_seconds"),
         *_save(done, learners, _draw_shots, "labelled scans (K)", folder / "dice_vs_shots"),
+        *_save(
+            _of_most_shots([group for group in done if group.cell.dataset.distances]),
+            learners,
+            _draw_volume,
+            "volume of the structure in ml",
+            folder / "dice_vs_volume",
+        ),
     ]
 
 
@@ -39,6 +53,8 @@ def _save(
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    if not groups:
+        return []
     datasets = list(dict.fromkeys(group.key[0] for group in groups))
     columns = min(3, len(datasets))
     rows = -(-len(datasets) // columns)
@@ -91,6 +107,43 @@ def _draw_shots(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) ->
                       yerr=[below, above], color=colour, marker=marker, markersize=4.5, linewidth=1.3, elinewidth=0.8,
                       label=name)  # fmt: skip
     axes.set_xticks(sorted({group.cell.supports for group in few}))
+
+
+def _draw_volume(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -> None:
+    """A point for each structure of each query, over its reference volume; a missed one has Dice 0."""
+    for group in groups:
+        volumes, dices = volume_and_dice(group)
+        colour, marker = _style(group, learners)
+        axes.scatter(volumes, dices, s=7, color=colour, marker=marker, alpha=0.35, linewidths=0)
+        parts = [part for part in np.array_split(np.argsort(volumes, kind="stable"), BINS) if len(part)]
+        if len(parts) < BINS or min(map(len, parts)) < LEAST_OF_A_BIN:
+            parts = []  # too few for a line
+        axes.plot([np.median(volumes[part]) for part in parts], [np.median(dices[part]) for part in parts],
+                  color=colour, marker=marker, markersize=4.5, linewidth=1.3,
+                  label=f"{group.key[2]}, K = {group.shots_text}")  # fmt: skip
+    axes.set_xscale("log")
+
+
+def volume_and_dice(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """Reference volume in ml and Dice, averaged over seeds, of each structure that is there in each query."""
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for result in group.results:
+        for score in result.scores:
+            if score.reference_volume_ml > 0 and math.isfinite(score.dice):
+                found.setdefault((score.case_id, score.label), []).append((score.reference_volume_ml, score.dice))
+    means = np.array([np.mean(values, axis=0) for values in found.values()]).reshape(-1, 2)
+    return means[:, 0], means[:, 1]
+
+
+def _of_most_shots(groups: Sequence[Group]) -> list[Group]:
+    """Of each dataset and learner the group of the largest K; the whole pool only where there is no other."""
+    most: dict[tuple[str, str], Group] = {}
+    for group in groups:
+        before = most.get((group.key[0], group.key[2]))
+        order = (not group.whole_pool, group.cell.supports)
+        if before is None or order > (not before.whole_pool, before.cell.supports):
+            most[group.key[0], group.key[2]] = group
+    return list(most.values())
 
 
 def _style(group: Group, learners: Sequence[str]) -> tuple[str, str]:

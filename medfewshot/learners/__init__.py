@@ -15,7 +15,16 @@ from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.prototype import Prototype, PrototypeSegmenter
 from medfewshot.learners.ridge import Ridge, RidgeSegmenter
 from medfewshot.learners.segmenters import NetworkSegmenter
-from medfewshot.learners.starts import STARTS, Start, build_start, find_weights, load_start, read_seen, save_start
+from medfewshot.learners.starts import (
+    STARTS,
+    Start,
+    build_start,
+    build_start_backbone,
+    find_weights,
+    load_start,
+    read_seen,
+    save_start,
+)
 from medfewshot.types import Learner
 
 LEARNERS: dict[str, Callable[..., Learner]] = {
@@ -60,6 +69,7 @@ __all__ = [
     "RidgeSegmenter",
     "Start",
     "build_start",
+    "build_start_backbone",
     "find_weights",
     "load_start",
     "read_seen",

@@ -64,7 +64,7 @@ class CrossUNet(nn.Module):
 
     ``strides[0]`` is the fold of the stems; ``strides[i]`` the pooling before level i. With ``features``, the
     configuration of a :class:`~medfewshot.backbones.UNet`, that network's feature maps are further channels of every
-    image.
+    image. No weight depends on the pooling, so that a trained network serves every anisotropy: :meth:`set_strides`.
     """
 
     def __init__(
@@ -88,8 +88,7 @@ class CrossUNet(nn.Module):
             self.features.head.requires_grad_(False)  # only what comes before it is used
             in_channels += self.features.config["width"]
         self.fold = tuple(strides[0])
-        self.multiple = tuple(_product(axis) for axis in zip(*strides, strict=True))
-        self.pools = [tuple(stride) for stride in strides[1:]]
+        self.set_strides(strides)
         block = _product(self.fold)
         widths = [min(width * 2**level, width * MAX_WIDTH_FACTOR) for level in range(len(strides))]
         self.stem_query = _conv(dims)(in_channels * block, width, 3, padding=1)
@@ -101,6 +100,14 @@ class CrossUNet(nn.Module):
         for level, (narrow, wide) in enumerate(pairwise(widths)):
             self.decoder.append(CrossBlock(dims, narrow + wide, narrow + wide, narrow, renew=level > 0))
         self.head = _conv(dims)(width, block, 1)
+
+    def set_strides(self, strides: Sequence[Sequence[int]]) -> None:
+        """Change the pooling in place; the fold and the number of levels stay. Weights stay as they are."""
+        if tuple(strides[0]) != self.fold or len(strides) != len(self.config["strides"]):
+            raise ValueError("only the pooling can change: the fold and the number of levels are in the weights")
+        self.config["strides"] = [list(stride) for stride in strides]
+        self.multiple = tuple(_product(axis) for axis in zip(*strides, strict=True))
+        self.pools = [tuple(stride) for stride in strides[1:]]
 
     def forward(self, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
         """``query (B, C, *S)``, ``images (B, K, C, *S)``, ``masks (B, K, *S)`` in [0, 1] -> logits ``(B, *S)``."""

@@ -91,8 +91,13 @@ class InContextStart(nn.Module):
 
 
 def build_start(backbone: CrossUNet) -> InContextStart:
-    """A start around a copy of ``backbone``, which :func:`build_cross_unet` makes."""
+    """A start around a copy of ``backbone``, from :func:`build_backbone` or :func:`build_cross_unet`."""
     return InContextStart(copy.deepcopy(backbone))
+
+
+def build_backbone(*, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4) -> CrossUNet:
+    """A network to be meta-trained: its stems fold 2 voxels an axis, its pooling is set for each grid."""
+    return CrossUNet(dims, in_channels, width, [[2] * dims] * levels)
 
 
 def build_cross_unet(
@@ -207,12 +212,14 @@ class InContext:
         images = on_grid(torch.stack(support.images), grid)
         masks = on_grid(class_masks(torch.stack(support.labels), support.classes), grid)
         queries = on_grid(episode.query.image, grid)
+        fit_pooling(self.start.backbone, support, grid)
         logits = torch.stack([context_logits(self.start.backbone, query, images, masks) for query in queries])
         return dice_cross_entropy(on_grid(logits, truth.shape[1:]), truth)
 
     def _network(self, support: Support, grid: Sequence[int]) -> CrossUNet:
         backbone: Any = start_backbone(self.start, support, "in_context")
         if isinstance(backbone, CrossUNet):
+            fit_pooling(backbone, support, grid)
             return to_channels_last(backbone).to(self.device)
         if self.steps == 0:
             raise InputError("learner in_context: 0 steps leave a random network; give meta-trained weights or steps")
@@ -228,6 +235,12 @@ class InContext:
             )
 
         return to_channels_last(seeded(build, self.seed)).to(self.device)
+
+
+def fit_pooling(network: CrossUNet, support: Support, grid: Sequence[int]) -> None:
+    """Give ``network``, in place, the pooling that its plan would choose for this working grid."""
+    levels = len(network.config["strides"])
+    network.set_strides(choose_strides(grid, grid_spacing_mm(support, grid), levels, network.fold))
 
 
 def grid_spacing_mm(support: Support, grid: Sequence[int]) -> tuple[float, ...]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from medfewshot.backbones import UNet
+from medfewshot.backbones import UNet, build_backbone
 from medfewshot.io import atomic_path, write_text
-from medfewshot.learners import finetune, prototype, ridge
+from medfewshot.learners import finetune, in_context, prototype, ridge
+from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.inner import MamlStart
 from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.segmenters import to_channels_last
@@ -34,8 +35,11 @@ STARTS: dict[str, Callable[..., nn.Module]] = {
     "ridge": ridge.build_start,
     "maml": MamlStart,
     "protomaml": _protomaml_start,
+    "in_context": in_context.build_start,
 }
 """Learner -> ``build_start(backbone, **options)``: a module with every meta-parameter, and ``.backbone`` in it."""
+
+Backbone = UNet | CrossUNet
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +52,31 @@ class Start:
     record: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def backbone(self) -> UNet:
-        return self.module.backbone  # type: ignore[return-value]
+    def backbone(self) -> Any:
+        """A :class:`UNet`, or the :class:`CrossUNet` of a learner that reads supports beside the query."""
+        return self.module.backbone
 
 
-def build_start(learner: str, backbone: UNet, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """A fresh start for ``learner``. Raises InputError where it cannot be meta-trained or an option is unknown."""
+def build_start_backbone(
+    learner: str, *, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4
+) -> Backbone:
+    """A random network, to be meta-trained, of the kind that ``learner`` stands on."""
+    build: Any = in_context.build_backbone if _network_of(learner) is CrossUNet else build_backbone
+    return build(dims=dims, in_channels=in_channels, width=width, levels=levels)  # type: ignore[no-any-return]
+
+
+def build_start(learner: str, backbone: nn.Module, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """A fresh start for ``learner``.
+
+    Raises InputError where it cannot be meta-trained, stands on another kind of network, or an option is unknown.
+    """
     if learner not in STARTS:
         raise InputError(f"learner {learner}: has no meta-parameters to train; choose {' or '.join(STARTS)}")
+    if not isinstance(backbone, _network_of(learner)):
+        raise InputError(
+            f"learner {learner}: cannot begin with the network of weights that were trained for another kind of "
+            "learner; choose other weights or leave them out"
+        )
     try:
         return STARTS[learner](backbone, **(options or {}))
     except TypeError as error:
@@ -101,7 +122,7 @@ def load_start(folder: Path | str) -> Start:
         version = description["format_version"]
         if version != FORMAT_VERSION:
             raise InputError(f"{path}: format version {version}, this medfewshot reads {FORMAT_VERSION}; train again")
-        backbone = to_channels_last(UNet(**description["backbone"]))
+        backbone = to_channels_last(_network_of(description["learner"])(**description["backbone"]))
         module = build_start(description["learner"], backbone, description["options"])
         module.load_state_dict(load_file(folder / WEIGHTS))
         return Start(description["learner"], module, description["options"], description["record"])
@@ -110,6 +131,10 @@ def load_start(folder: Path | str) -> Start:
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
         raise InputError(f"{folder}: the weights are damaged ({reason}); copy or train them again") from None
+
+
+def _network_of(learner: str) -> type[UNet] | type[CrossUNet]:
+    return CrossUNet if learner == "in_context" else UNet
 
 
 def find_weights(name: Path | str) -> Path:

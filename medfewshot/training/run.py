@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from medfewshot import __version__
-from medfewshot.backbones import build_backbone
 from medfewshot.devices import describe_device, resolve_device
-from medfewshot.learners import LEARNERS, Start, build_start, load_start, save_start
+from medfewshot.learners import LEARNERS, Start, build_start, build_start_backbone, load_start, save_start
 from medfewshot.learners.segmenters import seeded, to_channels_last
 from medfewshot.synthetic.populations import Populations
 from medfewshot.training.checkpoint import NAME
@@ -112,9 +111,13 @@ def _make_start(settings: TrainSettings) -> nn.Module:
         shape = settings.backbone
 
         def build() -> nn.Module:
-            return build_backbone(
-                dims=shape.dims, in_channels=shape.in_channels, width=shape.width, levels=shape.levels
-            )  # fmt: skip
+            return build_start_backbone(
+                settings.learner,
+                dims=shape.dims,
+                in_channels=shape.in_channels,
+                width=shape.width,
+                levels=shape.levels,
+            )
 
         backbone = to_channels_last(seeded(build, settings.seed))  # type: ignore[arg-type, assignment]
     return seeded(lambda: build_start(settings.learner, backbone, settings.start_options), settings.seed)

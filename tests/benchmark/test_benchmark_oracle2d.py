@@ -7,11 +7,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import toys
 import yaml
 from boards import BLOBS
 
-from medfewshot.benchmark import config, load_benchmark, plan_cells, prepare_data, write_report
+from medfewshot.benchmark import load_benchmark, plan_cells, prepare_data, write_report
 from medfewshot.benchmark.oracle2d import OracleConfig, run_oracle_cell, training_examples
 from medfewshot.benchmark.oracle2d import cell as module
 from medfewshot.benchmark.oracle2d.cell import find_fold
@@ -25,6 +26,7 @@ from medfewshot.benchmark.oracle2d.protocol import (
 from medfewshot.benchmark.oracle2d.report import MEAN, class_means
 from medfewshot.benchmark.oracle2d.scans import Stack, normalise, read_stack, statistics_of
 from medfewshot.episodes import EpisodeSampler
+from medfewshot.learners import Start, build_start, build_start_backbone, save_start
 from medfewshot.types import Case, InputError
 
 DATASET = {"name": "blobs", "blobs": {**BLOBS, "cases": 10}, "modality": "MR", "groups": [[1], [2]]}
@@ -169,7 +171,8 @@ def test_a_fold_scores_its_queries_with_three_supports_a_class(tmp_path, toy):
         counts = [int(row[key]) for key in ("true_positives", "false_positives", "false_negatives")]
         assert float(row["dice"]) == pytest.approx(pooled_dice(*counts))
     assert record["dice"] == pytest.approx(np.mean([float(row["dice"]) for row in rows]))
-    assert record["trained_on"] is None
+    assert record["weights_have_seen"] == {}
+    assert set(record["seconds"]) == {"read", "adapt", "segment", "metrics"}
 
 
 def test_only_slices_that_show_the_class_are_scored(tmp_path, toy):
@@ -212,10 +215,33 @@ def test_an_unknown_class_is_told(tmp_path, toy):
 # --- file and tables ------------------------------------------------------------------------------------------------
 
 
-def test_weights_of_unknown_setting_are_refused(monkeypatch):
-    monkeypatch.setattr(config, "make_learner", lambda settings, **_: None)  # it would look for the weights
-    with pytest.raises(ValueError, match="nothing says which setting its weights keep"):
-        make_config(learners=[{"name": "a", "learner": "finetune", "weights": "start"}])
+def flat_start(folder, seen):
+    """Weights of a 2D learner that reads supports, trained on nothing."""
+    torch.manual_seed(0)
+    start = build_start("in_context", build_start_backbone("in_context", dims=2, width=4, levels=2))
+    save_start(Start("in_context", start, {}, {"seen": seen}), folder)
+    return {"name": "reader", "learner": "in_context", "weights": str(folder), "steps": 0}
+
+
+def test_weights_that_have_not_seen_the_dataset_are_taken_and_named(tmp_path):
+    learner = flat_start(tmp_path / "start", {"elsewhere": {"subjects": ["a", "b"], "labels": {"1": "liver"}}})
+    config = make_config(learners=[learner])
+    (cell,) = plan_cells(config)
+    run_oracle_cell(cell, prepare_data([cell], None, tmp_path), cell.folder(tmp_path), "cpu")
+    record = json.loads((cell.folder(tmp_path) / "cell.json").read_text())
+    assert record["steps"] == [0] * 6
+    assert list(record["weights_have_seen"]) == ["elsewhere"]
+    text = write_report(config, tmp_path, tmp_path / "report").read_text()
+    assert f"- reader: {tmp_path / 'start'}, trained on 2 subjects of elsewhere" in text
+
+
+def test_weights_that_have_seen_the_dataset_are_refused(tmp_path):
+    """Nothing says which folds they were trained on."""
+    learner = flat_start(tmp_path / "start", {"blobs": {"subjects": ["blob_009"], "labels": {"2": "two"}}})
+    with pytest.raises(ValueError, match="learner reader: its weights have seen blobs"):
+        make_config(learners=[learner])
+    other = {**DATASET, "name": "others"}
+    assert make_config(learners=[{**learner, "datasets": ["others"]}], datasets=[DATASET, other])
 
 
 @pytest.mark.parametrize(
@@ -227,6 +253,7 @@ def test_weights_of_unknown_setting_are_refused(monkeypatch):
         ({"datasets": [{**DATASET, "modality": None}]}, "modality"),
         ({"learners": [{"name": "a", "learner": "finetune", "shots": [1]}]}, "1-shot"),
         ({"shots": [1]}, "shots: is no setting here"),
+        ({"learners": [{"name": "a", "learner": "nnunet"}]}, "takes whole scans"),
         ({"learners": [{"name": "a", "learner": "nonsense"}]}, "learner nonsense: unknown"),
     ],
 )

@@ -9,6 +9,7 @@ from boards import DATASET, two_learners, write_cell, write_cells
 
 from medfewshot.benchmark import plan_cells, write_report
 from medfewshot.benchmark.comparison import compare, holm, signed_rank_p
+from medfewshot.benchmark.plots import volume_and_dice
 from medfewshot.benchmark.results import read_groups
 from medfewshot.benchmark.tables import Table, cost_table, metrics_share, score_table, structure_table
 from medfewshot.types import InputError
@@ -186,10 +187,28 @@ def test_the_same_results_give_the_same_report(tmp_path):
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == [
         "comparisons.csv", "dice_vs_seconds.png", "dice_vs_seconds.svg", "dice_vs_shots.png", "dice_vs_shots.svg",
-        "index.html", "summary.csv", "tables.md", "tables.tex",
+        "dice_vs_volume.png", "dice_vs_volume.svg", "index.html", "summary.csv", "tables.md", "tables.tex",
     ]  # fmt: skip
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_dice_lies_over_the_volume_of_structures_that_are_there(tmp_path):
+    """Averaged over seeds; a missed structure has Dice 0, one that is rightly absent has no place."""
+    scores = {"q0": {1: 0.8, 2: None}, "q1": {1: 0.0, 2: 0.6}}
+    (group, _) = groups_of(tmp_path, {"one": scores}, seeds=[0, 1])
+    volumes, dices = volume_and_dice(group)
+    assert sorted(zip(volumes, dices, strict=True)) == [(1.0, 0.0), (1.0, 0.6), (1.0, 0.8)]
+    nothing, _ = volume_and_dice(groups_of(tmp_path / "none", {})[0])
+    assert nothing.shape == (0,)
+
+
+def test_volumes_are_not_drawn_where_the_spacing_is_nominal(tmp_path):
+    config = two_learners(datasets=[{**DATASET, "distances": False}])
+    write_cells(plan_cells(config), tmp_path, {"one": GOOD})
+    write_report(config, tmp_path, tmp_path / "report")
+    drawn = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert drawn == {"dice_vs_seconds.png", "dice_vs_shots.png"}
 
 
 def test_a_report_of_nothing(tmp_path):

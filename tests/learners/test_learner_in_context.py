@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from medfewshot.learners import InContext, in_context
 from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.in_context import (
     InContextSegmenter,
+    build_backbone,
     build_cross_unet,
     build_start,
     class_masks,
@@ -207,6 +209,19 @@ def test_the_meta_loss_is_the_segmenter_s():
     logits = InContext(start=start, steps=0).adapt(episode.support)(episode.query.image)
     expected = in_context.dice_cross_entropy(logits, episode.query.label)
     torch.testing.assert_close(InContext(start=start).meta_loss(episode), expected, atol=2e-2, rtol=2e-2)
+
+
+def test_a_trained_network_reads_a_grid_of_another_anisotropy():
+    """Pooling follows the grid and holds no weights; the fold and the number of levels are in the weights."""
+    start = build_start(build_backbone(dims=3, width=4, levels=3))
+    thick = replace(support_of([(16, 16, 16)]), spacing_mm=(1.0, 1.0, 6.0))
+    segmenter = InContext(start=start, steps=0).adapt(thick)
+    # The fold leaves 8 voxels of 2 x 2 x 12 mm: the fine axes are halved, to 4 voxels, and then the thick one.
+    assert segmenter.network.config["strides"] == [[2, 2, 2], [2, 2, 1], [1, 1, 2]]
+    assert start.backbone.config["strides"] == [[2, 2, 2]] * 3
+    assert segmenter(thick.images[0][None]).shape == (1, 2, 16, 16, 16)
+    with pytest.raises(ValueError, match="fold"):
+        start.backbone.set_strides([[1, 1, 1], [2, 2, 2], [2, 2, 2]])
 
 
 def test_what_cannot_be_done_is_said():

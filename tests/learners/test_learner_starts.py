@@ -10,7 +10,17 @@ import torch
 from blobs import dice, example, support_of
 
 from medfewshot.backbones import build_backbone, choose_strides, fold_blocks
-from medfewshot.learners import LEARNERS, STARTS, Finetune, Start, build_start, load_start, read_seen, save_start
+from medfewshot.learners import (
+    LEARNERS,
+    STARTS,
+    Finetune,
+    Start,
+    build_start,
+    build_start_backbone,
+    load_start,
+    read_seen,
+    save_start,
+)
 from medfewshot.learners.fitting import fit_strides
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
 from medfewshot.types import Episode, InputError, Query
@@ -64,7 +74,7 @@ def test_adaptation_leaves_the_start_alone():
 @pytest.mark.parametrize("name", STARTS)
 def test_every_start_is_trained_kept_and_fitted_to_another_plan(name, tmp_path):
     torch.manual_seed(3)
-    start = build_start(name, build_backbone(dims=3, width=4, levels=3))
+    start = build_start(name, build_start_backbone(name, dims=3, width=4, levels=3))
     task = episode(0)
     fit_strides(start.backbone, task.support)
     LEARNERS[name](start=start).meta_loss(task).backward()
@@ -77,7 +87,10 @@ def test_every_start_is_trained_kept_and_fitted_to_another_plan(name, tmp_path):
     thick = support_of([(72, 24, 8)], labels=2, patch=(64, 24, 8))
     thick = replace(thick, spacing_mm=(1.0, 1.0, 5.0))
     segmenter = LEARNERS[name](start=again, steps=1 if name == "finetune" else 0).adapt(thick)
-    wanted = choose_strides((64, 24, 8), (1.0, 1.0, 5.0), 3)
+    # One reads the whole field of view, 72 voxels on 64; its stem always folds. The others read windows of 64.
+    whole = name == "in_context"
+    spacing = (72 / 64, 1.0, 5.0) if whole else (1.0, 1.0, 5.0)
+    wanted = choose_strides((64, 24, 8), spacing, 3, (2, 2, 2) if whole else None)
     assert segmenter.network.config["strides"] == wanted != trained_with
     assert again.backbone.config["strides"] == trained_with
     logits = segmenter(thick.images[0][None])
@@ -90,6 +103,10 @@ def test_weights_of_another_kind_are_refused():
         Finetune(steps=1, start=fresh(dims=2)).adapt(support_of([SHAPE], patch=SHAPE))
     with pytest.raises(InputError, match="3D with 2"):
         Finetune(steps=1, start=fresh()).adapt(support_of([SHAPE], channels=2, patch=SHAPE))
+    with pytest.raises(InputError, match="another kind of learner"):
+        build_start("finetune", build_start_backbone("in_context", dims=2))
+    with pytest.raises(InputError, match="another kind of learner"):
+        build_start("in_context", build_backbone(dims=2))
 
 
 def test_the_closed_form_head_is_weighted_ridge_regression():

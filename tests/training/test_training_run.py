@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from toys import make_folders
 from typer.testing import CliRunner
 
+from medfewshot.adaptation import AdaptSettings, make_learner
 from medfewshot.cli.app import app
 from medfewshot.config import load_training
 from medfewshot.learners import STARTS, load_start
-from medfewshot.types import InputError
+from medfewshot.types import InputError, Support
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((REPOSITORY / "configs" / "train").glob("*.yaml"))
@@ -84,6 +85,25 @@ def test_every_learner_with_meta_parameters_is_trained_and_adapts(tmp_path, lear
     done = invoke("adapt", *support, *weights, "-o", tmp_path / "s", "--device", "cpu", "--quiet")
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "s" / "segmenter.json").read_text())["config"]["network"]["width"] == 4
+
+
+def test_weights_of_a_learner_that_reads_supports_are_its_own(tmp_path, flat):
+    """In 2D; its network is not a U-Net, and other learners say so."""
+    flat.write_text(FLAT.replace("learner: finetune", "learner: in_context").replace("{steps: 2}", "{}"))
+    assert invoke("train", flat, "-o", tmp_path / "run", "--device", "cpu", "--quiet").exit_code == 0
+    weights = str(tmp_path / "run" / "start")
+    start = load_start(weights)
+    assert start.backbone.config["dims"] == 2
+    learner = make_learner(AdaptSettings(learner="in_context", weights=weights, steps=0, device="cpu"))
+    support = Support((torch.rand(1, 24, 20),), (torch.ones(24, 20, dtype=torch.int64),), 2)
+    assert learner.adapt(support)(torch.rand(1, 1, 24, 20)).shape == (1, 2, 24, 20)
+    for other in ("finetune", "prototype", "maml"):
+        with pytest.raises(InputError, match=r"another kind of learner|trained for learner in_context"):
+            make_learner(AdaptSettings(learner=other, weights=weights, device="cpu"))
+    flat.write_text(f"{FLAT}weights: {weights}\n")
+    refused = invoke("train", flat, "-o", tmp_path / "other", "--device", "cpu", "--quiet")
+    assert refused.exit_code == 2
+    assert "another kind of learner" in " ".join(refused.output.split())
 
 
 def test_a_folder_is_not_overwritten_unasked_and_resumes(flat, tmp_path):

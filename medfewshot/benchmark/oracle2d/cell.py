@@ -20,6 +20,7 @@ from medfewshot.benchmark.peers import known_learners
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.io import write_text
+from medfewshot.learners import read_seen
 from medfewshot.report import write_csv
 from medfewshot.types import Case, InputError, Learner, Progress, Segmenter, Support
 
@@ -35,10 +36,12 @@ def run_oracle_cell(
     ``folder / "labels"``. Raises InputError for scans that cannot be used.
     """
     progress = progress or Progress()
+    begun = time.perf_counter()
     names, cases, fold = find_fold(cell, data)
     statistics = _training_statistics(cell, cases, fold)
     support = read_stack(cases[fold.support], cell.dataset.modality)
     queries = [read_stack(cases[index], cell.dataset.modality) for index in fold.query]
+    read = time.perf_counter() - begun
     records = []
     for number, value in enumerate(cell.dataset.test_labels):
         progress.update(number, len(cell.dataset.test_labels), names[value])
@@ -52,7 +55,7 @@ def run_oracle_cell(
         records.append(read_json(path))
     rows = [row for record in records for row in record["rows"]]
     write_csv(folder / SCORES, rows)
-    write_text(folder / RECORD, strict_json(_record(cell, support, records, rows, device)))
+    write_text(folder / RECORD, strict_json(_record(cell, support, records, rows, device, read)))
     tidy(folder)
 
 
@@ -81,7 +84,7 @@ def segment_class(
     chunks = {query.case_id: query_chunks(query.label, value) for query in queries}
     images = {query.case_id: normalise(query, statistics) for query in queries}
     image = normalise(support, statistics)
-    seconds = {"adapt": 0.0, "segment": 0.0}
+    seconds = {"adapt": 0.0, "segment": 0.0, "metrics": 0.0}
     steps: list[int | None] = []
     for part, index in enumerate(support_slices(support.label, value)):
         begun = time.perf_counter()
@@ -90,10 +93,13 @@ def segment_class(
         adapted = time.perf_counter()
         for query in queries:
             chosen = chunks[query.case_id][part]
+            entered = time.perf_counter()
             predicted = _segment(segmenter, images[query.case_id][chosen])
+            segmented = time.perf_counter()
             counts[query.case_id] += _confusion(predicted, query.label[chosen] == value)
+            seconds["segment"] += segmented - entered
+            seconds["metrics"] += time.perf_counter() - segmented
         seconds["adapt"] += adapted - begun
-        seconds["segment"] += time.perf_counter() - adapted
     rows = [_row(query, value, counts[query.case_id], chunks[query.case_id]) for query in queries]
     return {
         "rows": [row for row in rows if row["slices"]],
@@ -151,9 +157,15 @@ def _row(query: Stack, value: int, counts: np.ndarray, chunks: Sequence[np.ndarr
 
 
 def _record(
-    cell: OracleCell, support: Stack, records: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], device: str
+    cell: OracleCell,
+    support: Stack,
+    records: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
+    device: str,
+    read_seconds: float,
 ) -> dict[str, Any]:
-    spent = {name: round(sum(record["seconds"][name] for record in records), 3) for name in ("adapt", "segment")}
+    stages = ("adapt", "segment", "metrics")
+    spent = {name: round(sum(record["seconds"].get(name, 0.0) for record in records), 3) for name in stages}
     slices, adaptations = sum(row["slices"] for row in rows), sum(len(record["steps"]) for record in records)
     return {
         "protocol": "oracle-2d",
@@ -161,11 +173,11 @@ def _record(
         "fingerprint": cell.fingerprint,
         "cell": cell.model_dump(mode="json"),
         "support": support.case_id,
-        "trained_on": None,
+        "weights_have_seen": dict(read_seen(cell.learner.weights)) if cell.learner.weights is not None else {},
         "absent": {str(v): r["absent"] for v, r in zip(cell.dataset.test_labels, records, strict=True) if r["absent"]},
         "steps": [step for record in records for step in record["steps"]],
         "dice": float(np.mean([row["dice"] for row in rows])) if rows else None,
-        "seconds": spent,
+        "seconds": {"read": round(read_seconds, 3), **spent},
         "seconds_per_adaptation": round(spent["adapt"] / max(1, adaptations), 4),
         "seconds_per_query": round(spent["segment"] / max(1, slices), 5),
         "peak_gb": peak_memory_gb(),

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from medfewshot.benchmark.cells import fingerprint_of
 from medfewshot.benchmark.config import Blobs, Entry, LearnerEntry, Name, Seed, check_names, check_numbers
 from medfewshot.benchmark.oracle2d.protocol import FOLDS
+from medfewshot.benchmark.peers import SCAN_PEERS
+from medfewshot.learners import read_seen
 
 
 class OracleDataset(Entry):
@@ -56,10 +58,15 @@ class OracleConfig(Entry):
         if not set(self.folds) <= set(range(FOLDS)):
             raise ValueError(f"folds: there are {FOLDS}, counted from 0")
         for learner in self.learners:
+            if learner.learner in SCAN_PEERS:
+                raise ValueError(f"learner {learner.name}: takes whole scans; leave it out of this protocol")
             if learner.shots is not None:
                 raise ValueError(f"learner {learner.name}: this protocol is 1-shot; leave out shots")
-            if learner.weights is not None:  # the tables say that nothing was trained on other scans
-                raise ValueError(f"learner {learner.name}: nothing says which setting its weights keep; leave them out")
+            mine = [entry for entry in self.datasets if entry.name in (learner.datasets or (entry.name,))]
+            seen = read_seen(learner.weights) if learner.weights is not None else {}
+            met = [entry.name for entry in mine if entry.source in seen]
+            if met:  # nothing says which folds they were trained on, and which setting they kept
+                raise ValueError(f"learner {learner.name}: its weights have seen {met[0]}; leave it out")
             unknown = sorted(set(learner.datasets or ()) - {entry.name for entry in self.datasets})
             if unknown:
                 raise ValueError(f"learner {learner.name}: dataset {unknown[0]} is not among the datasets")

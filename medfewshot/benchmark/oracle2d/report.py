@@ -26,8 +26,8 @@ HEAD = """\
 
 For comparison with the figures of the few-shot literature, and with nothing else: only slices that are known to hold
 the organ are segmented, and each third of the query organ's true extent is matched to a support slice. Five folds over
-scans, 1-way 1-shot, three support slices, Dice pooled over the slices of a scan and averaged over scans. None of these
-learners was trained on other scans, which is less than either of the literature's settings allows.
+scans, 1-way 1-shot, three support slices, Dice pooled over the slices of a scan and averaged over scans. No learner was
+trained on other scans of its dataset, which is less than either of the literature's settings allows.
 """
 
 
@@ -49,7 +49,7 @@ def write_oracle_report(config: OracleConfig, run: Path, folder: Path) -> Path:
     groups = _read_groups(cells, run)
     tables = [_score_table(groups), _cost_table(groups)]
     failed = [f"- `{name}`: {message}" for name, message in failures(cells, run).items()]
-    parts = [HEAD, *(table.markdown() for table in tables)]
+    parts = [HEAD, *_weights(groups), *(table.markdown() for table in tables)]
     parts += ["\n".join(["## Failed cells", "", *failed, ""])] if failed else []
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "oracle-2d.tex", "\n".join(table.latex() for table in tables))
@@ -94,6 +94,20 @@ def _named(group: _Group, row: Mapping[str, Any]) -> dict[str, Any]:
     return {"dataset": cell.dataset.name, "learner": cell.learner.name, **row}
 
 
+def _weights(groups: Sequence[_Group]) -> list[str]:
+    """What the weights that a learner begins with were trained on; the others begin at random."""
+    lines = {}
+    for group in groups:
+        name, weights = group.cells[0].learner.name, group.cells[0].learner.weights
+        seen = group.records[0].get("weights_have_seen") if group.records else None
+        if weights is not None:
+            met = ", ".join(
+                f"{len(facts['subjects'])} subjects of {dataset}" for dataset, facts in (seen or {}).items()
+            )
+            lines[f"- {name}: {weights}, trained on {met or 'no real scan'}"] = None
+    return ["\n".join(["Learners that begin with meta-trained weights:", "", *lines, ""])] if lines else []
+
+
 def _score_table(groups: Sequence[_Group]) -> Table:
     rows = []
     for group in groups:
@@ -121,7 +135,14 @@ def _cost_table(groups: Sequence[_Group]) -> Table:
                 for key in ("seconds_per_adaptation", "seconds_per_query", "peak_gb")
             ]
             steps = [step for record in group.records for step in record["steps"] if step is not None]
-            texts = (number(means[0], 2), number(means[1], 3), number(means[2], 2))
+            texts = (number(means[0], 2), number(means[1], 3), number(means[2], 2), _metrics_share(group))
             rows.append((cell.dataset.name, cell.learner.name, number(np.mean(steps), 0) if steps else "-", *texts))
-    columns = ("dataset", "learner", "steps", "s per adaptation", "s per slice", "peak GB")
+    columns = ("dataset", "learner", "steps", "s per adaptation", "s per slice", "peak GB", "metrics % of time")
     return Table("Costs, oracle-2d", "Means over adaptations, slices and cells.", columns, tuple(rows))
+
+
+def _metrics_share(group: _Group) -> str:
+    """Percent of the seconds recorded; cells that were run before they were recorded have none."""
+    spent = [record["seconds"] for record in group.records if "metrics" in record["seconds"]]
+    total = sum(sum(seconds.values()) for seconds in spent)
+    return f"{100 * sum(seconds['metrics'] for seconds in spent) / total:.1f}" if total else "-"

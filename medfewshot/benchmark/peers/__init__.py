@@ -9,12 +9,24 @@ from collections.abc import Callable
 from typing import Any
 
 from medfewshot.benchmark.peers.monai_unet import MonaiSegmenter, MonaiUnet
+from medfewshot.benchmark.peers.nnunet import NnUnet, NnUnetSegmenter
 from medfewshot.learners import LEARNERS, SEGMENTERS
 from medfewshot.types import Learner
 
-__all__ = ["PEERS", "MonaiSegmenter", "MonaiUnet", "known_learners", "known_segmenters"]
+__all__ = [
+    "PEERS",
+    "SCAN_PEERS",
+    "MonaiSegmenter",
+    "MonaiUnet",
+    "NnUnet",
+    "NnUnetSegmenter",
+    "known_learners",
+    "known_segmenters",
+]
 
-PEERS: dict[str, Callable[..., Learner]] = {"monai-unet": MonaiUnet}
+PEERS: dict[str, Callable[..., Learner]] = {"monai-unet": MonaiUnet, "nnunet": NnUnet}
+SCAN_PEERS = ("nnunet",)
+"""Those that take scans as they are on disk, and plan for themselves: they have ``adapt_scans``."""
 
 
 def known_learners() -> dict[str, Callable[..., Learner]]:
