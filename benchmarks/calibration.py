@@ -1,29 +1,30 @@
 """Does the predicted Dice tell good segmentations from bad ones?
 
-    python benchmarks/calibration.py --data ../shared/data --runs runs/calibration
+    medfewshot benchmark configs/benchmark/calibration.yaml -o runs/calibration
+    python benchmarks/calibration.py runs/calibration
 
-Adapts to K = 5 supports of the fixed splits (hippocampus for 200 steps, CHAOS for 300), segments the subjects of the
-query set, and compares what the probabilities predict with the true Dice: Spearman's rank correlation per structure and
-over all, mean absolute error, and how many volumes were flagged as unlike the supports. The rest of the support pool,
-which no figure is taken from, is segmented too: the offset of ``medfewshot.quality.CALIBRATION`` is fitted to it.
+Reads the cells of a run directory, of any benchmark file, and compares what the probabilities predict with the true
+Dice, structure by structure: Spearman's rank correlation within each label and over all, mean absolute error, and how
+many volumes were flagged as unlike the supports. A structure that was missed has no prediction ("not found" is told as
+such), nor has one that is not there. Rows whose data set ends in ``-pool`` are support-pool subjects: no figure is
+taken from them, and the offset ``medfewshot.quality.CALIBRATION`` is fitted to them.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
-import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from big_ct import call
 from scipy import stats
 
-from medfewshot.episodes import draw_support, fixed_split
+from medfewshot.quality import CALIBRATION
 
-CELLS = {"Task04_Hippocampus": 200, "abd-mr-chaos": 300}
-SHOTS = 5
+POOL = "-pool"
 
 
 @dataclass(frozen=True)
@@ -31,113 +32,107 @@ class Pair:
     """One structure in one volume: what was predicted, what was true, and what else was known."""
 
     dataset: str
-    part: str
+    learner: str
+    shots: int
+    seed: int
     case: str
-    label: int
+    label: str
     predicted: float
     mean_probability: float
     true: float
-    flags: tuple[str, ...]
+    flagged: bool
 
 
-def run_cell(dataset: str, steps: int, seed: int, data: Path, runs: Path) -> list[Pair]:
-    folder = runs / f"{dataset}-s{seed}"
-    done = folder / "pairs.json"
-    if done.is_file():
-        return [Pair(**entry) for entry in json.loads(done.read_text())]
-    folder.mkdir(parents=True, exist_ok=True)
-    images = sorted((data / dataset / "imagesTr").glob("*.nii.gz"))
-    pool, query = fixed_split(dataset)
-    supports = list(draw_support(pool, SHOTS, seed))
-    if not (folder / "segmenter" / "segmenter.json").is_file():
-        pairs = [f"{images[i]}={data / dataset / 'labelsTr' / images[i].name}" for i in supports]
-        words = [word for pair in pairs for word in ("--support", pair)]
-        settings = ["--steps", str(steps), "--budget", "100000", "--seed", str(seed), "--modality", "MR"]
-        call(["adapt", *words, *settings, "-o", str(folder / "segmenter"), "--device", "cpu"], folder / "adapt.log")
-    parts = {"pool": [i for i in pool if i not in supports], "query": list(query)}
-    pairs = [
-        pair
-        for part, numbers in parts.items()
-        for pair in compare(dataset, part, [images[i] for i in numbers], folder / "segmenter")
-    ]
-    done.write_text(json.dumps([asdict(pair) for pair in pairs], indent=1) + "\n")
-    return pairs
-
-
-def compare(dataset: str, part: str, images: list[Path], segmenter_folder: Path) -> list[Pair]:
-    from medfewshot.bundle import load_segmenter
-    from medfewshot.io import read_image, read_label
-
-    segmenter = load_segmenter(segmenter_folder)
+def read_pairs(run: Path) -> list[Pair]:
+    """Every prediction of the finished cells below ``run``."""
     pairs = []
-    for path in images:
-        result = segmenter.segment(read_image(path))
-        truth = read_label(path.parent.parent / "labelsTr" / path.name).data[0]
-        for value in segmenter.plan.label_values:
-            found, real = result.labels == value, truth == value
-            if not (found.any() and real.any()):
-                continue  # a missed structure has no prediction; it is told as "not found"
-            dice = 2 * np.count_nonzero(found & real) / (np.count_nonzero(found) + np.count_nonzero(real))
-            predicted, probability = result.predicted_dice[value], result.confidence[value]
-            pairs.append(Pair(dataset, part, path.name, value, predicted, probability, float(dice), result.flags))
+    for path in sorted(run.rglob("scores.csv")):
+        cell = json.loads((path.parent / "cell.json").read_text())["cell"]
+        where = cell["dataset"]["name"], cell["learner"]["name"], cell["shots"], cell["seed"]
+        with path.open(newline="") as stream:
+            for row in csv.DictReader(stream):
+                if row.get("predicted_dice") and row["dice"]:
+                    numbers = (float(row[name]) for name in ("predicted_dice", "confidence", "dice"))
+                    pairs.append(Pair(*where, row["case_id"], row["label_name"], *numbers, bool(row["flags"])))
     return pairs
 
 
-def logit(values: np.ndarray) -> np.ndarray:
-    values = np.clip(values, 1e-3, 1 - 1e-3)
-    return np.log(values / (1 - values))
-
-
-def fit_offset(pairs: list[Pair]) -> float:
+def fit_offset(pairs: Iterable[Pair]) -> float:
     """The offset on the logit scale that takes the expected Dice to the true one; every dataset counts the same.
 
     A slope is not fitted: where predictions rank weakly it comes out far below 1, and would call bad results good.
     """
-    from medfewshot.quality import CALIBRATION
+    by_dataset: dict[str, list[float]] = {}
+    for pair in pairs:
+        by_dataset.setdefault(pair.dataset, []).append(_logit(pair.true) - (_logit(pair.predicted) - CALIBRATION))
+    return float(np.mean([np.mean(values) for values in by_dataset.values()]))
 
-    means = []
-    for dataset in {p.dataset for p in pairs}:
-        mine = [p for p in pairs if p.dataset == dataset]
-        raw = logit(np.array([p.predicted for p in mine])) - CALIBRATION
-        means.append(float((logit(np.array([p.true for p in mine])) - raw).mean()))
-    return float(np.mean(means))
+
+def _logit(value: float) -> float:
+    value = float(np.clip(value, 1e-3, 1 - 1e-3))
+    return float(np.log(value / (1 - value)))
 
 
 def row(name: str, pairs: list[Pair]) -> str:
+    """A line of the table: correlations with an interval over subjects, means, error, flags."""
     predicted, true = np.array([p.predicted for p in pairs]), np.array([p.true for p in pairs])
-    sure = np.array([p.mean_probability for p in pairs])
-    spearman, baseline = stats.spearmanr(predicted, true).statistic, stats.spearmanr(sure, true).statistic
-    low, high = stats.bootstrap(
-        (predicted, true), lambda a, b: stats.spearmanr(a, b).statistic, paired=True, vectorized=False,
-        n_resamples=500, method="percentile", random_state=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    flagged = len({p.case for p in pairs if p.flags})
+    low, high = _interval(pairs)
+    within = _within_labels(pairs)
+    flagged = {(p.case, p.shots, p.seed) for p in pairs if p.flagged}
+    volumes = {(p.case, p.shots, p.seed) for p in pairs}
     return (
-        f"| {name} | {len(pairs)} | **{spearman:.2f}** [{low:.2f}, {high:.2f}] | {baseline:.2f} | {true.mean():.3f} "
-        f"| {predicted.mean():.3f} | {np.abs(predicted - true).mean():.3f} "
-        f"| {flagged} of {len({p.case for p in pairs})} |"
+        f"| {name} | {len(pairs)} | **{_rank(predicted, true):.2f}** [{low:.2f}, {high:.2f}] | {within} "
+        f"| {_rank(np.array([p.mean_probability for p in pairs]), true):.2f} | {true.mean():.3f} ± {true.std():.3f} "
+        f"| {predicted.mean():.3f} | {np.abs(predicted - true).mean():.3f} | {len(flagged)} of {len(volumes)} |"
     )
+
+
+def _rank(first: np.ndarray, second: np.ndarray) -> float:
+    return float(stats.spearmanr(first, second).statistic)
+
+
+def _within_labels(pairs: list[Pair]) -> str:
+    found = []
+    for label in dict.fromkeys(p.label for p in pairs):
+        mine = [p for p in pairs if p.label == label]
+        found.append(f"{_rank(np.array([p.predicted for p in mine]), np.array([p.true for p in mine])):.2f}")
+    return " ".join(found)
+
+
+def _interval(pairs: list[Pair]) -> tuple[float, float]:
+    """Bootstrap 95 % interval over subjects: structures, draws and K of one subject are not independent."""
+    cases = sorted({p.case for p in pairs})
+    members = [[i for i, p in enumerate(pairs) if p.case == case] for case in cases]
+    predicted, true = np.array([p.predicted for p in pairs]), np.array([p.true for p in pairs])
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(500):
+        drawn = [i for k in rng.integers(len(cases), size=len(cases)) for i in members[k]]
+        found.append(_rank(predicted[drawn], true[drawn]))
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("MEDFEWSHOT_DATA", "../shared/data")))
-    parser.add_argument("--runs", type=Path, default=Path("runs/calibration"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=list(CELLS), default=list(CELLS))
+    parser.add_argument("run", type=Path, nargs="+", help="run directories of medfewshot benchmark")
     given = parser.parse_args()
-    cells = [(name, seed) for name in given.only for seed in given.seeds]
-    pairs = [p for name, seed in cells for p in run_cell(name, CELLS[name], seed, given.data, given.runs)]
-    print("| queries | structures | Spearman [95 % CI] | of mean probability | true Dice | predicted | MAE | flagged |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name in given.only:
-        mine = [p for p in pairs if p.dataset == name and p.part == "query"]
-        for label in sorted({p.label for p in mine}):
-            print(row(f"{name}, label {label}", [p for p in mine if p.label == label]))
-        print(row(f"{name}, all", mine))
-    print(row("all", [p for p in pairs if p.part == "query"]))
-    offset = fit_offset([p for p in pairs if p.part == "pool"])
-    print(f"\nOffset fitted to the support pool (not the queries): {offset:.2f}")
+    pairs = [pair for run in given.run for pair in read_pairs(run)]
+    if not pairs:
+        parser.error("no finished cell there holds predictions")
+    print("| queries | structures | Spearman [95 % CI] | within labels | of mean probability | true Dice | predicted "
+          "| MAE | flagged |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    queries = [p for p in pairs if not p.dataset.endswith(POOL)]
+    for dataset, learner in dict.fromkeys((p.dataset, p.learner) for p in queries):
+        mine = [p for p in queries if (p.dataset, p.learner) == (dataset, learner)]
+        for shots, seed in dict.fromkeys((p.shots, p.seed) for p in mine):
+            part = [p for p in mine if (p.shots, p.seed) == (shots, seed)]
+            print(row(f"{dataset}, {learner}, K = {shots}, seed {seed}", part))
+        print(row(f"{dataset}, {learner}, all", mine))
+    pool = [p for p in pairs if p.dataset.endswith(POOL)]
+    if pool:
+        print(f"\nOffset fitted to support-pool subjects (not the queries): {fit_offset(pool):.2f}")
 
 
 if __name__ == "__main__":

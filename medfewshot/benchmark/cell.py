@@ -121,7 +121,12 @@ def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path) -
     for score in scores:
         row = {**asdict(score), **score.extra}
         del row["extra"]
-        row |= {"confidence": segmentation.confidence.get(score.label), "seconds": round(segmented - begun, 3)}
+        row |= {
+            "confidence": segmentation.confidence.get(score.label),
+            "predicted_dice": segmentation.predicted_dice.get(score.label),
+            "flags": "; ".join(segmentation.flags),
+            "seconds": round(segmented - begun, 3),
+        }
         rows.append(row)
     if cell.pictures:
         title = f"{case.case_id}, {cell.learner.name}, K = {cell.shots}"
