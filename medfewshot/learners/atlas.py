@@ -82,9 +82,10 @@ class AtlasSegmenter:
         weights = query.new_zeros((1, *size))
         for image, label, grid, local in zip(self.images, self.labels, grids, correlation, strict=True):
             weight = self._weight(query, _read(image.float(), grid), local)
-            total += weight * _read(_one_hot(label, self.classes), grid)
+            for index in range(self.classes):  # class by class: a second array of all would be what memory lacks
+                total[index] += (weight * _read((label == index)[None].float(), grid))[0]
             weights += weight
-        return total / weights
+        return total.div_(weights)
 
     def _weight(self, query: Tensor, warped: Tensor, correlation: Tensor) -> Tensor:
         difference = _smooth((warped - query).square().mean(0, keepdim=True))
@@ -134,15 +135,13 @@ class Atlas:
         return segmenter
 
 
-def leave_one_out_dice(learner: Atlas, support: Support) -> float | None:
-    """Mean Dice over classes of supports segmented from the others; None where there are no others.
+def leave_one_out_dice(learner: Atlas, support: Support) -> list[float | None]:
+    """Per structure, the mean Dice over supports segmented from the others; None where no two supports have it.
 
     At most ``MOST_LEFT_OUT`` are left out, each matched to at most as many others: an estimate, not a score.
     """
-    if support.shots < 2:
-        return None
-    found = []
-    for left in range(min(support.shots, MOST_LEFT_OUT)):
+    found: list[list[float]] = [[] for _ in range(support.classes - 1)]
+    for left in range(min(support.shots, MOST_LEFT_OUT) if support.shots > 1 else 0):
         others = [k for k in range(support.shots) if k != left][:MOST_LEFT_OUT]
         rest = replace(
             support,
@@ -150,16 +149,18 @@ def leave_one_out_dice(learner: Atlas, support: Support) -> float | None:
             labels=tuple(support.labels[k] for k in others),
         )
         prediction = learner.adapt(rest)(support.images[left][None])[0].argmax(0).cpu()
-        truth = support.labels[left].cpu()
-        for index in range(1, support.classes):
-            mine, theirs = prediction == index, truth == index
-            if theirs.any():
-                found.append(float(2 * (mine & theirs).sum() / (mine.sum() + theirs.sum())))
-    return sum(found) / len(found) if found else None
+        for index, values in enumerate(found, start=1):
+            truth = support.labels[left].cpu() == index
+            dice = overlap(prediction == index, truth)
+            if truth.any() and dice is not None and any((label == index).any() for label in rest.labels):
+                values.append(dice)
+    return [sum(values) / len(values) if values else None for values in found]
 
 
-def _one_hot(label: Tensor, classes: int) -> Tensor:
-    return torch.stack([(label == index).float() for index in range(classes)])
+def overlap(first: Tensor, second: Tensor) -> float | None:
+    """Dice of two masks; None where both are empty."""
+    total = int(first.sum()) + int(second.sum())
+    return 2 * int((first & second).sum()) / total if total else None
 
 
 def _read(volume: Tensor, grid: Tensor) -> Tensor:

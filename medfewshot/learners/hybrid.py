@@ -1,16 +1,13 @@
 """Hybrid: matching and adaptation in one learner, their probabilities multiplied.
 
-A product of experts (Hinton 2002, "Training products of experts by minimizing contrastive divergence", eq. 1, with the
-atlas's exponent below 1): ``log p = log p_network + w log p_atlas``. A network adapted to the supports knows edges, an
-atlas knows place; they err in different voxels. ``w`` is one number for a support set: where supports can be left out
-(K >= 2), it follows from how well they are segmented from one another, down to 0 where matching fails, as it does for
-lesions.
+A product of experts (Hinton 2002, "Training products of experts by minimizing contrastive divergence", eq. 1, with an
+exponent for the atlas): ``log p = log p_network + w log p_atlas``. A network adapted to the supports knows edges, an
+atlas knows place; they err in different voxels. ``w`` grows with the number of supports, whose votes are averaged.
 
-A product cannot overrule a network that is sure and wrong, which is what networks are on a scan unlike the supports. So
-each query has a weight of its own besides: where the two disagree on the structures as a whole, the votes are mixed in,
-``p = (1 - m) p_product + m p_atlas`` (a mixture of experts). Whether the atlas is to be believed there is judged by
-leaving supports out, and by whether what lies under its structures is as bright as the supports' structures are. With
-a single support there is nothing to judge by, and ``m`` is 0.
+Structures differ in whether place tells anything: it does for organs, and not for lesions. Where supports can be left
+out (K >= 2), a structure's trust follows from how well the others find it; where there is nothing to leave out, from
+whether network and atlas find it in the same place at all. An untrusted structure is neither held back nor favoured:
+to it, the atlas's probability of the likeliest class is given.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ from torch import Tensor
 
 from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet
-from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
+from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice, overlap
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.linear_head import LinearHeadStart
 from medfewshot.learners.patches import window_of
@@ -33,24 +30,16 @@ from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Progress, Support
 
-ATLAS_WEIGHT = 0.5
-"""Exponent of the atlas where it is trusted."""
+WEIGHT_PER_SUPPORT, LEAST_WEIGHT, MOST_WEIGHT = 0.4, 0.2, 2.0
+"""The atlas's exponent: ``min(2, 0.2 + 0.4 K)``, chosen on support-pool subjects."""
 DOUBTED_DICE, TRUSTED_DICE = 0.3, 0.6
-"""Leave-one-out Dice of the atlas at and below which it has no say, and from which it has its full weight."""
+"""Leave-one-out Dice at and below which a structure of the atlas is not trusted, and from which it is in full."""
+APART, TOGETHER = 0.1, 0.4
+"""The same for the Dice of network and atlas with each other, where nothing can be left out."""
 ATLAS_FLOOR = 0.02
 """Added to the atlas's probabilities: no support's outline forbids a class altogether."""
 NETWORK_FLOOR = 1e-4
 OVERLAP = 0.5
-MIXED = 0.8
-"""The atlas's share where the two disagree in full."""
-DISAGREE, AGREE = 0.5, 0.8
-"""Dice of the two with each other, mean over structures: at and below the first the atlas has its whole share, from the
-second on it has none."""
-ALIKE, UNLIKE = 1.0, 2.0
-"""Difference in brightness, in standard deviations of a structure: up to the first the atlas is believed, from the
-second on it is not."""
-LEAST_DEVIATION = 0.2
-"""Of a structure's brightness, in those of the image: cohorts differ by so much."""
 
 
 class HybridSegmenter:
@@ -66,10 +55,11 @@ class HybridSegmenter:
         *,
         patch_size: Sequence[int],
         weight: float,
+        trust: Sequence[float | None],
         record: Mapping[str, Any] | None = None,
     ) -> None:
         self.part, self.atlas = network, atlas
-        self.patch_size, self.weight = tuple(patch_size), float(weight)
+        self.patch_size, self.weight, self.trust = tuple(patch_size), float(weight), tuple(trust)
         self.record = dict(record or {})
 
     @property
@@ -86,6 +76,7 @@ class HybridSegmenter:
             self.atlas.to(device),
             patch_size=self.patch_size,
             weight=self.weight,
+            trust=self.trust,
             record=self.record,
         )
 
@@ -103,26 +94,37 @@ class HybridSegmenter:
         )  # fmt: skip
         assert isinstance(logits, Tensor)
         network = logits[0].float().softmax(0)
-        fused = (network + NETWORK_FLOOR).log()
-        if self.weight == 0:
-            return fused
-        votes = self.atlas.votes(query)
-        fused += self.weight * (votes + ATLAS_FLOOR).log()
-        share = self.share(network, votes, query)
-        if share == 0:
-            return fused
-        return ((1 - share) * fused.softmax(0) + share * votes).clamp_min(NETWORK_FLOOR).log()
+        return self.fuse(network, self.atlas.votes(query) if self._listens else None)
 
-    def share(self, network: Tensor, votes: Tensor, query: Tensor) -> float:
-        """The atlas's share ``m`` in [0, 1] in one query ``(C, *S)``; probabilities ``(N + 1, *S)`` of the two."""
-        if len(self.atlas.images) < 2:
-            return 0.0
-        trusted = self.weight / ATLAS_WEIGHT
-        labels = votes.argmax(0)
-        doubt = 1 - _ramp(agreement(network.argmax(0), labels, len(votes)), DISAGREE, AGREE)
-        if doubt == 0:
-            return 0.0
-        return MIXED * trusted * doubt * (1 - _ramp(strangeness(self.atlas, labels, query), ALIKE, UNLIKE))
+    @property
+    def _listens(self) -> bool:
+        """Whether any structure of the atlas may be trusted."""
+        return self.weight > 0 and any(trust != 0 for trust in self.trust)
+
+    def fuse(self, network: Tensor, votes: Tensor | None) -> Tensor:
+        """Log-probabilities, up to a constant a voxel, from probabilities ``(N + 1, *S)`` of the two; None: no votes.
+
+        ``log p_c = log p_network,c + w (t_c log p_atlas,c + (1 - t_c) max_d log p_atlas,d)`` with the trust ``t_c`` of
+        class c in [0, 1], 1 for the background.
+        """
+        fused = (network + NETWORK_FLOOR).log()
+        if votes is None:
+            return fused
+        said = (votes + ATLAS_FLOOR).log()
+        likeliest = said.amax(0)
+        for index, trust in enumerate(self._trust(network, votes), start=1):
+            said[index].lerp_(likeliest, 1 - trust)
+        return fused.add_(said, alpha=self.weight)
+
+    def _trust(self, network: Tensor, votes: Tensor) -> list[float]:
+        """Per structure: what leaving supports out said of it, else whether the two find it in the same place."""
+        if None not in self.trust:
+            return [float(trust) for trust in self.trust if trust is not None]
+        found, matched = network.argmax(0), votes.argmax(0)
+        return [
+            _ramp(overlap(found == index, matched == index) or 0.0, APART, TOGETHER) if trust is None else trust
+            for index, trust in enumerate(self.trust, start=1)
+        ]
 
     def config(self) -> dict[str, Any]:
         return {
@@ -130,6 +132,7 @@ class HybridSegmenter:
             "atlas": self.atlas.config(),
             "patch_size": list(self.patch_size),
             "weight": self.weight,
+            "trust": list(self.trust),
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -147,6 +150,7 @@ class HybridSegmenter:
             AtlasSegmenter.restore(config["atlas"], of("atlas.")),
             patch_size=config["patch_size"],
             weight=config["weight"],
+            trust=config["trust"],
         )
 
 
@@ -182,11 +186,12 @@ class Hybrid:
             progress=self.progress,
         )
         network = learner.adapt(support)
-        weight = atlas_weight(left_out)
+        weight, trust = atlas_weight(support.shots), [atlas_trust(dice) for dice in left_out]
         record = network.record | {
             "learner": "hybrid",
-            "atlas_left_out_dice": None if left_out is None else round(left_out, 4),
+            "atlas_left_out_dice": [None if dice is None else round(dice, 4) for dice in left_out],
             "atlas_weight": round(weight, 4),
+            "atlas_trust": [None if value is None else round(value, 4) for value in trust],
             "seconds": round(time.perf_counter() - begun, 2),
         }
         return HybridSegmenter(
@@ -194,43 +199,21 @@ class Hybrid:
             atlas.adapt(support),
             patch_size=window_of(support),
             weight=weight,
+            trust=trust,
             record=record,
         )
 
 
-def agreement(first: Tensor, second: Tensor, classes: int) -> float:
-    """Dice of two label maps with each other, mean over the structures that either has; 1 where there are none."""
-    found = []
-    for index in range(1, classes):
-        a, b = first == index, second == index
-        total = int(a.sum()) + int(b.sum())
-        if total:
-            found.append(2 * int((a & b).sum()) / total)
-    return sum(found) / len(found) if found else 1.0
+def atlas_weight(shots: int) -> float:
+    """The atlas's exponent for K = ``shots`` supports."""
+    return min(MOST_WEIGHT, LEAST_WEIGHT + WEIGHT_PER_SUPPORT * shots)
 
 
-def strangeness(atlas: AtlasSegmenter, labels: Tensor, query: Tensor) -> float:
-    """How far the brightness under ``labels (*S)`` in ``query (C, *S)`` is from that of the supports' structures.
-
-    In standard deviations of a structure, the first channel alone, mean over structures found.
-    """
-    differences = []
-    for index in range(1, atlas.classes):
-        here = query[0][labels == index]
-        there = torch.cat([i[0].float()[m == index] for i, m in zip(atlas.images, atlas.labels, strict=True)])
-        if len(here) > 1 and len(there) > 1:
-            spread = there.std().clamp_min(LEAST_DEVIATION)
-            differences.append(float((here.float().mean() - there.mean()).abs() / spread))
-    return sum(differences) / len(differences) if differences else 0.0
+def atlas_trust(left_out_dice: float | None) -> float | None:
+    """Trust in a structure of the atlas by its leave-one-out Dice; None where there is none."""
+    return None if left_out_dice is None else _ramp(left_out_dice, DOUBTED_DICE, TRUSTED_DICE)
 
 
 def _ramp(value: float, low: float, high: float) -> float:
     """0 up to ``low``, 1 from ``high`` on, a line between."""
     return min(1.0, max(0.0, (value - low) / (high - low)))
-
-
-def atlas_weight(left_out_dice: float | None) -> float:
-    """The atlas's exponent: full where there is nothing to judge by, else by its leave-one-out Dice."""
-    if left_out_dice is None:
-        return ATLAS_WEIGHT
-    return ATLAS_WEIGHT * _ramp(left_out_dice, DOUBTED_DICE, TRUSTED_DICE)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 
 import pytest
 import torch
 from blobs import dice, example, support_of
 
-from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
+from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice, overlap
 from medfewshot.learners.hybrid import (
     ATLAS_FLOOR,
-    ATLAS_WEIGHT,
-    MIXED,
     NETWORK_FLOOR,
     Hybrid,
     HybridSegmenter,
-    agreement,
+    atlas_trust,
     atlas_weight,
-    strangeness,
 )
 from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Support
@@ -49,17 +46,33 @@ def test_the_support_that_looks_alike_has_the_larger_vote():
 
 
 def test_leaving_one_out_needs_another():
-    assert leave_one_out_dice(Atlas(options=QUICK), support_of([(12, 12)])) is None
+    assert leave_one_out_dice(Atlas(options=QUICK), support_of([(12, 12)])) == [None]
     image, label = example((20, 20), seed=1)
     twins = Support((image, image), (label, label), 2, (20, 20), (1.0, 1.0))
-    found = leave_one_out_dice(Atlas(options=QUICK), twins)
+    (found,) = leave_one_out_dice(Atlas(options=QUICK), twins)
     assert found is not None
     assert found > 0.9
 
 
-@pytest.mark.parametrize(("left_out", "share"), [(None, 1), (0.1, 0), (0.3, 0), (0.45, 0.5), (0.6, 1), (0.9, 1)])
-def test_the_atlas_has_the_say_that_leaving_one_out_gives_it(left_out, share):
-    assert atlas_weight(left_out) == pytest.approx(share * ATLAS_WEIGHT)
+def test_a_structure_of_one_support_alone_cannot_be_left_out():
+    image, label = example((20, 20), seed=1)
+    only_first = label.clone()
+    only_first[:2, :2] = 2
+    pair = Support((image, image), (only_first, label), 3, (20, 20), (1.0, 1.0))
+    known, unknown = leave_one_out_dice(Atlas(options=QUICK), pair)
+    assert known is not None
+    assert unknown is None
+
+
+@pytest.mark.parametrize(("left_out", "trust"), [(0.1, 0), (0.3, 0), (0.45, 0.5), (0.6, 1), (0.9, 1)])
+def test_a_structure_is_trusted_as_leaving_one_out_says(left_out, trust):
+    assert atlas_trust(left_out) == pytest.approx(trust)
+    assert atlas_trust(None) is None
+
+
+@pytest.mark.parametrize(("shots", "weight"), [(1, 0.6), (2, 1.0), (5, 2.0), (10, 2.0)])
+def test_more_supports_give_the_atlas_more_say(shots, weight):
+    assert atlas_weight(shots) == pytest.approx(weight)
 
 
 class Sure:
@@ -74,53 +87,65 @@ class Sure:
         return self.logits
 
 
-def hybrid_of(network, support, weight=ATLAS_WEIGHT):
+def hybrid_of(network, support, trust=1.0, weight=2.0):
     atlas = Atlas(options=QUICK).adapt(support)
-    return HybridSegmenter(Sure(network), atlas, patch_size=support.patch_size, weight=weight)
+    trusts = [trust] * (support.classes - 1)
+    return HybridSegmenter(Sure(network, support.classes), atlas, patch_size=support.patch_size, weight=weight, trust=trusts)
 
 
-def test_where_its_parents_agree_the_hybrid_is_their_product():
-    support = support_of([(16, 16)], labels=1)
+def test_a_trusted_atlas_makes_a_product():
+    support = support_of([(16, 16)], labels=2)
     query, label = support.images[0], support.labels[0]
-    hybrid = hybrid_of(label, support)
+    hybrid = hybrid_of(label, support, weight=0.7)
     network, votes = hybrid.part(query[None])[0].softmax(0), hybrid.atlas.votes(query)
-    assert hybrid.share(network, votes, query) == 0
-    expected = (network + NETWORK_FLOOR).log() + ATLAS_WEIGHT * (votes + ATLAS_FLOOR).log()
+    expected = (network + NETWORK_FLOOR).log() + 0.7 * (votes + ATLAS_FLOOR).log()
     torch.testing.assert_close(hybrid(query[None])[0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_network_that_is_sure_and_wrong_is_overruled_where_the_atlas_is_trusted():
-    one = support_of([(20, 20)], labels=1)
-    support = replace(one, images=one.images * 2, labels=one.labels * 2)
-    assert hybrid_of(one.labels[0] * 0, one)(one.images[0][None])[0].argmax(0).sum() == 0  # one support: no judge
+def test_an_untrusted_structure_is_neither_held_back_nor_favoured():
+    """By hand, two structures of which the second is not trusted, at one voxel."""
+    support = support_of([(16, 16)], labels=2)
+    hybrid = hybrid_of(support.labels[0], support, weight=2.0)
+    hybrid.trust = (1.0, 0.0)
+    network, votes = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.9, 0.0])
+    fused = hybrid.fuse(network.view(3, 1), votes.view(3, 1))[:, 0]
+    said = [math.log(0.1 + ATLAS_FLOOR), math.log(0.9 + ATLAS_FLOOR), math.log(0.9 + ATLAS_FLOOR)]
+    expected = [math.log(p + NETWORK_FLOOR) + 2 * s for p, s in zip(network.tolist(), said, strict=True)]
+    torch.testing.assert_close(fused, torch.tensor(expected))
+
+
+def test_with_no_trust_at_all_the_network_decides():
+    support = support_of([(20, 20)], labels=1)
+    nothing = torch.zeros_like(support.labels[0])
+    hybrid = hybrid_of(nothing, support, trust=0.0)
+    network = hybrid.part(support.images)[0].softmax(0)
+    torch.testing.assert_close(hybrid(support.images[0][None])[0], (network + NETWORK_FLOOR).log())
+
+
+def test_with_one_support_a_structure_found_elsewhere_is_not_trusted():
+    """Nothing can be left out: network and atlas are asked whether they mean the same place."""
+    support = support_of([(20, 20)], labels=1)
     query, label = support.images[0], support.labels[0]
-    nothing = torch.zeros_like(label)
-    assert dice(hybrid_of(nothing, support)(query[None]), label) > 0.9
-    assert dice(hybrid_of(nothing, support, weight=0.0)(query[None]), label) == 0
-    hybrid = hybrid_of(nothing, support)
-    network, votes = hybrid.part(query[None])[0].softmax(0), hybrid.atlas.votes(query)
-    assert hybrid.share(network, votes, query) == pytest.approx(MIXED)
-    # What lies under the atlas's structure is nothing like the supports' structure: a lesion that is elsewhere.
-    assert hybrid.share(network, votes, query + 50) == 0
+    elsewhere = torch.zeros_like(label)
+    elsewhere[:3, :3] = 1 - label[:3, :3]
+    assert dice(hybrid_of(elsewhere, support, trust=None)(query[None]), elsewhere) == 1
+    together = hybrid_of(label, support, trust=None)
+    expected = hybrid_of(label, support, trust=1.0)(query[None])
+    torch.testing.assert_close(together(query[None]), expected)
 
 
-def test_agreement_and_strangeness_by_hand():
-    a, b = torch.tensor([0, 1, 1, 1, 2]), torch.tensor([0, 1, 0, 1, 0])
-    assert agreement(a, b, 3) == pytest.approx((2 * 2 / 5 + 0) / 2)
-    assert agreement(a * 0, b * 0, 3) == 1
-    image = torch.tensor([[0.0, 1.0, 3.0, 0.0]])
-    mask = torch.tensor([0, 1, 1, 0])
-    atlas = AtlasSegmenter([image], [mask], classes=2, spacing_mm=(1.0,))
-    assert strangeness(atlas, mask, image) == 0
-    assert strangeness(atlas, mask, image + 2) == pytest.approx(2 / 2**0.5)  # values 1 and 3: deviation sqrt(2)
-    assert strangeness(atlas, mask * 0, image) == 0
+def test_overlap_by_hand():
+    a, b = torch.tensor([0, 1, 1, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
+    assert overlap(a, b) == pytest.approx(4 / 5)
+    assert overlap(a & ~a, b & ~b) is None
 
 
 def test_the_hybrid_of_an_adapted_network():
     support = support_of([(16, 16)], labels=1)
     hybrid = Hybrid(steps=3, width=4, options=QUICK).adapt(support)
     assert torch.isfinite(hybrid(support.images[0][None])).all()
-    assert hybrid.record["atlas_weight"] == ATLAS_WEIGHT
+    assert hybrid.record["atlas_weight"] == 0.6
+    assert hybrid.record["atlas_trust"] == [None]
 
 
 def test_both_need_the_whole_field_of_view():
