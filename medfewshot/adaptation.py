@@ -25,6 +25,8 @@ DEFAULT_BUDGET_SECONDS = 240.0
 
 
 AUTO, NO_WEIGHTS = "auto", "none"
+VOLUME_LEARNER, PLANE_LEARNER = "hybrid", "finetune"
+"""What ``auto`` means for 3D and for 2D images. In 2D the hybrid was not measured."""
 DEFAULT_WEIGHTS = "default"
 """Meta-trained weights that come with the package."""
 STARTING_LEARNERS = ("finetune", "hybrid")
@@ -39,7 +41,8 @@ STEPS_FROM_WEIGHTS = 300
 class AdaptSettings:
     """How to adapt: the settings behind ``medfewshot adapt`` and ``medfewshot.adapt``; None takes the learner's own."""
 
-    learner: str = "finetune"
+    learner: str = AUTO
+    """``auto``: the hybrid of network and atlas for 3D images, the network alone for 2D ones."""
     steps: int | None = None
     budget_seconds: float | None = DEFAULT_BUDGET_SECONDS
     seed: int = 0
@@ -84,6 +87,7 @@ class Adapted:
             "settings": asdict(self.settings),
             "device": describe_device(resolve_device(self.settings.device)),
             "learner": self.learner_record,
+            "keeps_supports": bool(getattr(self.segmenter, "keeps_supports", False)),
             "weights_have_seen": dict(self.seen),
             "seconds": dict(self.seconds),
             "warnings": list(self.warnings),
@@ -123,7 +127,7 @@ def adapt_volumes(
 
     Raises InputError for an unknown learner, device or support.
     """
-    settings = choose_weights(settings, images)
+    settings = choose(settings, images)
     learner = make_learner(settings, progress, learners)
     _check_marked(labels)
     begun = time.perf_counter()
@@ -141,11 +145,19 @@ def adapt_volumes(
     return replace(adapted, warnings=tuple(warnings))
 
 
-def choose_weights(settings: AdaptSettings, images: Sequence[Volume]) -> AdaptSettings:
-    """Settings whose ``weights`` name a start, or None: what ``auto`` means for ``images``.
+def choose_learner(settings: AdaptSettings, spatial_dims: int) -> AdaptSettings:
+    """Settings whose ``learner`` names one: what ``auto`` means for images of that many dimensions."""
+    if settings.learner != AUTO:
+        return settings
+    return replace(settings, learner=VOLUME_LEARNER if spatial_dims == 3 else PLANE_LEARNER)
+
+
+def choose(settings: AdaptSettings, images: Sequence[Volume]) -> AdaptSettings:
+    """What ``auto`` means for ``images``: settings whose ``learner`` names one, and whose ``weights`` a start or None.
 
     The package's weights are for 3D images of one channel, and for a backbone as wide as theirs.
     """
+    settings = choose_learner(settings, max((image.spatial_dims for image in images), default=3))
     weights = None if settings.weights == NO_WEIGHTS else settings.weights
     if weights == AUTO:
         fits = all(image.spatial_dims == 3 and image.data.shape[0] == 1 for image in images)
@@ -188,6 +200,7 @@ def make_learner(
 
     Raises InputError where there is none, or it lacks a setting or device.
     """
+    settings = choose_learner(settings, spatial_dims=3)
     if settings.learner not in learners:
         near = did_you_mean(settings.learner, learners)
         raise InputError(f"learner {settings.learner}: unknown{near}; choose {' or '.join(learners)}")

@@ -27,7 +27,7 @@ PathOrArray = Any
 def adapt(
     support: str | PathLike[str] | Sequence[tuple[PathOrArray, PathOrArray]],
     *,
-    learner: str = "finetune",
+    learner: str = AUTO,
     steps: int | None = None,
     budget_seconds: float | None = DEFAULT_BUDGET_SECONDS,
     seed: int = 0,
@@ -43,7 +43,7 @@ def adapt(
 
     Args:
         support: a folder in one of the layouts of :func:`medfewshot.datasets.read_dataset`, or (image, label) pairs.
-        learner: a key of :data:`medfewshot.learners.LEARNERS`.
+        learner: a key of :data:`medfewshot.learners.LEARNERS`; ``"auto"`` is ``hybrid`` in 3D and ``finetune`` in 2D.
         steps: optimiser steps; None takes the learner's own number.
         budget_seconds: upper bound on adaptation time; None is no limit.
         weights: a start that meta-training made: a folder, or the name of weights that come with the package.

@@ -23,7 +23,7 @@ class AdaptConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    learner: str = "finetune"
+    learner: str = AUTO
     steps: int | None = Field(None, ge=0)
     """Optimiser steps; null takes the learner's own; 0 needs meta-trained weights."""
     budget_seconds: float | None = Field(DEFAULT_BUDGET_SECONDS, gt=0)

@@ -15,7 +15,7 @@ from medfewshot.adaptation import (
     AdaptSettings,
     adapt_volumes,
     cases_from_pairs,
-    choose_weights,
+    choose,
     make_learner,
     make_support,
     read_cases,
@@ -46,9 +46,11 @@ def test_adapted_knows_how_it_came_about(tmp_path):
     assert adapted.plan.labels == {205: "block", 420: "label 420"}
     record = adapted.record
     assert set(record) == {
-        "seed", "supports", "settings", "device", "learner", "weights_have_seen", "seconds", "warnings", "profile",
+        "seed", "supports", "settings", "device", "learner", "keeps_supports", "weights_have_seen", "seconds", "warnings",
+        "profile",
     }  # fmt: skip
     assert record["weights_have_seen"] == {}
+    assert record["keeps_supports"] is False
     assert record["seed"] == 3
     assert record["supports"] == [{"image": str(image), "label": str(label)} for image, label in pairs]
     assert record["learner"]["learner"] == "toy"
@@ -136,10 +138,10 @@ def test_the_packages_weights_are_taken_where_they_fit():
     two = [replace(images[0], data=np.concatenate([images[0].data] * 2))]
 
     def chosen(given, **settings):
-        return choose_weights(AdaptSettings(**settings), given).weights
+        return choose(AdaptSettings(**settings), given).weights
 
     assert chosen(images) == "default"
-    assert chosen(images, learner="hybrid") == "default"
+    assert chosen(images, learner="finetune") == "default"
     assert chosen(images, weights="novel") == "novel"
     for given, settings in (
         (flat, {}),
@@ -150,6 +152,16 @@ def test_the_packages_weights_are_taken_where_they_fit():
         (images, {"weights": None}),
     ):
         assert chosen(given, **settings) is None
+
+
+def test_auto_is_the_hybrid_in_3d_and_the_network_in_2d():
+    images, labels = volumes(1)
+    assert choose(AdaptSettings(), images).learner == "hybrid"
+    assert choose(AdaptSettings(), [replace(images[0], data=images[0].data[..., 0])]).learner == "finetune"
+    assert choose(AdaptSettings(learner="atlas"), images).learner == "atlas"
+    adapted = adapt_volumes(images, labels, AdaptSettings(steps=1, device="cpu"))
+    assert adapted.record["learner"]["learner"] == adapted.settings.learner == "hybrid"
+    assert adapted.record["keeps_supports"] is True
 
 
 @pytest.mark.parametrize("weights", ["default", "novel"])

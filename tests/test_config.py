@@ -19,7 +19,7 @@ def test_every_config_in_the_repository_is_valid(path):
 
 
 def test_the_documented_defaults_are_the_defaults():
-    path = next(path for path in CONFIGS if path.name == "finetune.yaml")
+    path = next(path for path in CONFIGS if path.name == "adapt.yaml")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert content == AdaptConfig().model_dump()
     assert load_settings(path) == load_settings(None)

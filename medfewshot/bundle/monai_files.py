@@ -33,6 +33,12 @@ decides under which terms the weights may be passed on.
 """
 
 
+_KEEPS = (
+    "**This folder holds these scans and labels themselves** (resampled): every new scan is matched to them. "
+    "Pass it on as you would pass on the scans. A segmenter made with `--learner finetune` holds none."
+)
+
+
 def write_monai_files(folder: Path, plan: Plan, record: Mapping[str, Any]) -> None:
     """Write the bundle's text files; ``record`` is that of the segmenter (its supports and warnings are quoted)."""
     files = {
@@ -176,6 +182,7 @@ def read_me(name: str, plan: Plan, record: Mapping[str, Any]) -> str:
         "## What it was adapted to",
         "",
         *(supports or ["- not recorded"]),
+        *(["", _KEEPS] if record.get("keeps_supports") else []),
         "",
         f"Grid: {_by(plan.spacing_mm)} mm; patches of {_by(plan.patch_size)} voxels; intensities: "
         + ", ".join(dict.fromkeys(_plain(f"{n.kind} ({n.reason})") for n in plan.normalization))

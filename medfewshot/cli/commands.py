@@ -164,6 +164,8 @@ def adapt(output: Path, source: SupportSource, settings: AdaptSettings, overwrit
     segmenter = _adapt(source.find(), settings, None, console)
     segmenter.save(output)
     console.warnings(segmenter.record["warnings"])
+    if segmenter.record["keeps_supports"]:
+        console.say(f"{output} holds the supports' scans, which new ones are matched to: pass it on as you would them")
     console.say(f"segmenter in {output}; use it with: medfewshot segment VOLUMES --segmenter {output} -o OUT")
     console.json({"output": str(output), "record": segmenter.record})
     return 0

@@ -24,14 +24,14 @@ LearnerName = Annotated[
     str | None,
     typer.Option(
         "--learner",
-        help="finetune (default), hybrid, atlas, prototype, ridge, maml, protomaml, in_context.",
+        help="auto (default: hybrid in 3D, finetune in 2D), atlas, prototype, ridge, maml, protomaml, in_context.",
         rich_help_panel="Adaptation",
     ),
 ]
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Optimiser steps (default for finetune 300, without weights 1000); more is better and slower.",
+        help="Optimiser steps (default 300, without meta-trained weights 1000); more is better and slower.",
         rich_help_panel="Adaptation",
     ),
 ]

@@ -16,7 +16,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
-from medfewshot.adaptation import DEFAULT_BUDGET_SECONDS
+from medfewshot.adaptation import AUTO, DEFAULT_BUDGET_SECONDS
 from medfewshot.api import PathOrArray, adapt
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
@@ -47,7 +47,7 @@ class FewShotSegment(Transform):
         support: SupportGiven | None = None,
         *,
         segmenter: VolumeSegmenter | str | PathLike[str] | None = None,
-        learner: str = "finetune",
+        learner: str = AUTO,
         steps: int | None = None,
         budget_seconds: float | None = DEFAULT_BUDGET_SECONDS,
         seed: int = 0,
@@ -101,7 +101,7 @@ class FewShotSegmentd(MapTransform):
         support: SupportGiven | None = None,
         *,
         segmenter: VolumeSegmenter | str | PathLike[str] | None = None,
-        learner: str = "finetune",
+        learner: str = AUTO,
         steps: int | None = None,
         budget_seconds: float | None = DEFAULT_BUDGET_SECONDS,
         seed: int = 0,

@@ -35,6 +35,8 @@ class AtlasSegmenter:
 
     kind = "atlas"
     whole_volume = True
+    keeps_supports = True
+    """Its tensors are the supports themselves: whoever is given a saved one has the scans, on the planned grid."""
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class HybridSegmenter:
 
     kind = "hybrid"
     whole_volume = True
+    keeps_supports = True
 
     def __init__(
         self,

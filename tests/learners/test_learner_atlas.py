@@ -90,7 +90,9 @@ class Sure:
 def hybrid_of(network, support, trust=1.0, weight=2.0):
     atlas = Atlas(options=QUICK).adapt(support)
     trusts = [trust] * (support.classes - 1)
-    return HybridSegmenter(Sure(network, support.classes), atlas, patch_size=support.patch_size, weight=weight, trust=trusts)
+    return HybridSegmenter(
+        Sure(network, support.classes), atlas, patch_size=support.patch_size, weight=weight, trust=trusts
+    )
 
 
 def test_a_trusted_atlas_makes_a_product():
