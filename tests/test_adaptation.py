@@ -46,8 +46,8 @@ def test_adapted_knows_how_it_came_about(tmp_path):
     assert adapted.plan.labels == {205: "block", 420: "label 420"}
     record = adapted.record
     assert set(record) == {
-        "seed", "supports", "settings", "device", "learner", "keeps_supports", "weights_have_seen", "seconds", "warnings",
-        "profile",
+        "seed", "supports", "settings", "device", "learner", "keeps_supports", "weights_have_seen", "seconds",
+        "warnings", "profile",
     }  # fmt: skip
     assert record["weights_have_seen"] == {}
     assert record["keeps_supports"] is False

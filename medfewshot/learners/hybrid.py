@@ -30,15 +30,17 @@ from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Progress, Support
 
-WEIGHT_PER_SUPPORT, LEAST_WEIGHT, MOST_WEIGHT = 0.4, 0.2, 2.0
-"""The atlas's exponent: ``min(2, 0.2 + 0.4 K)``, chosen on support-pool subjects."""
+LEAST_WEIGHT, WEIGHT_PER_SUPPORT, MOST_WEIGHT = 0.4, 0.2, 1.6
+"""The atlas's exponent: ``min(1.6, 0.4 + 0.2 K)``, chosen on support-pool subjects."""
 DOUBTED_DICE, TRUSTED_DICE = 0.3, 0.6
 """Leave-one-out Dice at and below which a structure of the atlas is not trusted, and from which it is in full."""
 APART, TOGETHER = 0.1, 0.4
 """The same for the Dice of network and atlas with each other, where nothing can be left out."""
 ATLAS_FLOOR = 0.02
 """Added to the atlas's probabilities: no support's outline forbids a class altogether."""
-NETWORK_FLOOR = 1e-4
+NETWORK_FLOOR = 0.01
+"""Added to the network's, which on a scan unlike the supports are sure and wrong: from four supports on, votes that all
+agree outweigh a network that is sure of something else."""
 OVERLAP = 0.5
 
 
@@ -105,15 +107,20 @@ class HybridSegmenter:
     def fuse(self, network: Tensor, votes: Tensor | None) -> Tensor:
         """Log-probabilities, up to a constant a voxel, from probabilities ``(N + 1, *S)`` of the two; None: no votes.
 
-        ``log p_c = log p_network,c + w (t_c log p_atlas,c + (1 - t_c) max_d log p_atlas,d)`` with the trust ``t_c`` of
-        class c in [0, 1], 1 for the background.
+        ``log p_c = log p_network,c + w (t_c log v_c + (1 - t_c) max_d log v_d)`` with the trust ``t_c`` of class c in
+        [0, 1], 1 for the background, and ``v_c = t_c p_atlas,c``: the background has the votes that are not trusted.
         """
         fused = (network + NETWORK_FLOOR).log()
         if votes is None:
             return fused
-        said = (votes + ATLAS_FLOOR).log()
+        trusts = self._trust(network, votes)
+        votes = votes.clone()
+        for index, trust in enumerate(trusts, start=1):
+            votes[0] += (1 - trust) * votes[index]
+            votes[index] *= trust
+        said = votes.add_(ATLAS_FLOOR).log_()
         likeliest = said.amax(0)
-        for index, trust in enumerate(self._trust(network, votes), start=1):
+        for index, trust in enumerate(trusts, start=1):
             said[index].lerp_(likeliest, 1 - trust)
         return fused.add_(said, alpha=self.weight)
 

@@ -70,7 +70,7 @@ def test_a_structure_is_trusted_as_leaving_one_out_says(left_out, trust):
     assert atlas_trust(None) is None
 
 
-@pytest.mark.parametrize(("shots", "weight"), [(1, 0.6), (2, 1.0), (5, 2.0), (10, 2.0)])
+@pytest.mark.parametrize(("shots", "weight"), [(1, 0.6), (2, 0.8), (5, 1.4), (10, 1.6)])
 def test_more_supports_give_the_atlas_more_say(shots, weight):
     assert atlas_weight(shots) == pytest.approx(weight)
 
@@ -109,11 +109,19 @@ def test_an_untrusted_structure_is_neither_held_back_nor_favoured():
     support = support_of([(16, 16)], labels=2)
     hybrid = hybrid_of(support.labels[0], support, weight=2.0)
     hybrid.trust = (1.0, 0.0)
-    network, votes = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.9, 0.0])
+    network, votes = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.6, 0.3])
     fused = hybrid.fuse(network.view(3, 1), votes.view(3, 1))[:, 0]
-    said = [math.log(0.1 + ATLAS_FLOOR), math.log(0.9 + ATLAS_FLOOR), math.log(0.9 + ATLAS_FLOOR)]
+    said = [math.log(0.4 + ATLAS_FLOOR), math.log(0.6 + ATLAS_FLOOR), math.log(0.6 + ATLAS_FLOOR)]
     expected = [math.log(p + NETWORK_FLOOR) + 2 * s for p, s in zip(network.tolist(), said, strict=True)]
     torch.testing.assert_close(fused, torch.tensor(expected))
+
+
+@pytest.mark.parametrize(("shots", "overruled"), [(1, False), (3, False), (4, True), (5, True)])
+def test_unanimous_votes_of_four_supports_outweigh_a_network_that_is_sure(shots, overruled):
+    support = support_of([(16, 16)], labels=1)
+    hybrid = hybrid_of(support.labels[0], support, weight=atlas_weight(shots))
+    fused = hybrid.fuse(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
+    assert bool(fused[1] > fused[0]) is overruled
 
 
 def test_with_no_trust_at_all_the_network_decides():
