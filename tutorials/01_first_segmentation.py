@@ -19,6 +19,9 @@
 # The settings here are small, so that the tutorial runs quickly: 150 steps instead of 300. Results get better with
 # the defaults.
 
+# %% tags=["parameters"]
+STEPS = 150
+
 # %%
 import os
 from pathlib import Path
@@ -53,7 +56,7 @@ copy_cases(cases[3:], WORK / "cohort", WORK / "reference")
 # From the labelled scans alone it derives a *plan* (resolution, patch, intensities), trains, and writes the segmenter.
 
 # %%
-# !python -m medfewshot adapt --support-dir work/annotated -o work/segmenter --steps 150 --overwrite
+# !python -m medfewshot adapt --support-dir work/annotated -o work/segmenter --steps {STEPS} --overwrite
 
 # %% [markdown]
 # ## 4. Segment the cohort

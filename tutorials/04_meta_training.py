@@ -20,6 +20,9 @@
 # **At this size it teaches little.** The run below has 60 small steps, where the weights in the package had hundreds of
 # large ones on a GPU. The tutorial shows each part of the work, and measures what came of it.
 
+# %% tags=["parameters"]
+STEPS, VALIDATION, ADAPTATION = 60, 8, (0, 20, 60)
+
 # %%
 import os
 import subprocess
@@ -68,14 +71,14 @@ print("base:", ", ".join(names[value] for value in base), "  novel:", names[nove
 SETTINGS = f"""
 learner: finetune
 backbone: {{dims: 3, width: 16, levels: 4}}
-steps: 60
+steps: {STEPS}
 episodes_per_step: 2
 learning_rate: 0.002
 ema: 0.9                    # a short run: the average must not remember its first steps
-validate_every: 15
-validation_episodes: 8
-checkpoint_every: 10
-log_every: 5
+validate_every: {STEPS // 4}
+validation_episodes: {VALIDATION}
+checkpoint_every: {STEPS // 6}
+log_every: {STEPS // 12}
 tasks:
   synthetic_weight: 1
   synthetic:
@@ -196,7 +199,7 @@ def mean_dice(weights: str | None, steps: int) -> float:
 
 results = {}
 for name, weights in (("random", None), ("own archive", str(RUN / "start")), ("shipped", "default")):
-    for steps in (0, 20, 60):
+    for steps in ADAPTATION:
         if weights is not None or steps:
             results[name, steps] = mean_dice(weights, steps)
             print(f"{name:12} {steps:3} steps: Dice {results[name, steps]:.3f}")

@@ -17,6 +17,9 @@
 # Every run leaves `report.html`: one page to judge it by, which opens without a network. This tutorial makes a cohort
 # with two bad scans in it and shows what comes to light. It takes about two minutes on two CPU cores.
 
+# %% tags=["parameters"]
+STEPS = 150
+
 # %%
 import os
 from pathlib import Path
@@ -51,7 +54,7 @@ nib.save(nib.Nifti1Image(data, image.affine), noisy)
 print("cut:", cut.name, "  noisy:", noisy.name)
 
 # %%
-# !python -m medfewshot segment work/mixed --support-dir work/annotated --steps 150 -o work/mixed_out --overwrite
+# !python -m medfewshot segment work/mixed --support-dir work/annotated --steps {STEPS} -o work/mixed_out --overwrite
 
 # %% [markdown]
 # ## The page
