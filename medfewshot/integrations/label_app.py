@@ -178,6 +178,13 @@ class FewShotApp(MONAILabelApp):
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         return {MODEL: FewShotScoring(self.session)}
 
+    def async_scoring(self, method: str | None, params: Any = None) -> Any:
+        try:
+            return super().async_scoring(method, params)
+        except OSError as error:  # a training asks the server for it, and need not fail where that does not answer
+            logger.warning("the scans were not looked at: %s", error)
+            return {}
+
     def on_save_label(self, image_id: str, label_id: str) -> None:
         super().on_save_label(image_id, label_id)
         final = self.datastore().get_label_by_image_id(image_id, DefaultLabelTag.FINAL)
