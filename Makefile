@@ -19,9 +19,10 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 TUTORIALS := $(VENV)/.installed-tutorials
+LABEL := $(VENV)-label
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz format docs tutorials venv clean
+.PHONY: help demo test check fuzz format docs tutorials label walk venv clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -57,6 +58,12 @@ tutorials: $(TUTORIALS)  ## execute the notebooks anew (MEDFEWSHOT_DATA: real sc
 		$(abspath $(BIN))/jupytext --to ipynb "$$name" && PATH="$(abspath $(BIN)):$$PATH" \
 		$(abspath $(BIN))/jupyter-nbconvert --to notebook --execute --inplace "$${name%.py}.ipynb" || exit 1; done
 
+label: $(LABEL)/.installed  ## the annotation server's tests, in .venv-label: MONAI Label pins an old numpy
+	PATH="$(abspath $(LABEL))/bin:$$PATH" $(LABEL)/bin/python -m pytest -q -rs tests/integrations/test_integrations_label*.py $(PYTEST_ARGS)
+
+walk:  ## install, demo, bundle, report and tutorials in a clean environment (MEDFEWSHOT_DATA: real scans)
+	$(PYTHON) benchmarks/walk.py
+
 venv: $(DEV)  ## the development environment in .venv
 
 clean:  ## remove caches and build output; .venv stays
@@ -75,6 +82,13 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV): $(RUNTIME)
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(LABEL)/.installed: tests/integrations/monai_label.txt
+	$(PYTHON) -m venv $(LABEL)
+	$(LABEL)/bin/python -m pip install $(TORCH)
+	$(LABEL)/bin/python -m pip install --no-deps monailabel==0.8.5
+	$(LABEL)/bin/python -m pip install -r tests/integrations/monai_label.txt $(TORCH) pytest hypothesis -e .
 	@touch $@
 
 $(DOCS): $(RUNTIME)
