@@ -42,7 +42,7 @@ from medfewshot.training.logs import read_log
 from medfewshot.training.packing import read_pack
 from medfewshot.training.real import RealTasks
 
-os.environ |= {"COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"}  # no progress bars in the notebook
+os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
 cases, names, what = find_scans(20)
 print(f"{len(cases)} scans: {what}")
 
@@ -188,7 +188,9 @@ print(f"{last['episodes_per_second']:.1f} episodes a second; {last['skipped']:.0
 # %%
 def mean_dice(weights: str | None, steps: int) -> float:
     """Mean Dice of the novel label over the queries."""
-    segmenter = medfewshot.adapt(support, weights=weights, steps=steps, labels={novel: names[novel]})
+    segmenter = medfewshot.adapt(
+        support, weights=weights, steps=steps, budget_seconds=None, labels={novel: names[novel]}
+    )
     values = []
     for case in queries:
         found = medfewshot.segment(case.image_path, segmenter).labels == novel

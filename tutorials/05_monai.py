@@ -47,7 +47,7 @@ queries = [{"image": str(case.image_path), "label": str(case.label_path)} for ca
 # reorients and respaces, and `Invertd` leads the segmentation back to the grid of the file.
 
 # %%
-segmenter = medfewshot.adapt(support, steps=STEPS, labels=names)
+segmenter = medfewshot.adapt(support, steps=STEPS, budget_seconds=None, labels=names)
 pipeline = Compose(
     [
         LoadImaged("image"),
