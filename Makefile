@@ -20,9 +20,10 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 TUTORIALS := $(VENV)/.installed-tutorials
 RELEASE := $(VENV)/.release
+LABEL := $(VENV)-label
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz format docs tutorials release venv clean
+.PHONY: help demo test check fuzz format docs tutorials label walk release venv clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -68,6 +69,12 @@ release: $(RELEASE)/bin/cyclonedx-py  ## wheel, source archive and software bill
 	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --mc-type library \
 		-o dist/medfewshot-$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml).cdx.json $(RELEASE)/what-ships
 
+label: $(LABEL)/.installed  ## the annotation server's tests, in .venv-label: MONAI Label pins an old numpy
+	PATH="$(abspath $(LABEL))/bin:$$PATH" $(LABEL)/bin/python -m pytest -q -rs tests/integrations/test_integrations_label*.py $(PYTEST_ARGS)
+
+walk:  ## install, demo, bundle, report and tutorials in a clean environment (MEDFEWSHOT_DATA: real scans)
+	$(PYTHON) benchmarks/walk.py
+
 venv: $(DEV)  ## the development environment in .venv
 
 clean:  ## remove caches and build output; .venv stays
@@ -91,6 +98,13 @@ $(RELEASE)/bin/cyclonedx-py: | $(BIN)/python
 
 $(DEV): $(RUNTIME)
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(LABEL)/.installed: tests/integrations/monai_label.txt
+	$(PYTHON) -m venv $(LABEL)
+	$(LABEL)/bin/python -m pip install $(TORCH)
+	$(LABEL)/bin/python -m pip install --no-deps monailabel==0.8.5
+	$(LABEL)/bin/python -m pip install -r tests/integrations/monai_label.txt $(TORCH) pytest hypothesis -e .
 	@touch $@
 
 $(DOCS): $(RUNTIME)

@@ -58,6 +58,14 @@ def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> t
     return (*_modality(own, supports), *_lengths(own, supports), *_intensities(own, supports))
 
 
+def support_distance(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> float:
+    """How far the intensities of ``volume (C, *S)`` lie from those of the nearest support.
+
+    In standard deviations after normalisation, a mean over :data:`PERCENTILES`; 0 where the profile is empty.
+    """
+    return _nearest(_describe(volume, plan), profile.get("supports") or [])
+
+
 def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
     """Structures far larger or smaller than in every support. ``voxels``: label value -> number in the result."""
     unit, per_unit = ("ml", 1000.0) if volume.spatial_dims == 3 else ("mm²", 1.0)

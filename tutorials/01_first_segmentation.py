@@ -19,13 +19,16 @@
 # The settings here are small, so that the tutorial runs quickly: 150 steps instead of 300. Results get better with
 # the defaults.
 
+# %% tags=["parameters"]
+STEPS = 150
+
 # %%
 import os
 from pathlib import Path
 
 from scans import WORK, copy_cases, find_scans, show
 
-os.environ |= {"COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"}  # the command line's tables, without progress bars
+os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # tables without progress bars
 cases, names, what = find_scans(8)
 print(f"{len(cases)} scans: {what}")
 
@@ -51,9 +54,10 @@ copy_cases(cases[3:], WORK / "cohort", WORK / "reference")
 # ## 3. Adapt once
 #
 # From the labelled scans alone it derives a *plan* (resolution, patch, intensities), trains, and writes the segmenter.
+# The budget is the most seconds that this may take (240 by default); here the number of steps is to decide.
 
 # %%
-# !python -m medfewshot adapt --support-dir work/annotated -o work/segmenter --steps 150 --overwrite
+# !python -m medfewshot adapt --support-dir work/annotated -o work/segmenter --steps {STEPS} --budget 900 --overwrite
 
 # %% [markdown]
 # ## 4. Segment the cohort

@@ -18,6 +18,9 @@
 # about two minutes on two CPU cores. The settings are small (40 steps an adaptation), so the curve is lower than the
 # one that you would get with the defaults.
 
+# %% tags=["parameters"]
+STEPS, SHOTS, DRAWS = 40, (1, 2, 5), 2
+
 # %%
 import os
 
@@ -28,7 +31,7 @@ from scans import WORK, copy_cases, find_scans
 
 import medfewshot
 
-os.environ |= {"COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"}  # no progress bars in the notebook
+os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
 cases, names, what = find_scans(11)
 print(f"{len(cases)} scans: {what}")
 
@@ -84,11 +87,11 @@ def mean_dice(segmenter) -> float:
 
 
 results = {}
-for shots in (1, 2, 5):
-    for draw in range(2):
+for shots in SHOTS:
+    for draw in range(DRAWS):
         chosen = rng.choice(len(pool), shots, replace=False)
         support = [(pool[i].image_path, pool[i].label_path) for i in chosen]
-        segmenter = medfewshot.adapt(support, steps=40, seed=draw, labels=names)
+        segmenter = medfewshot.adapt(support, steps=STEPS, budget_seconds=None, seed=draw, labels=names)
         results.setdefault(shots, []).append(mean_dice(segmenter))
         print(f"K = {shots}, draw {draw}: mean Dice {results[shots][-1]:.3f}")
 

@@ -20,6 +20,9 @@
 # The settings are small (at most 40 steps, one draw of the supports, five scans to score). That is enough to see how
 # the learners differ, and too little to rank those that lie close together.
 
+# %% tags=["parameters"]
+SHOTS, QUERIES, STEPS = 5, 5, (0, 10, 40)
+
 # %%
 import time
 
@@ -35,8 +38,7 @@ from medfewshot.bundle import VolumeSegmenter
 from medfewshot.learners import LEARNERS, load_start
 from medfewshot.planning import make_plan
 
-SHOTS, STEPS = 5, (0, 10, 40)
-cases, names, what = find_scans(SHOTS + 5)
+cases, names, what = find_scans(SHOTS + QUERIES)
 print(f"{len(cases)} scans: {what}")
 
 # %% [markdown]

@@ -20,6 +20,9 @@
 # **At this size it teaches little.** The run below has 60 small steps, where the weights in the package had hundreds of
 # large ones on a GPU. The tutorial shows each part of the work, and measures what came of it.
 
+# %% tags=["parameters"]
+STEPS, VALIDATION, ADAPTATION = 60, 8, (0, 20, 60)
+
 # %%
 import os
 import subprocess
@@ -39,7 +42,7 @@ from medfewshot.training.logs import read_log
 from medfewshot.training.packing import read_pack
 from medfewshot.training.real import RealTasks
 
-os.environ |= {"COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"}  # no progress bars in the notebook
+os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
 cases, names, what = find_scans(20)
 print(f"{len(cases)} scans: {what}")
 
@@ -68,14 +71,14 @@ print("base:", ", ".join(names[value] for value in base), "  novel:", names[nove
 SETTINGS = f"""
 learner: finetune
 backbone: {{dims: 3, width: 16, levels: 4}}
-steps: 60
+steps: {STEPS}
 episodes_per_step: 2
 learning_rate: 0.002
 ema: 0.9                    # a short run: the average must not remember its first steps
-validate_every: 15
-validation_episodes: 8
-checkpoint_every: 10
-log_every: 5
+validate_every: {STEPS // 4}
+validation_episodes: {VALIDATION}
+checkpoint_every: {STEPS // 6}
+log_every: {STEPS // 12}
 tasks:
   synthetic_weight: 1
   synthetic:
@@ -185,7 +188,9 @@ print(f"{last['episodes_per_second']:.1f} episodes a second; {last['skipped']:.0
 # %%
 def mean_dice(weights: str | None, steps: int) -> float:
     """Mean Dice of the novel label over the queries."""
-    segmenter = medfewshot.adapt(support, weights=weights, steps=steps, labels={novel: names[novel]})
+    segmenter = medfewshot.adapt(
+        support, weights=weights, steps=steps, budget_seconds=None, labels={novel: names[novel]}
+    )
     values = []
     for case in queries:
         found = medfewshot.segment(case.image_path, segmenter).labels == novel
@@ -196,7 +201,7 @@ def mean_dice(weights: str | None, steps: int) -> float:
 
 results = {}
 for name, weights in (("random", None), ("own archive", str(RUN / "start")), ("shipped", "default")):
-    for steps in (0, 20, 60):
+    for steps in ADAPTATION:
         if weights is not None or steps:
             results[name, steps] = mean_dice(weights, steps)
             print(f"{name:12} {steps:3} steps: Dice {results[name, steps]:.3f}")

@@ -16,6 +16,9 @@
 #
 # A few-shot segmenter is a MONAI transform, an inferer, and a bundle. It takes about two minutes on two CPU cores.
 
+# %% tags=["parameters"]
+STEPS = 150
+
 # %%
 import warnings
 
@@ -44,7 +47,7 @@ queries = [{"image": str(case.image_path), "label": str(case.label_path)} for ca
 # reorients and respaces, and `Invertd` leads the segmentation back to the grid of the file.
 
 # %%
-segmenter = medfewshot.adapt(support, steps=150, labels=names)
+segmenter = medfewshot.adapt(support, steps=STEPS, budget_seconds=None, labels=names)
 pipeline = Compose(
     [
         LoadImaged("image"),

@@ -17,6 +17,9 @@
 # Every run leaves `report.html`: one page to judge it by, which opens without a network. This tutorial makes a cohort
 # with two bad scans in it and shows what comes to light. It takes about two minutes on two CPU cores.
 
+# %% tags=["parameters"]
+STEPS = 150
+
 # %%
 import os
 from pathlib import Path
@@ -25,7 +28,7 @@ import nibabel as nib
 import numpy as np
 from scans import WORK, copy_cases, find_scans, show
 
-os.environ |= {"COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"}  # no progress bars in the notebook
+os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
 cases, names, what = find_scans(11)
 print(f"{len(cases)} scans: {what}")
 
@@ -51,7 +54,10 @@ nib.save(nib.Nifti1Image(data, image.affine), noisy)
 print("cut:", cut.name, "  noisy:", noisy.name)
 
 # %%
-# !python -m medfewshot segment work/mixed --support-dir work/annotated --steps 150 -o work/mixed_out --overwrite
+# !python -m medfewshot adapt --support-dir work/annotated --steps {STEPS} --budget 900 -o work/segmenter --overwrite
+
+# %%
+# !python -m medfewshot segment work/mixed --segmenter work/segmenter -o work/mixed_out --overwrite
 
 # %% [markdown]
 # ## The page

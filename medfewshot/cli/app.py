@@ -198,7 +198,7 @@ def adapt(
     raise typer.Exit(commands.adapt(output, source, settings, overwrite, commands.Console(quiet, json)))
 
 
-app.command("train")(train)
+app.command("train", epilog=EXIT_CODES)(train)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -299,8 +299,8 @@ def demo(
     raise typer.Exit(commands.demo(output, data, shots, queries, settings, commands.Console(quiet, json)))
 
 
-app.command("benchmark")(benchmark)
-app.add_typer(data, name="data")
+app.command("benchmark", epilog=EXIT_CODES)(benchmark)
+app.add_typer(data, name="data", epilog=EXIT_CODES)
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medfewshot.cli.options import Device
+
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings; see configs/train/.")],
@@ -14,7 +16,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, in place of the file's.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Most minutes of training, in place of the file's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     data: Annotated[Path | None, typer.Option(help="Folder of the real data sets that the file names.")] = None,
     pack: Annotated[
         Path | None,

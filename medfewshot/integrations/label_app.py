@@ -2,13 +2,17 @@
 
 MONAI Label (https://github.com/Project-MONAI/MONAILabel, 0.8.5) finds :class:`FewShotApp` through the ``main.py`` that
 ``medfewshot label-app`` writes. Everything but the words of its interfaces is in
-:class:`~medfewshot.integrations.label_session.LabelSession`.
+:mod:`medfewshot.integrations.label_session`.
+
+Adapting and looking at scans run in processes of their own, which MONAI Label starts: what they share with the server
+lies on disk.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +20,18 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.async_tasks.task import AsyncTask
+from monailabel.utils.others.generic import strtobool
 
 from medfewshot import __version__
 from medfewshot.adaptation import AdaptSettings
 from medfewshot.integrations.label_files import read_names
-from medfewshot.integrations.label_session import LabelSession
+from medfewshot.integrations.label_session import LabelSession, choose_next
 from medfewshot.types import InputError
 
 MODEL = "fewshot"
@@ -58,21 +65,22 @@ class FewShotInfer(InferTask):
 
 
 class FewShotTrain(TrainTask):
-    """Adapt to every scan that has a final label."""
+    """Adapt to every scan that has a final label. ``conf``: of the app, in place of the defaults."""
 
-    def __init__(self, session: LabelSession) -> None:
+    def __init__(self, session: LabelSession, conf: Mapping[str, str]) -> None:
         super().__init__("Adapt to the labelled scans")
-        self.session = session
+        self.session, self.conf = session, conf
         self.last: dict[str, Any] = {}
 
     def config(self) -> dict[str, Any]:
         settings = AdaptSettings()
-        return {
+        defaults = {
             "learner": settings.learner,
             "steps": 0,
             "budget_seconds": settings.budget_seconds,
             "seed": settings.seed,
         }
+        return {name: self.conf.get(name, value) for name, value in defaults.items()}
 
     def stats(self) -> dict[str, Any]:
         return self.last
@@ -97,15 +105,63 @@ class FewShotTrain(TrainTask):
         return self.last
 
 
+class FewShotScoring(ScoringMethod):
+    """Look at every scan without a label that the current segmenter has not seen yet; kept in the scan's info.
+
+    MONAI Label asks for it after each training and with each *Next sample*, in a process of its own.
+    """
+
+    def __init__(self, session: LabelSession) -> None:
+        super().__init__("How uncertain the segmenter is, and how unlike the labelled scans")
+        self.session = session
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        current, found = self.session.current, {}
+        for image in sorted(datastore.get_unlabeled_images()):
+            if current is None or self.session.current != current:
+                break  # a newer segmenter is there, and a run for it is on its way
+            if datastore.get_image_info(image).get(MODEL, {}).get("segmenter") == current.name:
+                continue
+            try:
+                found[image] = self.session.look(Path(datastore.get_image_uri(image)))
+            except InputError as error:
+                logger.warning("%s: not looked at: %s", image, error)
+                continue
+            datastore.update_image_info(image, {MODEL: found[image]})
+        return found
+
+
+class MostToLearn(Strategy):
+    """The most uncertain scan that is most unlike the labelled ones."""
+
+    def __init__(self) -> None:
+        super().__init__("Most uncertain, and most unlike the labelled scans")
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+        infos = {image: datastore.get_image_info(image) for image in images}
+        asked = {image: info.get("strategy", {}).get(request["strategy"], {}) for image, info in infos.items()}
+        chosen = choose_next(
+            {image: info.get(MODEL, {}) for image, info in infos.items()},
+            {image: times["ts"] for image, times in asked.items() if "ts" in times},
+        )
+        return None if chosen is None else {"id": chosen}
+
+
 class FewShotApp(MONAILabelApp):
-    """``conf``: ``device`` (auto). Structures stand in ``labels.json`` beside ``main.py``; else the labels' own."""
+    """Structures stand in ``labels.json`` beside ``main.py``; else they are the labels' own.
+
+    ``conf``: ``device`` (auto); ``auto_train`` (true): adapt anew, in the background, to each label that is submitted;
+    ``learner``, ``steps``, ``budget_seconds`` and ``seed`` of every training that does not say otherwise.
+    """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str] | None) -> None:
         folder = Path(app_dir)
-        device = (conf or {}).get("device", "auto")
-        self.session = LabelSession(folder / "model", read_names(folder), device)
+        given = conf or {}
+        self.session = LabelSession(folder / "model", read_names(folder), given.get("device", "auto"))
+        self.auto_train = bool(strtobool(given.get("auto_train", "true")))
         super().__init__(
-            app_dir=app_dir, studies=studies, conf=conf or {}, name="medfewshot", version=__version__,
+            app_dir=app_dir, studies=studies, conf=given, name="medfewshot", version=__version__,
             description="Few-shot segmentation: label one to ten scans, train, get the rest. For research only.",
             labels=self.session.labels or None,
         )  # fmt: skip
@@ -114,7 +170,25 @@ class FewShotApp(MONAILabelApp):
         return {MODEL: FewShotInfer(self.session)}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        return {MODEL: FewShotTrain(self.session)}
+        return {MODEL: FewShotTrain(self.session, self.conf)}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return {"random": Random(), "first": First()}
+        return {MODEL: MostToLearn(), "first": First(), "random": Random()}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        return {MODEL: FewShotScoring(self.session)}
+
+    def async_scoring(self, method: str | None, params: Any = None) -> Any:
+        try:
+            return super().async_scoring(method, params)
+        except OSError as error:  # a training asks the server for it, and need not fail where that does not answer
+            logger.warning("the scans were not looked at: %s", error)
+            return {}
+
+    def on_save_label(self, image_id: str, label_id: str) -> None:
+        super().on_save_label(image_id, label_id)
+        final = self.datastore().get_label_by_image_id(image_id, DefaultLabelTag.FINAL)
+        waiting, _ = AsyncTask.status("train", all=True)
+        if not (self.auto_train and final) or any(task["status"] == "SUBMITTED" for task in waiting or ()):
+            return  # one that has not begun will find this label too
+        self.async_training(MODEL, enqueue=True)

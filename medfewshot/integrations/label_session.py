@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image, write_label, write_text
+from medfewshot.quality import support_distance
 from medfewshot.types import InputError
 
 POINTER = "current.json"
@@ -78,6 +80,24 @@ class LabelSession:
             "seconds": done.seconds,
         }
 
+    def look(self, image: Path) -> dict[str, Any]:
+        """How much a label of ``image`` would teach: plain data for :func:`choose_next`.
+
+        ``uncertainty``: 1 minus the Dice that the probabilities expect, mean over structures, 1 for one not found.
+        ``distance``: of its intensities to the nearest support's, see :func:`medfewshot.quality.support_distance`.
+        ``segmenter``: who looked; ``ts``: when, in seconds. Raises InputError as :meth:`segment` does.
+        """
+        path, segmenter = self.current, self.segmenter()
+        volume = read_image(image)
+        expected = segmenter.segment(volume).predicted_dice
+        doubts = [1 - (expected.get(value) or 0.0) for value in segmenter.plan.label_values]
+        return {
+            "uncertainty": sum(doubts) / len(doubts),
+            "distance": support_distance(volume, segmenter.plan, segmenter.record.get("profile") or {}),
+            "segmenter": path.name if path is not None else "",
+            "ts": int(time.time()),  # whole seconds, as MONAI Label notes when it offered a scan
+        }
+
     def adapt(self, pairs: Sequence[tuple[Path, Path]], settings: AdaptSettings | None = None) -> dict[str, Any]:
         """Adapt to labelled scans and make the result current. Raises InputError where none can be used."""
         if not pairs:
@@ -95,3 +115,23 @@ class LabelSession:
 
     def _segmenters(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("segmenter-[0-9]*") if path.is_dir())
+
+
+def choose_next(looks: Mapping[str, Mapping[str, Any]], offered: Mapping[str, float] | None = None) -> str | None:
+    """Whom to annotate next: the scan that is high in both ranks, by uncertainty and by distance to the supports.
+
+    ``looks``: scan -> what :meth:`LabelSession.look` said, empty for a scan that nobody looked at; those come last, by
+    name. ``offered``: scan -> when it was offered to the annotator, in seconds; who did not want it then is asked about
+    the others first, until it is looked at anew. None where there is no scan.
+    """
+    passed = {name for name, when in (offered or {}).items() if name in looks and when >= looks[name].get("ts", 0)}
+    names = sorted(set(looks) - passed) or sorted(looks)
+    known = [name for name in names if "uncertainty" in looks[name]]
+    if not known:
+        return names[0] if names else None
+    ranks = dict.fromkeys(known, 0)
+    for key in ("uncertainty", "distance"):
+        values = sorted(looks[name][key] for name in known)
+        for name in known:
+            ranks[name] += values.index(looks[name][key])
+    return max(known, key=lambda name: (ranks[name], looks[name]["uncertainty"]))

@@ -17,7 +17,7 @@ from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.inner import MamlStart
 from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.segmenters import to_channels_last
-from medfewshot.types import InputError
+from medfewshot.types import InputError, did_you_mean
 
 FORMAT_VERSION = 1
 DESCRIPTION = "start.json"
@@ -144,7 +144,8 @@ def find_weights(name: Path | str) -> Path:
             return folder
     shipped = sorted(path.parent.name for path in SHIPPED.glob(f"*/{DESCRIPTION}"))
     known = f", or one of {', '.join(shipped)}" if shipped else ""
-    raise InputError(f"{name}: has no {DESCRIPTION}; give a folder that medfewshot train made{known}")
+    near = did_you_mean(str(name), shipped)
+    raise InputError(f"{name}: has no {DESCRIPTION}{near}; give a folder that medfewshot train made{known}")
 
 
 def read_seen(name: Path | str) -> Mapping[str, Any]:

@@ -20,42 +20,7 @@ from medfewshot.integrations import FewShotInferer, SegmenterNetwork, list_image
 from medfewshot.io import read_label
 from medfewshot.types import InputError
 
-# The mandatory keys of MONAI's Bundle Specification and the kinds of their values; MONAI's own schema file is fetched
-# over the network.
-TENSOR = {
-    "type": "object",
-    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data"],
-    "properties": {
-        "type": {"enum": ["image", "series", "tuples", "probabilities"]},
-        "format": {"type": "string"},
-        "modality": {"type": "string"},
-        "num_channels": {"type": "integer", "minimum": 1},
-        "spatial_shape": {"type": "array", "items": {"type": ["integer", "string"]}, "minItems": 1},
-        "dtype": {"type": "string"},
-        "value_range": {"type": "array"},
-        "is_patch_data": {"type": "boolean"},
-        "channel_def": {"type": "object"},
-    },
-}
-STRINGS = ("schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors")
-SCHEMA = {
-    "type": "object",
-    "required": [*STRINGS, "changelog", "copyright", "network_data_format", "required_packages_version"],
-    "properties": {
-        **{name: {"type": "string", "minLength": 1} for name in STRINGS},
-        "changelog": {"type": "object"},
-        "optional_packages_version": {"type": "object", "additionalProperties": {"type": "string"}},
-        "required_packages_version": {"type": "object", "additionalProperties": {"type": "string"}},
-        "network_data_format": {
-            "type": "object",
-            "required": ["inputs", "outputs"],
-            "properties": {
-                "inputs": {"type": "object", "properties": {"image": TENSOR}, "required": ["image"]},
-                "outputs": {"type": "object", "properties": {"pred": TENSOR}, "required": ["pred"]},
-            },
-        },
-    },
-}
+SCHEMA = Path(__file__).with_name("metadata_schema.json")
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +81,13 @@ def test_verify_net_in_out(made):
 
 
 def test_verify_metadata(made, tmp_path):
-    schema = tmp_path / "schema.json"
-    schema.write_text(json.dumps(SCHEMA))  # a file that is there is not fetched
-    monai_bundle.verify_metadata(meta_file=str(made / "kidney" / METADATA), filepath=str(schema))
+    # A file that is there is not fetched.
+    monai_bundle.verify_metadata(meta_file=str(made / "kidney" / METADATA), filepath=str(SCHEMA))
     broken = json.loads((made / "kidney" / METADATA).read_text())
     del broken["network_data_format"]["outputs"]
     (tmp_path / "broken.json").write_text(json.dumps(broken))
     with pytest.raises(ValueError, match="outputs"):
-        monai_bundle.verify_metadata(meta_file=str(tmp_path / "broken.json"), filepath=str(schema))
+        monai_bundle.verify_metadata(meta_file=str(tmp_path / "broken.json"), filepath=str(SCHEMA))
 
 
 def test_the_workflow_has_what_monai_asks_for(made):

@@ -18,6 +18,7 @@ from medfewshot.cli.app import app
     [
         (["--learner", "fintune"], "did you mean finetune?"),
         (["--device", "cdua"], "did you mean cuda?"),
+        (["--weights", "defualt"], "did you mean default?"),
         (["--labels", "left blok"], "did you mean left block?"),
         (["--labels", "heart"], "known are left block, right block"),
         (["--labels", ","], "separated by commas"),
@@ -72,9 +73,12 @@ def test_scores_by_name(run, scans):
     assert [row["label"] for row in json.loads(done.out)["summary"]] == [205, None]
 
 
-@pytest.mark.parametrize("command", [[], ["segment"], ["adapt"], ["evaluate"]])
+@pytest.mark.parametrize(
+    "command",
+    ["", "segment", "adapt", "train", "evaluate", "report", "inspect", "label-app", "demo", "benchmark", "data"],
+)
 def test_the_help_says_what_exit_codes_mean(run, command):
-    text = " ".join(run(*command, "--help").out.split())
+    text = " ".join(run(*command.split(), "--help").out.split())
     assert "Exit codes" in text
     assert "130 interrupted" in text
 

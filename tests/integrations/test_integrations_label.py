@@ -11,7 +11,7 @@ import toys
 import medfewshot
 from medfewshot.adaptation import AdaptSettings
 from medfewshot.integrations.label_files import read_names, write_label_app
-from medfewshot.integrations.label_session import LabelSession
+from medfewshot.integrations.label_session import LabelSession, choose_next
 from medfewshot.io import read_label
 from medfewshot.types import InputError
 
@@ -55,6 +55,36 @@ def test_a_later_adaptation_takes_over_and_old_ones_go(scans):
     kept = sorted(path.name for path in (scans / "model").iterdir() if path.is_dir())
     assert kept == ["segmenter-0003", "segmenter-0004"]
     assert set(session.labels.values()) == set(toys.VALUES)
+
+
+def test_a_scan_unlike_the_supports_is_looked_at_and_chosen(scans):
+    session = LabelSession(scans / "model", device="cpu")
+    with pytest.raises(InputError, match="no segmenter yet"):
+        session.look(scans / "cohort" / "q0.nii.gz")
+    session.adapt(pairs(scans, 2), TOY)
+    toys.save_nifti(scans / "cohort" / "odd.nii.gz", np.random.default_rng(0).normal(200, 60, toys.SHAPE))
+    looks = {name: session.look(scans / "cohort" / f"{name}.nii.gz") for name in ("q0", "q1", "odd")}
+    assert looks["odd"]["distance"] > 3 * max(looks[name]["distance"] for name in ("q0", "q1"))
+    assert looks["odd"]["uncertainty"] > max(looks[name]["uncertainty"] for name in ("q0", "q1"))
+    assert {look["segmenter"] for look in looks.values()} == {"segmenter-0001"}
+    assert json.dumps(looks)
+    assert choose_next(looks) == "odd"
+
+
+def look(uncertainty: float, distance: float, ts: int = 100) -> dict[str, float]:
+    return {"uncertainty": uncertainty, "distance": distance, "ts": ts}
+
+
+def test_whom_to_annotate_next():
+    assert choose_next({}) is None
+    assert choose_next({"b": {}, "a": {}}) == "a"  # nobody looked yet
+    looks = {"a": {}, "b": look(0.1, 0.1), "c": look(0.3, 0.1), "d": look(0.2, 0.4), "e": look(0.2, 0.2)}
+    # Ranks of uncertainty and distance: b 0 + 0, c 3 + 0, d 1 + 3, e 1 + 2.
+    assert choose_next(looks) == "d"
+    assert choose_next(looks, {"d": 99}) == "d"  # offered before it was looked at
+    assert choose_next(looks, {"d": 100}) == "e"  # not wanted; of those that are left e has 1 + 2
+    assert choose_next(looks, {"d": 100, "c": 100, "e": 100, "b": 100}) == "a"
+    assert choose_next(looks, dict.fromkeys(looks, 100)) == "d"  # all were offered: from the beginning
 
 
 def test_a_failed_adaptation_leaves_the_segmenter(scans):
@@ -106,6 +136,8 @@ def test_the_app_in_monai_label(scans):
     kind = get_class_of_subclass_from_file("main", str(scans / "app" / "main.py"), "MONAILabelApp")
     app = kind(str(scans / "app"), str(scans / "cohort"), {"device": "cpu"})
     assert app.info()["models"] == {}  # nothing to run before the first training
+    assert app.scoring({"method": "fewshot"}) == {}
+    assert app.next_sample({"strategy": "fewshot"})["id"] == "q0"
     with pytest.raises(MONAILabelException, match="no scan is labelled"):
         app.train({"model": "fewshot", "learner": "toy"})
     store = app.datastore()
@@ -117,3 +149,6 @@ def test_the_app_in_monai_label(scans):
     found = read_label(result["file"]).data
     assert 2 * ((found > 0) & (reference > 0)).sum() / ((found > 0).sum() + (reference > 0).sum()) > 0.9
     assert json.dumps(result["params"])
+    assert sorted(app.scoring({"method": "fewshot"})) == ["q1", "q2"]
+    assert app.scoring({"method": "fewshot"}) == {}  # all were looked at by this segmenter
+    assert app.next_sample({"strategy": "fewshot"})["id"] in ("q1", "q2")

@@ -1,0 +1,60 @@
+"""The documentation site builds strictly, every page is within reach, and its formulas are set without a network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from browser import Browser, find_chromium
+
+ROOT = Path(__file__).resolve().parents[1]
+FORMULAS = ("learners/metric-based.html", "tutorials/03_comparing_learners.html")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    for needed in ("material", "mkdocstrings", "nbconvert"):
+        pytest.importorskip(needed, reason="the extra 'docs' is not installed")
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_every_page_is_in_the_navigation():
+    # The file names classes by YAML tags; here only the names of pages matter.
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = str(yaml.safe_load(text[text.index("nav:") :])["nav"])
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f"'{page.relative_to(ROOT / 'docs').as_posix()}'" in listed
+
+
+def test_pages_made_from_docstrings_and_notebooks(site):
+    commands = (site / "command_line.html").read_text(encoding="utf-8")
+    assert "medfewshot segment" in commands
+    assert "--support-dir" in commands
+    assert "130" in commands
+    reference = (site / "api.html").read_text(encoding="utf-8")
+    for name in ("medfewshot.api.adapt", "medfewshot.integrations.FewShotSegmentd", "medfewshot.learners.maml.Maml"):
+        assert f'id="{name}"' in reference
+    assert len(list((site / "tutorials").glob("*.html"))) == 6
+
+
+def test_formulas_are_set_and_nothing_is_fetched(site):
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("no Chromium on this machine")
+    with Browser(executable) as browser:
+        for page in FORMULAS:
+            browser.open(site / page)
+            count = "document.querySelectorAll('{}').length"
+            assert browser.ask(count.format(".arithmatex")) > 20
+            assert browser.ask(count.format(".arithmatex:not(:has(.katex))")) == 0
+            assert browser.ask(count.format(".katex-error")) == 0
+        browser.wait("document.fonts.status === 'loaded'")
+        assert browser.ask("document.fonts.check('12px KaTeX_Main')")
+        assert browser.problems == []
