@@ -132,3 +132,11 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
     records = [json.loads((cell.folder(tmp_path / "run") / "cell.json").read_text()) for cell in cells]
     assert [record["steps"] for record in records] == [2, 2]
     assert [record["threads"] for record in records] == [1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert local.run_benchmark(cells, data, tmp_path / "one", "cpu").failed == {}
+    for cell in cells:  # to the bit; the last column is the seconds
+        spread, alone = (
+            [line.rpartition(",")[0] for line in (cell.folder(tmp_path / run) / "scores.csv").read_text().splitlines()]
+            for run in ("run", "one")
+        )
+        assert spread == alone
