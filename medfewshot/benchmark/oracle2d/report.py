@@ -97,7 +97,7 @@ def _named(group: _Group, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _weights(groups: Sequence[_Group]) -> list[str]:
     """What the weights that a learner begins with were trained on; the others begin at random."""
-    lines = {}
+    lines: list[str] = []
     for group in groups:
         name, weights = group.cells[0].learner.name, group.cells[0].learner.weights
         seen = group.records[0].get("weights_have_seen") if group.records else None
@@ -105,8 +105,10 @@ def _weights(groups: Sequence[_Group]) -> list[str]:
             met = ", ".join(
                 f"{len(facts['subjects'])} subjects of {dataset}" for dataset, facts in (seen or {}).items()
             )
-            lines[f"- {name}: {weights}, trained on {met or 'no real scan'}"] = None
-    return ["\n".join(["Learners that begin with meta-trained weights:", "", *lines, ""])] if lines else []
+            lines.append(f"- {name}: {weights}, trained on {met or 'no real scan'}")
+    return (
+        ["\n".join(["Learners that begin with meta-trained weights:", "", *dict.fromkeys(lines), ""])] if lines else []
+    )
 
 
 def _score_table(groups: Sequence[_Group]) -> Table:
