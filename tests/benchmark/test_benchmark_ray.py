@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 
 import pytest
 import toys
@@ -104,6 +106,46 @@ def test_no_such_cluster(tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
         run_on_ray([cell], tmp_path, tmp_path, "cpu", RayOptions("elsewhere:1"))
     assert str(error.value) == "--ray elsewhere:1: no such cluster (nobody there); try --ray local"
+
+
+@pytest.mark.slow
+def test_the_work_of_a_lost_node_is_done_again(tmp_path, monkeypatch):
+    """A node is taken away while it runs a cell; the other one goes on with what it left."""
+    ray = pytest.importorskip("ray", reason="needs the extra ray")
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    learners = [{"name": "a", "learner": "finetune", "steps": 30, "width": 4}]
+    cells = plan_cells(make_config(learners=learners, seeds=[0, 1], queries=1))
+    run = tmp_path / "run"
+    data = prepare_data(cells, None, run)
+    small = {"object_store_memory": 80_000_000}
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={**small, "num_cpus": 0, "include_dashboard": False}
+    )
+    lost = []
+
+    def take_away(node) -> None:
+        end = time.monotonic() + 300
+        while not all((cell.folder(run) / "request.json").is_file() for cell in cells) and time.monotonic() < end:
+            time.sleep(0.05)
+        lost.extend(cell.id for cell in cells if not (cell.folder(run) / "cell.json").is_file())
+        cluster.remove_node(node, allow_graceful=False)
+
+    try:
+        nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+        ray.init(address=cluster.address, log_to_driver=False)
+        thread = threading.Thread(target=take_away, args=(nodes[1],), daemon=True)
+        thread.start()
+        outcome = run_on_ray(cells, data, run, "cpu")
+        thread.join()
+        alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert lost == [cell.id for cell in cells]  # both were under way
+    assert len(alive) == 1
+    assert outcome.failed == {}
+    assert sorted(outcome.done) == [cell.id for cell in cells]
 
 
 @pytest.mark.slow
