@@ -87,7 +87,7 @@ def _draw_seconds(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) 
         summary = group.summaries[-1]
         axes.errorbar([seconds], [summary.dice_mean], yerr=_error(group), color=colour, marker=marker, markersize=6,
                       elinewidth=0.8, alpha=0.9, label=f"{group.key[2]}, K = {group.shots_text}")  # fmt: skip
-    axes.set_xscale("log")
+    _log_axis(axes)
 
 
 def _draw_shots(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -> None:
@@ -114,14 +114,24 @@ def _draw_volume(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -
     for group in groups:
         volumes, dices = volume_and_dice(group)
         colour, marker = _style(group, learners)
-        axes.scatter(volumes, dices, s=7, color=colour, marker=marker, alpha=0.35, linewidths=0)
+        axes.scatter(volumes, dices, s=10, color=colour, marker=marker, alpha=0.45, linewidths=0)
         parts = [part for part in np.array_split(np.argsort(volumes, kind="stable"), BINS) if len(part)]
         if len(parts) < BINS or min(map(len, parts)) < LEAST_OF_A_BIN:
             parts = []  # too few for a line
         axes.plot([np.median(volumes[part]) for part in parts], [np.median(dices[part]) for part in parts],
                   color=colour, marker=marker, markersize=4.5, linewidth=1.3,
                   label=f"{group.key[2]}, K = {group.shots_text}")  # fmt: skip
+    _log_axis(axes)
+
+
+def _log_axis(axes: Axes) -> None:
+    """With plain numbers, few enough not to run into one another over a short range."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def volume_and_dice(group: Group) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,14 @@ from medfewshot.benchmark.config import BenchmarkConfig
 from medfewshot.benchmark.page import write_page
 from medfewshot.benchmark.plots import save_plots
 from medfewshot.benchmark.results import Group, failures, read_groups
-from medfewshot.benchmark.tables import comparison_table, cost_table, score_table, structure_table, summary_rows
+from medfewshot.benchmark.tables import (
+    comparison_table,
+    cost_table,
+    metrics_line,
+    score_table,
+    structure_table,
+    summary_rows,
+)
 from medfewshot.io import write_text
 from medfewshot.report import write_csv
 
@@ -64,6 +71,7 @@ def _head(config: BenchmarkConfig, cells: Sequence[Cell], groups: Sequence[Group
         f"{', '.join(map(str, config.seeds))}; queries are {queries}. Cells: {counts} (of {len(cells)}).",
         "",
         *_whole_pool(groups),
+        *metrics_line(result.record for group in groups for result in group.results),
         *_machines(groups),
         *_unmarked(groups),
         *_seen(groups),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +47,34 @@ class Table:
 
 def score_table(groups: Sequence[Group], tolerance_mm: float) -> Table:
     """A row per dataset, K and learner: all labels together."""
-    rows = [(*_key(group), *_scores(group, _all_labels(group))) for group in groups]
+    pools = whole_pool_dice(groups)
+    rows = [
+        (*_key(group), *_scores(group, _all_labels(group)), *([_of_pool(group, pools)] if pools else []))
+        for group in groups
+    ]
     note = (
         "Dice is the mean over query subjects and seeds of the mean over structures; missed structures and false "
         "alarms count as 0 and are counted. The interval is a bootstrap over subjects. HD95 runs over found structures "
         "only."
     )
-    return Table("Scores", note, ("dataset", "K", "learner", *_score_columns(tolerance_mm)), tuple(rows))
+    if pools:
+        note += " The last column is the share of the best Dice that a learner reached with the whole support pool."
+    columns = ("dataset", "K", "learner", *_score_columns(tolerance_mm), *(["% of pool's Dice"] if pools else []))
+    return Table("Scores", note, columns, tuple(rows))
+
+
+def whole_pool_dice(groups: Iterable[Group]) -> dict[str, float]:
+    """Dataset -> the best mean Dice of a learner on its whole support pool; only where one has been run."""
+    best: dict[str, float] = {}
+    for group in groups:
+        if group.whole_pool and group.summaries and math.isfinite(group.summaries[-1].dice_mean):
+            best[group.key[0]] = max(best.get(group.key[0], 0.0), group.summaries[-1].dice_mean)
+    return best
+
+
+def _of_pool(group: Group, pools: Mapping[str, float]) -> str:
+    row, bound = _all_labels(group), pools.get(group.key[0])
+    return UNDEFINED if row is None or not bound else number(100 * row.dice_mean / bound, 0)
 
 
 def structure_table(groups: Sequence[Group], tolerance_mm: float) -> Table:
@@ -88,7 +108,7 @@ def cost_table(groups: Sequence[Group]) -> Table:
                 number(group.mean("seconds_per_query"), 2),
                 number(max(peaks), 2) if peaks else UNDEFINED,
                 ", ".join(sorted({str(value) for value in group.values("threads")})),
-                f"{100 * metrics_share(group):.1f}",
+                percent(metrics_share(result.record for result in group.results)),
             )
         )
     columns = (
@@ -141,12 +161,25 @@ def summary_rows(groups: Iterable[Group]) -> list[dict[str, Any]]:
     return rows
 
 
-def metrics_share(group: Group) -> float:
-    """Share of the metrics in all the seconds that the cells recorded."""
-    spent: Counter[str] = Counter()
-    for seconds in group.values("seconds"):
-        spent.update({key: value for key, value in seconds.items() if key != "last_process"})
-    return spent["metrics_queries"] / max(1e-9, sum(spent.values()))
+def metrics_share(records: Iterable[Mapping[str, Any]]) -> float | None:
+    """Share of the metrics in all the seconds that cells recorded; None where none recorded theirs."""
+    metrics, total = 0.0, 0.0
+    for record in records:
+        seconds = {key: value for key, value in record["seconds"].items() if key != "last_process"}
+        own = seconds.get("metrics_queries", seconds.get("metrics"))  # oracle-2d has no other metrics
+        if own is not None:
+            metrics, total = metrics + own, total + sum(seconds.values())
+    return metrics / total if total else None
+
+
+def metrics_line(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """That share as a paragraph for the head of a report."""
+    share = metrics_share(records)
+    return [] if share is None else [f"Metrics took {percent(share)} % of the seconds that these cells recorded.", ""]
+
+
+def percent(share: float | None) -> str:
+    return UNDEFINED if share is None else f"{100 * share:.1f}"
 
 
 def number(value: float | None, digits: int) -> str:

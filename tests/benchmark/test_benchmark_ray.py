@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 
 import pytest
 import toys
@@ -107,6 +109,46 @@ def test_no_such_cluster(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_work_of_a_lost_node_is_done_again(tmp_path, monkeypatch):
+    """A node is taken away while it runs a cell; the other one goes on with what it left."""
+    ray = pytest.importorskip("ray", reason="needs the extra ray")
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    learners = [{"name": "a", "learner": "finetune", "steps": 30, "width": 4}]
+    cells = plan_cells(make_config(learners=learners, seeds=[0, 1], queries=1))
+    run = tmp_path / "run"
+    data = prepare_data(cells, None, run)
+    small = {"object_store_memory": 80_000_000}
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={**small, "num_cpus": 0, "include_dashboard": False}
+    )
+    lost = []
+
+    def take_away(node) -> None:
+        end = time.monotonic() + 300
+        while not all((cell.folder(run) / "request.json").is_file() for cell in cells) and time.monotonic() < end:
+            time.sleep(0.05)
+        lost.extend(cell.id for cell in cells if not (cell.folder(run) / "cell.json").is_file())
+        cluster.remove_node(node, allow_graceful=False)
+
+    try:
+        nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+        ray.init(address=cluster.address, log_to_driver=False)
+        thread = threading.Thread(target=take_away, args=(nodes[1],), daemon=True)
+        thread.start()
+        outcome = run_on_ray(cells, data, run, "cpu")
+        thread.join()
+        alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert lost == [cell.id for cell in cells]  # both were under way
+    assert len(alive) == 1
+    assert outcome.failed == {}
+    assert sorted(outcome.done) == [cell.id for cell in cells]
+
+
+@pytest.mark.slow
 def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs the extra ray")
     cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -132,3 +174,11 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
     records = [json.loads((cell.folder(tmp_path / "run") / "cell.json").read_text()) for cell in cells]
     assert [record["steps"] for record in records] == [2, 2]
     assert [record["threads"] for record in records] == [1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert local.run_benchmark(cells, data, tmp_path / "one", "cpu").failed == {}
+    for cell in cells:  # to the bit; the last column is the seconds
+        spread, alone = (
+            [line.rpartition(",")[0] for line in (cell.folder(tmp_path / run) / "scores.csv").read_text().splitlines()]
+            for run in ("run", "one")
+        )
+        assert spread == alone

@@ -11,7 +11,15 @@ from medfewshot.benchmark import plan_cells, write_report
 from medfewshot.benchmark.comparison import compare, holm, signed_rank_p
 from medfewshot.benchmark.plots import volume_and_dice
 from medfewshot.benchmark.results import read_groups
-from medfewshot.benchmark.tables import Table, cost_table, metrics_share, score_table, structure_table
+from medfewshot.benchmark.tables import (
+    Table,
+    cost_table,
+    metrics_line,
+    metrics_share,
+    score_table,
+    structure_table,
+    whole_pool_dice,
+)
 from medfewshot.types import InputError
 
 CASES = [f"q{index}" for index in range(6)]
@@ -86,7 +94,13 @@ def test_costs(tmp_path):
         "0.50",
     )
     # 1 s of metrics in 10 + 9 + 1 and 12 + 9 + 1 s; what one process took in all is no part of the sum.
-    assert metrics_share(groups[0]) == pytest.approx(2 / 42)
+    records = [result.record for result in groups[0].results]
+    assert metrics_share(records) == pytest.approx(2 / 42)
+    assert metrics_line(records)[0] == "Metrics took 4.8 % of the seconds that these cells recorded."
+    assert (
+        metrics_share([{"seconds": {"read": 1.0, "adapt": 2.0, "segment": 4.0, "metrics": 1.0}}]) == 1 / 8
+    )  # oracle-2d
+    assert metrics_share([{"seconds": {"adapt": 2.0}}]) is None
     assert row["metrics % of time"] == "4.8"
 
 
@@ -125,6 +139,9 @@ def test_the_whole_pool_is_shown_as_such_and_compared_with_itself_alone(tmp_path
     groups = read_groups(plan_cells(config), tmp_path)
     assert [group.key[1:] for group in groups] == [(1, "one"), (1, "two"), ("all", "one"), ("all", "two")]
     assert row_of(score_table(groups, 2.0), learner="one", K="pool (2)")["Dice [95 % CI]"].startswith("0.850")
+    assert whole_pool_dice(groups) == {"blobs": pytest.approx(0.85)}
+    assert row_of(score_table(groups, 2.0), learner="two", K="1")["% of pool's Dice"] == "87"  # 0.7375 of 0.85
+    assert "% of pool's Dice" not in score_table(groups[:2], 2.0).columns
     assert [(found.shots, found.first, found.second) for found in compare(groups)] == [
         (1, "one", "two"),
         ("all", "one", "two"),

@@ -196,6 +196,9 @@ def test_a_killed_benchmark_goes_on_and_leaves_no_child_behind(tmp_path):
         assert subprocess.run([*words, str(tmp_path / name)], check=False).returncode == 0
     killed, whole = ((tmp_path / name / cell / "scores.csv").read_text() for name in ("killed", "whole"))
     assert without_seconds(killed) == without_seconds(whole)
+    tables = [(tmp_path / name / "report" / "tables.md").read_text() for name in ("killed", "whole")]
+    killed, whole = (text.split("## Scores")[1].split("## Costs")[0] for text in tables)
+    assert killed == whole  # costs are the machine's
 
 
 def wait_for(condition, seconds: float = 120) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from medfewshot.benchmark.cells import RECORD, SCORES, CellState, read_json, state_of
 from medfewshot.benchmark.oracle2d.config import OracleCell, OracleConfig, plan_oracle_cells
 from medfewshot.benchmark.results import failures
-from medfewshot.benchmark.tables import NOT_RUN, Table, number
+from medfewshot.benchmark.tables import NOT_RUN, Table, metrics_line, metrics_share, number, percent
 from medfewshot.evaluation import bootstrap_interval
 from medfewshot.io import write_text
 from medfewshot.report import write_csv
@@ -49,7 +49,8 @@ def write_oracle_report(config: OracleConfig, run: Path, folder: Path) -> Path:
     groups = _read_groups(cells, run)
     tables = [_score_table(groups), _cost_table(groups)]
     failed = [f"- `{name}`: {message}" for name, message in failures(cells, run).items()]
-    parts = [HEAD, *_weights(groups), *(table.markdown() for table in tables)]
+    costs = metrics_line(record for group in groups for record in group.records)
+    parts = [HEAD, *(["\n".join(costs)] if costs else []), *_weights(groups), *(table.markdown() for table in tables)]
     parts += ["\n".join(["## Failed cells", "", *failed, ""])] if failed else []
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "oracle-2d.tex", "\n".join(table.latex() for table in tables))
@@ -96,7 +97,7 @@ def _named(group: _Group, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _weights(groups: Sequence[_Group]) -> list[str]:
     """What the weights that a learner begins with were trained on; the others begin at random."""
-    lines = {}
+    lines: list[str] = []
     for group in groups:
         name, weights = group.cells[0].learner.name, group.cells[0].learner.weights
         seen = group.records[0].get("weights_have_seen") if group.records else None
@@ -104,8 +105,10 @@ def _weights(groups: Sequence[_Group]) -> list[str]:
             met = ", ".join(
                 f"{len(facts['subjects'])} subjects of {dataset}" for dataset, facts in (seen or {}).items()
             )
-            lines[f"- {name}: {weights}, trained on {met or 'no real scan'}"] = None
-    return ["\n".join(["Learners that begin with meta-trained weights:", "", *lines, ""])] if lines else []
+            lines.append(f"- {name}: {weights}, trained on {met or 'no real scan'}")
+    return (
+        ["\n".join(["Learners that begin with meta-trained weights:", "", *dict.fromkeys(lines), ""])] if lines else []
+    )
 
 
 def _score_table(groups: Sequence[_Group]) -> Table:
@@ -135,14 +138,12 @@ def _cost_table(groups: Sequence[_Group]) -> Table:
                 for key in ("seconds_per_adaptation", "seconds_per_query", "peak_gb")
             ]
             steps = [step for record in group.records for step in record["steps"] if step is not None]
-            texts = (number(means[0], 2), number(means[1], 3), number(means[2], 2), _metrics_share(group))
+            texts = (
+                number(means[0], 2),
+                number(means[1], 3),
+                number(means[2], 2),
+                percent(metrics_share(group.records)),
+            )
             rows.append((cell.dataset.name, cell.learner.name, number(np.mean(steps), 0) if steps else "-", *texts))
     columns = ("dataset", "learner", "steps", "s per adaptation", "s per slice", "peak GB", "metrics % of time")
     return Table("Costs, oracle-2d", "Means over adaptations, slices and cells.", columns, tuple(rows))
-
-
-def _metrics_share(group: _Group) -> str:
-    """Percent of the seconds recorded; cells that were run before they were recorded have none."""
-    spent = [record["seconds"] for record in group.records if "metrics" in record["seconds"]]
-    total = sum(sum(seconds.values()) for seconds in spent)
-    return f"{100 * sum(seconds['metrics'] for seconds in spent) / total:.1f}" if total else "-"

@@ -185,7 +185,7 @@ def main(folder: str, device: str) -> None:
     except ImportError as error:
         print(json.dumps({"error": f"nnU-Net cannot be imported there ({error})"}), file=answers, flush=True)
         return
-    actions = {"train": driver.train, "predict": driver.predict}
+    actions: dict[str, Any] = {"train": driver.train, "predict": driver.predict}
     while True:
         request = json.loads(lines.get())
         try:
