@@ -122,6 +122,7 @@ class InContextSegmenter:
 
     kind = "in_context"
     whole_volume = True
+    keeps_supports = True
 
     def __init__(
         self, network: CrossUNet, images: Tensor, masks: Tensor, record: Mapping[str, Any] | None = None
