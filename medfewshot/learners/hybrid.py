@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ NETWORK_FLOOR = 0.01
 """Added to the network's, which on a scan unlike the supports are sure and wrong: from four supports on, votes that all
 agree outweigh a network that is sure of something else."""
 OVERLAP = 0.5
+MOST_MATCHED = 10
+"""Supports that the atlas keeps, the first ones: each costs seconds in every query."""
 
 
 class HybridSegmenter:
@@ -204,12 +206,16 @@ class Hybrid:
         }
         return HybridSegmenter(
             NetworkSegmenter(network.network),
-            atlas.adapt(support),
+            atlas.adapt(_first(support, MOST_MATCHED)),
             patch_size=window_of(support),
             weight=weight,
             trust=trust,
             record=record,
         )
+
+
+def _first(support: Support, count: int) -> Support:
+    return replace(support, images=support.images[:count], labels=support.labels[:count])
 
 
 def atlas_weight(shots: int) -> float:

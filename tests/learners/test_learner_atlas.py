@@ -158,6 +158,12 @@ def test_the_hybrid_of_an_adapted_network():
     assert hybrid.record["atlas_trust"] == [None]
 
 
+def test_of_many_supports_the_atlas_keeps_ten():
+    one = support_of([(12, 12)], labels=1)
+    many = Support(one.images * 12, one.labels * 12, 2, (12, 12), (1.0, 1.0))
+    assert len(Hybrid(steps=1, width=4, options=QUICK).adapt(many).atlas.images) == 10
+
+
 def test_both_need_the_whole_field_of_view():
     assert AtlasSegmenter.whole_volume
     assert Hybrid(steps=1, width=4, options=QUICK).adapt(support_of([(12, 12)])).whole_volume
