@@ -15,7 +15,7 @@ import toys
 
 from medfewshot import quality
 from medfewshot.inference import InferenceOptions, segment_volume
-from medfewshot.quality import predicted_dice, support_profile, unlike_sizes, unlike_supports
+from medfewshot.quality import predicted_dice, support_distance, support_profile, unlike_sizes, unlike_supports
 from medfewshot.types import Normalization
 
 ZSCORE = (Normalization("zscore"),)
@@ -60,6 +60,18 @@ def test_a_like_volume_is_not_flagged(profile):
 def test_what_sets_a_volume_apart(profile, changes, told):
     flags = unlike_supports(scan(9, **changes)[0], PLAN, profile)
     assert any(told in flag for flag in flags), flags
+
+
+def test_the_distance_is_to_the_nearest_support():
+    # A window from -1000 to 1000 HU with mean 0 and std 100: a shift of 30 HU is 0.3 standard deviations.
+    plan = dataclasses.replace(PLAN, normalization=(Normalization("window", -1000.0, 1000.0, 0.0, 100.0),))
+    image, label = scan(0)
+    far = dataclasses.replace(image, data=image.data + 500)
+    profile = support_profile([image, far], [label, label], plan)
+    assert support_distance(image, plan, profile) == 0
+    shifted = dataclasses.replace(image, data=image.data + 30)
+    assert support_distance(shifted, plan, profile) == pytest.approx(0.3, abs=1e-3)
+    assert support_distance(shifted, plan, {}) == 0
 
 
 def test_axes_are_those_of_the_plan(profile):

@@ -215,7 +215,7 @@ plt.show()
 #   so what separates the two here (0.81 and 0.73) is the random start and chance, not meta-learning.
 #
 # One draw of the supports, one seed, five scans, 40 steps: a difference of a few hundredths means nothing, and the
-# defaults (400 steps for `finetune` from weights, 1000 from random) are beyond the right edge of these plots. The
+# defaults (300 steps for `finetune` from weights, 1000 from random) are beyond the right edge of these plots. The
 # machine was busy with other work, which makes processor seconds longer as well; compare them with each other alone.
 # `medfewshot benchmark` compares over many draws, data sets and whole query sets; `docs/results.md` has measured
 # figures. To train a start for a learner of your choice, see the [next tutorial](04_meta_training.md): `learner: maml`

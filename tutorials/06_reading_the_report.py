@@ -15,7 +15,8 @@
 # # Reading the report
 #
 # Every run leaves `report.html`: one page to judge it by, which opens without a network. This tutorial makes a cohort
-# with two bad scans in it and shows what comes to light. It takes about two minutes on two CPU cores.
+# with two bad scans in it and shows what comes to light. It takes about two minutes on two CPU cores. (The seconds
+# printed below are longer: the core was shared with other work.)
 
 # %% tags=["parameters"]
 STEPS = 150
@@ -78,8 +79,8 @@ show(Path("pictures/viewer.png"), 800)
 # %% [markdown]
 # ## Flags
 #
-# What the page flags can be had in Python too. No reference is needed for these: sizes and probabilities are compared
-# with those of the other cases. A flag is a reason to look, never a verdict.
+# What the page flags can be had in Python too. No reference is needed for these: the scan is compared with the
+# supports, sizes and probabilities with those of the other cases. A flag is a reason to look, never a verdict.
 
 # %%
 from medfewshot.cohort.page import run_page
@@ -90,8 +91,9 @@ for case in page.cases:
     print(f"{case.name:20} {sizes:50} {'; '.join(flag.text for flag in case.flags) or '-'}")
 
 # %% [markdown]
-# The cut scan is flagged. The noisy one is not: what was found in it has an ordinary size and an ordinary probability.
-# That is why every picture deserves a look: a case without a flag may be wrong too.
+# The cut scan is flagged, four times over. The noisy one is not: its noise leaves the intensities distributed as usual,
+# and what was found in it has an ordinary size and an ordinary probability. That is why every picture deserves a look:
+# a case without a flag may be wrong too.
 #
 # ## With references
 #
