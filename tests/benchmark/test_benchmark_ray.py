@@ -155,6 +155,9 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     learners = [{"name": "a", "learner": "finetune", "steps": 2, "width": 4}]
     cells = plan_cells(make_config(learners=learners, seeds=[0, 1], queries=1))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    alone = prepare_data(cells, None, tmp_path / "one")
+    assert local.run_benchmark(cells, alone, tmp_path / "one", "cpu").failed == {}
     data = prepare_data(cells, None, tmp_path / "run")
     small = {"num_cpus": 1, "object_store_memory": 80_000_000}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
@@ -174,11 +177,9 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
     records = [json.loads((cell.folder(tmp_path / "run") / "cell.json").read_text()) for cell in cells]
     assert [record["steps"] for record in records] == [2, 2]
     assert [record["threads"] for record in records] == [1, 1]
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert local.run_benchmark(cells, data, tmp_path / "one", "cpu").failed == {}
     for cell in cells:  # to the bit; the last column is the seconds
-        spread, alone = (
+        spread, single = (
             [line.rpartition(",")[0] for line in (cell.folder(tmp_path / run) / "scores.csv").read_text().splitlines()]
             for run in ("run", "one")
         )
-        assert spread == alone
+        assert spread == single
