@@ -52,10 +52,10 @@ class Walk:
         self.folder, self.data = folder, data
         self.bin = folder / "venv/bin"
         self.rows: list[tuple[str, float, float]] = []
-        drop = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+        drop = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MPLBACKEND")  # the last: notebooks keep their pictures
         self.environment = {name: value for name, value in os.environ.items() if name not in drop}
-        self.environment |= {"PATH": f"{self.bin}:{os.environ['PATH']}", "MPLBACKEND": "Agg"}
-        self.environment |= {"MEDFEWSHOT_DATA": str(data or folder / "nowhere")}
+        self.environment["PATH"] = f"{self.bin}:{os.environ['PATH']}"
+        self.environment["MEDFEWSHOT_DATA"] = str(data or folder / "nowhere")
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

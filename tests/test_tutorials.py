@@ -87,6 +87,7 @@ def test_it_runs_anew_with_small_settings(pair, tmp_path, monkeypatch):
     shutil.copytree(TUTORIALS, tmp_path / "tutorials", ignore=shutil.ignore_patterns("work"))
     monkeypatch.setenv("MEDFEWSHOT_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setenv("MEDFEWSHOT_SMALL", "1")
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # without it the kernel puts figures into the notebook
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TUTORIALS.parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)

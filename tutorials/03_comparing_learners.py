@@ -201,7 +201,7 @@ plt.show()
 # %% [markdown]
 # ## What it shows
 #
-# - **After 40 steps only `finetune` is ahead for its start**: 0.77 against 0.73. The others do better from random
+# - **After 40 steps only `finetune` is ahead for its start**: 0.77 against 0.74. The others do better from random
 #   weights: 0.81 (`maml`), 0.79 (`protomaml`) and 0.78 (`prototype`). The shipped network is larger, too: its steps
 #   take two to three times as long, so that for equal seconds `finetune` from random weights is ahead.
 # - **With no steps or a few, weights count.** `finetune` solves for a head on shipped features in two seconds and
@@ -212,7 +212,7 @@ plt.show()
 #   and 0.34 in the end; the prototypes of `protomaml` make a better head, and it gets to 0.75.
 # - **This is not MAML at its best.** $\theta_0$ was never trained through the inner rule, by the meta-gradient above,
 #   and no shipped weights are. After its 5 steps from a random start, `maml` is `finetune` with the steps that remain,
-#   so what separates the two here (0.81 and 0.73) is the random start and chance, not meta-learning.
+#   so what separates the two here (0.81 and 0.74) is the random start and chance, not meta-learning.
 #
 # One draw of the supports, one seed, five scans, 40 steps: a difference of a few hundredths means nothing, and the
 # defaults (300 steps for `finetune` from weights, 1000 from random) are beyond the right edge of these plots. The

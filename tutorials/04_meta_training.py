@@ -219,7 +219,7 @@ plt.show()
 # %% [markdown]
 # Without a step the package's weights find a good part of the structure (0.54) and the ones just made nothing (0.01): a
 # minute of training makes no features that a head could be solved for on. After 20 steps both starts are ahead of a
-# random one (0.74 and 0.76 against 0.71), and after 60 nothing is left of it: 0.79 each. A start saves steps;
+# random one (0.74 and 0.76 against 0.71), and after 60 nothing is left of it: 0.79, 0.80 and 0.79. A start saves steps;
 # where there is time for many, it need not give a better segmenter. One draw of three supports, five scans, one seed:
 # read no more into it. The networks differ in size too, and this archive is kind: the same sort of scan, and
 # the novel structure next to the base one. (These results were made on a machine that was busy with other work, so that
