@@ -103,10 +103,13 @@ class HybridSegmenter:
         )  # fmt: skip
         assert isinstance(logits, Tensor)
         network = logits[0].float().softmax(0)
+        return self.fuse(network, self.atlas.votes(query) if self.weight else None, query)
+
+    def fuse(self, network: Tensor, votes: Tensor | None, query: Tensor) -> Tensor:
+        """Log-probabilities ``(N + 1, *S)``, up to a constant a voxel, from those of the two; no votes: none count."""
         fused = (network + NETWORK_FLOOR).log()
-        if self.weight == 0:
+        if self.weight == 0 or votes is None:
             return fused
-        votes = self.atlas.votes(query)
         fused += self.weight * (votes + ATLAS_FLOOR).log()
         share = self.share(network, votes, query)
         if share == 0:
