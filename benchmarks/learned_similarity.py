@@ -23,10 +23,10 @@ from medfewshot.learners.atlas import Atlas, AtlasSegmenter
 from medfewshot.learners.features import start_backbone, to_voxels, voxel_features
 
 CELLS = [
-    ("abd-mr-chaos", 100, 3),
     ("Task04_Hippocampus", 100, 4),
-    ("abd-mr-chaos", 101, 3),
+    ("abd-mr-chaos", 100, 3),
     ("Task04_Hippocampus", 101, 4),
+    ("abd-mr-chaos", 101, 3),
 ]
 """Dataset, draw, queries."""
 SHOTS, CHANNELS = 5, 4

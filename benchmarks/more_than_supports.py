@@ -45,9 +45,9 @@ CELLS = [
     ("Task04_Hippocampus", 5, 100),
     ("abd-mr-chaos", 5, 100),
     ("Task04_Hippocampus", 1, 100),
+    ("abd-mr-chaos", 5, 101),
     ("abd-mr-chaos", 1, 102),
     ("Task04_Hippocampus", 5, 101),
-    ("abd-mr-chaos", 5, 101),
     ("Task04_Hippocampus", 1, 101),
 ]
 """Dataset, shots, draw; in this order, so that the first four say something of everything."""

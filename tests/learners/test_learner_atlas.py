@@ -89,6 +89,21 @@ def test_where_its_parents_agree_the_hybrid_is_their_product():
     torch.testing.assert_close(hybrid(query[None])[0], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_without_votes_the_network_decides_alone():
+    support = support_of([(16, 16)], labels=1)
+    hybrid = hybrid_of(support.labels[0], support)
+    network = torch.rand((2, 16, 16), generator=torch.Generator().manual_seed(0))
+    alone = (network + NETWORK_FLOOR).log()
+    torch.testing.assert_close(hybrid.fuse(network, None, support.images[0]), alone)
+    silent = hybrid_of(support.labels[0], support, weight=0.0)
+    torch.testing.assert_close(silent.fuse(network, network, support.images[0]), alone)
+    # Two classes, votes of 1 and 0: the odds rise by the ratio of the floors, to the power of the weight.
+    votes = torch.stack([torch.zeros(16, 16), torch.ones(16, 16)])
+    odds = hybrid.fuse(network, votes, support.images[0]).diff(dim=0) - alone.diff(dim=0)
+    expected = ATLAS_WEIGHT * torch.tensor((1 + ATLAS_FLOOR) / ATLAS_FLOOR).log()
+    torch.testing.assert_close(odds, expected.expand_as(odds), atol=1e-4, rtol=1e-4)
+
+
 def test_a_network_that_is_sure_and_wrong_is_overruled_where_the_atlas_is_trusted():
     one = support_of([(20, 20)], labels=1)
     support = replace(one, images=one.images * 2, labels=one.labels * 2)
