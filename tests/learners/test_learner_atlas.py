@@ -64,7 +64,7 @@ def test_a_structure_of_one_support_alone_cannot_be_left_out():
     assert unknown is None
 
 
-@pytest.mark.parametrize(("left_out", "trust"), [(0.1, 0), (0.3, 0), (0.45, 0.5), (0.6, 1), (0.9, 1)])
+@pytest.mark.parametrize(("left_out", "trust"), [(0.1, 0), (0.2, 0), (0.35, 0.5), (0.5, 1), (0.9, 1)])
 def test_a_structure_is_trusted_as_leaving_one_out_says(left_out, trust):
     assert atlas_trust(left_out) == pytest.approx(trust)
     assert atlas_trust(None) is None
