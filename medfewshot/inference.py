@@ -95,7 +95,7 @@ def segment_volume(
         probabilities=writer.probabilities,
         uncertainty=writer.uncertainty,
         confidence=writer.confidence(),
-        predicted_dice=writer.predicted_dice(),
+        predicted_dice=writer.predicted_dice(getattr(segmenter, "calibration", None)),
         voxels=writer.voxels,
         seconds=seconds,
         warnings=(*fallen_back, *warnings),
@@ -275,10 +275,10 @@ class _NativeWriter:
             if self._counts[index]
         }
 
-    def predicted_dice(self) -> dict[int, float]:
+    def predicted_dice(self, calibration: float | None) -> dict[int, float]:
         found = {}
         for index, value in enumerate(self.plan.label_values, start=1):
-            dice = predicted_dice(self._sums[index], self._counts[index], self._totals[index])
+            dice = predicted_dice(self._sums[index], self._counts[index], self._totals[index], calibration)
             if dice is not None:
                 found[value] = round(dice, 4)
         return found

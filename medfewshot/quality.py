@@ -29,7 +29,8 @@ the standard deviation; or than twice what the supports lie from each other, whe
 SIZE_FACTOR = 3.0
 """So is a structure this many times as large (or small) as in any support."""
 CALIBRATION = -0.56
-"""What is added to the expected Dice on the logit scale: see :func:`predicted_dice`."""
+"""What is added to the expected Dice on the logit scale, for segmenters without a ``calibration`` of their own: see
+:func:`predicted_dice`."""
 
 
 def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile:
     return tuple(flags)
 
 
-def predicted_dice(inside: float, voxels: float, total: float) -> float | None:
+def predicted_dice(inside: float, voxels: float, total: float, calibration: float | None = None) -> float | None:
     """The Dice that the probabilities themselves expect of a mask; None for an empty mask.
 
     ``inside``: sum of a structure's probability over its mask of ``voxels`` voxels; ``total``: over all voxels. If each
@@ -94,7 +95,7 @@ def predicted_dice(inside: float, voxels: float, total: float) -> float | None:
     if voxels <= 0 or total <= 0:
         return None
     raw = min(max(2 * inside / (voxels + total), 1e-4), 1 - 1e-4)
-    return 1 / (1 + math.exp(-(math.log(raw / (1 - raw)) + CALIBRATION)))
+    return 1 / (1 + math.exp(-(math.log(raw / (1 - raw)) + (CALIBRATION if calibration is None else calibration))))
 
 
 def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:

@@ -41,6 +41,8 @@ ATLAS_FLOOR = 0.02
 NETWORK_FLOOR = 0.01
 """Added to the network's, which on a scan unlike the supports are sure and wrong: from four supports on, votes that all
 agree outweigh a network that is sure of something else."""
+HEARD = 0.05
+"""A class that both give less than this sinks below the floors in proportion: floors are for disputes."""
 OVERLAP = 0.5
 MOST_MATCHED = 10
 """Supports that the atlas keeps, the first ones: each costs seconds in every query."""
@@ -52,6 +54,8 @@ class HybridSegmenter:
     kind = "hybrid"
     whole_volume = True
     keeps_supports = True
+    calibration = -1.2
+    """A product is surer than its factors: see :func:`medfewshot.quality.predicted_dice`. Fitted to support-pool subjects."""
 
     def __init__(
         self,
@@ -111,6 +115,7 @@ class HybridSegmenter:
 
         ``log p_c = log p_network,c + w (t_c log v_c + (1 - t_c) max_d log v_d)`` with the trust ``t_c`` of class c in
         [0, 1], 1 for the background, and ``v_c = t_c p_atlas,c``: the background has the votes that are not trusted.
+        Both have floors; a class that neither of them sees stays as unlikely as they say.
         """
         fused = (network + NETWORK_FLOOR).log()
         if votes is None:
@@ -120,11 +125,12 @@ class HybridSegmenter:
         for index, trust in enumerate(trusts, start=1):
             votes[0] += (1 - trust) * votes[index]
             votes[index] *= trust
+        heard = torch.maximum(network, votes).div_(HEARD).clamp_(1e-6, 1)
         said = votes.add_(ATLAS_FLOOR).log_()
         likeliest = said.amax(0)
         for index, trust in enumerate(trusts, start=1):
             said[index].lerp_(likeliest, 1 - trust)
-        return fused.add_(said, alpha=self.weight)
+        return fused.add_(said, alpha=self.weight).add_(heard.log_())
 
     def _trust(self, network: Tensor, votes: Tensor) -> list[float]:
         """Per structure: what leaving supports out said of it, else whether the two find it in the same place."""

@@ -11,6 +11,7 @@ from blobs import dice, example, support_of
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice, overlap
 from medfewshot.learners.hybrid import (
     ATLAS_FLOOR,
+    HEARD,
     NETWORK_FLOOR,
     Hybrid,
     HybridSegmenter,
@@ -101,6 +102,7 @@ def test_a_trusted_atlas_makes_a_product():
     hybrid = hybrid_of(label, support, weight=0.7)
     network, votes = hybrid.part(query[None])[0].softmax(0), hybrid.atlas.votes(query)
     expected = (network + NETWORK_FLOOR).log() + 0.7 * (votes + ATLAS_FLOOR).log()
+    expected += (torch.maximum(network, votes) / HEARD).clamp(1e-6, 1).log()
     torch.testing.assert_close(hybrid(query[None])[0], expected, atol=1e-4, rtol=1e-4)
 
 
@@ -114,6 +116,14 @@ def test_an_untrusted_structure_is_neither_held_back_nor_favoured():
     said = [math.log(0.4 + ATLAS_FLOOR), math.log(0.6 + ATLAS_FLOOR), math.log(0.6 + ATLAS_FLOOR)]
     expected = [math.log(p + NETWORK_FLOOR) + 2 * s for p, s in zip(network.tolist(), said, strict=True)]
     torch.testing.assert_close(fused, torch.tensor(expected))
+
+
+def test_floors_do_not_fill_the_background():
+    """Where both say background, a structure keeps no share that adds up over a whole scan."""
+    support = support_of([(16, 16)], labels=1)
+    hybrid = hybrid_of(support.labels[0], support, weight=atlas_weight(1))
+    fused = hybrid.fuse(torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0], [0.0]])).softmax(0)
+    assert fused[1] < 1e-6
 
 
 @pytest.mark.parametrize(("shots", "overruled"), [(1, False), (3, False), (4, True), (5, True)])
