@@ -55,7 +55,7 @@ class HybridSegmenter:
     whole_volume = True
     keeps_supports = True
     calibration = -1.2
-    """A product is surer than its factors: see :func:`medfewshot.quality.predicted_dice`. Fitted to support-pool subjects."""
+    """Of the predicted Dice, fitted to support-pool subjects: a product is surer than its factors."""
 
     def __init__(
         self,
