@@ -18,9 +18,9 @@ TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 SCRIPTS = sorted(TUTORIALS.glob("[0-9]*.py"))
 SMALL = {
     "01_first_segmentation": "STEPS = 2",
-    "02_your_own_data": "STEPS, SHOTS, DRAWS = 1, (1, 2), 1",
-    "03_comparing_learners": "SHOTS, QUERIES, STEPS = 1, 1, (0, 1)",
-    "04_meta_training": "STEPS, VALIDATION, ADAPTATION = 12, 1, (0, 1)",
+    "02_your_own_data": "STEPS, SHOTS, DRAWS = 1, (1,), 1",
+    "03_comparing_learners": "SHOTS, QUERIES, STEPS = 1, 1, (1,)",
+    "04_meta_training": "STEPS, VALIDATION, ADAPTATION = 12, 1, (1,)",
     "05_monai": "STEPS = 2",
     "06_reading_the_report": "STEPS = 2",
 }
