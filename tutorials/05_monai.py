@@ -44,10 +44,11 @@ queries = [{"image": str(case.image_path), "label": str(case.label_path)} for ca
 # ## A transform
 #
 # Adapt once and hand the segmenter to `FewShotSegmentd`. The pipeline in front of it may do what it likes: here it
-# reorients and respaces, and `Invertd` leads the segmentation back to the grid of the file.
+# reorients and respaces, and `Invertd` leads the segmentation back to the grid of the file. `finetune` is the network
+# alone: unlike the default, which matches scans to the supports, its segmenter holds no scan, and can be passed on.
 
 # %%
-segmenter = medfewshot.adapt(support, steps=STEPS, budget_seconds=None, labels=names)
+segmenter = medfewshot.adapt(support, learner="finetune", steps=STEPS, budget_seconds=None, labels=names)
 pipeline = Compose(
     [
         LoadImaged("image"),

@@ -55,7 +55,7 @@ nib.save(nib.Nifti1Image(data, image.affine), noisy)
 print("cut:", cut.name, "  noisy:", noisy.name)
 
 # %%
-# !python -m medfewshot adapt --support-dir work/annotated --steps {STEPS} --budget 900 -o work/segmenter --overwrite
+# !python -m medfewshot adapt --support-dir work/annotated --learner finetune --steps {STEPS} --budget 900 -o work/segmenter --overwrite
 
 # %%
 # !python -m medfewshot segment work/mixed --segmenter work/segmenter -o work/mixed_out --overwrite
