@@ -21,6 +21,8 @@ from medfewshot.types import Plan, Progress, Segmenter, Volume
 
 SLAB_VALUES = 120_000_000
 """Planned probabilities (classes x voxels) brought back at once: 480 MB in float32, and the windows around them."""
+WHOLE_VALUES = 150_000_000
+"""Planned probabilities of a segmenter that needs the whole field of view; it holds several arrays of that size."""
 NATIVE_VALUES = 60_000_000
 """Interpolated probabilities held at once while labels are written."""
 FOREGROUND_FLOOR = 0.02
@@ -71,7 +73,8 @@ def segment_volume(
     planned = to_plan(volume, plan)
     writer = _NativeWriter(planned, plan, options)
     planning_seconds = time.perf_counter() - begun
-    predicting, fallen_back = 0.0, []
+    segmenter, fallen_back = _fitting(segmenter, planned.image, plan)
+    predicting = 0.0
     slabs = list(_slabs(planned.image.shape[1:], plan, segmenter, options.overlap))
     for number, slab in enumerate(slabs):
         started = time.perf_counter()
@@ -79,7 +82,7 @@ def segment_volume(
             probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
         except torch.OutOfMemoryError:
             segmenter = _on_cpu(segmenter)
-            fallen_back = ["the device ran out of memory: segmented on the CPU"]
+            fallen_back.append("the device ran out of memory: segmented on the CPU")
             probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
@@ -135,6 +138,15 @@ def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: floa
         # Interpolation between stop - 1 and stop reads stop too.
         reached = [first for first in windows if first <= stop and first + window > start]
         yield _Slab(axis, start, stop, reached[0], reached[-1] + window, stop == length)
+
+
+def _fitting(segmenter: Segmenter, image: Tensor, plan: Plan) -> tuple[Segmenter, list[str]]:
+    """The segmenter, or the part of it that goes in windows where the volume is too large to be held as a whole."""
+    part = getattr(segmenter, "windowed", None)
+    if part is None or image[0].numel() * plan.classes <= WHOLE_VALUES:
+        return segmenter, []
+    told = "the volume is too large to be matched to the supports in memory: segmented by the network alone"
+    return part, [f"{told}; a coarser grid (--spacing, when adapting) would do"]
 
 
 def _on_cpu(segmenter: Segmenter) -> Segmenter:

@@ -249,6 +249,18 @@ def test_a_segmenter_of_the_whole_field_gets_no_windows(monkeypatch):
     assert torch.equal(logits, before)  # what is the segmenter's stays as it is
 
 
+def test_what_memory_does_not_hold_as_a_whole_goes_in_windows(monkeypatch):
+    data = np.random.default_rng(0).uniform(size=(20, 15, 10))
+    segmenter = Whole(torch.zeros(1, 2, 20, 15, 10))
+    segmenter.windowed = threshold()
+    monkeypatch.setattr(inference, "WHOLE_VALUES", 2 * 20 * 15 * 10)
+    assert not segment_volume(volume_of(data), plan_of((1, 1, 1)), segmenter).labels.any()
+    monkeypatch.setattr(inference, "WHOLE_VALUES", 2 * 20 * 15 * 10 - 1)
+    result = segment_volume(volume_of(data), plan_of((1, 1, 1)), segmenter)
+    np.testing.assert_array_equal(result.labels, data > 0.5)
+    assert "network alone" in result.warnings[0]
+
+
 def test_a_network_serves_as_segmenter_as_it_is():
     """Nothing need be wrapped: gradients are switched off outside, and the network is left alone."""
     segmenter = Windowed(3, 2).train()

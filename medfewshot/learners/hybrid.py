@@ -72,6 +72,11 @@ class HybridSegmenter:
         self.record = dict(record or {})
 
     @property
+    def windowed(self) -> NetworkSegmenter:
+        """The part that needs no more than a window: what is left for volumes that memory does not hold."""
+        return self.part
+
+    @property
     def network(self) -> UNet:
         return self.part.network
 
