@@ -21,7 +21,7 @@ from medfewshot.types import Plan, Progress, Segmenter, Volume
 
 SLAB_VALUES = 120_000_000
 """Planned probabilities (classes x voxels) brought back at once: 480 MB in float32, and the windows around them."""
-WHOLE_VALUES = 150_000_000
+WHOLE_VALUES = 60_000_000
 """Planned probabilities of a segmenter that needs the whole field of view; it holds several arrays of that size."""
 NATIVE_VALUES = 60_000_000
 """Interpolated probabilities held at once while labels are written."""
