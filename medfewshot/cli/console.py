@@ -85,6 +85,12 @@ class Console:
         steps = f"{record['steps']} steps in " if "steps" in record else ""
         start = f" from the weights {adapted.settings.weights}" if adapted.settings.weights else ""
         self.say(f"adapted: {adapted.settings.learner}{start}, {steps}{adapted.seconds['adapt']:.0f} s")
+        left_out = record.get("atlas_left_out_dice") or []
+        known = [f"{name} {dice:.2f}" for name, dice in zip(plan.labels.values(), left_out, strict=False) if dice]
+        if known:
+            self.say(
+                f"supports found from one another, by matching alone: Dice {', '.join(known)}; a cautious estimate"
+            )
 
     def segmentation_table(self, result: CohortResult) -> None:
         """The size of every structure in every volume; long names are folded, numbers never."""

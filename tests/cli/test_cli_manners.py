@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import typer.testing
 
 from medfewshot.cli.app import app
+from medfewshot.cli.console import Console
 
 
 @pytest.mark.parametrize(
@@ -106,3 +108,16 @@ def test_label_app(run, scans, support):
     assert "1=liver" in run("label-app", scans / "b", "--labels", "liver").err
     assert run("label-app", scans / "c", "--segmenter", scans / "nowhere").code == 2
     assert not (scans / "c").exists()
+
+
+def test_what_leaving_supports_out_gave_is_told(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    plan = SimpleNamespace(
+        spacing_mm=(1, 1, 1), patch_size=(8, 8, 8), normalization=(), spatial_dims=3, labels={1: "liver", 2: "cyst"}
+    )
+    learner_record = {"steps": 3, "atlas_left_out_dice": [0.7094, None]}
+    settings = SimpleNamespace(learner="hybrid", weights=None)
+    Console().plan(SimpleNamespace(plan=plan, learner_record=learner_record, settings=settings, seconds={"adapt": 1}))
+    told = capsys.readouterr().out
+    assert "liver 0.71" in told
+    assert "cyst 0" not in told
