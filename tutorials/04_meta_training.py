@@ -187,10 +187,9 @@ print(f"{last['episodes_per_second']:.1f} episodes a second; {last['skipped']:.0
 
 # %%
 def mean_dice(weights: str | None, steps: int) -> float:
-    """Mean Dice of the novel label over the queries."""
-    segmenter = medfewshot.adapt(
-        support, weights=weights, steps=steps, budget_seconds=None, labels={novel: names[novel]}
-    )
+    """Mean Dice of the novel label over the queries, by the network alone: the default would match scans besides."""
+    settings = {"learner": "finetune", "weights": weights, "steps": steps, "budget_seconds": None}
+    segmenter = medfewshot.adapt(support, labels={novel: names[novel]}, **settings)
     values = []
     for case in queries:
         found = medfewshot.segment(case.image_path, segmenter).labels == novel
