@@ -65,7 +65,7 @@ def test_from_a_file_to_weights_to_a_segmenter(tmp_path):
     words = ("adapt", "--support-dir", folders / "annotated", "-o", tmp_path / "s", "--steps", 1, "--device", "cpu")
     done = invoke(*words, "--weights", tmp_path / "run" / "start")
     assert done.exit_code == 0, done.output
-    network = json.loads((tmp_path / "s" / "segmenter.json").read_text())["config"]["network"]
+    network = json.loads((tmp_path / "s" / "segmenter.json").read_text())["config"]["network"]["network"]
     assert network["agnostic"] is True
     assert network["width"] == 4
     assert json.loads((tmp_path / "s" / "segmenter.json").read_text())["record"]["weights_have_seen"] == {}
