@@ -7,7 +7,7 @@ Reads the cells of a run directory, of any benchmark file, and compares what the
 Dice, structure by structure: Spearman's rank correlation within each label and over all, mean absolute error, and how
 many volumes were flagged as unlike the supports. A structure that was missed has no prediction ("not found" is told as
 such), nor has one that is not there. Rows whose data set ends in ``-pool`` are support-pool subjects: no figure is
-taken from them, and the offset ``medfewshot.quality.CALIBRATION`` is fitted to them.
+taken from them, and the offsets (``CALIBRATION`` of ``medfewshot.quality`` and of the hybrid) are fitted to them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from medfewshot.learners import hybrid
 from medfewshot.quality import CALIBRATION
 
 POOL = "-pool"
@@ -41,6 +42,8 @@ class Pair:
     mean_probability: float
     true: float
     flagged: bool
+    offset: float
+    """What the prediction holds already."""
 
 
 def read_pairs(run: Path) -> list[Pair]:
@@ -49,11 +52,12 @@ def read_pairs(run: Path) -> list[Pair]:
     for path in sorted(run.rglob("scores.csv")):
         cell = json.loads((path.parent / "cell.json").read_text())["cell"]
         where = cell["dataset"]["name"], cell["learner"]["name"], cell["shots"], cell["seed"]
+        offset = hybrid.CALIBRATION if cell["learner"]["learner"] == "hybrid" else CALIBRATION
         with path.open(newline="") as stream:
             for row in csv.DictReader(stream):
                 if row.get("predicted_dice") and row["dice"]:
                     numbers = (float(row[name]) for name in ("predicted_dice", "confidence", "dice"))
-                    pairs.append(Pair(*where, row["case_id"], row["label_name"], *numbers, bool(row["flags"])))
+                    pairs.append(Pair(*where, row["case_id"], row["label_name"], *numbers, bool(row["flags"]), offset))
     return pairs
 
 
@@ -64,7 +68,7 @@ def fit_offset(pairs: Iterable[Pair]) -> float:
     """
     by_dataset: dict[str, list[float]] = {}
     for pair in pairs:
-        by_dataset.setdefault(pair.dataset, []).append(_logit(pair.true) - (_logit(pair.predicted) - CALIBRATION))
+        by_dataset.setdefault(pair.dataset, []).append(_logit(pair.true) - (_logit(pair.predicted) - pair.offset))
     return float(np.mean([np.mean(values) for values in by_dataset.values()]))
 
 
@@ -131,8 +135,9 @@ def main() -> None:
             print(row(f"{dataset}, {learner}, K = {shots}, seed {seed}", part))
         print(row(f"{dataset}, {learner}, all", mine))
     pool = [p for p in pairs if p.dataset.endswith(POOL)]
-    if pool:
-        print(f"\nOffset fitted to support-pool subjects (not the queries): {fit_offset(pool):.2f}")
+    for learner in dict.fromkeys(p.learner for p in pool):
+        offset = fit_offset(p for p in pool if p.learner == learner)
+        print(f"\nOffset of {learner}, fitted to support-pool subjects (not the queries): {offset:.2f}")
 
 
 if __name__ == "__main__":

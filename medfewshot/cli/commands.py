@@ -162,10 +162,8 @@ def adapt(output: Path, source: SupportSource, settings: AdaptSettings, overwrit
     if (output / DESCRIPTION).exists() and not overwrite:
         raise InputError(f"{output}: already holds a segmenter; add --overwrite to replace it")
     segmenter = _adapt(source.find(), settings, None, console)
-    segmenter.save(output)
+    _save(segmenter, output, console)
     console.warnings(segmenter.record["warnings"])
-    if segmenter.record["keeps_supports"]:
-        console.say(f"{output} holds the supports' scans, which new ones are matched to: pass it on as you would them")
     console.say(f"segmenter in {output}; use it with: medfewshot segment VOLUMES --segmenter {output} -o OUT")
     console.json({"output": str(output), "record": segmenter.record})
     return 0
@@ -298,8 +296,14 @@ def _adapted_for(
             raise InputError(f"{folder}: was adapted to another support or settings; drop --resume or use --overwrite")
         return earlier
     segmenter = _adapt(support, settings, lone, console)
-    segmenter.save(folder)
+    _save(segmenter, folder, console)
     return segmenter
+
+
+def _save(segmenter: VolumeSegmenter, folder: Path, console: Console) -> None:
+    segmenter.save(folder)
+    if segmenter.record["keeps_supports"]:
+        console.say(f"{folder} holds the supports' scans, which new ones are matched to: pass it on as you would them")
 
 
 def _adapt(support: Support, settings: AdaptSettings, lone: Volume | None, console: Console) -> VolumeSegmenter:

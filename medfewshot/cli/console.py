@@ -86,7 +86,9 @@ class Console:
         start = f" from the weights {adapted.settings.weights}" if adapted.settings.weights else ""
         self.say(f"adapted: {adapted.settings.learner}{start}, {steps}{adapted.seconds['adapt']:.0f} s")
         left_out = record.get("atlas_left_out_dice") or []
-        known = [f"{name} {dice:.2f}" for name, dice in zip(plan.labels.values(), left_out, strict=False) if dice]
+        known = [
+            f"{name} {dice:.2f}" for name, dice in zip(plan.labels.values(), left_out, strict=False) if dice is not None
+        ]
         if known:
             self.say(
                 f"supports found from one another, by matching alone: Dice {', '.join(known)}; a cautious estimate"

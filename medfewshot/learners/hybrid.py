@@ -41,9 +41,12 @@ ATLAS_FLOOR = 0.02
 NETWORK_FLOOR = 0.01
 """Added to the network's, which on a scan unlike the supports are sure and wrong: from four supports on, votes that all
 agree outweigh a network that is sure of something else."""
+LEAST_PROBABILITY = 1e-6
 HEARD = 0.05
 """A class that both give less than this sinks below the floors in proportion: floors are for disputes."""
 OVERLAP = 0.5
+CALIBRATION = -1.2
+"""Of the predicted Dice, fitted to support-pool subjects: a product is surer than its factors."""
 MOST_MATCHED = 10
 """Supports that the atlas keeps, the first ones: each costs seconds in every query."""
 
@@ -54,8 +57,6 @@ class HybridSegmenter:
     kind = "hybrid"
     whole_volume = True
     keeps_supports = True
-    calibration = -1.2
-    """Of the predicted Dice, fitted to support-pool subjects: a product is surer than its factors."""
 
     def __init__(
         self,
@@ -75,6 +76,11 @@ class HybridSegmenter:
     def windowed(self) -> NetworkSegmenter:
         """The part that needs no more than a window: what is left for volumes that memory does not hold."""
         return self.part
+
+    @property
+    def calibration(self) -> float | None:
+        """Offset of the predicted Dice; None, as for any network, where the atlas has no say."""
+        return CALIBRATION if self._listens else None
 
     @property
     def network(self) -> UNet:
@@ -122,15 +128,15 @@ class HybridSegmenter:
         [0, 1], 1 for the background, and ``v_c = t_c p_atlas,c``: the background has the votes that are not trusted.
         Both have floors; a class that neither of them sees stays as unlikely as they say.
         """
+        if votes is None:  # nothing to dispute with, so no floor that would add up over the background
+            return network.clamp_min(LEAST_PROBABILITY).log()
         fused = (network + NETWORK_FLOOR).log()
-        if votes is None:
-            return fused
         trusts = self._trust(network, votes)
         votes = votes.clone()
         for index, trust in enumerate(trusts, start=1):
             votes[0] += (1 - trust) * votes[index]
             votes[index] *= trust
-        heard = torch.maximum(network, votes).div_(HEARD).clamp_(1e-6, 1)
+        heard = torch.maximum(network, votes).div_(HEARD).clamp_(LEAST_PROBABILITY, 1)
         said = votes.add_(ATLAS_FLOOR).log_()
         likeliest = said.amax(0)
         for index, trust in enumerate(trusts, start=1):

@@ -113,11 +113,16 @@ def test_label_app(run, scans, support):
 def test_what_leaving_supports_out_gave_is_told(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     plan = SimpleNamespace(
-        spacing_mm=(1, 1, 1), patch_size=(8, 8, 8), normalization=(), spatial_dims=3, labels={1: "liver", 2: "cyst"}
+        spacing_mm=(1, 1, 1),
+        patch_size=(8, 8, 8),
+        normalization=(),
+        spatial_dims=3,
+        labels={1: "liver", 2: "cyst", 3: "lost"},
     )
-    learner_record = {"steps": 3, "atlas_left_out_dice": [0.7094, None]}
+    learner_record = {"steps": 3, "atlas_left_out_dice": [0.7094, None, 0.0]}
     settings = SimpleNamespace(learner="hybrid", weights=None)
     Console().plan(SimpleNamespace(plan=plan, learner_record=learner_record, settings=settings, seconds={"adapt": 1}))
     told = capsys.readouterr().out
     assert "liver 0.71" in told
+    assert "lost 0.00" in told  # what matching cannot find is what one wants to know
     assert "cyst 0" not in told

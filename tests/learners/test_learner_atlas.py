@@ -11,6 +11,7 @@ from blobs import dice, example, support_of
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice, overlap
 from medfewshot.learners.hybrid import (
     ATLAS_FLOOR,
+    CALIBRATION,
     HEARD,
     NETWORK_FLOOR,
     Hybrid,
@@ -139,7 +140,9 @@ def test_with_no_trust_at_all_the_network_decides():
     nothing = torch.zeros_like(support.labels[0])
     hybrid = hybrid_of(nothing, support, trust=0.0)
     network = hybrid.part(support.images)[0].softmax(0)
-    torch.testing.assert_close(hybrid(support.images[0][None])[0], (network + NETWORK_FLOOR).log())
+    torch.testing.assert_close(hybrid(support.images[0][None])[0].softmax(0), network, atol=1e-5, rtol=0)
+    assert hybrid.calibration is None
+    assert hybrid_of(nothing, support).calibration == CALIBRATION
 
 
 def test_with_one_support_a_structure_found_elsewhere_is_not_trusted():
