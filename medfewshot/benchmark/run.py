@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, AnyCell, CellState, read_json, state_of, tidy
+from medfewshot.benchmark.processes import end
 from medfewshot.bundle import strict_json
 from medfewshot.io import write_text
 from medfewshot.synthetic import write_blob_dataset
@@ -105,13 +106,8 @@ def _run_child(cell: AnyCell, data: Path, folder: Path, device: str, progress: P
             for line in child.stdout or ():
                 _pass_on(line, progress)
             code = child.wait()
-        finally:  # also when interrupted: nothing goes on behind the user's back
-            if child.poll() is None:
-                child.kill()
-            child.wait()
-            for stream in (child.stdin, child.stdout):
-                if stream is not None:
-                    stream.close()
+        finally:  # also when interrupted
+            end(child)
     if not (folder / RECORD).is_file() and not (folder / FAILURE).is_file():
         ended = f"was ended by signal {-code}, out of memory perhaps" if code < 0 else f"ended with {code}"
         content = {"id": cell.id, "fingerprint": cell.fingerprint, "message": f"its process {ended}; see {LOG}"}

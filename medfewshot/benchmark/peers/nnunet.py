@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from medfewshot.benchmark.processes import end
 from medfewshot.bundle import strict_json
 from medfewshot.inference import Segmentation
 from medfewshot.io import read_label, write_array, write_label, write_text
@@ -165,7 +166,7 @@ class Driver:
                 )
             except OSError as error:
                 raise InputError(f"{PYTHON}: {python} cannot be started ({error.strerror}); correct it") from None
-        weakref.finalize(self, _end, self._process)
+        weakref.finalize(self, end, self._process)
 
     def ask(self, request: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
         """The answer to one request. Raises InputError with what the driver says went wrong."""
@@ -190,12 +191,3 @@ class Driver:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         return self._process.stdin, self._process.stdout
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
