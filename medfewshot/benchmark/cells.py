@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from medfewshot.benchmark.config import ALL, BenchmarkConfig, DatasetEntry, LearnerEntry, Shots
+from medfewshot.learners import find_weights
 from medfewshot.types import InputError
 
 RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "request.json"
@@ -163,8 +164,12 @@ def fingerprint_of(cell: BaseModel, leave_out: dict[str, Any]) -> str:
 
 
 def weights_digest(name: str) -> str:
-    """Of the tensors in the folder ``name``; weights that come with the package are their name."""
-    files = sorted(Path(name).glob("*.safetensors"))
+    """Of the tensors in the folder ``name``, or in the package's weights of that name; without any, the name itself."""
+    try:
+        folder = find_weights(name)
+    except InputError:
+        folder = Path(name)  # the cell that runs says what is missing
+    files = sorted(folder.glob("*.safetensors"))
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as stream:

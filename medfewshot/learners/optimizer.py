@@ -77,7 +77,8 @@ class AdaptationOptimizer:
         kernels: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
-            (kernels if parameter.ndim > 2 and not name.startswith(ENDS) else rest).append(parameter)
+            inner = not any(part in ENDS for part in name.split("."))
+            (kernels if parameter.ndim > 2 and inner else rest).append(parameter)
         self.parts = (
             Muon(kernels, lr, weight_decay),
             torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,19 +54,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path}: cannot be resumed from ({reason}); train anew with --overwrite") from None
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
-    """``{"<parameter>.<what>": tensor}`` of an optimiser whose state is tensors alone (AdamW)."""
+def optimizer_tensors(
+    optimizers: Sequence[torch.optim.Optimizer], names: Mapping[nn.Parameter, str]
+) -> dict[str, Tensor]:
+    """``{"<parameter>.<what>": tensor}`` of optimisers whose state is tensors alone (AdamW, Muon)."""
     return {
         f"{name}.{what}": value
+        for optimizer in optimizers
         for parameter, name in names.items()
         for what, value in optimizer.state.get(parameter, {}).items()
     }
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor]
+    optimizers: Sequence[torch.optim.Optimizer], names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor]
 ) -> None:
     """Undo :func:`optimizer_tensors`; moments keep the memory layout of their parameters."""
+    owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for parameter, name in names.items():
         state = {}
         for full, value in tensors.items():
@@ -74,7 +78,7 @@ def restore_optimizer(
             if owner == name:
                 state[what] = torch.empty_like(parameter).copy_(value) if value.ndim else value.clone()
         if state:
-            optimizer.state[parameter] = state
+            owners[parameter].state[parameter] = state
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """One loop for every meta-learner: episodes in, better meta-parameters out.
 
-Several episodes a step with their gradients summed; AdamW (Loshchilov & Hutter 2019), linear warm-up and a half cosine;
-an exponential moving average of the weights is what is validated and kept (Polyak & Juditsky 1992).
+Several episodes a step with their gradients summed; AdamW (Loshchilov & Hutter 2019), or Muon for the kernels
+(:mod:`medfewshot.learners.optimizer`); linear warm-up and a half cosine; an exponential moving average of the weights
+is what is validated and kept (Polyak & Juditsky 1992).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from medfewshot.learners.fitting import fit_strides
+from medfewshot.learners.optimizer import AdaptationOptimizer
 from medfewshot.training import checkpoint as disk
 from medfewshot.training.logs import TRAINING, VALIDATION, Logs
 from medfewshot.training.settings import TrainSettings
@@ -57,7 +59,7 @@ class Trainer:
         self.mlflow = mlflow
         world.share_start(self.start)
         self.names = {p: name for name, p in self.start.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(_groups(self.names, settings.weight_decay), lr=settings.learning_rate)
+        self.optimizers = _make_optimizers(self.start, self.names, settings)
         self.ema = {name: value.detach().clone() for name, value in self.start.state_dict().items()}
         self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.sums = torch.zeros(3, dtype=torch.float64)
@@ -117,9 +119,10 @@ class Trainer:
     def _train_step(self, fraction: float) -> None:
         settings, world = self.settings, self.world
         rate = settings.learning_rate * warm_cosine(fraction, settings.warm_up)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
         self.start.train()
         total = torch.zeros((), dtype=torch.float64, device=self._wire)
         first = self.step * settings.episodes_per_step
@@ -134,7 +137,8 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.names, settings.clip)
         # Not a number in one episode must not end the run; a step without an update is counted and told.
         if math.isfinite(loss_mean) and bool(norm.isfinite()):
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self._average()
             self.sums += torch.tensor([loss_mean, float(norm), 1.0], dtype=torch.float64)
         else:
@@ -217,7 +221,7 @@ class Trainer:
         tensors = {
             **disk.with_prefix("start", self.start.state_dict()),
             **disk.with_prefix("ema", self.ema),
-            **disk.with_prefix("optimizer", disk.optimizer_tensors(self.optimizer, self.names)),
+            **disk.with_prefix("optimizer", disk.optimizer_tensors(self.optimizers, self.names)),
         }
         facts = {
             "step": self.step,
@@ -244,7 +248,7 @@ class Trainer:
         except (RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{self.folder / disk.NAME}: is of another network ({reason}); use --overwrite") from None
-        disk.restore_optimizer(self.optimizer, self.names, disk.without_prefix("optimizer", state.tensors))
+        disk.restore_optimizer(self.optimizers, self.names, disk.without_prefix("optimizer", state.tensors))
         self.step, self.skipped = int(state.facts["step"]), int(state.facts["skipped"])
         self.seconds = float(state.facts["seconds"])
         self.sums = torch.tensor(state.facts["sums"], dtype=torch.float64)
@@ -269,6 +273,15 @@ def query_dice(learner: MetaLearner, episode: Episode) -> Tensor:
             if bool(b.any()):
                 scores.append(2 * (a & b).sum() / (a.sum() + b.sum()).clamp_min(SMALL_DICE))
     return torch.stack(scores).double().cpu() if scores else torch.zeros(0, dtype=torch.float64)
+
+
+def _make_optimizers(
+    start: nn.Module, names: Mapping[nn.Parameter, str], settings: TrainSettings
+) -> tuple[torch.optim.Optimizer, ...]:
+    """Each parameter that is trained belongs to one of them."""
+    if settings.optimizer == "muon":
+        return AdaptationOptimizer(start, settings.learning_rate, settings.weight_decay).parts
+    return (torch.optim.AdamW(_groups(names, settings.weight_decay), lr=settings.learning_rate),)
 
 
 def _groups(names: Mapping[nn.Parameter, str], weight_decay: float) -> list[dict[str, Any]]:

@@ -53,6 +53,8 @@ class TrainSettings:
     """Most minutes of training: the learning rate reaches its end by then, after fewer steps where need be."""
     episodes_per_step: int = 4
     """Over all processes."""
+    optimizer: str = "adamw"
+    """``adamw``, or ``muon`` for kernels with AdamW for the rest."""
     learning_rate: float = 1e-3
     """Peak; reached after the warm-up, then a half cosine down to 0."""
     warm_up: float = 0.03
@@ -86,6 +88,8 @@ class TrainSettings:
         for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}: give a whole number from 1")
+        if self.optimizer not in ("adamw", "muon"):
+            raise InputError(f"optimizer {self.optimizer}: give adamw or muon")
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} {getattr(self, name)}: give a number above 0")

@@ -173,7 +173,8 @@ def test_weights_count_by_their_content(tmp_path):
     second = weights_digest(str(tmp_path))
     (tmp_path / "start.safetensors").write_bytes(b"one")
     assert first == weights_digest(str(tmp_path)) != second
-    assert weights_digest("shipped-name") == "shipped-name"
+    assert weights_digest("no-such-weights") == "no-such-weights"
+    assert len({weights_digest("default"), weights_digest("novel"), "default", "novel"}) == 4
 
 
 def test_a_fingerprint_outlives_new_settings():

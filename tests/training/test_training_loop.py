@@ -40,8 +40,10 @@ class Stops(ToySource):
         return super().episode(*args)
 
 
-def test_the_loss_falls_and_the_query_is_found(tmp_path):
-    run = trainer(tmp_path, replace(SETTINGS, steps=80, validate_every=80, validate_dice=True))
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 0.05), ("muon", 0.2)])  # a step of Muon's is 0.2 rates long
+def test_the_loss_falls_and_the_query_is_found(tmp_path, optimizer, rate):
+    changes = {"optimizer": optimizer, "learning_rate": rate}
+    run = trainer(tmp_path, replace(SETTINGS, steps=80, validate_every=80, validate_dice=True, **changes))
     before = run._validate()
     outcome = run.run()
     assert outcome["steps"] == 80
@@ -52,16 +54,17 @@ def test_the_loss_falls_and_the_query_is_found(tmp_path):
     assert [row["step"] for row in read_log(tmp_path / VALIDATION)] == [80]
 
 
-@pytest.mark.parametrize("killed_at", [1, 9, 13, 23])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, killed_at):
+@pytest.mark.parametrize(("killed_at", "optimizer"), [(1, "adamw"), (9, "muon"), (13, "adamw"), (23, "muon")])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, killed_at, optimizer):
     """To the bit: weights, average, optimiser and log, whatever the moment of the kill, randomness in the loss too."""
-    whole = trainer(tmp_path / "whole", noise=0.5)
+    settings = replace(SETTINGS, optimizer=optimizer)
+    whole = trainer(tmp_path / "whole", settings, noise=0.5)
     whole.run()
     monkeypatch.setattr(Stops, "left", killed_at)
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / "cut", source=Stops(), noise=0.5).run()
+        trainer(tmp_path / "cut", settings, source=Stops(), noise=0.5).run()
     torch.manual_seed(99)
-    resumed = trainer(tmp_path / "cut", noise=0.5)
+    resumed = trainer(tmp_path / "cut", settings, noise=0.5)
     resumed.run(resume=True)
     first, second = (load_file(tmp_path / name / NAME) for name in ("whole", "cut"))
     assert first.keys() == second.keys()
@@ -204,7 +207,9 @@ def test_sources_are_drawn_by_weight():
         Mixture({"a": ToySource()}, {"a": 0.0})
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"ema": 1.0}, {"learning_rate": 0.0}, {"minutes": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"ema": 1.0}, {"learning_rate": 0.0}, {"minutes": -1.0}, {"optimizer": "sgd"}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         replace(SETTINGS, **wrong)
