@@ -23,11 +23,11 @@ def write_page(
     head: Sequence[str],
     tables: Sequence[Table],
     plots: Sequence[Path],
-    groups: Sequence[Group],
     failures: Mapping[str, str],
-    run: Path,
+    cases: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write the page; returns ``path``. ``head``: paragraphs; ``plots``: SVG files; ``run``: the run directory."""
+    """Write the page; returns ``path``. ``head``: paragraphs; ``plots``: SVG files; ``cases``: see
+    :func:`case_pictures`."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
@@ -37,7 +37,7 @@ def write_page(
         head=[part.replace("`", "").lstrip("#- ").strip() for part in head if part.strip(" #")],
         tables=[table for table in tables if table.rows],
         plots=[{"title": plot.stem.replace("_vs_", " against ").capitalize(), "data": _svg(plot)} for plot in plots],
-        tasks=_tasks(groups, run),
+        tasks=cases,
         failures=failures,
     )
     write_text(path, text)
@@ -48,8 +48,8 @@ def _svg(path: Path) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
-def _tasks(groups: Sequence[Group], run: Path) -> list[dict[str, Any]]:
-    """One entry per dataset and K: the cases of its best learner that have pictures."""
+def case_pictures(groups: Sequence[Group], run: Path) -> list[dict[str, Any]]:
+    """One entry per dataset and K: the cases of its best learner that have pictures in the run directory ``run``."""
     best: dict[tuple[str, int | str], Group] = {}
     for group in groups:
         if not group.results or not math.isfinite(group.summaries[-1].dice_mean):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,25 +51,35 @@ def save_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
 def _save(
     groups: Sequence[Group], learners: Sequence[str], draw: Callable[..., None], x_label: str, stem: Path
 ) -> list[Path]:
+    """A panel for each dataset."""
+    panels = {
+        dataset: partial(draw, groups=[group for group in groups if group.key[0] == dataset], learners=learners)
+        for dataset in dict.fromkeys(group.key[0] for group in groups)
+    }
+    return save_panels(panels, x_label, stem)
+
+
+def save_panels(panels: Mapping[str, Callable[[Axes], None]], x_label: str, stem: Path) -> list[Path]:
+    """Write ``stem.png`` and ``stem.svg``, Dice over something; ``panels``: title -> what draws it."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    if not groups:
+    if not panels:
         return []
-    datasets = list(dict.fromkeys(group.key[0] for group in groups))
-    columns = min(3, len(datasets))
-    rows = -(-len(datasets) // columns)
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     width, height = PANEL_INCHES
     figure = Figure(figsize=(width * columns + 1.6, height * rows + 0.5), layout="constrained", facecolor="white")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, dataset in zip(panels, datasets, strict=False):
-        draw(panel, [group for group in groups if group.key[0] == dataset], learners)
-        panel.set(title=dataset, xlabel=x_label, ylabel="Dice")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (title, draw) in zip(axes, panels.items(), strict=False):
+        draw(panel)
+        panel.set(title=title, xlabel=x_label, ylabel="Dice")
         panel.grid(color="#e3e6e8", linewidth=0.7)
+        panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[len(datasets) :]:
+    for panel in axes[len(panels) :]:
         panel.set_visible(False)
-    handles = {text: line for panel in panels for line, text in zip(*panel.get_legend_handles_labels(), strict=True)}
+    handles = {text: line for panel in axes for line, text in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside right upper", frameon=False, fontsize=8)
     paths = []
     for kind in ("png", "svg"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from medfewshot.benchmark.cells import Cell, CellState, plan_volume_cells, state_of
 from medfewshot.benchmark.comparison import compare
 from medfewshot.benchmark.config import BenchmarkConfig
-from medfewshot.benchmark.page import write_page
+from medfewshot.benchmark.page import case_pictures, write_page
 from medfewshot.benchmark.plots import save_plots
 from medfewshot.benchmark.results import Group, failures, read_groups
 from medfewshot.benchmark.tables import (
@@ -52,9 +52,8 @@ def write_volume_report(config: BenchmarkConfig, run: Path, folder: Path) -> Pat
         head=_head(config, cells, groups, run).splitlines()[1:],
         tables=tables,
         plots=plots,
-        groups=groups,
         failures=failures(cells, run),
-        run=run,
+        cases=case_pictures(groups, run),
     )
     return folder / "tables.md"
 

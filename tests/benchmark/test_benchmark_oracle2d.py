@@ -285,6 +285,9 @@ def test_the_report_stands_apart(tmp_path, toy):
     assert "| blobs | toy | mean of classes | 0." in text
     assert "1 of 2" in text
     assert not (tmp_path / "report" / "tables.md").exists()
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Scores, oracle-2d" in page
+    assert page.count("data:image/svg+xml") == 1  # a mark for every scan
     (cells[1].folder(tmp_path) / "scores.csv").write_text("label\n1\n")
     with pytest.raises(InputError, match="is damaged"):
         write_report(config, tmp_path, tmp_path / "report")

@@ -61,8 +61,8 @@ def test_the_page_needs_no_other_file(tmp_path):
 def test_names_cannot_become_markup(tmp_path):
     table = Table("Scores", "a <b>", ("dataset",), (("<script>alert(1)</script>",),))
     page = write_page(
-        tmp_path / "index.html", protocol="volume", head=["x & y"], tables=[table], plots=[], groups=[],
-        failures={"a": "<i>"}, run=tmp_path,
+        tmp_path / "index.html", protocol="volume", head=["x & y"], tables=[table], plots=[],
+        failures={"a": "<i>"},
     )  # fmt: skip
     text = page.read_text(encoding="utf-8")
     assert "<script>" not in text

@@ -13,6 +13,8 @@ import numpy as np
 
 from medfewshot.benchmark.cells import RECORD, SCORES, CellState, read_json, state_of
 from medfewshot.benchmark.oracle2d.config import OracleCell, OracleConfig, plan_oracle_cells
+from medfewshot.benchmark.oracle2d.plot import Points, save_oracle_plot
+from medfewshot.benchmark.page import write_page
 from medfewshot.benchmark.results import failures
 from medfewshot.benchmark.tables import NOT_RUN, Table, metrics_line, metrics_share, number, percent
 from medfewshot.evaluation import bootstrap_interval
@@ -41,20 +43,24 @@ class _Group:
 
 
 def write_oracle_report(config: OracleConfig, run: Path, folder: Path) -> Path:
-    """Write ``oracle-2d.md``, ``oracle-2d.tex`` and ``oracle-2d.csv`` into ``folder``; returns the first.
+    """Write ``oracle-2d.md``, ``.tex``, ``.csv``, a plot and ``index.html`` into ``folder``; returns the first.
 
     Raises InputError where a cell's files are damaged or belong to other settings.
     """
     cells = plan_oracle_cells(config)
     groups = _read_groups(cells, run)
     tables = [_score_table(groups), _cost_table(groups)]
-    failed = [f"- `{name}`: {message}" for name, message in failures(cells, run).items()]
+    failed = failures(cells, run)
     costs = metrics_line(record for group in groups for record in group.records)
-    parts = [HEAD, *(["\n".join(costs)] if costs else []), *_weights(groups), *(table.markdown() for table in tables)]
-    parts += ["\n".join(["## Failed cells", "", *failed, ""])] if failed else []
+    head = [HEAD, *(["\n".join(costs)] if costs else []), *_weights(groups)]
+    parts = [*head, *(table.markdown() for table in tables)]
+    parts += ["\n".join(["## Failed cells", "", *(f"- `{k}`: {v}" for k, v in failed.items()), ""])] if failed else []
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "oracle-2d.tex", "\n".join(table.latex() for table in tables))
     write_csv(folder / "oracle-2d.csv", [_named(group, row) for group in groups for row in group.rows])
+    plots = [path for path in save_oracle_plot(_points(groups), folder / "dice_vs_structure") if path.suffix == ".svg"]
+    lines = "\n".join(head).splitlines()[1:]
+    write_page(folder / "index.html", protocol=config.protocol, head=lines, tables=tables, plots=plots, failures=failed)
     write_text(folder / "oracle-2d.md", "\n".join(parts))
     return folder / "oracle-2d.md"
 
@@ -109,6 +115,17 @@ def _weights(groups: Sequence[_Group]) -> list[str]:
     return (
         ["\n".join(["Learners that begin with meta-trained weights:", "", *dict.fromkeys(lines), ""])] if lines else []
     )
+
+
+def _points(groups: Sequence[_Group]) -> Points:
+    """Dice of every scan that was done, by dataset, learner and structure."""
+    points: Points = {}
+    for group in groups:
+        cell = group.cells[0]
+        for row in group.rows:
+            learners = points.setdefault(cell.dataset.name, {})
+            learners.setdefault(cell.learner.name, {}).setdefault(str(row["label_name"]), []).append(row["dice"])
+    return points
 
 
 def _score_table(groups: Sequence[_Group]) -> Table:
