@@ -28,7 +28,7 @@ def test_supports_and_queries_of_every_cell(data_root, tmp_path, monkeypatch):
     names: dict[str, int] = {}
     queried: dict[str, int] = {}
     for cell in cells_of("learners.yaml", data_root, tmp_path):
-        if cell.learner.name != "finetune-100":
+        if cell.learner.name != "random-100":
             continue
         labels, supports, queries = find_scans(cell, data_root)
         assert len({case.subject_id for case in supports}) == cell.shots
