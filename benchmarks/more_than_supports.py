@@ -25,7 +25,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from medfewshot.devices import autocast
-from medfewshot.inference import _keep_largest
 from medfewshot.learners import load_start
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter
 from medfewshot.learners.finetune import Finetune, _Attempt, one_cycle
@@ -33,6 +32,7 @@ from medfewshot.learners.hybrid import HybridSegmenter, atlas_weight
 from medfewshot.learners.losses import dice_cross_entropy_parts
 from medfewshot.learners.patches import PatchSampler
 from medfewshot.learners.segmenters import NetworkSegmenter
+from medfewshot.native import keep_largest
 from medfewshot.types import Support
 
 STEPS = 100
@@ -271,7 +271,7 @@ _NO_NETWORK = _NoNetwork()
 def largest(labels: np.ndarray, structures: np.ndarray) -> np.ndarray:
     labels = labels.copy()
     for index in structures:
-        _keep_largest(labels, int(index))
+        keep_largest(labels, int(index))
     return labels
 
 

@@ -15,18 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.planning import AxisMap, Planned, labelled, sample_axis, to_plan
-from medfewshot.quality import predicted_dice
+from medfewshot.native import InferenceOptions, NativeWriter, Slab
+from medfewshot.planning import to_plan
 from medfewshot.types import Plan, Progress, Segmenter, Volume
 
 SLAB_VALUES = 120_000_000
 """Planned probabilities (classes x voxels) brought back at once: 480 MB in float32, and the windows around them."""
 WHOLE_VALUES = 60_000_000
 """Planned probabilities of a segmenter that needs the whole field of view; it holds several arrays of that size."""
-NATIVE_VALUES = 60_000_000
-"""Interpolated probabilities held at once while labels are written."""
-FOREGROUND_FLOOR = 0.02
-"""Where no class but background reaches this probability, nothing is interpolated."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +46,6 @@ class Segmentation:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class InferenceOptions:
-    overlap: float = 0.5
-    """Share of a window that the next one covers again."""
-    probabilities: bool = False
-    uncertainty: bool = False
-    keep_largest: bool = True
-    """Drop all but the largest connected component of structures that are in one piece in every support."""
-
-
 def segment_volume(
     volume: Volume,
     plan: Plan,
@@ -71,7 +57,7 @@ def segment_volume(
     options, progress = options or InferenceOptions(), progress or Progress()
     begun = time.perf_counter()
     planned = to_plan(volume, plan)
-    writer = _NativeWriter(planned, plan, options)
+    writer = NativeWriter(planned, plan, options)
     planning_seconds = time.perf_counter() - begun
     segmenter, fallen_back = _fitting(segmenter, planned.image, plan)
     predicting = 0.0
@@ -105,19 +91,7 @@ def segment_volume(
     )
 
 
-@dataclass(frozen=True)
-class _Slab:
-    """Planned indices ``start..stop-1`` along ``axis`` whose native voxels are written; ``low..high-1`` is read."""
-
-    axis: int
-    start: int
-    stop: int
-    low: int
-    high: int
-    last: bool
-
-
-def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: float) -> Iterator[_Slab]:
+def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: float) -> Iterator[Slab]:
     """Cut the planned volume along its longest axis; a segmenter that needs the whole field of view gets one slab.
 
     A slab reads every window of the uncut volume that reaches into it, and no other: the result does not depend on
@@ -137,7 +111,7 @@ def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: floa
         stop = min(length, start + thickness)
         # Interpolation between stop - 1 and stop reads stop too.
         reached = [first for first in windows if first <= stop and first + window > start]
-        yield _Slab(axis, start, stop, reached[0], reached[-1] + window, stop == length)
+        yield Slab(axis, start, stop, reached[0], reached[-1] + window, stop == length)
 
 
 def _fitting(segmenter: Segmenter, image: Tensor, plan: Plan) -> tuple[Segmenter, list[str]]:
@@ -161,7 +135,7 @@ def _on_cpu(segmenter: Segmenter) -> Segmenter:
 
 
 @torch.no_grad()
-def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: _Slab, overlap: float) -> Tensor:
+def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: Slab, overlap: float) -> Tensor:
     """Probabilities ``(N + 1, *P)`` of the slab that is read, float32 on the CPU."""
     from monai.inferers import sliding_window_inference
 
@@ -185,144 +159,3 @@ def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: _Slab, 
     if not torch.isfinite(total).all():
         raise RuntimeError("the segmenter gave NaN or infinite values; adapt again with another seed")
     return values.div_(total)
-
-
-class _NativeWriter:
-    """Interpolates slabs of probabilities onto the native grid and keeps what the caller asked for."""
-
-    def __init__(self, planned: Planned, plan: Plan, options: InferenceOptions) -> None:
-        self.planned, self.plan, self.options = planned, plan, options
-        shape = planned.native_shape
-        self.labels = np.zeros(shape, dtype=np.uint8 if plan.classes <= 256 else np.uint16)
-        self.probabilities = None
-        if options.probabilities:
-            self.probabilities = np.zeros((plan.classes, *shape), dtype=np.float16)
-            self.probabilities[0] = 1
-        self.uncertainty = np.zeros(shape, dtype=np.float32) if options.uncertainty else None
-        self._sums = np.zeros(plan.classes)
-        self._counts = np.zeros(plan.classes)
-        self._totals = np.zeros(plan.classes)
-        self.voxels: dict[int, int] = {}
-
-    def write(self, probabilities: Tensor, slab: _Slab) -> None:
-        """Write the native voxels whose planned coordinate falls in ``[slab.start, slab.stop)``."""
-        axis_map = self.planned.maps[slab.axis]
-        start, stop = _native_range(axis_map, slab, self.planned.native_shape[axis_map.native_axis])
-        if stop <= start:
-            return
-        box = self._foreground_box(probabilities, slab)
-        if box is None:
-            return
-        per_index = self.plan.classes * int(np.prod([b - a for axis, (a, b) in enumerate(box) if axis != slab.axis]))
-        step = max(1, NATIVE_VALUES // max(1, per_index))
-        for first in range(start, stop, step):
-            ranges = list(box)
-            ranges[slab.axis] = (first, min(stop, first + step))
-            self._write_box(probabilities, slab, ranges)
-
-    def _foreground_box(self, probabilities: Tensor, slab: _Slab) -> list[tuple[int, int]] | None:
-        """Native range per planned axis that can hold any foreground; everything when maps are asked for."""
-        sizes = [self.planned.native_shape[m.native_axis] for m in self.planned.maps]
-        if self.options.probabilities or self.options.uncertainty:
-            return [(0, size) for size in sizes]
-        foreground = probabilities[0] < 1 - FOREGROUND_FLOOR
-        box = []
-        for axis, (axis_map, size) in enumerate(zip(self.planned.maps, sizes, strict=True)):
-            others = [a for a in range(foreground.ndim) if a != axis]
-            hits = foreground.any(dim=others[0]) if len(others) == 1 else foreground.amax(dim=others)
-            where = hits.nonzero()
-            if not len(where):
-                return None
-            offset = slab.low if axis == slab.axis else 0
-            edges = [float(where[0]) + offset - 1, float(where[-1]) + offset + 1]
-            native = sorted((edge - axis_map.offset) / axis_map.step for edge in edges)
-            box.append((max(0, int(np.floor(native[0]))), min(size, int(np.ceil(native[1])) + 1)))
-        return box
-
-    def _write_box(self, probabilities: Tensor, slab: _Slab, ranges: Sequence[tuple[int, int]]) -> None:
-        values = probabilities
-        # The slab axis first: it throws most away.
-        axes = [slab.axis, *[axis for axis in range(values.ndim - 1) if axis != slab.axis]]
-        for axis in axes:
-            at = self.planned.maps[axis].coordinates(*ranges[axis]) - (slab.low if axis == slab.axis else 0)
-            values = sample_axis(values, at, axis + 1)
-        native_axes = [m.native_axis for m in self.planned.maps]
-        back = [native_axes.index(axis) for axis in range(len(native_axes))]
-        values = values.permute(0, *[axis + 1 for axis in back])
-        where = tuple(slice(*ranges[axis]) for axis in back)
-        best, index = values.max(0)
-        chosen = index.numpy().astype(self.labels.dtype)
-        self.labels[where] = chosen
-        self._sums += np.bincount(chosen.ravel(), best.numpy().ravel().astype(np.float64), self.plan.classes)
-        self._counts += np.bincount(chosen.ravel(), minlength=self.plan.classes)
-        self._totals += values.sum(dim=tuple(range(1, values.ndim)), dtype=torch.float64).numpy()
-        if self.probabilities is not None:
-            self.probabilities[(slice(None), *where)] = values.numpy().astype(np.float16)
-        if self.uncertainty is not None:
-            entropy = -torch.special.xlogy(values, values).sum(0) / float(np.log(self.plan.classes))
-            self.uncertainty[where] = entropy.clamp(0, 1).numpy()
-
-    def finish(self) -> tuple[np.ndarray, list[str]]:
-        """Tidy components and give the file's own label values back."""
-        warnings = []
-        if self.options.keep_largest:
-            for value in self.plan.keep_largest:
-                _keep_largest(self.labels, self.plan.label_values.index(value) + 1)
-        counts = np.bincount(self.labels.ravel(), minlength=self.plan.classes)
-        for index, (value, name) in enumerate(self.plan.labels.items(), start=1):
-            self.voxels[value] = int(counts[index])
-            if counts[index] == 0:
-                warnings.append(f"{labelled(name, value)} was not found")
-        table = np.array([0, *self.plan.label_values], dtype=np.int32)
-        if table.max() <= np.iinfo(np.uint8).max:
-            table = table.astype(np.uint8)
-        elif table.max() <= np.iinfo(np.uint16).max:
-            table = table.astype(np.uint16)
-        return table[self.labels], warnings
-
-    def confidence(self) -> dict[int, float]:
-        return {
-            value: round(float(self._sums[index] / self._counts[index]), 4)
-            for index, value in enumerate(self.plan.label_values, start=1)
-            if self._counts[index]
-        }
-
-    def predicted_dice(self, calibration: float | None) -> dict[int, float]:
-        found = {}
-        for index, value in enumerate(self.plan.label_values, start=1):
-            dice = predicted_dice(self._sums[index], self._counts[index], self._totals[index], calibration)
-            if dice is not None:
-                found[value] = round(dice, 4)
-        return found
-
-
-def _native_range(axis_map: AxisMap, slab: _Slab, size: int) -> tuple[int, int]:
-    """Native indices that fall in the slab; the first and last slab also take what lies beyond the planned grid."""
-    at = axis_map.coordinates(0, size)
-    inside = np.ones(size, dtype=bool)
-    if slab.start > 0:
-        inside &= at >= slab.start
-    if not slab.last:
-        inside &= at < slab.stop
-    where = np.flatnonzero(inside)
-    return (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)
-
-
-def _keep_largest(labels: np.ndarray, index: int) -> None:
-    """Set all but the largest component (26-connected; 8 in 2D) of ``labels == index`` to background, in place."""
-    from scipy import ndimage
-
-    mask = labels == index
-    ranges = []
-    for axis in range(mask.ndim):
-        hits = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if not len(hits):
-            return
-        ranges.append(slice(int(hits[0]), int(hits[-1]) + 1))
-    box = tuple(ranges)
-    components, count = ndimage.label(mask[box], np.ones((3,) * mask.ndim))
-    if count < 2:
-        return
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    labels[box][mask[box] & (components != int(sizes.argmax()))] = 0

@@ -29,6 +29,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 import medfewshot.inference as inference
+import medfewshot.native as native
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.planning import to_plan
 from medfewshot.types import InputError, Progress, Volume
@@ -181,7 +182,7 @@ def test_volumes_of_another_kind_are_refused_by_name(tmp_path):
 def run_cut(monkeypatch, volume, plan, segmenter, options, slab_values: int, native_values: int) -> Segmentation:
     with monkeypatch.context() as patch:
         patch.setattr(inference, "SLAB_VALUES", slab_values)
-        patch.setattr(inference, "NATIVE_VALUES", native_values)
+        patch.setattr(native, "NATIVE_VALUES", native_values)
         return segment_volume(volume, plan, segmenter, options)
 
 
