@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,19 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     """A temporary path beside ``path``, renamed to it when the block ends well and removed when it does not.
 
     It has the same suffix, so that writers pick the same format, and a hidden name, so that nobody reads half a file.
+    Who may read the file follows from the umask, as for any new file: safetensors 0.8 hides its own from all others.
     Raises OSError, naming ``path``, where it cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}{suffix_of(path)}")
     try:
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        temporary.unlink()
         yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            temporary.chmod(mode)
         os.replace(temporary, path)
     except OSError as error:
         # Whoever reads the message knows nothing of temporary files.

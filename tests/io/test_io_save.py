@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +77,18 @@ def test_a_crash_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         crash()
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of this kind are POSIX's")
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    """A writer that hides its file, as safetensors does, would lock colleagues out of a shared segmenter."""
+    before = os.umask(0o027)
+    try:
+        with atomic_path(tmp_path / "weights.bin") as temporary:
+            temporary.touch(0o600)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "weights.bin").stat().st_mode) == 0o640
 
 
 def test_a_writer_that_fails_leaves_no_half_file(tmp_path: Path, like: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
