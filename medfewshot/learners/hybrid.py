@@ -34,7 +34,7 @@ LEAST_WEIGHT, WEIGHT_PER_SUPPORT, MOST_WEIGHT = 0.4, 0.2, 1.6
 """The atlas's exponent: ``min(1.6, 0.4 + 0.2 K)``, chosen on support-pool subjects."""
 DOUBTED_DICE, TRUSTED_DICE = 0.2, 0.5
 """Leave-one-out Dice at and below which a structure of the atlas is not trusted, and from which it is in full."""
-APART, TOGETHER = 0.1, 0.4
+APART, TOGETHER = 0.3, 0.7
 """The same for the Dice of network and atlas with each other, where nothing can be left out."""
 ATLAS_FLOOR = 0.02
 """Added to the atlas's probabilities: no support's outline forbids a class altogether."""
