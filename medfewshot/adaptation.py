@@ -27,13 +27,13 @@ DEFAULT_BUDGET_SECONDS = 240.0
 AUTO, NO_WEIGHTS = "auto", "none"
 VOLUME_LEARNER, PLANE_LEARNER = "hybrid", "finetune"
 """What ``auto`` means for 3D and for 2D images. In 2D the hybrid was not measured."""
-DEFAULT_WEIGHTS = "default"
-"""Meta-trained weights that come with the package."""
+SHIPPED_WEIGHTS = {("finetune", 3): "default", ("hybrid", 3): "default", ("in_context", 2): "in-context-2d"}
+"""Learner and dimensions of its images -> the meta-trained weights of the package that it begins with by itself."""
 STARTING_LEARNERS = ("finetune", "hybrid")
-"""Learners that begin with them unless told otherwise."""
+"""Learners that begin with the features of a U-Net that was trained for any learner, and train on."""
 FEATURE_LEARNERS = ("prototype", "ridge")
 """Learners whose head can stand on any start's features."""
-STEPS_FROM_WEIGHTS = 300
+STEPS_FROM_WEIGHTS = {"finetune": 300, "hybrid": 300, "in_context": 0}
 """Steps of these learners from meta-trained weights, where nobody gives a number."""
 
 
@@ -155,15 +155,15 @@ def choose_learner(settings: AdaptSettings, spatial_dims: int) -> AdaptSettings:
 def choose(settings: AdaptSettings, images: Sequence[Volume]) -> AdaptSettings:
     """What ``auto`` means for ``images``: settings whose ``learner`` names one, and whose ``weights`` a start or None.
 
-    The package's weights are for 3D images of one channel, and for a backbone as wide as theirs.
+    The package's weights are for images of one channel, and for a backbone as wide as theirs.
     """
     settings = choose_learner(settings, max((image.spatial_dims for image in images), default=3))
     weights = None if settings.weights == NO_WEIGHTS else settings.weights
     if weights == AUTO:
-        fits = all(image.spatial_dims == 3 and image.data.shape[0] == 1 for image in images)
-        wanted = settings.learner in STARTING_LEARNERS and settings.width is None
-        takes = wanted and "start" in signature(LEARNERS[settings.learner]).parameters
-        weights = DEFAULT_WEIGHTS if fits and takes else None
+        kinds = {(image.spatial_dims, image.data.shape[0]) for image in images}
+        dims = next(iter(kinds))[0] if kinds and len(kinds) == 1 else 0
+        fits = settings.width is None and kinds == {(dims, 1)}
+        weights = SHIPPED_WEIGHTS.get((settings.learner, dims)) if fits else None
     return replace(settings, weights=weights)
 
 
@@ -220,8 +220,9 @@ def make_learner(
     given = {key: value for key, value in given.items() if key in known}
     started = settings.weights not in (None, AUTO, NO_WEIGHTS)
     if settings.steps is None and "steps" in known:
-        steps = STEPS_FROM_WEIGHTS if started and settings.learner in STARTING_LEARNERS else known["steps"].default
-        given["steps"] = max(1, steps // 4) if settings.fast else steps
+        own = known["steps"].default
+        steps = STEPS_FROM_WEIGHTS.get(settings.learner, own) if started else own
+        given["steps"] = -(-steps // 4) if settings.fast else steps
     if "seed" in known:  # a learner without chance has none
         given["seed"] = settings.seed
     if started:

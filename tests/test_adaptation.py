@@ -20,6 +20,7 @@ from medfewshot.adaptation import (
     make_support,
     read_cases,
 )
+from medfewshot.inference import segment_volume
 from medfewshot.learners import LEARNERS, read_seen
 from medfewshot.planning import make_plan
 from medfewshot.types import Case, InputError, Volume
@@ -167,13 +168,37 @@ def test_auto_is_the_hybrid_in_3d_and_the_network_in_2d():
 @pytest.mark.parametrize("weights", ["default", "novel"])
 def test_shipped_weights_can_be_started_from(weights):
     learner = make_learner(AdaptSettings(weights=weights, device="cpu"))
-    assert learner.steps == STEPS_FROM_WEIGHTS
-    assert make_learner(AdaptSettings(weights=weights, device="cpu", fast=True)).steps == STEPS_FROM_WEIGHTS // 4
+    assert learner.steps == STEPS_FROM_WEIGHTS["hybrid"]
+    assert make_learner(AdaptSettings(weights=weights, device="cpu", fast=True)).steps == learner.steps // 4
     assert all(bool(value.isfinite().all()) for value in learner.start.state_dict().values())
     assert make_learner(AdaptSettings(learner="ridge", weights=weights, device="cpu")).start is not None
     seen = read_seen(weights)["abd-ct-sabs"]
     assert len(seen["subjects"]) == 15
     assert (set(seen["labels"]) & {"1", "2", "3", "6"} == set()) == (weights == "novel")
+
+
+def test_slices_are_read_in_context_without_a_step():
+    """The package's 2D weights, which have seen made-up slices alone, find another disc than the one they are shown."""
+    images, labels = zip(*(disc(centre) for centre in ((30, 40), (44, 52))), strict=True)
+    settings = choose(AdaptSettings(learner="in_context", device="cpu"), images[:1])
+    assert settings.weights == "in-context-2d"
+    assert read_seen("in-context-2d") == {}
+    adapted = adapt_volumes(images[:1], labels[:1], settings)
+    assert adapted.learner_record["steps"] == 0
+    found = segment_volume(images[1], adapted.plan, adapted.segmenter).labels > 0
+    truth = labels[1].data[0] > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
+    assert choose(AdaptSettings(learner="in_context"), volumes(1)[0]).weights is None
+    with pytest.raises(InputError, match="another kind of learner"):
+        make_learner(AdaptSettings(learner="finetune", weights="in-context-2d", device="cpu"))
+
+
+def disc(centre):
+    """A bright disc in noise, and its label: 2D, one channel."""
+    x, y = np.mgrid[:80, :96]
+    inside = np.hypot(x - centre[0], y - centre[1]) < 12
+    image = np.random.default_rng(sum(centre)).normal(size=inside.shape) + 4 * inside
+    return Volume(image[None].astype(np.float32), np.eye(4)), Volume(inside[None].astype(np.uint8), np.eye(4))
 
 
 def test_weights_help_from_the_first_step():

@@ -31,7 +31,7 @@ LearnerName = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Optimiser steps (default 300, without meta-trained weights 1000); more is better and slower.",
+        help="Optimiser steps (default 300, without meta-trained weights 1000; in_context: 0); more is better, slower.",
         rich_help_panel="Adaptation",
     ),
 ]
@@ -44,7 +44,8 @@ Weights = Annotated[
     str | None,
     typer.Option(
         help="Meta-trained weights to start from: a folder that `medfewshot train` made, a name that comes with the "
-        "package (default, novel), or none (default: those of the package, for finetune and hybrid on 3D scans).",
+        "package (default, novel, in-context-2d), or none (default: those of the package, for finetune and hybrid on "
+        "3D scans, for in_context on 2D ones).",
         rich_help_panel="Adaptation",
     ),
 ]
