@@ -8,7 +8,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 import torch
 from torch import Tensor
 
@@ -92,6 +91,8 @@ def save_nifti(path: Path, data: Any, affine: Any = AFFINE) -> Path:
 
 def save_itk(path: Path, data: Any) -> Path:
     """NRRD, MetaImage or picture."""
+    import SimpleITK as sitk  # here, so that what needs no such file runs on a GPU machine without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.T))
     image.SetSpacing([1.25, 1.5, 2.0][: data.ndim])
@@ -100,6 +101,8 @@ def save_itk(path: Path, data: Any) -> Path:
 
 
 def save_dicom(folder: Path, data: Any) -> Path:
+    import SimpleITK as sitk
+
     folder.mkdir(parents=True)
     for index in range(data.shape[2]):
         image = sitk.GetImageFromArray(np.ascontiguousarray(data[:, :, index : index + 1].T))
