@@ -33,7 +33,7 @@ STARTING_LEARNERS = ("finetune", "hybrid")
 """Learners that begin with the features of a U-Net that was trained for any learner, and train on."""
 FEATURE_LEARNERS = ("prototype", "ridge")
 """Learners whose head can stand on any start's features."""
-STEPS_FROM_WEIGHTS = {"finetune": 300, "hybrid": 300, "in_context": 0}
+STEPS_FROM_WEIGHTS = {"finetune": 400, "hybrid": 400, "in_context": 0}
 """Steps of these learners from meta-trained weights, where nobody gives a number."""
 
 

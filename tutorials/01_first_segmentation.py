@@ -16,7 +16,7 @@
 #
 # Three labelled scans in, the rest of the folder out. It takes about two minutes on two CPU cores; no GPU is needed.
 #
-# The settings here are small, so that the tutorial runs quickly: 150 steps instead of 300. Results get better with
+# The settings here are small, so that the tutorial runs quickly: 150 steps instead of 400. Results get better with
 # the defaults. (The seconds printed below are longer than yours will be: the core was shared with other work.)
 
 # %% tags=["parameters"]

@@ -201,21 +201,20 @@ plt.show()
 # %% [markdown]
 # ## What it shows
 #
-# - **After 40 steps only `finetune` is ahead for its start**: 0.77 against 0.74. The others do better from random
-#   weights: 0.81 (`maml`), 0.79 (`protomaml`) and 0.78 (`prototype`). The shipped network is larger, too: its steps
-#   take two to three times as long, so that for equal seconds `finetune` from random weights is ahead.
-# - **With no steps or a few, weights count.** `finetune` solves for a head on shipped features in two seconds and
-#   reaches 0.52 without one gradient; a random start is at 0.44 after 10 steps, where the shipped one is at 0.57.
+# - **After 40 steps only `finetune` is ahead for its start**: 0.79 against 0.74. The others do better from random
+#   weights: 0.81 (`maml`), 0.79 (`protomaml`) and 0.78 (`prototype`).
+# - **With no steps or a few, weights count.** `finetune` solves for a head on shipped features in a second and
+#   reaches 0.49 without one gradient; a random start is at 0.44 after 10 steps, where the shipped one is at 0.67.
 # - **A start serves the learner it was made for.** The shipped one was trained for a head that is solved for in closed
 #   form, as `finetune` does it. `prototype` compares by the cosine, which these features were not trained for: it
-#   stays at 0.36, with or without steps. `maml` gives them a random head and large plain steps, finds nothing at first
-#   and 0.34 in the end; the prototypes of `protomaml` make a better head, and it gets to 0.75.
+#   has 0.36 without steps and 0.58 after 40. `maml` gives them a random head and large plain steps, finds nothing at
+#   first and gets to 0.71; the prototypes of `protomaml` make a better head to begin with, but 0.69 in the end.
 # - **This is not MAML at its best.** $\theta_0$ was never trained through the inner rule, by the meta-gradient above,
 #   and no shipped weights are. After its 5 steps from a random start, `maml` is `finetune` with the steps that remain,
 #   so what separates the two here (0.81 and 0.74) is the random start and chance, not meta-learning.
 #
 # One draw of the supports, one seed, five scans, 40 steps: a difference of a few hundredths means nothing, and the
-# defaults (300 steps for `finetune` from weights, 1000 from random) are beyond the right edge of these plots. The
+# defaults (400 steps for `finetune` from weights, 1000 from random) are beyond the right edge of these plots. The
 # machine was busy with other work, which makes processor seconds longer as well; compare them with each other alone.
 # `medfewshot benchmark` compares over many draws, data sets and whole query sets; `docs/results.md` has measured
 # figures. To train a start for a learner of your choice, see the [next tutorial](04_meta_training.md): `learner: maml`

@@ -31,7 +31,7 @@ LearnerName = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Optimiser steps (default 300, without meta-trained weights 1000; in_context: 0); more is better, slower.",
+        help="Optimiser steps (default 400, without meta-trained weights 1000; in_context: 0); more is better, slower.",
         rich_help_panel="Adaptation",
     ),
 ]
