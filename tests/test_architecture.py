@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("episodes",),
     ("backbones", "registration"),
     ("learners",),
+    ("native",),
     ("inference",),
     ("metrics",),
     ("evaluation",),
