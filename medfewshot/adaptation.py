@@ -27,8 +27,8 @@ DEFAULT_BUDGET_SECONDS = 240.0
 AUTO, NO_WEIGHTS = "auto", "none"
 VOLUME_LEARNER, PLANE_LEARNER = "hybrid", "finetune"
 """What ``auto`` means for 3D and for 2D images. In 2D the hybrid was not measured."""
-SHIPPED_WEIGHTS = {("finetune", 3): "default", ("hybrid", 3): "default", ("in_context", 2): "in-context-2d"}
-"""Learner and dimensions of its images -> the meta-trained weights of the package that it begins with by itself."""
+SHIPPED_WEIGHTS = {("finetune", 3, 1): "default", ("hybrid", 3, 1): "default", ("in_context", 2, 1): "in-context-2d"}
+"""Learner, dimensions and channels of its images -> the package's weights that it begins with by itself."""
 STARTING_LEARNERS = ("finetune", "hybrid")
 """Learners that begin with the features of a U-Net that was trained for any learner, and train on."""
 FEATURE_LEARNERS = ("prototype", "ridge")
@@ -161,9 +161,8 @@ def choose(settings: AdaptSettings, images: Sequence[Volume]) -> AdaptSettings:
     weights = None if settings.weights == NO_WEIGHTS else settings.weights
     if weights == AUTO:
         kinds = {(image.spatial_dims, image.data.shape[0]) for image in images}
-        dims = next(iter(kinds))[0] if kinds and len(kinds) == 1 else 0
-        fits = settings.width is None and kinds == {(dims, 1)}
-        weights = SHIPPED_WEIGHTS.get((settings.learner, dims)) if fits else None
+        fits = settings.width is None and len(kinds) == 1
+        weights = SHIPPED_WEIGHTS.get((settings.learner, *kinds.pop())) if fits else None
     return replace(settings, weights=weights)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,11 +93,11 @@ def save_panels(panels: Mapping[str, Callable[[Axes], None]], x_label: str, stem
 def _draw_seconds(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -> None:
     shots = list(dict.fromkeys(group.shots_text for group in groups))  # they come in this order
     for group in groups:
-        colour, marker = _style(group, learners)[0], MARKERS[shots.index(group.shots_text) % len(MARKERS)]
+        style = _style(group, learners) | {"marker": MARKERS[shots.index(group.shots_text) % len(MARKERS)]}
         seconds = max(LEAST_SECONDS, group.mean("seconds", "adapt") or 0.0)
         summary = group.summaries[-1]
-        axes.errorbar([seconds], [summary.dice_mean], yerr=_error(group), color=colour, marker=marker, markersize=6,
-                      elinewidth=0.8, alpha=0.9, label=f"{group.key[2]}, K = {group.shots_text}")  # fmt: skip
+        axes.errorbar([seconds], [summary.dice_mean], yerr=_error(group), markersize=6, elinewidth=0.8, alpha=0.9,
+                      label=f"{group.key[2]}, K = {group.shots_text}", **style)  # fmt: skip
     _log_axis(axes)
 
 
@@ -105,18 +105,17 @@ def _draw_shots(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) ->
     """Points over K; the whole pool is a dashed line across, for there is no telling how K goes on from 5 to it."""
     for group in groups:
         if group.whole_pool:
-            axes.axhline(group.summaries[-1].dice_mean, color=_style(group, learners)[0], linestyle="--", linewidth=1.0,
-                         label=f"{group.key[2]}, whole pool")  # fmt: skip
+            axes.axhline(group.summaries[-1].dice_mean, color=_style(group, learners)["color"], linestyle="--",
+                         linewidth=1.0, label=f"{group.key[2]}, whole pool")  # fmt: skip
     few = [group for group in groups if not group.whole_pool]
     for name in learners:
         mine = sorted((group for group in few if group.key[2] == name), key=lambda group: group.cell.supports)
         if not mine:
             continue
-        colour, marker = _style(mine[0], learners)
         below, above = zip(*[(e[0][0], e[1][0]) for e in (_error(group) for group in mine)], strict=True)
         axes.errorbar([group.cell.supports for group in mine], [group.summaries[-1].dice_mean for group in mine],
-                      yerr=[below, above], color=colour, marker=marker, markersize=4.5, linewidth=1.3, elinewidth=0.8,
-                      label=name)  # fmt: skip
+                      yerr=[below, above], markersize=4.5, linewidth=1.3, elinewidth=0.8, label=name,
+                      **_style(mine[0], learners))  # fmt: skip
     axes.set_xticks(sorted({group.cell.supports for group in few}))
 
 
@@ -124,14 +123,13 @@ def _draw_volume(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -
     """A point for each structure of each query, over its reference volume; a missed one has Dice 0."""
     for group in groups:
         volumes, dices = volume_and_dice(group)
-        colour, marker = _style(group, learners)
-        axes.scatter(volumes, dices, s=10, color=colour, marker=marker, alpha=0.45, linewidths=0)
+        style = _style(group, learners)
+        axes.scatter(volumes, dices, s=10, color=style["color"], marker=style["marker"], alpha=0.45, linewidths=0)
         parts = [part for part in np.array_split(np.argsort(volumes, kind="stable"), BINS) if len(part)]
         if len(parts) < BINS or min(map(len, parts)) < LEAST_OF_A_BIN:
             parts = []  # too few for a line
         axes.plot([np.median(volumes[part]) for part in parts], [np.median(dices[part]) for part in parts],
-                  color=colour, marker=marker, markersize=4.5, linewidth=1.3,
-                  label=f"{group.key[2]}, K = {group.shots_text}")  # fmt: skip
+                  markersize=4.5, linewidth=1.3, label=f"{group.key[2]}, K = {group.shots_text}", **style)  # fmt: skip
     _log_axis(axes)
 
 
@@ -167,9 +165,15 @@ def _of_most_shots(groups: Sequence[Group]) -> list[Group]:
     return list(most.values())
 
 
-def _style(group: Group, learners: Sequence[str]) -> tuple[str, str]:
-    index = learners.index(group.key[2])
-    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+def _style(group: Group, learners: Sequence[str]) -> dict[str, Any]:
+    return style_of(learners.index(group.key[2]))
+
+
+def style_of(index: int) -> dict[str, Any]:
+    """How matplotlib draws the n-th learner: where the colours have run out they begin anew with hollow marks."""
+    turn, place = divmod(index, len(COLOURS))
+    face = "white" if turn % 2 else COLOURS[place]
+    return {"color": COLOURS[place], "marker": MARKERS[place], "markerfacecolor": face}
 
 
 def _error(group: Group) -> list[list[float]]:

@@ -9,7 +9,7 @@ from boards import DATASET, two_learners, write_cell, write_cells
 
 from medfewshot.benchmark import plan_cells, write_report
 from medfewshot.benchmark.comparison import compare, holm, signed_rank_p
-from medfewshot.benchmark.plots import volume_and_dice
+from medfewshot.benchmark.plots import style_of, volume_and_dice
 from medfewshot.benchmark.results import read_groups
 from medfewshot.benchmark.tables import (
     Table,
@@ -249,3 +249,8 @@ def test_latex_and_markdown_escape_what_they_must():
     assert r"dataset & Dice \% \\" in table.latex()
     assert r"\begin{tabular}{lr}" in table.latex()
     assert r"| a_b | 1\|2 & 3 |" in table.markdown()
+
+
+def test_no_two_of_fourteen_learners_are_drawn_alike():
+    styles = [tuple(style_of(index).items()) for index in range(14)]
+    assert len(set(styles)) == len(styles)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medfewshot.benchmark.plots import COLOURS, MARKERS, save_panels
+from medfewshot.benchmark.plots import save_panels, style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,11 +31,12 @@ def _draw(axes: Axes, points: Mapping[str, Mapping[str, Sequence[float]]], learn
     structures = list(dict.fromkeys(name for found in points.values() for name in found))
     for name, found in points.items():
         index = learners.index(name)
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        style = style_of(index)
         offset = ROOM * ((index + 0.5) / len(learners) - 0.5)
         for structure, values in found.items():
             place = structures.index(structure) + offset
-            axes.scatter([place] * len(values), values, s=10, color=colour, marker=marker, alpha=0.35, linewidths=0)
-            axes.scatter([place], [np.mean(values)], s=45, color=colour, marker=marker, label=name)
+            axes.scatter([place] * len(values), values, s=10, color=style["color"], marker=style["marker"], alpha=0.35,
+                         linewidths=0)  # fmt: skip
+            axes.plot([place], [np.mean(values)], linestyle="none", markersize=7, label=name, **style)
     axes.set_xticks(range(len(structures)), structures, rotation=20, ha="right")
     axes.set_ylim(0, 1)
