@@ -28,7 +28,8 @@ from medfewshot.devices import autocast
 from medfewshot.learners import load_start
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter
 from medfewshot.learners.finetune import Finetune, _Attempt, one_cycle
-from medfewshot.learners.hybrid import HybridSegmenter, atlas_weight
+from medfewshot.learners.fusion import atlas_weight
+from medfewshot.learners.hybrid import HybridSegmenter
 from medfewshot.learners.losses import dice_cross_entropy_parts
 from medfewshot.learners.patches import PatchSampler
 from medfewshot.learners.segmenters import NetworkSegmenter

@@ -70,3 +70,13 @@ def seeded(build: Callable[[], Network], seed: int) -> Network:
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Those whose name begins with ``prefix``, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def between(start: UNet, end: UNet, share: float) -> UNet:
+    """The network ``start + share (end - start)``, weight by weight; both have the same layers."""
+    network, origin = copy.deepcopy(end), start.state_dict()
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(origin[name], 1 - share)
+    return network

@@ -9,16 +9,8 @@ import torch
 from blobs import dice, example, support_of
 
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice, overlap
-from medfewshot.learners.hybrid import (
-    ATLAS_FLOOR,
-    CALIBRATION,
-    HEARD,
-    NETWORK_FLOOR,
-    Hybrid,
-    HybridSegmenter,
-    atlas_trust,
-    atlas_weight,
-)
+from medfewshot.learners.fusion import ATLAS_FLOOR, HEARD, NETWORK_FLOOR, atlas_trust, atlas_weight
+from medfewshot.learners.hybrid import CALIBRATION, Hybrid, HybridSegmenter
 from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Support
 
@@ -169,6 +161,7 @@ def test_the_hybrid_of_an_adapted_network():
     assert torch.isfinite(hybrid(support.images[0][None])).all()
     assert hybrid.record["atlas_weight"] == 0.6
     assert hybrid.record["atlas_trust"] == [None]
+    assert hybrid.cautious is None  # a random start is no place to go back to
 
 
 def test_of_many_supports_the_atlas_keeps_ten():

@@ -1,0 +1,127 @@
+"""How a network and an atlas are heard together: a product of experts, each silent where it is not trusted.
+
+``log p = log p_network + w log p_atlas`` (Hinton 2002, "Training products of experts by minimizing contrastive
+divergence", eq. 1, with an exponent for the atlas). Each has a trust per structure. One that is not trusted neither
+holds a structure back nor favours it: for that structure it gives its probability of the likeliest class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from medfewshot.learners.atlas import overlap
+
+LEAST_WEIGHT, WEIGHT_PER_SUPPORT, MOST_WEIGHT = 0.4, 0.2, 1.6
+"""The atlas's exponent: ``min(1.6, 0.4 + 0.2 K)``, chosen on support-pool subjects."""
+DOUBTED_DICE, TRUSTED_DICE = 0.2, 0.5
+"""Leave-one-out Dice at and below which a structure of the atlas is not trusted, and from which it is in full."""
+APART, TOGETHER = 0.3, 0.7
+"""The same for the Dice of network and atlas with each other, where nothing can be left out ..."""
+APART_UNSTEADY, TOGETHER_UNSTEADY = 0.05, 0.2
+"""... and where the network is not steady: little agreement then speaks against the network, not against the atlas."""
+UNLEARNED_DICE, LEARNED_DICE = 0.3, 0.7
+"""Training Dice at and below which the network has not learned a structure, and from which it has in full."""
+UNSTEADY, STEADY = 0.6, 0.8
+"""Dice of the adapted network with the one half way from its start: the same for being steady on a scan."""
+ATLAS_FLOOR = 0.02
+"""Added to the atlas's probabilities: no support's outline forbids a class altogether."""
+NETWORK_FLOOR = 0.01
+"""Added to the network's, which on a scan unlike the supports are sure and wrong: from four supports on, votes that all
+agree outweigh a network that is sure of something else."""
+LEAST_PROBABILITY = 1e-6
+HEARD = 0.05
+"""A class that both give less than this sinks below the floors in proportion: floors are for disputes."""
+
+
+def product(
+    network: Tensor, votes: Tensor, weight: float, network_trust: Sequence[float], atlas_trust: Sequence[float]
+) -> Tensor:
+    """Log-probabilities, up to a constant a voxel, from probabilities ``(N + 1, *S)`` of the two.
+
+    ``log p_c = s_c log n_c + (1 - s_c) max_d log n_d + w (t_c log v_c + (1 - t_c) max_d log v_d)`` with trusts ``s_c``
+    in the network and ``t_c`` in the atlas, in [0, 1], both 1 for the background, and ``v_c = t_c p_atlas,c``: the
+    background has the votes that are not trusted. Both have floors; a class that neither sees stays unlikely.
+    """
+    votes = votes.clone()
+    for index, trust in enumerate(atlas_trust, start=1):
+        votes[0] += (1 - trust) * votes[index]
+        votes[index] *= trust
+    heard = torch.maximum(network, votes).div_(HEARD).clamp_(LEAST_PROBABILITY, 1)
+    fused = _silence((network + NETWORK_FLOOR).log(), network_trust)
+    return fused.add_(_silence(votes.add_(ATLAS_FLOOR).log_(), atlas_trust), alpha=weight).add_(heard.log_())
+
+
+def _silence(said: Tensor, trusts: Sequence[float]) -> Tensor:
+    """In place: what is not trusted says of its class what it says of the likeliest."""
+    if all(trust == 1 for trust in trusts):
+        return said
+    likeliest = said.amax(0)
+    for index, trust in enumerate(trusts, start=1):
+        said[index].lerp_(likeliest, 1 - trust)
+    return said
+
+
+def trusts(
+    network: Tensor,
+    votes: Tensor,
+    left_out: Sequence[float | None],
+    learned: Sequence[float],
+    steady: Sequence[float],
+) -> tuple[list[float], list[float]]:
+    """Trust in network and atlas, structure by structure; ``network`` and ``votes`` are ``(N + 1, *S)``.
+
+    ``left_out`` is the atlas's own trust, None where no support could be left out: then the two are asked whether they
+    find it in the same place. A structure that the network has not learned (``learned``) is the atlas's whatever that
+    is worth; one on which it is not ``steady`` needs an atlas that is trusted.
+    """
+    found, matched = network.argmax(0), votes.argmax(0)
+    of_network, of_atlas = [], []
+    for index, (trust, known, firm) in enumerate(zip(left_out, learned, steady, strict=True), start=1):
+        if trust is None:
+            together = overlap(found == index, matched == index) or 0.0
+            unsteady = ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
+            trust = firm * ramp(together, APART, TOGETHER) + (1 - firm) * unsteady
+        trust = max(trust, 1 - known)
+        of_atlas.append(trust)
+        of_network.append(max(min(known, firm), 1 - trust))
+    return of_network, of_atlas
+
+
+def steadied(adapted: Tensor, cautious: Tensor) -> tuple[Tensor, list[float]]:
+    """Probabilities ``(N + 1, *S)`` of a network and of a more cautious one: what to believe, and how steady it is.
+
+    Where adaptation has gone far and a scan looks unlike the support, the two part company. The less they agree over
+    all structures, the more the geometric mean is the cautious one's. ``adapted`` is changed.
+    """
+    found, held = adapted.argmax(0), cautious.argmax(0)
+    together = [overlap(found == index, held == index) for index in range(1, len(adapted))]
+    known = [dice for dice in together if dice is not None]
+    share = ramp(sum(known) / len(known), UNSTEADY, STEADY) if known else 1.0
+    if share < 1:
+        adapted.clamp_min_(LEAST_PROBABILITY).log_()
+        adapted.lerp_(cautious.clamp_min(LEAST_PROBABILITY).log(), 1 - share)
+        adapted = adapted.softmax(0)
+    return adapted, [1.0 if dice is None else ramp(dice, UNSTEADY, STEADY) for dice in together]
+
+
+def atlas_weight(shots: int) -> float:
+    """The atlas's exponent for K = ``shots`` supports."""
+    return min(MOST_WEIGHT, LEAST_WEIGHT + WEIGHT_PER_SUPPORT * shots)
+
+
+def atlas_trust(left_out_dice: float | None) -> float | None:
+    """Trust in a structure of the atlas by its leave-one-out Dice; None where there is none."""
+    return None if left_out_dice is None else ramp(left_out_dice, DOUBTED_DICE, TRUSTED_DICE)
+
+
+def learned(training_dice: Sequence[float]) -> list[float]:
+    """Per structure, how far the network has learned what the supports show, from its Dice on their patches."""
+    return [ramp(dice, UNLEARNED_DICE, LEARNED_DICE) for dice in training_dice]
+
+
+def ramp(value: float, low: float, high: float) -> float:
+    """0 up to ``low``, 1 from ``high`` on, a line between."""
+    return min(1.0, max(0.0, (value - low) / (high - low)))

@@ -1,0 +1,132 @@
+"""Who is believed where network and atlas differ: by hand, at single voxels and on small masks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from blobs import support_of
+
+from medfewshot.learners import Hybrid, HybridSegmenter
+from medfewshot.learners.fusion import (
+    ATLAS_FLOOR,
+    NETWORK_FLOOR,
+    learned,
+    product,
+    steadied,
+    trusts,
+)
+from medfewshot.learners.segmenters import between
+from medfewshot.learners.starts import build_start, build_start_backbone
+from medfewshot.registration import RegistrationOptions
+
+QUICK = RegistrationOptions(levels=((2, 5), (1, 5)), affine_steps=6, starts=0)
+
+
+def probabilities(label, classes=2, sure=0.9):
+    """``(classes, *S)``: ``sure`` of each voxel's class, the rest shared by the others."""
+    hot = torch.nn.functional.one_hot(torch.tensor(label), classes).movedim(-1, 0).float()
+    return hot * sure + (1 - hot) * (1 - sure) / (classes - 1)
+
+
+@pytest.mark.parametrize(("dice", "trust"), [(0.1, 0), (0.3, 0), (0.5, 0.5), (0.7, 1), (0.95, 1)])
+def test_a_structure_is_learned_as_the_training_dice_says(dice, trust):
+    assert learned([dice]) == pytest.approx([trust])
+
+
+def test_a_network_that_has_not_learned_a_structure_leaves_it_to_the_atlas():
+    """The second of two structures was not learned: the network says background where the atlas finds it."""
+    network, votes = torch.tensor([[0.9], [0.08], [0.02]]), torch.tensor([[0.1], [0.2], [0.7]])
+    of_network, of_atlas = trusts(network, votes, [1.0, 0.0], [1.0, 0.0], [1.0, 1.0])
+    assert of_network == [1, 0]
+    assert of_atlas == [1, 1]  # nobody else could say anything of it
+    fused = product(network, votes, 1.0, of_network, of_atlas)[:, 0]
+    said = [0.9, 0.08, 0.9]
+    expected = [
+        math.log(n + NETWORK_FLOOR) + math.log(v + ATLAS_FLOOR) for n, v in zip(said, [0.1, 0.2, 0.7], strict=True)
+    ]
+    torch.testing.assert_close(fused, torch.tensor(expected))
+    assert fused.argmax() == 2
+    assert product(network, votes, 1.0, [1.0, 1.0], [1.0, 0.0])[:, 0].argmax() == 0
+
+
+def test_a_lesion_that_the_atlas_cannot_place_stays_the_networks():
+    network, votes = probabilities([0, 1, 1, 0]), probabilities([1, 0, 0, 0])
+    assert trusts(network, votes, [0.0], [1.0], [1.0]) == ([1], [0])
+    assert trusts(network, votes, [None], [1.0], [0.0]) == ([1], [0])  # unsteady, but the atlas is elsewhere
+
+
+@pytest.mark.parametrize(("steady", "of_network", "of_atlas"), [(1.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.5, 0.5)])
+def test_an_unsteady_network_gives_way_to_an_atlas_that_is_roughly_there(steady, of_network, of_atlas):
+    """Dice with each other 2 * 1 / (4 + 4) = 0.25: too little to trust the atlas, enough where the network reels."""
+    network, votes = probabilities([1, 1, 1, 1, 0, 0, 0]), probabilities([0, 0, 0, 1, 1, 1, 1])
+    assert trusts(network, votes, [None], [1.0], [steady]) == ([of_network], [of_atlas])
+
+
+def test_a_steady_network_is_left_as_it_is():
+    adapted = probabilities([0, 1, 1, 2], 3)
+    found, steady = steadied(adapted.clone(), probabilities([0, 1, 1, 2], 3, sure=0.8))
+    assert torch.equal(found, adapted)
+    assert steady == [1, 1]
+
+
+def test_where_the_two_part_company_the_cautious_one_is_believed():
+    """Dice 0 on the first structure and 2/3 on the second: 1/3 on the mean, below what is steady."""
+    adapted, cautious = probabilities([0, 0, 2, 0], 3), probabilities([1, 1, 2, 2], 3)
+    found, steady = steadied(adapted, cautious.clone())
+    torch.testing.assert_close(found, cautious)
+    assert steady == pytest.approx([0, (2 / 3 - 0.6) / 0.2])
+
+
+def test_two_networks_that_find_nothing_agree():
+    nothing = probabilities([0, 0, 0])
+    found, steady = steadied(nothing.clone(), nothing)
+    assert torch.equal(found, nothing)
+    assert steady == [1]
+
+
+def start(dims=2):
+    torch.manual_seed(0)
+    return build_start("finetune", build_start_backbone("finetune", dims=dims, width=4, levels=2))
+
+
+def test_half_way_between_two_networks():
+    first, second = start().backbone, start().backbone
+    with torch.no_grad():
+        for weight in second.parameters():
+            weight += 1
+    halved = between(first, second, 0.25)
+    for low, weight in zip(first.parameters(), halved.parameters(), strict=True):
+        torch.testing.assert_close(weight, low + 0.25)
+    assert all((b - a).allclose(torch.ones(())) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_one_support_and_a_start_make_a_cautious_network_that_is_kept():
+    support = support_of([(16, 16)], labels=2)
+    hybrid = Hybrid(steps=2, start=start(), options=QUICK).adapt(support)
+    assert hybrid.cautious is not None
+    image = support.images[0][None]
+    assert not torch.equal(hybrid.cautious(image), hybrid.part(image))
+    again = HybridSegmenter.restore(hybrid.config(), hybrid.tensors())
+    assert again.learned == hybrid.learned
+    torch.testing.assert_close(again(image), hybrid(image))
+    torch.testing.assert_close(hybrid.to(torch.device("cpu"))(image), hybrid(image))
+
+
+def test_no_cautious_network_without_need():
+    two = support_of([(16, 16), (16, 16)], labels=1)
+    assert Hybrid(steps=1, start=start(), options=QUICK).adapt(two).cautious is None
+    one = support_of([(16, 16)], labels=1)
+    untouched = Hybrid(steps=0, start=start(), options=QUICK).adapt(one)
+    assert untouched.cautious is None
+    assert untouched.learned == (1,)
+
+
+def test_a_segmenter_of_the_first_release_is_read():
+    support = support_of([(16, 16)], labels=1)
+    hybrid = Hybrid(steps=1, width=4, options=QUICK).adapt(support)
+    config = {k: v for k, v in hybrid.config().items() if k not in ("learned", "cautious")}
+    again = HybridSegmenter.restore(config, hybrid.tensors())
+    assert again.learned == (1,)
+    assert again.cautious is None
