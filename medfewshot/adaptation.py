@@ -16,6 +16,7 @@ from medfewshot.backbones import UNet
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
+from medfewshot.learners.fusion import UNLEARNED_DICE
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
 from medfewshot.quality import support_profile
 from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume, did_you_mean
@@ -141,7 +142,7 @@ def adapt_volumes(
     profile = support_profile(images, labels, plan)
     seen = read_seen(settings.weights) if settings.weights is not None else {}
     adapted = Adapted(plan, segmenter, settings, pairs, seconds, profile=profile, seen=seen)
-    warnings += [*_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record)]
+    warnings += [*_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record, plan)]
     return replace(adapted, warnings=tuple(warnings))
 
 
@@ -276,13 +277,13 @@ def _with_name(volume: Volume) -> list[str]:
     return [text if volume.name in text else f"{volume.name}: {text}" for text in volume.warnings]
 
 
-def _learner_warnings(record: Mapping[str, Any]) -> list[str]:
-    warnings = []
+def _learner_warnings(record: Mapping[str, Any], plan: Plan) -> list[str]:
+    warnings = _unlearned(record, plan)
     if record.get("trained") is False:
-        warnings.append(
+        warnings = [
             "adaptation did not learn the structure: do not use this segmenter; check the supports' labels, or take "
             "more --steps"
-        )
+        ]
     elif record.get("restarts"):
         warnings.append(f"adaptation collapsed to background and was restarted {record['restarts']} time(s)")
     if record.get("stopped_by") == "budget":
@@ -290,3 +291,14 @@ def _learner_warnings(record: Mapping[str, Any]) -> list[str]:
             f"the time budget ended adaptation after {record['steps']} steps: results depend on this machine's speed"
         )
     return warnings
+
+
+def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
+    """A word on structures that training did not come to find even where it learned from."""
+    dice = record.get("training_dice", ())
+    if not record.get("steps") or len(dice) != len(plan.labels):
+        return []
+    missed = [name for name, value in zip(plan.labels.values(), dice, strict=True) if value < UNLEARNED_DICE]
+    matched = " (until then they are found by matching alone)" if "network_trust" in record else ""
+    told = f"hardly learned, Dice below {UNLEARNED_DICE} on the supports themselves; take more --steps{matched}"
+    return [f"{', '.join(missed)}: {told}"] if missed else []

@@ -59,6 +59,28 @@ def test_adapted_knows_how_it_came_about(tmp_path):
     assert record["warnings"] == []
 
 
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"steps": 9, "training_dice": [0.9, 0.31]}, []),
+        ({"steps": 9, "training_dice": [0.9, 0.1]}, ["label 420: hardly learned", "more --steps"]),
+        ({"steps": 9, "training_dice": [0.1, 0.1], "network_trust": [0, 0]}, ["block, label 420: ", "matching alone)"]),
+        ({"steps": 0, "training_dice": [0.0, 0.0]}, []),
+        ({"steps": 9, "training_dice": [0.0, 0.0], "trained": False}, ["adaptation did not learn", "more --steps"]),
+    ],
+)
+def test_structures_that_were_not_learned_are_named(record, told, monkeypatch):
+    def adapt(self, support, found=toys.ToyLearner.adapt):
+        segmenter = found(self, support)
+        segmenter.record = record
+        return segmenter
+
+    monkeypatch.setattr(toys.ToyLearner, "adapt", adapt)
+    warnings = adapt_volumes(*volumes(), AdaptSettings(learner="toy"), {205: "block"}).warnings
+    assert len(warnings) == bool(told)
+    assert all(text in warnings[0] for text in told)
+
+
 def test_the_support_holds_planned_tensors():
     images, labels = volumes()
     plan = make_plan(images, labels)
@@ -209,7 +231,8 @@ def test_weights_help_from_the_first_step():
     query = make_support(images[1:], labels[1:], plan)
 
     def score(weights):
-        segmenter = make_learner(AdaptSettings(weights=weights, steps=2, device="cpu")).adapt(support)
+        settings = AdaptSettings(learner="finetune", weights=weights, steps=2, device="cpu")
+        segmenter = make_learner(settings).adapt(support)
         found = segmenter(query.images[0][None])[0].argmax(0) > 0
         truth = query.labels[0] > 0
         return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
