@@ -4,10 +4,11 @@
     python benchmarks/calibration.py runs/calibration
 
 Reads the cells of a run directory, of any benchmark file, and compares what the probabilities predict with the true
-Dice, structure by structure: Spearman's rank correlation within each label and over all, mean absolute error, and how
-many volumes were flagged as unlike the supports. A structure that was missed has no prediction ("not found" is told as
-such), nor has one that is not there. Rows whose data set ends in ``-pool`` are support-pool subjects: no figure is
-taken from them, and the offsets (``CALIBRATION`` of ``medfewshot.quality`` and of the hybrid) are fitted to them.
+Dice, structure by structure: Spearman's rank correlation over all, within each label and of whole volumes, mean
+absolute error, and how many volumes were flagged as unlike the supports. A structure that was missed has no prediction
+("not found" is told as such), nor has one that is not there. Rows whose data set ends in ``-pool`` are support-pool
+subjects: no figure is taken from them, and the offsets (``CALIBRATION`` of ``medfewshot.quality`` and of the hybrid)
+are fitted to them.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def row(name: str, pairs: list[Pair]) -> str:
     volumes = {(p.case, p.shots, p.seed) for p in pairs}
     return (
         f"| {name} | {len(pairs)} | **{_rank(predicted, true):.2f}** [{low:.2f}, {high:.2f}] | {within} "
+        f"| {_between_volumes(pairs):.2f} "
         f"| {_rank(np.array([p.mean_probability for p in pairs]), true):.2f} | {true.mean():.3f} ± {true.std():.3f} "
         f"| {predicted.mean():.3f} | {np.abs(predicted - true).mean():.3f} | {len(flagged)} of {len(volumes)} |"
     )
@@ -93,6 +95,14 @@ def row(name: str, pairs: list[Pair]) -> str:
 
 def _rank(first: np.ndarray, second: np.ndarray) -> float:
     return float(stats.spearmanr(first, second).statistic)
+
+
+def _between_volumes(pairs: list[Pair]) -> float:
+    """Of the means over each volume's structures: which scans came out worse than others?"""
+    volumes = dict.fromkeys((p.case, p.shots, p.seed) for p in pairs)
+    mine = [[p for p in pairs if (p.case, p.shots, p.seed) == volume] for volume in volumes]
+    predicted, true = ([float(np.mean([getattr(p, n) for p in of])) for of in mine] for n in ("predicted", "true"))
+    return _rank(np.array(predicted), np.array(true))
 
 
 def _within_labels(pairs: list[Pair]) -> str:
@@ -124,9 +134,9 @@ def main() -> None:
     pairs = [pair for run in given.run for pair in read_pairs(run)]
     if not pairs:
         parser.error("no finished cell there holds predictions")
-    print("| queries | structures | Spearman [95 % CI] | within labels | of mean probability | true Dice | predicted "
-          "| MAE | flagged |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| queries | structures | Spearman [95 % CI] | within labels | of volumes | of mean probability | true Dice "
+          "| predicted | MAE | flagged |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|")
     queries = [p for p in pairs if not p.dataset.endswith(POOL)]
     for dataset, learner in dict.fromkeys((p.dataset, p.learner) for p in queries):
         mine = [p for p in queries if (p.dataset, p.learner) == (dataset, learner)]

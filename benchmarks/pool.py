@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,14 @@ def draw_from_pool(data: Path, dataset: str, shots: int, draw: int, others: int)
     pool = list(fixed_split(dataset)[0])
     chosen = draw_support(pool, shots, draw)
     rest = [i for i in pool if i not in chosen][:others]
+    return plan_draw(data, dataset, chosen, rest, PlanOptions(modality="MR"))
+
+
+def plan_draw(data: Path, dataset: str, chosen: Sequence[int], rest: Sequence[int], options: PlanOptions) -> Draw:
+    """Supports ``chosen`` and other subjects ``rest``, by their place in the dataset, on the grid of the supports."""
     files = sorted((data / dataset / "imagesTr").glob("*.nii.gz"))
     images = {i: read_image(files[i]) for i in (*chosen, *rest)}
     labels = {i: read_label(data / dataset / "labelsTr" / files[i].name) for i in (*chosen, *rest)}
-    options = PlanOptions(modality="MR")
     plan = make_plan([images[i] for i in chosen], [labels[i] for i in chosen], options=options)
     return Draw(
         plan,
