@@ -38,7 +38,8 @@ from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Progress, Support
 
 HALF_WAY = 0.5
-"""Of the way from the start to the adapted network; at a quarter and three quarters a network was less use."""
+"""Of the way from the start to the adapted network: best of a quarter, a half and three quarters for a query that is
+unlike the support."""
 OVERLAP = 0.5
 CALIBRATION = -1.2
 """Of the predicted Dice, fitted to support-pool subjects: a product is surer than its factors."""
