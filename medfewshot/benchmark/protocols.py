@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ AnyConfig = BenchmarkConfig | OracleConfig
 
 @dataclass(frozen=True)
 class BenchmarkProtocol:
-    """``plan(config)`` -> cells; ``run(cell, data, folder, device, progress)``; ``report(config, run, folder)``."""
+    """``plan(config)`` -> cells; ``run(cell, data, folder, device, progress)``; ``report(config, cells, run, folder)``
+    -> the page to open."""
 
     config: Any
     cell: Any
     plan: Callable[[Any], list[Any]]
     run: Callable[..., None]
-    report: Callable[[Any, Path, Path], Path]
+    report: Callable[[Any, Sequence[Any], Path, Path], Path]
 
 
 PROTOCOLS: dict[str, BenchmarkProtocol] = {
@@ -54,6 +55,7 @@ def plan_cells(config: AnyConfig) -> list[Any]:
     return PROTOCOLS[config.protocol].plan(config)
 
 
-def write_report(config: AnyConfig, run: Path, folder: Path) -> Path:
-    """Write tables and plots of what is done into ``folder``; returns the page to begin with."""
-    return PROTOCOLS[config.protocol].report(config, run, folder)
+def write_report(config: AnyConfig, run: Path, folder: Path, cells: Sequence[Any] | None = None) -> Path:
+    """Tables and plots of ``cells`` (None: the whole plan), as far as done, in ``folder``; returns the page to open."""
+    chosen = plan_cells(config) if cells is None else cells
+    return PROTOCOLS[config.protocol].report(config, chosen, run, folder)

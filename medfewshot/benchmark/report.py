@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medfewshot.benchmark.cells import Cell, CellState, plan_volume_cells, state_of
+from medfewshot.benchmark.cells import Cell, CellState, state_of
 from medfewshot.benchmark.comparison import compare
 from medfewshot.benchmark.config import BenchmarkConfig
 from medfewshot.benchmark.page import case_pictures, write_page
@@ -25,12 +25,11 @@ from medfewshot.io import write_text
 from medfewshot.report import write_csv
 
 
-def write_volume_report(config: BenchmarkConfig, run: Path, folder: Path) -> Path:
-    """Write the report of the whole plan into ``folder``; cells that were not run show as such. Returns ``tables.md``.
+def write_volume_report(config: BenchmarkConfig, cells: Sequence[Cell], run: Path, folder: Path) -> Path:
+    """Write the report of ``cells`` into ``folder``; cells that were not run show as such. Returns ``tables.md``.
 
     Raises InputError where a cell's files are damaged or belong to other settings.
     """
-    cells = plan_volume_cells(config)
     groups = read_groups(cells, run)
     comparisons = compare(groups)
     tables = [
@@ -61,13 +60,14 @@ def write_volume_report(config: BenchmarkConfig, run: Path, folder: Path) -> Pat
 def _head(config: BenchmarkConfig, cells: Sequence[Cell], groups: Sequence[Group], run: Path) -> str:
     states = Counter(state_of(cell, run) for cell in cells)
     counts = ", ".join(f"{states[state]} {state.value}" for state in CellState if states[state])
+    seeds = ", ".join(map(str, sorted({cell.seed for cell in cells})))
     queries = f"the first {config.queries} of each query set" if config.queries else "the whole query sets"
     lines = [
         "# Benchmark",
         "",
         f"Protocol `{config.protocol}`: whole volumes on their native grid, no knowledge of where a structure lies, "
         f"subjects of support and query disjoint. Supports are drawn with the seeds "
-        f"{', '.join(map(str, config.seeds))}; queries are {queries}. Cells: {counts} (of {len(cells)}).",
+        f"{seeds}; queries are {queries}. Cells: {counts} (of {len(cells)}).",
         "",
         *_whole_pool(groups),
         *metrics_line(result.record for group in groups for result in group.results),

@@ -34,7 +34,8 @@ def benchmark(
         bool, typer.Option("--list", help="Show the cells and how far they are; run nothing.")
     ] = False,
     report: Annotated[
-        Path | None, typer.Option(help="Write tables and plots of what is done into this folder; run nothing.")
+        Path | None,
+        typer.Option(help="Write tables and plots of the cells that are done into this folder; run nothing."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     ray: Annotated[
@@ -70,7 +71,7 @@ def benchmark(
     if list_cells:
         raise typer.Exit(_list(cells, run, console))
     if report is not None:
-        raise typer.Exit(_report(plan, run, report, console))
+        raise typer.Exit(_report(plan, cells, run, report, console))
     where = _Where(data, device, ray, cpus, gpus)
     raise typer.Exit(_run(plan, cells, run, where, console))
 
@@ -115,12 +116,12 @@ def _run(plan: Any, cells: Any, run: Path, where: _Where, console: Any) -> int:
     return 1 if outcome.failed else 0
 
 
-def _report(plan: Any, run: Path, folder: Path, console: Any) -> int:
+def _report(plan: Any, cells: Any, run: Path, folder: Path, console: Any) -> int:
     from medfewshot.benchmark import write_report
     from medfewshot.cohort import check_folder
 
     check_folder(folder)
-    console.say(f"report: {write_report(plan, run, folder)}")
+    console.say(f"report: {write_report(plan, run, folder, cells)}")
     return 0
 
 

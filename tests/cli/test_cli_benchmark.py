@@ -49,6 +49,10 @@ def test_run_list_report(run, board, tmp_path):
     done = run("benchmark", board, "--report", tmp_path / "elsewhere")
     assert done.code == 0
     assert (tmp_path / "elsewhere" / "tables.tex").is_file()
+    done = run("benchmark", board, "--seeds", "1", "--report", tmp_path / "one")
+    text = (tmp_path / "one" / "tables.md").read_text()
+    assert "drawn with the seeds 1;" in text
+    assert "Cells: 1 done (of 1)" in text
 
 
 def test_failed_cells_end_in_code_1(run, board, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.benchmark.cells import RECORD, SCORES, CellState, read_json, state_of
-from medfewshot.benchmark.oracle2d.config import OracleCell, OracleConfig, plan_oracle_cells
+from medfewshot.benchmark.oracle2d.config import OracleCell, OracleConfig
 from medfewshot.benchmark.oracle2d.plot import Points, save_oracle_plot
 from medfewshot.benchmark.page import write_page
 from medfewshot.benchmark.results import failures
@@ -42,12 +42,11 @@ class _Group:
     rows: tuple[dict[str, Any], ...]
 
 
-def write_oracle_report(config: OracleConfig, run: Path, folder: Path) -> Path:
+def write_oracle_report(config: OracleConfig, cells: Sequence[OracleCell], run: Path, folder: Path) -> Path:
     """Write ``oracle-2d.md``, ``.tex``, ``.csv``, a plot and ``index.html`` into ``folder``; returns the first.
 
     Raises InputError where a cell's files are damaged or belong to other settings.
     """
-    cells = plan_oracle_cells(config)
     groups = _read_groups(cells, run)
     tables = [_score_table(groups), _cost_table(groups)]
     failed = failures(cells, run)
