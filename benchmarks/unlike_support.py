@@ -1,10 +1,11 @@
 """Queries unlike the support, and structures that were not learned: who is to be believed? Support-pool subjects alone.
 
-    python benchmarks/unlike_support.py --data ../shared/data            # all, three to five minutes a cell on one core
+    python benchmarks/unlike_support.py --data ../shared/data            # all, two to five minutes a cell on one core
     python benchmarks/unlike_support.py --data ../shared/data --cells 1
 
 Each cell adapts a hybrid and prints mean Dice on the planned grid, no component kept: of the network, of the one half
-way back to its start, of the atlas, of the hybrid that believes the network as it is, and of the hybrid.
+way back to its start, of the atlas, of the hybrid that does not ask whether the network is steady, has learned or was
+ever taught, and of the hybrid.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pool import Draw, mean_dice, plan_draw
 
 from medfewshot.episodes import fixed_split
 from medfewshot.learners import Hybrid, HybridSegmenter, load_start
-from medfewshot.learners.fusion import steadied
+from medfewshot.learners.fusion import atlas_weight, steadied
 from medfewshot.planning import PlanOptions
 
 
@@ -48,6 +49,13 @@ CELLS = [
     Cell("lung-nodule-lidc", "CT", "novel", 100, 12),
     Cell("abd-ct-sabs", "CT", None, 101, 5),
     Cell("abd-ct-sabs", "CT", None, 100, 5, shots=5),
+    Cell("abd-ct-sabs", "CT", None, 100, 6, first=12, labels=FOUR),
+    Cell("abd-ct-sabs", "CT", None, 100, 6, first=3, labels=FOUR),
+    Cell("abd-ct-sabs", "CT", None, 100, 5, first=14),
+    Cell("abd-mr-chaos", "MR", None, 101, 8),
+    Cell("card-mr-mscmr", "MR", None, 100, 8),
+    Cell("Task04_Hippocampus", "MR", None, 100, 20),
+    Cell("lung-nodule-lidc", "CT", None, 100, 12),
 ]
 
 
@@ -66,8 +74,9 @@ def draw_of(cell: Cell, data: Path) -> Draw:
 def scores(hybrid: HybridSegmenter, image: torch.Tensor, label: torch.Tensor, classes: int) -> list[float]:
     """Dice of network, half-way network, atlas, hybrid before, hybrid."""
     network, votes = hybrid._slide(hybrid.part, image), hybrid.atlas.votes(image)
+    weight = atlas_weight(len(hybrid.atlas.images))
     trusting = HybridSegmenter(
-        hybrid.part, hybrid.atlas, patch_size=hybrid.patch_size, weight=hybrid.weight, trust=hybrid.trust
+        hybrid.part, hybrid.atlas, patch_size=hybrid.patch_size, weight=weight, trust=hybrid.trust
     )
     before = trusting.fuse(network, votes)
     alone = network.argmax(0)

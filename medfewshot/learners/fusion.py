@@ -15,13 +15,19 @@ from torch import Tensor
 from medfewshot.learners.atlas import overlap
 
 LEAST_WEIGHT, WEIGHT_PER_SUPPORT, MOST_WEIGHT = 0.4, 0.2, 1.6
-"""The atlas's exponent: ``min(1.6, 0.4 + 0.2 K)``, chosen on support-pool subjects."""
+"""The atlas's exponent: ``min(1.6, 0.4 + 0.2 K)``, chosen on support-pool subjects ..."""
+LEAST_WEIGHT_UNTAUGHT = 1.0
+"""... and at least this beside a network from random weights."""
 DOUBTED_DICE, TRUSTED_DICE = 0.2, 0.5
 """Leave-one-out Dice at and below which a structure of the atlas is not trusted, and from which it is in full."""
 APART, TOGETHER = 0.3, 0.7
 """The same for the Dice of network and atlas with each other, where nothing can be left out ..."""
 APART_UNSTEADY, TOGETHER_UNSTEADY = 0.05, 0.2
-"""... and where the network is not steady: little agreement then speaks against the network, not against the atlas."""
+"""... and where the network is not steady, or began at random: little agreement then speaks against the network, not
+against the atlas."""
+SCARCE, PLENTY = 0.25, 0.5
+"""Volume that a network from random weights finds of a structure, as a share of the atlas's: at and below the first it
+has found nothing that could speak against the atlas."""
 UNLEARNED_DICE, LEARNED_DICE = 0.3, 0.7
 """Training Dice at and below which the network has not learned a structure, and from which it has in full."""
 UNSTEADY, STEADY = 0.6, 0.8
@@ -70,20 +76,28 @@ def trusts(
     left_out: Sequence[float | None],
     learned: Sequence[float],
     steady: Sequence[float],
+    *,
+    untaught: bool = False,
 ) -> tuple[list[float], list[float]]:
     """Trust in network and atlas, structure by structure; ``network`` and ``votes`` are ``(N + 1, *S)``.
 
     ``left_out`` is the atlas's own trust, None where no support could be left out: then the two are asked whether they
     find it in the same place. A structure that the network has not learned (``learned``) is the atlas's whatever that
-    is worth; one on which it is not ``steady`` needs an atlas that is trusted.
+    is worth; one on which it is not ``steady`` needs an atlas that is trusted. ``untaught``: the network began at
+    random, and where nothing could be left out the atlas is the better of the two until the network contradicts it.
     """
     found, matched = network.argmax(0), votes.argmax(0)
     of_network, of_atlas = [], []
     for index, (trust, known, firm) in enumerate(zip(left_out, learned, steady, strict=True), start=1):
         if trust is None:
             together = overlap(found == index, matched == index) or 0.0
-            unsteady = ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
-            trust = firm * ramp(together, APART, TOGETHER) + (1 - firm) * unsteady
+            doubtful = ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
+            if untaught:
+                share = int((found == index).sum()) / max(1, int((matched == index).sum()))
+                scarce = 1 - ramp(share, SCARCE, PLENTY)
+                trust, known = max(doubtful, scarce), min(known, 1 - scarce)
+            else:
+                trust = firm * ramp(together, APART, TOGETHER) + (1 - firm) * doubtful
         trust = max(trust, 1 - known)
         of_atlas.append(trust)
         of_network.append(max(min(known, firm), 1 - trust))
@@ -107,9 +121,10 @@ def steadied(adapted: Tensor, cautious: Tensor) -> tuple[Tensor, list[float]]:
     return adapted, [1.0 if dice is None else ramp(dice, UNSTEADY, STEADY) for dice in together]
 
 
-def atlas_weight(shots: int) -> float:
-    """The atlas's exponent for K = ``shots`` supports."""
-    return min(MOST_WEIGHT, LEAST_WEIGHT + WEIGHT_PER_SUPPORT * shots)
+def atlas_weight(shots: int, *, untaught: bool = False) -> float:
+    """The atlas's exponent for K = ``shots`` supports, beside a network from random weights (``untaught``) or not."""
+    weight = min(MOST_WEIGHT, LEAST_WEIGHT + WEIGHT_PER_SUPPORT * shots)
+    return max(LEAST_WEIGHT_UNTAUGHT, weight) if untaught else weight
 
 
 def atlas_trust(left_out_dice: float | None) -> float | None:

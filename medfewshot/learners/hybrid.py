@@ -5,7 +5,8 @@ trusted with a structure is found out from the supports where that can be: the a
 the network by whether it has learned what they show. With one support, which leaves nothing out, the two are asked
 whether they find a structure in the same place, and the network, where it began with meta-trained weights, whether it
 is steady: whether the network half way back to these weights finds the same (the interpolation of Wortsman et al.
-2022, "Robust fine-tuning of zero-shot models", eq. 1, which loses less on scans unlike those adapted to).
+2022, "Robust fine-tuning of zero-shot models", eq. 1, which loses less on scans unlike those adapted to). One that
+began at random gives way to the atlas in a structure of which it finds little.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class HybridSegmenter:
     """Needs the whole field of view; the network inside still slides over it in windows of ``patch_size``.
 
     ``trust``: per structure, of the atlas in [0, 1], None where it shows only with the query; ``learned``: of the
-    network, None for all of it. ``cautious`` is the network half way to its start, where there is one.
+    network, None for all of it. ``cautious`` is the network half way to its start, where there is one. ``untaught``:
+    the network began at random.
     """
 
     kind = "hybrid"
@@ -68,12 +70,13 @@ class HybridSegmenter:
         trust: Sequence[float | None],
         learned: Sequence[float] | None = None,
         cautious: NetworkSegmenter | None = None,
+        untaught: bool = False,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         self.part, self.atlas = network, atlas
         self.patch_size, self.weight, self.trust = tuple(patch_size), float(weight), tuple(trust)
         self.learned = tuple(learned or [1.0] * len(self.trust))
-        self.cautious = cautious
+        self.cautious, self.untaught = cautious, bool(untaught)
         self.record = dict(record or {})
 
     @property
@@ -103,6 +106,7 @@ class HybridSegmenter:
             trust=self.trust,
             learned=self.learned,
             cautious=None if self.cautious is None else self.cautious.to(device),
+            untaught=self.untaught,
             record=self.record,
         )
 
@@ -144,7 +148,7 @@ class HybridSegmenter:
         if votes is None:  # nothing to dispute with, so no floor that would add up over the background
             return network.clamp_min(LEAST_PROBABILITY).log()
         steady = steady or [1.0] * len(self.trust)
-        of_network, of_atlas = trusts(network, votes, self.trust, self.learned, steady)
+        of_network, of_atlas = trusts(network, votes, self.trust, self.learned, steady, untaught=self.untaught)
         return product(network, votes, self.weight, of_network, of_atlas)
 
     def config(self) -> dict[str, Any]:
@@ -156,6 +160,7 @@ class HybridSegmenter:
             "trust": list(self.trust),
             "learned": list(self.learned),
             "cautious": None if self.cautious is None else self.cautious.config(),
+            "untaught": self.untaught,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -167,7 +172,7 @@ class HybridSegmenter:
 
     @classmethod
     def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> HybridSegmenter:
-        cautious = config.get("cautious")  # neither was there in the first release
+        cautious = config.get("cautious")  # none of these three was there in the first release
         return cls(
             NetworkSegmenter.restore(config["network"], part_of(tensors, "network.")),
             AtlasSegmenter.restore(config["atlas"], part_of(tensors, "atlas.")),
@@ -176,6 +181,7 @@ class HybridSegmenter:
             trust=config["trust"],
             learned=config.get("learned"),
             cautious=None if cautious is None else NetworkSegmenter.restore(cautious, part_of(tensors, "cautious.")),
+            untaught=config.get("untaught", False),
         )
 
 
@@ -200,7 +206,8 @@ class Hybrid:
         left_out = leave_one_out_dice(atlas, support)
         matched = time.perf_counter() - begun
         network = self._finetune(matched).adapt(support)
-        weight, trust = atlas_weight(support.shots), [atlas_trust(dice) for dice in left_out]
+        untaught = self.start is None
+        weight, trust = atlas_weight(support.shots, untaught=untaught), [atlas_trust(dice) for dice in left_out]
         known = learned(network.record["training_dice"]) if self.steps else [1.0] * len(trust)
         cautious = self._cautious(network, support)
         record = network.record | {
@@ -219,6 +226,7 @@ class Hybrid:
             trust=trust,
             learned=known,
             cautious=cautious,
+            untaught=untaught,
             record=record,
         )
 

@@ -67,6 +67,7 @@ def test_a_structure_is_trusted_as_leaving_one_out_says(left_out, trust):
 @pytest.mark.parametrize(("shots", "weight"), [(1, 0.6), (2, 0.8), (5, 1.4), (10, 1.6)])
 def test_more_supports_give_the_atlas_more_say(shots, weight):
     assert atlas_weight(shots) == pytest.approx(weight)
+    assert atlas_weight(shots, untaught=True) == pytest.approx(max(1, weight))
 
 
 class Sure:
@@ -159,7 +160,7 @@ def test_the_hybrid_of_an_adapted_network():
     support = support_of([(16, 16)], labels=1)
     hybrid = Hybrid(steps=3, width=4, options=QUICK).adapt(support)
     assert torch.isfinite(hybrid(support.images[0][None])).all()
-    assert hybrid.record["atlas_weight"] == 0.6
+    assert hybrid.record["atlas_weight"] == 1.0
     assert hybrid.record["atlas_trust"] == [None]
     assert hybrid.cautious is None  # a random start is no place to go back to
 

@@ -64,6 +64,45 @@ def test_an_unsteady_network_gives_way_to_an_atlas_that_is_roughly_there(steady,
     assert trusts(network, votes, [None], [1.0], [steady]) == ([of_network], [of_atlas])
 
 
+@pytest.mark.parametrize(
+    ("found", "of_network", "of_atlas"),
+    [
+        ([0, 0, 0, 0, 0, 0, 0, 0], 0.0, 1.0),  # nothing: nobody contradicts the atlas
+        ([0, 0, 0, 0, 0, 0, 0, 1], 0.0, 1.0),  # a quarter of what the atlas finds, elsewhere: still nothing
+        ([0, 0, 0, 0, 0, 1, 1, 1], 1.0, 0.0),  # three quarters, elsewhere: the two contradict each other
+        ([1, 0, 0, 0, 0, 0, 1, 1], 1.0, 1.0),  # Dice with each other 2 / 7, more than 0.2: both are heard
+    ],
+)
+def test_a_network_from_random_weights_gives_way_where_it_finds_little(found, of_network, of_atlas):
+    network, votes = probabilities(found), probabilities([1, 1, 1, 1, 0, 0, 0, 0])
+    assert trusts(network, votes, [None], [1.0], [1.0], untaught=True) == ([of_network], [of_atlas])
+
+
+def test_what_leaving_out_says_holds_from_random_weights_too():
+    nothing, votes = probabilities([0, 0, 0, 0]), probabilities([1, 1, 0, 0])
+    assert trusts(nothing, votes, [0.0], [1.0], [1.0], untaught=True) == ([1], [0])
+
+
+def test_neither_finds_a_structure():
+    nothing = probabilities([0, 0, 0])
+    assert (
+        product(nothing, nothing, 1.0, *trusts(nothing, nothing, [None], [1.0], [1.0], untaught=True)).argmax(0).sum()
+        == 0
+    )
+
+
+def test_a_hybrid_knows_that_it_began_at_random():
+    support = support_of([(16, 16)], labels=1)
+    random = Hybrid(steps=1, width=4, options=QUICK).adapt(support)
+    assert random.untaught
+    assert random.weight == 1.0
+    again = HybridSegmenter.restore(random.config(), random.tensors()).to(torch.device("cpu"))
+    assert again.untaught
+    assert not Hybrid(steps=1, start=start(), options=QUICK).adapt(support).untaught
+    old = {key: value for key, value in random.config().items() if key != "untaught"}
+    assert not HybridSegmenter.restore(old, random.tensors()).untaught
+
+
 def test_a_steady_network_is_left_as_it_is():
     adapted = probabilities([0, 1, 1, 2], 3)
     found, steady = steadied(adapted.clone(), probabilities([0, 1, 1, 2], 3, sure=0.8))
