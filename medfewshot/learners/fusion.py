@@ -26,8 +26,11 @@ APART_UNSTEADY, TOGETHER_UNSTEADY = 0.05, 0.2
 """... and where the network is not steady, or began at random: little agreement then speaks against the network, not
 against the atlas."""
 SCARCE, PLENTY = 0.25, 0.5
-"""Volume that a network from random weights finds of a structure, as a share of the atlas's: at and below the first it
-has found nothing that could speak against the atlas."""
+"""Volume that the network finds of a structure, as a share of the atlas's: at and below the first it has missed it,
+where the atlas is right ..."""
+NOWHERE_ELSE, ELSEWHERE = 0.02, 0.05
+"""... and the same of what it finds outside of the atlas's: where a meta-trained network finds that much, the atlas is
+contradicted, as it is by a lesion that lies elsewhere."""
 UNLEARNED_DICE, LEARNED_DICE = 0.3, 0.7
 """Training Dice at and below which the network has not learned a structure, and from which it has in full."""
 UNSTEADY, STEADY = 0.6, 0.8
@@ -84,24 +87,36 @@ def trusts(
     ``left_out`` is the atlas's own trust, None where no support could be left out: then the two are asked whether they
     find it in the same place. A structure that the network has not learned (``learned``) is the atlas's whatever that
     is worth; one on which it is not ``steady`` needs an atlas that is trusted. ``untaught``: the network began at
-    random, and where nothing could be left out the atlas is the better of the two until the network contradicts it.
+    random, and where nothing could be left out the atlas is the better of the two until the network contradicts it. A
+    structure that the network has as good as missed is then the atlas's.
     """
     found, matched = network.argmax(0), votes.argmax(0)
     of_network, of_atlas = [], []
     for index, (trust, known, firm) in enumerate(zip(left_out, learned, steady, strict=True), start=1):
         if trust is None:
             together = overlap(found == index, matched == index) or 0.0
-            doubtful = ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
-            if untaught:
-                share = int((found == index).sum()) / max(1, int((matched == index).sum()))
-                scarce = 1 - ramp(share, SCARCE, PLENTY)
-                trust, known = max(doubtful, scarce), min(known, 1 - scarce)
-            else:
-                trust = firm * ramp(together, APART, TOGETHER) + (1 - firm) * doubtful
+            believed = 0.0 if untaught else firm
+            trust = believed * ramp(together, APART, TOGETHER)
+            trust += (1 - believed) * ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
+            lost = missed(found == index, matched == index, untaught=untaught)
+            trust, known = max(trust, lost), min(known, 1 - lost)
         trust = max(trust, 1 - known)
         of_atlas.append(trust)
         of_network.append(max(min(known, firm), 1 - trust))
     return of_network, of_atlas
+
+
+def missed(found: Tensor, matched: Tensor, *, untaught: bool = False) -> float:
+    """How far the network, which found the mask ``found``, has missed a structure that is where the atlas has it.
+
+    A network from random weights (``untaught``) has, where it finds next to nothing; another one also has to find
+    nothing elsewhere.
+    """
+    volume = int(matched.sum())
+    if not volume:
+        return 0.0
+    scarce = 1 - ramp(int(found.sum()) / volume, SCARCE, PLENTY)
+    return scarce if untaught else scarce * (1 - ramp(int((found & ~matched).sum()) / volume, NOWHERE_ELSE, ELSEWHERE))
 
 
 def steadied(adapted: Tensor, cautious: Tensor) -> tuple[Tensor, list[float]]:

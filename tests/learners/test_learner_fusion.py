@@ -13,6 +13,7 @@ from medfewshot.learners.fusion import (
     ATLAS_FLOOR,
     NETWORK_FLOOR,
     learned,
+    missed,
     product,
     steadied,
     trusts,
@@ -76,6 +77,42 @@ def test_an_unsteady_network_gives_way_to_an_atlas_that_is_roughly_there(steady,
 def test_a_network_from_random_weights_gives_way_where_it_finds_little(found, of_network, of_atlas):
     network, votes = probabilities(found), probabilities([1, 1, 1, 1, 0, 0, 0, 0])
     assert trusts(network, votes, [None], [1.0], [1.0], untaught=True) == ([of_network], [of_atlas])
+
+
+def masks(found, matched, size=200):
+    """Of ``size`` voxels: found inside the matched ones, and outside."""
+    inside, outside = found
+    place = torch.arange(size)
+    return (place < inside) | ((place >= matched) & (place < matched + outside)), place < matched
+
+
+@pytest.mark.parametrize(
+    ("found", "taught", "untaught"),
+    [
+        ((0, 0), 1, 1),
+        ((25, 2), 0.92, 0.92),  # 27 of 100: (0.5 - 0.27) / 0.25
+        ((0, 2), 1, 1),
+        ((0, 5), 0, 1),  # elsewhere: a lesion, perhaps
+        ((0, 25), 0, 1),
+        ((50, 0), 0, 0),
+        ((90, 0), 0, 0),
+    ],
+)
+def test_a_structure_is_missed_where_little_is_found_and_nothing_elsewhere(found, taught, untaught):
+    pair = masks(found, 100)
+    assert missed(*pair) == pytest.approx(taught)
+    assert missed(*pair, untaught=True) == pytest.approx(untaught)
+
+
+def test_what_the_atlas_does_not_find_is_not_missed():
+    assert missed(torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)) == 0
+
+
+@pytest.mark.parametrize("steady", [0.0, 1.0])
+def test_a_structure_that_the_network_misses_is_the_atlas_s(steady):
+    nothing, votes = probabilities([0, 0, 0, 0]), probabilities([1, 1, 0, 0])
+    assert trusts(nothing, votes, [None], [1.0], [steady]) == ([0], [1])
+    assert product(nothing, votes, 0.6, [0], [1]).argmax(0).tolist() == [1, 1, 0, 0]
 
 
 def test_what_leaving_out_says_holds_from_random_weights_too():
