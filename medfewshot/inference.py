@@ -8,7 +8,7 @@ largest array that grows with the number of classes is one slab, whatever the si
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from medfewshot.native import InferenceOptions, NativeWriter, Slab
-from medfewshot.planning import to_plan
-from medfewshot.types import Plan, Progress, Segmenter, Volume
+from medfewshot.planning import labelled, to_plan
+from medfewshot.types import Doubt, Plan, Progress, Segmenter, Volume
 
 SLAB_VALUES = 120_000_000
 """Planned probabilities (classes x voxels) brought back at once: 480 MB in float32, and the windows around them."""
@@ -61,15 +61,16 @@ def segment_volume(
     planning_seconds = time.perf_counter() - begun
     segmenter, fallen_back = _fitting(segmenter, planned.image, plan)
     predicting = 0.0
+    doubts: Sequence[Doubt] = ()
     slabs = list(_slabs(planned.image.shape[1:], plan, segmenter, options.overlap))
     for number, slab in enumerate(slabs):
         started = time.perf_counter()
         try:
-            probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
+            probabilities, doubts = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
         except torch.OutOfMemoryError:
             segmenter = _on_cpu(segmenter)
             fallen_back.append("the device ran out of memory: segmented on the CPU")
-            probabilities = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
+            probabilities, doubts = _predict_slab(planned.image, plan, segmenter, slab, options.overlap)
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
         progress.update(number + 1, len(slabs), "segment")
@@ -86,9 +87,16 @@ def segment_volume(
         confidence=writer.confidence(),
         predicted_dice=writer.predicted_dice(getattr(segmenter, "calibration", None)),
         voxels=writer.voxels,
+        flags=_as_flags(doubts, plan, writer.voxels),
         seconds=seconds,
         warnings=(*fallen_back, *warnings),
     )
+
+
+def _as_flags(doubts: Sequence[Doubt], plan: Plan, voxels: Mapping[int, int]) -> tuple[str, ...]:
+    """Of structures that were found; those that were not have a warning of their own."""
+    told = [(plan.label_values[index - 1], why) for index, why in doubts]
+    return tuple(f"{labelled(plan.labels[value], value)} is {why}" for value, why in told if voxels[value])
 
 
 def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: float) -> Iterator[Slab]:
@@ -135,13 +143,18 @@ def _on_cpu(segmenter: Segmenter) -> Segmenter:
 
 
 @torch.no_grad()
-def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: Slab, overlap: float) -> Tensor:
-    """Probabilities ``(N + 1, *P)`` of the slab that is read, float32 on the CPU."""
+def _predict_slab(
+    image: Tensor, plan: Plan, segmenter: Segmenter, slab: Slab, overlap: float
+) -> tuple[Tensor, Sequence[Doubt]]:
+    """Probabilities ``(N + 1, *P)`` of the slab that is read, float32 on the CPU, and what the segmenter doubts."""
     from monai.inferers import sliding_window_inference
 
     window = image.narrow(slab.axis + 1, slab.low, slab.high - slab.low)[None]
     whole = getattr(segmenter, "whole_volume", False)
-    if whole:
+    doubts: Sequence[Doubt] = ()
+    if whole and hasattr(segmenter, "examine"):
+        logits, doubts = segmenter.examine(window)
+    elif whole:
         logits = segmenter(window)
     else:
         # The scan stays where memory is larger; a segmenter on a GPU takes windows there and hands logits back.
@@ -158,4 +171,4 @@ def _predict_slab(image: Tensor, plan: Plan, segmenter: Segmenter, slab: Slab, o
     total = values.sum(0, keepdim=True)
     if not torch.isfinite(total).all():
         raise RuntimeError("the segmenter gave NaN or infinite values; adapt again with another seed")
-    return values.div_(total)
+    return values.div_(total), doubts

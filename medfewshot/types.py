@@ -185,7 +185,11 @@ class Episode:
 
 Segmenter = Callable[["Tensor"], "Tensor"]
 """``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, background first. One that needs the whole field of view has an
-attribute ``whole_volume = True``, and inference then gives it no windows."""
+attribute ``whole_volume = True``, and inference then gives it no windows. Such a one may also have ``examine``, which
+takes one image ``(1, C, *S)`` and gives its logits with what the segmenter itself doubts of them, as :data:`Doubt`."""
+
+Doubt = tuple[int, str]
+"""The class index that is in doubt and a phrase that says why, to stand behind the structure's name and "is"."""
 
 
 @dataclass

@@ -234,9 +234,23 @@ def test_slabs_cover_everything_once_with_the_windows_of_the_whole(length, patch
         assert cuts[-1].stop == length
         for cut in cuts:
             assert 0 <= cut.low <= cut.start < cut.stop <= cut.high <= length
-            got = inference._predict_slab(image, plan, segmenter, cut, overlap)
+            got, _ = inference._predict_slab(image, plan, segmenter, cut, overlap)
             last = min(cut.stop + 1, length)  # interpolation reads one beyond
             torch.testing.assert_close(got[:, cut.start - cut.low : last - cut.low], whole[:, cut.start : last])
+
+
+class Doubting(Whole):
+    """Doubts its only structure."""
+
+    def examine(self, image):
+        return self(image), [(1, "unsure: so it says")]
+
+
+@pytest.mark.parametrize(("level", "flags"), [(0.5, ("one (label 1) is unsure: so it says",)), (2.0, ())])
+def test_what_a_segmenter_doubts_becomes_a_flag_of_what_it_found(level, flags):
+    data = np.random.default_rng(0).uniform(size=(8, 6, 5))
+    logits = torch.cat([torch.zeros(1, 1, 8, 6, 5), torch.from_numpy(data).float()[None, None] - level], dim=1)
+    assert segment_volume(volume_of(data), plan_of((1, 1, 1)), Doubting(logits)).flags == flags
 
 
 def test_a_segmenter_of_the_whole_field_gets_no_windows(monkeypatch):

@@ -52,10 +52,10 @@ class VolumeSegmenter:
     def segment(
         self, volume: Volume, options: InferenceOptions | None = None, progress: Progress | None = None
     ) -> Segmentation:
-        """Labels ``(*S)`` on ``volume``'s native grid, and flags where it is unlike the supports."""
+        """Labels ``(*S)`` on ``volume``'s native grid; flags where it is unlike the supports or doubted."""
         result = segment_volume(volume, self.plan, self.segmenter, options, progress)
         profile = self.record.get("profile") or {}
-        flags = unlike_supports(volume, self.plan, profile)
+        flags = (*unlike_supports(volume, self.plan, profile), *result.flags)
         return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))
 
     def save(self, folder: str | PathLike[str], kinds: Mapping[str, Any] = SEGMENTERS) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medfewshot.learners.atlas import overlap
+from medfewshot.types import Doubt
 
 LEAST_WEIGHT, WEIGHT_PER_SUPPORT, MOST_WEIGHT = 0.4, 0.2, 1.6
 """The atlas's exponent: ``min(1.6, 0.4 + 0.2 K)``, chosen on support-pool subjects ..."""
@@ -41,6 +42,10 @@ NETWORK_FLOOR = 0.01
 """Added to the network's, which on a scan unlike the supports are sure and wrong: from four supports on, votes that all
 agree outweigh a network that is sure of something else."""
 LEAST_PROBABILITY = 1e-6
+HALF = 0.5
+"""Trust below which whoever reads the result is told."""
+MATCHED_ALONE = "found by matching to the supports alone: the network misses it in this scan, or is not steady on it"
+UNSURE = "unsure: the network is not steady on it in this scan, and matching finds it elsewhere"
 HEARD = 0.05
 """A class that both give less than this sinks below the floors in proportion: floors are for disputes."""
 
@@ -104,6 +109,23 @@ def trusts(
         of_atlas.append(trust)
         of_network.append(max(min(known, firm), 1 - trust))
     return of_network, of_atlas
+
+
+def doubts(
+    of_network: Sequence[float], of_atlas: Sequence[float], learned: Sequence[float], steady: Sequence[float]
+) -> list[Doubt]:
+    """Structures that only the atlas stands for in this scan, or nobody; not those hardly ``learned``, told at once."""
+    found = []
+    for index, (network, atlas, known, firm) in enumerate(
+        zip(of_network, of_atlas, learned, steady, strict=True), start=1
+    ):
+        if known < HALF:
+            continue
+        if network < HALF:
+            found.append((index, MATCHED_ALONE))
+        elif firm < HALF and atlas < HALF:
+            found.append((index, UNSURE))
+    return found
 
 
 def missed(found: Tensor, matched: Tensor, *, untaught: bool = False) -> float:

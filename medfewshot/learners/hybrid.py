@@ -27,6 +27,7 @@ from medfewshot.learners.fusion import (
     LEAST_PROBABILITY,
     atlas_trust,
     atlas_weight,
+    doubts,
     learned,
     product,
     steadied,
@@ -36,7 +37,7 @@ from medfewshot.learners.linear_head import LinearHeadStart
 from medfewshot.learners.patches import window_of
 from medfewshot.learners.segmenters import NetworkSegmenter, between, part_of
 from medfewshot.registration import RegistrationOptions
-from medfewshot.types import Progress, Support
+from medfewshot.types import Doubt, Progress, Support
 
 HALF_WAY = 0.5
 """Of the way from the start to the adapted network: best of a quarter, a half and three quarters for a query that is
@@ -112,17 +113,21 @@ class HybridSegmenter:
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
-        return torch.stack([self._one(one) for one in image])
+        return torch.cat([self.examine(one[None])[0] for one in image])
 
-    def _one(self, query: Tensor) -> Tensor:
-        query = query.to(self.device)
+    @torch.no_grad()
+    def examine(self, image: Tensor) -> tuple[Tensor, list[Doubt]]:
+        """One image ``(1, C, *S)``: its logits ``(1, N + 1, *S)``, and which structures rest on one witness or none."""
+        query = image[0].to(self.device)
         network = self._slide(self.part, query)
         if not self._listens:
-            return self.fuse(network, None)
-        steady = None
+            return self.fuse(network, None)[None], []
+        steady = [1.0] * len(self.trust)
         if self.cautious is not None:
             network, steady = steadied(network, self._slide(self.cautious, query))
-        return self.fuse(network, self.atlas.votes(query), steady)
+        votes = self.atlas.votes(query)
+        believed = self._trusts(network, votes, steady)
+        return product(network, votes, self.weight, *believed)[None], doubts(*believed, self.learned, steady)
 
     def _slide(self, part: NetworkSegmenter, query: Tensor) -> Tensor:
         """Probabilities ``(N + 1, *S)`` of one network."""
@@ -147,9 +152,11 @@ class HybridSegmenter:
         """
         if votes is None:  # nothing to dispute with, so no floor that would add up over the background
             return network.clamp_min(LEAST_PROBABILITY).log()
-        steady = steady or [1.0] * len(self.trust)
-        of_network, of_atlas = trusts(network, votes, self.trust, self.learned, steady, untaught=self.untaught)
-        return product(network, votes, self.weight, of_network, of_atlas)
+        believed = self._trusts(network, votes, steady or [1.0] * len(self.trust))
+        return product(network, votes, self.weight, *believed)
+
+    def _trusts(self, network: Tensor, votes: Tensor, steady: Sequence[float]) -> tuple[list[float], list[float]]:
+        return trusts(network, votes, self.trust, self.learned, steady, untaught=self.untaught)
 
     def config(self) -> dict[str, Any]:
         return {

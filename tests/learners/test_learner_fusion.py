@@ -11,7 +11,10 @@ from blobs import support_of
 from medfewshot.learners import Hybrid, HybridSegmenter
 from medfewshot.learners.fusion import (
     ATLAS_FLOOR,
+    MATCHED_ALONE,
     NETWORK_FLOOR,
+    UNSURE,
+    doubts,
     learned,
     missed,
     product,
@@ -113,6 +116,32 @@ def test_a_structure_that_the_network_misses_is_the_atlas_s(steady):
     nothing, votes = probabilities([0, 0, 0, 0]), probabilities([1, 1, 0, 0])
     assert trusts(nothing, votes, [None], [1.0], [steady]) == ([0], [1])
     assert product(nothing, votes, 0.6, [0], [1]).argmax(0).tolist() == [1, 1, 0, 0]
+
+
+def test_what_one_witness_or_none_stands_for_is_doubted():
+    """In turn: both agree; the atlas alone; nobody; never learned, which adaptation has said; the network alone."""
+    of_network, of_atlas = [1.0, 0.2, 1.0, 0.0, 1.0], [1.0, 0.8, 0.1, 1.0, 0.0]
+    learned_, steady = [1.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.3, 1.0, 1.0]
+    assert doubts(of_network, of_atlas, learned_, steady) == [(2, MATCHED_ALONE), (3, UNSURE)]
+
+
+def test_a_hybrid_tells_which_structures_it_doubts():
+    support = support_of([(16, 16)], labels=1)
+    image = support.images[0][None]
+    hybrid = Hybrid(steps=1, width=4, options=QUICK).adapt(support)
+    hybrid.learned = (1.0,)
+    with torch.no_grad():
+        hybrid.network.head.weight.zero_()
+        hybrid.network.head.bias.copy_(torch.tensor([5.0, -5.0]))
+    logits, found = hybrid.examine(image)
+    assert found == [(1, MATCHED_ALONE)]
+    torch.testing.assert_close(hybrid(image), logits)
+    assert torch.equal(logits[0].argmax(0), hybrid.atlas.votes(support.images[0]).argmax(0))
+    with torch.no_grad():
+        hybrid.network.head.bias.zero_()
+        hybrid.network.head.weight.zero_()
+        hybrid.network.head.bias[1] = 5.0  # the structure everywhere, where the atlas has it among others
+    assert hybrid.examine(image)[1] == []
 
 
 def test_what_leaving_out_says_holds_from_random_weights_too():
