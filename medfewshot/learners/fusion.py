@@ -8,6 +8,7 @@ holds a structure back nor favours it: for that structure it gives its probabili
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ LEAST_PROBABILITY = 1e-6
 HALF = 0.5
 """Trust below which whoever reads the result is told."""
 MATCHED_ALONE = "found by matching to the supports alone: the network misses it in this scan, or is not steady on it"
-UNSURE = "unsure: the network is not steady on it in this scan, and matching finds it elsewhere"
+APART_PLACES = "in doubt: the network finds it where matching to the supports does not"
 HEARD = 0.05
 """A class that both give less than this sinks below the floors in proportion: floors are for disputes."""
 
@@ -78,6 +79,17 @@ def _silence(said: Tensor, trusts: Sequence[float]) -> Tensor:
     return said
 
 
+class Trusts(NamedTuple):
+    """Per structure, trust in network and atlas in [0, 1], and whether they find it in different places on this scan.
+
+    That is asked only where leaving supports out could not tell how far to trust the atlas.
+    """
+
+    network: list[float]
+    atlas: list[float]
+    apart: list[bool]
+
+
 def trusts(
     network: Tensor,
     votes: Tensor,
@@ -86,7 +98,7 @@ def trusts(
     steady: Sequence[float],
     *,
     untaught: bool = False,
-) -> tuple[list[float], list[float]]:
+) -> Trusts:
     """Trust in network and atlas, structure by structure; ``network`` and ``votes`` are ``(N + 1, *S)``.
 
     ``left_out`` is the atlas's own trust, None where no support could be left out: then the two are asked whether they
@@ -96,35 +108,32 @@ def trusts(
     structure that the network has as good as missed is then the atlas's.
     """
     found, matched = network.argmax(0), votes.argmax(0)
-    of_network, of_atlas = [], []
+    believed = Trusts([], [], [])
     for index, (trust, known, firm) in enumerate(zip(left_out, learned, steady, strict=True), start=1):
+        apart = False
         if trust is None:
             together = overlap(found == index, matched == index) or 0.0
-            believed = 0.0 if untaught else firm
-            trust = believed * ramp(together, APART, TOGETHER)
-            trust += (1 - believed) * ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
+            doubtful = ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
+            apart = doubtful < HALF
+            sure = 0.0 if untaught else firm
+            trust = sure * ramp(together, APART, TOGETHER) + (1 - sure) * doubtful
             lost = missed(found == index, matched == index, untaught=untaught)
             trust, known = max(trust, lost), min(known, 1 - lost)
         trust = max(trust, 1 - known)
-        of_atlas.append(trust)
-        of_network.append(max(min(known, firm), 1 - trust))
-    return of_network, of_atlas
+        believed.atlas.append(trust)
+        believed.network.append(max(min(known, firm), 1 - trust))
+        believed.apart.append(apart)
+    return believed
 
 
-def doubts(
-    of_network: Sequence[float], of_atlas: Sequence[float], learned: Sequence[float], steady: Sequence[float]
-) -> list[Doubt]:
-    """Structures that only the atlas stands for in this scan, or nobody; not those hardly ``learned``, told at once."""
+def doubts(believed: Trusts, learned: Sequence[float]) -> list[Doubt]:
+    """Structures of a scan that only the atlas stands for, or where the two differ; not those hardly ``learned``."""
     found = []
-    for index, (network, atlas, known, firm) in enumerate(
-        zip(of_network, of_atlas, learned, steady, strict=True), start=1
+    for index, (network, apart, known) in enumerate(
+        zip(believed.network, believed.apart, learned, strict=True), start=1
     ):
-        if known < HALF:
-            continue
-        if network < HALF:
-            found.append((index, MATCHED_ALONE))
-        elif firm < HALF and atlas < HALF:
-            found.append((index, UNSURE))
+        if known >= HALF and (network < HALF or apart):
+            found.append((index, MATCHED_ALONE if network < HALF else APART_PLACES))
     return found
 
 

@@ -25,6 +25,7 @@ from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.fusion import (
     LEAST_PROBABILITY,
+    Trusts,
     atlas_trust,
     atlas_weight,
     doubts,
@@ -127,7 +128,8 @@ class HybridSegmenter:
             network, steady = steadied(network, self._slide(self.cautious, query))
         votes = self.atlas.votes(query)
         believed = self._trusts(network, votes, steady)
-        return product(network, votes, self.weight, *believed)[None], doubts(*believed, self.learned, steady)
+        logits = product(network, votes, self.weight, believed.network, believed.atlas)
+        return logits[None], doubts(believed, self.learned)
 
     def _slide(self, part: NetworkSegmenter, query: Tensor) -> Tensor:
         """Probabilities ``(N + 1, *S)`` of one network."""
@@ -153,9 +155,9 @@ class HybridSegmenter:
         if votes is None:  # nothing to dispute with, so no floor that would add up over the background
             return network.clamp_min(LEAST_PROBABILITY).log()
         believed = self._trusts(network, votes, steady or [1.0] * len(self.trust))
-        return product(network, votes, self.weight, *believed)
+        return product(network, votes, self.weight, believed.network, believed.atlas)
 
-    def _trusts(self, network: Tensor, votes: Tensor, steady: Sequence[float]) -> tuple[list[float], list[float]]:
+    def _trusts(self, network: Tensor, votes: Tensor, steady: Sequence[float]) -> Trusts:
         return trusts(network, votes, self.trust, self.learned, steady, untaught=self.untaught)
 
     def config(self) -> dict[str, Any]:

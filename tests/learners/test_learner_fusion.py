@@ -10,10 +10,11 @@ from blobs import support_of
 
 from medfewshot.learners import Hybrid, HybridSegmenter
 from medfewshot.learners.fusion import (
+    APART_PLACES,
     ATLAS_FLOOR,
     MATCHED_ALONE,
     NETWORK_FLOOR,
-    UNSURE,
+    Trusts,
     doubts,
     learned,
     missed,
@@ -42,7 +43,7 @@ def test_a_structure_is_learned_as_the_training_dice_says(dice, trust):
 def test_a_network_that_has_not_learned_a_structure_leaves_it_to_the_atlas():
     """The second of two structures was not learned: the network says background where the atlas finds it."""
     network, votes = torch.tensor([[0.9], [0.08], [0.02]]), torch.tensor([[0.1], [0.2], [0.7]])
-    of_network, of_atlas = trusts(network, votes, [1.0, 0.0], [1.0, 0.0], [1.0, 1.0])
+    of_network, of_atlas, _ = trusts(network, votes, [1.0, 0.0], [1.0, 0.0], [1.0, 1.0])
     assert of_network == [1, 0]
     assert of_atlas == [1, 1]  # nobody else could say anything of it
     fused = product(network, votes, 1.0, of_network, of_atlas)[:, 0]
@@ -57,15 +58,15 @@ def test_a_network_that_has_not_learned_a_structure_leaves_it_to_the_atlas():
 
 def test_a_lesion_that_the_atlas_cannot_place_stays_the_networks():
     network, votes = probabilities([0, 1, 1, 0]), probabilities([1, 0, 0, 0])
-    assert trusts(network, votes, [0.0], [1.0], [1.0]) == ([1], [0])
-    assert trusts(network, votes, [None], [1.0], [0.0]) == ([1], [0])  # unsteady, but the atlas is elsewhere
+    assert trusts(network, votes, [0.0], [1.0], [1.0])[:2] == ([1], [0])
+    assert trusts(network, votes, [None], [1.0], [0.0])[:2] == ([1], [0])  # unsteady, but the atlas is elsewhere
 
 
 @pytest.mark.parametrize(("steady", "of_network", "of_atlas"), [(1.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.5, 0.5)])
 def test_an_unsteady_network_gives_way_to_an_atlas_that_is_roughly_there(steady, of_network, of_atlas):
     """Dice with each other 2 * 1 / (4 + 4) = 0.25: too little to trust the atlas, enough where the network reels."""
     network, votes = probabilities([1, 1, 1, 1, 0, 0, 0]), probabilities([0, 0, 0, 1, 1, 1, 1])
-    assert trusts(network, votes, [None], [1.0], [steady]) == ([of_network], [of_atlas])
+    assert trusts(network, votes, [None], [1.0], [steady])[:2] == ([of_network], [of_atlas])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_an_unsteady_network_gives_way_to_an_atlas_that_is_roughly_there(steady,
 )
 def test_a_network_from_random_weights_gives_way_where_it_finds_little(found, of_network, of_atlas):
     network, votes = probabilities(found), probabilities([1, 1, 1, 1, 0, 0, 0, 0])
-    assert trusts(network, votes, [None], [1.0], [1.0], untaught=True) == ([of_network], [of_atlas])
+    assert trusts(network, votes, [None], [1.0], [1.0], untaught=True)[:2] == ([of_network], [of_atlas])
 
 
 def masks(found, matched, size=200):
@@ -114,15 +115,21 @@ def test_what_the_atlas_does_not_find_is_not_missed():
 @pytest.mark.parametrize("steady", [0.0, 1.0])
 def test_a_structure_that_the_network_misses_is_the_atlas_s(steady):
     nothing, votes = probabilities([0, 0, 0, 0]), probabilities([1, 1, 0, 0])
-    assert trusts(nothing, votes, [None], [1.0], [steady]) == ([0], [1])
+    assert trusts(nothing, votes, [None], [1.0], [steady])[:2] == ([0], [1])
     assert product(nothing, votes, 0.6, [0], [1]).argmax(0).tolist() == [1, 1, 0, 0]
 
 
-def test_what_one_witness_or_none_stands_for_is_doubted():
-    """In turn: both agree; the atlas alone; nobody; never learned, which adaptation has said; the network alone."""
-    of_network, of_atlas = [1.0, 0.2, 1.0, 0.0, 1.0], [1.0, 0.8, 0.1, 1.0, 0.0]
-    learned_, steady = [1.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.3, 1.0, 1.0]
-    assert doubts(of_network, of_atlas, learned_, steady) == [(2, MATCHED_ALONE), (3, UNSURE)]
+def test_what_one_witness_stands_for_is_doubted():
+    """In turn: both agree; the atlas alone; the two differ; never learned, which adaptation has said."""
+    believed = Trusts([1.0, 0.2, 1.0, 0.0], [1.0, 0.8, 0.0, 1.0], [False, True, True, True])
+    assert doubts(believed, [1.0, 1.0, 1.0, 0.0]) == [(2, MATCHED_ALONE), (3, APART_PLACES)]
+
+
+@pytest.mark.parametrize(("found", "apart"), [([1, 1, 1, 1, 0, 0, 0], True), ([0, 0, 0, 1, 1, 1, 1], False)])
+def test_two_that_differ_are_told_where_no_support_was_left_out(found, apart):
+    network, votes = probabilities(found), probabilities([0, 0, 0, 0, 1, 1, 1])
+    assert trusts(network, votes, [None], [1.0], [1.0]).apart == [apart]
+    assert trusts(network, votes, [0.0], [1.0], [1.0]).apart == [False]
 
 
 def test_a_hybrid_tells_which_structures_it_doubts():
@@ -146,15 +153,13 @@ def test_a_hybrid_tells_which_structures_it_doubts():
 
 def test_what_leaving_out_says_holds_from_random_weights_too():
     nothing, votes = probabilities([0, 0, 0, 0]), probabilities([1, 1, 0, 0])
-    assert trusts(nothing, votes, [0.0], [1.0], [1.0], untaught=True) == ([1], [0])
+    assert trusts(nothing, votes, [0.0], [1.0], [1.0], untaught=True)[:2] == ([1], [0])
 
 
 def test_neither_finds_a_structure():
     nothing = probabilities([0, 0, 0])
-    assert (
-        product(nothing, nothing, 1.0, *trusts(nothing, nothing, [None], [1.0], [1.0], untaught=True)).argmax(0).sum()
-        == 0
-    )
+    believed = trusts(nothing, nothing, [None], [1.0], [1.0], untaught=True)
+    assert not product(nothing, nothing, 1.0, believed.network, believed.atlas).argmax(0).any()
 
 
 def test_a_hybrid_knows_that_it_began_at_random():
