@@ -114,7 +114,7 @@ def trusts(
         if trust is None:
             together = overlap(found == index, matched == index) or 0.0
             doubtful = ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
-            apart = doubtful < HALF
+            apart = together < APART
             sure = 0.0 if untaught else firm
             trust = sure * ramp(together, APART, TOGETHER) + (1 - sure) * doubtful
             lost = missed(found == index, matched == index, untaught=untaught)
