@@ -4,8 +4,8 @@
     python benchmarks/unlike_support.py --data ../shared/data --cells 1
 
 Each cell adapts a hybrid and prints mean Dice on the planned grid, no component kept: of the network, of the one half
-way back to its start, of the atlas, of the hybrid that does not ask whether the network is steady, has learned or was
-ever taught, and of the hybrid.
+way back to its start, of the atlas, of the hybrid that takes the network for steady, for one that has learned
+everything and for meta-trained, and of the hybrid.
 """
 
 from __future__ import annotations
