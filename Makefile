@@ -34,10 +34,11 @@ demo: $(RUNTIME)  ## segment demonstration scans; results and pictures land in d
 test: $(DEV)  ## every test
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
-check: $(DEV)  ## lint, format and types
+check: $(DEV)  ## lint, format, types, and whether the pages say what the records say
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python benchmarks/results_tables.py --check
 	@$(BIN)/pip-audit --progress-spinner off --timeout 5 -r constraints.txt --no-deps --disable-pip > .audit 2>&1; \
 		code=$$?; if grep -q '^Found .* known vulnerabilit' .audit; then cat .audit; rm .audit; exit 1; fi; \
 		if [ $$code -ne 0 ] || grep -q 'could not be audited' .audit; then \
