@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +15,7 @@ import torch
 
 from medfewshot.backbones import UNet
 from medfewshot.devices import describe_device, resolve_device
-from medfewshot.io import check_same_grid, read_image, read_label
+from medfewshot.io import in_frame_of, read_image, read_label
 from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
 from medfewshot.learners.fusion import UNLEARNED_DICE
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
@@ -56,6 +57,10 @@ class AdaptSettings:
     fast: bool = False
     """A coarser grid (1.7 times) and, where ``steps`` is None, a quarter of the learner's own."""
     plan: PlanOptions = field(default_factory=PlanOptions)
+
+    def __post_init__(self) -> None:
+        if self.budget_seconds == math.inf:  # another word for no limit
+            object.__setattr__(self, "budget_seconds", None)
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,8 @@ def read_cases(cases: Sequence[Case]) -> tuple[list[Volume], list[Volume]]:
         image, label = read_image(case.image_paths), read_label(case.label_path)
         if image.modality is None and case.modality:
             image = replace(image, modality=case.modality)
-        check_same_grid(image, label)
         images.append(image)
-        labels.append(label)
+        labels.append(in_frame_of(image, label))
     return images, labels
 
 
@@ -133,6 +137,7 @@ def adapt_volumes(
     _check_marked(labels)
     begun = time.perf_counter()
     plan = make_plan(images, labels, names=names, options=replace(settings.plan, fast=settings.fast))
+    _check_background(labels, plan)
     support = make_support(images, labels, plan)
     planned = time.perf_counter()
     segmenter = _adapt(learner, support, settings)
@@ -181,10 +186,15 @@ def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segme
 
 
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:
-    """Planned tensors of every support."""
+    """Planned tensors of every support. Raises InputError where an image and its label are on different grids."""
+    planned = [to_plan(image, plan).image for image in images]
+    marked = [native_labels_to_plan(label, plan) for label in labels]
+    for image, label, volume in zip(planned, marked, images, strict=True):
+        if image.shape[1:] != label.shape:
+            raise InputError(f"{volume.name}: the scan and its label do not fit, {image.shape[1:]} and {label.shape}")
     return Support(
-        images=tuple(to_plan(image, plan).image for image in images),
-        labels=tuple(native_labels_to_plan(label, plan) for label in labels),
+        images=tuple(planned),
+        labels=tuple(marked),
         classes=plan.classes,
         patch_size=plan.patch_size,
         spacing_mm=plan.spacing_mm,
@@ -251,7 +261,11 @@ def _check_marked(labels: Sequence[Volume]) -> None:
                 f"{label.name}: no structure is marked (every voxel is 0); "
                 "label the structure in this scan or leave the scan out"
             )
-        if label.data.all():
+
+
+def _check_background(labels: Sequence[Volume], plan: Plan) -> None:
+    for label in labels:
+        if np.isin(label.data, plan.label_values).all():
             raise InputError(
                 f"{label.name}: the label covers the whole image, so there is no background to tell it from; "
                 "make the background 0 and export it again"

@@ -15,7 +15,7 @@ from medfewshot.datasets import read_dataset
 from medfewshot.devices import resolve_device
 from medfewshot.evaluation import Evaluation, evaluate_arrays, evaluate_folders
 from medfewshot.inference import InferenceOptions, Segmentation
-from medfewshot.io import check_same_grid, read_image, read_label
+from medfewshot.io import check_affine, check_same_grid, in_frame_of, read_image, read_label
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.planning import PlanOptions
 from medfewshot.types import InputError, Progress, Volume
@@ -124,15 +124,20 @@ def as_volume(value: PathOrArray, *, label: bool = False) -> Volume:
     MetaTensors carry an affine; the others lie at 1 mm. Raises InputError for what could not be segmented.
     """
     if isinstance(value, Volume):
+        if not label and not np.isfinite(value.data).all():
+            raise InputError(f"{value.name}: holds NaN or infinite values; replace them before segmenting")
         return value
     if isinstance(value, (str, PathLike)):
         return read_label(Path(value)) if label else read_image(Path(value))
     affine = np.eye(4)
     if hasattr(value, "affine") and hasattr(value, "as_tensor"):
         affine = _square_affine(np.asarray(value.affine, dtype=np.float64))
+        check_affine(affine, "array")
         data = value.as_tensor().detach().cpu().numpy()
     else:
-        data = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+        # NumPy has no bfloat16
+        plain = value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
+        data = plain.detach().cpu().numpy() if hasattr(plain, "detach") else np.asarray(plain)
         data = data if data.ndim == 4 else data[None]
     if data.ndim not in (3, 4) or 0 in data.shape:
         raise InputError(f"array of shape {data.shape}: give (X, Y), (X, Y, Z) or (C, X, Y, Z), none of them 0")
@@ -141,6 +146,8 @@ def as_volume(value: PathOrArray, *, label: bool = False) -> Volume:
     if label:
         if data.shape[0] != 1 or data.min() < 0 or not np.array_equal(data, np.rint(data)):
             raise InputError("label array: labels are whole numbers from 0 up, in one channel")
+        if data.max() > np.iinfo(np.int32).max:
+            raise InputError(f"label array: label {data.max()} is too large; renumber the labels (below 2^31)")
         return Volume(data.astype(np.int32), affine)
     return Volume(np.ascontiguousarray(data, dtype=np.float32), affine)
 
@@ -161,9 +168,7 @@ def _read_support(support: Any, modality: str | None) -> tuple[list[Volume], lis
     pairs = list(support)
     images = [as_volume(image) for image, _ in pairs]
     masks = [as_volume(mask, label=True) for _, mask in pairs]
-    for image, mask in zip(images, masks, strict=True):
-        check_same_grid(image, mask)
-    return images, masks, {}
+    return images, [in_frame_of(image, mask) for image, mask in zip(images, masks, strict=True)], {}
 
 
 def _segmenter(given: Any, device: str, adapt_options: dict[str, Any]) -> VolumeSegmenter:

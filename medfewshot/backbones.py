@@ -144,7 +144,7 @@ class UNet(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         x = pad_to_multiple(x, self.multiple)
         memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        x = self.stem((x if self.agnostic else fold_blocks(x, self.fold)).contiguous(memory_format=memory))
+        x = self._stem((x if self.agnostic else fold_blocks(x, self.fold)).contiguous(memory_format=memory))
         skips = []
         for level in self.encoder:
             x = level(x)
@@ -154,6 +154,13 @@ class UNet(nn.Module):
             skip = skips.pop()
             x = level(torch.cat([F.interpolate(lift(x), size=skip.shape[2:], mode="nearest"), skip], dim=1))
         return x
+
+    def _stem(self, x: Tensor) -> Tensor:
+        if x.ndim == 5 and x.shape[1] == x.shape[2] == 1:
+            # torch's bf16 Conv3d takes the order of such an image's strides for another, and gives anything up to NaN.
+            with torch.autocast(x.device.type, enabled=False):
+                return self.stem(x.to(self.stem.weight.dtype))
+        return self.stem(x)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.config["classes"]:

@@ -17,12 +17,10 @@ from torch import Tensor
 
 from medfewshot.native import InferenceOptions, NativeWriter, Slab
 from medfewshot.planning import labelled, to_plan
-from medfewshot.types import Doubt, Plan, Progress, Segmenter, Volume
+from medfewshot.types import WHOLE_VALUES, Doubt, Plan, Progress, Segmenter, Volume
 
 SLAB_VALUES = 120_000_000
 """Planned probabilities (classes x voxels) brought back at once: 480 MB in float32, and the windows around them."""
-WHOLE_VALUES = 60_000_000
-"""Planned probabilities of a segmenter that needs the whole field of view; it holds several arrays of that size."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:
     extent = [volume.spacing_mm[axis] * volume.spatial_shape[axis] for axis in order]
     return {
         "spacing_mm": [round(length, 4) for length in spacing] if known else [],
-        "extent_mm": [round(length, 2) for length in extent],
+        "extent_mm": [round(length, 2) for length in extent] if known else [],
         "intensities": _percentiles(volume, plan),
         "modality": volume.modality,
     }

@@ -60,6 +60,13 @@ class Transform:
         field = F.interpolate(self.field, size=tuple(size), mode=_linear(len(size)), align_corners=False)
         return _to_grid(_apply(self.matrix, self.shift, points + field), self.support_half_mm)
 
+    def of(self, index: int) -> Transform:
+        """That into one of the K supports, for grids that memory holds one at a time."""
+        matrix, shift, field, half = (
+            values[index : index + 1] for values in (self.matrix, self.shift, self.field, self.support_half_mm)
+        )
+        return Transform(matrix, shift, field, self.query_half_mm, half)
+
 
 def register(
     supports: Sequence[Tensor],

@@ -188,6 +188,10 @@ Segmenter = Callable[["Tensor"], "Tensor"]
 attribute ``whole_volume = True``, and inference then gives it no windows. Such a one may also have ``examine``, which
 takes one image ``(1, C, *S)`` and gives its logits with what the segmenter itself doubts of them, as :data:`Doubt`."""
 
+WHOLE_VALUES = 60_000_000
+"""Planned probabilities (classes x voxels) up to which the whole field of view is taken: memory holds several such
+arrays."""
+
 Doubt = tuple[int, str]
 """The class index that is in doubt and a phrase that says why, to stand behind the structure's name and "is"."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import toys
+from PIL import Image
 
 from medfewshot.adaptation import (
     STEPS_FROM_WEIGHTS,
@@ -22,7 +23,7 @@ from medfewshot.adaptation import (
 )
 from medfewshot.inference import segment_volume
 from medfewshot.learners import LEARNERS, read_seen
-from medfewshot.planning import make_plan
+from medfewshot.planning import PlanOptions, make_plan
 from medfewshot.types import Case, InputError, Volume
 
 
@@ -238,3 +239,40 @@ def test_weights_help_from_the_first_step():
         return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
 
     assert score("default") > score(None) + 0.1
+
+
+def test_a_mask_without_millimetres_fits_its_scan(tmp_path):
+    """A slice of 0.2 mm pixels with a mask drawn as PNG, which knows no millimetres."""
+    label = np.zeros((40, 30), dtype=np.uint8)
+    label[10:20, 10:16] = 1
+    scan = toys.save_nifti(tmp_path / "i.nii.gz", label.astype(np.float32), np.diag([0.2, 0.2, 1, 1]))
+    Image.fromarray(label.T).save(tmp_path / "m.png")
+    images, labels = read_cases([Case("i", "i", None, (scan,), tmp_path / "m.png")])
+    support = make_support(images, labels, make_plan(images, labels))
+    assert support.images[0].shape[1:] == support.labels[0].shape
+    with pytest.raises(InputError, match="do not fit"):
+        make_support(images, [replace(labels[0], affine=np.eye(4))], make_plan(images, labels))
+
+
+def test_an_endless_budget_is_none():
+    assert AdaptSettings(budget_seconds=float("inf")).budget_seconds is None
+
+
+def test_chosen_structures_leave_the_others_to_the_background():
+    label = np.ones((1, 12, 12), dtype=np.uint8)
+    label[0, :6] = 2
+    image = Volume(label.astype(np.float32), np.eye(4))
+    with pytest.raises(InputError, match="covers the whole image"):
+        adapt_volumes([image], [Volume(label, np.eye(4))], AdaptSettings(learner="toy"))
+    settings = AdaptSettings(learner="toy", plan=PlanOptions(labels=[1]))
+    assert adapt_volumes([image], [Volume(label, np.eye(4))], settings).plan.label_values == (1,)
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 14), (14, 12, 1), (2, 9, 9)])
+def test_the_default_takes_volumes_of_a_slice_or_two(shape):
+    label = np.zeros((1, *shape), dtype=np.uint8)
+    label[:, :, 3:8, :8] = 1
+    image = Volume(10 * label + np.random.default_rng(0).normal(size=label.shape).astype(np.float32), np.eye(4))
+    settings = AdaptSettings(steps=1, width=4, weights=None)
+    adapted = adapt_volumes([image] * 2, [Volume(label, np.eye(4))] * 2, settings, learners=LEARNERS)
+    assert segment_volume(image, adapted.plan, adapted.segmenter).labels.shape == shape

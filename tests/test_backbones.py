@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,8 @@ from medfewshot.backbones import (
     pad_to_multiple,
     unfold_blocks,
 )
+from medfewshot.devices import autocast
+from medfewshot.learners.segmenters import to_channels_last
 
 STRIDES_3D = [[2, 2, 1], [2, 2, 1], [2, 2, 2]]
 STRIDES_2D = [[2, 2], [2, 2], [2, 1]]
@@ -258,3 +262,16 @@ def test_what_cannot_change_its_strides_says_so():
 def test_a_network_without_a_head_gives_its_features():
     trunk, image = build_backbone(dims=2, width=4), torch.randn(1, 1, 8, 8)
     assert torch.equal(trunk(image), trunk.features(image))
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("shape", [(1, 12, 12), (12, 12, 1), (2, 9, 5)])
+def test_thin_volumes_are_computed_as_in_double_precision(shape, agnostic):
+    """bf16 convolutions of a (1, Y, Z) image in channels-last order once gave anything up to NaN."""
+    torch.manual_seed(0)
+    net = UNet(3, 1, 2, 4, choose_strides(shape, (1, 1, 1)), agnostic)
+    exact = copy.deepcopy(net).double()
+    image = torch.randn(1, 1, *shape)
+    with torch.no_grad(), autocast(torch.device("cpu")):
+        found = to_channels_last(net)(image)
+    assert (found.double() - exact(image.double())).abs().max() < 0.15

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -163,3 +165,54 @@ def test_replacing_deletes_only_what_the_record_names(scans, segmenter):
     segment_cohort(cases[:1], segmenter, out, CohortOptions(previews=False, overwrite=True))
     assert {path.name for path in out.iterdir()} == {"q0.nii.gz", "mine.txt", "run.json", "statistics.csv"}
     assert (scans / "precious.nii.gz").exists()
+
+
+def test_whatever_is_wrong_with_one_volume_the_others_have_their_turn(scans, segmenter, monkeypatch):
+    def fail(self, volume, *_):
+        raise ValueError(f"no good: {volume.name}")
+
+    monkeypatch.setattr(VolumeSegmenter, "segment", fail)
+    result = segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN)
+    assert [one.status for one in result.results] == ["failed"] * 3
+    assert "no good" in str(result.results[0].error)
+
+
+RESUME = CohortOptions(previews=False, resume=True)
+
+
+def test_results_that_were_not_asked_for_again_stay_in_the_record(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cohort(cases[:2], segmenter, out, PLAIN)
+    result = segment_cohort(cases[1:], segmenter, out, RESUME)
+    assert (len(result.results), result.resumed) == (2, 1)
+    record = json.loads((out / "run.json").read_text())
+    assert sorted(entry["case"] for entry in record["outputs"]) == ["q0", "q1", "q2"]
+    assert {line.split(",")[0] for line in (out / "statistics.csv").read_text().splitlines()[1:]} == {"q0", "q1", "q2"}
+
+
+def test_a_result_of_another_scan_is_not_replaced(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cohort(cases, segmenter, out, PLAIN)
+    other = scans / "other" / cases[0].image_path.name
+    other.parent.mkdir()
+    shutil.copy(cases[0].image_path, other)
+    with pytest.raises(InputError, match=r"q0\.nii\.gz: is the result of .*cohort.*, not of .*other"):
+        segment_cohort(find_cases([other]), segmenter, out, RESUME)
+
+
+def test_a_scan_that_was_replaced_is_segmented_again(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cohort(cases, segmenter, out, PLAIN)
+    shutil.copy(cases[1].image_path, cases[0].image_path)
+    assert segment_cohort(cases, segmenter, out, RESUME).resumed == 2
+    os.utime(cases[2].image_path, (1, 1))
+    assert segment_cohort(cases, segmenter, out, RESUME).resumed == 2
+
+
+def test_previews_that_were_not_made_before_are_made_on_resuming(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cohort(cases, segmenter, out, PLAIN)
+    assert segment_cohort(cases, segmenter, out, CohortOptions(resume=True)).resumed == 0
+    (out / "previews/q1.png").unlink()
+    assert segment_cohort(cases, segmenter, out, CohortOptions(resume=True)).resumed == 2
+    assert (out / "previews/q1.png").is_file()

@@ -101,6 +101,18 @@ def test_supports_of_other_shapes_are_registered_together():
         assert overlap(found, truth) > 0.9
 
 
+def test_every_support_is_followed_from_the_start_that_fits_it_best():
+    """Three supports lie where a start is; the beginning tells, and the few steps taken move no farther than 2 mm."""
+    shape = (40, 30)
+    whole = F.avg_pool2d(torch.randn(1, 60, 50, generator=torch.Generator().manual_seed(0)), 3, 1)
+    read = lambda x, y: whole[:, x : x + shape[0], y : y + shape[1]]  # noqa: E731
+    query, supports = read(10, 10), [read(2, 10), read(10, 10), read(10, 16)]
+    options = RegistrationOptions(starts=0.2, affine_steps=3, levels=())
+    transform, _ = register(supports, query, (1.0, 1.0), options)
+    expected = torch.tensor([[8.0, 0.0], [0.0, 0.0], [0.0, -6.0]])
+    torch.testing.assert_close(transform.shift, expected, atol=2.0, rtol=0)
+
+
 def test_registration_works_where_gradients_are_switched_off_and_leaves_them_so():
     with torch.no_grad():
         transform, _ = register([scene((16, 16), 1)[0]], scene((16, 16))[0], (1.0, 1.0), QUICK)

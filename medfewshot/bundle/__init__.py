@@ -6,6 +6,13 @@
 """
 
 from medfewshot.bundle.json_text import strict_json
-from medfewshot.bundle.segmenter import DESCRIPTION, FORMAT_VERSION, WEIGHTS, VolumeSegmenter, load_segmenter
+from medfewshot.bundle.segmenter import (
+    DESCRIPTION,
+    FORMAT_VERSION,
+    WEIGHTS,
+    VolumeSegmenter,
+    check_free,
+    load_segmenter,
+)
 
-__all__ = ["DESCRIPTION", "FORMAT_VERSION", "WEIGHTS", "VolumeSegmenter", "load_segmenter", "strict_json"]
+__all__ = ["DESCRIPTION", "FORMAT_VERSION", "WEIGHTS", "VolumeSegmenter", "check_free", "load_segmenter", "strict_json"]

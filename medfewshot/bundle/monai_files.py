@@ -39,6 +39,10 @@ _KEEPS = (
 )
 
 
+FILES = (METADATA, INFERENCE, READ_ME, LICENCE)
+"""What :func:`write_monai_files` writes, below the bundle's folder."""
+
+
 def write_monai_files(folder: Path, plan: Plan, record: Mapping[str, Any]) -> None:
     """Write the bundle's text files; ``record`` is that of the segmenter (its supports and warnings are quoted)."""
     files = {

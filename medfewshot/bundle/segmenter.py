@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medfewshot.bundle.json_text import strict_json
-from medfewshot.bundle.monai_files import write_monai_files
+from medfewshot.bundle.monai_files import FILES, write_monai_files
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import SEGMENTERS
@@ -71,13 +71,13 @@ class VolumeSegmenter:
             raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / DESCRIPTION).unlink(missing_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.tensors().items()}
         with atomic_path(folder / WEIGHTS) as temporary:
             try:
                 save_file(tensors, temporary)
             except SafetensorError as error:  # what it makes of a full disk
                 raise OSError(errno.EIO, str(error)) from error
+            (folder / DESCRIPTION).unlink(missing_ok=True)  # not before the disk has taken the new weights
         description = {
             "format_version": FORMAT_VERSION,
             "kind": segmenter.kind,
@@ -87,6 +87,18 @@ class VolumeSegmenter:
         }
         write_monai_files(folder, self.plan, self.record)
         write_text(folder / DESCRIPTION, strict_json(description))
+
+
+def check_free(folder: Path) -> None:
+    """Raises InputError where saving a segmenter in ``folder`` would replace a file of something else's."""
+    if (folder / DESCRIPTION).exists():
+        raise InputError(f"{folder}: already holds a segmenter; add --overwrite to replace it")
+    for name in (WEIGHTS, *FILES):
+        if (folder / name).exists():
+            raise InputError(
+                f"{folder / name}: is there already, in a folder that holds no segmenter; give another folder with -o, "
+                "or --overwrite to replace it"
+            )
 
 
 def load_segmenter(

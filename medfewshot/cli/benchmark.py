@@ -121,7 +121,9 @@ def _report(plan: Any, cells: Any, run: Path, folder: Path, console: Any) -> int
     from medfewshot.cohort import check_folder
 
     check_folder(folder)
-    console.say(f"report: {write_report(plan, run, folder, cells)}")
+    tables = write_report(plan, run, folder, cells)
+    console.say(f"report: {tables}")
+    console.json({"output": str(run), "report": str(tables)})
     return 0
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from medfewshot.adaptation import AdaptSettings, adapt_volumes, cases_from_pairs, make_learner, read_cases
-from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
+from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_segmenter, strict_json
 from medfewshot.cli.console import Console
 from medfewshot.cohort import (
     REPORT,
@@ -159,8 +159,8 @@ def adapt(output: Path, source: SupportSource, settings: AdaptSettings, overwrit
     """Write the adapted segmenter to ``output``."""
     source.check(settings)
     check_folder(output)
-    if (output / DESCRIPTION).exists() and not overwrite:
-        raise InputError(f"{output}: already holds a segmenter; add --overwrite to replace it")
+    if not overwrite:
+        check_free(output)
     segmenter = _adapt(source.find(), settings, None, console)
     _save(segmenter, output, console)
     console.warnings(segmenter.record["warnings"])
@@ -254,7 +254,7 @@ def demo(output: Path, data: Path | None, shots: int, queries: int, settings: Ad
     """Everything at once, on made-up scans where ``data`` is None."""
     from medfewshot.demo import DEMO_STEPS, run_demo
 
-    settings = replace(settings, steps=settings.steps or DEMO_STEPS)
+    settings = replace(settings, steps=DEMO_STEPS if settings.steps is None else settings.steps)
     with console.progress("Demo") as progress:
         result = run_demo(
             output, data=data, shots=shots, queries=queries, settings=settings, command=_command(), progress=progress

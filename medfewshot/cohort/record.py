@@ -8,7 +8,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,6 +52,8 @@ class VolumeResult:
     inputs: tuple[str, ...]
     status: str
     """``done`` or ``failed``."""
+    stamp: str = ""
+    """Of the input files, by which it shows that one was replaced; empty in records of the first release."""
     labels: str | None = None
     files: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class RunRecord:
         self._unwritten = False
 
     def start(self, earlier: Mapping[tuple[str, ...], VolumeResult]) -> None:
-        """Write the record with the results of an earlier run, which count until their turn comes again."""
+        """Write the record with the results of an earlier run, each of which counts until it is made again."""
         self._earlier = dict(earlier)
         self._write(None)
 
@@ -95,7 +97,7 @@ class RunRecord:
             self._write(None)
 
     def finish(self) -> None:
-        self._earlier = {}
+        """Results of scans that were not asked for this time stay in the record, as their files do in the folder."""
         self._write(_now())
 
     def __enter__(self) -> RunRecord:
@@ -124,8 +126,16 @@ class RunRecord:
                 f"{self.folder}: holds results of another segmenter or other options; "
                 "choose another folder, or --overwrite to replace them"
             )
-        done = [r for r in results if r.status == "done" and r.labels and (self.folder / r.labels).is_file()]
-        return {tuple(result.inputs): result for result in done}
+        done = [replace(r, inputs=tuple(r.inputs)) for r in results if r.status == "done" and self._complete(r)]
+        return {result.inputs: result for result in done}
+
+    def _complete(self, result: VolumeResult) -> bool:
+        """Whether all of its files are there, and all that this run is to write."""
+        there = result.labels and all((self.folder / name).is_file() for name in (result.labels, *result.files))
+        wanted = [f"previews/{result.case}.png"] if self.options.previews else []
+        if self.options.dicom_seg and Path(result.inputs[0]).is_dir():
+            wanted.append(f"dicom_seg/{result.case}.dcm")
+        return bool(there) and set(wanted) <= set(result.files)
 
     def _write(self, finished: str | None) -> None:
         begun = time.monotonic()

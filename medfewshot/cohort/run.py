@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cohort.inputs import check_channels, check_folder
-from medfewshot.cohort.record import RUN_RECORD, CohortOptions, RunRecord, VolumeResult, flag_warning, remove_results
+from medfewshot.cohort.page import REPORT
+from medfewshot.cohort.record import (
+    RUN_RECORD,
+    STATISTICS,
+    CohortOptions,
+    RunRecord,
+    VolumeResult,
+    flag_warning,
+    remove_results,
+)
 from medfewshot.inference import Segmentation
 from medfewshot.io import can_refer_to, case_id, output_suffix, read_image, write_array, write_dicom_seg, write_label
 from medfewshot.io.naming import format_of
@@ -50,6 +60,7 @@ def check_results_folder(folder: Path, cases: Sequence[Case], options: CohortOpt
         raise InputError(f"{folder}: already holds results; add --resume to go on or --overwrite to replace them")
     names = {case.case_id for case in cases}
     taken = [path for path in sorted(folder.iterdir()) if format_of(path) and case_id(path) in names]
+    taken += [path for path in (folder / STATISTICS, folder / REPORT) if path.exists()]
     if taken:
         raise InputError(f"{taken[0]}: is there already; give another folder with -o, or --overwrite to replace it")
 
@@ -73,6 +84,7 @@ def segment_cohort(
     earlier = record.earlier_results() if options.resume and not options.overwrite else {}
     if options.overwrite:
         remove_results(folder)
+    _check_same_scans(cases, earlier.values(), folder)
     folder.mkdir(parents=True, exist_ok=True)
     resumed = 0
     record.start(earlier)
@@ -80,6 +92,7 @@ def segment_cohort(
         for number, case in enumerate(cases):
             progress.update(number, len(cases), case.case_id)
             result = earlier.get(_inputs(case))
+            result = result if result is not None and result.stamp in ("", _stamp(case)) else None
             resumed += result is not None
             record.add(result or _segment_one(case, segmenter, folder, options, _part(progress, number, len(cases))))
         record.finish()
@@ -94,6 +107,25 @@ def _part(progress: Progress, number: int, total: int) -> Progress:
         progress.update(number + done / steps, total, text)
 
     return Progress(update)
+
+
+def _check_same_scans(cases: Sequence[Case], earlier: Iterable[VolumeResult], folder: Path) -> None:
+    """Raises InputError where a result would take the place of another scan's."""
+    known = {result.case.casefold(): result for result in earlier}
+    for case in cases:
+        result = known.get(case.case_id.casefold())
+        if result is not None and result.inputs != _inputs(case):
+            raise InputError(
+                f"{folder / str(result.labels)}: is the result of {result.inputs[0]}, not of {case.image_path}; "
+                "give another folder with -o, or --overwrite to replace what is there"
+            )
+
+
+def _stamp(case: Case) -> str:
+    """Sizes and times of a case's files, by which a later run sees that one was replaced."""
+    files = [file for path in case.image_paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def _inputs(case: Case) -> tuple[str, ...]:
@@ -113,7 +145,7 @@ def _segment_one(
         read = time.perf_counter() - begun
         segmentation = segmenter.segment(volume, options.inference, progress)
         return _write_result(case, volume, segmentation, segmenter, folder, options, read)
-    except (InputError, OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         # Whatever is wrong with one scan, the others still get their turn; the record and exit code say so.
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.filename:
@@ -153,6 +185,7 @@ def _write_result(
     return VolumeResult(
         case=case.case_id,
         inputs=_inputs(case),
+        stamp=_stamp(case),
         status="done",
         labels=labels,
         files=tuple(files),

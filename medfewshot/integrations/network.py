@@ -33,6 +33,13 @@ class SegmenterNetwork(nn.Module):
     def whole_volume(self) -> bool:
         return bool(getattr(self._segmenter, "whole_volume", False))
 
+    def __getattr__(self, name: str) -> Any:
+        """What inference asks of a segmenter beyond a call, where the one inside has it."""
+        inside = self.__dict__.get("_segmenter")
+        if name in ("windowed", "examine", "calibration", "device") and hasattr(inside, name):
+            return getattr(inside, name)
+        return super().__getattr__(name)
+
     def forward(self, image: Tensor) -> Tensor:
         plain = image.as_tensor() if hasattr(image, "as_tensor") else image
         return self._segmenter(plain)

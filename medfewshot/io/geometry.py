@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -106,6 +107,16 @@ def check_same_grid(image: Volume, label: Volume, tolerance_mm: float | None = N
             f"({tolerance_mm:.3g} mm is tolerated; {_grid(image)} and {_grid(label)}); resample one onto the other's "
             "grid (labels with nearest neighbour), or copy the header if only the header is wrong"
         )
+
+
+def in_frame_of(image: Volume, label: Volume) -> Volume:
+    """The label map with the affine of its image, on whose voxel grid it lies.
+
+    A mask drawn as PNG knows no millimetres, its scan may; and what headers round differently must not shift a label.
+    Raises GridMismatchError as :func:`check_same_grid`.
+    """
+    check_same_grid(image, label)
+    return replace(label, affine=image.affine)
 
 
 def _has_spacing(volume: Volume) -> bool:

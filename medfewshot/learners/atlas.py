@@ -8,6 +8,7 @@ Vinyals et al. 2016, with a spatial prior). Nothing is trained: adaptation only 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfewshot.registration import RegistrationOptions, register
-from medfewshot.types import Progress, Support
+from medfewshot.types import WHOLE_VALUES, Progress, Support
 
 SIMILARITY_SHARPNESS = 12.0
 """A support whose local correlation is higher by 0.1 has exp(1.2) times the vote."""
@@ -78,11 +79,13 @@ class AtlasSegmenter:
         query = query.float()
         size = query.shape[1:]
         transform, correlation = register([i.float() for i in self.images], query, self.spacing_mm, self.options)
-        grids = transform.grid(size)
-        correlation = F.interpolate(correlation, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
+        mode = "bilinear" if len(size) == 2 else "trilinear"
         total = query.new_zeros((self.classes, *size))
         weights = query.new_zeros((1, *size))
-        for image, label, grid, local in zip(self.images, self.labels, grids, correlation, strict=True):
+        for number, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
+            # Support by support: a grid at full resolution takes more memory than its image and labels.
+            grid = transform.of(number).grid(size)[0]
+            local = F.interpolate(correlation[number : number + 1], size=size, mode=mode)[0]
             weight = self._weight(query, _read(image.float(), grid), local)
             for index in range(self.classes):  # class by class: a second array of all would be what memory lacks
                 total[index] += (weight * _read((label == index)[None].float(), grid))[0]
@@ -137,13 +140,18 @@ class Atlas:
         return segmenter
 
 
-def leave_one_out_dice(learner: Atlas, support: Support) -> list[float | None]:
+def leave_one_out_dice(learner: Atlas, support: Support, seconds: float | None = None) -> list[float | None]:
     """Per structure, the mean Dice over supports segmented from the others; None where no two supports have it.
 
-    At most ``MOST_LEFT_OUT`` are left out, each matched to at most as many others: an estimate, not a score.
+    At most ``MOST_LEFT_OUT`` are left out, each matched to at most as many others: an estimate, not a score. After
+    ``seconds`` no other one is, and none that is too large to be matched as a whole.
     """
     found: list[list[float]] = [[] for _ in range(support.classes - 1)]
+    begun = time.perf_counter()
     for left in range(min(support.shots, MOST_LEFT_OUT) if support.shots > 1 else 0):
+        late = seconds is not None and time.perf_counter() - begun > seconds
+        if late or support.images[left][0].numel() * support.classes > WHOLE_VALUES:
+            continue
         others = [k for k in range(support.shots) if k != left][:MOST_LEFT_OUT]
         rest = replace(
             support,
@@ -171,5 +179,9 @@ def _read(volume: Tensor, grid: Tensor) -> Tensor:
 
 
 def _smooth(x: Tensor) -> Tensor:
+    """Mean over the 3-wide box around every voxel of ``x (1, *S)``, of those that are in the image."""
     pool = F.avg_pool2d if x.ndim == 3 else F.avg_pool3d
-    return pool(x[None], 3, 1, 1, count_include_pad=False)[0]
+    if min(x.shape[1:]) >= 3:
+        return pool(x[None], 3, 1, 1, count_include_pad=False)[0]
+    padding = [1, 1] * (x.ndim - 1)  # torch's own padding takes no image thinner than the box
+    return (pool(F.pad(x[None], padding), 3, 1) / pool(F.pad(torch.ones_like(x)[None], padding), 3, 1))[0]

@@ -47,7 +47,7 @@ OVERLAP = 0.5
 CALIBRATION = -1.2
 """Of the predicted Dice, fitted to support-pool subjects: a product is surer than its factors."""
 MOST_MATCHED = 10
-"""Supports that the atlas keeps, the first ones: each costs seconds in every query."""
+"""Supports that the atlas keeps: each costs seconds in every query."""
 
 
 class HybridSegmenter:
@@ -212,12 +212,16 @@ class Hybrid:
     def adapt(self, support: Support) -> HybridSegmenter:
         begun = time.perf_counter()
         atlas = Atlas(self.device, self.options)
-        left_out = leave_one_out_dice(atlas, support)
+        left_out = leave_one_out_dice(atlas, support, self._seconds_to_match)
         matched = time.perf_counter() - begun
         network = self._finetune(matched).adapt(support)
         untaught = self.start is None
         weight, trust = atlas_weight(support.shots, untaught=untaught), [atlas_trust(dice) for dice in left_out]
         known = learned(network.record["training_dice"]) if self.steps else [1.0] * len(trust)
+        matched_to = _covering(support, MOST_MATCHED)
+        for index, held in enumerate(_held(matched_to)):
+            if not held:  # what no support of the atlas shows is the network's alone
+                trust[index], known[index] = 0.0, 1.0
         cautious = self._cautious(network, support)
         record = network.record | {
             "learner": "hybrid",
@@ -229,7 +233,7 @@ class Hybrid:
         }
         return HybridSegmenter(
             NetworkSegmenter(network.network),
-            atlas.adapt(_first(support, MOST_MATCHED)),
+            atlas.adapt(matched_to),
             patch_size=window_of(support),
             weight=weight,
             trust=trust,
@@ -238,6 +242,11 @@ class Hybrid:
             untaught=untaught,
             record=record,
         )
+
+    @property
+    def _seconds_to_match(self) -> float | None:
+        """Leaving supports out may take half of the budget; one is always left out."""
+        return None if self.budget_seconds is None else self.budget_seconds / 2
 
     def _finetune(self, seconds_spent: float) -> Finetune:
         return Finetune(
@@ -260,5 +269,22 @@ class Hybrid:
         return NetworkSegmenter(between(begun.network, adapted.network, HALF_WAY))
 
 
-def _first(support: Support, count: int) -> Support:
-    return replace(support, images=support.images[:count], labels=support.labels[:count])
+def _covering(support: Support, count: int) -> Support:
+    """At most ``count`` of the supports, the first ones but for those that a structure would be missing without."""
+    if support.shots <= count:
+        return support
+    shown = [set(label.unique().tolist()) for label in support.labels]
+    needed: list[int] = []
+    for index in range(1, support.classes):
+        holders = [number for number, held in enumerate(shown) if index in held]
+        if holders and not set(holders) & set(needed):
+            needed.append(holders[0])
+    others = [number for number in range(support.shots) if number not in needed]
+    chosen = sorted((needed + others)[:count])
+    images, labels = ([values[number] for number in chosen] for values in (support.images, support.labels))
+    return replace(support, images=tuple(images), labels=tuple(labels))
+
+
+def _held(support: Support) -> list[bool]:
+    """Per structure, whether any of the supports shows it."""
+    return [any(bool((label == index).any()) for label in support.labels) for index in range(1, support.classes)]

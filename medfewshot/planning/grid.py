@@ -156,9 +156,15 @@ def _average_blocks(data: np.ndarray, affine: np.ndarray, target_mm: Sequence[fl
     channels = []
     for channel in data:
         # ceil_mode keeps the last, partial block and averages what there is of it.
-        block = torch.from_numpy(np.ascontiguousarray(channel, dtype=np.float32))[None, None]
+        block = torch.from_numpy(_contiguous(channel))[None, None]
         channels.append(pool(block, factors, ceil_mode=True, count_include_pad=False)[0, 0].numpy())
     return np.stack(channels), _coarse_affine(affine, factors)
+
+
+def _contiguous(data: np.ndarray) -> np.ndarray:
+    data = np.ascontiguousarray(data, dtype=np.float32)
+    # NumPy calls an array contiguous whatever the stride of an axis of one voxel; torch takes none that is negative.
+    return data if min(data.strides) >= 0 else data.copy()
 
 
 def _spaced_grid(
@@ -180,7 +186,7 @@ def _respace(data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float], m
     from monai.transforms import Spacing
 
     dims = len(target_mm)
-    tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
+    tensor = torch.from_numpy(_contiguous(data))
     image = MetaTensor(tensor, affine=torch.eye(dims + 1))
     spaced = Spacing(_in_voxels(affine, target_mm), mode=mode, padding_mode="border", dtype=torch.float32)(image)
     return spaced.as_tensor().contiguous(), affine @ _homogeneous(spaced.affine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from scipy import ndimage
 from medfewshot.planning.label_names import label_values
 from medfewshot.planning.normalise import choose_normalization
 from medfewshot.planning.orientation import direction_cosines, order_for
-from medfewshot.types import InputError, Plan, Volume
+from medfewshot.types import InputError, Plan, Volume, did_you_mean
 
 THICK_RATIO = 3.0
 """Slices this many times thicker than the pixels are wide count as thick: they are never resampled."""
@@ -28,6 +29,8 @@ PATCH_VOXELS = 380_000
 PATCH_PIXELS = 65_536
 """A training patch: as much as two CPU cores take through forward and backward in a fifth of a second."""
 TINY_VOXELS = 27
+MODALITIES = ("CT", "MR", "PT", "PET", "NM", "US", "XA", "CR", "DX", "MG", "RF", "OCT", "OP", "SM", "XC", "OT")
+"""Words of DICOM's for what a scan is."""
 MOST_LABELS = 500
 """More structures than the finest atlas in use has are intensities, not labels."""
 ONE_PIECE = 0.95
@@ -75,7 +78,7 @@ def make_plan(
     ``names``: label value -> name where a dataset knows them. Raises InputError where supports cannot go together.
     """
     options = options or PlanOptions()
-    _check_alike(images)
+    _check_alike(images, options.modality)
     wanted = _choose_labels(labels, names or {}, options.labels)
     dims = images[0].spatial_dims
     axes = direction_cosines(images[0].affine) if dims == 3 else np.eye(3)
@@ -100,7 +103,7 @@ def make_plan(
     )
 
 
-def _check_alike(images: Sequence[Volume]) -> None:
+def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
     if not images:
         raise InputError("the support is empty; give at least one labelled scan with --support image=label")
     first = images[0]
@@ -110,6 +113,13 @@ def _check_alike(images: Sequence[Volume]) -> None:
                 f"{image.name}: {image.spatial_dims}D with {image.data.shape[0]} channel(s), but {first.name} is "
                 f"{first.spatial_dims}D with {first.data.shape[0]}; supports must be of one kind"
             )
+    if modality is not None and not modality.upper().startswith(MODALITIES):
+        near = did_you_mean(modality, MODALITIES)
+        raise InputError(f"modality {modality}: unknown{near}; CT has a window of its own, everything else is MR")
+    stated = {image.modality: image.name for image in images if image.modality}
+    if "CT" in stated and len(stated) > 1 and modality is None:
+        others = ", ".join(f"{name} is {kind}" for kind, name in stated.items())
+        raise InputError(f"the supports are of different modalities ({others}); give those of one, or --modality MR")
 
 
 def _choose_labels(
@@ -129,7 +139,9 @@ def _choose_labels(
             held = ", ".join(map(str, present))
             raise InputError(f"label {', '.join(map(str, missing))} is in no support; the supports hold {held}")
     given = dict(wanted) if isinstance(wanted, Mapping) else {}
-    return {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
+    called = {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
+    count = Counter(called.values())  # results are kept by name: two structures of one name would be one
+    return {value: f"{name} ({value})" if count[name] > 1 else name for value, name in called.items()}
 
 
 def _check_count(labels: Sequence[Volume], present: Sequence[int]) -> None:

@@ -12,6 +12,8 @@ from medfewshot.types import Normalization, Volume
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
 """The abdominal window of the field's CT benchmarks; widened where the structures themselves lie outside it."""
+LEAST_STD = 0.02
+"""Of the range of intensities. A body of one intensity (a phantom, a mask) has no spread of its own to divide by."""
 
 
 def choose_normalization(
@@ -43,12 +45,14 @@ def _normalise_channel(x: Tensor, how: Normalization) -> Tensor:
         return (x.clamp(how.low, how.high) - how.mean) / how.std
     values = np.asarray(_thin(x.numpy()))
     low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
+    if high <= low:  # nearly all voxels are alike: what there is lies beyond the percentiles
+        low, high = float(x.min()), float(x.max())
     if high <= low:
         return torch.zeros_like(x)
     x = x.clamp(low, high)
     body = x[x > low + 0.1 * (high - low)]
     body = body if body.numel() > 1 else x.flatten()
-    return (x - body.mean()) / body.std().clamp_min(1e-6)
+    return (x - body.mean()) / body.std().clamp_min(LEAST_STD * (high - low))
 
 
 def _thin(values: np.ndarray, most: int = 2_000_000) -> np.ndarray:

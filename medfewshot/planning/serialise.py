@@ -10,6 +10,8 @@ from typing import Any
 from medfewshot.types import Normalization, Plan
 
 MOST_CHANNELS = 64
+LEAST_SPACING_MM = 1e-6
+"""As small as the readers allow: microscopes have microns."""
 MOST_PATCH_VOXELS = 100_000_000
 MOST_LABELS = 10_000
 
@@ -48,11 +50,13 @@ def _check(plan: Plan) -> None:
     rules = {
         "spatial_dims": dims in (2, 3),
         "channels": 1 <= plan.channels <= MOST_CHANNELS and len(plan.normalization) == plan.channels,
-        "spacing_mm": len(plan.spacing_mm) == dims and all(0.01 <= length <= 1000 for length in plan.spacing_mm),
+        "spacing_mm": len(plan.spacing_mm) == dims
+        and all(LEAST_SPACING_MM <= length <= 1000 for length in plan.spacing_mm),
         "patch_size": len(plan.patch_size) == dims
         and min(plan.patch_size) >= 1
         and math.prod(plan.patch_size) <= MOST_PATCH_VOXELS,
         "axes": all(map(math.isfinite, lengths)) and _at_right_angles(plan.axes),
+        "keep_largest": set(plan.keep_largest) <= set(plan.labels),
         "labels": 1 <= len(plan.labels) <= MOST_LABELS and all(0 < value < 2**31 for value in plan.labels),
     }
     wrong = [name for name, right in rules.items() if not right]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.episodes import FIXED_SPLITS, fixed_split
-from medfewshot.io import atomic_path, check_same_grid, read_image, read_label
+from medfewshot.io import atomic_path, in_frame_of, read_image, read_label
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
 from medfewshot.types import Case, InputError, Progress
 
@@ -124,8 +124,7 @@ def _pack(name: str, wanted: BaseDataset, dataset: Dataset, cases: list[Case]) -
     for case in cases:
         assert case.label_path is not None
         image, label = read_image(case.image_paths), read_label(case.label_path)
-        check_same_grid(image, label)
-        pairs.append((image, label))
+        pairs.append((image, in_frame_of(image, label)))
     images, labels = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     values = (*wanted.labels, *wanted.validation_labels)
     options = PlanOptions(modality=dataset.modality, spacing_mm=wanted.spacing_mm, labels=values)

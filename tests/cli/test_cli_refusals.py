@@ -208,6 +208,14 @@ def test_no_file_of_the_user_is_overwritten(run, scans, support):
     assert {path: path.read_bytes() for path in scans.rglob("*.nii.gz")} == before
     assert run("adapt", *support, "-o", scans / "seg").code == 0
     check_refused(run("adapt", *support, "-o", scans / "seg"), "--overwrite")
+    for name in ("LICENSE", "configs/inference.json", "statistics.csv", "report.html"):
+        mine = scans / "mine" / name
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("mine")
+        words = ("segment", scans / "cohort") if "." in mine.name and mine.parent == scans / "mine" else ("adapt",)
+        check_refused(run(*words, *support, "-o", scans / "mine"), str(mine))
+        assert mine.read_text() == "mine"
+        mine.unlink()
 
 
 def test_the_disk_is_full(run, scans, support, monkeypatch):

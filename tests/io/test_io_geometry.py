@@ -26,7 +26,7 @@ from io_samples import (
     write_picture,
 )
 
-from medfewshot.io import check_same_grid, read_image, read_label, write_label
+from medfewshot.io import check_same_grid, in_frame_of, read_image, read_label, write_label
 from medfewshot.io.geometry import check_affine, complete_2d
 from medfewshot.types import GridMismatchError, InputError, Volume
 
@@ -136,3 +136,13 @@ def test_unusable_affines(affine: np.ndarray, words: str) -> None:
 def test_the_third_axis_of_a_2d_grid_is_its_normal() -> None:
     flat = np.diag([2.0, 3.0, 0.0, 1.0])
     np.testing.assert_array_equal(complete_2d(flat), np.diag([2.0, 3.0, 1.0, 1.0]))
+
+
+def test_a_mask_without_millimetres_lies_in_the_frame_of_its_scan(tmp_path: Path) -> None:
+    scan = replace(grid(shape=(4, 5)), affine=OBLIQUE)
+    mask = read_label(write_picture(tmp_path / "a.png", np.eye(4, 5, dtype=np.uint8)))
+    assert not np.allclose(mask.affine, OBLIQUE)
+    np.testing.assert_array_equal(in_frame_of(scan, mask).affine, OBLIQUE)
+    np.testing.assert_array_equal(in_frame_of(scan, mask).data, mask.data)
+    with pytest.raises(GridMismatchError):
+        in_frame_of(replace(grid(shape=(5, 5)), affine=OBLIQUE), mask)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
 from blobs import dice, example, support_of
 
+from medfewshot.learners import atlas, hybrid
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice, overlap
+from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.fusion import ATLAS_FLOOR, HEARD, NETWORK_FLOOR, atlas_trust, atlas_weight
 from medfewshot.learners.hybrid import CALIBRATION, Hybrid, HybridSegmenter
-from medfewshot.registration import RegistrationOptions
+from medfewshot.registration import RegistrationOptions, Transform, register
 from medfewshot.types import Support
 
 QUICK = RegistrationOptions(levels=((2, 10), (1, 10)), affine_steps=12, starts=0)
@@ -37,6 +40,50 @@ def test_the_support_that_looks_alike_has_the_larger_vote():
     other = torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
     support = Support((image, other), (label, 1 - label), 2, (20, 20), (1.0, 1.0))
     assert dice(Atlas(options=QUICK).adapt(support)(image[None]), label) > 0.85
+
+
+def in_place(monkeypatch, *correlations: float) -> None:
+    """Supports lie where the query does, and correlate with it as said."""
+
+    def registered(supports, query, *_):
+        dims, shots = query.ndim - 1, len(supports)
+        half = torch.tensor(query.shape[1:]) / 2
+        still = torch.eye(dims).repeat(shots, 1, 1), torch.zeros(shots, dims), torch.zeros(shots, dims, *[2] * dims)
+        local = torch.tensor(correlations).view(shots, 1, *[1] * dims).expand(shots, 1, *[2] * dims)
+        return Transform(*still, half, half.expand(shots, dims)), local
+
+    monkeypatch.setattr(atlas, "register", registered)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4)])
+@pytest.mark.parametrize(
+    ("correlations", "brightness", "logarithm"),
+    [
+        ((0.9, 0.8), (0.0, 0.0), 1.2),  # 12 * 0.1
+        ((0.9, 0.9), (0.0, 0.5), 0.5),  # 0.25 / (2 * 0.25)
+        ((0.9, 0.9), (0.25, 0.75), 1.0),  # (0.5625 - 0.0625) / 0.5
+        ((0.9, 0.9), (0.0, 4.0), 3.0),  # as far as a vote falls
+        ((0.7, 0.9), (0.5, 1.0), -0.9),  # (2 - 0.5) - 12 * 0.2
+    ],
+)
+def test_votes_by_hand(monkeypatch, shape, correlations, brightness, logarithm):
+    """Of a support that says structure and one that says background: what the first one's vote has over the other's."""
+    in_place(monkeypatch, *correlations)
+    images = [torch.full((1, *shape), value) for value in brightness]
+    labels = [torch.ones(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)]
+    votes = AtlasSegmenter(images, labels, classes=2, spacing_mm=[1.0] * len(shape)).votes(torch.zeros(1, *shape))
+    torch.testing.assert_close(votes[1].logit(), torch.full(shape, logarithm), atol=1e-4, rtol=0)
+
+
+def test_a_difference_counts_in_its_neighbourhood(monkeypatch):
+    """One voxel off by 3/2 takes (9/4) / 9 / (2 * 0.25) = 1/2 off the vote there and beside it, nothing elsewhere."""
+    in_place(monkeypatch, 1.0, 1.0)
+    image, label = torch.zeros(1, 7, 7), torch.zeros(7, 7, dtype=torch.int64)
+    image[0, 3, 3] = 1.5
+    votes = AtlasSegmenter([image, 0 * image], [1 - label, label], classes=2, spacing_mm=(1.0, 1.0)).votes(0 * image)
+    expected = torch.zeros(7, 7)
+    expected[2:5, 2:5] = -0.5
+    torch.testing.assert_close(votes[1].logit(), expected, atol=1e-4, rtol=0)
 
 
 def test_leaving_one_out_needs_another():
@@ -163,6 +210,30 @@ def test_the_hybrid_of_an_adapted_network():
     assert hybrid.record["atlas_weight"] == 1.0
     assert hybrid.record["atlas_trust"] == [None]
     assert hybrid.cautious is None  # a random start is no place to go back to
+
+
+def test_the_network_gets_the_time_that_matching_left(monkeypatch):
+    asked, taken = [], []
+
+    def slow(*args, **options):
+        begun = time.perf_counter()
+        time.sleep(0.1)
+        found = register(*args, **options)
+        taken.append(time.perf_counter() - begun)
+        return found
+
+    def finetune(**options):
+        asked.append(options["budget_seconds"])
+        return Finetune(**options)
+
+    monkeypatch.setattr(atlas, "register", slow)
+    monkeypatch.setattr(hybrid, "Finetune", finetune)
+    twins = support_of([(12, 12), (12, 12)])
+    Hybrid(steps=1, width=4, options=QUICK, budget_seconds=100.0).adapt(twins)
+    assert sum(taken) >= 0.1
+    assert 50 < asked[0] <= 100 - sum(taken)
+    Hybrid(steps=1, width=4, options=QUICK).adapt(twins)
+    assert asked[-1] is None
 
 
 def test_of_many_supports_the_atlas_keeps_ten():

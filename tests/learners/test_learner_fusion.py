@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from medfewshot.learners.fusion import (
     steadied,
     trusts,
 )
+from medfewshot.learners.hybrid import _covering, _held
 from medfewshot.learners.segmenters import between
 from medfewshot.learners.starts import build_start, build_start_backbone
 from medfewshot.registration import RegistrationOptions
@@ -240,3 +242,38 @@ def test_a_segmenter_of_the_first_release_is_read():
     again = HybridSegmenter.restore(config, hybrid.tensors())
     assert again.learned == (1,)
     assert again.cautious is None
+
+
+def test_the_supports_that_are_matched_show_every_structure():
+    support = support_of([(15, 6)] * 5, labels=3)
+    labels = [torch.zeros_like(label) for label in support.labels]
+    for number, index in enumerate((1, 1, 1, 2, 3)):
+        labels[number][0, 0] = index
+    support = replace(support, labels=tuple(labels))
+    assert _covering(support, 5) is support
+    assert [int(label.max()) for label in _covering(support, 4).labels] == [1, 1, 2, 3]
+    assert [int(label.max()) for label in _covering(support, 3).labels] == [1, 2, 3]
+    assert _held(_covering(support, 3)) == [True] * 3
+
+
+def test_a_structure_that_no_matched_support_shows_is_the_networks_alone(monkeypatch):
+    monkeypatch.setattr("medfewshot.learners.hybrid.MOST_MATCHED", 1)
+    support = support_of([(12, 12)] * 2, labels=2)
+    labels = tuple(torch.where(label == other, 0, label) for label, other in zip(support.labels, (2, 1), strict=True))
+    quick = RegistrationOptions(voxels=200, affine_steps=3, levels=((2, 2),))
+    segmenter = Hybrid(steps=1, width=4, options=quick).adapt(replace(support, labels=labels))
+    assert segmenter.trust[1] == 0
+    assert segmenter.learned[1] == 1
+
+
+def test_leaving_supports_out_ends_with_half_of_the_budget(monkeypatch):
+    asked = []
+
+    def leave(learner, support, seconds):
+        asked.append(seconds)
+        return [None]
+
+    monkeypatch.setattr("medfewshot.learners.hybrid.leave_one_out_dice", leave)
+    for budget in (None, 8.0):
+        Hybrid(steps=1, width=4, budget_seconds=budget).adapt(support_of([(8, 8)] * 2))
+    assert asked == [None, 4.0]

@@ -9,6 +9,7 @@ import torch
 from blobs import backbone_for, dice, episode_of, example, meta_train, small, support_of
 
 from medfewshot.learners import Prototype, PrototypeSegmenter, metric, prototype
+from medfewshot.learners.features import episode_features
 from medfewshot.learners.metric import PrototypeHead
 from medfewshot.learners.pooling import pool_prototypes
 from medfewshot.learners.prototype import alignment_loss, build_start
@@ -85,6 +86,33 @@ def test_odd_sizes_are_not_squeezed(length):
     torch.testing.assert_close(ahead[3] + ahead[4], torch.tensor(0.0), atol=1e-5, rtol=0)
 
 
+# The background's threshold
+
+
+def test_the_threshold_lies_between_structure_and_background(monkeypatch):
+    """By hand: mean squared distances to the prototype (2, 0) are 2 in the background, 0 and 1/2 in the structure."""
+    features = torch.tensor([[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0]]).view(1, 2, 2, 2)
+    labels = torch.tensor([[[0, 0], [1, 1]]])
+    monkeypatch.setattr(prototype, "support_features", lambda *_: [(features, labels)])
+    head = PrototypeHead(2, "euclidean", "threshold", temperature=1.0)
+    segmenter = PrototypeSegmenter(Folded(), head, torch.tensor([[2.0, 0.0]]), torch.tensor([1]), classes=2)
+    Prototype()._fit_threshold(segmenter, support_of([(8, 8)]))
+    assert float(head.threshold.detach()) == pytest.approx((2 + 1 / 4) / 2)
+
+
+def test_adaptation_reads_the_threshold_off_the_supports():
+    """So reading it again changes nothing, whatever it was in between."""
+    support = support_of([(24, 24)])
+    learner = small("prototype", background="threshold")
+    segmenter = learner.adapt(support)
+    threshold = segmenter.head.threshold.detach()
+    found = float(threshold)
+    threshold.fill_(5.0)
+    learner._fit_threshold(segmenter, support)
+    assert float(threshold) == pytest.approx(found, abs=1e-3)
+    assert found != pytest.approx(-10, abs=0.1)  # what a new head has
+
+
 # Meta-training
 
 
@@ -131,6 +159,32 @@ def test_the_loss_reaches_every_meta_parameter(shape, background):
             assert torch.isfinite(parameter.grad).all(), name
     frozen = [name for name, parameter in start.named_parameters() if not parameter.requires_grad]
     assert frozen == ["backbone.head.weight", "backbone.head.bias"]
+
+
+def test_meta_training_asks_for_a_low_threshold(monkeypatch):
+    """ADNet's T / temperature, whose temperature is not pushed by it; the query's loss and alignment left out."""
+    monkeypatch.setattr(prototype, "dice_cross_entropy", lambda logits, truth: 0 * logits.sum())
+    start = build_start(backbone_for((12, 12)), background="threshold", temperature=4.0)
+    with torch.no_grad():
+        start.head.threshold.fill_(3.0)
+    loss = Prototype(start=start, alignment=0.0).meta_loss(episode_of((12, 12)))
+    assert float(loss.detach()) == pytest.approx(3 / 4)
+    loss.backward()
+    assert float(start.head.threshold.grad) == pytest.approx(1 / 4)
+    assert not start.head.log_temperature.grad
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_meta_training_aligns_the_support_with_what_the_query_was_taken_for(weight):
+    episode = episode_of((16, 16))
+    start = build_start(backbone_for((16, 16)), metric="euclidean")
+    with torch.no_grad():
+        plain, aligned = (Prototype(start=start, alignment=a).meta_loss(episode) for a in (0.0, weight))
+        support, labels, query = episode_features(start.backbone, episode)
+        found = start.head(query, *pool_prototypes(support, labels, 2, cell=4), 2).argmax(1)
+        expected = alignment_loss(start.head, support, labels, *pool_prototypes(query, found, 2, cell=4), 2)
+    assert float(expected) > 0.01
+    assert float(aligned - plain) == pytest.approx(weight * float(expected), rel=1e-3)
 
 
 @pytest.mark.parametrize("background", ["prototypes", "threshold"])

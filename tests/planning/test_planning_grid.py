@@ -267,3 +267,15 @@ def test_volumes_of_another_kind_are_refused():
     two_channels = Volume(np.zeros((2, 4, 4, 4), dtype=np.float32), np.eye(4))
     with pytest.raises(InputError, match=r"has 2 channel\(s\) but the support has 1"):
         to_plan(two_channels, plan)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_may_be_stored_the_other_way_round(axis):
+    """NumPy leaves a flipped axis of one voxel with a negative stride, which torch refuses."""
+    shape = tuple(1 if a == axis else 5 for a in range(3))
+    data = np.arange(25, dtype=np.float32).reshape(shape)
+    flip = np.eye(4)
+    flip[axis, axis] = -1
+    plan = plan_of((1.0, 1.0, 1.0))
+    straight, flipped = (to_plan(volume_of(data, affine), plan).image for affine in (np.eye(4), flip))
+    assert torch.equal(straight, flipped)

@@ -253,3 +253,27 @@ def test_a_plan_without_a_field_is_refused(field):
     del data[field]
     with pytest.raises(KeyError):
         plan_from_dict(data)
+
+
+def test_structures_of_one_name_are_told_apart():
+    boxes = [(1, cube(2, 8)), (2, cube(12, 8)), (3, cube(20, 3))]
+    plan = plan_for(pair((24, 24, 24), boxes=boxes), names={1: "kidney", 2: "kidney", 3: "cyst"})
+    assert plan.labels == {1: "kidney (1)", 2: "kidney (2)", 3: "cyst"}
+
+
+def test_supports_of_several_modalities_are_refused():
+    scans = [pair((16, 16, 16), modality=modality) for modality in ("CT", "MR")]
+    with pytest.raises(InputError, match=r"different modalities .*--modality MR"):
+        plan_for(*scans)
+    assert plan_for(*scans, modality="MR").normalization[0].kind == "zscore"
+
+
+@pytest.mark.parametrize("modality", ["TC", "xray"])
+def test_an_unknown_modality(modality):
+    with pytest.raises(InputError, match=f"modality {modality}: unknown"):
+        plan_for(pair((16, 16, 16)), modality=modality)
+
+
+def test_microscopes_have_microns():
+    plan = plan_for(pair((16, 16, 16), spacing=(0.002, 0.002, 0.002)))
+    assert plan_from_dict(plan_to_dict(plan)) == plan

@@ -7,7 +7,7 @@ import pytest
 import torch
 from grids import volume_of
 
-from medfewshot.planning.normalise import SOFT_TISSUE_HU, _thin, choose_normalization, normalise
+from medfewshot.planning.normalise import LEAST_STD, SOFT_TISSUE_HU, _thin, choose_normalization, normalise
 from medfewshot.types import Normalization
 
 RNG = np.random.default_rng(0)
@@ -106,3 +106,13 @@ def test_thinning_visits_every_slice():
     thin = _thin(slices, 4096)
     assert set(thin.tolist()) == set(range(64))
     assert 0.4 * 4096 <= thin.size <= 2 * 4096
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5])
+def test_an_image_of_two_values_stays_apart_and_small(share):
+    image = torch.zeros(1, 10, 10, 100)
+    image.flatten()[: int(share * image.numel())] = 255
+    found = normalise(image, (Normalization("zscore"),))
+    assert found.unique().numel() == 2
+    assert found.isfinite().all()
+    assert found.abs().max() <= 1 / LEAST_STD

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from medfewshot.synthetic.populations import Populations, PopulationSettings, acquisition, warp
+from medfewshot.synthetic.populations import Populations, PopulationSettings, acquisition, episodes, population, warp
 from medfewshot.synthetic.populations.episodes import draw_by_size
 from medfewshot.synthetic.populations.parts import Draw, Part, distance, draw_part
 from medfewshot.synthetic.populations.population import Coarse, draw_view, render
@@ -16,6 +17,7 @@ from medfewshot.synthetic.populations.templates import TEMPLATES
 from medfewshot.types import InputError
 
 CPU = torch.device("cpu")
+TINY = PopulationSettings(patches=((16, 16),), shots=(1, 1), ways=(1, 1))
 SMALL = PopulationSettings(patches=((20, 20, 20), (24, 24, 8)), shots=(1, 2), ways=(1, 3))
 
 
@@ -180,6 +182,137 @@ def test_the_curriculum_goes_from_large_to_small():
         for exponent in (settings.large_first, settings.small_last)
     )
     assert first > 3 * last
+
+
+def test_progress_takes_the_curriculum_from_one_end_to_the_other(monkeypatch):
+    asked = []
+
+    def draw(parts, exponent, rng):
+        asked.append(exponent)
+        return draw_by_size(parts, exponent, rng)
+
+    monkeypatch.setattr(episodes, "draw_by_size", draw)
+    tasks = Populations(replace(TINY, large_first=3.0, small_last=-1.0))
+    for progress, exponent in ((0.0, 3.0), (0.25, 2.0), (1.0, -1.0)):
+        asked.clear()
+        tasks.episode(1, progress, CPU)
+        assert set(asked) == {exponent}
+
+
+@pytest.mark.parametrize(("chance", "other"), [(0.0, False), (1.0, True)])
+def test_queries_may_have_another_contrast_than_supports(monkeypatch, chance, other):
+    """Members of one contrast differ by a few hundredths; the query's is then another one altogether."""
+    tables = []
+
+    def tissue_tables(*args):
+        tables.append(original(*args))
+        return tables[-1]
+
+    original = population._tissue_tables
+    monkeypatch.setattr(population, "_tissue_tables", tissue_tables)
+    tasks = Populations(replace(TINY, shots=(3, 3), other_contrast=chance))
+    for seed in range(4):
+        tasks.episode(seed, 0.5, CPU)
+    assert len(tables) >= 4
+    for brightness, _ in tables:
+        values = torch.stack(list(brightness.values()))
+        assert float((values[:, :3].amax(1) - values[:, :3].amin(1)).amax()) < 0.15
+        apart = float((values[:, 3] - values[:, :3].mean(1)).abs().amax())
+        assert apart > 0.2 if other else apart < 0.15
+
+
+NOTHING = acquisition.Protocol(
+    blur_voxels=0.0, bias=0.0, gamma=1.0, noise=0.0, noise_blur=0.0, rician=False, ringing=1.0, slice_factor=1,
+    window=None,
+)  # fmt: skip
+
+
+def acquired(clean: torch.Tensor, **changes) -> torch.Tensor:
+    protocol = replace(NOTHING, **changes)
+    return acquisition.acquire(clean, protocol, np.random.default_rng(0), torch.Generator().manual_seed(0))
+
+
+def test_a_scanner_without_faults_shows_what_is_there():
+    clean = torch.rand((2, 1, 8, 8, 8), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(acquired(clean), clean)
+
+
+def test_a_scanner_blurs():
+    point = torch.zeros(1, 1, 11, 11, 11)
+    point[..., 5, 5, 5] = 1
+    spread = acquired(point, blur_voxels=1.0)
+    assert float(spread.sum()) == pytest.approx(1, abs=1e-5)
+    assert 0.04 < float(spread[..., 5, 5, 5]) < 0.1  # (2 pi)^-1.5 = 0.063
+
+
+def test_thick_slices_are_the_mean_of_thin_ones():
+    stripes = torch.tensor([0.0, 1.0]).repeat(4).expand(1, 1, 6, 6, 8)
+    torch.testing.assert_close(acquired(stripes, slice_factor=2), torch.full((1, 1, 6, 6, 8), 0.5))
+
+
+def test_a_bias_field_is_a_smooth_factor():
+    """Normal random knots to the power of e, 4 x 4 x 3 of them at equal distances: seen where they lie."""
+    field = acquired(torch.full((1, 1, 10, 10, 9), 0.7), bias=0.3)[0, 0].div(0.7).log()
+    knots = torch.randn((4, 4, 3), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(field[::3, ::3, ::4], 0.3 * knots)
+    torch.testing.assert_close(field[1, 0, 0], (2 * field[0, 0, 0] + field[3, 0, 0]) / 3)
+
+
+def test_gamma_is_a_power():
+    clean = torch.linspace(0, 1, 64).view(1, 1, 4, 4, 4)
+    torch.testing.assert_close(acquired(clean, gamma=2.0), clean.square())
+
+
+def test_a_scanner_rings_at_edges():
+    edge = torch.zeros(1, 1, 32, 32, 2)
+    edge[:, :, 16:] = 1
+    rung = acquired(edge, ringing=0.6)
+    assert float(rung.amax()) > 1.05
+    assert float(rung.mean()) == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("noise_blur", [0.0, 0.8])
+def test_noise_has_the_strength_that_was_drawn(noise_blur):
+    flat = torch.ones(1, 1, 20, 20, 20)
+    noise = acquired(flat, noise=0.1, noise_blur=noise_blur) - flat
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.05)
+    along = float((noise[:, :, 1:] * noise[:, :, :-1]).mean()) / 0.01
+    assert along > 0.3 if noise_blur else abs(along) < 0.05
+
+
+def test_noise_of_a_magnitude_is_rayleighs_where_nothing_is():
+    dark = acquired(torch.zeros(1, 1, 20, 20, 20), noise=0.1, rician=True)
+    assert float(dark.mean()) == pytest.approx(0.1 * math.sqrt(math.pi / 2), rel=0.05)
+
+
+def test_protocols_have_the_faults_of_their_modality():
+    rng = np.random.default_rng(0)
+    drawn = {
+        style: [acquisition.draw_protocol(style, thick, rng) for thick in (False, True) * 50] for style in ("ct", "t1")
+    }
+    for protocols in drawn.values():
+        assert all(p.noise > 0 and 0.2 <= p.blur_voxels <= 0.8 for p in protocols)
+        assert {p.slice_factor for p in protocols[::2]} == {1, 2, 3}
+        assert {p.slice_factor for p in protocols[1::2]} == {1}  # the patch's own slices are thick already
+        assert {p.noise_blur > 0 for p in protocols} == {True, False}
+    assert all((p.bias, p.gamma, p.ringing, p.rician) == (0, 1, 1, False) and p.window for p in drawn["ct"])
+    assert all(p.bias >= 0.05 and p.gamma != 1 and p.window is None for p in drawn["t1"])
+    assert {p.ringing < 1 for p in drawn["t1"]} == {p.rician for p in drawn["t1"]} == {True, False}
+
+
+def test_episodes_show_what_the_scanner_gave(monkeypatch):
+    seen, original = [], acquisition.acquire
+
+    def acquire(clean, protocol, *args):
+        seen.append((clean, original(clean, protocol, *args), protocol))
+        return seen[-1][1]
+
+    monkeypatch.setattr(acquisition, "acquire", acquire)
+    episode = Populations(replace(TINY, other_contrast=0.0)).episode(3, 0.5, CPU)
+    clean, image, protocol = seen[-1]
+    assert float((image - clean).abs().amax()) > 0.02
+    shown = torch.stack([*episode.support.images, *episode.query.image])
+    assert torch.equal(shown, acquisition.normalise(image, protocol).squeeze(-1))
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.8])

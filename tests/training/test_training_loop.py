@@ -63,8 +63,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, killed
     monkeypatch.setattr(Stops, "left", killed_at)
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path / "cut", settings, source=Stops(), noise=0.5).run()
-    torch.manual_seed(99)
     resumed = trainer(tmp_path / "cut", settings, noise=0.5)
+    torch.manual_seed(99)  # after the trainer, which is made from seed 0
     resumed.run(resume=True)
     first, second = (load_file(tmp_path / name / NAME) for name in ("whole", "cut"))
     assert first.keys() == second.keys()
@@ -77,6 +77,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, killed
         assert kept[0] == kept[1]
     for a, b in zip(whole.start.parameters(), resumed.start.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_what_a_loss_draws_is_its_episodes_own(tmp_path):
+    """It follows from the episode's seed alone, and leaves the generator of whoever asks as it was."""
+    run = trainer(tmp_path, noise=0.5)
+    episode = ToySource().episode(1, 0.0, run.device)
+    before = torch.get_rng_state()
+    first = run._loss(episode, 5)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    assert torch.equal(run._loss(episode, 5), first)
+    assert not torch.equal(run._loss(episode, 6), first)
 
 
 def test_a_row_cut_off_by_the_kill_is_written_again(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from toys import make_scan, save_nifti
 
-from medfewshot.training.packing import BaseDataset, encode_volume, pack_datasets, read_pack, write_pack
+from medfewshot.training import real
+from medfewshot.training.packing import BaseDataset, PackedDataset, encode_volume, pack_datasets, read_pack, write_pack
 from medfewshot.training.real import RealSettings, RealTasks, _index, _paint, _place, random_curve
 from medfewshot.training.run import seen_data
 from medfewshot.types import InputError
@@ -27,6 +28,22 @@ def root(tmp_path_factory):
         save_nifti(folder / "blocks" / "images" / f"s{number}.nii.gz", image)
         save_nifti(folder / "blocks" / "labels" / f"s{number}.nii.gz", label)
     return folder
+
+
+@pytest.fixture(scope="module")
+def flat():
+    """Slices of a large structure, 1, and of a small one, 2: both brighter than the ground."""
+    volumes = []
+    for subject in range(3):
+        label = torch.zeros((48, 48), dtype=torch.uint8)
+        label[2:32, 2:32] = 1
+        label[37:43, 37:43] = 2
+        noise = torch.randn((48, 48), generator=torch.Generator().manual_seed(subject))
+        volumes.append(encode_volume(f"s{subject}", ((label > 0) + 0.05 * noise)[None], label))
+    return PackedDataset("flat", (1.0, 1.0), (1, 2), (), {1: "large", 2: "small"}, tuple(volumes))
+
+
+FLAT = replace(SETTINGS, patches=((12, 12),), shots=(1, 1), absent=0.0, curve=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +108,52 @@ def test_labels_lie_where_the_image_shows_them(packed):
         support = tasks.episode(seed, 0.5, CPU).support
         image, label = torch.stack(support.images)[:, 0], torch.stack(support.labels)
         assert float(image[label == 1].median()) > float(image[label == 0].median()) + 0.5
+
+
+@pytest.mark.parametrize(("progress", "exponent"), [(0.0, 1.0), (0.5, 0.35), (1.0, -0.3)])
+def test_the_curriculum_goes_from_large_classes_to_small_ones(flat, progress, exponent):
+    """900 and 36 voxels: the small one has 0.04 ** (exponent / 2) of the large one's weight."""
+    tasks = RealTasks([flat], FLAT)
+    found = [tasks.episode(seed, progress, CPU).task == "flat[large]" for seed in range(150)]
+    assert sum(found) / len(found) == pytest.approx(1 / (1 + 0.04 ** (exponent / 2)), abs=0.1)
+
+
+@pytest.mark.parametrize(("absent", "shown"), [(0.0, 1.0), (1.0, 0.11)])
+def test_a_query_patch_may_lie_anywhere(flat, absent, shown):
+    """Then a patch of 12 meets the structure of 6 in a third of the places along each axis."""
+    tasks = RealTasks([replace(flat, labels=(2,))], replace(FLAT, absent=absent))
+    episodes = [tasks.episode(seed, 0.5, CPU) for seed in range(60)]
+    assert all(bool(episode.support.labels[0].any()) for episode in episodes)
+    assert sum(bool(e.query.label.any()) for e in episodes) / 60 == pytest.approx(shown, abs=0.1 * absent)
+
+
+@pytest.mark.parametrize(("curve", "inverted"), [(0.0, 0.0), (1.0, 0.25)])
+def test_curves_turn_bright_into_dark_in_a_quarter(flat, curve, inverted):
+    """The same in the support and the query of an episode."""
+    tasks = RealTasks([replace(flat, labels=(2,))], replace(FLAT, curve=curve))
+    dark = []
+    for seed in range(80):
+        episode = tasks.episode(seed, 0.5, CPU)
+        support, query = episode.support, episode.query
+        pairs = [(support.images[0], support.labels[0]), (query.image[0], query.label[0])]
+        signs = {bool(image[0][label == 1].median() < image[0][label == 0].median()) for image, label in pairs}
+        assert len(signs) == 1
+        dark.append(signs.pop())
+    assert sum(dark) / 80 == pytest.approx(inverted, abs=0.12 * curve)
+
+
+@pytest.mark.parametrize(
+    ("curve", "free", "kinds"),
+    [(0.0, 0.0, set()), (1.0, 0.0, {True}), (1.0, 1.0, {False}), (0.5, 0.5, {True, False, None})],
+)
+def test_episodes_are_drawn_with_curves_as_often_as_set(flat, monkeypatch, curve, free, kinds):
+    drawn = []
+    monkeypatch.setattr(real, "random_curve", lambda images, rng, monotone: drawn.append(monotone) or images)
+    tasks = RealTasks([replace(flat, labels=(1,))], replace(FLAT, curve=curve, free_curve=free))
+    for seed in range(24):
+        tasks.episode(seed, 0.5, CPU)
+    assert set(drawn) == kinds - {None}
+    assert (0 < len(drawn) < 24) is (None in kinds)
 
 
 def test_curves_are_monotone_and_shared():
