@@ -10,16 +10,15 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from medfewshot.backbones import UNet
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import in_frame_of, read_image, read_label
 from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
-from medfewshot.learners.fusion import UNLEARNED_DICE
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
 from medfewshot.quality import support_profile
+from medfewshot.supports import adaptation_warnings, check_background, check_marked, given_twice, own_warnings
 from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume, did_you_mean
 
 DEFAULT_BUDGET_SECONDS = 240.0
@@ -134,20 +133,20 @@ def adapt_volumes(
     """
     settings = choose(settings, images)
     learner = make_learner(settings, progress, learners)
-    _check_marked(labels)
+    check_marked(labels)
     begun = time.perf_counter()
     plan = make_plan(images, labels, names=names, options=replace(settings.plan, fast=settings.fast))
-    _check_background(labels, plan)
+    check_background(labels, plan)
     support = make_support(images, labels, plan)
     planned = time.perf_counter()
     segmenter = _adapt(learner, support, settings)
     seconds = {"plan": round(planned - begun, 2), "adapt": round(time.perf_counter() - planned, 2)}
     pairs = tuple({"image": _where(i), "label": _where(m)} for i, m in zip(images, labels, strict=True))
-    warnings = [text for volume in (*images, *labels) for text in _with_name(volume)]
+    warnings = [text for volume in (*images, *labels) for text in own_warnings(volume)]
     profile = support_profile(images, labels, plan)
     seen = read_seen(settings.weights) if settings.weights is not None else {}
     adapted = Adapted(plan, segmenter, settings, pairs, seconds, profile=profile, seen=seen)
-    warnings += [*_given_twice(images), *plan.notes, *_learner_warnings(adapted.learner_record, plan)]
+    warnings += [*given_twice(images), *plan.notes, *adaptation_warnings(adapted.learner_record, plan)]
     return replace(adapted, warnings=tuple(warnings))
 
 
@@ -229,6 +228,8 @@ def make_learner(
         raise InputError(f"learner {settings.learner}: has no setting {', '.join(foreign)}; leave it out")
     given = {key: value for key, value in given.items() if key in known}
     started = settings.weights not in (None, AUTO, NO_WEIGHTS)
+    if started and settings.width is not None:
+        raise InputError(f"--weights {settings.weights}: have a width of their own; leave the width out")
     if settings.steps is None and "steps" in known:
         own = known["steps"].default
         steps = STEPS_FROM_WEIGHTS.get(settings.learner, own) if started else own
@@ -236,83 +237,27 @@ def make_learner(
     if "seed" in known:  # a learner without chance has none
         given["seed"] = settings.seed
     if started:
-        given["start"] = _read_start(settings.learner, str(settings.weights))
+        given = _read_start(settings.learner, str(settings.weights)) | given
     return build(device=resolve_device(settings.device), **given)
 
 
-def _read_start(learner: str, weights: str) -> Any:
-    """The start for ``learner``; fine-tuning, prototypes and ridge regression may begin with any learner's backbone."""
+def _read_start(learner: str, weights: str) -> dict[str, Any]:
+    """``start`` for ``learner``, and the settings that it was trained with and must be adapted with.
+
+    Fine-tuning, prototypes and ridge regression may begin with any learner's backbone.
+    """
     start = load_start(weights)
     if start.learner == learner:
-        return start.module
+        return {"start": start.module, **start.adaptation}
     if learner in STARTING_LEARNERS:
-        return start.module if start.learner == "finetune" else build_start("finetune", start.backbone)
+        own = start.learner == "finetune"
+        return {"start": start.module if own else build_start("finetune", start.backbone)}
     if learner in FEATURE_LEARNERS and isinstance(start.backbone, UNet):
-        return start.backbone
+        return {"start": start.backbone}
     raise InputError(
         f"--weights {weights}: were trained for learner {start.learner}, not {learner}; take --learner {start.learner}"
     )
 
 
-def _check_marked(labels: Sequence[Volume]) -> None:
-    for label in labels:
-        if not label.data.any():
-            raise InputError(
-                f"{label.name}: no structure is marked (every voxel is 0); "
-                "label the structure in this scan or leave the scan out"
-            )
-
-
-def _check_background(labels: Sequence[Volume], plan: Plan) -> None:
-    for label in labels:
-        if np.isin(label.data, plan.label_values).all():
-            raise InputError(
-                f"{label.name}: the label covers the whole image, so there is no background to tell it from; "
-                "make the background 0 and export it again"
-            )
-
-
-def _given_twice(images: Sequence[Volume]) -> list[str]:
-    """A scan that is there twice counts twice, and looks like more knowledge than there is."""
-    warnings = []
-    for number, image in enumerate(images):
-        twin = next((one for one in images[:number] if np.array_equal(one.data, image.data)), None)
-        if twin is not None:
-            same = "" if twin.name == image.name else f" (as {twin.name})"
-            warnings.append(f"{image.name}: is given twice{same} among the supports; leave one out")
-    return warnings
-
-
 def _where(volume: Volume) -> str:
     return str(volume.path.resolve()) if volume.path is not None else volume.name
-
-
-def _with_name(volume: Volume) -> list[str]:
-    return [text if volume.name in text else f"{volume.name}: {text}" for text in volume.warnings]
-
-
-def _learner_warnings(record: Mapping[str, Any], plan: Plan) -> list[str]:
-    warnings = _unlearned(record, plan)
-    if record.get("trained") is False:
-        warnings = [
-            "adaptation did not learn the structure: do not use this segmenter; check the supports' labels, or take "
-            "more --steps"
-        ]
-    elif record.get("restarts"):
-        warnings.append(f"adaptation collapsed to background and was restarted {record['restarts']} time(s)")
-    if record.get("stopped_by") == "budget":
-        warnings.append(
-            f"the time budget ended adaptation after {record['steps']} steps: results depend on this machine's speed"
-        )
-    return warnings
-
-
-def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
-    """A word on structures that training did not come to find even where it learned from."""
-    dice = record.get("training_dice", ())
-    if not record.get("steps") or len(dice) != len(plan.labels):
-        return []
-    missed = [name for name, value in zip(plan.labels.values(), dice, strict=True) if value < UNLEARNED_DICE]
-    matched = " (until then they are found by matching alone)" if "network_trust" in record else ""
-    told = f"hardly learned, Dice below {UNLEARNED_DICE} on the supports themselves; take more --steps{matched}"
-    return [f"{', '.join(missed)}: {told}"] if missed else []

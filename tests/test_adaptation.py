@@ -276,3 +276,8 @@ def test_the_default_takes_volumes_of_a_slice_or_two(shape):
     settings = AdaptSettings(steps=1, width=4, weights=None)
     adapted = adapt_volumes([image] * 2, [Volume(label, np.eye(4))] * 2, settings, learners=LEARNERS)
     assert segment_volume(image, adapted.plan, adapted.segmenter).labels.shape == shape
+
+
+def test_weights_have_a_width_of_their_own():
+    with pytest.raises(InputError, match="--weights default: have a width of their own"):
+        make_learner(AdaptSettings(learner="finetune", weights="default", width=64), learners=LEARNERS)

@@ -41,6 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("bundle",),
     ("report",),
+    ("supports",),
     ("adaptation",),
     ("cohort",),
     ("api",),

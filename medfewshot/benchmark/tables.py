@@ -96,27 +96,33 @@ def cost_table(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         if not group.results:
-            rows.append((*_key(group), NOT_RUN, *[""] * 6))
+            rows.append((*_key(group), NOT_RUN, *[""] * 8))
             continue
-        peaks = [value for value in group.values("peak_gb", "all") if value is not None]
         rows.append(
             (
                 *_key(group),
                 " ".join(number(value, 1) for value in group.values("seconds", "adapt")),
                 " ".join(UNDEFINED if value is None else str(value) for value in group.values("steps")),
                 ", ".join(dict.fromkeys(str(value or UNDEFINED) for value in group.values("stopped_by"))),
-                number(group.mean("seconds_per_query"), 2),
-                number(max(peaks), 2) if peaks else UNDEFINED,
+                " ".join(number(value, 2) for value in group.values("seconds_per_query")),
+                _largest(group, "peak_gb", "all"),
+                _largest(group, "peak_device_gb"),
+                " ".join(str(value or UNDEFINED).split()[0] for value in group.values("device")),
                 ", ".join(sorted({str(value) for value in group.values("threads")})),
                 percent(metrics_share(result.record for result in group.results)),
             )
         )
     columns = (
-        "dataset", "K", "learner", "adaptation s", "steps", "stopped by", "s per query", "peak GB", "threads",
-        "metrics % of time",
+        "dataset", "K", "learner", "adaptation s", "steps", "stopped by", "s per query", "peak GB", "device peak GB",
+        "device", "threads", "metrics % of time",
     )  # fmt: skip
-    note = "Adaptation seconds and steps per seed; seconds per query are a mean, peak memory is the largest."
+    note = "Seconds, steps and device per seed; peak memory, of the machine and of the device, is the largest."
     return Table("Costs", note, columns, tuple(rows))
+
+
+def _largest(group: Group, *keys: str) -> str:
+    known = [value for value in group.values(*keys) if value is not None]
+    return number(max(known), 2) if known else UNDEFINED
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:

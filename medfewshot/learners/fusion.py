@@ -56,9 +56,10 @@ def product(
 ) -> Tensor:
     """Log-probabilities, up to a constant a voxel, from probabilities ``(N + 1, *S)`` of the two.
 
-    ``log p_c = s_c log n_c + (1 - s_c) max_d log n_d + w (t_c log v_c + (1 - t_c) max_d log v_d)`` with trusts ``s_c``
-    in the network and ``t_c`` in the atlas, in [0, 1], both 1 for the background, and ``v_c = t_c p_atlas,c``: the
-    background has the votes that are not trusted. Both have floors; a class that neither sees stays unlikely.
+    ``log p_c = s_c log n_c + (1 - s_c) max_d log n_d + w (t_c log v_c + (1 - t_c) max_d log v_d) + log h_c`` with
+    trusts ``s_c`` in the network and ``t_c`` in the atlas, in [0, 1], both 1 for the background, and ``v_c = t_c
+    p_atlas,c``: the background has the votes that are not trusted. ``n`` and ``v`` have floors, which ``h_c = min(1,
+    max(n_c, v_c) / HEARD)`` takes away again where neither sees a class.
     """
     votes = votes.clone()
     for index, trust in enumerate(atlas_trust, start=1):

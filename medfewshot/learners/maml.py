@@ -66,11 +66,11 @@ class Maml(StagedOptions):
     maml++ (a rate for each parameter tensor and step, a loss at every step at first)."""
     annealing_episodes: int = 500
     """maml++: over so many episodes the weights of the steps' losses go from equal to the last alone, and gradients
-    stay first-order; 0 for neither. The start counts its episodes while it is in training mode."""
+    stay first-order; 0 for neither. ``start.episodes`` is how many there were: ``meta_loss`` counts them while the
+    start is in training mode, and the training loop those of all processes."""
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise InputError(f"variant {self.variant}: unknown; choose {' or '.join(VARIANTS)}")
+        _variant(self.variant)
 
     def build_start(self, backbone: UNet) -> MamlStart:
         """Meta-parameters around a copy of ``backbone``, in the form that this variant trains."""
@@ -94,9 +94,11 @@ class Maml(StagedOptions):
         """Loss on the query after ``inner_steps`` on the supports; a scalar, differentiable in ``start``'s parameters.
 
         For ``reptile`` the value is that loss and the gradient is ``theta - theta'``, see :meth:`_reptile_loss`.
-        Raises InputError where there is no start, or the query has no label.
+        Raises InputError where there is no start, it has no rates for a variant that learns them, or the query has no
+        label.
         """
         start = as_start(self.start, "maml", self.build_start)
+        rates_for(self.variant, start.config["rates"])
         check_kind(start.backbone, episode.support, "maml")
         query_labels = query_labels_of(episode, "maml")
         variant, progress = VARIANTS[self.variant], self._progress(start)
@@ -153,6 +155,25 @@ class Maml(StagedOptions):
         with torch.no_grad():
             value = dice_cross_entropy(forward(start.backbone, final, episode.query.image), query_labels)
         return value + distance - distance.detach()
+
+
+def rates_for(variant: str, asked: RateKind | None = None) -> RateKind | None:
+    """The rates of a start for ``variant``: those that it learns, or as ``asked`` where it learns none.
+
+    Raises InputError where it learns others than those ``asked`` for, or there is no such variant.
+    """
+    learned = _variant(variant).rates
+    if learned == "fixed":
+        return asked
+    if asked not in (None, learned):
+        raise InputError(f"variant {variant}: learns rates of the kind {learned}, its start has {asked}; give it those")
+    return learned
+
+
+def _variant(name: str) -> Variant:
+    if str(name) not in VARIANTS:
+        raise InputError(f"variant {name}: unknown; choose {' or '.join(VARIANTS)}")
+    return VARIANTS[name]
 
 
 def step_shares(steps: int, progress: float) -> list[float]:

@@ -14,7 +14,8 @@ from medfewshot.backbones import UNet, build_backbone
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import finetune, in_context, prototype, ridge
 from medfewshot.learners.cross_unet import CrossUNet
-from medfewshot.learners.inner import MamlStart
+from medfewshot.learners.inner import MamlStart, RateKind
+from medfewshot.learners.maml import VARIANTS
 from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.segmenters import to_channels_last
 from medfewshot.types import InputError, did_you_mean
@@ -25,8 +26,15 @@ WEIGHTS = "start.safetensors"
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 
 
-def _protomaml_start(backbone: UNet, **options: Any) -> nn.Module:
-    return ProtoMaml(**options).build_start(backbone)
+def _protomaml_start(
+    backbone: UNet, *, rates: RateKind = "fixed", inner_steps: int = 5, inner_rate: float = 0.1, **others: Any
+) -> nn.Module:
+    return ProtoMaml(rates=rates, inner_steps=inner_steps, inner_rate=inner_rate, **others).build_start(backbone)
+
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    """Whether a value is a whole number from ``least``."""
+    return lambda value: type(value) is int and value >= least
 
 
 STARTS: dict[str, Callable[..., nn.Module]] = {
@@ -39,17 +47,29 @@ STARTS: dict[str, Callable[..., nn.Module]] = {
 }
 """Learner -> ``build_start(backbone, **options)``: a module with every meta-parameter, and ``.backbone`` in it."""
 
+ADAPTATION: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "maml": {"variant": VARIANTS.__contains__, "inner_steps": _whole(0), "batch_size": _whole(1)},
+    "protomaml": {"inner_steps": _whole(0), "batch_size": _whole(1)},
+    "prototype": {"cell": _whole(1)},
+}
+"""Learner -> settings that no start holds and that adaptation must share with meta-training, and which values they may
+have: they are kept beside the weights, and who adapts from these takes them."""
+
 Backbone = UNet | CrossUNet
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A start and where it comes from. ``options`` went into ``build_start``; ``record`` tells of the training."""
+    """A start and where it comes from. ``options`` went into ``build_start``; ``record`` tells of the training.
+
+    ``adaptation``: settings of the learner that it was trained with and is to be adapted with (:data:`ADAPTATION`).
+    """
 
     learner: str
     module: nn.Module
     options: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+    adaptation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def backbone(self) -> Any:
@@ -83,6 +103,22 @@ def build_start(learner: str, backbone: nn.Module, options: Mapping[str, Any] | 
         raise InputError(f"learner {learner}: {error}; correct its start options") from None
 
 
+def adaptation_of(name: str, learner: Any) -> dict[str, Any]:
+    """The settings of ``learner``, called ``name``, that :data:`ADAPTATION` lists."""
+    return {setting: getattr(learner, setting) for setting in ADAPTATION.get(name, ())}
+
+
+def check_adaptation(learner: str, settings: Mapping[str, Any], where: str) -> None:
+    """Raise InputError, which begins with ``where``, for settings that :data:`ADAPTATION` does not list."""
+    known = ADAPTATION.get(learner, {})
+    for name, value in settings.items():
+        if name not in known:
+            told = f"known are {', '.join(known)}" if known else "it has none; take it out"
+            raise InputError(f"{where} {name!r:.40}: is unknown for learner {learner}; {told}")
+        if not known[name](value):
+            raise InputError(f"{where} {name}: {value!r:.40} is no value that learner {learner} can take; correct it")
+
+
 def save_start(start: Start, folder: Path, half: bool = False) -> None:
     """Write a start. At no moment does a description lie beside weights that are not its own.
 
@@ -102,6 +138,7 @@ def save_start(start: Start, folder: Path, half: bool = False) -> None:
         "learner": start.learner,
         "backbone": start.backbone.config,
         "options": dict(start.options),
+        "adaptation": dict(start.adaptation),
         "record": dict(start.record),
     }
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
@@ -110,7 +147,7 @@ def save_start(start: Start, folder: Path, half: bool = False) -> None:
 def load_start(folder: Path | str) -> Start:
     """Read what :func:`save_start` wrote, on the CPU; ``folder`` may also name weights that come with the package.
 
-    Raises InputError where it is no such folder, or it is damaged.
+    Raises InputError where it is no such folder, it is damaged, or it asks for adaptation in an unknown way.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -125,7 +162,9 @@ def load_start(folder: Path | str) -> Start:
         backbone = to_channels_last(_network_of(description["learner"])(**description["backbone"]))
         module = build_start(description["learner"], backbone, description["options"])
         module.load_state_dict(load_file(folder / WEIGHTS))
-        return Start(description["learner"], module, description["options"], description["record"])
+        adaptation = dict(description.get("adaptation", {}))  # older files have none
+        check_adaptation(description["learner"], adaptation, f"{path}: adaptation")
+        return Start(description["learner"], module, description["options"], description["record"], adaptation)
     except InputError:
         raise
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -138,8 +177,9 @@ def _network_of(learner: str) -> type[UNet] | type[CrossUNet]:
 
 
 def find_weights(name: Path | str) -> Path:
-    """The folder ``name``, or the shipped weights of that name. Raises InputError where there are none."""
-    for folder in (Path(name), SHIPPED / str(name)):
+    """The shipped weights ``name``, or the folder (``./name`` where one is called so too). Raises InputError."""
+    own = [SHIPPED / str(name)] if Path(name).name == str(name) else []
+    for folder in (*own, Path(name)):
         if (folder / DESCRIPTION).is_file():
             return folder
     shipped = sorted(path.parent.name for path in SHIPPED.glob(f"*/{DESCRIPTION}"))

@@ -59,6 +59,8 @@ class Trainer:
         self.mlflow = mlflow
         world.share_start(self.start)
         self.names = {p: name for name, p in self.start.named_parameters() if p.requires_grad}
+        self.counter = dict(self.start.named_buffers()).get("episodes")
+        """Of a start that goes by it: the episodes that it has learned from. Every process counts those of all."""
         self.optimizers = _make_optimizers(self.start, self.names, settings)
         self.ema = {name: value.detach().clone() for name, value in self.start.state_dict().items()}
         self.step, self.skipped, self.seconds = 0, 0, 0.0
@@ -126,12 +128,15 @@ class Trainer:
         self.start.train()
         total = torch.zeros((), dtype=torch.float64, device=self._wire)
         first = self.step * settings.episodes_per_step
+        earlier = 0 if self.counter is None else int(self.counter)
         for number in range(first + world.rank, first + settings.episodes_per_step, world.size):
+            self._count(earlier + number - first)
             seed = episode_seed(settings.seed, TRAIN_STREAM, number)
             episode = self.training.episode(seed, fraction, self.device)
             loss = self._loss(episode, seed) / settings.episodes_per_step
             loss.backward()
             total += loss.detach()
+        self._count(earlier + settings.episodes_per_step)
         world.sum_gradients(self.names)
         loss_mean = float(world.sum(total))
         norm = torch.nn.utils.clip_grad_norm_(self.names, settings.clip)
@@ -143,6 +148,10 @@ class Trainer:
             self.sums += torch.tensor([loss_mean, float(norm), 1.0], dtype=torch.float64)
         else:
             self.skipped += 1
+
+    def _count(self, episodes: int) -> None:
+        if self.counter is not None:
+            self.counter.fill_(episodes)
 
     def _loss(self, episode: Episode, seed: int) -> Tensor:
         """The learner's loss; what it draws from torch's global generator follows from the episode's seed."""

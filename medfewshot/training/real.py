@@ -60,7 +60,8 @@ class RealSettings:
     """Probability, for each axis, that the whole episode is mirrored along it."""
     large_first: float = 1.0
     small_last: float = -0.3
-    """Curriculum: classes are drawn by size to the power of the first, at the end of the second."""
+    """Curriculum: classes are drawn with weight voxels ** (exponent / 2), the exponent going in a line from the first,
+    at the start of the run, to the second at its end."""
 
     def wanted(self, name: str) -> BaseDataset:
         """What is said of the data set ``name``; its defaults where it is not named."""

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from inspect import signature
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from medfewshot import __version__
 from medfewshot.devices import describe_device, resolve_device
-from medfewshot.learners import LEARNERS, Start, build_start, build_start_backbone, load_start, save_start
-from medfewshot.learners.segmenters import seeded, to_channels_last
+from medfewshot.learners import save_start
 from medfewshot.synthetic.populations import Populations
 from medfewshot.training.checkpoint import NAME
+from medfewshot.training.learner import make_meta_learner
 from medfewshot.training.logs import MLFLOW, TRAINING, VALIDATION, check_mlflow
 from medfewshot.training.loop import Trainer
 from medfewshot.training.packing import PackedDataset, pack_datasets, read_pack, write_pack
@@ -24,7 +20,7 @@ from medfewshot.training.real import RealTasks
 from medfewshot.training.settings import TrainSettings
 from medfewshot.training.sources import EpisodeSource, Mixture
 from medfewshot.training.world import join_world, local_device
-from medfewshot.types import InputError, MetaLearner, Progress
+from medfewshot.types import InputError, Progress
 
 START = "start"
 """The folder, in that of the run, that ``--weights`` takes."""
@@ -59,7 +55,7 @@ def train(
             if pack is not None and not pack.is_file():
                 write_pack(_read_raw(settings, data, progress), pack)
         world.wait()
-        learner = make_meta_learner(settings, chosen)
+        learner, start = make_meta_learner(settings, chosen)
         datasets = _read_real(settings, data, pack, progress)
         training, validation = make_sources(settings, datasets)
         trainer = Trainer(
@@ -77,50 +73,8 @@ def train(
         }
         if world.first:
             with trainer.averaged():
-                save_start(
-                    Start(settings.learner, trainer.start, settings.start_options, record),
-                    folder / START,
-                    settings.half,
-                )
+                save_start(replace(start, record=record), folder / START, settings.half)
         return record
-
-
-def make_meta_learner(settings: TrainSettings, device: torch.device) -> MetaLearner:
-    """The learner with its start on ``device``; random weights follow from the seed. Raises InputError."""
-    options = dict(settings.learner_options)
-    start = _make_start(settings).to(device)
-    build: Any = LEARNERS[settings.learner]
-    unknown = sorted(set(options) - set(signature(build).parameters))
-    if unknown:
-        raise InputError(f"learner_options {', '.join(unknown)}: learner {settings.learner} has no such setting")
-    learner = build(start=start, device=device, **options)
-    if not hasattr(learner, "meta_loss"):
-        raise InputError(f"learner {settings.learner}: cannot be meta-trained; choose another")
-    return learner
-
-
-def _make_start(settings: TrainSettings) -> nn.Module:
-    if settings.learner not in LEARNERS:
-        raise InputError(f"learner {settings.learner}: unknown; choose {' or '.join(LEARNERS)}")
-    if settings.weights is not None:
-        given = load_start(settings.weights)
-        if given.learner == settings.learner:
-            return given.module
-        backbone = given.backbone
-    else:
-        shape = settings.backbone
-
-        def build() -> nn.Module:
-            return build_start_backbone(
-                settings.learner,
-                dims=shape.dims,
-                in_channels=shape.in_channels,
-                width=shape.width,
-                levels=shape.levels,
-            )
-
-        backbone = to_channels_last(seeded(build, settings.seed))  # type: ignore[arg-type, assignment]
-    return seeded(lambda: build_start(settings.learner, backbone, settings.start_options), settings.seed)
 
 
 def _read_raw(settings: TrainSettings, data: Path | None, progress: Progress | None) -> tuple[PackedDataset, ...]:

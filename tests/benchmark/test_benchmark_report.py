@@ -91,8 +91,9 @@ def test_costs(tmp_path):
         "10.0 12.0",
         "7 7",
         "0.50",
-        "0.50",
+        "0.50 0.50",
     )
+    assert row["device peak GB"] == "-"
     # 1 s of metrics in 10 + 9 + 1 and 12 + 9 + 1 s; what one process took in all is no part of the sum.
     records = [result.record for result in groups[0].results]
     assert metrics_share(records) == pytest.approx(2 / 42)

@@ -145,6 +145,13 @@ def test_rates_are_learned(variant, second_order, monkeypatch):
         assert {value.shape for value in rates.values()} == {(2,)}
 
 
+@pytest.mark.parametrize(("variant", "kind"), [("meta-sgd", "element"), ("maml++", "step")])
+def test_a_variant_that_learns_rates_does_not_train_a_start_without(variant, kind):
+    learner = Maml(variant=variant, start=MamlStart(tiny_unet()))
+    with pytest.raises(InputError, match=f"learns rates of the kind {kind}, its start has fixed"):
+        learner.meta_loss(episode_of())
+
+
 def test_a_rate_of_nothing_is_a_step_not_taken():
     """MAML++ with its second step's rates at 0 is MAML of one step; with the first's at 0 it is not that of two."""
     episode = episode_of(dtype=torch.float64)

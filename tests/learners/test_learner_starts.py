@@ -23,6 +23,7 @@ from medfewshot.learners import (
 )
 from medfewshot.learners.fitting import fit_strides
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
+from medfewshot.learners.starts import ADAPTATION, SHIPPED, adaptation_of, check_adaptation, find_weights
 from medfewshot.types import Episode, InputError, Query
 
 SHAPE = (16, 16, 8)
@@ -149,6 +150,52 @@ def test_a_start_comes_back_from_disk(tmp_path):
     assert again.backbone.config == start.backbone.config
 
 
+def of_anil():
+    torch.manual_seed(3)
+    return Start("maml", build_start("maml", build_backbone(dims=2, width=4, levels=2)), adaptation={"variant": "anil"})
+
+
+def test_how_to_adapt_comes_back_from_disk_and_older_files_say_nothing(tmp_path):
+    save_start(of_anil(), tmp_path)
+    assert load_start(tmp_path).adaptation == {"variant": "anil"}
+    path = tmp_path / "start.json"
+    older = json.loads(path.read_text())
+    del older["adaptation"]
+    path.write_text(json.dumps(older))
+    assert load_start(tmp_path).adaptation == {}
+
+
+@pytest.mark.parametrize(
+    ("adaptation", "told"),
+    [
+        ({"inner_stpes": 2}, "adaptation 'inner_stpes': is unknown for learner maml; known are variant, inner_steps"),
+        ({"a\nb": 2}, "unknown"),
+        ({"start": 1}, "unknown"),
+        ({"variant": "mamal"}, "adaptation variant: 'mamal' is no value"),
+        ({"inner_steps": -1}, "no value"),
+        ({"inner_steps": True}, "no value"),
+        ({"batch_size": 0}, "no value"),
+        ({"variant": ["anil"]}, "damaged"),
+        ("anil", "damaged"),
+    ],
+)
+def test_unknown_ways_to_adapt_are_refused_in_one_line(tmp_path, adaptation, told):
+    save_start(of_anil(), tmp_path)
+    path = tmp_path / "start.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"adaptation": adaptation}))
+    with pytest.raises(InputError) as error:
+        load_start(tmp_path)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_adaptation_shares_with_training_is_a_setting_of_the_learner():
+    for name, settings in ADAPTATION.items():
+        usual = adaptation_of(name, LEARNERS[name]())
+        assert set(usual) == set(settings)
+        check_adaptation(name, usual, "")
+
+
 @pytest.mark.parametrize("damage", ["missing", "json", "weights", "version", "learner"])
 def test_damaged_weights_are_refused_in_one_line(tmp_path, damage):
     folder = tmp_path / "w"
@@ -200,3 +247,10 @@ def test_no_steps_leave_the_closed_form_head():
     assert all(torch.equal(value, start.backbone.state_dict()[key]) for key, value in trunk.items())
     with pytest.raises(InputError, match="0 steps"):
         Finetune(steps=0).adapt(support)
+
+
+def test_weights_of_the_package_come_before_a_folder_of_that_name(tmp_path, monkeypatch):
+    save_start(Start("finetune", fresh()), tmp_path / "default")
+    monkeypatch.chdir(tmp_path)
+    assert find_weights("default") == SHIPPED / "default"
+    assert find_weights("./default").resolve() != SHIPPED / "default"

@@ -14,6 +14,7 @@ from medfewshot.training.logs import TRAINING, VALIDATION, read_log
 from medfewshot.training.loop import Trainer, query_dice, warm_cosine
 from medfewshot.training.settings import TrainSettings
 from medfewshot.training.sources import Mixture, episode_seed
+from medfewshot.training.world import World
 from medfewshot.types import InputError
 
 SETTINGS = TrainSettings(
@@ -149,6 +150,51 @@ def test_the_average_is_what_validation_sees(tmp_path):
     with run.averaged():
         assert run.start.sharpness.item() == run.ema["sharpness"].item() != own
     assert run.start.sharpness.item() == own
+
+
+class CountingStart(ToyStart):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("episodes", torch.tensor(100))
+
+
+class CountingLearner(ToyLearner):
+    def meta_loss(self, episode):
+        seen.append(int(self.start.episodes))
+        self.start.episodes += self.start.training  # as MAML++ does for loops of other people
+        return super().meta_loss(episode)
+
+
+class WithoutOthers(World):
+    """One of two processes; what the other one adds is nothing."""
+
+    def sum_gradients(self, parameters):
+        pass
+
+    def sum(self, values):
+        return values
+
+    def from_first(self, values):
+        return values
+
+    def wait(self):
+        pass
+
+
+seen: list[int] = []
+
+
+@pytest.mark.parametrize(("rank", "size"), [(0, 1), (0, 2), (1, 2)])
+def test_a_start_counts_the_episodes_of_all_processes(tmp_path, rank, size):
+    """From where it was; each process sees the numbers that its episodes have in a single one's run."""
+    seen.clear()
+    settings = replace(SETTINGS, steps=4, episodes_per_step=3, validate_every=9, validation_episodes=1)
+    world = WithoutOthers(rank, size)
+    start = CountingStart()
+    Trainer(CountingLearner(start), ToySource(), ToySource(), settings, tmp_path, world=world).run()
+    dealt = [100 + 3 * step + number for step in range(4) for number in range(rank, 3, size)]
+    assert seen[: len(dealt)] == dealt
+    assert int(start.episodes) == 112
 
 
 def test_not_a_number_skips_a_step(tmp_path):

@@ -1,6 +1,7 @@
 """What a scanner makes of a body: blur, thick slices, bias field, noise, ringing, gamma; then network input.
 
-All on ``(M, 1, *S)``, S of three axes. One protocol serves a whole cohort; strengths differ a little between members.
+All on ``(M, 1, *S)``, S of three axes. One protocol serves a whole cohort, strengths included: every member has the
+same blur, gamma, noise level and amplitude of the bias field. Each has its own noise and its own course of the field.
 """
 
 from __future__ import annotations

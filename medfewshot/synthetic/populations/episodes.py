@@ -32,9 +32,10 @@ class PopulationSettings:
     merge: float = 0.15
     """Probability that two structures form one class."""
     large_first: float = 2.0
-    """Curriculum: structures are drawn with weight size ** (large_first * (1 - progress)) ..."""
+    """Curriculum: structures are drawn with weight volume ** (exponent / 3), so about by their diameter to the power of
+    an exponent that goes from ``large_first`` ..."""
     small_last: float = -0.25
-    """... to size ** small_last at the end."""
+    """... at the start of the run to ``small_last`` at its end, in a line."""
 
     def __post_init__(self) -> None:
         sizes = {len(patch) for patch in self.patches}

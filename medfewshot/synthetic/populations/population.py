@@ -77,7 +77,7 @@ def render(
     generator: torch.Generator,
     device: torch.device,
 ) -> Rendered:
-    """All members at once; the last ``other_contrast_for`` of them are acquired in another way."""
+    """All members at once; the last ``other_contrast_for`` of them have another contrast, under the same protocol."""
     points = _template_points(view, patch, members, rng, generator, device)
     edge = float(np.min(view.extent / np.array(patch)))
     style = draw_style(rng)
