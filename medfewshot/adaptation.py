@@ -17,7 +17,7 @@ from medfewshot.devices import describe_device, resolve_device
 from medfewshot.io import in_frame_of, read_image, read_label
 from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
-from medfewshot.quality import support_profile
+from medfewshot.quality import support_profile, unlike_each_other
 from medfewshot.supports import adaptation_warnings, check_background, check_marked, given_twice, own_warnings
 from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume, did_you_mean
 
@@ -60,6 +60,10 @@ class AdaptSettings:
     def __post_init__(self) -> None:
         if self.budget_seconds == math.inf:  # another word for no limit
             object.__setattr__(self, "budget_seconds", None)
+        if self.budget_seconds is not None and not self.budget_seconds > 0:
+            raise InputError(f"budget {self.budget_seconds} s: give a positive number, or None for no limit")
+        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 0):
+            raise InputError(f"steps {self.steps}: give a whole number from 0 up")
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,12 @@ def adapt_volumes(
     profile = support_profile(images, labels, plan)
     seen = read_seen(settings.weights) if settings.weights is not None else {}
     adapted = Adapted(plan, segmenter, settings, pairs, seconds, profile=profile, seen=seen)
-    warnings += [*given_twice(images), *plan.notes, *adaptation_warnings(adapted.learner_record, plan)]
+    warnings += [
+        *given_twice(images),
+        *unlike_each_other(images, profile),
+        *plan.notes,
+        *adaptation_warnings(adapted.learner_record, plan),
+    ]
     return replace(adapted, warnings=tuple(warnings))
 
 
@@ -228,6 +237,9 @@ def make_learner(
         raise InputError(f"learner {settings.learner}: has no setting {', '.join(foreign)}; leave it out")
     given = {key: value for key, value in given.items() if key in known}
     started = settings.weights not in (None, AUTO, NO_WEIGHTS)
+    if started and "start" not in known:
+        load_start(str(settings.weights))  # a name that is misspelt is told first
+        raise InputError(f"--weights {settings.weights}: learner {settings.learner} takes none; leave it out")
     if started and settings.width is not None:
         raise InputError(f"--weights {settings.weights}: have a width of their own; leave the width out")
     if settings.steps is None and "steps" in known:

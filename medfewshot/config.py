@@ -43,6 +43,13 @@ class AdaptConfig(BaseModel):
     patch_voxels: int | None = Field(None, ge=1024)
     """Voxels of one training patch."""
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _list_of_labels(cls, labels: Any) -> Any:
+        if isinstance(labels, (int, str)):
+            raise ValueError("give a list, e.g. [1, 6], or names, e.g. {1: liver, 6: spleen}")
+        return labels
+
     @field_validator("labels")
     @classmethod
     def _no_background(cls, labels: dict[int, str] | list[int | str] | None) -> dict[int, str] | list[int | str] | None:
@@ -56,6 +63,9 @@ class AdaptConfig(BaseModel):
 def load_settings(path: Path | None, *, device: str = "auto", fast: bool = False, **given: Any) -> AdaptSettings:
     """Settings of a YAML file, overridden by what was ``given`` (None = not given). Raises InputError."""
     values = dict(_read_yaml(path)) if path is not None else {}
+    for name, option in _OPTIONS.items():  # a file may call them as the command line does
+        if option in values and name not in values:
+            values[name] = values.pop(option)
     given = {key: value for key, value in given.items() if value is not None}
     try:
         config = AdaptConfig.model_validate(values | given)

@@ -14,7 +14,7 @@ from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.evaluation import Evaluation, evaluate_pairs
 from medfewshot.report import save_score_plot
-from medfewshot.synthetic import make_ct_cohort
+from medfewshot.synthetic import COHORT_NAME, make_ct_cohort
 from medfewshot.types import Case, InputError, Progress
 
 DEMO_STEPS = 450
@@ -46,6 +46,7 @@ def run_demo(
     settings = settings or AdaptSettings(steps=DEMO_STEPS)
     make_learner(settings)  # whatever is wrong with the settings shows before anything is written
     check_folder(output)
+    _check_own(output, makes_data=data is None)
     clock = _Clock()
     source = data or _make_data(output / "data", shots + queries, settings.seed, progress)
     clock.lap("data")
@@ -73,6 +74,29 @@ def run_demo(
     write_report(folder, output / REPORT, evaluation=evaluation, references=references, progress=progress)
     clock.lap("report")
     return DemoResult(evaluation, clock.seconds, adapted.warnings)
+
+
+def check_scores_folder(folder: Path) -> None:
+    """Raises InputError where scores would replace a file that no evaluation wrote."""
+    check_folder(folder)
+    if (folder / "summary.json").is_file() and (folder / "scores.csv").is_file():
+        return  # an evaluation's own: its tables are made anew
+    for name in ("scores.csv", "summary.csv", "summary.json", "dice.png", REPORT):
+        if (folder / name).exists():
+            raise InputError(f"{folder / name}: is there already, and no evaluation's; give another folder with -o")
+
+
+def _check_own(folder: Path, makes_data: bool) -> None:
+    """Raises InputError where ``folder`` holds what the demo would replace and no demo, cut short or not, has made."""
+    described = folder / "data" / "dataset.json"
+    made = described.is_file() and COHORT_NAME in described.read_text(encoding="utf-8", errors="replace")
+    foreign = [described] if makes_data and described.is_file() and not made else []
+    foreign += [folder / RUN_RECORD]  # results of medfewshot segment, whose segmenter lies beside them
+    if not made and not (folder / "segmentations" / RUN_RECORD).is_file():
+        foreign += [folder / name for name in (REPORT, "segmentations", "scores")]
+    for path in foreign:
+        if path.exists():
+            raise InputError(f"{path}: is there already, and no demo's; give another folder with -o")
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:

@@ -59,6 +59,19 @@ def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> t
     return (*_modality(own, supports), *_lengths(own, supports), *_intensities(own, supports))
 
 
+def unlike_each_other(images: Sequence[Volume], profile: Mapping[str, Any]) -> tuple[str, ...]:
+    """Supports whose voxels or field of view are unlike those of every other support, one sentence each.
+
+    ``profile``: of :func:`support_profile`, for these ``images``.
+    """
+    own = profile["supports"]
+    return tuple(
+        f"{image.name}: {text.replace('the supports', 'the others')}; are these scans of one kind?"
+        for number, image in enumerate(images)
+        for text in _lengths(own[number], [*own[:number], *own[number + 1 :]])
+    )
+
+
 def support_distance(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> float:
     """How far the intensities of ``volume (C, *S)`` lie from those of the nearest support.
 
@@ -70,16 +83,21 @@ def support_distance(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> 
 def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
     """Structures far larger or smaller than in every support. ``voxels``: label value -> number in the result."""
     unit, per_unit = ("ml", 1000.0) if volume.spatial_dims == 3 else ("mm²", 1.0)
+    unit = unit if getattr(volume.header, "has_spacing", True) else "pixels"
     voxel = math.prod(volume.spacing_mm)
     flags = []
     for value, count in voxels.items():
         known = [s["sizes"][str(value)] for s in profile.get("supports") or [] if str(value) in s["sizes"]]
         if count and known and (kind := _outside(count * voxel, known, SIZE_FACTOR, ("small", "large"))):
-            low, high = (f"{size / per_unit:.3g}" for size in (min(known), max(known)))
+            low, high, own = (_plain(size / per_unit) for size in (min(known), max(known), count * voxel))
             where = low if low == high else f"{low} to {high}"
             name = labelled(plan.labels[value], value)
-            flags.append(f"{name} is {kind}: {count * voxel / per_unit:.3g} {unit} where the supports have {where}")
+            flags.append(f"{name} is {kind}: {own} {unit} where the supports have {where}")
     return tuple(flags)
+
+
+def _plain(size: float) -> str:
+    return f"{size:.3g}" if size < 1000 else f"{size:.0f}"
 
 
 def predicted_dice(inside: float, voxels: float, total: float, calibration: float | None = None) -> float | None:

@@ -281,3 +281,24 @@ def test_the_default_takes_volumes_of_a_slice_or_two(shape):
 def test_weights_have_a_width_of_their_own():
     with pytest.raises(InputError, match="--weights default: have a width of their own"):
         make_learner(AdaptSettings(learner="finetune", weights="default", width=64), learners=LEARNERS)
+
+
+@pytest.mark.parametrize("settings", [{"steps": -1}, {"steps": "ten"}, {"budget_seconds": 0}, {"budget_seconds": -5}])
+def test_settings_that_mean_nothing(settings):
+    with pytest.raises(InputError, match="give a"):
+        AdaptSettings(**settings)
+
+
+def test_a_learner_without_a_start_takes_no_weights():
+    with pytest.raises(InputError, match="learner atlas takes none"):
+        make_learner(AdaptSettings(learner="atlas", weights="default"), learners=LEARNERS)
+
+
+def test_supports_of_different_worlds_are_told():
+    images, labels = volumes(3)
+    images[2] = replace(images[2], affine=images[2].affine @ np.diag([3.0, 3.0, 3.0, 1.0]))
+    labels[2] = replace(labels[2], affine=images[2].affine)
+    told = [w for w in adapt_volumes(images, labels, AdaptSettings(learner="toy")).warnings if "one kind" in w]
+    assert len(told) == 2
+    assert "voxels are coarse" in told[0]
+    assert "field of view is large" in told[1]

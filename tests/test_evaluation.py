@@ -212,6 +212,18 @@ def test_matches_by_case_id_and_names_what_is_left_over(tmp_path: Path) -> None:
     assert "ct_1_seg" in without_reference
 
 
+def test_scans_beside_their_labels_are_no_references(tmp_path: Path) -> None:
+    """``case.nii.gz`` and ``case_seg.nii.gz``: what a folder of supports looks like."""
+    save(tmp_path / "p" / "ct_1.nii.gz", label_map(1))
+    for name in ("ct_1.nii.gz", "ct_1_seg.nii.gz", "ct_2.nii.gz"):
+        save(tmp_path / "r" / name, label_map(1))
+    matched = match_cases(tmp_path / "p", tmp_path / "r")
+    assert [(a.name, b.name) for _, a, b in matched.pairs] == [("ct_1.nii.gz", "ct_1_seg.nii.gz")]
+    (told,) = matched.warnings
+    assert "1 of 3" in told
+    assert "ct_2" in told
+
+
 def test_two_files_match_whatever_their_names(tmp_path: Path) -> None:
     first, second = save(tmp_path / "out.nii.gz", label_map(1)), save(tmp_path / "ct_1_label.nii.gz", label_map(1))
     assert match_cases(first, second).pairs == (("ct_1", first, second),)

@@ -115,7 +115,7 @@ def load_segmenter(
     path = folder / DESCRIPTION
     if not path.is_file():
         raise InputError(
-            f"{folder}: is no segmenter (it has no {DESCRIPTION}); make one with medfewshot adapt -o {folder}"
+            f"{folder}: is no segmenter (it has no {DESCRIPTION}); make one with medfewshot adapt -o NEWFOLDER"
         )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))

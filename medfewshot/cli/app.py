@@ -36,6 +36,8 @@ from medfewshot.cli.options import (
     Weights,
     label_values,
     named_values,
+    only_folder,
+    structures,
 )
 from medfewshot.cli.train import train
 from medfewshot.types import InputError
@@ -47,6 +49,13 @@ EXIT_CODES = (
     "Exit codes: **0** all done; **1** some volumes or cases failed, the others are done; **2** input or options "
     "cannot be used, nothing was written; **130** interrupted."
 )
+
+
+RESUMABLE = {
+    "segment": "what was finished is kept, segment --resume goes on from there",
+    "train": "train --resume goes on from the last checkpoint",
+}
+"""What is left of a command that was interrupted."""
 
 
 class _Commands(TyperGroup):
@@ -61,7 +70,8 @@ class _Commands(TyperGroup):
         except InputError as error:
             _fail(str(error), EXIT_INPUT)
         except KeyboardInterrupt:
-            _fail("interrupted; what was finished is kept, segment --resume goes on from there", EXIT_INTERRUPTED)
+            kept = RESUMABLE.get(ctx.invoked_subcommand or "", "run it again")
+            _fail(f"interrupted; {kept}", EXIT_INTERRUPTED)
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output has seen enough
                 raise
@@ -155,12 +165,12 @@ def segment(
 
     settings = commands.load_settings(
         config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
-        weights=weights, labels=label_values(labels), modality=modality, spacing_mm=spacing,
+        weights=weights, labels=structures(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
     options = commands.SegmentOptions(
         probabilities, uncertainty, previews, keep_largest, dicom_seg, resume, overwrite, report
     )
-    source = commands.SupportSource(tuple(support or ()), support_dir, segmenter)
+    source = commands.SupportSource(tuple(support or ()), only_folder(support_dir), segmenter)
     raise typer.Exit(commands.segment(inputs, output, source, settings, options, commands.Console(quiet, json)))
 
 
@@ -192,9 +202,9 @@ def adapt(
 
     settings = commands.load_settings(
         config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
-        weights=weights, labels=label_values(labels), modality=modality, spacing_mm=spacing,
+        weights=weights, labels=structures(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
-    source = commands.SupportSource(tuple(support or ()), support_dir, None)
+    source = commands.SupportSource(tuple(support or ()), only_folder(support_dir), None)
     raise typer.Exit(commands.adapt(output, source, settings, overwrite, commands.Console(quiet, json)))
 
 

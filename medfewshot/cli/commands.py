@@ -6,12 +6,13 @@ import hashlib
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes, cases_from_pairs, make_learner, read_cases
+from medfewshot.adaptation import AdaptSettings, adapt_volumes, read_cases
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_segmenter, strict_json
 from medfewshot.cli.console import Console
+from medfewshot.cli.source import Support, SupportSource
 from medfewshot.cohort import (
     REPORT,
     RUN_RECORD,
@@ -25,7 +26,7 @@ from medfewshot.cohort import (
 from medfewshot.cohort.inputs import check_channels
 from medfewshot.cohort.record import read_record
 from medfewshot.config import load_settings
-from medfewshot.datasets import parse_pair, read_dataset
+from medfewshot.datasets import read_dataset
 from medfewshot.devices import resolve_device
 from medfewshot.evaluation import Evaluation, evaluate_folders, match_cases
 from medfewshot.inference import InferenceOptions
@@ -47,51 +48,6 @@ __all__ = [
     "report",
     "segment",
 ]
-
-
-@dataclass(frozen=True)
-class Support:
-    """Labelled cases that were found on disk, and the names of their labels."""
-
-    cases: tuple[Case, ...]
-    names: dict[int, str]
-
-    @property
-    def channels(self) -> int:
-        return len(self.cases[0].image_paths)
-
-
-@dataclass(frozen=True)
-class SupportSource:
-    """Where the knowledge comes from: pairs, a folder, or a segmenter made earlier. Exactly one of the three."""
-
-    pairs: tuple[str, ...]
-    folder: Path | None
-    segmenter: Path | None
-
-    def check(self, settings: AdaptSettings) -> None:
-        given = [bool(self.pairs), self.folder is not None, self.segmenter is not None]
-        if sum(given) != 1:
-            what = "--support IMG=LAB, --support-dir FOLDER or --segmenter FOLDER"
-            raise InputError(f"give {what}" if not any(given) else f"give only one of {what}")
-        if self.segmenter is None:
-            make_learner(settings)  # an unknown learner or device is told before scans are read
-            return
-        default = AdaptSettings(device=settings.device)
-        changed = [f.name for f in fields(settings) if getattr(settings, f.name) != getattr(default, f.name)]
-        if changed:
-            raise InputError(
-                f"--segmenter {self.segmenter}: was adapted already, so settings of the adaptation "
-                f"({', '.join(changed)}) would have no effect; leave them out, or give a support instead"
-            )
-
-    def find(self) -> Support:
-        if self.folder is None:
-            return Support(tuple(cases_from_pairs([parse_pair(text) for text in self.pairs])), {})
-        dataset = read_dataset(self.folder)
-        if not dataset.labelled:
-            raise InputError(f"{self.folder}: holds no labelled scan; see medfewshot inspect {self.folder}")
-        return Support(dataset.labelled, dict(dataset.labels))
 
 
 @dataclass(frozen=True)
@@ -157,11 +113,14 @@ def segment(
 
 def adapt(output: Path, source: SupportSource, settings: AdaptSettings, overwrite: bool, console: Console) -> int:
     """Write the adapted segmenter to ``output``."""
-    source.check(settings)
+    source.check(settings, adapting=True)
     check_folder(output)
     if not overwrite:
         check_free(output)
-    segmenter = _adapt(source.find(), settings, None, console)
+    support = source.find()
+    if any(output.resolve() == path.resolve().parent for case in support.cases for path in case.image_paths):
+        raise InputError(f"{output}: holds the supports themselves; give another folder with -o")
+    segmenter = _adapt(support, settings, None, console)
     _save(segmenter, output, console)
     console.warnings(segmenter.record["warnings"])
     console.say(f"segmenter in {output}; use it with: medfewshot segment VOLUMES --segmenter {output} -o OUT")
@@ -178,21 +137,28 @@ def evaluate(
     console: Console,
 ) -> int:
     """Score, print, and write tables and a plot where an output folder is given."""
-    from medfewshot.demo import write_scores
+    from medfewshot.demo import check_scores_folder, write_scores
 
     if output is not None:
-        check_folder(output)
+        check_scores_folder(output)
     names = _label_names(predictions, reference)
     values = label_values(labels, names) if labels else []
     wanted = {value: names.get(value, f"label {value}") for value in values} or names or None
     with console.progress("Scoring") as progress:
         evaluation = evaluate_folders(predictions, reference, wanted, tolerance, progress=progress)
+    nowhere = {value: names.get(value, f"label {value}") for value in values} if labels else {}
+    for score in evaluation.scores:
+        if score.status != "absent":
+            nowhere.pop(score.label, None)
+    if nowhere:
+        told = f"{', '.join(nowhere.values())}: in no segmentation and no reference; is that the value in the files?"
+        evaluation = replace(evaluation, warnings=(told, *evaluation.warnings))
     if output is not None:
         write_scores(evaluation, output)
         if (predictions / RUN_RECORD).is_file():
             _write_scored_report(predictions, reference, evaluation, output / REPORT, console)
     console.score_table(evaluation)
-    console.warnings(evaluation.warnings)
+    console.warnings(evaluation.warnings, "in summary.json" if output else "(-o FOLDER writes them all)")
     if output is not None:
         console.say(f"tables and plot in {output}")
     console.json({"summary": evaluation.summary_rows(), "warnings": list(evaluation.warnings)})

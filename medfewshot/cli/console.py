@@ -63,13 +63,13 @@ class Console:
         """Errors are printed even when quiet."""
         typer.echo(f"medfewshot: {text}", err=True)
 
-    def warnings(self, warnings: Sequence[str]) -> None:
-        """Each once; a long list is cut, and the record on disk has the rest."""
+    def warnings(self, warnings: Sequence[str], rest: str = "in the record") -> None:
+        """Each once; a long list is cut. ``rest``: where to find what is left out, the record on disk."""
         unique = list(dict.fromkeys(warnings))
         for warning in unique[:MOST_WARNINGS]:
             self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
         if len(unique) > MOST_WARNINGS:
-            self.err.print(f"... and {len(unique) - MOST_WARNINGS} more warnings in the record", style="yellow")
+            self.err.print(f"... and {len(unique) - MOST_WARNINGS} more warnings {rest}", style="yellow")
 
     def json(self, content: Mapping[str, Any]) -> None:
         if self.as_json:

@@ -14,7 +14,7 @@ Support = Annotated[
     typer.Option("--support", metavar="IMG=LAB", help="A labelled scan (IMG:LAB works too); repeat for each."),
 ]
 SupportDir = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
         "--support-dir",
         help="A folder of labelled scans: MSD or nnU-Net dataset.json, images/ + labels/, case + case_seg; or a CSV.",
@@ -52,7 +52,8 @@ Weights = Annotated[
 Labels = Annotated[
     str | None,
     typer.Option(
-        help="Structures to learn, by value (1,6) or name (liver,spleen); the others become background.",
+        help="Structures to learn, by value (1,6), name (liver,spleen), or named (1=liver,6=spleen); the others become "
+        "background.",
         rich_help_panel="Adaptation",
     ),
 ]
@@ -82,6 +83,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
+
+
+def only_folder(folders: list[Path] | None) -> Path | None:
+    """The folder of ``--support-dir``, which typer would let the last of several be without a word."""
+    if folders and len(folders) > 1:
+        raise InputError("give one --support-dir; scans of several folders can be listed in a CSV (image,label)")
+    return folders[0] if folders else None
+
+
+def structures(text: str | None) -> list[int | str] | dict[int, str] | None:
+    """``1,6``, ``liver,spleen``, or values with the names that they shall have: ``1=liver,6=spleen``."""
+    return named_values(text) if text is not None and "=" in text else label_values(text)
 
 
 def label_values(text: str | None) -> list[int | str] | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medfewshot.cohort.record import flag_warning, read_record
+from medfewshot.cohort.record import REPORT, flag_warning, read_record
 from medfewshot.evaluation import Evaluation
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.report.page import (
@@ -25,7 +25,6 @@ from medfewshot.report.page import (
 from medfewshot.report.page.volumes import voxel_budget
 from medfewshot.types import InputError, Progress
 
-REPORT = "report.html"
 _SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "pixels": "voxels"}
 
 

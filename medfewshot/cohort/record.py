@@ -24,6 +24,7 @@ from medfewshot.types import InputError
 
 RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"
+REPORT = "report.html"
 FORMAT_VERSION = 1
 
 
@@ -200,7 +201,8 @@ def remove_results(folder: Path) -> None:
             path = folder / name if name else folder
             if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
                 path.unlink()
-    (folder / STATISTICS).unlink(missing_ok=True)
+    for name in (STATISTICS, REPORT):
+        (folder / name).unlink(missing_ok=True)
     (folder / RUN_RECORD).unlink()
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cohort.inputs import check_channels, check_folder
-from medfewshot.cohort.page import REPORT
 from medfewshot.cohort.record import (
+    REPORT,
     RUN_RECORD,
     STATISTICS,
     CohortOptions,

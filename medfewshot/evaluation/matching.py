@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medfewshot.io import case_id
-from medfewshot.io.naming import format_of
+from medfewshot.io.naming import format_of, looks_like_label
 from medfewshot.types import InputError
 
 # What tools append to the name of a case when they write its segmentation.
@@ -27,16 +27,16 @@ class MatchedCases:
 def match_cases(predictions: Path, reference: Path) -> MatchedCases:
     """Pair the files of two folders by case id, or two single files, or a single file with one of a folder.
 
-    A reference folder may be a dataset folder with ``labelsTr``. ``case_seg.nii.gz`` and the like count as ``case``
-    where no file is called just that. Raises ``InputError`` when a path does not exist, nothing matches, or a case has
-    two files.
+    A reference folder may be a dataset folder with ``labelsTr``. ``case_seg.nii.gz`` and the like count as ``case``.
+    Where a file is called just that, it is the prediction; among references it is the scan, and passed over. Raises
+    ``InputError`` when a path does not exist, nothing matches, or a case has two files.
     """
     predictions, reference = Path(predictions), _reference_folder(Path(reference))
     predicted_files, reference_files = _files(predictions), _files(reference)
     if predictions.is_file() and reference.is_file():
         return MatchedCases(((_short_id(reference), predictions, reference),))
     predicted, extra = _by_case(predicted_files)
-    true, unused = _by_case(reference_files)
+    true, unused = _by_case(reference_files, scans_beside=reference.is_dir())
     common = sorted(predicted.keys() & true.keys())
     if not common:
         raise InputError(
@@ -74,16 +74,23 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _by_case(files: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]:
-    """Case id -> file, and the files whose case has a better named file already."""
+def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[str, Path], list[Path]]:
+    """Case id -> file, and the files whose case has a better named file already.
+
+    ``scans_beside``: beside ``case_seg`` and the like, ``case`` is not a better named label but its scan.
+    """
     exact: dict[str, Path] = {}
     short: dict[str, Path] = {}
     passed_over = []
     for path in files:
         identifier, shortened = case_id(path), _short_id(path)
         _add(exact if identifier == shortened else short, shortened, path)
-    for identifier, path in short.items():
-        if identifier in exact:
+    for identifier, path in list(short.items()):
+        if identifier not in exact:
+            continue
+        if scans_beside and looks_like_label(path):
+            del exact[identifier]
+        else:
             passed_over.append(path)
     return short | exact, passed_over
 

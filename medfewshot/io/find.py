@@ -35,7 +35,9 @@ def find_images(path: PathLike) -> list[Path]:
         return [path]
     found = sorted([*_image_files(path), *_series_folders(path, _DEPTH)])
     if not found:
-        raise InputError(f"{path}: holds no images; give {SUPPORTED}, or a folder of them")
+        below = [child for child in sorted(path.iterdir()) if child.is_dir() and any(_image_files(child))]
+        nearest = next((f", e.g. {child}" for child in below if "label" not in child.name.lower()), "")
+        raise InputError(f"{path}: holds no images; give {SUPPORTED}, or a folder of them{nearest}")
     return found
 
 

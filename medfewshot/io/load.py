@@ -119,7 +119,7 @@ def _rounded(values: np.ndarray, path: Path) -> np.ndarray:
         example = float(values.flat[int(off.argmax())])
         raise InputError(
             f"{path}: holds {int((off > WHOLE_NUMBER_TOLERANCE).sum())} values that are no whole numbers, such as "
-            f"{example:.4g}; a label must be resampled with nearest neighbour, and a probability map thresholded"
+            f"{example:.9g}; a label must be resampled with nearest neighbour, and a probability map thresholded"
         )
     return rounded
 

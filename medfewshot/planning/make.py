@@ -29,7 +29,7 @@ PATCH_VOXELS = 380_000
 PATCH_PIXELS = 65_536
 """A training patch: as much as two CPU cores take through forward and backward in a fifth of a second."""
 TINY_VOXELS = 27
-MODALITIES = ("CT", "MR", "PT", "PET", "NM", "US", "XA", "CR", "DX", "MG", "RF", "OCT", "OP", "SM", "XC", "OT")
+MODALITIES = ("CT", "MR", "MRI", "PT", "PET", "NM", "US", "XA", "CR", "DX", "MG", "RF", "OCT", "OP", "SM", "XC", "OT")
 """Words of DICOM's for what a scan is."""
 MOST_LABELS = 500
 """More structures than the finest atlas in use has are intensities, not labels."""
@@ -113,7 +113,7 @@ def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
                 f"{image.name}: {image.spatial_dims}D with {image.data.shape[0]} channel(s), but {first.name} is "
                 f"{first.spatial_dims}D with {first.data.shape[0]}; supports must be of one kind"
             )
-    if modality is not None and not modality.upper().startswith(MODALITIES):
+    if modality is not None and modality.upper() not in MODALITIES:
         near = did_you_mean(modality, MODALITIES)
         raise InputError(f"modality {modality}: unknown{near}; CT has a window of its own, everything else is MR")
     stated = {image.modality: image.name for image in images if image.modality}

@@ -16,6 +16,7 @@ from medfewshot.synthetic.anatomy import paint_abdomen
 from medfewshot.synthetic.canvas import WARP_MM, Canvas, draw_patient
 from medfewshot.synthetic.shapes import rotation, smooth_field
 
+COHORT_NAME = "synthetic abdominal CT"
 CT_LABELS = {
     names.LIVER: "liver",
     names.RIGHT_KIDNEY: "right kidney",
@@ -144,7 +145,7 @@ def _save(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 
 def _write_json(path: Path, training: list[dict[str, str]]) -> None:
     content = {
-        "name": "synthetic abdominal CT",
+        "name": COHORT_NAME,
         "description": "Procedural contrast-enhanced abdominal CT; no real person",
         "tensorImageSize": "3D",
         "modality": {"0": "CT"},

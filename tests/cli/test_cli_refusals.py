@@ -232,3 +232,33 @@ def test_the_disk_is_full(run, scans, support, monkeypatch):
 )
 def test_usage_errors_exit_with_2(run, words):
     assert run(*words).code == 2
+
+
+def test_one_folder_of_supports(run, scans):
+    folders = ("--support-dir", scans / "annotated") * 2
+    check_refused(run("adapt", *folders, "-o", scans / "seg"), "give one --support-dir")
+
+
+def test_a_segmenter_has_a_folder_of_its_own(run, scans):
+    images = scans / "annotated" / "images"
+    check_refused(run("adapt", "--support-dir", scans / "annotated", "-o", images), "holds the supports themselves")
+
+
+def test_scores_and_the_demo_replace_nothing_of_others(run, scans):
+    mine = scans / "mine" / "summary.csv"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    words = ("evaluate", scans / "reference", "-r", scans / "reference", "-o")
+    check_refused(run(*words, mine.parent), str(mine))
+    assert mine.read_text() == "mine"
+    for _ in range(2):  # its own tables are made anew
+        assert run(*words, scans / "scores").code == 0
+    for name in ("report.html", "run.json", "data/dataset.json"):
+        other = scans / name.replace("/", "_") / name
+        other.parent.mkdir(parents=True)
+        other.write_text("mine")
+        check_refused(run("demo", "--steps", "1", "-o", scans / name.replace("/", "_")), str(other))
+
+
+def test_a_folder_of_folders_names_the_one_with_the_scans(run, scans, support):
+    check_refused(run("segment", scans / "annotated", *support, "-o", scans / "out"), str(scans / "annotated/images"))
