@@ -149,10 +149,12 @@ def short_default_table(records: Records) -> str:
 
 
 def cost(group: Group, missed: bool = False) -> list[str]:
-    """HD95 in mm, how many structures were missed, and the seconds of adaptation and of a volume."""
+    """HD95 in mm, how many structures were missed, and the seconds of adaptation and of a volume (medians of draws:
+    the machine was busier at some times than at others)."""
     distance = group.summaries[-1].hd95_mm_mean if group.cell.dataset.distances else np.nan
     count = [str(sum(label.missed for label in group.summaries[:-1]))] if missed else []
-    seconds = [number(group.mean("seconds", "adapt"), 0), number(group.mean("seconds_per_query"), 1)]
+    adapting, each = group.values("seconds", "adapt"), group.values("seconds_per_query")
+    seconds = [number(float(np.median(adapting)), 0), number(float(np.median(each)), 1)]
     return ["" if np.isnan(distance) else number(distance, 1), *count, *seconds]
 
 
@@ -211,7 +213,7 @@ def atlas_table(records: Records) -> str:
         cells = []
         for shots in (1, 5):
             group = records.get(dataset, shots, "atlas")
-            cells += [with_interval(group), draws(group), number(group.mean("seconds_per_query"), 1)]
+            cells += [with_interval(group), draws(group), cost(group)[-1]]
         rows.append([NAMES.get(dataset, dataset), *cells])
     return table("data|K = 1|draw by draw|s per volume|K = 5|draw by draw|s per volume", rows)
 
