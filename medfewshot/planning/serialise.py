@@ -10,8 +10,8 @@ from typing import Any
 from medfewshot.types import Normalization, Plan
 
 MOST_CHANNELS = 64
-LEAST_SPACING_MM = 1e-6
-"""As small as the readers allow: microscopes have microns."""
+LEAST_SPACING_MM = 1e-5
+"""Microscopes have microns, and less."""
 MOST_PATCH_VOXELS = 100_000_000
 MOST_LABELS = 10_000
 
