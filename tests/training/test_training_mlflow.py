@@ -13,6 +13,7 @@ from typing import ClassVar
 import pytest
 from test_training_loop import SETTINGS, trainer
 from test_training_run import TINY, invoke
+from toy_tasks import StoppingSource
 
 from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs, read_log
 from medfewshot.types import InputError
@@ -95,18 +96,7 @@ def test_rows_and_settings_arrive(tmp_path, servers):
 
 
 def test_a_resumed_run_is_the_same_run_and_sends_nothing_twice(tmp_path, servers):
-    from toy_tasks import ToySource
-
-    class Stops(ToySource):
-        left = 14
-
-        def episode(self, *args):
-            Stops.left -= 1
-            if Stops.left < 0:
-                raise KeyboardInterrupt
-            return super().episode(*args)
-
-    cut = trainer(tmp_path / "run", source=Stops())
+    cut = trainer(tmp_path / "run", source=StoppingSource(14))
     cut.mlflow = str(tmp_path / "logs")
     with pytest.raises(KeyboardInterrupt):
         cut.run()

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from test_training_loop import trainer
 from test_training_mlflow import check_same_rows
-from toy_tasks import ToySource
+from toy_tasks import StoppingSource
 
 from medfewshot.training.logs import TRAINING, read_log
 
@@ -56,17 +56,8 @@ def test_rows_arrive(tmp_path, writers):
 
 
 def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path, writers):
-    class Stops(ToySource):
-        left = 14
-
-        def episode(self, *args):
-            Stops.left -= 1
-            if Stops.left < 0:
-                raise KeyboardInterrupt
-            return super().episode(*args)
-
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path, source=Stops()).run()
+        trainer(tmp_path, source=StoppingSource(14)).run()
     trainer(tmp_path).run(resume=True)
     first, second = writers
     assert first.closed

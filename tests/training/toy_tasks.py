@@ -61,3 +61,17 @@ class ToySource:
             labels.append(label)
         support = Support(tuple(images[:2]), tuple(labels[:2]), 2, self.shape, (1.0, 1.0))
         return Episode(support, Query(images[2][None], labels[2][None]), task="square")
+
+
+class StoppingSource(ToySource):
+    """A run that is interrupted after so many episodes."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def episode(self, *args):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().episode(*args)
