@@ -81,7 +81,8 @@ def check_scores_folder(folder: Path) -> None:
     check_folder(folder)
     if (folder / "summary.json").is_file() and (folder / "scores.csv").is_file():
         return  # an evaluation's own: its tables are made anew
-    for name in ("scores.csv", "summary.csv", "summary.json", "dice.png", REPORT):
+    others = [] if (folder / RUN_RECORD).is_file() else [REPORT]  # a run's own page gets its scores
+    for name in ("scores.csv", "summary.csv", "summary.json", "dice.png", *others):
         if (folder / name).exists():
             raise InputError(f"{folder / name}: is there already, and no evaluation's; give another folder with -o")
 

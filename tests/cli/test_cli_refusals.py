@@ -253,6 +253,12 @@ def test_scores_and_the_demo_replace_nothing_of_others(run, scans):
     assert mine.read_text() == "mine"
     for _ in range(2):  # its own tables are made anew
         assert run(*words, scans / "scores").code == 0
+    run_folder = scans / "run"
+    run_folder.mkdir()
+    (run_folder / "report.html").write_text("mine")
+    check_refused(run(*words, run_folder), "report.html")
+    (run_folder / "run.json").write_text("{}")  # the page of a run is made anew with its scores
+    assert run(*words, run_folder).code == 0
     for name in ("report.html", "run.json", "data/dataset.json"):
         other = scans / name.replace("/", "_") / name
         other.parent.mkdir(parents=True)
