@@ -14,12 +14,13 @@ import torch
 
 from medfewshot.backbones import UNet
 from medfewshot.devices import describe_device, resolve_device
+from medfewshot.errors import InputError, did_you_mean
 from medfewshot.io import in_frame_of, read_image, read_label
 from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
 from medfewshot.quality import support_profile, unlike_each_other
 from medfewshot.supports import adaptation_warnings, check_background, check_marked, given_twice, own_warnings
-from medfewshot.types import Case, InputError, Learner, Plan, Progress, Segmenter, Support, Volume, did_you_mean
+from medfewshot.types import Case, Learner, Plan, Progress, Segmenter, Support, Volume
 
 DEFAULT_BUDGET_SECONDS = 240.0
 """Adaptation is done after this long on any machine, unless told otherwise; None is no limit."""

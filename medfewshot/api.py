@@ -13,12 +13,13 @@ from medfewshot.adaptation import AUTO, DEFAULT_BUDGET_SECONDS, AdaptSettings, a
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
 from medfewshot.datasets import read_dataset
 from medfewshot.devices import resolve_device
+from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_arrays, evaluate_folders
 from medfewshot.inference import InferenceOptions, Segmentation
 from medfewshot.io import check_affine, check_same_grid, in_frame_of, read_image, read_label
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.planning import PlanOptions
-from medfewshot.types import InputError, Progress, Volume
+from medfewshot.types import Progress, Volume
 
 PathOrArray = Any
 """A path, a NumPy array or torch tensor ``(*S)`` or ``(C, *S)``, a MONAI MetaTensor ``(C, *S)``, or a Volume."""

@@ -10,9 +10,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from medfewshot.adaptation import AUTO, DEFAULT_BUDGET_SECONDS, AdaptSettings
+from medfewshot.errors import InputError, did_you_mean
 from medfewshot.planning import PlanOptions
 from medfewshot.training import TrainSettings
-from medfewshot.types import InputError, did_you_mean
 
 _OPTIONS = {"budget_seconds": "budget", "spacing_mm": "spacing"}
 """Settings whose command line option has a shorter name."""

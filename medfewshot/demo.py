@@ -12,10 +12,11 @@ from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cohort import REPORT, RUN_RECORD, CohortOptions, check_folder, segment_cohort, write_report
 from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.episodes import draw_support
+from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs
 from medfewshot.report import save_score_plot
 from medfewshot.synthetic import COHORT_NAME, make_ct_cohort
-from medfewshot.types import Case, InputError, Progress
+from medfewshot.types import Case, Progress
 
 DEMO_STEPS = 450
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from medfewshot.types import InputError, did_you_mean
+from medfewshot.errors import InputError, did_you_mean
 
 KNOWN = ("auto", "cpu", "cuda", "gpu", "mps")
 

@@ -28,7 +28,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 DEFAULT_TOLERANCE_MM = 2.0
 """Surface Dice forgives deviations up to this, about the slice thickness of a good CT; state it beside every value."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.learners.fusion import UNLEARNED_DICE
-from medfewshot.types import InputError, Plan, Volume
+from medfewshot.types import Plan, Volume
 
 
 def check_marked(labels: Sequence[Volume]) -> None:

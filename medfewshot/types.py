@@ -6,9 +6,8 @@ nibabel orders it. World coordinates are RAS+ millimetres everywhere. This modul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -16,21 +15,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-class InputError(ValueError):
-    """Input that cannot be used: one line that names the file, what is wrong, and a way out. The CLI exits with 2."""
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """``" (did you mean liver?)"``, or nothing where no known name is near; for the end of what an error says."""
-    by_case = {name.casefold(): name for name in known}
-    near = get_close_matches(given.casefold(), by_case, n=1, cutoff=0.65)
-    return f" (did you mean {by_case[near[0]]}?)" if near else ""
-
-
-class GridMismatchError(InputError):
-    """An image and its label (or prediction and reference) do not lie on the same voxel grid."""
 
 
 @dataclass(frozen=True)

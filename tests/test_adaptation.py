@@ -21,10 +21,11 @@ from medfewshot.adaptation import (
     make_support,
     read_cases,
 )
+from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
 from medfewshot.learners import LEARNERS, read_seen
 from medfewshot.planning import PlanOptions, make_plan
-from medfewshot.types import Case, InputError, Volume
+from medfewshot.types import Case, Volume
 
 
 def volumes(count: int = 2) -> tuple[list[Volume], list[Volume]]:

@@ -17,8 +17,9 @@ from medfewshot.cohort import CohortOptions, check_folder, check_results_folder,
 from medfewshot.cohort import run as cohort_run
 from medfewshot.cohort.inputs import check_channels
 from medfewshot.datasets import read_dataset
+from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions
-from medfewshot.types import InputError, Progress
+from medfewshot.types import Progress
 
 PLAIN = CohortOptions(previews=False)
 

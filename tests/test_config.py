@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from medfewshot.config import AdaptConfig, load_settings
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 

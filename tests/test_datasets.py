@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medfewshot.datasets import as_task, parse_pair, read_dataset
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

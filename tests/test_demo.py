@@ -8,8 +8,9 @@ import pytest
 
 from medfewshot.adaptation import AdaptSettings
 from medfewshot.demo import run_demo
+from medfewshot.errors import InputError
 from medfewshot.synthetic import make_ct_cohort
-from medfewshot.types import InputError, Progress
+from medfewshot.types import Progress
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medfewshot.devices import autocast, describe_device, has_fast_bf16, resolve_device
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from medfewshot.episodes import (
     split_task,
 )
 from medfewshot.episodes.crops import crop, empty_start, start_around
-from medfewshot.types import Case, InputError, Task
+from medfewshot.errors import InputError
+from medfewshot.types import Case, Task
 
 
 def example(subject: str, values: list[int], shape: tuple[int, ...] = (12, 6, 6)) -> Example:

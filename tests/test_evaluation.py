@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from medfewshot import metrics
+from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.evaluation import (
     CaseScore,
     Evaluation,
@@ -22,7 +23,7 @@ from medfewshot.evaluation import (
     match_cases,
     summarize,
 )
-from medfewshot.types import GridMismatchError, InputError, Progress
+from medfewshot.types import Progress
 
 SHAPE = (10, 10, 10)
 SPACING = (1.0, 1.0, 2.0)

@@ -30,9 +30,10 @@ from torch import Tensor
 
 import medfewshot.inference as inference
 import medfewshot.native as native
+from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.planning import to_plan
-from medfewshot.types import InputError, Progress, Volume
+from medfewshot.types import Progress, Volume
 
 EVERYTHING = InferenceOptions(probabilities=True, uncertainty=True, keep_largest=False)
 

@@ -13,7 +13,7 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy import ndimage
 
 from medfewshot import metrics
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 SPACING = (0.7, 1.3, 2.5)
 

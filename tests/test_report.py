@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
+from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.report import display, save_curve, save_preview, save_score_plot, structure_statistics, write_csv
 from medfewshot.report.ranks import compress
-from medfewshot.types import GridMismatchError, InputError
 
 NAMES = {1: "liver", 2: "spleen"}
 

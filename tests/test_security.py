@@ -18,9 +18,9 @@ from medfewshot.bundle import DESCRIPTION, WEIGHTS, load_segmenter
 from medfewshot.cli import main
 from medfewshot.cohort import CohortOptions, find_cases, segment_cohort
 from medfewshot.config import load_settings
+from medfewshot.errors import InputError
 from medfewshot.learners import SEGMENTERS
 from medfewshot.learners.segmenters import NetworkSegmenter
-from medfewshot.types import InputError
 
 
 class Bomb:

@@ -18,10 +18,11 @@ from medfewshot.benchmark.environment import peak_device_memory_gb, peak_memory_
 from medfewshot.benchmark.peers import SCAN_PEERS, NnUnet, NnUnetSegmenter, known_learners, known_segmenters
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.devices import resolve_device
+from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import write_text
 from medfewshot.planning import PlanOptions
-from medfewshot.types import Case, InputError, Plan, Progress, Volume
+from medfewshot.types import Case, Plan, Progress, Volume
 
 KEPT = "segmenter"
 PEER_RECORD = "adaptation.json"

@@ -18,10 +18,11 @@ from medfewshot.benchmark.pictures import save_picture
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.episodes import draw_support
+from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_arrays
 from medfewshot.io import check_same_grid, read_image, read_label, write_text
 from medfewshot.report import write_csv
-from medfewshot.types import Case, InputError, Progress
+from medfewshot.types import Case, Progress
 
 
 def run_cell(cell: Cell, data: Path, folder: Path, device: str = "auto", progress: Progress | None = None) -> None:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from medfewshot.benchmark.config import ALL, BenchmarkConfig, DatasetEntry, LearnerEntry, Shots
+from medfewshot.errors import InputError
 from medfewshot.learners import find_weights
-from medfewshot.types import InputError
 
 RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "request.json"
 PARTIAL = ("segmenter", "cases", "labels")

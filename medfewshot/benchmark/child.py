@@ -18,8 +18,9 @@ from pathlib import Path
 from medfewshot.benchmark.cells import FAILURE, REQUEST, AnyCell, read_json
 from medfewshot.benchmark.protocols import PROTOCOLS
 from medfewshot.bundle import strict_json
+from medfewshot.errors import InputError
 from medfewshot.io import write_text
-from medfewshot.types import InputError, Progress
+from medfewshot.types import Progress
 
 SECONDS_BETWEEN_REPORTS = 0.5
 PARENT_GONE = 3

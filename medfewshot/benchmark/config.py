@@ -11,9 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from medfewshot.adaptation import AdaptSettings, make_learner
 from medfewshot.benchmark.peers import SCAN_PEERS, known_learners
 from medfewshot.episodes import fixed_split
+from medfewshot.errors import InputError
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.planning import PlanOptions
-from medfewshot.types import InputError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Names become folders and are matched by ``--only``."""

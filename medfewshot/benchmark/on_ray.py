@@ -17,7 +17,8 @@ from typing import Any
 from medfewshot.benchmark.cells import AnyCell, state_of
 from medfewshot.benchmark.protocols import PROTOCOLS
 from medfewshot.benchmark.run import BenchmarkRun, run_benchmark
-from medfewshot.types import InputError, Progress
+from medfewshot.errors import InputError
+from medfewshot.types import Progress
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from medfewshot.benchmark.oracle2d import (
     write_oracle_report,
 )
 from medfewshot.benchmark.report import write_volume_report
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 AnyConfig = BenchmarkConfig | OracleConfig
 

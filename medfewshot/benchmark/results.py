@@ -14,8 +14,8 @@ import numpy as np
 
 from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, AnyCell, Cell, CellState, read_json, state_of
 from medfewshot.benchmark.config import ALL, Shots
+from medfewshot.errors import InputError
 from medfewshot.evaluation import CaseScore, LabelSummary, summarize
-from medfewshot.types import InputError
 
 _TEXT = ("case_id", "subject_id", "label_name", "status")
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, AnyCell, CellState, read_json, state_of, tidy
 from medfewshot.benchmark.processes import end
 from medfewshot.bundle import strict_json
+from medfewshot.errors import InputError
 from medfewshot.io import write_text
 from medfewshot.synthetic import write_blob_dataset
-from medfewshot.types import InputError, Progress
+from medfewshot.types import Progress
 
 LOG = "log.txt"
 

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from medfewshot.bundle.json_text import strict_json
 from medfewshot.bundle.monai_files import FILES, write_monai_files
+from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import SEGMENTERS
 from medfewshot.planning import plan_from_dict, plan_to_dict
 from medfewshot.quality import unlike_sizes, unlike_supports
-from medfewshot.types import InputError, Plan, Progress, Segmenter, Volume
+from medfewshot.types import Plan, Progress, Segmenter, Volume
 
 FORMAT_VERSION = 1
 DESCRIPTION = "segmenter.json"

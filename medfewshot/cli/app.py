@@ -40,7 +40,7 @@ from medfewshot.cli.options import (
     structures,
 )
 from medfewshot.cli.train import train
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 EXIT_INPUT = 2
 """Input or settings cannot be used; nothing was written. (1: some volumes of a folder failed.)"""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 
 def benchmark(

@@ -28,12 +28,13 @@ from medfewshot.cohort.record import read_record
 from medfewshot.config import load_settings
 from medfewshot.datasets import read_dataset
 from medfewshot.devices import resolve_device
+from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_folders, match_cases
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image
 from medfewshot.io.dicom_seg import check_available
 from medfewshot.planning import check_like_support, label_values
-from medfewshot.types import Case, InputError, Volume
+from medfewshot.types import Case, Volume
 
 __all__ = [
     "Console",

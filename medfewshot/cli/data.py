@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 Folder = Annotated[
     Path | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 Support = Annotated[
     list[str] | None,

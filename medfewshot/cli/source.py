@@ -7,7 +7,8 @@ from pathlib import Path
 
 from medfewshot.adaptation import AdaptSettings, cases_from_pairs, make_learner
 from medfewshot.datasets import parse_pair, read_dataset
-from medfewshot.types import Case, InputError
+from medfewshot.errors import InputError
+from medfewshot.types import Case
 
 
 @dataclass(frozen=True)

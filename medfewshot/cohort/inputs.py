@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from medfewshot.errors import InputError
 from medfewshot.io import case_id, find_images
 from medfewshot.io.naming import stem_of
-from medfewshot.types import Case, InputError
+from medfewshot.types import Case
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medfewshot.cohort.record import REPORT, flag_warning, read_record
+from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.report.page import (
@@ -23,7 +24,7 @@ from medfewshot.report.page import (
     write_page,
 )
 from medfewshot.report.page.volumes import voxel_budget
-from medfewshot.types import InputError, Progress
+from medfewshot.types import Progress
 
 _SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "pixels": "voxels"}
 

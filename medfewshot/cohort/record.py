@@ -16,11 +16,11 @@ from typing import Any
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.devices import describe_device
+from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import write_text
 from medfewshot.planning import plan_to_dict
 from medfewshot.report import write_csv
-from medfewshot.types import InputError
 
 RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"

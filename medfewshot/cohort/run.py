@@ -21,11 +21,12 @@ from medfewshot.cohort.record import (
     flag_warning,
     remove_results,
 )
+from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import can_refer_to, case_id, output_suffix, read_image, write_array, write_dicom_seg, write_label
 from medfewshot.io.naming import format_of
 from medfewshot.report import save_preview, structure_statistics
-from medfewshot.types import Case, InputError, Progress, Volume
+from medfewshot.types import Case, Progress, Volume
 
 _REAL_NUMBERS = (".nii.gz", ".nrrd", ".mha", ".tif")
 """Result formats that hold maps of real numbers."""

@@ -11,7 +11,7 @@ from medfewshot.datasets.folders import read_folder
 from medfewshot.datasets.json_file import read_json
 from medfewshot.datasets.pairs import parse_pair
 from medfewshot.datasets.table import read_csv
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 __all__ = ["Dataset", "as_task", "find_label_values", "parse_pair", "read_dataset"]
 

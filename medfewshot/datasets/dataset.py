@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.io import case_id, read_label
-from medfewshot.types import Case, InputError, Task
+from medfewshot.types import Case, Task
 
 _MR_WORDS = re.compile(r"(?:^|[^A-Z])(MRI?|T1\w*|T2\w*|FLAIR|ADC|DWI|BSSFP|SPIR)(?:$|[^A-Z])")
 

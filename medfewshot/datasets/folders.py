@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, by_file_name, check_channels, path_id
+from medfewshot.errors import InputError
 from medfewshot.io import is_dicom_folder
 from medfewshot.io.naming import format_of, looks_like_label
-from medfewshot.types import Case, InputError
+from medfewshot.types import Case
 
 _IMAGE_FOLDERS = ("images", "imagesTr", "image", "imgs", "img")
 _LABEL_FOLDERS = ("labels", "labelsTr", "label", "masks", "mask", "segmentations", "seg")

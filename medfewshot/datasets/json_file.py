@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from medfewshot.datasets.dataset import Dataset, by_file_name, check_channels, modality_of
+from medfewshot.errors import InputError
 from medfewshot.io import case_id
 from medfewshot.io.naming import stem_of
-from medfewshot.types import Case, InputError
+from medfewshot.types import Case
 
 
 def read_json(path: Path) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 _DRIVE = re.compile(r"(?:^|[=:])[A-Za-z]$")
 

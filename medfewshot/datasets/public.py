@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 from medfewshot.datasets.json_file import read_json
-from medfewshot.types import InputError, did_you_mean
+from medfewshot.errors import InputError, did_you_mean
 
 TABLE = "dataset.json"
 ROOM = 1.1

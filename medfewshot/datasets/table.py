@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, check_channels, path_id
-from medfewshot.types import Case, InputError
+from medfewshot.errors import InputError
+from medfewshot.types import Case
 
 _COLUMNS = ("image", "label", "subject", "modality")
 

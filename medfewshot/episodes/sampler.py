@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from medfewshot.episodes.crops import crop, empty_start, foreground_start
-from medfewshot.types import Episode, InputError, Query, Support
+from medfewshot.errors import InputError
+from medfewshot.types import Episode, Query, Support
 
 _ATTEMPTS = 100
 Range = int | tuple[int, int]

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from medfewshot.types import Case, InputError, Task
+from medfewshot.errors import InputError
+from medfewshot.types import Case, Task
 
 T = TypeVar("T")
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.evaluation.matching import match_cases
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_boxes, label_names
 from medfewshot.io import check_same_grid, read_label
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
-from medfewshot.types import InputError, Progress, Volume
+from medfewshot.types import Progress, Volume
 
 _SHOWN = 5
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
+from medfewshot.errors import InputError
 from medfewshot.metrics import (
     DEFAULT_TOLERANCE_MM,
     METRICS,
@@ -18,7 +19,6 @@ from medfewshot.metrics import (
     surface_distances,
     volume_ml,
 )
-from medfewshot.types import InputError
 
 Status = Literal["found", "missed", "false_alarm", "absent"]
 Box = tuple[slice, ...]

@@ -11,9 +11,10 @@ import numpy as np
 from scipy import ndimage
 
 from medfewshot.datasets import Dataset
+from medfewshot.errors import InputError
 from medfewshot.inspection.result import CaseRow, LabelStats, Problem
 from medfewshot.io import check_same_grid, read_image, read_label
-from medfewshot.types import Case, InputError, Volume
+from medfewshot.types import Case, Volume
 
 TINY_VOXELS = 27
 """A cube of 3 voxels: below it a structure can vanish when it is resampled."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medfewshot.episodes import EpisodeSampler, Example
-from medfewshot.types import Episode, InputError, Query, Support
+from medfewshot.errors import InputError
+from medfewshot.types import Episode, Query, Support
 
 
 class EpisodeDataset(Dataset):

@@ -18,10 +18,10 @@ from typing import Any
 from medfewshot.adaptation import AdaptSettings, adapt_volumes, cases_from_pairs, read_cases
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
+from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image, write_label, write_text
 from medfewshot.quality import support_distance
-from medfewshot.types import InputError
 
 POINTER = "current.json"
 

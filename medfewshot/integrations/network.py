@@ -13,8 +13,9 @@ from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.cohort import find_cases
 from medfewshot.cohort.inputs import check_channels
 from medfewshot.devices import resolve_device
+from medfewshot.errors import InputError
 from medfewshot.io.naming import format_of
-from medfewshot.types import InputError, Plan
+from medfewshot.types import Plan
 
 
 class SegmenterNetwork(nn.Module):

@@ -12,9 +12,9 @@ from monai.metrics import CumulativeIterationMetric, do_metric_reduction
 from monai.utils import MetricReduction
 from torch import Tensor, nn
 
+from medfewshot.errors import InputError
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.metrics import METRICS
-from medfewshot.types import InputError
 
 
 class FewShotLoss(nn.Module):

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.io.geometry import affine_from_itk
 from medfewshot.io.guards import check_size, quiet_itk, reading
 from medfewshot.io.header import Header
 from medfewshot.io.itk import channels_first
 from medfewshot.io.naming import is_dicom_file
 from medfewshot.io.slices import Pose, Slice, sorted_stack, stack_affine, stack_warnings
-from medfewshot.types import InputError, Volume
+from medfewshot.types import Volume
 
 _SERIES = "0020|000e"
 _DESCRIPTION = "0008|103e"

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from medfewshot import __version__
+from medfewshot.errors import InputError
 from medfewshot.io import dicom
 from medfewshot.io.files import atomic_path
 from medfewshot.io.guards import reading
 from medfewshot.io.header import Header
-from medfewshot.types import InputError, Volume
+from medfewshot.types import Volume
 
 OWN_SCHEME = "99MEDFEWSHOT"
 """Codes of structures that SNOMED CT's part in DICOM does not know by their name; 99 marks private schemes."""

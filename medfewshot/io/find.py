@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from medfewshot.errors import InputError
 from medfewshot.io.naming import SUPPORTED, PathLike, format_of, is_dicom_file, looks_like_label
-from medfewshot.types import InputError
 
 _DEPTH = 4
 """How many folders deep DICOM series are looked for: what a PACS export nests, and not a whole disk."""

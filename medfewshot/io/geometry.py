@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.io.header import Header
-from medfewshot.types import GridMismatchError, InputError, Volume
+from medfewshot.types import Volume
 
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine between two axes that still counts as a right angle; float32 headers reach 1e-6."""

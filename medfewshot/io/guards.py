@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 MOST_VOXELS_PER_BYTE = 50_000
 """What the best of the compressions in use makes of a constant image (bzip2; gzip reaches 1,000)."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.io.geometry import affine_from_itk, affine_to_itk
 from medfewshot.io.guards import check_size, quiet_itk
 from medfewshot.io.header import Header
 from medfewshot.io.naming import format_of, suffix_of
-from medfewshot.types import InputError, Volume
+from medfewshot.types import Volume
 
 
 def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.io import dicom, itk, nifti
 from medfewshot.io.geometry import check_affine, check_same_grid
 from medfewshot.io.guards import reading
 from medfewshot.io.header import Format
 from medfewshot.io.naming import SUPPORTED, PathLike, format_of, is_dicom_file, suffix_of
-from medfewshot.types import InputError, Volume
+from medfewshot.types import Volume
 
 WHOLE_NUMBER_TOLERANCE = 1e-3
 """How far a label may lie from a whole number: what a float file with a slope rounds away, and no interpolation."""

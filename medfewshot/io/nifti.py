@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.io.geometry import complete_2d, corner_distance_mm, default_tolerance_mm
 from medfewshot.io.guards import check_size
 from medfewshot.io.header import Header
 from medfewshot.io.naming import suffix_of
-from medfewshot.types import InputError, Volume
+from medfewshot.types import Volume
 
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 _SCANNER = 1

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.io import itk, nifti
 from medfewshot.io.files import atomic_path
 from medfewshot.io.naming import PathLike, format_of, suffix_of
-from medfewshot.types import InputError, Volume
+from medfewshot.types import Volume
 
 
 def write_label(path: PathLike, labels: np.ndarray, like: Volume) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.io.geometry import LPS_TO_RAS, check_affine
-from medfewshot.types import InputError
 
 _SAME_POSITION_MM = 0.01
 _PARALLEL_TOLERANCE = 1e-3

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from medfewshot.augment import NO_AUGMENTATION, Augmentation
 from medfewshot.backbones import UNet, cut_to
 from medfewshot.devices import autocast
+from medfewshot.errors import InputError
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.fitting import check_kind, fit_strides
 from medfewshot.learners.patches import PatchSampler
 from medfewshot.learners.pooling import shrink_labels
 from medfewshot.learners.segmenters import seeded, to_channels_last
-from medfewshot.types import Episode, InputError, Progress, Support
+from medfewshot.types import Episode, Progress, Support
 
 PATCHES_PER_SHOT = 6
 MOST_EXTRA_PATCHES = 20

@@ -22,13 +22,14 @@ from torch import Tensor
 from medfewshot.augment import NO_AUGMENTATION, Augmentation
 from medfewshot.backbones import UNet, build_unet, cut_to, unfold_blocks
 from medfewshot.devices import autocast
+from medfewshot.errors import InputError
 from medfewshot.learners.fitting import check_kind, fit_strides
 from medfewshot.learners.linear_head import LinearHead, LinearHeadStart, class_frequencies
 from medfewshot.learners.losses import dice_cross_entropy, dice_cross_entropy_parts
 from medfewshot.learners.optimizer import AdaptationOptimizer
 from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler, on_device
 from medfewshot.learners.segmenters import NetworkSegmenter, seeded, to_channels_last
-from medfewshot.types import Episode, InputError, Progress, Support
+from medfewshot.types import Episode, Progress, Support
 
 COLLAPSED_DICE = 0.02
 """Below this training Dice, halfway through, the network says background everywhere ..."""

@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from medfewshot.backbones import UNet, choose_strides
+from medfewshot.errors import InputError
 from medfewshot.learners.patches import window_of
-from medfewshot.types import InputError, Support
+from medfewshot.types import Support
 
 
 def check_kind(backbone: Any, support: Support, name: str) -> None:

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet, choose_strides
 from medfewshot.devices import autocast
+from medfewshot.errors import InputError
 from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.features import query_label, start_backbone
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.metric import ABSENT
 from medfewshot.learners.pseudo_episodes import train_on_pseudo_episodes
 from medfewshot.learners.segmenters import part_of, seeded, to_channels_last
-from medfewshot.types import Episode, InputError, Progress, Support
+from medfewshot.types import Episode, Progress, Support
 
 LONGEST_EDGE = {2: 128, 3: 64}
 """Voxels along the longest edge of the working grid, by number of axes."""

@@ -18,9 +18,9 @@ from torch.func import functional_call
 
 from medfewshot.backbones import UNet, cut_to, unfold_blocks
 from medfewshot.devices import autocast
+from medfewshot.errors import InputError
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.segmenters import seeded
-from medfewshot.types import InputError
 
 Weights = dict[str, Tensor]
 """Parameter name -> value, as :func:`torch.func.functional_call` takes them."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medfewshot.backbones import UNet
+from medfewshot.errors import InputError
 from medfewshot.learners.fitting import check_kind
 from medfewshot.learners.inner import (
     HEAD,
@@ -31,7 +32,7 @@ from medfewshot.learners.inner import (
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.learners.staged import Adaptation, StagedOptions
-from medfewshot.types import Episode, InputError, Support
+from medfewshot.types import Episode, Support
 
 
 @dataclass(frozen=True)

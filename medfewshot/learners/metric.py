@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 Metric = Literal["cosine", "euclidean", "learned"]
 Background = Literal["prototypes", "threshold"]

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medfewshot.backbones import UNet
+from medfewshot.errors import InputError
 from medfewshot.learners.features import (
     FeatureOptions,
     adapted_features,
@@ -32,7 +33,7 @@ from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.metric import STEEPNESS, Background, Metric, PrototypeHead
 from medfewshot.learners.pooling import pool_prototypes, thin_prototypes
 from medfewshot.learners.segmenters import part_of, to_channels_last
-from medfewshot.types import Episode, InputError, Support
+from medfewshot.types import Episode, Support
 
 MOST_PROTOTYPES = 256
 """Of one class."""

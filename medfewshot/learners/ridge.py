@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from medfewshot.backbones import UNet
+from medfewshot.errors import InputError
 from medfewshot.learners.features import (
     FeatureOptions,
     adapted_features,
@@ -31,7 +32,7 @@ from medfewshot.learners.features import (
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.metric import ABSENT
 from medfewshot.learners.segmenters import part_of, to_channels_last
-from medfewshot.types import Episode, InputError, Support
+from medfewshot.types import Episode, Support
 
 
 def normal_equations(features: Tensor, labels: Tensor, classes: int) -> Tensor:

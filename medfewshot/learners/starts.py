@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from medfewshot.backbones import UNet, build_backbone
+from medfewshot.errors import InputError, did_you_mean
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import finetune, in_context, prototype, ridge
 from medfewshot.learners.cross_unet import CrossUNet
@@ -18,7 +19,6 @@ from medfewshot.learners.inner import MamlStart, RateKind
 from medfewshot.learners.maml import VARIANTS
 from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.segmenters import to_channels_last
-from medfewshot.types import InputError, did_you_mean
 
 FORMAT_VERSION = 1
 DESCRIPTION = "start.json"

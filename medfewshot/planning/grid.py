@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medfewshot.errors import InputError
 from medfewshot.planning.normalise import normalise
 from medfewshot.planning.orientation import AxisOrder, order_for
-from medfewshot.types import InputError, Plan, Volume
+from medfewshot.types import Plan, Volume
 
 MOST_PLANNED_VOXELS = 2e9
 """A volume that would be larger on the plan's grid has a wrong spacing (metres for millimetres) rather than a body."""

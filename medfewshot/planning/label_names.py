@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from medfewshot.types import InputError, did_you_mean
+from medfewshot.errors import InputError, did_you_mean
 
 
 def label_values(wanted: Iterable[int | str], names: Mapping[int, str]) -> list[int]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from medfewshot.errors import InputError, did_you_mean
 from medfewshot.planning.label_names import label_values
 from medfewshot.planning.normalise import choose_normalization
 from medfewshot.planning.orientation import direction_cosines, order_for
-from medfewshot.types import InputError, Plan, Volume, did_you_mean
+from medfewshot.types import Plan, Volume
 
 THICK_RATIO = 3.0
 """Slices this many times thicker than the pixels are wide count as thick: they are never resampled."""

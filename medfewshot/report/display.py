@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 ANISOTROPIC_FROM = 3.0  # largest over smallest spacing, from which on reformatted planes are too coarse to lead
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.report import display, paint
 from medfewshot.report.paint import Entry, Scene, View
 from medfewshot.report.ranks import compress
-from medfewshot.types import GridMismatchError, InputError
 
 MONTAGE_SLICES = 5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 
 def compress(*arrays: np.ndarray) -> tuple[tuple[int, ...], tuple[np.ndarray, ...]]:

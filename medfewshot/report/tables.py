@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.report.ranks import compress
-from medfewshot.types import GridMismatchError, InputError
 
 
 def structure_statistics(

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medfewshot.errors import InputError
 from medfewshot.io import atomic_path
-from medfewshot.types import InputError
 
 NAME = "checkpoint.safetensors"
 _FACTS = "facts"

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from medfewshot.errors import InputError
 from medfewshot.io import write_text
-from medfewshot.types import InputError
 
 TRAINING, VALIDATION = "training.csv", "validation.csv"
 MLFLOW = "mlflow.json"

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.episodes import FIXED_SPLITS, fixed_split
+from medfewshot.errors import InputError
 from medfewshot.io import atomic_path, in_frame_of, read_image, read_label
 from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
-from medfewshot.types import Case, InputError, Progress
+from medfewshot.types import Case, Progress
 
 FORMAT_VERSION = 2
 CODES = 255

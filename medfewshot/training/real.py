@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfewshot.augment import Augmentation, patch_grid, read_at, vary_intensity
+from medfewshot.errors import InputError
 from medfewshot.planning.make import THICK_RATIO
 from medfewshot.training.packing import BaseDataset, PackedDataset, PackedVolume
-from medfewshot.types import Episode, InputError, Query, Support
+from medfewshot.types import Episode, Query, Support
 
 Rng = np.random.Generator
 PLACES = 4096

@@ -9,6 +9,7 @@ from typing import Any
 
 from medfewshot import __version__
 from medfewshot.devices import describe_device, resolve_device
+from medfewshot.errors import InputError
 from medfewshot.learners import save_start
 from medfewshot.synthetic.populations import Populations
 from medfewshot.training.checkpoint import NAME
@@ -20,7 +21,7 @@ from medfewshot.training.real import RealTasks
 from medfewshot.training.settings import TrainSettings
 from medfewshot.training.sources import EpisodeSource, Mixture
 from medfewshot.training.world import join_world, local_device
-from medfewshot.types import InputError, Progress
+from medfewshot.types import Progress
 
 START = "start"
 """The folder, in that of the run, that ``--weights`` takes."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from medfewshot.errors import InputError
 from medfewshot.synthetic.populations import PopulationSettings
 from medfewshot.training.real import RealSettings
-from medfewshot.types import InputError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from medfewshot.types import Episode, InputError
+from medfewshot.errors import InputError
+from medfewshot.types import Episode
 
 
 class EpisodeSource(Protocol):

@@ -13,8 +13,8 @@ from medfewshot.benchmark import cell as module
 from medfewshot.benchmark import prepare_data
 from medfewshot.benchmark.cell import check_seen, find_scans, run_cell
 from medfewshot.benchmark.results import read_result
+from medfewshot.errors import InputError
 from medfewshot.synthetic import write_blob_dataset
-from medfewshot.types import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from boards import DATASET, make_config
 
 from medfewshot.benchmark import config, load_benchmark, plan_cells, select_cells
 from medfewshot.benchmark.cells import weights_digest
+from medfewshot.errors import InputError
 from medfewshot.learners import LEARNERS, Finetune
-from medfewshot.types import InputError
 
 
 @pytest.fixture(autouse=True)

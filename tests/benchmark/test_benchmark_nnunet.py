@@ -17,7 +17,8 @@ from medfewshot.benchmark import prepare_data
 from medfewshot.benchmark.adapted import KEPT
 from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.peers import nnunet
-from medfewshot.types import InputError, Progress, Volume
+from medfewshot.errors import InputError
+from medfewshot.types import Progress, Volume
 
 LEARNER = {"name": "peer", "learner": "nnunet", "steps": 3, "budget_seconds": 60}
 FAKE = Path(__file__).with_name("fake_nnunet.py")

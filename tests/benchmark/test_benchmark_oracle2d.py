@@ -26,8 +26,9 @@ from medfewshot.benchmark.oracle2d.protocol import (
 from medfewshot.benchmark.oracle2d.report import MEAN, class_means
 from medfewshot.benchmark.oracle2d.scans import Stack, normalise, read_stack, statistics_of
 from medfewshot.episodes import EpisodeSampler
+from medfewshot.errors import InputError
 from medfewshot.learners import Start, build_start, build_start_backbone, save_start
-from medfewshot.types import Case, InputError
+from medfewshot.types import Case
 
 DATASET = {"name": "blobs", "blobs": {**BLOBS, "cases": 10}, "modality": "MR", "groups": [[1], [2]]}
 LEARNERS = [{"name": "toy", "learner": "toy"}]

@@ -13,7 +13,8 @@ from medfewshot.adaptation import AdaptSettings, make_learner
 from medfewshot.benchmark import prepare_data
 from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.peers import MonaiSegmenter, MonaiUnet
-from medfewshot.types import InputError, Support
+from medfewshot.errors import InputError
+from medfewshot.types import Support
 
 
 def box_support(*shape: int) -> Support:

@@ -15,7 +15,7 @@ from medfewshot.benchmark import plan_cells, prepare_data
 from medfewshot.benchmark import run as local
 from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.on_ray import RayOptions, run_on_ray, run_one
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 
 class FakeRay:

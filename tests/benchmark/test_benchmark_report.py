@@ -20,7 +20,7 @@ from medfewshot.benchmark.tables import (
     structure_table,
     whole_pool_dice,
 )
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 CASES = [f"q{index}" for index in range(6)]
 GOOD = {case: {1: 0.9, 2: 0.8} for case in CASES}

@@ -17,7 +17,8 @@ from boards import DATASET, make_config, only_cell, write_cell
 from medfewshot.benchmark import CellState, plan_cells, prepare_data, run_benchmark, state_of
 from medfewshot.benchmark import run as module
 from medfewshot.benchmark.cell import run_cell
-from medfewshot.types import InputError, Progress
+from medfewshot.errors import InputError
+from medfewshot.types import Progress
 
 
 @pytest.fixture

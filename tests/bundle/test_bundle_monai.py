@@ -16,9 +16,9 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 import medfewshot
 from medfewshot.bundle.monai_files import INFERENCE, LICENCE, METADATA, READ_ME, metadata
+from medfewshot.errors import InputError
 from medfewshot.integrations import FewShotInferer, SegmenterNetwork, list_images
 from medfewshot.io import read_label
-from medfewshot.types import InputError
 
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
 

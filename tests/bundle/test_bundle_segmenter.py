@@ -11,7 +11,8 @@ import toys
 
 from medfewshot.adaptation import AdaptSettings, adapt_volumes
 from medfewshot.bundle import DESCRIPTION, WEIGHTS, VolumeSegmenter, load_segmenter, strict_json
-from medfewshot.types import InputError, Volume
+from medfewshot.errors import InputError
+from medfewshot.types import Volume
 
 
 def adapted(learner: str, **settings) -> VolumeSegmenter:

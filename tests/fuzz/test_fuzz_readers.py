@@ -15,8 +15,9 @@ import toys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medfewshot.errors import InputError
 from medfewshot.io import read_image, read_label
-from medfewshot.types import InputError, Volume
+from medfewshot.types import Volume
 
 HEADER = 500
 """Most of the damage goes where the meaning is."""

@@ -11,9 +11,9 @@ from monai_toys import meta_scan, support
 
 import medfewshot
 from medfewshot.episodes import EpisodeSampler
+from medfewshot.errors import InputError
 from medfewshot.integrations import EpisodeDataset, ToPland, examples_of, to_episode
 from medfewshot.learners import Finetune
-from medfewshot.types import InputError
 
 PATCH = (8, 8, 8)
 

@@ -13,9 +13,9 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.networks.utils import one_hot
 from monai.transforms import AsDiscreted
 
+from medfewshot.errors import InputError
 from medfewshot.integrations import FewShotLoss, SegmentationMetric
 from medfewshot.learners.losses import dice_cross_entropy
-from medfewshot.types import InputError
 
 
 def boxes(*spans: tuple[int, int], size: int = 10, classes: int = 3) -> torch.Tensor:

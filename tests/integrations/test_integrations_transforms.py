@@ -19,8 +19,8 @@ from monai.transforms import (
 from monai_toys import OBLIQUE, meta_scan, support
 
 import medfewshot
+from medfewshot.errors import InputError
 from medfewshot.integrations import FewShotSegment, FewShotSegmentd, ToPlan, ToPland
-from medfewshot.types import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from io_samples import OBLIQUE, SHAPE, affine_of, ramp, rotation, signed_permutations, write_dicom
 
+from medfewshot.errors import InputError
 from medfewshot.io import read_image, read_label
-from medfewshot.types import InputError
 
 
 def right_handed(axes: np.ndarray) -> np.ndarray:

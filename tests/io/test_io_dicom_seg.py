@@ -17,9 +17,9 @@ import pydicom
 import toys
 
 from medfewshot.cli import main
+from medfewshot.errors import InputError
 from medfewshot.io import read_image
 from medfewshot.io.dicom_seg import check_available, write_dicom_seg
-from medfewshot.types import InputError
 
 NAMES = {205: "left kidney", 420: "Something New"}
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from io_samples import ramp, write_dicom, write_itk, write_nifti, write_picture
 
+from medfewshot.errors import InputError
 from medfewshot.io import case_id, find_images, is_dicom_folder, output_suffix, read_image
-from medfewshot.types import InputError, Volume
+from medfewshot.types import Volume
 
 
 @pytest.mark.parametrize(

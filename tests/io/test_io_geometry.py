@@ -26,9 +26,10 @@ from io_samples import (
     write_picture,
 )
 
+from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.io import check_same_grid, in_frame_of, read_image, read_label, write_label
 from medfewshot.io.geometry import check_affine, complete_2d
-from medfewshot.types import GridMismatchError, InputError, Volume
+from medfewshot.types import Volume
 
 ALL_AXES = [*(affine_of(axes) for axes in signed_permutations()), OBLIQUE]
 

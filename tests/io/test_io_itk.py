@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 from io_samples import OBLIQUE, SHAPE, ramp, write_itk, write_nifti, write_picture
 
+from medfewshot.errors import InputError
 from medfewshot.io import read_image, read_label, write_array, write_label
-from medfewshot.types import InputError
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5)
 

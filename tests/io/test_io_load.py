@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from io_samples import OBLIQUE, SHAPE, ramp, write_itk, write_nifti, write_picture
 
+from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.io import read_image, read_label
-from medfewshot.types import GridMismatchError, InputError
 
 
 def refused(path: Path, words: str, read=read_image) -> None:

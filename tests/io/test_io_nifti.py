@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from io_samples import OBLIQUE, SHAPE, ramp, write_nifti
 
+from medfewshot.errors import InputError
 from medfewshot.io import read_image, read_label, write_array, write_label
-from medfewshot.types import InputError
 
 
 @pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (2, 1), (4, 3)])

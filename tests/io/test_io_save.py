@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from io_samples import SHAPE, ramp, write_dicom, write_nifti
 
+from medfewshot.errors import InputError
 from medfewshot.io import atomic_path, read_image, read_label, write_array, write_label, write_text
-from medfewshot.types import InputError, Volume
+from medfewshot.types import Volume
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import torch
 from blobs import backbone_for, dice, episode_of, example, meta_train, support_of
 
 from medfewshot.augment import NO_AUGMENTATION
+from medfewshot.errors import InputError
 from medfewshot.learners import InContext, in_context
 from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.in_context import (
@@ -26,7 +27,6 @@ from medfewshot.learners.in_context import (
     working_grid,
 )
 from medfewshot.learners.pseudo_episodes import PseudoEpisodes, grid_labels
-from medfewshot.types import InputError
 
 
 def cross_unet(shape, width: int = 6) -> CrossUNet:

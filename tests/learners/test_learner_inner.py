@@ -7,6 +7,7 @@ import torch
 from meta import FLAT, SOLID, episode_of, tiny_unet
 
 from medfewshot.backbones import build_backbone
+from medfewshot.errors import InputError
 from medfewshot.learners import MamlStart
 from medfewshot.learners.fitting import check_kind
 from medfewshot.learners.inner import (
@@ -18,7 +19,6 @@ from medfewshot.learners.inner import (
     inner_step,
     with_weights,
 )
-from medfewshot.types import InputError
 
 
 def descend(theta, rate, steps, loss, second_order):

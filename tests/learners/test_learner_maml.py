@@ -10,11 +10,12 @@ import torch
 from blobs import dice, example, support_of
 from meta import FLAT, SOLID, along, episode_of, gradient_of, make_smooth, random_direction, slope, tiny_unet
 
+from medfewshot.errors import InputError
 from medfewshot.learners import Finetune, Maml, MamlStart, NetworkSegmenter
 from medfewshot.learners.inner import forward
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.maml import VARIANTS, step_shares
-from medfewshot.types import InputError, Progress, Query
+from medfewshot.types import Progress, Query
 
 
 def meta_learner(variant: str, dims: int = 2, dtype: torch.dtype = torch.float64, **options) -> Maml:

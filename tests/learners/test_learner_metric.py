@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from medfewshot.errors import InputError
 from medfewshot.learners.metric import LearnedMetric, PrototypeHead, class_scores, similarity
-from medfewshot.types import InputError
 
 
 def doubles(*shape: int, seed: int = 0) -> torch.Tensor:

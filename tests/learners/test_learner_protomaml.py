@@ -10,11 +10,11 @@ import torch
 from blobs import dice, example, support_of
 from meta import FLAT, SOLID, along, episode_of, gradient_of, make_smooth, random_direction, slope, tiny_unet
 
+from medfewshot.errors import InputError
 from medfewshot.learners import ProtoMaml
 from medfewshot.learners.inner import forward, forward_features
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.protomaml import ABSENT_MARGIN, _sums, _weights, prototype_head, prototype_sums
-from medfewshot.types import InputError
 
 
 def doubles(*shape: int, seed: int = 0) -> torch.Tensor:

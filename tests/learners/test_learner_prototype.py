@@ -8,12 +8,13 @@ import pytest
 import torch
 from blobs import backbone_for, dice, episode_of, example, meta_train, small, support_of
 
+from medfewshot.errors import InputError
 from medfewshot.learners import Prototype, PrototypeSegmenter, metric, prototype
 from medfewshot.learners.features import episode_features
 from medfewshot.learners.metric import PrototypeHead
 from medfewshot.learners.pooling import pool_prototypes
 from medfewshot.learners.prototype import alignment_loss, build_start
-from medfewshot.types import InputError, Support
+from medfewshot.types import Support
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from blobs import backbone_for, dice, episode_of, example, meta_train, support_of
 
+from medfewshot.errors import InputError
 from medfewshot.learners import Ridge
 from medfewshot.learners.ridge import RidgeHead, build_start, linear_logits, normal_equations, solve_ridge
-from medfewshot.types import InputError
 
 
 def doubles(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from blobs import dice, example, support_of
 
 from medfewshot.backbones import build_backbone, choose_strides, fold_blocks
+from medfewshot.errors import InputError
 from medfewshot.learners import (
     LEARNERS,
     STARTS,
@@ -24,7 +25,7 @@ from medfewshot.learners import (
 from medfewshot.learners.fitting import fit_strides
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
 from medfewshot.learners.starts import ADAPTATION, SHIPPED, adaptation_of, check_adaptation, find_weights
-from medfewshot.types import Episode, InputError, Query
+from medfewshot.types import Episode, Query
 
 SHAPE = (16, 16, 8)
 

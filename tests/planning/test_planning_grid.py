@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd, Spacingd
 
+from medfewshot.errors import InputError
 from medfewshot.planning import native_labels_to_plan, sample_axis, to_plan
-from medfewshot.types import InputError, Plan, Volume
+from medfewshot.types import Plan, Volume
 
 
 @st.composite

@@ -10,9 +10,10 @@ from grids import affine_of, volume_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medfewshot.errors import InputError
 from medfewshot.planning import PlanOptions, make_plan, plan_from_dict, plan_to_dict
 from medfewshot.planning.make import _patch_size
-from medfewshot.types import InputError, Plan, Volume
+from medfewshot.types import Plan, Volume
 
 Box = tuple[int, tuple[slice, ...]]
 

@@ -20,6 +20,7 @@ from medfewshot.adaptation import AdaptSettings, adapt_volumes
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cohort import CohortOptions, find_cases, segment_cohort, write_report
 from medfewshot.cohort.page import run_page
+from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_folders
 from medfewshot.io import read_image, read_label
 from medfewshot.report.page import (
@@ -35,7 +36,6 @@ from medfewshot.report.page import (
 from medfewshot.report.page.flags import modified_z
 from medfewshot.report.page.plots import Dot, strip_plot
 from medfewshot.report.page.volumes import coarsening, voxel_budget
-from medfewshot.types import InputError
 
 NASTY = "</script><img src=x onerror=alert(1)>\"'&"
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from medfewshot.errors import InputError
 from medfewshot.synthetic.populations import Populations, PopulationSettings, acquisition, episodes, population, warp
 from medfewshot.synthetic.populations.episodes import draw_by_size
 from medfewshot.synthetic.populations.parts import Draw, Part, distance, draw_part
 from medfewshot.synthetic.populations.population import Coarse, draw_view, render
 from medfewshot.synthetic.populations.templates import TEMPLATES
-from medfewshot.types import InputError
 
 CPU = torch.device("cpu")
 TINY = PopulationSettings(patches=((16, 16),), shots=(1, 1), ways=(1, 1))

@@ -13,11 +13,12 @@ import yaml
 
 from medfewshot.adaptation import AdaptSettings, make_learner
 from medfewshot.config import load_training
+from medfewshot.errors import InputError
 from medfewshot.learners import Start, load_start, save_start
 from medfewshot.synthetic.populations import PopulationSettings
 from medfewshot.training import BackboneSettings, TaskSettings, TrainSettings, train
 from medfewshot.training.learner import make_meta_learner
-from medfewshot.types import InputError, Support
+from medfewshot.types import Support
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 CPU = torch.device("cpu")

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 from toy_tasks import ToyLearner, ToySource, ToyStart
 
+from medfewshot.errors import InputError
 from medfewshot.training.checkpoint import NAME
 from medfewshot.training.logs import TRAINING, VALIDATION, read_log
 from medfewshot.training.loop import Trainer, query_dice, warm_cosine
 from medfewshot.training.settings import TrainSettings
 from medfewshot.training.sources import Mixture, episode_seed
 from medfewshot.training.world import World
-from medfewshot.types import InputError
 
 SETTINGS = TrainSettings(
     steps=12, episodes_per_step=2, learning_rate=0.05, validate_every=5, validation_episodes=3, checkpoint_every=4,

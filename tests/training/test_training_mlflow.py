@@ -15,8 +15,8 @@ from test_training_loop import SETTINGS, trainer
 from test_training_run import TINY, invoke
 from toy_tasks import StoppingSource
 
+from medfewshot.errors import InputError
 from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs, read_log
-from medfewshot.types import InputError
 
 
 class Client:

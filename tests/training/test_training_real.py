@@ -9,11 +9,11 @@ import pytest
 import torch
 from toys import make_scan, save_nifti
 
+from medfewshot.errors import InputError
 from medfewshot.training import real
 from medfewshot.training.packing import BaseDataset, PackedDataset, encode_volume, pack_datasets, read_pack, write_pack
 from medfewshot.training.real import RealSettings, RealTasks, _index, _paint, _place, random_curve
 from medfewshot.training.run import seen_data
-from medfewshot.types import InputError
 
 CPU = torch.device("cpu")
 SETTINGS = RealSettings(patches=((12, 12, 12),), shots=(1, 2), ways=(1, 1), zoom=(1.0, 1.0))

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from medfewshot.adaptation import AdaptSettings, make_learner
 from medfewshot.cli.app import app
 from medfewshot.config import load_training
+from medfewshot.errors import InputError
 from medfewshot.learners import STARTS, load_start
-from medfewshot.types import InputError, Support
+from medfewshot.types import Support
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((REPOSITORY / "configs" / "train").glob("*.yaml"))

@@ -19,10 +19,11 @@ from medfewshot.benchmark.oracle2d.scans import Stack, Statistics, normalise, re
 from medfewshot.benchmark.peers import known_learners
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
+from medfewshot.errors import InputError
 from medfewshot.io import write_text
 from medfewshot.learners import read_seen
 from medfewshot.report import write_csv
-from medfewshot.types import Case, InputError, Learner, Progress, Segmenter, Support
+from medfewshot.types import Case, Learner, Progress, Segmenter, Support
 
 SLICES_AT_ONCE = 8
 

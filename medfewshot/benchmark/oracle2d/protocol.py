@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from medfewshot.types import InputError
+from medfewshot.errors import InputError
 
 FOLDS = 5
 """Cross-validation over scans (Ouyang et al. 2020, section 4.1)."""

@@ -17,10 +17,10 @@ from medfewshot.benchmark.oracle2d.plot import Points, save_oracle_plot
 from medfewshot.benchmark.page import write_page
 from medfewshot.benchmark.results import failures
 from medfewshot.benchmark.tables import NOT_RUN, Table, metrics_line, metrics_share, number, percent
+from medfewshot.errors import InputError
 from medfewshot.evaluation import bootstrap_interval
 from medfewshot.io import write_text
 from medfewshot.report import write_csv
-from medfewshot.types import InputError
 
 MEAN = "mean of classes"
 HEAD = """\

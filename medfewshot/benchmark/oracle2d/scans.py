@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.io import check_same_grid, read_image, read_label
-from medfewshot.types import Case, InputError
+from medfewshot.types import Case
 
 CT_WINDOW_HU = (-125.0, 275.0)
 """Abdominal CT is clipped to this (Ouyang et al. 2020, section 4.1)."""

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from medfewshot.augment import Augmentation
 from medfewshot.backbones import choose_strides, cut_to, pad_to_multiple
 from medfewshot.devices import autocast
+from medfewshot.errors import InputError
 from medfewshot.learners.patches import PatchSampler, on_device, window_of
 from medfewshot.learners.segmenters import seeded
-from medfewshot.types import InputError, Progress, Support
+from medfewshot.types import Progress, Support
 
 MOST_LEVELS = 4
 """Halvings at most, as in MONAI's own examples."""

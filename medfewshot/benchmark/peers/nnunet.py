@@ -23,9 +23,10 @@ import torch
 
 from medfewshot.benchmark.processes import end
 from medfewshot.bundle import strict_json
+from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import read_label, write_array, write_label, write_text
-from medfewshot.types import InputError, Plan, Progress, Support, Volume
+from medfewshot.types import Plan, Progress, Support, Volume
 
 PYTHON = "MEDFEWSHOT_NNUNET_PYTHON"
 """Environment variable: the Python interpreter of an environment that has nnunetv2."""

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medfewshot.errors import InputError
 from medfewshot.synthetic.populations.parts import Part
 from medfewshot.synthetic.populations.population import MM_PER_UNIT, Rendered, draw_template, draw_view, render
-from medfewshot.types import Episode, InputError, Query, Support
+from medfewshot.types import Episode, Query, Support
 
 Rng = np.random.Generator
 FEWEST_VOXELS = 12

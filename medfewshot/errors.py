@@ -1,0 +1,55 @@
+"""Errors that users see: one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Input or a setting that cannot be used. The command line prints one line and exits with 2.
+
+    The library knows settings by their Python names and never writes a command-line flag into a text. It passes the
+    name in ``setting``, and whoever prints the error spells it: see :meth:`render`.
+
+    Args:
+        problem: What is wrong, beginning with the file or the value at fault.
+        remedy: What the user can do about it.
+        setting: Name of the setting that is at fault or that helps, or several names, e.g. ``"device"``.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", *, setting: str | tuple[str, ...] = ()) -> None:
+        self.problem, self.remedy = problem, remedy
+        self.settings: tuple[str, ...] = (setting,) if isinstance(setting, str) else tuple(setting)
+        super().__init__(self.render())
+
+    def render(self, spell: Callable[[str], str] = str, noun: str = "setting") -> str:
+        """The whole text.
+
+        Args:
+            spell: How a setting's name is written, e.g. ``lambda name: f"--{name}"``.
+            noun: What a setting is called, e.g. ``"option"``.
+
+        Returns:
+            ``problem; remedy (setting: name)``; parts that are empty are left out.
+        """
+        text = "; ".join(part for part in (self.problem, self.remedy) if part)
+        if not self.settings:
+            return text
+        plural = "s" if len(self.settings) > 1 else ""
+        return f"{text} ({noun}{plural}: {', '.join(spell(name) for name in self.settings)})"
+
+
+class GridMismatchError(InputError):
+    """An image and its label (or prediction and reference) do not lie on the same voxel grid."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Suggest the known name that is most like ``given``.
+
+    Returns:
+        ``" (did you mean liver?)"``, to be added to the text of an error, or ``""`` if no known name is similar.
+    """
+    by_case = {name.casefold(): name for name in known}
+    near = get_close_matches(given.casefold(), by_case, n=1, cutoff=0.65)
+    return f" (did you mean {by_case[near[0]]}?)" if near else ""
