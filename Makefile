@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12        the interpreter that builds .venv
 #   VENV=/elsewhere          where the environment lives
-#   PYTEST_ARGS="-n 2 -k io" handed to pytest
+#   PYTEST_ARGS="-k io"      passed to pytest
 #
 # torch goes in first and by its exact version, so that nothing else decides which build of it is fetched. On a machine
 # without a GPU, tell pip where your CPU wheels are (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL): the default Linux wheel
@@ -23,7 +23,7 @@ RELEASE := $(VENV)/.release
 LABEL := $(VENV)-label
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz format docs tutorials label walk release venv clean
+.PHONY: help demo test coverage check fuzz format docs tutorials label walk release venv clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -31,8 +31,11 @@ help:  ## what there is
 demo: $(RUNTIME)  ## segment demonstration scans; results and pictures land in demo/
 	$(BIN)/medfewshot demo -o demo/
 
-test: $(DEV)  ## every test
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+test: $(DEV)  ## every test, on every core
+	$(BIN)/python -m pytest -q -n auto --dist worksteal $(PYTEST_ARGS)
+
+coverage: $(DEV)  ## every test, and which lines and branches they reach
+	$(BIN)/python -m pytest -q -n auto --dist worksteal --cov $(PYTEST_ARGS)
 
 check: $(DEV)  ## lint, format, types, and whether the pages say what the records say
 	$(BIN)/ruff check .
@@ -68,7 +71,7 @@ release: $(RELEASE)/bin/cyclonedx-py  ## wheel, source archive and software bill
 	$(RELEASE)/what-ships/bin/python -m pip --disable-pip-version-check install -c constraints.txt dist/*.whl
 	$(RELEASE)/what-ships/bin/python -m pip --disable-pip-version-check uninstall -q -y pip setuptools
 	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --mc-type library \
-		-o dist/medfewshot-$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml).cdx.json $(RELEASE)/what-ships
+		-o dist/medfewshot-$$($(BIN)/python -c 'import medfewshot; print(medfewshot.__version__)').cdx.json $(RELEASE)/what-ships
 
 label: $(LABEL)/.installed  ## the annotation server's tests, in .venv-label: MONAI Label pins an old numpy
 	PATH="$(abspath $(LABEL))/bin:$$PATH" $(LABEL)/bin/python -m pytest -q -rs tests/integrations/test_integrations_label*.py $(PYTEST_ARGS)

@@ -17,6 +17,12 @@ settings.register_profile("fuzz", deadline=None, max_examples=20_000, print_blob
 settings.load_profile("medfewshot")
 
 
+def pytest_configure() -> None:
+    """Give each worker one thread: torch processes with several threads each slow each other down many times over."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(autouse=True)
 def _locale():
     """ITK's DICOM writer, which tests use, leaves the process in the "C" locale."""

@@ -286,3 +286,11 @@ def test_an_undeclared_dependency_is_found():
     assert {"torch", "yaml", "nibabel", "SimpleITK"} <= declared
     assert undeclared_faults("import os\nimport skimage.measure", IO_FILE, declared)
     assert not undeclared_faults("import json\nimport numpy as np\nfrom yaml import safe_load", IO_FILE, declared)
+
+
+def test_the_version_has_one_place():
+    """``medfewshot/__init__.py``; pyproject.toml reads it, and no other file states a version of the project."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "medfewshot.__version__"}
+    assert "\nversion:" not in (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
