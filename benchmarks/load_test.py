@@ -29,7 +29,7 @@ def resident_mb() -> float:
 def cohort(root: Path, volumes: int, previews: bool) -> None:
     from medfewshot.bundle import load_segmenter
     from medfewshot.cohort import CohortOptions, find_cases, segment_cohort
-    from medfewshot.types import Progress
+    from medfewshot.types import Event, Progress
 
     source = root / "cohort" / "s2.nii.gz"
     for number in range(volumes):
@@ -37,9 +37,9 @@ def cohort(root: Path, volumes: int, previews: bool) -> None:
     memory: list[float] = []
     seen: set[str] = set()
 
-    def follow(done: float, total: float, text: str) -> None:
-        if text not in seen:  # the name of the next volume
-            seen.add(text)
+    def follow(event: Event) -> None:
+        if event.text not in seen:  # the name of the next volume
+            seen.add(event.text)
             memory.append(resident_mb())
             if len(memory) % 100 == 0:
                 seconds = time.perf_counter() - begun

@@ -7,7 +7,7 @@ nibabel orders it. World coordinates are RAS+ millimetres everywhere. This modul
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -180,11 +180,56 @@ Doubt = tuple[int, str]
 """The class index that is in doubt and a phrase that says why, to stand behind the structure's name and "is"."""
 
 
-@dataclass
-class Progress:
-    """What long work tells whoever watches: ``update(done, total, text)``. The default stays silent."""
+class Cancelled(Exception):
+    """The user cancelled the work: see :class:`Progress`."""
 
-    update: Callable[[float, float, str], None] = field(default=lambda done, total, text: None)
+
+@dataclass(frozen=True)
+class Event:
+    """One step of long work: ``done`` of ``total`` in a named stage, with a text for people."""
+
+    stage: str
+    done: float
+    total: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where long work reports events, and where it learns that the user wants it to stop. Silent by default.
+
+    Args:
+        report: Receives every :class:`Event`.
+        cancelled: Returns True if the work is to stop; asked at every ``update``.
+        stage: Name of the stage in the events, e.g. ``"training"``.
+    """
+
+    report: Callable[[Event], None] = field(default=lambda event: None)
+    cancelled: Callable[[], bool] = field(default=lambda: False)
+    stage: str = ""
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        """Report ``done`` of ``total``.
+
+        Raises:
+            Cancelled: The user wants the work to stop.
+        """
+        if self.cancelled():
+            raise Cancelled
+        self.report(Event(self.stage, done, total, text))
+
+    def at(self, stage: str) -> Progress:
+        """The same with the name of a stage."""
+        return replace(self, stage=stage)
+
+    def part(self, number: int, total: int) -> Progress:
+        """Progress of the part with index ``number`` of ``total`` parts; its own total counts as one."""
+
+        def report(event: Event) -> None:
+            share = event.done / event.total if event.total else 0.0
+            self.report(replace(event, done=number + share, total=total))
+
+        return replace(self, report=report)
 
 
 class Learner(Protocol):

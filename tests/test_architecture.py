@@ -24,7 +24,7 @@ MAX_LINES = 350
 # Ground floor first: a room imports only from rooms on the floors before its own. Rooms on one floor do not meet.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types",),
+    ("types", "settings"),
     ("io", "devices"),
     ("datasets",),
     ("inspection",),

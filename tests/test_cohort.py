@@ -95,7 +95,7 @@ def test_files_of_others_are_safe(scans):
 
 def test_progress_goes_up_within_and_between_volumes(scans, segmenter):
     told: list[float] = []
-    progress = Progress(lambda done, total, text: told.append(done / total))
+    progress = Progress(lambda event: told.append(event.done / event.total))
     result = segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN, None, progress)
     assert told == sorted(told)
     assert told[-1] == 1

@@ -21,7 +21,7 @@ def data(tmp_path_factory):
 def test_own_data(data, tmp_path):
     told: list[str] = []
     settings = AdaptSettings(steps=1, width=4, seed=1, device="cpu")
-    progress = Progress(lambda done, total, text: told.append(text))
+    progress = Progress(lambda event: told.append(event.text))
     result = run_demo(tmp_path, data=data, shots=1, queries=5, settings=settings, progress=progress)
     cases = {score.case_id for score in result.evaluation.scores}
     assert len(cases) == 2, "all that are no support"

@@ -256,7 +256,7 @@ def test_labels_of_all_cases_are_scored_in_every_case(tmp_path: Path) -> None:
         ("b", save(tmp_path / "pb.nii.gz", label_map(1, 5)), save(tmp_path / "rb.nii.gz", label_map(1, 2))),
     ]
     seen: list[tuple[float, float]] = []
-    progress = Progress(lambda done, total, text: seen.append((done, total)))
+    progress = Progress(lambda event: seen.append((event.done, event.total)))
     evaluation = evaluate_pairs(pairs, progress=progress, subjects={"a": "s1", "b": "s2"})
     assert [(s.case_id, s.subject_id, s.label, s.status) for s in evaluation.scores] == [
         ("a", "s1", 1, "found"),

@@ -362,7 +362,7 @@ def test_only_the_largest_component_stays_where_the_plan_says_so():
 def test_progress_is_told_slab_by_slab(monkeypatch):
     told = []
     monkeypatch.setattr(inference, "SLAB_VALUES", 2 * 12 * 12 * 10)
-    progress = Progress(lambda done, total, text: told.append((done, total)))
+    progress = Progress(lambda event: told.append((event.done, event.total)))
     segment_volume(volume_of(np.zeros((40, 12, 12))), plan_of((1, 1, 1)), threshold(), progress=progress)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 

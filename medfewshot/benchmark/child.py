@@ -20,7 +20,7 @@ from medfewshot.benchmark.protocols import PROTOCOLS
 from medfewshot.bundle import strict_json
 from medfewshot.errors import InputError
 from medfewshot.io import write_text
-from medfewshot.types import Progress
+from medfewshot.types import Event, Progress
 
 SECONDS_BETWEEN_REPORTS = 0.5
 PARENT_GONE = 3
@@ -53,16 +53,16 @@ def write_failure(folder: Path, cell: AnyCell, message: str) -> None:
 def _reporter() -> Progress:
     last = 0.0
 
-    def update(done: float, total: float, text: str) -> None:
+    def report(event: Event) -> None:
         nonlocal last
         if time.monotonic() - last >= SECONDS_BETWEEN_REPORTS:
             last = time.monotonic()
             try:
-                print(json.dumps([done, total, text]), flush=True)
+                print(json.dumps([event.done, event.total, event.text or event.stage]), flush=True)
             except BrokenPipeError:
                 os._exit(PARENT_GONE)
 
-    return Progress(update)
+    return Progress(report)
 
 
 def _end_with_parent() -> None:

@@ -17,7 +17,7 @@ from medfewshot.bundle import strict_json
 from medfewshot.errors import InputError
 from medfewshot.io import write_text
 from medfewshot.synthetic import write_blob_dataset
-from medfewshot.types import Progress
+from medfewshot.types import Event, Progress
 
 LOG = "log.txt"
 
@@ -142,10 +142,11 @@ def _note(outcome: BenchmarkRun, cell: AnyCell, run: Path) -> str:
 def _part(progress: Progress, number: int, total: int, name: str) -> Progress:
     """The progress of one cell as a part of the whole."""
 
-    def update(done: float, steps: float, text: str) -> None:
-        progress.update(number + min(0.99, done / steps if steps else 0), total, f"{name}: {text}")
+    def report(event: Event) -> None:
+        share = min(0.99, event.done / event.total if event.total else 0)
+        progress.update(number + share, total, f"{name}: {event.text or event.stage}")
 
-    return Progress(update)
+    return Progress(report, progress.cancelled)
 
 
 @contextmanager

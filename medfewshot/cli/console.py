@@ -20,7 +20,7 @@ from medfewshot.bundle import strict_json
 from medfewshot.cohort import CohortResult
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
-from medfewshot.types import Progress
+from medfewshot.types import Event, Progress
 
 MOST_WARNINGS = 12
 
@@ -47,10 +47,11 @@ class Console:
         with RichProgress(*columns, console=self.err, disable=disable, transient=True) as bar:
             task = bar.add_task(title, total=None, text="")
 
-            def update(done: float, total: float, text: str) -> None:
-                bar.update(task, completed=done, total=total, text=text)
+            def report(event: Event) -> None:
+                text = ": ".join(part for part in (event.stage, event.text) if part)
+                bar.update(task, completed=event.done, total=event.total, text=text)
 
-            yield Progress(update)
+            yield Progress(report)
 
     def say(self, text: str) -> None:
         self.out.print(text, soft_wrap=True)

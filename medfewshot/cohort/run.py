@@ -95,19 +95,10 @@ def segment_cohort(
             result = earlier.get(_inputs(case))
             result = result if result is not None and result.stamp in ("", _stamp(case)) else None
             resumed += result is not None
-            record.add(result or _segment_one(case, segmenter, folder, options, _part(progress, number, len(cases))))
+            record.add(result or _segment_one(case, segmenter, folder, options, progress.part(number, len(cases))))
         record.finish()
     progress.update(len(cases), len(cases), "done")
     return CohortResult(tuple(record.results), folder, resumed)
-
-
-def _part(progress: Progress, number: int, total: int) -> Progress:
-    """The progress of one volume as a part of the whole."""
-
-    def update(done: float, steps: float, text: str) -> None:
-        progress.update(number + done / steps, total, text)
-
-    return Progress(update)
 
 
 def _check_same_scans(cases: Sequence[Case], earlier: Iterable[VolumeResult], folder: Path) -> None:

@@ -155,7 +155,7 @@ class Adaptation:
             start=network,
             steps=steps,
             budget_seconds=None if self.options.budget_seconds is None else self._left(),
-            progress=Progress(lambda done, total, text: told(done + made, total + made, text)),
+            progress=Progress(lambda event: told(event.done + made, event.total + made, event.text)),
         )
 
     def _inner_record(self, network: UNet) -> dict[str, Any]:

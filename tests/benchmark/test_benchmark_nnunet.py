@@ -37,7 +37,7 @@ def run(tmp_path, folder="cell", **changes):
     cell = only_cell(learners=[LEARNER], queries=2, **changes)
     data = prepare_data([cell], None, tmp_path)
     seen = []
-    run_cell(cell, data, tmp_path / folder, "cpu", Progress(lambda done, total, text: seen.append(text)))
+    run_cell(cell, data, tmp_path / folder, "cpu", Progress(lambda event: seen.append(event.text)))
     return json.loads((tmp_path / folder / "cell.json").read_text()), seen
 
 

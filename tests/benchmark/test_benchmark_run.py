@@ -37,7 +37,7 @@ def test_a_cell_runs_in_a_process_of_its_own(tmp_path):
     cell = only_cell(learners=[{"name": "a", "learner": "finetune", "steps": 2, "width": 4}], queries=1)
     told, seen = [], []
     data = prepare_data([cell], None, tmp_path)
-    progress = Progress(lambda done, total, text: seen.append((done, total, text)))
+    progress = Progress(lambda event: seen.append((event.done, event.total, event.text)))
     outcome = run_benchmark([cell], data, tmp_path, "cpu", progress, told.append)
     assert (outcome.done, outcome.failed) == ([cell.id], {})
     assert told[0].startswith("blobs/a/k1/s0: Dice 0.")
@@ -141,7 +141,9 @@ def test_two_benchmarks_in_one_folder_share_the_work(tmp_path, cells, monkeypatc
 def test_progress_of_a_child_is_passed_on(tmp_path, cells, monkeypatch):
     in_child(monkeypatch, "print('chatter'); print(json.dumps([1, 4, 'step']), flush=True)")
     seen = []
-    run_benchmark(cells[:1], tmp_path, tmp_path, "cpu", Progress(lambda *words: seen.append(words)))
+    run_benchmark(
+        cells[:1], tmp_path, tmp_path, "cpu", Progress(lambda event: seen.append((event.done, event.total, event.text)))
+    )
     assert (0.25, 1, f"{cells[0].id}: step") in seen
 
 
@@ -149,9 +151,9 @@ def test_an_interrupted_benchmark_leaves_no_child_behind(tmp_path, cells, monkey
     in_child(monkeypatch, "print(json.dumps([os.getpid(), 1, 'up']), flush=True); sys.stdin.read()")
     children = []
 
-    def stop(done, total, text):
-        if text.endswith("up"):
-            children.append(text)
+    def stop(event):
+        if event.text.endswith("up"):
+            children.append(event.text)
             raise KeyboardInterrupt
 
     started = []

@@ -126,7 +126,7 @@ def test_one_learner_serves_many_supports(name):
 
 def test_progress_is_told(name):
     told = []
-    small(name, progress=Progress(lambda done, total, text: told.append((done, total)))).adapt(SUPPORTS["2D"])
+    small(name, progress=Progress(lambda event: told.append((event.done, event.total)))).adapt(SUPPORTS["2D"])
     assert told
     assert told[-1][0] == told[-1][1]
     assert [done for done, _ in told] == sorted(done for done, _ in told)

@@ -48,7 +48,7 @@ def test_a_trained_start_is_ahead_of_a_random_one():
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_every_step_is_made(steps):
     told = []
-    progress = Progress(lambda done, total, text: told.append((done, total)))
+    progress = Progress(lambda event: told.append((event.done, event.total)))
     record = Finetune(steps=steps, width=4, progress=progress).adapt(FLAT).record
     assert told == [(i + 1, steps) for i in range(steps)]
     assert record["steps"] == steps

@@ -267,7 +267,7 @@ def test_meta_loss_is_the_same_every_time():
 @pytest.mark.parametrize("steps", [0, 3, 8])
 def test_steps_count_the_inner_ones(steps):
     told = []
-    progress = Progress(lambda done, total, text: told.append((done, total)))
+    progress = Progress(lambda event: told.append((event.done, event.total)))
     record = Maml(steps=steps, inner_steps=3, width=4, progress=progress).adapt(support_of([FLAT])).record
     total = max(steps, 3)
     assert told == [(i + 1, total) for i in range(total)]

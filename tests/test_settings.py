@@ -1,0 +1,95 @@
+"""Settings models: bounds, names, YAML files, and the table of the documentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings, InferenceSettings, SegmentSettings, load_settings, settings_table
+
+
+def refused(model=AdaptSettings, **values) -> InputError:
+    with pytest.raises(InputError) as error:
+        model(**values)
+    assert "\n" not in str(error.value)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steps": -1}, {"steps": "ten"}, {"steps": float("nan")}, {"budget_seconds": 0}, {"budget_seconds": -5},
+        {"budget_seconds": "soon"}, {"seed": -1}, {"width": 3}, {"width": 257}, {"learning_rate": 0},
+        {"learning_rate": float("inf")}, {"spacing_mm": 0}, {"spacing_mm": (1, -1, 1)}, {"patch_voxels": 1023},
+        {"fast": "perhaps"},
+    ],
+)  # fmt: skip
+def test_a_value_out_of_bounds_is_refused_by_its_name(values):
+    (name,) = values
+    error = refused(**values)
+    assert error.settings == (name,)
+    assert str(error).startswith(f"{name} {values[name]}: ")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    assert "did you mean learning_rate?" in str(refused(learning_rat=0.1))
+    assert refused(InferenceSettings, overlap=1.0).settings == ("overlap",)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("1,6", (1, 6)), ("liver, spleen", ("liver", "spleen")), ("1=liver,6=spleen", {1: "liver", 6: "spleen"}),
+        ([1, "spleen"], (1, "spleen")), (np.array([3, 4]), (3, 4)), ({np.int64(6): "spleen"}, {6: "spleen"}),
+        (2, (2,)), (None, None),
+    ],
+)  # fmt: skip
+def test_labels_from_text_and_from_python(given, expected):
+    assert AdaptSettings(labels=given).labels == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("0,1", "0 is background"), ([], "once"), ([1, 1], "once"), ({0: "background"}, "0 is background"),
+        (",", "separated by commas"), ("-1", "separated by commas"), ("liver=1", "1=liver"), ([0.5], "labels"),
+    ],
+)  # fmt: skip
+def test_labels_that_mean_nothing(given, told):
+    assert told in str(refused(labels=given))
+
+
+def test_text_is_parsed():
+    """What a server sends as text: ``bool("false")`` would be true."""
+    settings = SegmentSettings(keep_largest="false", overlap="0.25")
+    assert (settings.keep_largest, settings.overlap) == (False, 0.25)
+    assert AdaptSettings(steps="7", budget_seconds="inf").budget_seconds is None
+
+
+def test_an_endless_budget_is_none():
+    assert AdaptSettings(budget_seconds=float("inf")).budget_seconds is None
+
+
+def test_settings_are_changed_by_replacing():
+    settings = AdaptSettings(steps=5, fast=True)
+    assert settings.replace(seed=2) == AdaptSettings(steps=5, fast=True, seed=2)
+    with pytest.raises(InputError, match="seed -2"):
+        settings.replace(seed=-2)
+
+
+def test_a_file_may_use_the_names_of_options(tmp_path):
+    (tmp_path / "a.yaml").write_text("budget: 5\nspacing: 2.5\n")
+    settings = load_settings(AdaptSettings, tmp_path / "a.yaml")
+    assert (settings.budget_seconds, settings.spacing_mm) == (5, 2.5)
+    (tmp_path / "a.yaml").write_text("budget: 5\nbudget_seconds: 6\n")
+    with pytest.raises(InputError, match=r"a\.yaml: budget: is unknown"):
+        load_settings(AdaptSettings, tmp_path / "a.yaml")
+
+
+def test_the_table_has_a_row_for_every_setting():
+    rows = settings_table(AdaptSettings, SegmentSettings).splitlines()[2:]
+    assert len(rows) == len(AdaptSettings.model_fields) + len(SegmentSettings.model_fields)
+    assert next(row for row in rows if "budget_seconds" in row).startswith("| `budget_seconds` | `--budget` | 240.0 |")
+    for model in (AdaptSettings, SegmentSettings):
+        assert all(field.description for field in model.model_fields.values())
