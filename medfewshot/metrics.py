@@ -29,6 +29,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from medfewshot.errors import InputError
+from medfewshot.structures import foreground_box
 
 DEFAULT_TOLERANCE_MM = 2.0
 """Surface Dice forgives deviations up to this, about the slice thickness of a good CT; state it beside every value."""
@@ -159,19 +160,6 @@ def surface(mask: np.ndarray) -> np.ndarray:
             window[axis] = slice(start, start + size)
             interior &= padded[tuple(window)]
     return mask & ~interior
-
-
-def foreground_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """The smallest box of ``mask (*S)`` bool that holds all of it, or None for an empty mask."""
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        # Each axis is searched within the box found so far, which is what makes a small organ in a large scan cheap.
-        inside = mask[tuple(box)]
-        hits = np.flatnonzero(inside.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        if hits.size == 0:
-            return None
-        box.append(slice(int(hits[0]), int(hits[-1]) + 1))
-    return tuple(box)
 
 
 def check_masks(

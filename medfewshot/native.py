@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medfewshot.planning import AxisMap, Planned, labelled, sample_axis
 from medfewshot.quality import predicted_dice
+from medfewshot.structures import keep_largest
 from medfewshot.types import Plan
 
 NATIVE_VALUES = 60_000_000
@@ -120,8 +121,7 @@ class NativeWriter:
         """Tidy components and give the file's own label values back."""
         warnings = []
         if self.options.keep_largest:
-            for value in self.plan.keep_largest:
-                keep_largest(self.labels, self.plan.label_values.index(value) + 1)
+            keep_largest(self.labels, [self.plan.label_values.index(value) + 1 for value in self.plan.keep_largest])
         counts = np.bincount(self.labels.ravel(), minlength=self.plan.classes)
         for index, (value, name) in enumerate(self.plan.labels.items(), start=1):
             self.voxels[value] = int(counts[index])
@@ -160,23 +160,3 @@ def _native_range(axis_map: AxisMap, slab: Slab, size: int) -> tuple[int, int]:
         inside &= at < slab.stop
     where = np.flatnonzero(inside)
     return (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)
-
-
-def keep_largest(labels: np.ndarray, index: int) -> None:
-    """Set all but the largest component (26-connected; 8 in 2D) of ``labels == index`` to background, in place."""
-    from scipy import ndimage
-
-    mask = labels == index
-    ranges = []
-    for axis in range(mask.ndim):
-        hits = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if not len(hits):
-            return
-        ranges.append(slice(int(hits[0]), int(hits[-1]) + 1))
-    box = tuple(ranges)
-    components, count = ndimage.label(mask[box], np.ones((3,) * mask.ndim))
-    if count < 2:
-        return
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    labels[box][mask[box] & (components != int(sizes.argmax()))] = 0

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from medfewshot.intensities import subsample
 from medfewshot.planning import labelled, normalise, planned_order
+from medfewshot.structures import structures, voxel_size
 from medfewshot.types import Plan, Volume
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
@@ -41,9 +43,9 @@ def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Pl
     """
     profiles = []
     for image, label in zip(images, labels, strict=True):
-        voxel = math.prod(label.spacing_mm)
-        sizes = {str(v): round(float(np.count_nonzero(label.data == v)) * voxel, 3) for v in plan.label_values}
-        profiles.append({**_describe(image, plan), "sizes": {v: size for v, size in sizes.items() if size}})
+        voxel, found = voxel_size(label.affine, label.spatial_dims), structures(label.data[0])
+        sizes = {str(v): round(found[v].voxels * voxel, 3) for v in plan.label_values if v in found}
+        profiles.append({**_describe(image, plan), "sizes": sizes})
     return {"supports": profiles}
 
 
@@ -84,7 +86,7 @@ def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile:
     """Structures far larger or smaller than in every support. ``voxels``: label value -> number in the result."""
     unit, per_unit = ("ml", 1000.0) if volume.spatial_dims == 3 else ("mm²", 1.0)
     unit = unit if getattr(volume.header, "has_spacing", True) else "pixels"
-    voxel = math.prod(volume.spacing_mm)
+    voxel = voxel_size(volume.affine, volume.spatial_dims)
     flags = []
     for value, count in voxels.items():
         known = [s["sizes"][str(value)] for s in profile.get("supports") or [] if str(value) in s["sizes"]]
@@ -130,8 +132,7 @@ def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:
 
 
 def _percentiles(volume: Volume, plan: Plan) -> list[list[float]]:
-    flat = volume.data.reshape(volume.data.shape[0], -1)
-    sample = np.ascontiguousarray(flat[:, :: max(1, flat.shape[1] // SAMPLES) | 1], dtype=np.float32)
+    sample = np.stack([subsample(channel, SAMPLES) for channel in volume.data]).astype(np.float32, copy=False)
     values = normalise(torch.from_numpy(sample), plan.normalization).numpy()
     return [[round(float(v), 4) for v in np.percentile(channel, PERCENTILES)] for channel in values]
 

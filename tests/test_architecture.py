@@ -25,7 +25,7 @@ MAX_LINES = 350
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "settings"),
-    ("io", "devices"),
+    ("io", "devices", "structures", "intensities"),
     ("datasets",),
     ("inspection",),
     ("planning",),

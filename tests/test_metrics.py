@@ -123,13 +123,6 @@ def test_surface_is_the_eroded_rim_also_at_the_image_border(seed: int, shape: tu
     np.testing.assert_array_equal(metrics.surface(mask), mask ^ ndimage.binary_erosion(mask))
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([(7, 9), (6, 7, 8)]))
-def test_foreground_box_is_the_smallest(seed: int, shape: tuple[int, ...]) -> None:
-    mask = np.random.default_rng(seed).random(shape) < 0.02
-    assert metrics.foreground_box(mask) == (ndimage.find_objects(mask.astype(int), 1)[0] if mask.any() else None)
-
-
 def test_tree_and_transform_give_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     pair = rng.random((14, 15, 16)) < 0.1, rng.random((14, 15, 16)) < 0.1

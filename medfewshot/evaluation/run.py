@@ -11,9 +11,10 @@ import numpy as np
 from medfewshot.errors import InputError
 from medfewshot.evaluation.matching import match_cases
 from medfewshot.evaluation.results import Evaluation
-from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_boxes, label_names
+from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
 from medfewshot.io import check_same_grid, read_label
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
+from medfewshot.structures import boxes
 from medfewshot.types import Progress, Volume
 
 _SHOWN = 5
@@ -104,7 +105,7 @@ def _read_warnings(*volumes: Volume) -> list[str]:
 
 
 def _unscored_values(case: str, maps: Sequence[np.ndarray], labels: Mapping[int, str]) -> list[str]:
-    others = sorted({value for labelmap in maps for value in label_boxes(labelmap)} - set(labels))
+    others = sorted({value for labelmap in maps for value in boxes(labelmap)} - set(labels))
     if not others:
         return []
     return [f"case {case}: values {others} are in its files but not among the labels, and are not scored"]

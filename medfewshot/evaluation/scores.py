@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
 from medfewshot.errors import InputError
 from medfewshot.metrics import (
@@ -19,16 +18,13 @@ from medfewshot.metrics import (
     surface_distances,
     volume_ml,
 )
+from medfewshot.structures import boxes, union
 
 Status = Literal["found", "missed", "false_alarm", "absent"]
-Box = tuple[slice, ...]
 NAN = float("nan")
 
 # The metrics that have a field of their own in CaseScore; whatever else stands in METRICS goes into `extra`.
 BUILT_IN = ("dice", "hd95_mm", "asd_mm", "surface_dice", "rvd")
-
-# find_objects keeps a list as long as the largest label; beyond this the labels are renumbered first.
-_LARGEST_DIRECT_LABEL = 65535
 
 
 @dataclass(frozen=True)
@@ -74,12 +70,12 @@ def evaluate_arrays(
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     _check_label_maps(prediction, reference)
     check_spacing(spacing_mm, reference.ndim)
-    predicted, true = label_boxes(prediction), label_boxes(reference)
+    predicted, true = boxes(prediction), boxes(reference)
     names = label_names(sorted(predicted.keys() | true.keys()) if labels is None else labels)
     subject = case_id if subject_id is None else subject_id
     scores = []
     for label, name in names.items():
-        box = _union(predicted.get(label), true.get(label))
+        box = union(predicted.get(label), true.get(label))
         if box is None:
             scores.append(absent_score(case_id, subject, label, name, reference.ndim))
             continue
@@ -103,19 +99,6 @@ def label_names(labels: Mapping[int, str] | Sequence[int]) -> dict[int, str]:
     return {int(value): str(name) for value, name in named.items() if int(value) != 0}
 
 
-def label_boxes(labels: np.ndarray) -> dict[int, Box]:
-    """Bounding box of every non-zero value of ``labels (*S)``, in one pass over the volume."""
-    if labels.size == 0:
-        return {}
-    if labels.dtype == bool:
-        labels = labels.view(np.uint8)
-    if labels.min() >= 0 and labels.max() <= _LARGEST_DIRECT_LABEL:
-        return {value: box for value, box in enumerate(ndimage.find_objects(labels), 1) if box is not None}
-    values, renumbered = np.unique(labels, return_inverse=True)
-    boxes = ndimage.find_objects(renumbered.reshape(labels.shape) + 1)
-    return {int(value): box for value, box in zip(values, boxes, strict=True) if value != 0}
-
-
 def _check_label_maps(prediction: np.ndarray, reference: np.ndarray) -> None:
     if prediction.shape != reference.shape:
         raise InputError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
@@ -124,12 +107,6 @@ def _check_label_maps(prediction: np.ndarray, reference: np.ndarray) -> None:
     for name, labels in (("prediction", prediction), ("reference", reference)):
         if labels.dtype.kind not in "bui":
             raise InputError(f"the {name} has dtype {labels.dtype}; label maps hold integers, 0 = background")
-
-
-def _union(first: Box | None, second: Box | None) -> Box | None:
-    if first is None or second is None:
-        return first or second
-    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
 
 
 def _status(predicted: bool, true: bool) -> Status:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
 
 from medfewshot.datasets import Dataset
 from medfewshot.errors import InputError
 from medfewshot.inspection.result import CaseRow, LabelStats, Problem
+from medfewshot.intensities import looks_like_hounsfield, subsample
 from medfewshot.io import check_same_grid, read_image, read_label
+from medfewshot.structures import structures, voxel_size
 from medfewshot.types import Case, Volume
 
 TINY_VOXELS = 27
 """A cube of 3 voxels: below it a structure can vanish when it is resampled."""
 _SAMPLES = 200_000
-_AIR_HU = -500
 
 
 def measure_case(case: Case, dataset: Dataset) -> tuple[CaseRow, list[Problem]]:
@@ -61,8 +61,7 @@ def problem_from(error: InputError, path: Path) -> Problem:
 
 
 def _image_numbers(image: Volume, case: Case, dataset: Dataset) -> dict:
-    step = max(1, image.data.size // _SAMPLES)
-    p01, median, p99 = np.percentile(image.data.reshape(-1)[::step], (1, 50, 99))
+    p01, median, p99 = np.percentile(subsample(image.data, _SAMPLES), (1, 50, 99))
     low, high = float(image.data.min()), float(image.data.max())
     return {
         "shape": image.spatial_shape,
@@ -70,41 +69,35 @@ def _image_numbers(image: Volume, case: Case, dataset: Dataset) -> dict:
         "spacing_mm": image.spacing_mm,
         "orientation": "".join(nib.aff2axcodes(image.affine)) if image.spatial_dims == 3 else None,
         "intensity": (low, float(p01), float(median), float(p99), high),
-        "modality": case.modality or dataset.modality or image.modality or _guess_modality(low, image),
+        "modality": case.modality or dataset.modality or image.modality or _guess_modality(image),
         "image_hash": hashlib.blake2b(image.data.tobytes(), digest_size=16).hexdigest(),
     }
 
 
-def _guess_modality(low: float, image: Volume) -> str | None:
-    """Air at about -1000 tells CT; other scans seldom go far below zero. Pictures stay unnamed."""
-    if image.spatial_dims == 2:
-        return None
-    return "CT" if low <= _AIR_HU else "MR"
+def _guess_modality(image: Volume) -> str | None:
+    """Judge the intensities as planning does. Everything else in 3D is called MR; other pictures stay unnamed."""
+    if any(looks_like_hounsfield([channel]) for channel in image.data):
+        return "CT"
+    return "MR" if image.spatial_dims == 3 else None
 
 
 def label_stats(label: Volume) -> tuple[LabelStats, ...]:
-    """Voxels, volume, 26-connected components (8 in 2D), border contact and centroid of each value but 0."""
-    data = label.data[0]
-    connected = ndimage.generate_binary_structure(data.ndim, data.ndim)
-    ml = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000 if data.ndim == 3 else None
-    stats = []
-    for value in np.unique(data[data != 0]):
-        where = np.nonzero(data == value)
-        box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in where)
-        index = np.zeros(3)
-        index[: data.ndim] = [axis.mean() for axis in where]
-        centroid = label.affine[:3, :3] @ index + label.affine[:3, 3]
-        stats.append(
-            LabelStats(
-                value=int(value),
-                voxels=len(where[0]),
-                ml=None if ml is None else len(where[0]) * ml,
-                components=int(ndimage.label(data[box] == value, connected)[1]),
-                touches_border=any(s.start == 0 or s.stop == n for s, n in zip(box, data.shape, strict=True)),
-                centroid_mm=tuple(float(x) for x in centroid),  # type: ignore[arg-type]
-            )
+    """Measure each structure of a label map ``(1, *S)``."""
+    flat = label.spatial_dims == 2
+    voxel_ml = voxel_size(label.affine, label.spatial_dims) / 1000
+    return tuple(
+        LabelStats(
+            value=value,
+            voxels=structure.voxels,
+            ml=None if flat else structure.voxels * voxel_ml,
+            components=len(structure.component_voxels),
+            touches_border=any(
+                side.start == 0 or side.stop == n for side, n in zip(structure.box, label.spatial_shape, strict=True)
+            ),
+            centroid_mm=structure.centroid_mm(label.affine),
         )
-    return tuple(stats)
+        for value, structure in structures(label.data[0]).items()
+    )
 
 
 def _label_problems(row: CaseRow, label: Volume, dataset: Dataset) -> list[Problem]:

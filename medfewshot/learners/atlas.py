@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfewshot.registration import RegistrationOptions, register
+from medfewshot.structures import dice
 from medfewshot.types import WHOLE_VALUES, Progress, Support
 
 SIMILARITY_SHARPNESS = 12.0
@@ -161,16 +162,9 @@ def leave_one_out_dice(learner: Atlas, support: Support, seconds: float | None =
         prediction = learner.adapt(rest)(support.images[left][None])[0].argmax(0).cpu()
         for index, values in enumerate(found, start=1):
             truth = support.labels[left].cpu() == index
-            dice = overlap(prediction == index, truth)
-            if truth.any() and dice is not None and any((label == index).any() for label in rest.labels):
-                values.append(dice)
+            if truth.any() and any((label == index).any() for label in rest.labels):
+                values.append(dice(prediction == index, truth))
     return [sum(values) / len(values) if values else None for values in found]
-
-
-def overlap(first: Tensor, second: Tensor) -> float | None:
-    """Dice of two masks; None where both are empty."""
-    total = int(first.sum()) + int(second.sum())
-    return 2 * int((first & second).sum()) / total if total else None
 
 
 def _read(volume: Tensor, grid: Tensor) -> Tensor:

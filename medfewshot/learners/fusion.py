@@ -7,13 +7,14 @@ holds a structure back nor favours it: for that structure it gives its probabili
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from medfewshot.learners.atlas import overlap
+from medfewshot.structures import dice
 from medfewshot.types import Doubt
 
 LEAST_WEIGHT, WEIGHT_PER_SUPPORT, MOST_WEIGHT = 0.4, 0.2, 1.6
@@ -113,7 +114,8 @@ def trusts(
     for index, (trust, known, firm) in enumerate(zip(left_out, learned, steady, strict=True), start=1):
         apart = False
         if trust is None:
-            together = overlap(found == index, matched == index) or 0.0
+            together = dice(found == index, matched == index)
+            together = 0.0 if math.isnan(together) else together
             doubtful = ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
             apart = together < APART
             sure = 0.0 if untaught else firm
@@ -158,14 +160,14 @@ def steadied(adapted: Tensor, cautious: Tensor) -> tuple[Tensor, list[float]]:
     all structures, the more the geometric mean is the cautious one's. ``adapted`` is changed.
     """
     found, held = adapted.argmax(0), cautious.argmax(0)
-    together = [overlap(found == index, held == index) for index in range(1, len(adapted))]
-    known = [dice for dice in together if dice is not None]
+    together = [dice(found == index, held == index) for index in range(1, len(adapted))]
+    known = [value for value in together if not math.isnan(value)]
     share = ramp(sum(known) / len(known), UNSTEADY, STEADY) if known else 1.0
     if share < 1:
         adapted.clamp_min_(LEAST_PROBABILITY).log_()
         adapted.lerp_(cautious.clamp_min(LEAST_PROBABILITY).log(), 1 - share)
         adapted = adapted.softmax(0)
-    return adapted, [1.0 if dice is None else ramp(dice, UNSTEADY, STEADY) for dice in together]
+    return adapted, [1.0 if math.isnan(value) else ramp(value, UNSTEADY, STEADY) for value in together]
 
 
 def atlas_weight(shots: int, *, untaught: bool = False) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from medfewshot.errors import InputError, did_you_mean
+from medfewshot.intensities import is_constant
 from medfewshot.planning.label_names import label_values
 from medfewshot.planning.normalise import choose_normalization
 from medfewshot.planning.orientation import direction_cosines, order_for
+from medfewshot.structures import Structure, structures, voxel_size
 from medfewshot.types import Plan, Volume
 
 THICK_RATIO = 3.0
@@ -56,15 +57,21 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What one support tells, in the plan's frame."""
+    """Measurements of one structure in one support; the size is in mm³ (3D) or mm² (2D)."""
+
+    extent_mm: float
+    size: float
+    in_one_piece: bool
+    has_tiny_pieces: bool
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """Grid of one support in the plan's frame, and the structures in it by label value."""
 
     shape: tuple[int, ...]
     spacing: np.ndarray
-    extent_mm: dict[int, float]
-    volume_mm3: dict[int, float]
-    voxels: dict[int, int]
-    in_one_piece: dict[int, bool]
-    pieces_tiny: dict[int, bool] = field(default_factory=dict)
+    structures: Mapping[int, _Measured]
 
 
 def make_plan(
@@ -80,13 +87,14 @@ def make_plan(
     """
     options = options or PlanOptions()
     _check_alike(images, options.modality)
-    wanted = _choose_labels(labels, names or {}, options.labels)
+    found = [structures(label.data[0]) for label in labels]
+    wanted = _choose_labels(labels, found, names or {}, options.labels)
     dims = images[0].spatial_dims
     axes = direction_cosines(images[0].affine) if dims == 3 else np.eye(3)
-    measured = [_measure(label, axes, tuple(wanted)) for label in labels]
+    scans = [_measure(label, one, axes, wanted) for label, one in zip(labels, found, strict=True)]
     masks = [np.isin(label.data[0], list(wanted)) for label in labels]
-    spacing = _target_spacing(measured, options)
-    shape = _median_shape(measured, spacing)
+    spacing = _target_spacing(scans, options)
+    shape = _median_shape(scans, spacing)
     normalization = tuple(
         choose_normalization(images, masks, channel, options.modality) for channel in range(images[0].data.shape[0])
     )
@@ -98,9 +106,9 @@ def make_plan(
         patch_size=_patch_size(shape, spacing, _patch_voxels(options, spacing)),
         normalization=normalization,
         labels=wanted,
-        keep_largest=_in_one_piece(measured, tuple(wanted)),
+        keep_largest=tuple(v for v in wanted if all(one.in_one_piece for one in _of_label(scans, v))),
         median_shape=shape,
-        notes=tuple(_notes(measured, wanted, normalization)),
+        notes=tuple(_notes(scans, wanted)),
     )
 
 
@@ -114,6 +122,12 @@ def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
                 f"{image.name}: {image.spatial_dims}D with {image.data.shape[0]} channel(s), but {first.name} is "
                 f"{first.spatial_dims}D with {first.data.shape[0]}; supports must be of one kind"
             )
+    constant = next((image for image in images if is_constant(image.data)), None)
+    if constant is not None:
+        raise InputError(
+            f"{constant.name}: every voxel has the same value, so nothing can be learned from this support",
+            "remove it, or export the image again",
+        )
     if modality is not None and modality.upper() not in MODALITIES:
         near = did_you_mean(modality, MODALITIES)
         raise InputError(f"modality {modality}: unknown{near}; CT has a window of its own, everything else is MR")
@@ -124,14 +138,23 @@ def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
 
 
 def _choose_labels(
-    labels: Sequence[Volume], names: Mapping[int, str], wanted: Mapping[int, str] | Sequence[int | str] | None
+    labels: Sequence[Volume],
+    found: Sequence[Mapping[int, Structure]],
+    names: Mapping[int, str],
+    wanted: Mapping[int, str] | Sequence[int | str] | None,
 ) -> dict[int, str]:
-    present = sorted({int(v) for label in labels for v in np.unique(label.data)} - {0})
+    present = sorted({value for one in found for value in one})
     if not present:
         files = ", ".join(label.name for label in labels)
         raise InputError(f"{files}: no structure is marked (every voxel is 0); label the structure in at least one")
     if not wanted:
-        _check_count(labels, present)
+        if len(present) > MOST_LABELS:
+            most = max(range(len(found)), key=lambda number: len(found[number]))
+            raise InputError(
+                f"{labels[most].name}: the labels hold {len(present)} different values, as an image does",
+                "give the label map as the label, or choose the structures",
+                setting="labels",
+            )
         chosen = present
     else:
         chosen = label_values(wanted, names)
@@ -145,41 +168,32 @@ def _choose_labels(
     return {value: f"{name} ({value})" if count[name] > 1 else name for value, name in called.items()}
 
 
-def _check_count(labels: Sequence[Volume], present: Sequence[int]) -> None:
-    if len(present) > MOST_LABELS:
-        most = max(labels, key=lambda label: np.unique(label.data).size)
-        raise InputError(
-            f"{most.name}: the labels hold {len(present)} different values, as an image does; give the label map "
-            "as the label, or choose the structures with --labels"
-        )
-
-
-def _measure(label: Volume, axes: np.ndarray, values: Sequence[int]) -> _Measured:
-    dims = label.spatial_dims
-    order = order_for(label.affine, axes, dims)
-    data = order.apply(label.data)[0]
-    spacing = np.array(label.spacing_mm)[list(order.order)]
-    ranks = np.zeros(data.shape, dtype=np.int32)  # find_objects makes a list as long as the largest value
-    for rank, value in enumerate(values, start=1):
-        ranks[data == value] = rank
-    found = ndimage.find_objects(ranks, max_label=len(values))
-    extent, volume, voxels, one, tiny = {}, {}, {}, {}, {}
-    for value, box in zip(values, found, strict=True):
-        if box is None:
+def _measure(label: Volume, found: Mapping[int, Structure], axes: np.ndarray, values: Collection[int]) -> _Scan:
+    order = list(order_for(label.affine, axes, label.spatial_dims).order)
+    voxel = voxel_size(label.affine, label.spatial_dims)
+    measured = {}
+    for value, structure in found.items():
+        if value not in values:
             continue
-        mask = data[box] == value
-        count = int(mask.sum())
-        sizes = np.sort(np.bincount(ndimage.label(mask, np.ones((3,) * dims))[0].ravel())[1:])[::-1]
-        extent[value] = float(max((b.stop - b.start) * s for b, s in zip(box, spacing, strict=True)))
-        volume[value], voxels[value] = count * float(np.prod(spacing)), count
-        one[value] = bool(sizes[0] >= ONE_PIECE * count)
-        # Specks beside a structure in one piece are slips of the pen, not structures that could vanish.
-        tiny[value] = bool(sizes[0] <= TINY_VOXELS or (not one[value] and sizes[-1] <= TINY_VOXELS))
-    return _Measured(data.shape, spacing, extent, volume, voxels, one, tiny)
+        sizes = structure.component_voxels
+        one = bool(sizes.max() >= ONE_PIECE * structure.voxels)
+        measured[value] = _Measured(
+            extent_mm=max(n * s for n, s in zip(structure.extent, label.spacing_mm, strict=True)),
+            size=structure.voxels * voxel,
+            in_one_piece=one,
+            # Specks beside a structure in one piece are slips of the pen, not structures that could vanish.
+            has_tiny_pieces=bool(sizes.max() <= TINY_VOXELS or (not one and sizes.min() <= TINY_VOXELS)),
+        )
+    shape, spacing = np.array(label.spatial_shape)[order], np.array(label.spacing_mm)[order]
+    return _Scan(tuple(int(n) for n in shape), spacing, measured)
 
 
-def _target_spacing(measured: Sequence[_Measured], options: PlanOptions) -> np.ndarray:
-    native = np.median([m.spacing for m in measured], axis=0)
+def _of_label(scans: Sequence[_Scan], value: int) -> list[_Measured]:
+    return [scan.structures[value] for scan in scans if value in scan.structures]
+
+
+def _target_spacing(scans: Sequence[_Scan], options: PlanOptions) -> np.ndarray:
+    native = np.median([scan.spacing for scan in scans], axis=0)
     thick = native >= THICK_RATIO * native.min()
     if options.spacing_mm is not None:
         given = np.asarray(options.spacing_mm, dtype=float)
@@ -189,13 +203,12 @@ def _target_spacing(measured: Sequence[_Measured], options: PlanOptions) -> np.n
             )
         given = np.broadcast_to(given, native.shape)
         return np.where(thick, native, given) if np.ndim(options.spacing_mm) == 0 else given.copy()
-    field_mm = np.median([np.sort(np.array(m.shape) * m.spacing)[-2] for m in measured])
-    extents = [np.median([m.extent_mm[v] for m in measured if v in m.extent_mm]) for v in _labels(measured)]
-    diameters = [
-        np.median([_diameter_mm(m, v, len(native)) for m in measured if v in m.volume_mm3]) for v in _labels(measured)
-    ]
+    field_mm = np.median([np.sort(np.array(scan.shape) * scan.spacing)[-2] for scan in scans])
+    by_label = [_of_label(scans, value) for value in sorted({value for scan in scans for value in scan.structures})]
+    extents = [np.median([one.extent_mm for one in label]) for label in by_label]
+    diameters = [np.median([_diameter_mm(one.size, len(native)) for one in label]) for label in by_label]
     goal = min(
-        max(field_mm / FIELD_OF_VIEW_VOXELS, _context_spacing(measured, native, thick, _patch_voxels(options, native))),
+        max(field_mm / FIELD_OF_VIEW_VOXELS, _context_spacing(scans, native, thick, _patch_voxels(options, native))),
         max(extents) / STRUCTURE_VOXELS,
         min(diameters) / SMALLEST_DIAMETER_VOXELS,
     )
@@ -207,9 +220,9 @@ def _target_spacing(measured: Sequence[_Measured], options: PlanOptions) -> np.n
     return np.where(thick, native, np.maximum(native, goal))
 
 
-def _context_spacing(measured: Sequence[_Measured], native: np.ndarray, thick: np.ndarray, patch_voxels: int) -> float:
+def _context_spacing(scans: Sequence[_Scan], native: np.ndarray, thick: np.ndarray, patch_voxels: int) -> float:
     """The spacing (mm) of the thin axes at which one patch covers CONTEXT_FRACTION of the median scan."""
-    extent = np.median([np.array(m.shape) * m.spacing for m in measured], axis=0)
+    extent = np.median([np.array(scan.shape) * scan.spacing for scan in scans], axis=0)
     thin = ~thick
     columns = float(np.prod(extent[thick] / native[thick]))
     return float((np.prod(extent[thin]) * columns * CONTEXT_FRACTION / patch_voxels) ** (1 / thin.sum()))
@@ -219,19 +232,13 @@ def _patch_voxels(options: PlanOptions, native: np.ndarray) -> int:
     return options.patch_voxels or (PATCH_PIXELS if len(native) == 2 else PATCH_VOXELS)
 
 
-def _labels(measured: Sequence[_Measured]) -> list[int]:
-    return sorted({value for m in measured for value in m.extent_mm})
+def _diameter_mm(size: float, dims: int) -> float:
+    """Diameter of the sphere (disc) with a structure's volume in mm³ (area in mm²)."""
+    return float(2 * np.sqrt(size / np.pi)) if dims == 2 else float((6 * size / np.pi) ** (1 / 3))
 
 
-def _diameter_mm(m: _Measured, value: int, dims: int) -> float:
-    """Of the sphere (disc) with the structure's volume (area)."""
-    if dims == 2:
-        return float(2 * np.sqrt(m.volume_mm3[value] / np.pi))
-    return float((6 * m.volume_mm3[value] / np.pi) ** (1 / 3))
-
-
-def _median_shape(measured: Sequence[_Measured], spacing: np.ndarray) -> tuple[int, ...]:
-    shapes = [np.array(m.shape) * m.spacing / spacing for m in measured]
+def _median_shape(scans: Sequence[_Scan], spacing: np.ndarray) -> tuple[int, ...]:
+    shapes = [np.array(scan.shape) * scan.spacing / spacing for scan in scans]
     return tuple(max(1, round(float(n))) for n in np.median(shapes, axis=0))
 
 
@@ -256,23 +263,19 @@ def _round(size: float) -> int:
     return -(-whole // step) * step
 
 
-def _in_one_piece(measured: Sequence[_Measured], values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(v for v in values if all(m.in_one_piece.get(v, True) for m in measured))
-
-
 def labelled(name: str, value: int) -> str:
     """``liver (label 6)``; a structure without a name is not named twice."""
     return name if name == f"label {value}" else f"{name} (label {value})"
 
 
-def _notes(measured: Sequence[_Measured], labels: Mapping[int, str], normalization: Sequence[object]) -> list[str]:
+def _notes(scans: Sequence[_Scan], labels: Mapping[int, str]) -> list[str]:
     notes = []
     for value, name in labels.items():
-        if any(m.pieces_tiny.get(value, False) for m in measured):
+        found = _of_label(scans, value)
+        if any(one.has_tiny_pieces for one in found):
             notes.append(
                 f"{labelled(name, value)} has pieces of {TINY_VOXELS} voxels or fewer: expect some of them to be missed"
             )
-        absent = sum(value not in m.voxels for m in measured)
-        if absent:
-            notes.append(f"{labelled(name, value)} is missing from {absent} of {len(measured)} supports")
+        if len(found) < len(scans):
+            notes.append(f"{labelled(name, value)} is missing from {len(scans) - len(found)} of {len(scans)} supports")
     return notes

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medfewshot.intensities import looks_like_hounsfield, subsample
 from medfewshot.types import Normalization, Volume
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
@@ -28,9 +29,7 @@ def choose_normalization(
         if stated.upper().startswith("CT"):
             return _ct_window(images, masks, channel, f"modality {stated}")
         return Normalization("zscore", reason=f"modality {stated}")
-    lows = [float(np.percentile(_thin(image.data[channel]), 1)) for image in images]
-    highs = [float(image.data[channel].max()) for image in images]
-    if max(lows) <= -90 and min(highs) >= 100:
+    if looks_like_hounsfield(image.data[channel] for image in images):
         return _ct_window(images, masks, channel, "intensities look like Hounsfield units (air below -90)")
     return Normalization("zscore", reason="intensities do not look like Hounsfield units")
 
@@ -43,7 +42,7 @@ def normalise(image: Tensor, normalization: Sequence[Normalization]) -> Tensor:
 def _normalise_channel(x: Tensor, how: Normalization) -> Tensor:
     if how.kind == "window":
         return (x.clamp(how.low, how.high) - how.mean) / how.std
-    values = np.asarray(_thin(x.numpy()))
+    values = np.asarray(subsample(x.numpy()))
     low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
     if high <= low:  # nearly all voxels are alike: what there is lies beyond the percentiles
         low, high = float(x.min()), float(x.max())
@@ -55,22 +54,13 @@ def _normalise_channel(x: Tensor, how: Normalization) -> Tensor:
     return (x - body.mean()) / body.std().clamp_min(LEAST_STD * (high - low))
 
 
-def _thin(values: np.ndarray, most: int = 2_000_000) -> np.ndarray:
-    """Every n-th value, so that percentiles of a large scan take milliseconds; the same values every time.
-
-    n is odd: a power of two would pick the same few slices of a scan whose axes are powers of two.
-    """
-    flat = values.reshape(-1)
-    return flat[:: max(1, flat.size // most) | 1]
-
-
 def _ct_window(images: Sequence[Volume], masks: Sequence[np.ndarray], channel: int, reason: str) -> Normalization:
-    inside = np.concatenate([_thin(image.data[channel][mask]) for image, mask in zip(images, masks, strict=True)])
+    inside = np.concatenate([subsample(image.data[channel][mask]) for image, mask in zip(images, masks, strict=True)])
     low, high = SOFT_TISSUE_HU
     if inside.size:
         p_low, p_high = np.percentile(inside, (0.5, 99.5))
         low, high = min(low, float(p_low) - 50), max(high, float(p_high) + 50)
-    everywhere = np.concatenate([_thin(image.data[channel], 200_000) for image in images])
+    everywhere = np.concatenate([subsample(image.data[channel], 200_000) for image in images])
     everywhere = everywhere[(everywhere > low) & (everywhere < high)]
     if everywhere.size < 2:
         everywhere = np.array([low, high])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medfewshot.errors import InputError
+from medfewshot.intensities import subsample
 
 ANISOTROPIC_FROM = 3.0  # largest over smallest spacing, from which on reformatted planes are too coarse to lead
 
@@ -213,7 +214,7 @@ def _fit(centre: float, length: float, limit: float) -> float:
 
 def robust_window(image: np.ndarray) -> tuple[float, float]:
     """The 0.5 and 99.5 percentiles of the finite intensities, of at most about 200 000 voxels."""
-    sample = image.ravel(order="K")[:: max(1, image.size // 200_000)]
+    sample = subsample(image, 200_000)
     sample = sample[np.isfinite(sample)]
     if sample.size == 0:
         return 0.0, 1.0

@@ -10,7 +10,7 @@ import numpy as np
 from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.report import display, paint
 from medfewshot.report.paint import Entry, Scene, View
-from medfewshot.report.ranks import compress
+from medfewshot.structures import compress
 
 MONTAGE_SLICES = 5
 

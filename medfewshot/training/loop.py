@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from medfewshot.errors import InputError
 from medfewshot.learners.fitting import fit_strides
 from medfewshot.learners.optimizer import AdaptationOptimizer
+from medfewshot.structures import dice
 from medfewshot.training import checkpoint as disk
 from medfewshot.training.logs import TRAINING, VALIDATION, Logs
 from medfewshot.training.settings import TrainSettings
@@ -32,7 +33,6 @@ from medfewshot.types import Episode, MetaLearner, Progress
 TRAIN_STREAM, VALIDATION_STREAM = 0, 1
 EMA_WARM_UP = 10
 """The average forgets faster at first: a decay of (1 + step) / (EMA_WARM_UP + step), up to the one that is set."""
-SMALL_DICE = 1e-6
 
 
 class Trainer:
@@ -279,10 +279,9 @@ def query_dice(learner: MetaLearner, episode: Episode) -> Tensor:
     scores = []
     for found, truth in zip(prediction, episode.query.label, strict=True):
         for index in range(1, episode.support.classes):
-            a, b = found == index, truth == index
-            if bool(b.any()):
-                scores.append(2 * (a & b).sum() / (a.sum() + b.sum()).clamp_min(SMALL_DICE))
-    return torch.stack(scores).double().cpu() if scores else torch.zeros(0, dtype=torch.float64)
+            if bool((truth == index).any()):
+                scores.append(dice(found == index, truth == index))
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 def _make_optimizers(

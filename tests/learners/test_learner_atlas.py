@@ -10,7 +10,7 @@ import torch
 from blobs import dice, example, support_of
 
 from medfewshot.learners import atlas, hybrid
-from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice, overlap
+from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.fusion import ATLAS_FLOOR, HEARD, NETWORK_FLOOR, atlas_trust, atlas_weight
 from medfewshot.learners.hybrid import CALIBRATION, Hybrid, HybridSegmenter
@@ -195,12 +195,6 @@ def test_with_one_support_a_structure_found_elsewhere_is_not_trusted():
     together = hybrid_of(label, support, trust=None)
     expected = hybrid_of(label, support, trust=1.0)(query[None])
     torch.testing.assert_close(together(query[None]), expected)
-
-
-def test_overlap_by_hand():
-    a, b = torch.tensor([0, 1, 1, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
-    assert overlap(a, b) == pytest.approx(4 / 5)
-    assert overlap(a & ~a, b & ~b) is None
 
 
 def test_the_hybrid_of_an_adapted_network():

@@ -89,6 +89,16 @@ def test_supports_must_be_alike():
         make_plan([], [])
 
 
+def test_a_support_without_contrast_is_refused():
+    image, label = pair((8, 8, 8))
+    constant = Volume(np.full_like(image.data, 3), image.affine)
+    with pytest.raises(InputError, match="every voxel has the same value"):
+        plan_for((image, label), (constant, label))
+    # A second channel that is empty in this scan is no reason to refuse it.
+    two = [Volume(np.concatenate([one.data, 0 * one.data]), one.affine) for one in (image, image)]
+    assert make_plan(two, [label, label]).channels == 2
+
+
 # Spacing
 
 
@@ -212,7 +222,7 @@ def test_the_frame_is_that_of_the_first_support():
     label = np.zeros((12, 12, 12), dtype=np.uint8)
     label[3:9, 3:9, 3:9] = 1
     first = affine_of((1, 1, 1), (10, 20, 30))
-    plan = make_plan([volume_of(np.zeros((12,) * 3), first)], [volume_of(label, first)])
+    plan = make_plan([volume_of(label, first)], [volume_of(label, first)])
     np.testing.assert_allclose(plan.axes, first[:3, :3])
 
 
@@ -241,7 +251,9 @@ def test_a_plan_survives_json():
     ct = np.linspace(-1000, 1000, 24**3).reshape(24, 24, 24)
     boxes = [(205, cube(2, 8)), (420, cube(14, 2))]
     _, label = pair((24, 24, 24), boxes=boxes)
-    for data, modality in ((ct, "CT"), (np.zeros_like(ct), None), (np.zeros_like(ct), "CT")):
+    nearly_constant = np.zeros_like(ct)
+    nearly_constant[0, 0, 0] = 1
+    for data, modality in ((ct, "CT"), (nearly_constant, None), (nearly_constant, "CT")):
         plan = make_plan([volume_of(data)], [label], options=PlanOptions(modality=modality))
         text = json.dumps(plan_to_dict(plan), allow_nan=False)
         assert plan_from_dict(json.loads(text)) == plan

@@ -7,7 +7,7 @@ import pytest
 import torch
 from grids import volume_of
 
-from medfewshot.planning.normalise import LEAST_STD, SOFT_TISSUE_HU, _thin, choose_normalization, normalise
+from medfewshot.planning.normalise import LEAST_STD, SOFT_TISSUE_HU, choose_normalization, normalise
 from medfewshot.types import Normalization
 
 RNG = np.random.default_rng(0)
@@ -98,14 +98,6 @@ def test_channels_are_normalised_apart():
     got = normalise(image, [Normalization("zscore")] * 2)
     torch.testing.assert_close(got[:1], normalise(image[:1], [Normalization("zscore")]))
     assert float(got[1].std()) == pytest.approx(1, abs=0.1)
-
-
-def test_thinning_visits_every_slice():
-    """With powers of two everywhere, a stride of a power of two would see a few slices only."""
-    slices = np.broadcast_to(np.arange(64), (64, 64, 64))
-    thin = _thin(slices, 4096)
-    assert set(thin.tolist()) == set(range(64))
-    assert 0.4 * 4096 <= thin.size <= 2 * 4096
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5])

@@ -1,0 +1,41 @@
+"""Intensities of a scan: a sample of its voxels, whether they vary, and whether they are Hounsfield units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+LEAST_AIR_HU = -90
+LEAST_BONE_HU = 100
+_SAMPLES = 2_000_000
+
+
+def subsample(values: np.ndarray, most: int = _SAMPLES) -> np.ndarray:
+    """Return every n-th value as ``(n,)``, so that percentiles of a large scan take milliseconds.
+
+    The same values are taken every time. n is odd: an even step picks the same few slices of a scan whose axes are
+    powers of two.
+
+    Args:
+        values: Any shape.
+        most: About how many values to return at most.
+    """
+    flat = values.reshape(-1)
+    return flat[:: max(1, flat.size // most) | 1]
+
+
+def is_constant(image: np.ndarray) -> bool:
+    """Tell whether every channel of ``image (C, *S)`` has one value in all voxels."""
+    return all(channel.min() == channel.max() for channel in image)
+
+
+def looks_like_hounsfield(scans: Iterable[np.ndarray]) -> bool:
+    """Tell whether the intensities of all ``scans (*S)`` look like Hounsfield units, which have air and bone.
+
+    This is the only rule for "is it CT" if neither the user nor the file says so.
+    """
+    return all(
+        float(np.percentile(subsample(scan), 1)) <= LEAST_AIR_HU and float(scan.max()) >= LEAST_BONE_HU
+        for scan in scans
+    )
