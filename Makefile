@@ -41,7 +41,7 @@ check: $(DEV)  ## lint, format, types, and whether the pages say what the record
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python benchmarks/results_tables.py --check
+	$(BIN)/python -m lab.tables --check
 	@$(BIN)/pip-audit --progress-spinner off --timeout 5 -r constraints.txt --no-deps --disable-pip > .audit 2>&1; \
 		code=$$?; if grep -q '^Found .* known vulnerabilit' .audit; then cat .audit; rm .audit; exit 1; fi; \
 		if [ $$code -ne 0 ] || grep -q 'could not be audited' .audit; then \
@@ -77,7 +77,7 @@ label: $(LABEL)/.installed  ## the annotation server's tests, in .venv-label: MO
 	PATH="$(abspath $(LABEL))/bin:$$PATH" $(LABEL)/bin/python -m pytest -q -rs tests/integrations/test_integrations_label*.py $(PYTEST_ARGS)
 
 walk:  ## install, demo, bundle, report and tutorials in a clean environment (MEDFEWSHOT_DATA: real scans)
-	$(PYTHON) benchmarks/walk.py
+	$(PYTHON) -m lab.studies.walk
 
 venv: $(DEV)  ## the development environment in .venv
 

@@ -109,7 +109,7 @@ def predicted_dice(inside: float, voxels: float, total: float, calibration: floa
     voxel belonged to the structure with its probability, independently, then E[overlap] = ``inside`` and E[size of the
     truth] = ``total``, so that Dice = 2 inside / (voxels + total) to first order. Networks are surer than they are
     right (Guo et al. 2017, "On Calibration of Modern Neural Networks"), hence an offset on the logit scale, which
-    ``benchmarks/calibration.py`` fits to subjects that no figure is taken from; being monotone, it changes no order.
+    ``lab/studies/calibration.py`` fits to subjects that no figure is taken from; being monotone, it changes no order.
     ``docs/reliability.md`` says how far to trust the prediction: it ranks the volumes of one segmenter, no more.
     """
     if voxels <= 0 or total <= 0:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medfewshot.benchmark.cells import Cell, CellState, state_of
+from medfewshot.benchmark.cells import Cell, CellState
 from medfewshot.benchmark.comparison import compare
 from medfewshot.benchmark.config import BenchmarkConfig
 from medfewshot.benchmark.page import case_pictures, write_page
 from medfewshot.benchmark.plots import save_plots
-from medfewshot.benchmark.results import Group, failures, read_groups
+from medfewshot.benchmark.results import Board, Group, read_board
 from medfewshot.benchmark.tables import (
+    Table,
     comparison_table,
     cost_table,
     metrics_line,
@@ -30,44 +30,54 @@ def write_volume_report(config: BenchmarkConfig, cells: Sequence[Cell], run: Pat
 
     Raises InputError where a cell's files are damaged or belong to other settings.
     """
-    groups = read_groups(cells, run)
-    comparisons = compare(groups)
-    tables = [
-        score_table(groups, config.tolerance_mm),
-        comparison_table(comparisons),
-        structure_table(groups, config.tolerance_mm),
-        cost_table(groups),
-    ]
-    parts = [_head(config, cells, groups, run), *(table.markdown() for table in tables if table.rows)]
+    board = read_board(cells, run)
+    tables = report_tables(config, board.groups)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "tables.md", "\n".join([*parts, _failures(cells, run)]).rstrip() + "\n")
+    write_text(folder / "tables.md", report_text(config, board))
     write_text(folder / "tables.tex", "\n".join(table.latex() for table in tables if table.rows))
-    write_csv(folder / "summary.csv", summary_rows(groups))
-    write_csv(folder / "comparisons.csv", [asdict(comparison) for comparison in comparisons])
-    plots = [path for path in save_plots(groups, folder) if path.suffix == ".svg"]
+    write_csv(folder / "summary.csv", summary_rows(board.groups))
+    write_csv(folder / "comparisons.csv", [asdict(comparison) for comparison in compare(board.groups)])
+    plots = [path for path in save_plots(board.groups, folder) if path.suffix == ".svg"]
     write_page(
         folder / "index.html",
         protocol=config.protocol,
-        head=_head(config, cells, groups, run).splitlines()[1:],
+        head=_head(config, board).splitlines()[1:],
         tables=tables,
         plots=plots,
-        failures=failures(cells, run),
-        cases=case_pictures(groups, run),
+        failures=board.failed,
+        cases=case_pictures(board.groups, run),
     )
     return folder / "tables.md"
 
 
-def _head(config: BenchmarkConfig, cells: Sequence[Cell], groups: Sequence[Group], run: Path) -> str:
-    states = Counter(state_of(cell, run) for cell in cells)
-    counts = ", ".join(f"{states[state]} {state.value}" for state in CellState if states[state])
-    seeds = ", ".join(map(str, sorted({cell.seed for cell in cells})))
+def report_text(config: BenchmarkConfig, board: Board) -> str:
+    """The report as Markdown: what was run, every table with a row, failed cells."""
+    tables = report_tables(config, board.groups)
+    parts = [_head(config, board), *(table.markdown() for table in tables if table.rows), failed_cells(board.failed)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def report_tables(config: BenchmarkConfig, groups: Sequence[Group]) -> list[Table]:
+    """Scores, comparisons, structures and costs."""
+    return [
+        score_table(groups, config.tolerance_mm),
+        comparison_table(compare(groups)),
+        structure_table(groups, config.tolerance_mm),
+        cost_table(groups),
+    ]
+
+
+def _head(config: BenchmarkConfig, board: Board) -> str:
+    groups, states = board.groups, board.states
+    counts = ", ".join(f"{states[state]} {state.value}" for state in CellState if states.get(state))
+    seeds = ", ".join(map(str, sorted({cell.seed for group in groups for cell in group.cells})))
     queries = f"the first {config.queries} of each query set" if config.queries else "the whole query sets"
     lines = [
         "# Benchmark",
         "",
         f"Protocol `{config.protocol}`: whole volumes on their native grid, no knowledge of where a structure lies, "
         f"subjects of support and query disjoint. Supports are drawn with the seeds "
-        f"{seeds}; queries are {queries}. Cells: {counts} (of {len(cells)}).",
+        f"{seeds}; queries are {queries}. Cells: {counts} (of {sum(states.values())}).",
         "",
         *_whole_pool(groups),
         *metrics_line(result.record for group in groups for result in group.results),
@@ -123,7 +133,7 @@ def _seen(groups: Sequence[Group]) -> list[str]:
     return ["Weights have seen, none of it queries:", "", *found, ""] if found else []
 
 
-def _failures(cells: Sequence[Cell], run: Path) -> str:
-    failed = failures(cells, run)
+def failed_cells(failed: Mapping[str, str]) -> str:
+    """A section of Markdown; empty if no cell failed."""
     lines = ["## Failed cells", "", *(f"- `{name}`: {message}" for name, message in failed.items())]
     return "\n".join(lines) if failed else ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -80,18 +81,40 @@ class Group:
         return [_at(result.record, keys) for result in self.results]
 
 
-def read_groups(cells: Sequence[Cell], run: Path) -> list[Group]:
-    """Groups in the order of dataset, K (the whole pool last), learner.
+@dataclass(frozen=True)
+class Board:
+    """What a report shows: the groups, how many cells are in which state, and why cells failed (id -> message)."""
 
-    Raises InputError for a damaged record or one of other settings.
-    """
+    groups: Sequence[Group]
+    states: Mapping[CellState, int]
+    failed: Mapping[str, str]
+
+
+def read_board(cells: Sequence[Cell], run: Path) -> Board:
+    """The results in a run directory. Raises InputError for a damaged record or one of other settings."""
+    states = Counter(state_of(cell, run) for cell in cells)
+    return Board(read_groups(cells, run), states, failures(cells, run))
+
+
+def read_groups(cells: Sequence[Cell], run: Path) -> list[Group]:
+    """As :func:`group_cells`, from a run directory."""
+
+    def find(cell: Cell) -> CellResult | None:
+        return read_result(cell, cell.folder(run)) if state_of(cell, run) is CellState.DONE else None
+
+    return group_cells(cells, find)
+
+
+def group_cells(cells: Sequence[Cell], find: Callable[[Cell], CellResult | None]) -> list[Group]:
+    """Groups in the order of dataset, K (the whole pool last), learner. ``find``: result of a cell, if it is done."""
     groups: dict[tuple[str, str, Shots], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.dataset.name, cell.learner.name, cell.shots), []).append(cell)
     datasets = list(dict.fromkeys(name for name, _, _ in groups))
     learners = list(dict.fromkeys(name for _, name, _ in groups))
     order = sorted(groups, key=lambda key: (datasets.index(key[0]), _shots_order(key[2]), learners.index(key[1])))
-    return [_group(groups[key], run) for key in order]
+    found = [(tuple(groups[key]), [find(cell) for cell in groups[key]]) for key in order]
+    return [Group(mine, tuple(result for result in results if result is not None)) for mine, results in found]
 
 
 def _shots_order(shots: Shots) -> tuple[bool, int]:
@@ -103,7 +126,7 @@ def read_result(cell: Cell, folder: Path) -> CellResult:
     path = folder / SCORES
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            scores = tuple(_score(row) for row in csv.DictReader(stream))
+            scores = tuple(score_of(row) for row in csv.DictReader(stream))
     except (OSError, KeyError, ValueError):
         raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again") from None
     return CellResult(cell, read_json(folder / RECORD), scores)
@@ -136,12 +159,8 @@ def subject_dice(results: Iterable[CellResult]) -> dict[str, float]:
     return {subject: mean for subject, mean in means.items() if not math.isnan(mean)}
 
 
-def _group(cells: Sequence[Cell], run: Path) -> Group:
-    done = [cell for cell in cells if state_of(cell, run) is CellState.DONE]
-    return Group(tuple(cells), tuple(read_result(cell, cell.folder(run)) for cell in done))
-
-
-def _score(row: Mapping[str, str]) -> CaseScore:
+def score_of(row: Mapping[str, str]) -> CaseScore:
+    """A row of ``scores.csv``; an empty number is NaN."""
     known = [f.name for f in fields(CaseScore) if f.name != "extra"]
     values: dict[str, Any] = {name: row[name] if name in _TEXT else _number(row[name]) for name in known}
     return CaseScore(**{**values, "label": int(row["label"])})

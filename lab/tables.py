@@ -1,0 +1,368 @@
+"""Put the published tables into README.md, docs/results.md and docs/benchmarks.md, from the records in ``lab/records``.
+
+    python -m lab.tables            # rewrites the tables
+    python -m lab.tables --check    # changes nothing; exit code 1 if a page differs from the records
+
+A table stands between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``. Learners in one row are compared over the
+support draws (seeds) that all of them have; a cell that was not run is empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from lab.records import RECORDS, Record, read_records
+from medfewshot.benchmark import load_benchmark, plan_cells
+from medfewshot.benchmark.cells import Cell, CellState
+from medfewshot.benchmark.config import Shots
+from medfewshot.benchmark.report import report_text
+from medfewshot.benchmark.results import Board, CellResult, Group, group_cells, score_of
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs/benchmark"
+UNSEEN = ("abd-mr-chaos", "card-mr-mscmr", "Task04_Hippocampus")
+"""Data sets none of whose scans the weights ``default`` have seen."""
+SABS = "abd-ct-sabs"
+ALL = ("abd-mr-chaos", SABS, "abd-ct-sabs-13", "card-mr-mscmr", "Task04_Hippocampus", "lung-nodule-lidc")
+NAMES = {
+    SABS: "abd-ct-sabs, four structures",
+    "abd-ct-sabs-13": "abd-ct-sabs, thirteen",
+}
+TITLES = {
+    "abd-mr-chaos": "CHAOS, abdominal MR: liver, kidneys, spleen",
+    "card-mr-mscmr": "MS-CMRSeg, cardiac MR: myocardium, LV, RV",
+    "Task04_Hippocampus": "MSD hippocampus, MR: anterior, posterior",
+    SABS: "SABS (BTCV), abdominal CT: liver, kidneys, spleen; weights `novel`",
+}
+
+
+@dataclass(frozen=True)
+class Records:
+    """Finished cells, by (data set, K, learner)."""
+
+    groups: dict[tuple[str, Shots, str], Group]
+
+    def get(self, dataset: str, shots: int, learner: str, seeds: Sequence[int] | None = None) -> Group | None:
+        """The group, of these draws alone if they are given; None if no such cell was run."""
+        group = self.groups.get((dataset, shots, learner))
+        if group is None or seeds is None:
+            return group
+        kept = tuple(result for result in group.results if result.cell.seed in seeds)
+        return Group(group.cells, kept) if kept else None
+
+    def common(self, dataset: str, shots: int, learners: Sequence[str]) -> list[int]:
+        """The draws that each of the learners has."""
+        groups = [self.get(dataset, shots, learner) for learner in learners]
+        return sorted(set.intersection(*({r.cell.seed for r in g.results} if g else set() for g in groups)))
+
+
+@cache
+def recorded() -> Mapping[tuple[str, str], Record]:
+    """All records of the protocol ``volume``, by (run, cell id)."""
+    return {(record.run, record.id): record for record in read_records("volume")}
+
+
+def groups_of(cells: Sequence[Cell], runs: Sequence[str]) -> list[Group]:
+    """The cells with their records in these runs. Exits if a record was made with other settings."""
+
+    def find(cell: Cell) -> CellResult | None:
+        record = next((recorded()[run, cell.id] for run in runs if (run, cell.id) in recorded()), None)
+        if record is None:
+            return None
+        if record.content["fingerprint"] != cell.fingerprint:
+            raise SystemExit(f"{record.run}: {cell.id} was run with other settings than the configuration says")
+        return CellResult(cell, record.content, tuple(map(score_of, record.scores)))
+
+    return group_cells(cells, find)
+
+
+def read_groups() -> Records:
+    """Finished cells of ``meta.yaml`` and ``learners.yaml``."""
+    configs = [load_benchmark(CONFIGS / f"{name}.yaml") for name in ("meta", "learners")]
+    cells = list({cell.id: cell for config in configs for cell in plan_cells(config)}.values())
+    return Records({group.key: group for group in groups_of(cells, ("meta", "learners")) if group.results})
+
+
+def report_of(config: Path, runs: Sequence[str], sections: Sequence[str] = ()) -> str:
+    """The Markdown report of a benchmark file's cells, from records; see :func:`excerpt`."""
+    plan = load_benchmark(config)
+    groups = groups_of(plan_cells(plan), runs)
+    done = sum(len(group.results) for group in groups)
+    total = sum(len(group.cells) for group in groups)
+    states = {CellState.DONE: done, CellState.NOT_RUN: total - done}
+    return excerpt(report_text(plan, Board(groups, states, {})), sections)
+
+
+def excerpt(text: str, wanted: Sequence[str]) -> str:
+    """The head and the ``wanted`` sections of a report (all if none is named), two heading levels deeper."""
+    head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    known = {section.splitlines()[0]: section for section in sections}
+    chosen = [known[name] for name in wanted] or sections
+    paragraphs = re.sub(r"\A# .*\n+", "", head).rstrip()
+    return "\n\n".join([paragraphs, *(f"#### {section.rstrip()}" for section in chosen)]).strip()
+
+
+def put(page: str, name: str, content: str) -> str:
+    """``page`` with ``content`` between the marks of ``name``."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise SystemExit(f"{begin} and {end} must stand in the page once each")
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """A CSV file below ``lab/records``."""
+    with (RECORDS / name).open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def main_job_table(_: Records) -> str:
+    """``finetune`` from random weights. Its scans' own scores were not kept: the records are figures per structure."""
+    head = "dataset|K|structure|Dice [95 % CI]|seeds|HD95 mm|surface Dice, 2 mm|missed|false alarms"
+    rows = []
+    for row in read_table("finetune/structures.csv"):
+        score = f"**{row['dice']}** [{row['dice_ci_low']}, {row['dice_ci_high']}]"
+        seeds = " ".join(row[f"dice_seed_{seed}"] for seed in range(3))
+        rest = [row[name] for name in ("hd95_mm", "surface_dice", "missed", "false_alarms")]
+        rows.append([row["dataset"], row["shots"], row["structure"], score, seeds, *rest])
+    cells: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for cell in read_table("finetune/cells.csv"):
+        cells.setdefault((cell["dataset"], cell["shots"]), []).append(cell)
+    costs = []
+    for key, found in cells.items():
+        first = found[0]
+        seeds = ", ".join(cell["seed"] for cell in found)
+        several = [" ".join(cell[name] for cell in found) for name in ("adapt_seconds", "steps")]
+        peak = f"{first['peak_gb_adapt']}, {first['peak_gb_segment']}"
+        costs.append([*key, first["options"], seeds, *several, first["seconds_per_query"], peak])
+    cost_head = "dataset|K|options|seeds|adaptation s|steps|s per volume|peak GB (adapt, segment)"
+    machine = "Machine: x86_64, 2 cores, AVX512, torch 2.13.0+cpu."
+    return "\n\n".join([table(head, rows), table(cost_head, costs), machine])
+
+
+def thousand_steps() -> dict[tuple[str, int], str]:
+    """Mean Dice of ``finetune`` after 1000 steps, by (data set, K), with a footnote mark (SABS had 2000)."""
+    rows = [row for row in read_table("finetune/structures.csv") if row["structure"] == "all labels"]
+    return {(row["dataset"], int(row["shots"])): f"{row['dice']} ¹" for row in rows if row["dataset"] != SABS}
+
+
+def dice(group: Group | None) -> float | None:
+    return None if group is None else float(np.mean([result.dice for result in group.results]))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def interval(group: Group) -> str:
+    whole = group.summaries[-1]
+    return f"[{whole.dice_ci_low:.3f}, {whole.dice_ci_high:.3f}]"
+
+
+def with_interval(group: Group | None) -> str:
+    return "" if group is None else f"{number(dice(group))} {interval(group)}"
+
+
+def draws(group: Group) -> str:
+    return " ".join(f"{result.dice:.3f}".lstrip("0") for result in group.results)
+
+
+def bold_best(values: Sequence[float | None]) -> list[str]:
+    best = max(round(value, 3) for value in values if value is not None)
+    return [f"**{number(v)}**" if v is not None and round(v, 3) == best else number(v) for v in values]
+
+
+def fewer_draws(group: Group | None, seeds: Sequence[int]) -> str:
+    """The mean, with the number of draws behind it where the row has more."""
+    have = 0 if group is None else len(group.results)
+    return number(dice(group)) + (f" ({have})" if 0 < have < len(seeds) else "")
+
+
+def table(head: str, rows: Sequence[Sequence[str]]) -> str:
+    titles = head.split("|")
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("  ", " ")
+
+
+def family(dataset: str) -> list[str]:
+    """The default and what it is compared with."""
+    weights = "novel" if dataset == SABS else "default"
+    return [f"hybrid-{weights}-400", f"{weights}-400", "atlas", "random-400"]
+
+
+def default_table(records: Records) -> str:
+    head = "K|data|draws|`hybrid` [95 % CI]|draw by draw|network alone|atlas alone|network, random weights"
+    head += "|HD95 mm, hybrid|missed|adaptation s|s per volume"
+    rows = []
+    for shots in (1, 5):
+        for dataset in (*UNSEEN, SABS):
+            seeds = records.common(dataset, shots, family(dataset))
+            groups = [records.get(dataset, shots, learner, seeds) for learner in family(dataset)]
+            best, *others = bold_best([dice(group) for group in groups])
+            name = f"{dataset}, `novel`" if dataset == SABS else dataset
+            scores = [f"{best} {interval(groups[0])}", draws(groups[0]), *others]
+            rows.append([str(shots), name, str(len(seeds)), *scores, *cost(groups[0], missed=True)])
+    return table(head, rows)
+
+
+def short_default_table(records: Records) -> str:
+    head = "scans|supports|default|network alone|atlas alone|HD95 mm|adaptation s|s per scan"
+    rows = []
+    for dataset in (*UNSEEN, SABS):
+        for shots in (1, 5):
+            seeds = records.common(dataset, shots, family(dataset))
+            groups = [records.get(dataset, shots, learner, seeds) for learner in family(dataset)]
+            best, network, atlas, _ = bold_best([dice(group) for group in groups])
+            scores = [f"{best} {interval(groups[0])}", network, atlas]
+            rows.append([TITLES[dataset], str(shots), *scores, *cost(groups[0])])
+    return table(head, rows)
+
+
+def cost(group: Group, missed: bool = False) -> list[str]:
+    """HD95 in mm, how many structures were missed, and the seconds of adaptation and of a volume (medians of draws:
+    the machine was busier at some times than at others)."""
+    distance = group.summaries[-1].hd95_mm_mean if group.cell.dataset.distances else np.nan
+    count = [str(sum(label.missed for label in group.summaries[:-1]))] if missed else []
+    adapting, each = group.values("seconds", "adapt"), group.values("seconds_per_query")
+    seconds = [number(float(np.median(adapting)), 0), number(float(np.median(each)), 1)]
+    return ["" if np.isnan(distance) else number(distance, 1), *count, *seconds]
+
+
+def peak(group: Group) -> str:
+    """Most memory in GB, of adapting and of the whole cell."""
+    return number(max(group.mean("peak_gb", stage) or 0 for stage in ("adapt", "all")), 1)
+
+
+def equal_steps_table(records: Records) -> str:
+    return "\n\n".join(_equal_steps(records, shots) for shots in (1, 5))
+
+
+def _equal_steps(records: Records, shots: int) -> str:
+    rows = []
+    for steps in (0, 25, 100, 400):
+        start = f"default-{steps}"
+        names = [start, f"random-{steps}"] if steps else [start]
+        means = []
+        for name in names:
+            groups = [records.get(d, shots, name, records.common(d, shots, names)) for d in UNSEEN]
+            means.append(float(np.mean([dice(group) for group in groups])))
+            gain = f"{means[0] - means[1]:+.3f}" if len(means) == 2 else ""
+            title = "weights `default`" if name == start else "random"
+            rows.append([title, str(steps), *map(with_interval, groups), number(means[-1]), gain])
+    return table("|".join([f"K = {shots}|steps", *UNSEEN, "mean|difference"]), rows)
+
+
+def short_equal_steps_table(records: Records) -> str:
+    rows = []
+    for dataset in UNSEEN:
+        for shots in (1, 5):
+            changes = []
+            for steps in (25, 100, 400):
+                names = [f"random-{steps}", f"default-{steps}"]
+                seeds = records.common(dataset, shots, names)
+                before, after = (dice(records.get(dataset, shots, name, seeds)) for name in names)
+                clear = after - before > 0.005
+                changes.append(f"{number(before)} → " + (f"**{number(after)}**" if clear else number(after)))
+            rows.append([TITLES[dataset].split(":")[0], str(shots), *changes])
+    return table("scans|supports|25 steps|100 steps|400 steps", rows)
+
+
+def zero_steps_table(records: Records) -> str:
+    learners = {"`finetune` (head in closed form)": "default-0", "`ridge`": "ridge-0", "`prototype`": "prototype-0"}
+    rows = []
+    for shots in (1, 5):
+        for title, learner in learners.items():
+            groups = [records.get(d, shots, learner, records.common(d, shots, list(learners.values()))) for d in UNSEEN]
+            rows.append([title, str(shots), *map(with_interval, groups)])
+    return table("|".join(["0 steps|K", *UNSEEN]), rows)
+
+
+def atlas_table(records: Records) -> str:
+    rows = []
+    for dataset in ALL:
+        cells = []
+        for shots in (1, 5):
+            group = records.get(dataset, shots, "atlas")
+            cells += [with_interval(group), draws(group), cost(group)[-1]]
+        rows.append([NAMES.get(dataset, dataset), *cells])
+    return table("data|K = 1|draw by draw|s per volume|K = 5|draw by draw|s per volume", rows)
+
+
+def without_table(records: Records) -> str:
+    return "\n\n".join(_without(records, shots) for shots in (1, 5))
+
+
+def _without(records: Records, shots: int) -> str:
+    head = f"K = {shots}|draws|`atlas`|`hybrid`, 400 steps [95 % CI]|draw by draw|`finetune`, 100 steps|400|1000"
+    head += "|hybrid: HD95 mm|adaptation s|s per volume|peak GB"
+    longest = thousand_steps()
+    rows, means = [], []
+    for dataset in ALL:
+        learners = ["atlas", "hybrid-400", "random-400"]
+        seeds = records.common(dataset, shots, learners)
+        groups = [records.get(dataset, shots, learner, seeds) for learner in learners]
+        values = [dice(group) for group in groups]
+        means.append(values)
+        atlas, hybrid, network = bold_best(values)
+        few = fewer_draws(records.get(dataset, shots, "random-100", seeds), seeds)
+        many = longest.get((dataset, shots), "")
+        scores = [atlas, f"{hybrid} {interval(groups[1])}", draws(groups[1]), few, network, many]
+        rows.append([NAMES.get(dataset, dataset), str(len(seeds)), *scores, *cost(groups[1]), peak(groups[1])])
+    atlas, hybrid, network = bold_best(np.mean(means, axis=0).tolist())
+    rows.append(["mean", "", atlas, hybrid, "", "", network, "", "", "", "", ""])
+    return table(head, rows)
+
+
+def volume_report(_: Records) -> str:
+    return report_of(CONFIGS / "volume.yaml", ("meta", "learners"))
+
+
+def nnunet_report(_: Records) -> str:
+    return report_of(CONFIGS / "nnunet.yaml", ("nnunet",), ("Scores", "Costs"))
+
+
+TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
+    "docs/results.md": {
+        "main_job": main_job_table,
+        "default": default_table,
+        "equal_steps": equal_steps_table,
+        "zero_steps": zero_steps_table,
+        "atlas": atlas_table,
+        "without": without_table,
+    },
+    "docs/benchmarks.md": {"volume": volume_report, "nnunet": nnunet_report},
+    "README.md": {"default": short_default_table, "equal_steps": short_equal_steps_table},
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a page differs")
+    check = parser.parse_args().check
+    records, differ = read_groups(), False
+    for name, tables in TABLES.items():
+        path = ROOT / name
+        before = page = path.read_text(encoding="utf-8")
+        for mark, make in tables.items():
+            page = put(page, mark, make(records))
+        if page != before:
+            differ = True
+            print(f"{name}: {'differs from the records' if check else 'brought to the records'}")
+        if not check:
+            path.write_text(page, encoding="utf-8")
+    return int(check and differ)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
