@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,12 @@ from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.io import in_frame_of, read_image, read_label
 from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
-from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
+from medfewshot.planning import make_plan, native_labels_to_plan, to_plan
 from medfewshot.quality import support_profile, unlike_each_other
+from medfewshot.settings import AUTO, NO_WEIGHTS, AdaptSettings
 from medfewshot.supports import adaptation_warnings, check_background, check_marked, given_twice, own_warnings
 from medfewshot.types import Case, Learner, Plan, Progress, Segmenter, Support, Volume
 
-DEFAULT_BUDGET_SECONDS = 240.0
-"""Adaptation is done after this long on any machine, unless told otherwise; None is no limit."""
-
-
-AUTO, NO_WEIGHTS = "auto", "none"
 VOLUME_LEARNER, PLANE_LEARNER = "hybrid", "finetune"
 """What ``auto`` means for 3D and for 2D images. In 2D the hybrid was not measured."""
 SHIPPED_WEIGHTS = {("finetune", 3, 1): "default", ("hybrid", 3, 1): "default", ("in_context", 2, 1): "in-context-2d"}
@@ -37,34 +32,6 @@ FEATURE_LEARNERS = ("prototype", "ridge")
 """Learners whose head can stand on any start's features."""
 STEPS_FROM_WEIGHTS = {"finetune": 400, "hybrid": 400, "in_context": 0}
 """Steps of these learners from meta-trained weights, where nobody gives a number."""
-
-
-@dataclass(frozen=True)
-class AdaptSettings:
-    """How to adapt: the settings behind ``medfewshot adapt`` and ``medfewshot.adapt``; None takes the learner's own."""
-
-    learner: str = AUTO
-    """``auto``: the hybrid of network and atlas for 3D images, the network alone for 2D ones."""
-    steps: int | None = None
-    budget_seconds: float | None = DEFAULT_BUDGET_SECONDS
-    seed: int = 0
-    device: str = "auto"
-    width: int | None = None
-    learning_rate: float | None = None
-    weights: str | None = AUTO
-    """A start that meta-training made: a folder, or the name of weights that come with the package. ``auto`` takes
-    the package's own where they fit; None and ``none`` begin at random."""
-    fast: bool = False
-    """A coarser grid (1.7 times) and, where ``steps`` is None, a quarter of the learner's own."""
-    plan: PlanOptions = field(default_factory=PlanOptions)
-
-    def __post_init__(self) -> None:
-        if self.budget_seconds == math.inf:  # another word for no limit
-            object.__setattr__(self, "budget_seconds", None)
-        if self.budget_seconds is not None and not self.budget_seconds > 0:
-            raise InputError(f"budget {self.budget_seconds} s: give a positive number, or None for no limit")
-        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 0):
-            raise InputError(f"steps {self.steps}: give a whole number from 0 up")
 
 
 @dataclass(frozen=True)
@@ -94,7 +61,7 @@ class Adapted:
         return {
             "seed": self.settings.seed,
             "supports": list(self.supports),
-            "settings": asdict(self.settings),
+            "settings": self.settings.model_dump(),
             "device": describe_device(resolve_device(self.settings.device)),
             "learner": self.learner_record,
             "keeps_supports": bool(getattr(self.segmenter, "keeps_supports", False)),
@@ -140,7 +107,7 @@ def adapt_volumes(
     learner = make_learner(settings, progress, learners)
     check_marked(labels)
     begun = time.perf_counter()
-    plan = make_plan(images, labels, names=names, options=replace(settings.plan, fast=settings.fast))
+    plan = make_plan(images, labels, names=names, settings=settings)
     check_background(labels, plan)
     support = make_support(images, labels, plan)
     planned = time.perf_counter()
@@ -164,7 +131,7 @@ def choose_learner(settings: AdaptSettings, spatial_dims: int) -> AdaptSettings:
     """Settings whose ``learner`` names one: what ``auto`` means for images of that many dimensions."""
     if settings.learner != AUTO:
         return settings
-    return replace(settings, learner=VOLUME_LEARNER if spatial_dims == 3 else PLANE_LEARNER)
+    return settings.replace(learner=VOLUME_LEARNER if spatial_dims == 3 else PLANE_LEARNER)
 
 
 def choose(settings: AdaptSettings, images: Sequence[Volume]) -> AdaptSettings:
@@ -178,7 +145,7 @@ def choose(settings: AdaptSettings, images: Sequence[Volume]) -> AdaptSettings:
         kinds = {(image.spatial_dims, image.data.shape[0]) for image in images}
         fits = settings.width is None and len(kinds) == 1
         weights = SHIPPED_WEIGHTS.get((settings.learner, *kinds.pop())) if fits else None
-    return replace(settings, weights=weights)
+    return settings.replace(weights=weights)
 
 
 def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segmenter:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.adaptation import AUTO, DEFAULT_BUDGET_SECONDS, AdaptSettings, adapt_volumes, read_cases
+from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
 from medfewshot.datasets import read_dataset
 from medfewshot.devices import resolve_device
@@ -18,7 +18,7 @@ from medfewshot.evaluation import Evaluation, evaluate_arrays, evaluate_folders
 from medfewshot.inference import InferenceOptions, Segmentation
 from medfewshot.io import check_affine, check_same_grid, in_frame_of, read_image, read_label
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
-from medfewshot.planning import PlanOptions
+from medfewshot.settings import AUTO, AdaptSettings
 from medfewshot.types import Progress, Volume
 
 PathOrArray = Any
@@ -30,7 +30,7 @@ def adapt(
     *,
     learner: str = AUTO,
     steps: int | None = None,
-    budget_seconds: float | None = DEFAULT_BUDGET_SECONDS,
+    budget_seconds: float | None = 240.0,
     seed: int = 0,
     device: str = "auto",
     weights: str | PathLike[str] | None = AUTO,
@@ -71,7 +71,9 @@ def adapt(
         device=device,
         weights=None if weights is None else str(weights),
         fast=fast,
-        plan=PlanOptions(modality=modality, spacing_mm=spacing_mm, labels=labels),
+        modality=modality,
+        spacing_mm=spacing_mm,
+        labels=labels,
     )
     adapted = adapt_volumes(images, masks, settings, names, progress)
     return VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes, make_learner, read_cases
+from medfewshot.adaptation import adapt_volumes, make_learner, read_cases
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cohort import REPORT, RUN_RECORD, CohortOptions, check_folder, segment_cohort, write_report
 from medfewshot.datasets import Dataset, read_dataset
@@ -15,6 +15,7 @@ from medfewshot.episodes import draw_support
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs
 from medfewshot.report import save_score_plot
+from medfewshot.settings import AdaptSettings
 from medfewshot.synthetic import COHORT_NAME, make_ct_cohort
 from medfewshot.types import Case, Progress
 

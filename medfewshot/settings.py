@@ -260,7 +260,8 @@ def _option_of(field: Any) -> Option:
 
 
 def _first_problem(error: ValidationError, values: Mapping[str, Any], model: type[Settings]) -> InputError:
-    first = error.errors(include_url=False)[0]
+    # Of the alternatives of a union, the one that goes deepest is the one that was meant.
+    first = max(error.errors(include_url=False), key=lambda one: len(one["loc"]))
     name = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "extra_forbidden":
         known = model.model_fields

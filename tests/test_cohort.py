@@ -11,7 +11,7 @@ import nibabel as nib
 import pytest
 import toys
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes, read_cases
+from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cohort import CohortOptions, check_folder, check_results_folder, find_cases, segment_cohort
 from medfewshot.cohort import run as cohort_run
@@ -19,6 +19,7 @@ from medfewshot.cohort.inputs import check_channels
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions
+from medfewshot.settings import AdaptSettings
 from medfewshot.types import Progress
 
 PLAIN = CohortOptions(previews=False)

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from medfewshot.adaptation import AdaptSettings
 from medfewshot.demo import run_demo
 from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings
 from medfewshot.synthetic import make_ct_cohort
 from medfewshot.types import Progress
 

@@ -21,13 +21,14 @@ import torch
 import toys
 from PIL import Image
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes, read_cases
+from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.bundle import load_segmenter
 from medfewshot.cli import main
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
 from medfewshot.io import read_image
+from medfewshot.settings import AdaptSettings
 
 
 def run(*words: object) -> int:

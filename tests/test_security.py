@@ -17,10 +17,10 @@ import yaml
 from medfewshot.bundle import DESCRIPTION, WEIGHTS, load_segmenter
 from medfewshot.cli import main
 from medfewshot.cohort import CohortOptions, find_cases, segment_cohort
-from medfewshot.config import load_settings
 from medfewshot.errors import InputError
 from medfewshot.learners import SEGMENTERS
 from medfewshot.learners.segmenters import NetworkSegmenter
+from medfewshot.settings import AdaptSettings, load_settings
 
 
 class Bomb:
@@ -81,7 +81,7 @@ def test_a_configuration_builds_no_objects(tmp_path):
     assert "!!python" in text
     (tmp_path / "settings.yaml").write_text(text)
     with pytest.raises(InputError, match="not valid YAML"):
-        load_settings(tmp_path / "settings.yaml", device="cpu")
+        load_settings(AdaptSettings, tmp_path / "settings.yaml")
     assert not (tmp_path / "boom").exists()
 
 

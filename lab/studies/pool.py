@@ -12,7 +12,8 @@ from torch import Tensor
 from medfewshot.adaptation import make_support
 from medfewshot.episodes import draw_support, fixed_split
 from medfewshot.io import read_image, read_label
-from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
+from medfewshot.planning import make_plan, native_labels_to_plan, to_plan
+from medfewshot.settings import PlanSettings
 from medfewshot.types import Plan, Support
 
 
@@ -34,15 +35,15 @@ def draw_from_pool(data: Path, dataset: str, shots: int, draw: int, others: int)
     pool = list(fixed_split(dataset)[0])
     chosen = draw_support(pool, shots, draw)
     rest = [i for i in pool if i not in chosen][:others]
-    return plan_draw(data, dataset, chosen, rest, PlanOptions(modality="MR"))
+    return plan_draw(data, dataset, chosen, rest, PlanSettings(modality="MR"))
 
 
-def plan_draw(data: Path, dataset: str, chosen: Sequence[int], rest: Sequence[int], options: PlanOptions) -> Draw:
+def plan_draw(data: Path, dataset: str, chosen: Sequence[int], rest: Sequence[int], settings: PlanSettings) -> Draw:
     """Supports ``chosen`` and other subjects ``rest``, by their place in the dataset, on the grid of the supports."""
     files = sorted((data / dataset / "imagesTr").glob("*.nii.gz"))
     images = {i: read_image(files[i]) for i in (*chosen, *rest)}
     labels = {i: read_label(data / dataset / "labelsTr" / files[i].name) for i in (*chosen, *rest)}
-    plan = make_plan([images[i] for i in chosen], [labels[i] for i in chosen], options=options)
+    plan = make_plan([images[i] for i in chosen], [labels[i] for i in chosen], settings=settings)
     return Draw(
         plan,
         make_support([images[i] for i in chosen], [labels[i] for i in chosen], plan),

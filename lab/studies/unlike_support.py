@@ -21,7 +21,7 @@ from lab.studies.pool import Draw, mean_dice, plan_draw
 from medfewshot.episodes import fixed_split
 from medfewshot.learners import Hybrid, HybridSegmenter, load_start
 from medfewshot.learners.fusion import atlas_weight, steadied
-from medfewshot.planning import PlanOptions
+from medfewshot.settings import PlanSettings
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def draw_of(cell: Cell, data: Path) -> Draw:
     if cell.first is not None:
         order = [cell.first, *(i for i in order if i != cell.first)]
     subjects = [pool[i] for i in order]
-    options = PlanOptions(modality=cell.modality, labels=cell.labels)
+    settings = PlanSettings(modality=cell.modality, labels=cell.labels)
     rest = subjects[cell.shots : cell.shots + cell.others]
-    return plan_draw(data, cell.dataset, subjects[: cell.shots], rest, options)
+    return plan_draw(data, cell.dataset, subjects[: cell.shots], rest, settings)
 
 
 @torch.no_grad()

@@ -21,7 +21,6 @@ from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import write_text
-from medfewshot.planning import PlanOptions
 from medfewshot.types import Case, Plan, Progress, Volume
 
 KEPT = "segmenter"
@@ -117,13 +116,7 @@ def _load(kept: Path, device: str) -> ScanSegmenter | None:
 
 def _adapt(cell: Cell, read: _Supports, kept: Path, device: str, progress: Progress) -> ScanSegmenter:
     entry = cell.learner
-    plan = PlanOptions(
-        modality=cell.dataset.modality,
-        spacing_mm=entry.spacing_mm,
-        labels=read.known,
-        patch_voxels=entry.patch_voxels,
-    )
-    settings = entry.settings(cell.seed, device, plan)
+    settings = entry.settings(cell.seed, device, modality=cell.dataset.modality, labels=read.known)
     adapted = adapt_volumes(read.images, read.labels, settings, read.names, progress, known_learners())
     record = {**adapted.record, "seconds": {**adapted.seconds, "read": read.read_seconds}, **read.facts}
     VolumeSegmenter(adapted.plan, adapted.segmenter, record).save(kept, known_segmenters())

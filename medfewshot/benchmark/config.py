@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from medfewshot.adaptation import AdaptSettings, make_learner
+from medfewshot.adaptation import make_learner
 from medfewshot.benchmark.peers import SCAN_PEERS, known_learners
 from medfewshot.episodes import fixed_split
 from medfewshot.errors import InputError
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
-from medfewshot.planning import PlanOptions
+from medfewshot.settings import AdaptSettings
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Names become folders and are matched by ``--only``."""
@@ -137,7 +137,7 @@ class LearnerEntry(Entry):
         make_learner(self.settings(0, "cpu"), learners=learners)
         return self
 
-    def settings(self, seed: int, device: str, plan: PlanOptions | None = None) -> AdaptSettings:
+    def settings(self, seed: int, device: str, **plan: Any) -> AdaptSettings:
         return AdaptSettings(
             learner=self.learner,
             steps=self.steps,
@@ -148,7 +148,9 @@ class LearnerEntry(Entry):
             learning_rate=self.learning_rate,
             weights=self.weights,
             fast=self.fast,
-            plan=plan or PlanOptions(),
+            spacing_mm=self.spacing_mm,
+            patch_voxels=self.patch_voxels,
+            **plan,
         )
 
 

@@ -37,10 +37,12 @@ from medfewshot.cli.options import (
     label_values,
     named_values,
     only_folder,
+    option_name,
     structures,
 )
 from medfewshot.cli.train import train
 from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings
 
 EXIT_INPUT = 2
 """Input or settings cannot be used; nothing was written. (1: some volumes of a folder failed.)"""
@@ -68,7 +70,7 @@ class _Commands(TyperGroup):
                     warnings.simplefilter("ignore")
                 return super().invoke(ctx)
         except InputError as error:
-            _fail(str(error), EXIT_INPUT)
+            _fail(error.render(spell=option_name, noun="option"), EXIT_INPUT)
         except KeyboardInterrupt:
             kept = RESUMABLE.get(ctx.invoked_subcommand or "", "run it again")
             _fail(f"interrupted; {kept}", EXIT_INTERRUPTED)
@@ -164,8 +166,8 @@ def segment(
     from medfewshot.cli import commands
 
     settings = commands.load_settings(
-        config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
-        weights=weights, labels=structures(labels), modality=modality, spacing_mm=spacing,
+        AdaptSettings, config, device=device, fast=fast or None, learner=learner, steps=steps, budget_seconds=budget,
+        seed=seed, weights=weights, labels=structures(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
     options = commands.SegmentOptions(
         probabilities, uncertainty, previews, keep_largest, dicom_seg, resume, overwrite, report
@@ -201,8 +203,8 @@ def adapt(
     from medfewshot.cli import commands
 
     settings = commands.load_settings(
-        config, device=device, fast=fast, learner=learner, steps=steps, budget_seconds=budget, seed=seed,
-        weights=weights, labels=structures(labels), modality=modality, spacing_mm=spacing,
+        AdaptSettings, config, device=device, fast=fast or None, learner=learner, steps=steps, budget_seconds=budget,
+        seed=seed, weights=weights, labels=structures(labels), modality=modality, spacing_mm=spacing,
     )  # fmt: skip
     source = commands.SupportSource(tuple(support or ()), only_folder(support_dir), None)
     raise typer.Exit(commands.adapt(output, source, settings, overwrite, commands.Console(quiet, json)))
@@ -305,7 +307,7 @@ def demo(
     """Make a synthetic CT cohort, adapt, segment, score; leave pictures and tables. No data needed."""
     from medfewshot.cli import commands
 
-    settings = commands.load_settings(None, device=device, seed=seed, steps=steps)
+    settings = commands.load_settings(AdaptSettings, device=device, seed=seed, steps=steps)
     raise typer.Exit(commands.demo(output, data, shots, queries, settings, commands.Console(quiet, json)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes, read_cases
+from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_segmenter, strict_json
 from medfewshot.cli.console import Console
 from medfewshot.cli.source import Support, SupportSource
@@ -25,7 +25,6 @@ from medfewshot.cohort import (
 )
 from medfewshot.cohort.inputs import check_channels
 from medfewshot.cohort.record import read_record
-from medfewshot.config import load_settings
 from medfewshot.datasets import read_dataset
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
@@ -34,6 +33,7 @@ from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image
 from medfewshot.io.dicom_seg import check_available
 from medfewshot.planning import check_like_support, label_values
+from medfewshot.settings import AdaptSettings, load_settings
 from medfewshot.types import Case, Volume
 
 __all__ = [
@@ -221,7 +221,7 @@ def demo(output: Path, data: Path | None, shots: int, queries: int, settings: Ad
     """Everything at once, on made-up scans where ``data`` is None."""
     from medfewshot.demo import DEMO_STEPS, run_demo
 
-    settings = replace(settings, steps=DEMO_STEPS if settings.steps is None else settings.steps)
+    settings = settings.replace(steps=DEMO_STEPS if settings.steps is None else settings.steps)
     with console.progress("Demo") as progress:
         result = run_demo(
             output, data=data, shots=shots, queries=queries, settings=settings, command=_command(), progress=progress
@@ -287,7 +287,7 @@ def _request(support: Support, settings: AdaptSettings) -> str:
     """Fingerprint of the support's files (names, sizes, times) and the settings, for --resume."""
     files = [path for case in support.cases for path in (*case.image_paths, case.label_path) if path is not None]
     facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    content = [facts, support.names, asdict(replace(settings, device=""))]
+    content = [facts, support.names, settings.model_dump(exclude={"device"})]
     return hashlib.sha256(strict_json(content).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings, SegmentSettings
 
 Support = Annotated[
     list[str] | None,
@@ -83,6 +84,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
+
+
+def option_name(setting: str) -> str:
+    """How the command line writes a setting that an error names, e.g. ``--budget`` for ``budget_seconds``."""
+    options = {**AdaptSettings.options(), **SegmentSettings.options()}
+    return f"--{options.get(setting, setting.replace('_', '-'))}"
 
 
 def only_folder(folders: list[Path] | None) -> Path | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from medfewshot.adaptation import AdaptSettings, cases_from_pairs, make_learner
+from medfewshot.adaptation import cases_from_pairs, make_learner
 from medfewshot.datasets import parse_pair, read_dataset
 from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings
 from medfewshot.types import Case
 
 
@@ -41,7 +42,7 @@ class SupportSource:
             make_learner(settings)  # an unknown learner or device is told before scans are read
             return
         default = AdaptSettings(device=settings.device)
-        changed = [f.name for f in fields(settings) if getattr(settings, f.name) != getattr(default, f.name)]
+        changed = [name for name, value in settings if value != getattr(default, name)]
         if changed:
             raise InputError(
                 f"--segmenter {self.segmenter}: was adapted already, so settings of the adaptation "

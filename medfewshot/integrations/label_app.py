@@ -29,10 +29,10 @@ from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.others.generic import strtobool
 
 from medfewshot import __version__
-from medfewshot.adaptation import AdaptSettings
 from medfewshot.errors import InputError
 from medfewshot.integrations.label_files import read_names
 from medfewshot.integrations.label_session import LabelSession, choose_next
+from medfewshot.settings import AdaptSettings
 
 MODEL = "fewshot"
 logger = logging.getLogger(__name__)

@@ -11,17 +11,17 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes, cases_from_pairs, read_cases
+from medfewshot.adaptation import adapt_volumes, cases_from_pairs, read_cases
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image, write_label, write_text
 from medfewshot.quality import support_distance
+from medfewshot.settings import AdaptSettings
 
 POINTER = "current.json"
 
@@ -103,7 +103,7 @@ class LabelSession:
         if not pairs:
             raise InputError("no scan is labelled yet: label and submit one, then adapt (train) again")
         images, labels = read_cases(cases_from_pairs(pairs))
-        settings = replace(settings or AdaptSettings(), device=self.device)
+        settings = (settings or AdaptSettings()).replace(device=self.device)
         adapted = adapt_volumes(images, labels, settings, self.names)
         number = 1 + max((int(path.name.split("-")[1]) for path in self._segmenters()), default=0)
         path = self.folder / f"segmenter-{number:04d}"

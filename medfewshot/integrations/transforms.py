@@ -16,12 +16,12 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
-from medfewshot.adaptation import AUTO, DEFAULT_BUDGET_SECONDS
 from medfewshot.api import PathOrArray, adapt
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.inference import InferenceOptions, Segmentation
 from medfewshot.integrations.inferer import segment_tensor
+from medfewshot.settings import AUTO
 from medfewshot.types import Plan
 
 SupportGiven = str | PathLike[str] | Sequence[tuple[PathOrArray, PathOrArray]]
@@ -49,7 +49,7 @@ class FewShotSegment(Transform):
         segmenter: VolumeSegmenter | str | PathLike[str] | None = None,
         learner: str = AUTO,
         steps: int | None = None,
-        budget_seconds: float | None = DEFAULT_BUDGET_SECONDS,
+        budget_seconds: float | None = 240.0,
         seed: int = 0,
         labels: Mapping[int, str] | Sequence[int | str] | None = None,
         device: str = "auto",
@@ -103,7 +103,7 @@ class FewShotSegmentd(MapTransform):
         segmenter: VolumeSegmenter | str | PathLike[str] | None = None,
         learner: str = AUTO,
         steps: int | None = None,
-        budget_seconds: float | None = DEFAULT_BUDGET_SECONDS,
+        budget_seconds: float | None = 240.0,
         seed: int = 0,
         labels: Mapping[int, str] | Sequence[int | str] | None = None,
         device: str = "auto",

@@ -11,13 +11,12 @@ from medfewshot.planning.grid import (
     to_plan,
 )
 from medfewshot.planning.label_names import label_values
-from medfewshot.planning.make import PlanOptions, labelled, make_plan
+from medfewshot.planning.make import labelled, make_plan
 from medfewshot.planning.normalise import normalise
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
 
 __all__ = [
     "AxisMap",
-    "PlanOptions",
     "Planned",
     "axis_maps",
     "check_like_support",

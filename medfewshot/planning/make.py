@@ -13,6 +13,7 @@ from medfewshot.intensities import is_constant
 from medfewshot.planning.label_names import label_values
 from medfewshot.planning.normalise import choose_normalization
 from medfewshot.planning.orientation import direction_cosines, order_for
+from medfewshot.settings import PlanSettings
 from medfewshot.structures import Structure, structures, voxel_size
 from medfewshot.types import Plan, Volume
 
@@ -40,22 +41,6 @@ ONE_PIECE = 0.95
 
 
 @dataclass(frozen=True)
-class PlanOptions:
-    """What a user may set by hand; None leaves the choice to the support."""
-
-    modality: str | None = None
-    """``CT`` fixes the intensity window, anything else (``MR``) the z-score."""
-    spacing_mm: float | tuple[float, ...] | None = None
-    """Target spacing in mm: one number for the in-plane axes, or one per planned axis."""
-    labels: Mapping[int, str] | Sequence[int | str] | None = None
-    """Structures to learn: label values, values with names, or names that the dataset gives; others are background."""
-    patch_voxels: int | None = None
-    """Voxels of one training patch; bounds memory and time."""
-    fast: bool = False
-    """A grid 1.7 times as coarse: faster, rougher edges."""
-
-
-@dataclass(frozen=True)
 class _Measured:
     """Measurements of one structure in one support; the size is in mm³ (3D) or mm² (2D)."""
 
@@ -79,31 +64,31 @@ def make_plan(
     labels: Sequence[Volume],
     *,
     names: Mapping[int, str] | None = None,
-    options: PlanOptions | None = None,
+    settings: PlanSettings | None = None,
 ) -> Plan:
     """Derive the plan from K images ``(C, *S)`` and their label maps ``(1, *S)``.
 
     ``names``: label value -> name where a dataset knows them. Raises InputError where supports cannot go together.
     """
-    options = options or PlanOptions()
-    _check_alike(images, options.modality)
+    settings = settings or PlanSettings()
+    _check_alike(images, settings.modality)
     found = [structures(label.data[0]) for label in labels]
-    wanted = _choose_labels(labels, found, names or {}, options.labels)
+    wanted = _choose_labels(labels, found, names or {}, settings.labels)
     dims = images[0].spatial_dims
     axes = direction_cosines(images[0].affine) if dims == 3 else np.eye(3)
     scans = [_measure(label, one, axes, wanted) for label, one in zip(labels, found, strict=True)]
     masks = [np.isin(label.data[0], list(wanted)) for label in labels]
-    spacing = _target_spacing(scans, options)
+    spacing = _target_spacing(scans, settings)
     shape = _median_shape(scans, spacing)
     normalization = tuple(
-        choose_normalization(images, masks, channel, options.modality) for channel in range(images[0].data.shape[0])
+        choose_normalization(images, masks, channel, settings.modality) for channel in range(images[0].data.shape[0])
     )
     return Plan(
         spatial_dims=dims,
         channels=images[0].data.shape[0],
         axes=tuple((float(a), float(b), float(c)) for a, b, c in axes),
         spacing_mm=tuple(float(s) for s in spacing),
-        patch_size=_patch_size(shape, spacing, _patch_voxels(options, spacing)),
+        patch_size=_patch_size(shape, spacing, _patch_voxels(settings, spacing)),
         normalization=normalization,
         labels=wanted,
         keep_largest=tuple(v for v in wanted if all(one.in_one_piece for one in _of_label(scans, v))),
@@ -192,30 +177,31 @@ def _of_label(scans: Sequence[_Scan], value: int) -> list[_Measured]:
     return [scan.structures[value] for scan in scans if value in scan.structures]
 
 
-def _target_spacing(scans: Sequence[_Scan], options: PlanOptions) -> np.ndarray:
+def _target_spacing(scans: Sequence[_Scan], settings: PlanSettings) -> np.ndarray:
     native = np.median([scan.spacing for scan in scans], axis=0)
     thick = native >= THICK_RATIO * native.min()
-    if options.spacing_mm is not None:
-        given = np.asarray(options.spacing_mm, dtype=float)
+    if settings.spacing_mm is not None:
+        given = np.asarray(settings.spacing_mm, dtype=float)
         if given.size not in (1, native.size) or not (np.isfinite(given) & (given > 0)).all():
             raise InputError(
-                f"target spacing {options.spacing_mm} mm: give one positive number, or {native.size} (one per axis)"
+                f"target spacing {settings.spacing_mm} mm: give one positive number, or {native.size} (one per axis)"
             )
         given = np.broadcast_to(given, native.shape)
-        return np.where(thick, native, given) if np.ndim(options.spacing_mm) == 0 else given.copy()
+        return np.where(thick, native, given) if np.ndim(settings.spacing_mm) == 0 else given.copy()
     field_mm = np.median([np.sort(np.array(scan.shape) * scan.spacing)[-2] for scan in scans])
     by_label = [_of_label(scans, value) for value in sorted({value for scan in scans for value in scan.structures})]
     extents = [np.median([one.extent_mm for one in label]) for label in by_label]
     diameters = [np.median([_diameter_mm(one.size, len(native)) for one in label]) for label in by_label]
+    context_mm = _context_spacing(scans, native, thick, _patch_voxels(settings, native))
     goal = min(
-        max(field_mm / FIELD_OF_VIEW_VOXELS, _context_spacing(scans, native, thick, _patch_voxels(options, native))),
+        max(field_mm / FIELD_OF_VIEW_VOXELS, context_mm),
         max(extents) / STRUCTURE_VOXELS,
         min(diameters) / SMALLEST_DIAMETER_VOXELS,
     )
     if len(native) == 2:
         # A planar image is small work: 256 pixels across keep its detail.
         goal = min(goal, field_mm / 256)
-    if options.fast:
+    if settings.fast:
         goal = max(goal, native.min()) * 1.7
     return np.where(thick, native, np.maximum(native, goal))
 
@@ -228,8 +214,8 @@ def _context_spacing(scans: Sequence[_Scan], native: np.ndarray, thick: np.ndarr
     return float((np.prod(extent[thin]) * columns * CONTEXT_FRACTION / patch_voxels) ** (1 / thin.sum()))
 
 
-def _patch_voxels(options: PlanOptions, native: np.ndarray) -> int:
-    return options.patch_voxels or (PATCH_PIXELS if len(native) == 2 else PATCH_VOXELS)
+def _patch_voxels(settings: PlanSettings, native: np.ndarray) -> int:
+    return settings.patch_voxels or (PATCH_PIXELS if len(native) == 2 else PATCH_VOXELS)
 
 
 def _diameter_mm(size: float, dims: int) -> float:

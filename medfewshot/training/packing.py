@@ -20,7 +20,8 @@ from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.episodes import FIXED_SPLITS, fixed_split
 from medfewshot.errors import InputError
 from medfewshot.io import atomic_path, in_frame_of, read_image, read_label
-from medfewshot.planning import PlanOptions, make_plan, native_labels_to_plan, to_plan
+from medfewshot.planning import make_plan, native_labels_to_plan, to_plan
+from medfewshot.settings import PlanSettings
 from medfewshot.types import Case, Progress
 
 FORMAT_VERSION = 2
@@ -127,9 +128,9 @@ def _pack(name: str, wanted: BaseDataset, dataset: Dataset, cases: list[Case]) -
         image, label = read_image(case.image_paths), read_label(case.label_path)
         pairs.append((image, in_frame_of(image, label)))
     images, labels = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    values = (*wanted.labels, *wanted.validation_labels)
-    options = PlanOptions(modality=dataset.modality, spacing_mm=wanted.spacing_mm, labels=values)
-    plan = make_plan(images, labels, names=dataset.labels, options=options)
+    values = tuple(dict.fromkeys((*wanted.labels, *wanted.validation_labels))) or None
+    settings = PlanSettings(modality=dataset.modality, spacing_mm=wanted.spacing_mm, labels=values)
+    plan = make_plan(images, labels, names=dataset.labels, settings=settings)
     table = torch.tensor([0, *plan.label_values], dtype=torch.uint8)
     volumes = tuple(
         encode_volume(case.subject_id, to_plan(image, plan).image, table[native_labels_to_plan(label, plan)])

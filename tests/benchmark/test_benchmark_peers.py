@@ -9,11 +9,12 @@ import pytest
 import torch
 from boards import make_config, only_cell
 
-from medfewshot.adaptation import AdaptSettings, make_learner
+from medfewshot.adaptation import make_learner
 from medfewshot.benchmark import prepare_data
 from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.peers import MonaiSegmenter, MonaiUnet
 from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings
 from medfewshot.types import Support
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 import toys
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes
+from medfewshot.adaptation import adapt_volumes
 from medfewshot.bundle import DESCRIPTION, WEIGHTS, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings
 from medfewshot.types import Volume
 
 

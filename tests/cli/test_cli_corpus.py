@@ -42,9 +42,10 @@ def check_refusal(done, told: str) -> None:
 @pytest.fixture(scope="session")
 def segmenter(tmp_path_factory) -> Path:
     """A saved toy segmenter, made once."""
-    from medfewshot.adaptation import AdaptSettings, adapt_volumes, read_cases
+    from medfewshot.adaptation import adapt_volumes, read_cases
     from medfewshot.bundle import VolumeSegmenter
     from medfewshot.datasets import read_dataset
+    from medfewshot.settings import AdaptSettings
 
     with pytest.MonkeyPatch.context() as patch:
         toys.install(patch)

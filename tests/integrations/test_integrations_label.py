@@ -9,11 +9,11 @@ import pytest
 import toys
 
 import medfewshot
-from medfewshot.adaptation import AdaptSettings
 from medfewshot.errors import InputError
 from medfewshot.integrations.label_files import read_names, write_label_app
 from medfewshot.integrations.label_session import LabelSession, choose_next
 from medfewshot.io import read_label
+from medfewshot.settings import AdaptSettings
 
 TOY = AdaptSettings(learner="toy")
 NAMES = {205: "left block", 420: "right block"}

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medfewshot.errors import InputError
-from medfewshot.planning import PlanOptions, make_plan, plan_from_dict, plan_to_dict
+from medfewshot.planning import make_plan, plan_from_dict, plan_to_dict
 from medfewshot.planning.make import _patch_size
+from medfewshot.settings import PlanSettings
 from medfewshot.types import Plan, Volume
 
 Box = tuple[int, tuple[slice, ...]]
@@ -31,7 +32,7 @@ def pair(shape, spacing=(1, 1, 1), boxes: list[Box] | None = None, **more) -> tu
 
 def plan_for(*pairs: tuple[Volume, Volume], names=None, **options) -> Plan:
     images, labels = zip(*pairs, strict=True)
-    return make_plan(images, labels, names=names, options=PlanOptions(**options))
+    return make_plan(images, labels, names=names, settings=PlanSettings(**options))
 
 
 def cube(start: int, size: int, dims: int = 3) -> tuple[slice, ...]:
@@ -54,7 +55,9 @@ def test_labels_can_be_chosen_and_named():
     support = pair((24, 24, 24), boxes=boxes)
     assert dict(plan_for(support, labels=[3, 1], names={1: "one"}).labels) == {3: "label 3", 1: "one"}
     assert dict(plan_for(support, labels={2: "mine"}, names={2: "theirs"}).labels) == {2: "mine"}
-    assert plan_for(support, labels=[]).label_values == (1, 2, 3)
+    assert plan_for(support, labels=None).label_values == (1, 2, 3)
+    with pytest.raises(InputError, match="labels"):
+        plan_for(support, labels=[])
 
 
 def test_labels_come_from_all_supports_and_absence_is_noted():
@@ -138,7 +141,7 @@ def test_spacing_can_be_given():
 
 @pytest.mark.parametrize("spacing", [0.0, -1.0, float("nan"), (1.0, 1.0), (1.0, 1.0, 0.0)])
 def test_an_unusable_spacing_is_an_error(spacing):
-    with pytest.raises(InputError, match="target spacing"):
+    with pytest.raises(InputError, match="spacing"):
         plan_for(pair((16, 16, 16)), spacing_mm=spacing)
 
 
@@ -254,7 +257,7 @@ def test_a_plan_survives_json():
     nearly_constant = np.zeros_like(ct)
     nearly_constant[0, 0, 0] = 1
     for data, modality in ((ct, "CT"), (nearly_constant, None), (nearly_constant, "CT")):
-        plan = make_plan([volume_of(data)], [label], options=PlanOptions(modality=modality))
+        plan = make_plan([volume_of(data)], [label], settings=PlanSettings(modality=modality))
         text = json.dumps(plan_to_dict(plan), allow_nan=False)
         assert plan_from_dict(json.loads(text)) == plan
         assert list(json.loads(text)["labels"]) == ["205", "420"]

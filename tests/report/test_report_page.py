@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import toys
 
-from medfewshot.adaptation import AdaptSettings, adapt_volumes
+from medfewshot.adaptation import adapt_volumes
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cohort import CohortOptions, find_cases, segment_cohort, write_report
 from medfewshot.cohort.page import run_page
@@ -36,6 +36,7 @@ from medfewshot.report.page import (
 from medfewshot.report.page.flags import modified_z
 from medfewshot.report.page.plots import Dot, strip_plot
 from medfewshot.report.page.volumes import coarsening, voxel_budget
+from medfewshot.settings import AdaptSettings
 
 NASTY = "</script><img src=x onerror=alert(1)>\"'&"
 

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from toys import make_folders
 from typer.testing import CliRunner
 
-from medfewshot.adaptation import AdaptSettings, make_learner
+from medfewshot.adaptation import make_learner
 from medfewshot.cli.app import app
 from medfewshot.config import load_training
 from medfewshot.errors import InputError
 from medfewshot.learners import STARTS, load_start
+from medfewshot.settings import AdaptSettings
 from medfewshot.types import Support
 
 REPOSITORY = Path(__file__).resolve().parents[2]
