@@ -70,8 +70,8 @@ print("cut:", cut.name, "  noisy:", noisy.name)
 show(Path("pictures/report.png"), 800)
 
 # %% [markdown]
-# *Open in the viewer* shows the scan in three planes. Up and Down go through the slices, A, C and S choose the plane,
-# M takes the mask off, + and - change its opacity, Escape closes; the mouse works as well.
+# *Open in the viewer* shows the scan in three planes and in 3D. Up and Down move through the slices, A, C and S choose the
+# plane, M hides the labels, O shows them as outlines, + and - change their opacity, Escape closes; the mouse works as well.
 
 # %%
 show(Path("pictures/viewer.png"), 800)
@@ -80,7 +80,7 @@ show(Path("pictures/viewer.png"), 800)
 # ## Flags
 #
 # What the page flags can be had in Python too. No reference is needed for these: the scan is compared with the
-# supports, sizes and probabilities with those of the other cases. A flag is a reason to look, never a verdict.
+# supports, sizes and predicted Dice with those of the other cases. A flag is a reason to look, not a verdict.
 
 # %%
 from medfewshot.cohort.page import run_page
@@ -92,13 +92,13 @@ for case in page.cases:
 
 # %% [markdown]
 # The cut scan is flagged, four times over. The noisy one is not: its noise leaves the intensities distributed as usual,
-# and what was found in it has an ordinary size and an ordinary probability. That is why every picture deserves a look:
+# and what was found in it has an ordinary size and an ordinary predicted Dice. That is why every picture deserves a look:
 # a case without a flag may be wrong too.
 #
 # ## With references
 #
-# Where there are labels, `report --reference` adds Dice, HD95 and their plots, and R in the viewer blinks between the
-# segmentation and the reference. Sort by Dice, take the worst case, and look.
+# If there are labels, `report --reference` adds Dice, HD95 and their plots, and R in the viewer goes from the
+# segmentation to the reference to both together. Sort by Dice, take the worst case, and look.
 
 # %%
 # !python -m medfewshot report work/mixed_out --reference work/mixed_reference -o work/scored.html

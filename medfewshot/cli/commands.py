@@ -66,7 +66,7 @@ class SegmentOptions:
         inference = InferenceOptions(
             probabilities=self.probabilities, uncertainty=self.uncertainty, keep_largest=self.keep_largest
         )
-        return CohortOptions(inference, self.previews, self.dicom_seg, self.resume, self.overwrite)
+        return CohortOptions(inference, self.previews, self.dicom_seg, self.resume, self.overwrite, self.report)
 
 
 def segment(

@@ -8,7 +8,8 @@ moment and resumed. One bad volume does not stop the rest. The folder then holds
     probabilities/<case>.*    class probabilities, where asked for; uncertainty/<case>.* likewise
     dicom_seg/<case>.dcm      a DICOM segmentation object, where asked for and the input was a DICOM series
     statistics.csv            one row per case and structure
-    report.html               all of this on one page, where the report was asked for
+    report.html               all of this on one page, if the report is wanted
+    report/<case>.npz         what the report's viewer shows; if you delete it, the report reads the scans again
     run.json                  how all this came about
 
 ``run.json`` is strict JSON (undefined numbers are null) with these keys:

@@ -7,24 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medfewshot.cohort.record import REPORT, flag_warning, read_record
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.report.page import (
+    DisplayVolumes,
     Flag,
     Page,
     PageCase,
     Score,
     StructureRow,
-    Viewer,
-    make_viewer,
+    display_volumes,
+    load_case,
     preview_uri,
     raise_flags,
+    voxel_budget,
     write_page,
 )
-from medfewshot.report.page.volumes import voxel_budget
-from medfewshot.types import Progress
+from medfewshot.types import Progress, Volume
 
 _SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "pixels": "voxels"}
 
@@ -38,11 +41,25 @@ def write_report(
     viewer: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the report of the run in ``folder``, to ``folder/report.html`` unless ``path`` is given; returns its path.
+    """Write the report of a run.
 
-    ``references``: case -> reference labels, shown beside the segmentation. ``viewer=False`` leaves the volumes out. A
-    scan that is no longer where it was costs its case the viewer, and the report says so. Raises InputError where the
-    folder holds no run.
+    The viewer shows what :func:`medfewshot.report.prepare_case` wrote during the run. If that is missing or the labels
+    have changed since, the scan and its labels are read again; if the scan is gone, the case has no viewer and the
+    report says so.
+
+    Args:
+        folder: the folder of the run.
+        path: the file to write, by default ``folder/report.html``.
+        evaluation: scores to show.
+        references: case -> file with reference labels, for the viewer.
+        viewer: whether the page contains the viewer and the volumes.
+        progress: told about each case.
+
+    Returns:
+        The written file.
+
+    Raises:
+        InputError: if the folder contains no run or ``run.json`` is damaged.
     """
     page = run_page(folder, evaluation=evaluation, references=references, viewer=viewer, progress=progress)
     return write_page(path or folder / REPORT, page)
@@ -59,7 +76,7 @@ def run_page(
     """The content of the report; see :func:`write_report`."""
     progress = progress or Progress()
     if not (folder / "run.json").is_file():
-        raise InputError(f"{folder}: holds no run (no run.json); give a folder that medfewshot segment wrote")
+        raise InputError(f"{folder}: contains no run (no run.json)", "give a folder that medfewshot segment wrote")
     record = read_record(folder)
     try:
         structures = {int(value): str(name) for value, name in record["plan"]["labels"].items()}
@@ -75,7 +92,7 @@ def run_page(
                 case = _with_viewer(case, folder, entry, tuple(structures), voxel_budget(len(outputs)), reference)
             cases.append(case)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / 'run.json'}: is damaged ({error}); segment again with --overwrite") from None
+        raise InputError(f"{folder / 'run.json'}: is damaged ({error})", "segment again and overwrite it") from None
     return Page(
         title=folder.resolve().name,
         structures=structures,
@@ -114,9 +131,7 @@ def _case(
             continue
         size = row.get(_SIZES[unit]) if row is not None else None
         predicted = entry.get("predicted_dice", {}).get(structure)
-        rows.append(
-            StructureRow(value, structure, size, entry["confidence"].get(structure), _score(score, unit), predicted)
-        )
+        rows.append(StructureRow(value, structure, size, predicted, _score(score, unit)))
     preview = folder / "previews" / f"{name}.png"
     unlike = [str(text) for text in entry.get("flags", ())]
     errors = [str(entry["error"])] if entry.get("error") else []
@@ -147,27 +162,34 @@ def _with_viewer(
     budget: int,
     reference: Path | None,
 ) -> PageCase:
+    """The case with its volumes; unchanged for a 2D image, which the viewer does not show."""
+    labels_file = folder / entry["labels"]
     try:
-        viewer = _viewer(Path(entry["inputs"][0]), folder / entry["labels"], values, budget, reference)
+        volumes = load_case(folder, case.name, labels_file=labels_file) or _read_case(folder, entry, values)
+        if volumes is None:
+            return case
+        volumes = volumes.coarser(budget)
+        if reference is not None:
+            truth = read_label(reference)
+            grid = np.broadcast_to(np.uint8(0), (1, *volumes.shape))
+            check_same_grid(Volume(grid, volumes.affine, path=labels_file), truth)
+            volumes = volumes.with_reference(truth.data[0], values)
     except (InputError, OSError) as error:
         return replace(case, warnings=(*case.warnings, f"no viewer: {' '.join(str(error).split())}"))
-    return replace(case, viewer=viewer)
+    return replace(case, viewer=volumes.encoded())
 
 
-def _viewer(
-    image_path: Path, labels_path: Path, values: Sequence[int], budget: int, reference: Path | None
-) -> Viewer | None:
-    """None for what the viewer cannot show: pictures in 2D."""
-    labels = read_label(labels_path)
-    if labels.spatial_dims != 3:
+def _read_case(folder: Path, entry: Mapping[str, Any], values: Sequence[int]) -> DisplayVolumes | None:
+    """The volumes of a case from its files; None for a 2D image."""
+    if not any(row.get("volume_ml") is not None for row in entry["statistics"]):
         return None
-    image = read_image(image_path)
+    labels = read_label(folder / entry["labels"])
+    image = read_image(Path(entry["inputs"][0]))
     check_same_grid(image, labels)
-    truth = read_label(reference) if reference is not None else None
-    if truth is not None:
-        check_same_grid(labels, truth)
-    return make_viewer(
-        image.data[0], labels.data[0], labels.affine, values, budget, truth.data[0] if truth is not None else None
+    uncertain = next((folder / file for file in entry["files"] if file.startswith("uncertainty/")), None)
+    doubt = read_image(uncertain) if uncertain is not None and uncertain.is_file() else None
+    return display_volumes(
+        image.data[0], labels.data[0], labels.affine, values=values, uncertainty=doubt.data[0] if doubt else None
     )
 
 

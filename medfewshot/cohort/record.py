@@ -20,7 +20,7 @@ from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions
 from medfewshot.io import write_text
 from medfewshot.planning import plan_to_dict
-from medfewshot.report import write_csv
+from medfewshot.report import prepared_path, write_csv
 
 RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"
@@ -43,6 +43,8 @@ class CohortOptions:
     """Besides, for a DICOM series, a DICOM segmentation object (which names the patient, as the series does)."""
     resume: bool = False
     overwrite: bool = False
+    report: bool = True
+    """Prepare what the report's viewer shows, while the scan is in memory."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def remove_results(folder: Path) -> None:
     except (InputError, KeyError, TypeError):
         entries = []
     for entry in entries:
-        for name in (entry.labels, *entry.files):
+        for name in (entry.labels, *entry.files, prepared_path(Path(), entry.case)):
             path = folder / name if name else folder
             if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
                 path.unlink()

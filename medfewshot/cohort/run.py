@@ -25,7 +25,7 @@ from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import can_refer_to, case_id, output_suffix, read_image, write_array, write_dicom_seg, write_label
 from medfewshot.io.naming import format_of
-from medfewshot.report import save_preview, structure_statistics
+from medfewshot.report import prepare_case, save_preview, structure_statistics
 from medfewshot.types import Case, Progress, Volume
 
 _REAL_NUMBERS = (".nii.gz", ".nrrd", ".mha", ".tif")
@@ -172,6 +172,11 @@ def _write_result(
     labels = f"{case.case_id}{output_suffix(volume)}"
     # The labels last: where they are, everything else of this volume is too.
     write_label(folder / labels, segmentation.labels, volume)
+    if options.report:
+        prepare_case(
+            folder, case.case_id, labels_file=folder / labels, image=volume.data[0], labels=segmentation.labels,
+            affine=volume.affine, values=tuple(names), uncertainty=segmentation.uncertainty,
+        )  # fmt: skip
     flagged = [flag_warning(text) for text in segmentation.flags]
     prepared = {("prepare" if name == "plan" else name): time for name, time in segmentation.seconds.items()}
     return VolumeResult(

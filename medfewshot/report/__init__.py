@@ -1,10 +1,19 @@
-"""Pictures and tables to judge a result by: previews of a segmentation, score plots, learning curves, statistics.
+"""Pictures, tables and the report page by which a user judges a result.
 
-matplotlib is imported where a picture is drawn, never before, and without pyplot: no global state, no window.
+matplotlib is imported only when a picture is drawn, and without pyplot: no global state, no window.
 """
 
+from medfewshot.report.page import prepare_case, prepared_path
 from medfewshot.report.plots import save_curve, save_score_plot
 from medfewshot.report.preview import save_preview
 from medfewshot.report.tables import structure_statistics, write_csv
 
-__all__ = ["save_curve", "save_preview", "save_score_plot", "structure_statistics", "write_csv"]
+__all__ = [
+    "prepare_case",
+    "prepared_path",
+    "save_curve",
+    "save_preview",
+    "save_score_plot",
+    "structure_statistics",
+    "write_csv",
+]

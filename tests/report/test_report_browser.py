@@ -10,7 +10,7 @@ import toys
 from browser import Browser, find_chromium
 from PIL import Image
 
-from medfewshot.report.page import Page, PageCase, Score, StructureRow, make_viewer, raise_flags, write_page
+from medfewshot.report.page import Page, PageCase, Score, StructureRow, display_volumes, raise_flags, write_page
 
 NAMES = {1: "left <block>", 2: "right block"}
 
@@ -19,7 +19,13 @@ def make_page() -> Page:
     cases = []
     for number, size in enumerate((30.0, 4.0, 200.0)):
         image, labels = toys.make_scan(number, values=(1, 2))
-        viewer = make_viewer(image, labels, np.diag([1, 1, 2.0, 1]), [1, 2], 10**6, reference=labels[::-1])
+        if number == 2:  # bright in one corner: right, anterior, superior
+            labels = np.zeros_like(labels)
+            image = np.full(image.shape, 50.0)
+            image[tuple(slice(n // 2, n) for n in image.shape)] = 200
+        doubt = (labels > 0) * 0.5
+        volumes = display_volumes(image, labels, np.diag([1, 1, 2.0, 1]), values=[1, 2], uncertainty=doubt)
+        viewer = volumes.with_reference(np.roll(labels, 2, axis=0), [1, 2]).encoded()
         rows = tuple(StructureRow(v, name, size * v, 0.9, Score("found", 0.9)) for v, name in NAMES.items())
         rows = rows if number else (rows[0], StructureRow(2, NAMES[2], 0.0, None, Score("missed", 0.0)))
         cases.append(PageCase(f"case {number}", structures=rows, seconds=1.5, viewer=viewer))
@@ -91,52 +97,128 @@ def settled(browser) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(browser.picture())).convert("RGB")).astype(int)
 
 
-def coloured(browser) -> int:
-    """Pixels in the planes that are neither grey nor nearly so."""
+def panes(browser) -> np.ndarray:
+    """The canvas as ``(rows, columns, 3)``: coronal and sagittal above, axial and 3D below."""
     box = browser.ask("(r => [r.x, r.y, r.right, r.bottom])(document.getElementById('canvas').getBoundingClientRect())")
     left, top, right, bottom = (round(v) for v in box)
-    pixels = settled(browser)[top + 4 : bottom - 4, left + 4 : right - 4]
+    return settled(browser)[top + 4 : bottom - 4, left + 4 : right - 4]
+
+
+def pane(browser, row: int, column: int) -> np.ndarray:
+    pixels = panes(browser)
+    height, width = (n // 2 for n in pixels.shape[:2])
+    return pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
+
+
+def coloured(browser) -> int:
+    """Pixels in the three planes that have a colour."""
+    pixels = panes(browser)
+    pixels[pixels.shape[0] // 2 :, pixels.shape[1] // 2 :] = 0  # 3D
     return int((np.ptp(pixels, axis=2) > 30).sum())
 
 
-def test_the_viewer_with_the_keyboard(browser):
+def is_checked(browser, selector: str) -> bool:
+    return browser.ask(f"document.querySelector({selector!r}).checked")
+
+
+@pytest.fixture
+def viewer(browser):
+    """The first case in the viewer, which is closed afterwards."""
     focus(browser, "#case-1 button.open")
     browser.press("Enter")
     browser.wait("document.getElementById('viewer').dataset.ready === 'case-1'")
-    assert browser.ask("document.activeElement.id") == "canvas"
-    assert "left <block>" in where(browser) or "right block" in where(browser) or "no structure" in where(browser)
-    first = axial(browser)
-    browser.press("ArrowUp")
-    assert axial(browser) == first + 1
-    browser.press("PageDown")
-    assert axial(browser) == max(1, first + 1 - 10)
-    browser.press("PageUp")
-    browser.press("c")
-    browser.press("ArrowDown")
-    assert browser.ask("document.querySelector('input[name=plane]:checked').value") == "1"
-
-    shown = coloured(browser)
-    assert shown > 500
-    browser.press("m")
-    assert coloured(browser) < shown / 20
-    browser.press("m")
-    assert coloured(browser) == pytest.approx(shown, rel=0.1)
-    browser.ask("document.querySelectorAll('#labels input')[0].click()")
-    assert coloured(browser) < 0.9 * shown
-    browser.ask("document.querySelectorAll('#labels input')[0].click()")
-    browser.press("r")
-    assert browser.ask("document.querySelector('input[name=map]:checked').value") == "reference"
-    browser.press("r")
-    before = browser.ask("document.getElementById('opacity').value")
-    browser.press("+")
-    assert int(browser.ask("document.getElementById('opacity').value")) == int(before) + 10
-
-    browser.press("n")
-    browser.wait("document.getElementById('viewer').dataset.ready === 'case-2'")
-    assert browser.ask("document.getElementById('viewer-title').textContent") == "case 1"
+    yield browser
     browser.press("Escape")
-    assert not browser.ask("document.getElementById('viewer').open")
-    assert browser.ask("document.activeElement.classList.contains('open')")
+    browser.ask("delete document.getElementById('viewer').dataset.ready")
+
+
+def test_the_viewer_with_the_keyboard(viewer):
+    assert viewer.ask("document.activeElement.id") == "canvas"
+    assert "segmentation: left <block>; reference: left <block>; uncertainty 0.50." in where(viewer)
+    first = axial(viewer)
+    viewer.press("ArrowUp")
+    assert axial(viewer) == first + 1
+    viewer.press("PageDown")
+    assert axial(viewer) == max(1, first + 1 - 10)
+    viewer.press("PageUp")
+    viewer.press("c")
+    viewer.press("ArrowDown")
+    assert is_checked(viewer, "input[name=plane][value='1']")
+    before = viewer.ask("document.getElementById('opacity').value")
+    viewer.press("+")
+    assert int(viewer.ask("document.getElementById('opacity').value")) == int(before) + 10
+    viewer.press("n")
+    viewer.wait("document.getElementById('viewer').dataset.ready === 'case-2'")
+    assert viewer.ask("document.getElementById('viewer-title').textContent") == "case 1"
+    viewer.press("Escape")
+    assert not viewer.ask("document.getElementById('viewer').open")
+    assert viewer.ask("document.activeElement.classList.contains('open')")
+
+
+def test_labels_as_fill_and_as_outline(viewer):
+    fill = coloured(viewer)
+    assert fill > 500
+    viewer.press("m")
+    assert coloured(viewer) < fill / 20
+    viewer.press("m")
+    assert coloured(viewer) == pytest.approx(fill, rel=0.1)
+    viewer.ask("document.querySelectorAll('#structures input')[0].click()")
+    assert coloured(viewer) < 0.9 * fill
+    viewer.ask("document.querySelectorAll('#structures input')[0].click()")
+    viewer.press("o")
+    assert is_checked(viewer, "#outlines")
+    assert fill / 200 < coloured(viewer) < fill / 3
+    viewer.press("o")
+
+
+def test_segmentation_and_reference_together(viewer):
+    def white() -> int:
+        return int((pane(viewer, 1, 0).min(axis=2) > 250).sum())
+
+    fill, plain = coloured(viewer), white()
+    viewer.press("r")
+    assert is_checked(viewer, "input[name=map][value=reference]")
+    assert coloured(viewer) > 500
+    viewer.press("r")
+    assert is_checked(viewer, "input[name=map][value=both]")
+    assert coloured(viewer) > fill / 2  # the segmentation as before ...
+    assert white() > plain + 50  # ... with the reference's white outline
+    viewer.press("r")
+    assert is_checked(viewer, "input[name=map][value=labels]")
+
+
+def test_uncertainty_and_grey_levels(viewer):
+    fill = pane(viewer, 1, 0)
+    viewer.press("u")
+    assert (np.abs(pane(viewer, 1, 0) - fill).max(axis=2) > 30).sum() > 500
+    assert "; uncertainty 0.50." in where(viewer)
+    viewer.press("u")
+    viewer.press("m")
+    before = pane(viewer, 1, 0).mean()
+    viewer.ask("{const s = document.getElementById('level'); s.value = s.max; s.dispatchEvent(new Event('input'))}")
+    assert pane(viewer, 1, 0).mean() < 0.8 * before  # a higher level is darker
+    viewer.press("w")
+    assert pane(viewer, 1, 0).mean() == pytest.approx(before, rel=0.02)
+    viewer.press("m")
+
+
+def test_three_planes_and_3d_have_anterior_and_right_on_the_left(viewer):
+    """Case 2 is bright in the patient's right, anterior, superior eighth only."""
+    viewer.press("p")
+    viewer.wait("document.getElementById('viewer').dataset.ready === 'case-3'")
+    for row, column in ((0, 0), (0, 1), (1, 0)):  # coronal, sagittal, axial: bright in the upper left
+        bright = pane(viewer, row, column).min(axis=2) > 120
+        rows, columns = np.nonzero(bright)
+        assert len(rows) > 200
+        shape = pane(viewer, row, column).max(axis=2) > 40
+        middle = [(found.min() + found.max()) / 2 for found in np.nonzero(shape)]
+        assert rows.mean() < middle[0]
+        assert columns.mean() < middle[1]
+    assert (pane(viewer, 1, 1).max(axis=2) > 40).sum() > 1000  # 3D
+    viewer.press("v")
+    assert not is_checked(viewer, "#solid")
+    assert (pane(viewer, 1, 1).max(axis=2) > 40).sum() < 100
+    viewer.press("v")
 
 
 def test_light_and_dark(browser):

@@ -29,13 +29,16 @@ from medfewshot.report.page import (
     PageCase,
     Score,
     StructureRow,
-    make_viewer,
+    display_volumes,
+    load_case,
+    prepared_path,
     raise_flags,
     render_page,
+    voxel_budget,
 )
 from medfewshot.report.page.flags import modified_z
 from medfewshot.report.page.plots import Dot, strip_plot
-from medfewshot.report.page.volumes import coarsening, voxel_budget
+from medfewshot.report.page.volumes import coarsening
 from medfewshot.settings import AdaptSettings
 
 NASTY = "</script><img src=x onerror=alert(1)>\"'&"
@@ -72,7 +75,7 @@ def test_a_run_on_a_page(ran):
         "left",
         "right",
         "data:image/jpeg;base64,",
-        "finetune" if False else "toy",
+        "toy",
         "failed",
     ):
         assert word in text
@@ -102,8 +105,35 @@ def test_what_the_page_says_of_a_case(ran):
     assert page.summary[-1]["label_name"] == "all labels"
 
 
+def test_the_page_is_built_without_reading_a_scan_again(ran):
+    """The volumes of the run: the same as from its files, also after the scan is gone."""
+    prepared = run_page(ran / "out").cases[0].viewer
+    prepared_path(ran / "out", "q0").unlink()
+    assert run_page(ran / "out").cases[0].viewer == prepared
+    (ran / "cohort" / "q1.nii.gz").unlink()
+    assert run_page(ran / "out").cases[1].viewer is not None
+
+
+@pytest.mark.parametrize("damage", ["other labels", "no file", "no archive"])
+def test_prepared_volumes_that_do_not_count(ran, damage):
+    file, labels = prepared_path(ran / "out", "q0"), ran / "out" / "q0.nii.gz"
+    assert load_case(ran / "out", "q0", labels_file=labels) is not None
+    if damage == "other labels":
+        nib.save(
+            nib.Nifti1Image(np.zeros(read_label(labels).spatial_shape, np.uint8), read_label(labels).affine), labels
+        )
+    elif damage == "no file":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:100])
+    assert load_case(ran / "out", "q0", labels_file=labels) is None
+    viewer = run_page(ran / "out").cases[0].viewer
+    assert np.array_equal(nifti(viewer.labels).get_fdata() > 0, read_label(labels).data[0] > 0)
+
+
 def test_a_scan_that_has_moved_costs_the_viewer_only(ran):
     (ran / "cohort" / "q0.nii.gz").rename(ran / "q0.nii.gz")
+    prepared_path(ran / "out", "q0").unlink()
     case = run_page(ran / "out").cases[0]
     assert case.viewer is None
     assert case.preview is not None
@@ -112,7 +142,7 @@ def test_a_scan_that_has_moved_costs_the_viewer_only(ran):
 
 
 def test_folders_without_a_run(tmp_path):
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="contains no run"):
         write_report(tmp_path)
     (tmp_path / "run.json").write_text('{"plan": {}, "outputs": []}')
     with pytest.raises(InputError, match="damaged"):
@@ -122,7 +152,7 @@ def test_folders_without_a_run(tmp_path):
 def nasty_page() -> Page:
     row = StructureRow(1, NASTY, 1.0, 0.5, Score(NASTY, 0.5))
     volume = np.arange(60.0).reshape(3, 4, 5)
-    viewer = replace(make_viewer(volume, volume > 50, np.eye(4), [1], 1000), note=NASTY)
+    viewer = replace(display_volumes(volume, volume > 50, np.eye(4), values=[1]).encoded(), note=NASTY)
     case = PageCase(NASTY, structures=(row,), warnings=(NASTY,), files=(NASTY,), flags=(Flag(NASTY),), viewer=viewer)
     return Page(NASTY, {1: NASTY}, (case,), facts={NASTY: NASTY}, warnings=(NASTY,))
 
@@ -158,7 +188,7 @@ def test_the_viewer_gets_the_scan_with_its_geometry_and_grey_levels():
     affine[:3, 3] = (5, -7, 9)
     labels = np.zeros(image.shape, int)
     labels[2:5, 3:6, 4:7] = 420
-    viewer = make_viewer(image, labels, affine, [205, 420], 10_000)
+    viewer = display_volumes(image, labels, affine, values=[205, 420]).encoded()
     shown = nifti(viewer.image)
     assert np.allclose(shown.affine, affine, atol=1e-5)
     inside = (image > np.percentile(image, 1)) & (image < np.percentile(image, 99))
@@ -175,7 +205,7 @@ def test_a_large_scan_is_made_coarser_and_loses_no_structure():
     image[20:] = 3
     labels[4:20, 4:20, 2:6] = 1
     labels[31, 33, 5] = 2
-    viewer = make_viewer(image, labels, np.diag([1, 1, 5, 1.0]), [1, 2], 4000)
+    viewer = display_volumes(image, labels, np.diag([1, 1, 5, 1.0]), values=[1, 2], budget=4000).encoded()
     shown = nifti(viewer.labels)
     steps = np.array([40, 40, 10]) / shown.shape
     assert np.prod(shown.shape) <= 4000
@@ -188,6 +218,20 @@ def test_a_large_scan_is_made_coarser_and_loses_no_structure():
     assert (found == 1).sum() == 8 * 8 * 4
     assert nifti(viewer.image).get_fdata()[9:11, 0, 0] == pytest.approx([1, 3], abs=0.02)
     assert "coarser" in viewer.note
+
+
+def test_twice_coarser_lies_on_the_grid_of_once():
+    rng = np.random.default_rng(0)
+    image, labels = rng.normal(size=(41, 37, 11)), rng.integers(0, 3, (41, 37, 11))
+    affine, values = np.diag([1, 1, 4, 1.0]), (1, 2)
+    once = display_volumes(image, labels, affine, values=values, uncertainty=np.full(image.shape, 0.5), budget=2000)
+    twice = display_volumes(image, labels, affine, values=values, uncertainty=np.full(image.shape, 0.5), budget=9000)
+    twice = twice.coarser(2000).with_reference(labels, values)
+    assert (once.steps, once.grey.shape) == (twice.steps, twice.grey.shape)
+    first, second = once.encoded(), twice.encoded()
+    assert np.allclose(nifti(first.image).affine, nifti(second.image).affine)
+    assert np.allclose(nifti(second.uncertainty).get_fdata(), 0.5, atol=0.01)
+    assert np.array_equal(nifti(second.reference).get_fdata(), once.labels)
 
 
 @pytest.mark.parametrize(
@@ -208,8 +252,8 @@ def test_many_cases_share_the_page():
     assert voxel_budget(10**6) == 100_000
 
 
-def cases_of(*sizes: float | None, confidence: float = 0.9) -> list[PageCase]:
-    return [PageCase(f"c{i}", structures=(StructureRow(1, "liver", s, confidence),)) for i, s in enumerate(sizes)]
+def cases_of(*sizes: float | None, predicted: float = 0.9) -> list[PageCase]:
+    return [PageCase(f"c{i}", structures=(StructureRow(1, "liver", s, predicted),)) for i, s in enumerate(sizes)]
 
 
 def texts(case: PageCase) -> list[str]:
@@ -222,7 +266,7 @@ def test_flags():
     assert texts(flagged[-1]) == ["liver: unusually large for these cases"]
     assert not any(case.flags for case in raise_flags(cases_of(100, 101, 99, 100.5, 99.5, 110)))  # odd, but not far
     assert texts(raise_flags(cases_of(100, 0))[1]) == ["liver: not found"]
-    assert texts(raise_flags(cases_of(100, confidence=0.4))[0]) == ["liver: low probability (0.40)"]
+    assert texts(raise_flags(cases_of(100, predicted=0.4))[0]) == ["liver: low predicted Dice (0.40)"]
     assert not any(case.flags for case in raise_flags(cases_of(1, 1000, 5)))  # three cases are no cohort
 
 

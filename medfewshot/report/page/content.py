@@ -35,26 +35,21 @@ class StructureRow:
     label: int
     name: str
     size: float | None = None
-    confidence: float | None = None
-    score: Score | None = None
     predicted_dice: float | None = None
+    score: Score | None = None
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Base64 NIfTI files (gzip): the image, and label maps in which rank i is the i-th structure of the page."""
+    """Base64 NIfTI files (gzip): the image, label maps in which rank i is the i-th structure, uncertainty in 0..1."""
 
     image: str
     labels: str
     reference: str | None = None
+    uncertainty: str | None = None
     centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Where the viewer opens: a marked voxel in the middle of what is marked, in RAS mm."""
     note: str = ""
-
-    @property
-    def size(self) -> int:
-        """Characters that it adds to the page."""
-        return len(self.image) + len(self.labels) + len(self.reference or "")
 
 
 @dataclass(frozen=True)

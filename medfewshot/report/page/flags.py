@@ -1,4 +1,4 @@
-"""Which cases deserve a look, from the numbers alone. A flag is a reason to look, never a verdict."""
+"""Flags: cases that deserve a look, by their numbers. A flag is a reason to look, not a verdict."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ import numpy as np
 
 from medfewshot.report.page.content import Flag, PageCase, StructureRow
 
-LOW_CONFIDENCE = 0.6
-"""Mean probability of a structure's own voxels below which it is flagged whatever the others have."""
 LOW_DICE = 0.5
+"""Dice, predicted or measured, below which a structure is flagged whatever the other cases have."""
 OUTLIER = 3.5
-"""Modified z-score (Iglewicz and Hoaglin 1993) beyond which a case is unlike the others."""
+"""Modified z-score (Iglewicz and Hoaglin 1993) beyond which a case differs from the others."""
 FAR_IN_SIZE = 1.25
-"""... and by how much a size must differ from the median: among cases that are almost equal, anything is an outlier."""
+"""Factor by which a size must also differ from the median: among almost equal cases, anything is an outlier."""
 FEWEST = 5
-"""Cases below which nothing can be called unlike the others."""
+"""Smallest number of cases in which one can be called an outlier."""
 
 
 def raise_flags(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
-    """The cases with these flags after their own: failures, absent structures, low probabilities, odd sizes, scores."""
+    """Add flags to each case: failures, absent structures, low predicted Dice, unusual sizes, low scores."""
     sizes = _by_structure(cases, lambda row: math.log(row.size) if row.size else None)
-    confidences = _by_structure(cases, lambda row: row.confidence)
-    return tuple(replace(case, flags=(*case.flags, *_flags(case, sizes, confidences))) for case in cases)
+    predictions = _by_structure(cases, lambda row: row.predicted_dice)
+    return tuple(replace(case, flags=(*case.flags, *_flags(case, sizes, predictions))) for case in cases)
 
 
 def modified_z(value: float, others: Sequence[float]) -> float:
@@ -47,16 +46,16 @@ def _by_structure(cases, value_of) -> dict[int, list[float]]:
     return found
 
 
-def _flags(case: PageCase, sizes: dict[int, list[float]], confidences: dict[int, list[float]]) -> list[Flag]:
+def _flags(case: PageCase, sizes: dict[int, list[float]], predictions: dict[int, list[float]]) -> list[Flag]:
     if case.status == "failed":
         return [Flag("failed", "error")]
     flags = []
     for row in case.structures:
-        flags += [Flag(f"{row.name}: {text}") for text in _structure_flags(row, sizes, confidences)]
+        flags += [Flag(f"{row.name}: {text}") for text in _structure_flags(row, sizes, predictions)]
     return flags
 
 
-def _structure_flags(row: StructureRow, sizes: dict[int, list[float]], confidences: dict[int, list[float]]):
+def _structure_flags(row: StructureRow, sizes: dict[int, list[float]], predictions: dict[int, list[float]]):
     if row.score is not None and row.score.status == "missed":
         yield "missed"
     elif row.score is not None and row.score.status == "false_alarm":
@@ -65,10 +64,10 @@ def _structure_flags(row: StructureRow, sizes: dict[int, list[float]], confidenc
         yield "not found"
     if row.score is not None and row.score.status == "found" and (row.score.dice or 0) < LOW_DICE:
         yield f"Dice {row.score.dice or 0:.2f}"
-    if row.confidence is not None:
-        odd = modified_z(row.confidence, confidences[row.label]) < -OUTLIER
-        if row.confidence < LOW_CONFIDENCE or odd:
-            yield f"low probability ({row.confidence:.2f})"
+    if row.predicted_dice is not None:
+        odd = modified_z(row.predicted_dice, predictions[row.label]) < -OUTLIER
+        if row.predicted_dice < LOW_DICE or odd:
+            yield f"low predicted Dice ({row.predicted_dice:.2f})"
     if row.size:
         z = modified_z(math.log(row.size), sizes[row.label])
         if abs(z) > OUTLIER and abs(math.log(row.size) - float(np.median(sizes[row.label]))) > math.log(FAR_IN_SIZE):

@@ -1,12 +1,11 @@
-"""Volumes and pictures small enough to travel inside a page."""
+"""Scans and label maps small enough to travel inside a page: 8 bits, and coarser if they are large."""
 
 from __future__ import annotations
 
 import base64
 import gzip
-import io
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,47 +17,115 @@ LARGEST_CASE = 3_000_000
 ALL_CASES = 40_000_000
 """Voxels of all cases together: about as many bytes in the page."""
 SMALLEST_CASE = 100_000
-PREVIEW_WIDTH = 1100
 
 
 def voxel_budget(cases: int) -> int:
-    """How many voxels each of so many cases may have."""
+    """Number of voxels that each of ``cases`` cases may have."""
     return int(np.clip(ALL_CASES // max(1, cases), SMALLEST_CASE, LARGEST_CASE))
 
 
-def make_viewer(
+@dataclass(frozen=True)
+class DisplayVolumes:
+    """A scan and its label maps as the viewer shows them.
+
+    Attributes:
+        grey: ``(X, Y, Z)`` uint8; 0 and 255 stand for the two ends of ``window``.
+        labels: ``(X, Y, Z)`` uint8 ranks; 0 is background, rank i is the i-th structure of the page.
+        affine: ``(4, 4)``, voxel -> RAS mm, of the scan itself.
+        shape: voxels of the scan itself along each axis.
+        steps: voxels of the scan along each edge of a shown voxel.
+        window: intensities of the scan at grey levels 0 and 255.
+        uncertainty: ``(X, Y, Z)`` uint8, 255 stands for 1.
+        reference: ``(X, Y, Z)`` uint8 ranks.
+    """
+
+    grey: np.ndarray
+    labels: np.ndarray
+    affine: np.ndarray
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+    window: tuple[float, float]
+    uncertainty: np.ndarray | None = None
+    reference: np.ndarray | None = None
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """Voxel edges of the scan, ``(3,)``."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    def coarser(self, budget: int) -> DisplayVolumes:
+        """The same with at most ``budget`` voxels; without the reference."""
+        steps = coarsening(self.grey.shape, tuple(self.spacing_mm * self.steps), budget)
+        if max(steps) == 1:
+            return self
+        doubt = self.uncertainty
+        return replace(
+            self,
+            grey=_bytes(_block_mean(self.grey, steps)),
+            labels=_block_ranks(self.labels, steps),
+            steps=tuple(a * b for a, b in zip(self.steps, steps, strict=True)),
+            uncertainty=None if doubt is None else _bytes(_block_mean(doubt, steps)),
+            reference=None,
+        )
+
+    def with_reference(self, labels: np.ndarray, values: Sequence[int]) -> DisplayVolumes:
+        """The same with a reference on the scan's grid; for ``values`` see :func:`display_volumes`."""
+        return replace(self, reference=_block_ranks(_ranks(labels, values), self.steps))
+
+    def encoded(self) -> Viewer:
+        """The volumes as NIfTI files in text, for the page."""
+        block = np.diag([*map(float, self.steps), 1.0])
+        block[:3, 3] = [(step - 1) / 2 for step in self.steps]
+        grid = self.affine @ block
+        low, high = self.window
+        note = _edges(self.spacing_mm * self.steps)
+        if max(self.steps) > 1:
+            note += f", coarser than the scan: {_edges(self.spacing_mm)}"
+        return Viewer(
+            image=_nifti(self.grey, grid, slope=(high - low) / 255, intercept=low),
+            labels=_nifti(self.labels, grid),
+            reference=None if self.reference is None else _nifti(self.reference, grid),
+            uncertainty=None if self.uncertainty is None else _nifti(self.uncertainty, grid, slope=1 / 255),
+            centre_mm=_centre(self.labels, grid),
+            note=note,
+        )
+
+
+def display_volumes(
     image: np.ndarray,
     labels: np.ndarray,
     affine: np.ndarray,
+    *,
     values: Sequence[int],
-    budget: int,
-    reference: np.ndarray | None = None,
-) -> Viewer:
-    """A case for the viewer, in 8 bits and coarser where it has more than ``budget`` voxels.
+    uncertainty: np.ndarray | None = None,
+    budget: int = LARGEST_CASE,
+) -> DisplayVolumes:
+    """Prepare a case for the viewer.
 
-    ``image``, ``labels``, ``reference``: ``(X, Y, Z)``; ``affine``: ``(4, 4)``, voxel -> RAS mm; ``values``: label
-    value of rank 1, 2, ... (at most 255). Grey levels beyond the 0.5 and 99.5 percentiles are clipped.
+    Args:
+        image: ``(X, Y, Z)``. Intensities beyond the 0.5 and 99.5 percentiles are clipped.
+        labels: ``(X, Y, Z)`` label values.
+        affine: ``(4, 4)``, voxel -> RAS mm.
+        values: label value of rank 1, 2, ...; the first 255 are shown.
+        uncertainty: ``(X, Y, Z)`` in 0..1.
+        budget: largest number of voxels; a larger scan is shown coarser.
     """
-    spacing = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
-    steps = coarsening(labels.shape, spacing, budget)
-    grid = np.asarray(affine, float) @ _block_affine(steps)
+    affine = np.asarray(affine, dtype=np.float64)
+    steps = coarsening(labels.shape, tuple(np.linalg.norm(affine[:3, :3], axis=0)), budget)
     low, high = robust_window(image)
-    grey = np.clip((_block_mean(image, steps) - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
-    maps = [_ranks(m, values, steps) if m is not None else None for m in (labels, reference)]
-    note = " × ".join(f"{s:.2g}" for s in spacing * steps) + " mm"
-    if max(steps) > 1:
-        note += ", coarser than the scan: " + " × ".join(f"{s:.2g}" for s in spacing) + " mm"
-    return Viewer(
-        image=_nifti(grey, grid, slope=(high - low) / 255, intercept=low),
-        labels=_nifti(maps[0], grid),
-        reference=_nifti(maps[1], grid) if maps[1] is not None else None,
-        centre_mm=_centre(maps[0], grid),
-        note=note,
+    return DisplayVolumes(
+        grey=_bytes((_block_mean(image, steps) - low) * (255 / (high - low))),
+        labels=_block_ranks(_ranks(labels, values), steps),
+        affine=affine,
+        shape=labels.shape,
+        steps=steps,
+        window=(low, high),
+        uncertainty=None if uncertainty is None else _bytes(_block_mean(uncertainty, steps) * 255),
     )
 
 
 def coarsening(shape: Sequence[int], spacing: Sequence[float], budget: int) -> tuple[int, ...]:
-    """Voxels per block along each axis: the finest axis is halved until the volume fits."""
+    """Voxels per block along each axis: the finest axis is made coarser until the volume fits."""
     steps = [1, 1, 1]
     while np.prod([-(-n // s) for n, s in zip(shape, steps, strict=True)]) > budget:
         sizes = [spacing[i] * steps[i] if shape[i] > steps[i] else np.inf for i in range(3)]
@@ -66,24 +133,12 @@ def coarsening(shape: Sequence[int], spacing: Sequence[float], budget: int) -> t
     return tuple(steps)
 
 
-def preview_uri(path: Path) -> str:
-    """A picture as a data URI: JPEG, at most ``PREVIEW_WIDTH`` pixels wide."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-    if small.width > PREVIEW_WIDTH:
-        small = small.resize(
-            (PREVIEW_WIDTH, round(small.height * PREVIEW_WIDTH / small.width)), Image.Resampling.LANCZOS
-        )
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _edges(lengths: np.ndarray) -> str:
+    return " × ".join(f"{length:.2g}" for length in lengths) + " mm"
 
 
-def _centre(ranks: np.ndarray | None, affine: np.ndarray) -> tuple[float, float, float]:
-    """The marked voxel nearest to the middle of all marked voxels, or the middle of the scan."""
-    assert ranks is not None
+def _centre(ranks: np.ndarray, affine: np.ndarray) -> tuple[float, float, float]:
+    """The labelled voxel nearest to the middle of all labelled voxels, or the middle of the scan, in RAS mm."""
     marked = np.argwhere(ranks)
     voxel = (np.array(ranks.shape) - 1) / 2
     if len(marked):
@@ -92,10 +147,8 @@ def _centre(ranks: np.ndarray | None, affine: np.ndarray) -> tuple[float, float,
     return x, y, z
 
 
-def _block_affine(steps: Sequence[int]) -> np.ndarray:
-    block = np.diag([*map(float, steps), 1.0])
-    block[:3, 3] = [(step - 1) / 2 for step in steps]
-    return block
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.clip(values, 0, 255).round().astype(np.uint8)
 
 
 def _block_mean(image: np.ndarray, steps: Sequence[int]) -> np.ndarray:
@@ -108,28 +161,30 @@ def _block_mean(image: np.ndarray, steps: Sequence[int]) -> np.ndarray:
     return mean
 
 
-def _ranks(labels: np.ndarray, values: Sequence[int], steps: Sequence[int]) -> np.ndarray:
-    """Rank of the voxel in the middle of each block; a structure that this would lose marks all blocks it touches."""
+def _ranks(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
     ranks = np.zeros(labels.shape, np.uint8)
     for rank, value in enumerate(values[:255], start=1):
         ranks[labels == value] = rank
-    middle = tuple(slice(min(step // 2, n - 1), None, step) for step, n in zip(steps, labels.shape, strict=True))
-    small = np.zeros([-(-n // s) for n, s in zip(labels.shape, steps, strict=True)], np.uint8)
+    return ranks
+
+
+def _block_ranks(ranks: np.ndarray, steps: Sequence[int]) -> np.ndarray:
+    """Rank of the voxel in the middle of each block; a structure that this would lose marks all blocks it touches."""
+    middle = tuple(slice(min(step // 2, n - 1), None, step) for step, n in zip(steps, ranks.shape, strict=True))
+    small = np.zeros([-(-n // s) for n, s in zip(ranks.shape, steps, strict=True)], np.uint8)
     sampled = ranks[middle]
     small[tuple(slice(0, n) for n in sampled.shape)] = sampled
     for rank in set(np.unique(ranks)) - set(np.unique(small)):
-        where = np.argwhere(ranks == rank) // np.asarray(steps)
-        small[tuple(where.T)] = rank
+        small[tuple((np.argwhere(ranks == rank) // np.asarray(steps)).T)] = rank
     return small
 
 
-def _nifti(data: np.ndarray | None, affine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> str:
+def _nifti(data: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> str:
     import nibabel as nib
 
-    assert data is not None
     image: nib.Nifti1Image = nib.Nifti1Image(data, affine)
     image.header["descrip"] = b""
     raw = bytearray(image.to_bytes())
-    # The scale is written by hand: nibabel would rather rescale the data than state a slope for them.
+    # nibabel would rescale the data instead of writing a slope, so the slope goes into the header's bytes here.
     raw[112:120] = np.array([slope, intercept], "<f4").tobytes()
     return base64.b64encode(gzip.compress(bytes(raw), 6, mtime=0)).decode()

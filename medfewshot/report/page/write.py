@@ -78,6 +78,7 @@ def _settings(page: Page, anchors: dict[str, str]) -> dict[str, Any]:
                 "name": case.name,
                 "note": case.viewer.note,
                 "reference": bool(case.viewer.reference),
+                "uncertainty": bool(case.viewer.uncertainty),
                 "centre": case.viewer.centre_mm,
             }
             for case in page.cases
@@ -105,7 +106,7 @@ def _plots(page: Page, anchors: dict[str, str]) -> list[tuple[str, Markup]]:
         ("Dice", strip_plot(rows(lambda row: row.score.dice if row.score else None), "Dice")),
         ("HD95", strip_plot(rows(lambda row: row.score.hd95_mm if row.score else None), "HD95 in mm", 0.0)),
         ("Size", strip_plot(rows(lambda row: row.size or None), f"Size in {page.unit}", 0.0)),
-        ("Probability", strip_plot(rows(lambda row: row.confidence), "Mean probability of the structure's own voxels")),
+        ("Predicted Dice", strip_plot(rows(lambda row: row.predicted_dice), "Predicted Dice")),
     ]
     return [(name, plot) for name, plot in wanted if plot]
 
