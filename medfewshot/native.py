@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.planning import AxisMap, Planned, labelled, sample_axis
+from medfewshot.planning import AxisMap, Planned, axis_weights, labelled, sample_axis
 from medfewshot.quality import predicted_dice
 from medfewshot.structures import keep_largest
 from medfewshot.types import Plan
@@ -54,13 +54,14 @@ class NativeWriter:
             self.probabilities = np.zeros((plan.classes, *shape), dtype=np.float16)
             self.probabilities[0] = 1
         self.uncertainty = np.zeros(shape, dtype=np.float32) if options.uncertainty else None
-        self._sums = np.zeros(plan.classes)
-        self._counts = np.zeros(plan.classes)
-        self._totals = np.zeros(plan.classes)
+        # One row a slice along the axis that is cut, and summed in the end: the sums do not depend on the cuts.
+        slices = max(*shape, *planned.image.shape[1:])
+        self._sums, self._counts, self._totals = (np.zeros((slices, plan.classes)) for _ in range(3))
         self.voxels: dict[int, int] = {}
 
     def write(self, probabilities: Tensor, slab: Slab) -> None:
         """Write the native voxels whose planned coordinate falls in ``[slab.start, slab.stop)``."""
+        self._add_totals(probabilities, slab)
         axis_map = self.planned.maps[slab.axis]
         start, stop = _native_range(axis_map, slab, self.planned.native_shape[axis_map.native_axis])
         if stop <= start:
@@ -74,6 +75,19 @@ class NativeWriter:
             ranges = list(box)
             ranges[slab.axis] = (first, min(stop, first + step))
             self._write_box(probabilities, slab, ranges)
+
+    def _add_totals(self, probabilities: Tensor, slab: Slab) -> None:
+        """Add up each class over all native voxels of the slab, without interpolating them."""
+        sizes = self.planned.image.shape[1:]
+        weights = [
+            torch.from_numpy(axis_weights(axis_map, self.planned.native_shape[axis_map.native_axis], size))
+            for axis_map, size in zip(self.planned.maps, sizes, strict=True)
+        ]
+        for index in range(slab.start, slab.stop):
+            values = probabilities.select(slab.axis + 1, index - slab.low).double()
+            for axis in reversed([axis for axis in range(len(sizes)) if axis != slab.axis]):
+                values = values @ weights[axis]
+            self._totals[index] = (values * weights[slab.axis][index]).numpy()
 
     def _foreground_box(self, probabilities: Tensor, slab: Slab) -> list[tuple[int, int]] | None:
         """Native range per planned axis that can hold any foreground; everything when maps are asked for."""
@@ -108,14 +122,21 @@ class NativeWriter:
         best, index = values.max(0)
         chosen = index.numpy().astype(self.labels.dtype)
         self.labels[where] = chosen
-        self._sums += np.bincount(chosen.ravel(), best.numpy().ravel().astype(np.float64), self.plan.classes)
-        self._counts += np.bincount(chosen.ravel(), minlength=self.plan.classes)
-        self._totals += values.sum(dim=tuple(range(1, values.ndim)), dtype=torch.float64).numpy()
+        self._add_confidence(chosen, best.numpy(), back.index(slab.axis), ranges[slab.axis])
         if self.probabilities is not None:
             self.probabilities[(slice(None), *where)] = values.numpy().astype(np.float16)
         if self.uncertainty is not None:
             entropy = -torch.special.xlogy(values, values).sum(0) / float(np.log(self.plan.classes))
             self.uncertainty[where] = entropy.clamp(0, 1).numpy()
+
+    def _add_confidence(self, chosen: np.ndarray, best: np.ndarray, axis: int, rows: tuple[int, int]) -> None:
+        """Add up, slice by slice along ``axis``, the voxels of each class and their probabilities."""
+        classes, (first, stop) = self.plan.classes, rows
+        row = np.arange(stop - first).reshape([-1 if a == axis else 1 for a in range(chosen.ndim)])
+        bins = (chosen + classes * row).ravel()
+        size, shape = classes * (stop - first), (stop - first, classes)
+        self._counts[first:stop] += np.bincount(bins, minlength=size).reshape(shape)
+        self._sums[first:stop] += np.bincount(bins, best.ravel().astype(np.float64), size).reshape(shape)
 
     def finish(self) -> tuple[np.ndarray, list[str]]:
         """Tidy components and give the file's own label values back."""
@@ -135,19 +156,22 @@ class NativeWriter:
         return table[self.labels], warnings
 
     def confidence(self) -> dict[int, float]:
+        """Label value -> mean probability of the voxels that were given this label."""
+        sums, counts = self._sums.sum(0), self._counts.sum(0)
         return {
-            value: round(float(self._sums[index] / self._counts[index]), 4)
+            value: round(float(sums[index] / counts[index]), 4)
             for index, value in enumerate(self.plan.label_values, start=1)
-            if self._counts[index]
+            if counts[index]
         }
 
     def predicted_dice(self, calibration: float | None) -> dict[int, float]:
-        found = {}
-        for index, value in enumerate(self.plan.label_values, start=1):
-            dice = predicted_dice(self._sums[index], self._counts[index], self._totals[index], calibration)
-            if dice is not None:
-                found[value] = round(dice, 4)
-        return found
+        """Label value -> see :func:`medfewshot.quality.predicted_dice`."""
+        sums, counts, totals = self._sums.sum(0), self._counts.sum(0), self._totals.sum(0)
+        found = {
+            value: predicted_dice(sums[index], counts[index], totals[index], calibration)
+            for index, value in enumerate(self.plan.label_values, start=1)
+        }
+        return {value: round(dice, 4) for value, dice in found.items() if dice is not None}
 
 
 def _native_range(axis_map: AxisMap, slab: Slab, size: int) -> tuple[int, int]:

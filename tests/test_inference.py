@@ -33,6 +33,7 @@ import medfewshot.native as native
 from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.planning import to_plan
+from medfewshot.quality import predicted_dice
 from medfewshot.types import Progress, Volume
 
 EVERYTHING = InferenceOptions(probabilities=True, uncertainty=True, keep_largest=False)
@@ -191,7 +192,14 @@ def assert_same(first: Segmentation, second: Segmentation) -> None:
     np.testing.assert_array_equal(first.labels, second.labels)
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
     np.testing.assert_array_equal(first.uncertainty, second.uncertainty)
-    assert first.confidence == pytest.approx(second.confidence, abs=2e-4)
+    assert_same_numbers(first, second)
+
+
+def assert_same_numbers(first: Segmentation, second: Segmentation) -> None:
+    """Exactly: neither the cuts nor the maps that were asked for may show in a number."""
+    assert first.confidence == second.confidence
+    assert first.predicted_dice == second.predicted_dice
+    assert first.voxels == second.voxels
 
 
 @pytest.mark.parametrize(
@@ -212,6 +220,21 @@ def test_the_cuts_leave_no_trace(segmenter, overlap, slab_values, monkeypatch):
     foreground = replace(options, probabilities=False, uncertainty=False)
     cut = run_cut(monkeypatch, native, plan, segmenter, foreground, slab_values, 700)
     np.testing.assert_array_equal(cut.labels, whole.labels)
+    assert_same_numbers(cut, whole)
+
+
+def test_predicted_dice_is_that_of_the_whole_volume():
+    """Faint foreground far away counts, although no voxel is interpolated there unless maps are asked for."""
+    affine = affine_of((1.0, 1.0, 2.0), (10, 20, 30))
+    data = np.full((60, 20, 16), 0.42)  # probability 0.019 at gain 50: below the floor of what is interpolated
+    data[4:10, 4:10, 4:10] = 0.9
+    native, plan = volume_of(data, affine), plan_of((1.3, 1.2, 2.0), axes=axes_of(affine), labels={1: "a"})
+    boxed = segment_volume(native, plan, threshold(gain=50))
+    maps = segment_volume(native, plan, threshold(gain=50), EVERYTHING)
+    assert_same_numbers(boxed, maps)
+    probability = maps.probabilities[1].astype(float)
+    inside, voxels = probability[maps.labels == 1].sum(), (maps.labels == 1).sum()
+    assert boxed.predicted_dice[1] == pytest.approx(predicted_dice(inside, voxels, probability.sum()), abs=2e-3)
 
 
 @settings(max_examples=40)

@@ -96,15 +96,28 @@ def axis_maps(native: np.ndarray, planned: np.ndarray, order: AxisOrder) -> tupl
 
 def sample_axis(values: Tensor, coordinates: np.ndarray, axis: int) -> Tensor:
     """Linear interpolation of ``values`` along ``axis`` at fractional ``coordinates``, edges held."""
-    size = values.shape[axis]
-    at = np.clip(coordinates, 0, size - 1)
-    low = np.minimum(np.floor(at).astype(np.int64), max(size - 2, 0))
-    high = np.minimum(low + 1, size - 1)
-    weight = torch.from_numpy((at - low).astype(np.float32)).to(values)
+    low, high, share = _neighbours(coordinates, values.shape[axis])
+    weight = torch.from_numpy(share.astype(np.float32)).to(values)
     weight = weight.view([-1 if a == axis else 1 for a in range(values.ndim)])
     lower = values.index_select(axis, torch.from_numpy(low).to(values.device))
     upper = values.index_select(axis, torch.from_numpy(high).to(values.device))
     return lower.lerp_(upper, weight)
+
+
+def axis_weights(axis_map: AxisMap, native_size: int, size: int) -> np.ndarray:
+    """Return how much each planned index counts in the sum over all native indices, ``(size,)`` float64.
+
+    The sum of :func:`sample_axis` over every native coordinate is this weighted sum of the planned values.
+    """
+    low, high, weight = _neighbours(axis_map.coordinates(0, native_size), size)
+    return np.bincount(low, 1 - weight, size) + np.bincount(high, weight, size)
+
+
+def _neighbours(coordinates: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The planned indices on both sides of each coordinate, edges held, and the weight of the upper one."""
+    at = np.clip(coordinates, 0, size - 1)
+    low = np.minimum(np.floor(at).astype(np.int64), max(size - 2, 0))
+    return low, np.minimum(low + 1, size - 1), at - low
 
 
 def check_like_support(volume: Volume, plan: Plan) -> None:
