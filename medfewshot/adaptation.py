@@ -15,12 +15,12 @@ from medfewshot.backbones import UNet
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.io import in_frame_of, read_image, read_label
-from medfewshot.learners import LEARNERS, build_start, load_start, read_seen
+from medfewshot.learners import LEARNERS, Learner, Segmenter, build_start, load_start, read_seen
 from medfewshot.planning import make_plan, native_labels_to_plan, to_plan
 from medfewshot.quality import support_profile, unlike_each_other
 from medfewshot.settings import AUTO, NO_WEIGHTS, AdaptSettings
 from medfewshot.supports import adaptation_warnings, check_background, check_marked, given_twice, own_warnings
-from medfewshot.types import Case, Learner, Plan, Progress, Segmenter, Support, Volume
+from medfewshot.types import Case, Plan, Progress, Support, Volume
 
 VOLUME_LEARNER, PLANE_LEARNER = "hybrid", "finetune"
 """What ``auto`` means for 3D and for 2D images. In 2D the hybrid was not measured."""
@@ -53,7 +53,7 @@ class Adapted:
     @property
     def learner_record(self) -> dict[str, Any]:
         """What the learner itself reports: steps, loss, restarts."""
-        return dict(getattr(self.segmenter, "record", {}))
+        return dict(self.segmenter.record)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Adapted:
             "settings": self.settings.model_dump(),
             "device": describe_device(resolve_device(self.settings.device)),
             "learner": self.learner_record,
-            "keeps_supports": bool(getattr(self.segmenter, "keeps_supports", False)),
+            "keeps_supports": self.segmenter.keeps_supports,
             "weights_have_seen": dict(self.seen),
             "seconds": dict(self.seconds),
             "warnings": list(self.warnings),

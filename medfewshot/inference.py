@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medfewshot.learners.base import Segmenter
 from medfewshot.native import InferenceOptions, NativeWriter, Slab
 from medfewshot.planning import labelled, to_plan
-from medfewshot.types import WHOLE_VALUES, Doubt, Plan, Progress, Segmenter, Volume
+from medfewshot.types import WHOLE_VALUES, Doubt, Plan, Progress, Volume
 
 SLAB_VALUES = 120_000_000
 """Planned probabilities (classes x voxels) brought back at once: 480 MB in float32, and the windows around them."""
@@ -83,7 +84,7 @@ def segment_volume(
         probabilities=writer.probabilities,
         uncertainty=writer.uncertainty,
         confidence=writer.confidence(),
-        predicted_dice=writer.predicted_dice(getattr(segmenter, "calibration", None)),
+        predicted_dice=writer.predicted_dice(segmenter.calibration),
         voxels=writer.voxels,
         flags=_as_flags(doubts, plan, writer.voxels),
         seconds=seconds,
@@ -107,7 +108,7 @@ def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: floa
     length = shape[axis]
     voxels = int(np.prod(shape))
     count = -(-voxels * plan.classes // SLAB_VALUES)
-    if getattr(segmenter, "whole_volume", False):
+    if segmenter.whole_volume:
         count = 1
     thickness = -(-length // count)
     window = min(length, plan.patch_size[axis])
@@ -122,7 +123,7 @@ def _slabs(shape: Sequence[int], plan: Plan, segmenter: Segmenter, overlap: floa
 
 def _fitting(segmenter: Segmenter, image: Tensor, plan: Plan) -> tuple[Segmenter, list[str]]:
     """The segmenter, or the part of it that goes in windows where the volume is too large to be held as a whole."""
-    part = getattr(segmenter, "windowed", None)
+    part = segmenter.windowed
     if part is None or image[0].numel() * plan.classes <= WHOLE_VALUES:
         return segmenter, []
     told = "the volume is too large to be matched to the supports in memory: segmented by the network alone"
@@ -131,13 +132,11 @@ def _fitting(segmenter: Segmenter, image: Tensor, plan: Plan) -> tuple[Segmenter
 
 def _on_cpu(segmenter: Segmenter) -> Segmenter:
     """The same segmenter where memory is larger. Smaller windows would need less, but see less and answer otherwise."""
-    device, move = getattr(segmenter, "device", None), getattr(segmenter, "to", None)
-    if move is None or device is None or device.type == "cpu":
+    if segmenter.device.type == "cpu":
         raise RuntimeError("out of memory, and there is no larger device to go to; crop or downsample the volume")
-    if device.type == "cuda":
+    if segmenter.device.type == "cuda":
         torch.cuda.empty_cache()
-    moved: Segmenter = move(torch.device("cpu"))
-    return moved
+    return segmenter.copy_to(torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -148,12 +147,9 @@ def _predict_slab(
     from monai.inferers import sliding_window_inference
 
     window = image.narrow(slab.axis + 1, slab.low, slab.high - slab.low)[None]
-    whole = getattr(segmenter, "whole_volume", False)
     doubts: Sequence[Doubt] = ()
-    if whole and hasattr(segmenter, "examine"):
+    if segmenter.whole_volume:
         logits, doubts = segmenter.examine(window)
-    elif whole:
-        logits = segmenter(window)
     else:
         # The scan stays where memory is larger; a segmenter on a GPU takes windows there and hands logits back.
         logits = sliding_window_inference(
@@ -163,7 +159,7 @@ def _predict_slab(
     assert isinstance(logits, Tensor)
     # In place, class volume by class volume: a second array of this size is what memory could not spare. What a
     # segmenter itself handed over may still be its own.
-    values = logits[0].to("cpu", torch.float32, copy=whole)
+    values = logits[0].to("cpu", torch.float32, copy=segmenter.whole_volume)
     values -= values.amax(0, keepdim=True)
     values.exp_()
     total = values.sum(0, keepdim=True)

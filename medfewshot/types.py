@@ -1,4 +1,4 @@
-"""The data types that every room shares, and the two contracts: ``Learner.adapt(support) -> Segmenter``.
+"""The data types that every room shares. The contracts of learners and segmenters are in ``learners/base.py``.
 
 ``*S`` below is the spatial shape, ``(X, Y)`` or ``(X, Y, Z)``: array axis ``i`` is voxel axis ``i`` of the file, as
 nibabel orders it. World coordinates are RAS+ millimetres everywhere. This module imports neither torch nor MONAI.
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,6 @@ class Episode:
     query_subjects: tuple[str, ...] = ()
 
 
-Segmenter = Callable[["Tensor"], "Tensor"]
-"""``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, background first. One that needs the whole field of view has an
-attribute ``whole_volume = True``, and inference then gives it no windows. Such a one may also have ``examine``, which
-takes one image ``(1, C, *S)`` and gives its logits with what the segmenter itself doubts of them, as :data:`Doubt`."""
-
 WHOLE_VALUES = 60_000_000
 """Planned probabilities (classes x voxels) up to which the whole field of view is taken: memory holds several such
 arrays."""
@@ -230,22 +225,3 @@ class Progress:
             self.report(replace(event, done=number + share, total=total))
 
         return replace(self, report=report)
-
-
-class Learner(Protocol):
-    """Adapts to a support set and hands back a segmenter; never changes itself."""
-
-    def adapt(self, support: Support) -> Segmenter: ...
-
-
-class MetaLearner(Learner, Protocol):
-    """A learner that learns how to learn: meta-training changes ``start``, and nothing else.
-
-    ``start`` is one module with every meta-parameter in it: a feature network as ``start.backbone``, and whatever the
-    learner learns besides (rates, a temperature, a prior). ``meta_loss`` is the scalar loss of one episode, its graph
-    reaching ``start``'s parameters; the episode's volumes are patches of one shape, on the device of ``start``.
-    """
-
-    start: nn.Module | None
-
-    def meta_loss(self, episode: Episode) -> Tensor: ...

@@ -49,7 +49,7 @@ def test_a_segmenter_moves_between_devices(name):
     support = SUPPORTS["3D"]
     query = support.images[0][None]
     segmenter = small(name, steps=10, width=8, device=CUDA).adapt(support)
-    moved = segmenter.to(torch.device("cpu"))
+    moved = segmenter.copy_to(torch.device("cpu"))
     assert agreement(segmenter(query.to(CUDA)), moved(query)) > 0.97
 
 

@@ -160,13 +160,13 @@ class Greedy(toys.ToySegmenter):
 
     device = torch.device("cuda")
 
-    def __call__(self, image):
+    def forward(self, image):
         if self.device.type == "cuda":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\n(and a page of advice)")
-        return super().__call__(image)
+        return super().forward(image)
 
-    def to(self, device):
-        moved = type(self)(self.means)
+    def copy_to(self, device):
+        moved = super().copy_to(device)
         moved.device = device
         return moved
 
@@ -186,9 +186,14 @@ def test_a_device_without_memory_hands_over_to_the_cpu(scans, adapted, monkeypat
     assert result.warnings == ("the device ran out of memory: segmented on the CPU",)
 
 
+def out_of_memory(image):
+    raise torch.OutOfMemoryError("out of memory")
+
+
 def test_no_memory_anywhere(scans, adapted):
     greedy = Greedy(adapted.segmenter.means)
-    greedy.to = None
+    greedy.device = torch.device("cpu")
+    greedy.forward = out_of_memory
     with pytest.raises(RuntimeError, match="no larger device"):
         segment_volume(read_image(scans / "cohort" / "q0.nii.gz"), adapted.plan, greedy)
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from medfewshot.inference import segment_volume
 from medfewshot.io import read_image, write_label
+from medfewshot.learners.base import FunctionSegmenter
 from medfewshot.types import Normalization, Plan
 
 CENTRES_MM = np.array([[12.0, -6, 4], [-14, 5, -9], [3, 13, 10]])
@@ -133,7 +134,7 @@ def test_all_48_axis_orders(tmp_path, grid, suffix):
         volume = read_image(path)
         plan = plan_for((2.0, 2.0, 2.0))
         out = tmp_path / f"out{number}{suffix}"
-        write_label(out, segment_volume(volume, plan, threshold).labels, volume)
+        write_label(out, segment_volume(volume, plan, FunctionSegmenter(threshold)).labels, volume)
         check_in_place(out, slack_mm=0.6 * max(volume.spacing_mm))
         if suffix == ".nii.gz":
             given_file, result = nib.load(path).header, nib.load(out).header
@@ -171,7 +172,7 @@ def test_any_grid_on_any_plan(tmp_path_factory, spacing, degrees, orientation, s
         normalization=(Normalization("window", 0, 1000, 200, 100),),
         patch_size=(32, 32, 32),
     )
-    write_label(folder / "out.nii.gz", segment_volume(volume, plan, threshold).labels, volume)
+    write_label(folder / "out.nii.gz", segment_volume(volume, plan, FunctionSegmenter(threshold)).labels, volume)
     check_in_place(folder / "out.nii.gz", slack_mm=0.75 * max(*spacing, *target))
 
 

@@ -32,6 +32,7 @@ import medfewshot.inference as inference
 import medfewshot.native as native
 from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
+from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import to_plan
 from medfewshot.quality import predicted_dice
 from medfewshot.types import Progress, Volume
@@ -45,7 +46,7 @@ def threshold(at: float = 0.5, gain: float = 20.0):
     def segment(image: Tensor) -> Tensor:
         return torch.cat([gain * (at - image) / 2, gain * (image - at) / 2], dim=1)
 
-    return segment
+    return FunctionSegmenter(segment)
 
 
 def by_value(values: list[float], gain: float = 40.0):
@@ -54,10 +55,10 @@ def by_value(values: list[float], gain: float = 40.0):
     def segment(image: Tensor) -> Tensor:
         return torch.cat([-gain * (image - value).abs() for value in values], dim=1)
 
-    return segment
+    return FunctionSegmenter(segment)
 
 
-class Windowed(torch.nn.Module):
+class Windowed(Segmenter):
     """A random network whose output at a voxel depends on where the window lies around it."""
 
     def __init__(self, dims: int, classes: int) -> None:
@@ -72,16 +73,21 @@ class Windowed(torch.nn.Module):
         return self.conv(x) * 3 + ramp + x.mean()
 
 
-class Whole:
-    """Needs the whole field of view, and hands out the same tensor again and again."""
+class Whole(Segmenter):
+    """Needs the whole field of view, and returns the same tensor again and again; ``part`` works in windows."""
 
     whole_volume = True
 
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+    def __init__(self, logits: Tensor, part: Segmenter | None = None) -> None:
+        super().__init__()
+        self.logits, self.part = logits, part
         self.shapes: list[tuple[int, ...]] = []
 
-    def __call__(self, image: Tensor) -> Tensor:
+    @property
+    def windowed(self) -> Segmenter | None:
+        return self.part
+
+    def forward(self, image: Tensor) -> Tensor:
         self.shapes.append(tuple(image.shape))
         return self.logits
 
@@ -290,8 +296,7 @@ def test_a_segmenter_of_the_whole_field_gets_no_windows(monkeypatch):
 
 def test_what_memory_does_not_hold_as_a_whole_goes_in_windows(monkeypatch):
     data = np.random.default_rng(0).uniform(size=(20, 15, 10))
-    segmenter = Whole(torch.zeros(1, 2, 20, 15, 10))
-    segmenter.windowed = threshold()
+    segmenter = Whole(torch.zeros(1, 2, 20, 15, 10), threshold())
     monkeypatch.setattr(inference, "WHOLE_VALUES", 2 * 20 * 15 * 10)
     assert not segment_volume(volume_of(data), plan_of((1, 1, 1)), segmenter).labels.any()
     monkeypatch.setattr(inference, "WHOLE_VALUES", 2 * 20 * 15 * 10 - 1)
@@ -300,12 +305,14 @@ def test_what_memory_does_not_hold_as_a_whole_goes_in_windows(monkeypatch):
     assert "network alone" in result.warnings[0]
 
 
-def test_a_network_serves_as_segmenter_as_it_is():
-    """Nothing need be wrapped: gradients are switched off outside, and the network is left alone."""
-    segmenter = Windowed(3, 2).train()
+def test_any_network_serves_as_segmenter():
+    """Gradients are off while it runs, and its training mode stays."""
+    network = torch.nn.Conv3d(1, 2, 3, padding=1).train()
+    segmenter = FunctionSegmenter(network)
     result = segment_volume(volume_of(np.random.default_rng(0).normal(size=(20, 9, 9))), plan_of((1, 1, 1)), segmenter)
     assert result.labels.dtype == np.uint8
-    assert segmenter.training
+    assert network.training
+    assert list(segmenter.parameters())
     assert torch.is_grad_enabled()
 
 
@@ -415,10 +422,10 @@ import torch
 torch.set_num_threads(1)
 from grids import plan_of, volume_of
 from medfewshot.inference import segment_volume
+from medfewshot.learners.base import FunctionSegmenter
 
 CLASSES = 13
-def segment(image):
-    return torch.cat([-(image - value).abs() for value in range(CLASSES)], dim=1)
+segment = FunctionSegmenter(lambda image: torch.cat([-(image - value).abs() for value in range(CLASSES)], dim=1))
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -14,6 +14,7 @@ import torch
 import toys
 
 from medfewshot.inference import InferenceOptions, segment_volume
+from medfewshot.learners.base import FunctionSegmenter
 from medfewshot.quality import predicted_dice, support_distance, support_profile, unlike_sizes, unlike_supports
 from medfewshot.types import Normalization
 
@@ -121,6 +122,7 @@ def test_the_prediction_is_the_mean_dice_of_what_the_probabilities_describe():
     p = np.clip(grids.soft_ball(np.eye(4), (20, 20, 20), 6, 8), 0.001, 0.999)
     volume = grids.volume_of(p)
 
+    @FunctionSegmenter
     def segmenter(image: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.log(1 - image), torch.log(image)], 1)
 

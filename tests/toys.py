@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from medfewshot.learners import LEARNERS, SEGMENTERS
+from medfewshot.learners.base import Segmenter
 from medfewshot.types import Support
 
 SHAPE = (16, 15, 14)
@@ -19,31 +20,21 @@ VALUES = (205, 420)
 AFFINE = np.array([[0, -1.5, 0, 10], [-1.25, 0, 0, 20], [0, 0, 2.0, -30], [0, 0, 0, 1]], dtype=float)
 
 
-class ToySegmenter:
+class ToySegmenter(Segmenter):
     kind = "toy"
-    whole_volume = False
-    device = torch.device("cpu")
+    means: Tensor
 
     def __init__(self, means: Tensor) -> None:
-        self.means = means  # (classes, C)
-        self.record = {"learner": "toy", "steps": 1, "final_loss": float("nan")}
+        super().__init__({"learner": "toy", "steps": 1, "final_loss": float("nan")})
+        self.register_buffer("means", means)  # (classes, C)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         means = self.means.view(1, *self.means.shape, *[1] * (image.ndim - 2))
         return -20 * (image[:, None] - means).square().sum(2)
 
-    def to(self, device: torch.device) -> ToySegmenter:
-        return self
-
-    def config(self) -> dict[str, Any]:
-        return {}
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"means": self.means}
-
     @classmethod
-    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ToySegmenter:
-        return cls(tensors["means"])
+    def from_config(cls, config: Mapping[str, Any]) -> ToySegmenter:
+        return cls(torch.empty(0))
 
 
 class ToyLearner:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,36 +19,51 @@ from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import SEGMENTERS
+from medfewshot.learners.base import Segmenter
 from medfewshot.planning import plan_from_dict, plan_to_dict
 from medfewshot.quality import unlike_sizes, unlike_supports
-from medfewshot.types import Plan, Progress, Segmenter, Volume
+from medfewshot.types import Doubt, Plan, Progress, Volume
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 DESCRIPTION = "segmenter.json"
 WEIGHTS = "weights.safetensors"
 
 
-@dataclass(frozen=True)
-class VolumeSegmenter:
+class VolumeSegmenter(Segmenter):
     """A plan and the segmenter adapted on it: all that is needed to segment a volume on its own grid.
 
-    Itself a :data:`~medfewshot.types.Segmenter` on planned tensors: ``(B, C, *S)`` -> ``(B, N + 1, *S)`` logits.
+    As a torch module it maps planned tensors ``(B, C, *S)`` to logits ``(B, N + 1, *S)`` as its segmenter does.
+
+    Args:
+        plan: How a volume becomes a planned tensor.
+        segmenter: The segmenter of planned tensors.
+        record: Plain data about the adaptation: supports, settings, seconds, warnings.
     """
 
-    plan: Plan
-    segmenter: Segmenter
-    record: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return self.segmenter(image)
+    def __init__(self, plan: Plan, segmenter: Segmenter, record: Mapping[str, Any] | None = None) -> None:
+        super().__init__(record)
+        self.plan, self.segmenter = plan, segmenter
+        self.whole_volume, self.keeps_supports = segmenter.whole_volume, segmenter.keeps_supports
 
     @property
     def channels(self) -> int:
         return self.plan.channels
 
     @property
-    def whole_volume(self) -> bool:
-        return bool(getattr(self.segmenter, "whole_volume", False))
+    def calibration(self) -> float | None:
+        return self.segmenter.calibration
+
+    @property
+    def windowed(self) -> Segmenter | None:
+        return self.segmenter.windowed
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.segmenter(image)
+        return logits
+
+    def examine(self, image: Tensor) -> tuple[Tensor, Sequence[Doubt]]:
+        return self.segmenter.examine(image)
 
     def segment(
         self, volume: Volume, options: InferenceOptions | None = None, progress: Progress | None = None
@@ -59,7 +74,7 @@ class VolumeSegmenter:
         flags = (*unlike_supports(volume, self.plan, profile), *result.flags)
         return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))
 
-    def save(self, folder: str | PathLike[str], kinds: Mapping[str, Any] = SEGMENTERS) -> None:
+    def save(self, folder: str | PathLike[str], kinds: Mapping[str, type[Segmenter]] = SEGMENTERS) -> None:
         """Write the segmenter. At no moment does a description lie beside weights that are not its own.
 
         Raises InputError for a segmenter that is not of one of these ``kinds`` (see :func:`load_segmenter`).
@@ -67,12 +82,12 @@ class VolumeSegmenter:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        segmenter: Any = self.segmenter
-        if getattr(segmenter, "kind", None) not in kinds:
+        segmenter = self.segmenter
+        if segmenter.kind not in kinds:
             raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.tensors().items()}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.state_dict().items()}
         with atomic_path(folder / WEIGHTS) as temporary:
             try:
                 save_file(tensors, temporary)
@@ -103,9 +118,9 @@ def check_free(folder: Path) -> None:
 
 
 def load_segmenter(
-    folder: str | PathLike[str], device: torch.device | None = None, kinds: Mapping[str, Any] = SEGMENTERS
+    folder: str | PathLike[str], device: torch.device | None = None, kinds: Mapping[str, type[Segmenter]] = SEGMENTERS
 ) -> VolumeSegmenter:
-    """Read what :meth:`VolumeSegmenter.save` wrote. ``kinds``: kind -> class with ``restore(config, tensors)``.
+    """Read what :meth:`VolumeSegmenter.save` wrote. ``kinds``: kind -> subclass of Segmenter.
 
     Raises InputError where it is not such a folder or is damaged.
     """
@@ -121,10 +136,11 @@ def load_segmenter(
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format_version"]
-        if version != FORMAT_VERSION:
+        if version not in READABLE_VERSIONS:
             raise InputError(f"{path}: format version {version}, this medfewshot reads {FORMAT_VERSION}; adapt again")
         tensors = load_file(folder / WEIGHTS)
-        segmenter = kinds[description["kind"]].restore(description["config"], tensors)
+        segmenter = kinds[description["kind"]].from_config(description["config"])
+        segmenter.load_state_dict(tensors)
         plan = plan_from_dict(description["plan"])
     except InputError:
         raise

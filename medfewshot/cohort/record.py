@@ -158,13 +158,12 @@ class RunRecord:
         for result in self.results:
             spent.update(result.seconds)
         warnings = [f"{result.case}: {text}" for result in self.results for text in result.warnings]
-        device = getattr(self.segmenter.segmenter, "device", None)
         return {
             "format_version": FORMAT_VERSION,
             "command": self.command,
             "started": self.started,
             "finished": finished,
-            "device": describe_device(device) if device is not None else None,
+            "device": describe_device(self.segmenter.device),
             "seed": adapted.get("seed"),
             "supports": adapted.get("supports", []),
             "plan": plan_to_dict(self.segmenter.plan),
@@ -226,9 +225,7 @@ def _now() -> str:
 def _fingerprint(segmenter: VolumeSegmenter, options: CohortOptions) -> str:
     """Whether earlier results came from this very segmenter and these options."""
     digest = hashlib.sha256(strict_json([plan_to_dict(segmenter.plan), asdict(options.inference)]).encode())
-    inner: Any = segmenter.segmenter
-    if hasattr(inner, "tensors"):
-        for name, tensor in sorted(inner.tensors().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, tensor in sorted(segmenter.segmenter.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

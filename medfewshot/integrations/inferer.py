@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from medfewshot.api import as_volume
 from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
+from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import plan_from_dict
 from medfewshot.types import Plan, Volume
 
@@ -51,15 +51,17 @@ class FewShotInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> MetaTensor:
         segmenter = network
-        if args or kwargs:
-            segmenter = _Bound(network, args, kwargs)
+        if args or kwargs or not isinstance(network, Segmenter):
+            whole = isinstance(network, Segmenter) and network.whole_volume
+            segmenter = FunctionSegmenter(lambda part: network(part, *args, **kwargs), whole_volume=whole)
+        assert isinstance(segmenter, Segmenter)
         results = [self._one(image, segmenter) for image in _decollated(inputs)]
         batch = MetaTensor(torch.stack(results).to(inputs.device))
         if isinstance(inputs, MetaTensor):
             batch.copy_meta_from(inputs)
         return batch
 
-    def _one(self, image: Tensor, segmenter: Callable[[Tensor], Tensor]) -> Tensor:
+    def _one(self, image: Tensor, segmenter: Segmenter) -> Tensor:
         done, flat = segment_tensor(image, self.plan, segmenter, self.options)
         result = done.labels[None] if self.output == "labels" else done.probabilities
         assert result is not None
@@ -68,7 +70,7 @@ class FewShotInferer(Inferer):
 
 
 def segment_tensor(
-    image: Any, plan: Plan, segmenter: Callable[[Tensor], Tensor], options: InferenceOptions
+    image: Any, plan: Plan, segmenter: Segmenter, options: InferenceOptions
 ) -> tuple[Segmentation, bool]:
     """The segmentation of ``image (C, *S)``, and whether a last axis of length 1 was taken off for a 2D plan."""
     volume = as_volume(image if isinstance(image, MetaTensor) else MetaTensor(image))
@@ -76,22 +78,6 @@ def segment_tensor(
     if flat:
         volume = Volume(volume.data[..., 0], volume.affine)
     return segment_volume(volume, plan, segmenter, options), flat
-
-
-@dataclass(frozen=True)
-class _Bound:
-    """A network with the arguments that MONAI hands through to it."""
-
-    network: Callable[..., Tensor]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-    @property
-    def whole_volume(self) -> bool:
-        return bool(getattr(self.network, "whole_volume", False))
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return self.network(image, *self.args, **self.kwargs)
 
 
 def _decollated(inputs: Tensor) -> list[Tensor]:

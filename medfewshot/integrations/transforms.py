@@ -79,7 +79,7 @@ class FewShotSegment(Transform):
     def segment(self, img: Any, *, probabilities: bool = False, uncertainty: bool = False) -> dict[str, MetaTensor]:
         """``labels (1, *S)``; on request ``probabilities (N + 1, *S)`` and ``uncertainty (1, *S)``, float32."""
         options = InferenceOptions(self.options.overlap, probabilities, uncertainty, self.options.keep_largest)
-        done, flat = segment_tensor(img, self.plan, self.segmenter.segmenter, options)
+        done, flat = segment_tensor(img, self.plan, self.segmenter, options)
         return {name: _like(img, array, flat) for name, array in _arrays(done).items()}
 
 

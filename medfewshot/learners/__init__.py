@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter
+from medfewshot.learners.base import Learner, MetaLearner, Segmenter
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.hybrid import Hybrid, HybridSegmenter
 from medfewshot.learners.in_context import InContext, InContextSegmenter
@@ -25,7 +25,6 @@ from medfewshot.learners.starts import (
     read_seen,
     save_start,
 )
-from medfewshot.types import Learner
 
 LEARNERS: dict[str, Callable[..., Learner]] = {
     "finetune": Finetune,
@@ -38,7 +37,7 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "hybrid": Hybrid,
 }
 
-SEGMENTERS: dict[str, Any] = {
+SEGMENTERS: dict[str, type[Segmenter]] = {
     NetworkSegmenter.kind: NetworkSegmenter,
     PrototypeSegmenter.kind: PrototypeSegmenter,
     RidgeSegmenter.kind: RidgeSegmenter,
@@ -46,7 +45,7 @@ SEGMENTERS: dict[str, Any] = {
     AtlasSegmenter.kind: AtlasSegmenter,
     HybridSegmenter.kind: HybridSegmenter,
 }
-"""``kind`` -> class with ``restore(config, tensors)``: what a saved segmenter is read back with."""
+"""``kind`` in a saved segmenter -> the class that reads it."""
 
 __all__ = [
     "LEARNERS",
@@ -59,14 +58,17 @@ __all__ = [
     "HybridSegmenter",
     "InContext",
     "InContextSegmenter",
+    "Learner",
     "Maml",
     "MamlStart",
+    "MetaLearner",
     "NetworkSegmenter",
     "ProtoMaml",
     "Prototype",
     "PrototypeSegmenter",
     "Ridge",
     "RidgeSegmenter",
+    "Segmenter",
     "Start",
     "build_start",
     "build_start_backbone",

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medfewshot.learners.base import Segmenter, TensorList
 from medfewshot.registration import RegistrationOptions, register
 from medfewshot.structures import dice
 from medfewshot.types import WHOLE_VALUES, Progress, Support
@@ -32,13 +33,15 @@ FLOOR = 1e-3
 MOST_LEFT_OUT = 4
 
 
-class AtlasSegmenter:
-    """Needs the whole field of view: ``(B, C, *S)`` -> logits ``(B, N + 1, *S)``, the log of the fused votes."""
+class AtlasSegmenter(Segmenter):
+    """Needs the whole field of view: ``(B, C, *S)`` -> logits ``(B, N + 1, *S)``, the log of the fused votes.
+
+    Its tensors are the supports themselves, on the planned grid.
+    """
 
     kind = "atlas"
     whole_volume = True
     keeps_supports = True
-    """Its tensors are the supports themselves: whoever is given a saved one has the scans, on the planned grid."""
 
     def __init__(
         self,
@@ -50,40 +53,25 @@ class AtlasSegmenter:
         options: RegistrationOptions | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
-        self.images = tuple(image.to(torch.float16) for image in images)
-        self.labels = tuple(label.to(torch.uint8 if classes <= 256 else torch.int32) for label in labels)
+        super().__init__(record)
+        self.image = TensorList([image.to(torch.float16) for image in images])
+        self.label = TensorList([label.to(torch.uint8 if classes <= 256 else torch.int32) for label in labels])
         self.classes, self.spacing_mm = classes, tuple(float(s) for s in spacing_mm)
         self.options = options or RegistrationOptions()
-        self.record = dict(record or {})
 
-    @property
-    def device(self) -> torch.device:
-        return self.images[0].device
-
-    def to(self, device: torch.device) -> AtlasSegmenter:
-        return AtlasSegmenter(
-            [image.to(device, copy=True) for image in self.images],
-            [label.to(device, copy=True) for label in self.labels],
-            classes=self.classes,
-            spacing_mm=self.spacing_mm,
-            options=self.options,
-            record=self.record,
-        )
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> Tensor:
-        return torch.stack([self.votes(one.to(self.device)).clamp_min(FLOOR).log() for one in image])
+    def predict(self, image: Tensor) -> Tensor:
+        return self.votes(image[0]).clamp_min(FLOOR).log()[None]
 
     @torch.no_grad()
     def votes(self, query: Tensor) -> Tensor:
         """Class probabilities ``(N + 1, *S)`` of one query ``(C, *S)``."""
         query = query.float()
         size = query.shape[1:]
-        transform, correlation = register([i.float() for i in self.images], query, self.spacing_mm, self.options)
+        transform, correlation = register([i.float() for i in self.image], query, self.spacing_mm, self.options)
         mode = "bilinear" if len(size) == 2 else "trilinear"
         total = query.new_zeros((self.classes, *size))
         weights = query.new_zeros((1, *size))
-        for number, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
+        for number, (image, label) in enumerate(zip(self.image, self.label, strict=True)):
             # Support by support: a grid at full resolution takes more memory than its image and labels.
             grid = transform.of(number).grid(size)[0]
             local = F.interpolate(correlation[number : number + 1], size=size, mode=mode)[0]
@@ -102,18 +90,13 @@ class AtlasSegmenter:
         options = asdict(self.options) | {"levels": [list(level) for level in self.options.levels]}
         return {"classes": self.classes, "spacing_mm": list(self.spacing_mm), "options": options}
 
-    def tensors(self) -> dict[str, Tensor]:
-        images = {f"image.{k}": image.contiguous() for k, image in enumerate(self.images)}
-        return images | {f"label.{k}": label.contiguous() for k, label in enumerate(self.labels)}
-
     @classmethod
-    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AtlasSegmenter:
+    def from_config(cls, config: Mapping[str, Any]) -> AtlasSegmenter:
         options = dict(config["options"])
         options["levels"] = tuple((int(a), int(b)) for a, b in options["levels"])
-        shots = sum(name.startswith("image.") for name in tensors)
         return cls(
-            [tensors[f"image.{k}"] for k in range(shots)],
-            [tensors[f"label.{k}"] for k in range(shots)],
+            [],
+            [],
             classes=config["classes"],
             spacing_mm=config["spacing_mm"],
             options=RegistrationOptions(**options),

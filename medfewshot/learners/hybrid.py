@@ -22,6 +22,7 @@ from torch import Tensor
 from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
+from medfewshot.learners.base import Segmenter
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.fusion import (
     LEAST_PROBABILITY,
@@ -36,7 +37,7 @@ from medfewshot.learners.fusion import (
 )
 from medfewshot.learners.linear_head import LinearHeadStart
 from medfewshot.learners.patches import window_of
-from medfewshot.learners.segmenters import NetworkSegmenter, between, part_of
+from medfewshot.learners.segmenters import NetworkSegmenter, between
 from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Doubt, Progress, Support
 
@@ -50,7 +51,7 @@ MOST_MATCHED = 10
 """Supports that the atlas keeps: each costs seconds in every query."""
 
 
-class HybridSegmenter:
+class HybridSegmenter(Segmenter):
     """Needs the whole field of view; the network inside still slides over it in windows of ``patch_size``.
 
     ``trust``: per structure, of the atlas in [0, 1], None where it shows only with the query; ``learned``: of the
@@ -75,52 +76,30 @@ class HybridSegmenter:
         untaught: bool = False,
         record: Mapping[str, Any] | None = None,
     ) -> None:
-        self.part, self.atlas = network, atlas
+        super().__init__(record)
+        self.network, self.atlas, self.cautious = network, atlas, cautious
         self.patch_size, self.weight, self.trust = tuple(patch_size), float(weight), tuple(trust)
         self.learned = tuple(learned or [1.0] * len(self.trust))
-        self.cautious, self.untaught = cautious, bool(untaught)
-        self.record = dict(record or {})
+        self.untaught = bool(untaught)
 
     @property
     def windowed(self) -> NetworkSegmenter:
         """The part that needs no more than a window: what is left for volumes that memory does not hold."""
-        return self.part
+        return self.network
 
     @property
     def calibration(self) -> float | None:
         """Offset of the predicted Dice; None, as for any network, where the atlas has no say."""
         return CALIBRATION if self._listens else None
 
-    @property
-    def network(self) -> UNet:
-        return self.part.network
-
-    @property
-    def device(self) -> torch.device:
-        return self.part.device
-
-    def to(self, device: torch.device) -> HybridSegmenter:
-        return HybridSegmenter(
-            self.part.to(device),
-            self.atlas.to(device),
-            patch_size=self.patch_size,
-            weight=self.weight,
-            trust=self.trust,
-            learned=self.learned,
-            cautious=None if self.cautious is None else self.cautious.to(device),
-            untaught=self.untaught,
-            record=self.record,
-        )
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> Tensor:
-        return torch.cat([self.examine(one[None])[0] for one in image])
+    def predict(self, image: Tensor) -> Tensor:
+        return self.examine(image)[0]
 
     @torch.no_grad()
     def examine(self, image: Tensor) -> tuple[Tensor, list[Doubt]]:
         """One image ``(1, C, *S)``: its logits ``(1, N + 1, *S)``, and which structures rest on one witness or none."""
         query = image[0].to(self.device)
-        network = self._slide(self.part, query)
+        network = self._slide(self.network, query)
         if not self._listens:
             return self.fuse(network, None)[None], []
         steady = [1.0] * len(self.trust)
@@ -162,7 +141,7 @@ class HybridSegmenter:
 
     def config(self) -> dict[str, Any]:
         return {
-            "network": self.part.config(),
+            "network": self.network.config(),
             "atlas": self.atlas.config(),
             "patch_size": list(self.patch_size),
             "weight": self.weight,
@@ -172,24 +151,17 @@ class HybridSegmenter:
             "untaught": self.untaught,
         }
 
-    def tensors(self) -> dict[str, Tensor]:
-        tensors = {f"network.{k}": v for k, v in self.part.tensors().items()}
-        tensors |= {f"atlas.{k}": v for k, v in self.atlas.tensors().items()}
-        if self.cautious is not None:
-            tensors |= {f"cautious.{k}": v for k, v in self.cautious.tensors().items()}
-        return tensors
-
     @classmethod
-    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> HybridSegmenter:
-        cautious = config.get("cautious")  # none of these three was there in the first release
+    def from_config(cls, config: Mapping[str, Any]) -> HybridSegmenter:
+        cautious = config.get("cautious")  # the first release had none of these three
         return cls(
-            NetworkSegmenter.restore(config["network"], part_of(tensors, "network.")),
-            AtlasSegmenter.restore(config["atlas"], part_of(tensors, "atlas.")),
+            NetworkSegmenter.from_config(config["network"]),
+            AtlasSegmenter.from_config(config["atlas"]),
             patch_size=config["patch_size"],
             weight=config["weight"],
             trust=config["trust"],
             learned=config.get("learned"),
-            cautious=None if cautious is None else NetworkSegmenter.restore(cautious, part_of(tensors, "cautious.")),
+            cautious=None if cautious is None else NetworkSegmenter.from_config(cautious),
             untaught=config.get("untaught", False),
         )
 

@@ -20,12 +20,13 @@ from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet, choose_strides
 from medfewshot.devices import autocast
 from medfewshot.errors import InputError
+from medfewshot.learners.base import Segmenter
 from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.features import query_label, start_backbone
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.metric import ABSENT
 from medfewshot.learners.pseudo_episodes import train_on_pseudo_episodes
-from medfewshot.learners.segmenters import part_of, seeded, to_channels_last
+from medfewshot.learners.segmenters import seeded, to_channels_last
 from medfewshot.types import Episode, Progress, Support
 
 LONGEST_EDGE = {2: 128, 3: 64}
@@ -118,50 +119,34 @@ def build_cross_unet(
     return network
 
 
-class InContextSegmenter:
+class InContextSegmenter(Segmenter):
     """Feed-forward: ``(B, C, *S)`` image, the whole field of view -> ``(B, N + 1, *S)`` logits."""
 
     kind = "in_context"
     whole_volume = True
     keeps_supports = True
+    images: Tensor
+    masks: Tensor
 
     def __init__(
         self, network: CrossUNet, images: Tensor, masks: Tensor, record: Mapping[str, Any] | None = None
     ) -> None:
         """The supports on the working grid: ``images (K, C, *G)`` and ``masks (K, N, *G)``, float32."""
-        self.network, self.images, self.masks = network.eval(), images.contiguous(), masks.contiguous()
-        self.record = dict(record or {})
+        super().__init__(record)
+        self.network = network.eval()
+        self.register_buffer("images", images.contiguous())
+        self.register_buffer("masks", masks.contiguous())
 
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
-
-    def to(self, device: torch.device) -> InContextSegmenter:
-        network = copy.deepcopy(self.network).to(device)
-        return InContextSegmenter(
-            network, self.images.to(device, copy=True), self.masks.to(device, copy=True), self.record
-        )
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> Tensor:
-        return torch.cat([self._one(one[None].to(self.device)) for one in image])
-
-    def _one(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor) -> Tensor:
         query = on_grid(image, self.images.shape[2:])[0]
         return on_grid(context_logits(self.network, query, self.images, self.masks)[None], image.shape[2:])
 
     def config(self) -> dict[str, Any]:
         return {"network": self.network.config}
 
-    def tensors(self) -> dict[str, Tensor]:
-        weights = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
-        return weights | {"images": self.images.contiguous(), "masks": self.masks.contiguous()}
-
     @classmethod
-    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InContextSegmenter:
-        network = to_channels_last(CrossUNet(**config["network"]))
-        network.load_state_dict(part_of(tensors, "network."))
-        return cls(network, tensors["images"], tensors["masks"])
+    def from_config(cls, config: Mapping[str, Any]) -> InContextSegmenter:
+        return cls(to_channels_last(CrossUNet(**config["network"])), torch.empty(0), torch.empty(0))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medfewshot.backbones import UNet
 from medfewshot.errors import InputError
+from medfewshot.learners.base import Segmenter
 from medfewshot.learners.features import (
     FeatureOptions,
     adapted_features,
@@ -32,7 +33,7 @@ from medfewshot.learners.features import (
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.metric import STEEPNESS, Background, Metric, PrototypeHead
 from medfewshot.learners.pooling import pool_prototypes, thin_prototypes
-from medfewshot.learners.segmenters import part_of, to_channels_last
+from medfewshot.learners.segmenters import to_channels_last
 from medfewshot.types import Episode, Support
 
 MOST_PROTOTYPES = 256
@@ -64,11 +65,12 @@ def build_start(
     return PrototypeStart(headless(backbone), head.to(next(backbone.parameters()).device))
 
 
-class PrototypeSegmenter:
+class PrototypeSegmenter(Segmenter):
     """Feed-forward: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, temperature times similarity."""
 
     kind = "prototype"
-    whole_volume = False
+    prototypes: Tensor
+    owner: Tensor
 
     def __init__(
         self,
@@ -81,31 +83,14 @@ class PrototypeSegmenter:
         record: Mapping[str, Any] | None = None,
     ) -> None:
         """``prototypes (P, D)`` float32; ``owner (P,)`` int64: the class of each."""
-        # Memory of its own: products of tensors that lie in a file's buffer, or transposed, are rounded differently.
-        self.prototypes, self.owner = prototypes.clone(memory_format=torch.contiguous_format), owner
+        super().__init__(record)
+        # A contiguous copy: products of transposed tensors are rounded differently.
+        self.register_buffer("prototypes", prototypes.clone(memory_format=torch.contiguous_format))
+        self.register_buffer("owner", owner)
         self.network, self.head = network.eval(), head.eval()
         self.classes = classes
-        self.record = dict(record or {})
 
-    @property
-    def device(self) -> torch.device:
-        return self.prototypes.device
-
-    def to(self, device: torch.device) -> PrototypeSegmenter:
-        return PrototypeSegmenter(
-            copy.deepcopy(self.network).to(device),
-            copy.deepcopy(self.head).to(device),
-            self.prototypes.to(device, copy=True),
-            self.owner.to(device, copy=True),
-            classes=self.classes,
-            record=self.record,
-        )
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> Tensor:
-        return torch.cat([self._one(one[None].to(self.device)) for one in image])
-
-    def _one(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor) -> Tensor:
         features = voxel_features(self.network, image)
         parts = features.flatten(2).split(max(1, SCORES_AT_ONCE // max(1, len(self.prototypes))), dim=2)
         logits = torch.cat([self.head(part, self.prototypes, self.owner, self.classes) for part in parts], dim=2)
@@ -114,17 +99,10 @@ class PrototypeSegmenter:
     def config(self) -> dict[str, Any]:
         return {"network": self.network.config, "head": self.head.config, "classes": self.classes}
 
-    def tensors(self) -> dict[str, Tensor]:
-        weights = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
-        weights |= {f"head.{name}": value.contiguous() for name, value in self.head.state_dict().items()}
-        return weights | {"prototypes": self.prototypes.contiguous(), "owner": self.owner.contiguous()}
-
     @classmethod
-    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PrototypeSegmenter:
+    def from_config(cls, config: Mapping[str, Any]) -> PrototypeSegmenter:
         network, head = to_channels_last(UNet(**config["network"])), PrototypeHead(**config["head"])
-        network.load_state_dict(part_of(tensors, "network."))
-        head.load_state_dict(part_of(tensors, "head."))
-        return cls(network, head, tensors["prototypes"], tensors["owner"], classes=config["classes"])
+        return cls(network, head, torch.empty(0), torch.empty(0), classes=config["classes"])
 
 
 @dataclass(frozen=True)

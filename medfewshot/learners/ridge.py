@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medfewshot.backbones import UNet
 from medfewshot.errors import InputError
+from medfewshot.learners.base import Segmenter
 from medfewshot.learners.features import (
     FeatureOptions,
     adapted_features,
@@ -31,7 +32,7 @@ from medfewshot.learners.features import (
 )
 from medfewshot.learners.losses import dice_cross_entropy
 from medfewshot.learners.metric import ABSENT
-from medfewshot.learners.segmenters import part_of, to_channels_last
+from medfewshot.learners.segmenters import to_channels_last
 from medfewshot.types import Episode, Support
 
 
@@ -138,47 +139,29 @@ def build_start(
     return RidgeStart(headless(backbone), head.to(next(backbone.parameters()).device))
 
 
-class RidgeSegmenter:
+class RidgeSegmenter(Segmenter):
     """Feed-forward: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, linear in the features."""
 
     kind = "ridge"
-    whole_volume = False
+    coefficients: Tensor
 
     def __init__(self, network: UNet, coefficients: Tensor, record: Mapping[str, Any] | None = None) -> None:
         """``coefficients (N + 1, D + 1)`` float32, the last column constant."""
-        # Memory of its own: products of tensors that lie in a file's buffer, or transposed, are rounded differently.
-        self.network, self.coefficients = network.eval(), coefficients.clone(memory_format=torch.contiguous_format)
-        self.record = dict(record or {})
+        super().__init__(record)
+        self.network = network.eval()
+        # A contiguous copy: products of transposed tensors are rounded differently.
+        self.register_buffer("coefficients", coefficients.clone(memory_format=torch.contiguous_format))
 
-    @property
-    def device(self) -> torch.device:
-        return self.coefficients.device
-
-    def to(self, device: torch.device) -> RidgeSegmenter:
-        return RidgeSegmenter(
-            copy.deepcopy(self.network).to(device), self.coefficients.to(device, copy=True), self.record
-        )
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> Tensor:
-        return torch.cat([self._one(one[None].to(self.device)) for one in image])
-
-    def _one(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor) -> Tensor:
         logits = linear_logits(voxel_features(self.network, image), self.coefficients)
         return to_voxels(logits, self.network.fold, image.shape[2:])
 
     def config(self) -> dict[str, Any]:
         return {"network": self.network.config}
 
-    def tensors(self) -> dict[str, Tensor]:
-        weights = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
-        return weights | {"coefficients": self.coefficients.contiguous()}
-
     @classmethod
-    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RidgeSegmenter:
-        network = to_channels_last(UNet(**config["network"]))
-        network.load_state_dict(part_of(tensors, "network."))
-        return cls(network, tensors["coefficients"])
+    def from_config(cls, config: Mapping[str, Any]) -> RidgeSegmenter:
+        return cls(to_channels_last(UNet(**config["network"])), torch.empty(0))
 
 
 @dataclass(frozen=True)

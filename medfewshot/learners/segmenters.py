@@ -1,4 +1,4 @@
-"""Segmenters: plain callables that can also be written down as tensors and JSON data."""
+"""A segmenter that is one network, and tools for the networks inside of segmenters."""
 
 from __future__ import annotations
 
@@ -11,47 +11,39 @@ from torch import Tensor, nn
 
 from medfewshot.backbones import UNet
 from medfewshot.devices import autocast
+from medfewshot.learners.base import Segmenter
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class NetworkSegmenter:
-    """A network and nothing else: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` float32 logits.
-
-    ``record`` holds what adaptation reports (steps, seconds, loss, restarts); it plays no part in the result.
-    """
+class NetworkSegmenter(Segmenter):
+    """A network alone: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` float32 logits."""
 
     kind = "network"
-    whole_volume = False
 
     def __init__(self, network: UNet, record: Mapping[str, Any] | None = None) -> None:
+        super().__init__(record)
         self.network = network.eval()
-        self.record = dict(record or {})
+        self.register_load_state_dict_pre_hook(_rename_version_1)
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.network.parameters()).device
-
-    def to(self, device: torch.device) -> NetworkSegmenter:
-        return NetworkSegmenter(copy.deepcopy(self.network).to(device), self.record)
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor) -> Tensor:
         with autocast(self.device):
-            # One sample at a time keeps memory flat and takes the fast normalisation kernel.
-            return torch.cat([self.network(one[None].to(self.device)).float() for one in image])
+            logits: Tensor = self.network(image).float()
+        return logits
 
     def config(self) -> dict[str, Any]:
         return {"network": self.network.config}
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: value.contiguous() for name, value in self.network.state_dict().items()}
-
     @classmethod
-    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> NetworkSegmenter:
-        network = to_channels_last(UNet(**config["network"]))
-        network.load_state_dict(dict(tensors))
-        return cls(network)
+    def from_config(cls, config: Mapping[str, Any]) -> NetworkSegmenter:
+        return cls(to_channels_last(UNet(**config["network"])))
+
+
+def _rename_version_1(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Version 1 of the file format saved the network's tensors without ``network.`` in front of their names."""
+    if f"{prefix}network.stem.weight" not in state:
+        for name in [name for name in state if name.startswith(prefix)]:
+            state[f"{prefix}network.{name.removeprefix(prefix)}"] = state.pop(name)
 
 
 def to_channels_last(network: Network) -> Network:
@@ -65,11 +57,6 @@ def seeded(build: Callable[[], Network], seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
-
-
-def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose name begins with ``prefix``, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def between(start: UNet, end: UNet, share: float) -> UNet:

@@ -17,11 +17,11 @@ from torch import nn
 
 from medfewshot.errors import InputError
 from medfewshot.learners import LEARNERS, STARTS, Start, build_start, build_start_backbone, load_start
+from medfewshot.learners.base import MetaLearner
 from medfewshot.learners.maml import rates_for
 from medfewshot.learners.segmenters import seeded, to_channels_last
 from medfewshot.learners.starts import ADAPTATION, adaptation_of, check_adaptation
 from medfewshot.training.settings import TrainSettings
-from medfewshot.types import MetaLearner
 
 RUNS_OWN = {"start", "device", "progress"}
 """Settings of every learner that are not options: the run gives them."""

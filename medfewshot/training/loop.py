@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from medfewshot.errors import InputError
+from medfewshot.learners.base import MetaLearner
 from medfewshot.learners.fitting import fit_strides
 from medfewshot.learners.optimizer import AdaptationOptimizer
 from medfewshot.structures import dice
@@ -28,7 +29,7 @@ from medfewshot.training.logs import TRAINING, VALIDATION, Logs
 from medfewshot.training.settings import TrainSettings
 from medfewshot.training.sources import EpisodeSource, episode_seed
 from medfewshot.training.world import World
-from medfewshot.types import Episode, MetaLearner, Progress
+from medfewshot.types import Episode, Progress
 
 TRAIN_STREAM, VALIDATION_STREAM = 0, 1
 EMA_WARM_UP = 10

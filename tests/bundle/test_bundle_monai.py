@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 import medfewshot
 from medfewshot.bundle.monai_files import INFERENCE, LICENCE, METADATA, READ_ME, metadata
 from medfewshot.errors import InputError
-from medfewshot.integrations import FewShotInferer, SegmenterNetwork, list_images
+from medfewshot.integrations import FewShotInferer, list_images
 from medfewshot.io import read_label
 
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
@@ -97,7 +97,7 @@ def test_the_workflow_has_what_monai_asks_for(made):
     )  # fmt: skip
     workflow.initialize()
     assert workflow.check_properties() == []
-    assert isinstance(workflow.network_def, SegmenterNetwork)
+    assert isinstance(workflow.network_def, medfewshot.VolumeSegmenter)
     assert isinstance(workflow.inferer, FewShotInferer)
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 import toys
+from safetensors.torch import load_file, save_file
 
 from medfewshot.adaptation import adapt_volumes
 from medfewshot.bundle import DESCRIPTION, WEIGHTS, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.errors import InputError
+from medfewshot.learners.base import FunctionSegmenter
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Volume
 
@@ -58,7 +60,7 @@ def test_strict_json():
 
 
 def test_what_cannot_be_saved():
-    segmenter = VolumeSegmenter(None, lambda image: image)  # type: ignore[arg-type]
+    segmenter = VolumeSegmenter(None, FunctionSegmenter(lambda image: image))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cannot be saved"):
         segmenter.save(None)  # type: ignore[arg-type]
 
@@ -117,3 +119,18 @@ def test_damaged_weights(tmp_path):
         path.write_bytes(content)
         with pytest.raises(InputError, match="damaged"):
             load_segmenter(tmp_path)
+
+
+@pytest.mark.parametrize("learner", ["finetune", "hybrid"])
+def test_a_segmenter_of_format_version_1_is_read(tmp_path, learner):
+    """Version 1 saved a network's tensors without ``network.`` in front of their names."""
+    segmenter = adapted(learner, steps=1, width=4)
+    segmenter.save(tmp_path)
+    tensors = {name.replace("network.", "", 1): value for name, value in load_file(tmp_path / WEIGHTS).items()}
+    if learner == "hybrid":  # it holds a network, whose own prefix stays
+        tensors = {name if name.startswith("atlas.") else f"network.{name}": value for name, value in tensors.items()}
+        tensors = {name.replace("network.network.", "network."): value for name, value in tensors.items()}
+    save_file(tensors, tmp_path / WEIGHTS)
+    (tmp_path / DESCRIPTION).write_text(set_key("format_version", 1)((tmp_path / DESCRIPTION).read_text()))
+    image = torch.randn(1, 1, *toys.SHAPE)
+    assert torch.equal(load_segmenter(tmp_path)(image), segmenter(image))

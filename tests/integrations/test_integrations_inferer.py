@@ -11,7 +11,10 @@ from monai.inferers import Inferer
 from monai_toys import OBLIQUE, meta_scan, support
 
 import medfewshot
-from medfewshot.integrations import FewShotInferer, SegmenterNetwork, load_network
+from medfewshot.api import as_volume
+from medfewshot.inference import segment_volume
+from medfewshot.integrations import FewShotInferer, load_network
+from medfewshot.integrations.inferer import segment_tensor
 from medfewshot.planning import plan_to_dict
 
 
@@ -26,7 +29,7 @@ def test_a_batch_of_native_images(segmenter):
     batch = next(iter(DataLoader(Dataset(items), batch_size=2)))["image"]
     inferer = FewShotInferer(segmenter.plan)
     assert isinstance(inferer, Inferer)
-    found = inferer(batch, SegmenterNetwork(segmenter))
+    found = inferer(batch, segmenter)
     assert found.shape == (2, 1, *toys.SHAPE)
     for item, one in zip(items, decollate_batch(found), strict=True):
         assert np.array_equal(one[0].numpy(), medfewshot.segment(item["image"], segmenter).labels)
@@ -77,6 +80,34 @@ def test_a_flat_image_in_a_3d_file(monkeypatch):
     assert np.array_equal(found[0, 0, ..., 0].numpy(), medfewshot.segment(query, segmenter).labels)
 
 
+class Whole(toys.ToySegmenter):
+    """Needs the whole field of view, doubts its first structure, and has a part that works in windows."""
+
+    whole_volume = True
+    calibration = 3.0
+
+    @property
+    def windowed(self):
+        return toys.ToySegmenter(self.means)
+
+    def examine(self, image):
+        return self(image), [(1, "uncertain")]
+
+
+def test_a_volume_segmenter_keeps_doubts_calibration_and_fallback(segmenter, monkeypatch):
+    """Every way into inference, the MONAI inferer included, reads them from the ``VolumeSegmenter`` that it gets."""
+    volume = as_volume(meta_scan(3)[0])
+    whole = medfewshot.VolumeSegmenter(segmenter.plan, Whole(segmenter.segmenter.means))
+    options = FewShotInferer(whole.plan).options
+    found, direct = (segment_volume(volume, whole.plan, one, options) for one in (whole, whole.segmenter))
+    assert "is uncertain" in found.flags[0]
+    assert found.flags == direct.flags
+    assert found.predicted_dice == direct.predicted_dice != segment_volume(volume, whole.plan, segmenter).predicted_dice
+    monkeypatch.setattr("medfewshot.inference.WHOLE_VALUES", 1)
+    done, _ = segment_tensor(meta_scan(3)[0], whole.plan, whole, options)
+    assert "network alone" in done.warnings[0]
+
+
 @pytest.mark.parametrize("learner", ["finetune", "prototype"])
 def test_a_network_for_torch(tmp_path, learner):
     segmenter = medfewshot.adapt(support(1), learner=learner, steps=1, device="cpu")
@@ -87,5 +118,3 @@ def test_a_network_for_torch(tmp_path, learner):
     image = torch.randn(2, 1, 16, 16, 16)
     assert torch.equal(network.to("cpu")(image), segmenter(image))
     assert torch.equal(network.to(device=torch.device("cpu"))(MetaTensor(image)), segmenter(image))
-    with pytest.raises(TypeError, match="device"):
-        network.to(torch.float16)

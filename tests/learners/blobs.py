@@ -12,9 +12,10 @@ from torch import Tensor
 
 from medfewshot.backbones import UNet, build_unet
 from medfewshot.learners import LEARNERS
+from medfewshot.learners.base import Learner, MetaLearner
 from medfewshot.registration import RegistrationOptions
 from medfewshot.synthetic import make_blob_volume
-from medfewshot.types import Episode, Learner, MetaLearner, Query, Support
+from medfewshot.types import Episode, Query, Support
 
 
 def example(shape: Sequence[int], labels: int = 1, channels: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:

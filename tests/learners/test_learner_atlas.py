@@ -141,7 +141,7 @@ def test_a_trusted_atlas_makes_a_product():
     support = support_of([(16, 16)], labels=2)
     query, label = support.images[0], support.labels[0]
     hybrid = hybrid_of(label, support, weight=0.7)
-    network, votes = hybrid.part(query[None])[0].softmax(0), hybrid.atlas.votes(query)
+    network, votes = hybrid.network(query[None])[0].softmax(0), hybrid.atlas.votes(query)
     expected = (network + NETWORK_FLOOR).log() + 0.7 * (votes + ATLAS_FLOOR).log()
     expected += (torch.maximum(network, votes) / HEARD).clamp(1e-6, 1).log()
     torch.testing.assert_close(hybrid(query[None])[0], expected, atol=1e-4, rtol=1e-4)
@@ -179,7 +179,7 @@ def test_with_no_trust_at_all_the_network_decides():
     support = support_of([(20, 20)], labels=1)
     nothing = torch.zeros_like(support.labels[0])
     hybrid = hybrid_of(nothing, support, trust=0.0)
-    network = hybrid.part(support.images)[0].softmax(0)
+    network = hybrid.network(support.images)[0].softmax(0)
     torch.testing.assert_close(hybrid(support.images[0][None])[0].softmax(0), network, atol=1e-5, rtol=0)
     assert hybrid.calibration is None
     assert hybrid_of(nothing, support).calibration == CALIBRATION
@@ -233,7 +233,7 @@ def test_the_network_gets_the_time_that_matching_left(monkeypatch):
 def test_of_many_supports_the_atlas_keeps_ten():
     one = support_of([(12, 12)], labels=1)
     many = Support(one.images * 12, one.labels * 12, 2, (12, 12), (1.0, 1.0))
-    assert len(Hybrid(steps=1, width=4, options=QUICK).adapt(many).atlas.images) == 10
+    assert len(Hybrid(steps=1, width=4, options=QUICK).adapt(many).atlas.image) == 10
 
 
 def test_both_need_the_whole_field_of_view():

@@ -140,29 +140,29 @@ def test_the_record_is_json(name):
 
 @pytest.mark.parametrize("kind", ["2D", "three structures", "K=3, shapes differ"])
 def test_a_segmenter_can_be_written_down(name, kind):
-    """``config`` as JSON and ``tensors`` bring back exactly the same logits."""
+    """``config`` as JSON and ``state_dict`` bring back exactly the same logits."""
     support = SUPPORTS[kind]
     segmenter = small(name).adapt(support)
     config = json.loads(json.dumps(segmenter.config(), allow_nan=False))
-    tensors = {key: value.clone() for key, value in segmenter.tensors().items()}
-    assert all(isinstance(t, torch.Tensor) and t.is_contiguous() for t in segmenter.tensors().values())
-    restored = SEGMENTERS[segmenter.kind].restore(config, tensors)
+    tensors = {key: value.clone() for key, value in segmenter.state_dict().items()}
+    restored = SEGMENTERS[segmenter.kind].from_config(config)
+    restored.load_state_dict(tensors)
     query = query_for(support)
     assert torch.equal(restored(query), segmenter(query))
     assert restored.config() == segmenter.config()
 
 
 def test_a_segmenter_can_be_moved(name):
-    """``to`` gives a second segmenter: what happens to it is nothing to the first."""
+    """``copy_to`` gives a second segmenter, which shares nothing with the first."""
     support = SUPPORTS["2D"]
     segmenter = small(name).adapt(support)
     query = query_for(support)
     before = segmenter(query)
-    moved = segmenter.to(torch.device("cpu"))
+    moved = segmenter.copy_to(torch.device("cpu"))
     assert torch.equal(moved(query), before)
     assert moved.record == segmenter.record
     with torch.no_grad():
-        for tensor in moved.tensors().values():
+        for tensor in moved.state_dict().values():
             tensor.zero_()
     assert torch.equal(segmenter(query), before)
 

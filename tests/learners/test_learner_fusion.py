@@ -140,16 +140,16 @@ def test_a_hybrid_tells_which_structures_it_doubts():
     hybrid = Hybrid(steps=1, width=4, options=QUICK).adapt(support)
     hybrid.learned = (1.0,)
     with torch.no_grad():
-        hybrid.network.head.weight.zero_()
-        hybrid.network.head.bias.copy_(torch.tensor([5.0, -5.0]))
+        hybrid.network.network.head.weight.zero_()
+        hybrid.network.network.head.bias.copy_(torch.tensor([5.0, -5.0]))
     logits, found = hybrid.examine(image)
     assert found == [(1, MATCHED_ALONE)]
     torch.testing.assert_close(hybrid(image), logits)
     assert torch.equal(logits[0].argmax(0), hybrid.atlas.votes(support.images[0]).argmax(0))
     with torch.no_grad():
-        hybrid.network.head.bias.zero_()
-        hybrid.network.head.weight.zero_()
-        hybrid.network.head.bias[1] = 5.0  # the structure everywhere, where the atlas has it among others
+        hybrid.network.network.head.bias.zero_()
+        hybrid.network.network.head.weight.zero_()
+        hybrid.network.network.head.bias[1] = 5.0  # the structure everywhere, where the atlas has it among others
     assert hybrid.examine(image)[1] == []
 
 
@@ -169,11 +169,12 @@ def test_a_hybrid_knows_that_it_began_at_random():
     random = Hybrid(steps=1, width=4, options=QUICK).adapt(support)
     assert random.untaught
     assert random.weight == 1.0
-    again = HybridSegmenter.restore(random.config(), random.tensors()).to(torch.device("cpu"))
+    again = HybridSegmenter.from_config(random.config())
+    again.load_state_dict(random.state_dict())
     assert again.untaught
     assert not Hybrid(steps=1, start=start(), options=QUICK).adapt(support).untaught
     old = {key: value for key, value in random.config().items() if key != "untaught"}
-    assert not HybridSegmenter.restore(old, random.tensors()).untaught
+    assert not HybridSegmenter.from_config(old).untaught
 
 
 def test_a_steady_network_is_left_as_it_is():
@@ -219,11 +220,12 @@ def test_one_support_and_a_start_make_a_cautious_network_that_is_kept():
     hybrid = Hybrid(steps=2, start=start(), options=QUICK).adapt(support)
     assert hybrid.cautious is not None
     image = support.images[0][None]
-    assert not torch.equal(hybrid.cautious(image), hybrid.part(image))
-    again = HybridSegmenter.restore(hybrid.config(), hybrid.tensors())
+    assert not torch.equal(hybrid.cautious(image), hybrid.network(image))
+    again = HybridSegmenter.from_config(hybrid.config())
+    again.load_state_dict(hybrid.state_dict())
     assert again.learned == hybrid.learned
     torch.testing.assert_close(again(image), hybrid(image))
-    torch.testing.assert_close(hybrid.to(torch.device("cpu"))(image), hybrid(image))
+    torch.testing.assert_close(hybrid.copy_to(torch.device("cpu"))(image), hybrid(image))
 
 
 def test_no_cautious_network_without_need():
@@ -239,7 +241,7 @@ def test_a_segmenter_of_the_first_release_is_read():
     support = support_of([(16, 16)], labels=1)
     hybrid = Hybrid(steps=1, width=4, options=QUICK).adapt(support)
     config = {k: v for k, v in hybrid.config().items() if k not in ("learned", "cautious")}
-    again = HybridSegmenter.restore(config, hybrid.tensors())
+    again = HybridSegmenter.from_config(config)
     assert again.learned == (1,)
     assert again.cautious is None
 

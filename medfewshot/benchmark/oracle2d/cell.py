@@ -22,8 +22,9 @@ from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.io import write_text
 from medfewshot.learners import read_seen
+from medfewshot.learners.base import Learner, Segmenter
 from medfewshot.report import write_csv
-from medfewshot.types import Case, Learner, Progress, Segmenter, Support
+from medfewshot.types import Case, Progress, Support
 
 SLICES_AT_ONCE = 8
 
@@ -90,7 +91,7 @@ def segment_class(
     for part, index in enumerate(support_slices(support.label, value)):
         begun = time.perf_counter()
         segmenter = learner.adapt(slice_support(image[index], support.label[index] == value, support.spacing_mm))
-        steps.append(getattr(segmenter, "record", {}).get("steps"))
+        steps.append(segmenter.record.get("steps"))
         adapted = time.perf_counter()
         for query in queries:
             chosen = chunks[query.case_id][part]

@@ -11,7 +11,7 @@ from typing import Any
 from medfewshot.benchmark.peers.monai_unet import MonaiSegmenter, MonaiUnet
 from medfewshot.benchmark.peers.nnunet import NnUnet, NnUnetSegmenter
 from medfewshot.learners import LEARNERS, SEGMENTERS
-from medfewshot.types import Learner
+from medfewshot.learners.base import Learner
 
 __all__ = [
     "PEERS",
@@ -35,5 +35,5 @@ def known_learners() -> dict[str, Callable[..., Learner]]:
 
 
 def known_segmenters() -> dict[str, Any]:
-    """What these learners give: kind -> class with ``restore(config, tensors)``."""
+    """What these learners give: kind -> subclass of Segmenter."""
     return {**SEGMENTERS, MonaiSegmenter.kind: MonaiSegmenter}

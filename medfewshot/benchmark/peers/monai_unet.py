@@ -7,7 +7,6 @@ differs is the network, the loss and the optimizer.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from medfewshot.augment import Augmentation
 from medfewshot.backbones import choose_strides, cut_to, pad_to_multiple
 from medfewshot.devices import autocast
 from medfewshot.errors import InputError
+from medfewshot.learners.base import Segmenter
 from medfewshot.learners.patches import PatchSampler, on_device, window_of
 from medfewshot.learners.segmenters import seeded
 from medfewshot.types import Progress, Support
@@ -31,40 +31,27 @@ LOSS = {"to_onehot_y": True, "softmax": True}
 RESIDUAL_UNITS = 2
 
 
-class MonaiSegmenter:
+class MonaiSegmenter(Segmenter):
     """MONAI's network, padded to what its strides need: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` float32 logits."""
 
     kind = "monai-unet"
-    whole_volume = False
 
     def __init__(self, network: nn.Module, config: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> None:
+        super().__init__(record)
         self.network = network.eval()
         self._config = dict(config)
-        self.record = dict(record or {})
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.network.parameters()).device
-
-    def to(self, device: torch.device) -> MonaiSegmenter:
-        return MonaiSegmenter(copy.deepcopy(self.network).to(device), self._config, self.record)
 
     @torch.no_grad()
-    def __call__(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         with autocast(self.device):
             return padded(self.network, image.to(self.device), self._config["strides"]).float()
 
     def config(self) -> dict[str, Any]:
         return dict(self._config)
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: value.contiguous() for name, value in self.network.state_dict().items()}
-
     @classmethod
-    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MonaiSegmenter:
-        network = _build(config)
-        network.load_state_dict(dict(tensors))
-        return cls(network, config)
+    def from_config(cls, config: Mapping[str, Any]) -> MonaiSegmenter:
+        return cls(_build(config), config)
 
 
 @dataclass(frozen=True)
