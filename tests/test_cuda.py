@@ -68,7 +68,7 @@ def test_a_pretrained_head_is_the_same_in_closed_form():
 def test_episodes_are_made_alike():
     tasks = Populations(PopulationSettings(patches=((24, 24, 24),), shots=(1, 2)))
     for seed in range(4):
-        a, b = (tasks.episode(seed, 0.5, device) for device in (torch.device("cpu"), CUDA))
+        a, b = (tasks.sample(seed, progress=0.5, device=device) for device in (torch.device("cpu"), CUDA))
         assert b.query.image.device.type == "cuda"
         assert a.task == b.task
         same = (a.query.label == b.query.label.cpu()).float().mean()

@@ -31,16 +31,15 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from scans import WORK, copy_cases, find_scans
 
 import medfewshot
 from medfewshot import api
 from medfewshot.config import load_training
+from medfewshot.episodes import EpisodeSampler
 from medfewshot.synthetic.populations import Populations
 from medfewshot.training.logs import read_log
 from medfewshot.training.packing import read_pack
-from medfewshot.training.real import RealTasks
 
 os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
 cases, names, what = find_scans(20)
@@ -130,12 +129,12 @@ print("last row before the cut: step", int(read_log(RUN / "training.csv")[-1]["s
 settings = load_training(WORK / "own.yaml")
 sources = {
     "procedural": Populations(settings.tasks.synthetic),
-    "real": RealTasks(read_pack(PACK, settings.tasks.real.datasets), settings.tasks.real),
+    "real": EpisodeSampler(read_pack(PACK, settings.tasks.real.datasets), settings.tasks.real),
 }
 figure, axes = plt.subplots(2, 6, figsize=(10, 3.7), layout="constrained")
 for row, (kind, source) in zip(axes, sources.items(), strict=True):
     for number in range(3):
-        episode = source.episode(number, 0.5, torch.device("cpu"))
+        episode = source.sample(number, progress=0.5)
         pairs = (episode.support.images[0], episode.support.labels[0]), (episode.query.image[0], episode.query.label[0])
         for panel, (image, label), part in zip(row[2 * number :], pairs, ("support", "query"), strict=False):
             middle = int((label > 0).sum((0, 1)).argmax())

@@ -57,5 +57,6 @@ def train(
         )
     told = ", ".join(f"{name} {value:.3f}" for name, value in record["validation"].items())
     console.say(f"trained: {settings.learner}, {record['steps']} steps in {record['seconds']:.0f} s; validation {told}")
+    console.warnings(record["warnings"], f"in {output / START}")
     console.say(f"weights in {output / START}; logs beside them in {output}")
     console.json(record)

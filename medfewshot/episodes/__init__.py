@@ -1,6 +1,21 @@
-"""Splits that hold out subjects and classes, and episodes drawn from an explicit generator."""
+"""Episodes: splits that hold out subjects and classes, and the one sampler of episodes from labelled volumes."""
 
-from medfewshot.episodes.sampler import EpisodeSampler, Example
+from medfewshot.episodes.examples import Example, LabelledTask
+from medfewshot.episodes.sampler import EpisodeSampler, EpisodeSettings
+from medfewshot.episodes.sources import EpisodeSource, Mixture, episode_seed
 from medfewshot.episodes.splits import FIXED_SPLITS, Split, draw_support, fixed_split, split_task
 
-__all__ = ["FIXED_SPLITS", "EpisodeSampler", "Example", "Split", "draw_support", "fixed_split", "split_task"]
+__all__ = [
+    "FIXED_SPLITS",
+    "EpisodeSampler",
+    "EpisodeSettings",
+    "EpisodeSource",
+    "Example",
+    "LabelledTask",
+    "Mixture",
+    "Split",
+    "draw_support",
+    "episode_seed",
+    "fixed_split",
+    "split_task",
+]

@@ -1,253 +1,312 @@
-"""N-way K-shot episodes. Source of the episode idea: Vinyals et al., Matching Networks, NeurIPS 2016."""
+"""N-way K-shot episodes from labelled volumes: random classes of a task, in patches of different subjects.
+
+Training draws them with variation: one random intensity curve per episode, structures made brighter or darker, mirrored
+axes, other spacings. So CT data teach contrasts and orientations that CT never has.
+
+References:
+    Vinyals et al., Matching networks for one shot learning, NeurIPS 2016 (episodes).
+    Billot et al., SynthSeg, Medical Image Analysis 2023; Ouyang et al., Causality-inspired single-source domain
+    generalization, IEEE TMI 2022 (random contrasts).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.episodes.crops import crop, empty_start, foreground_start
+from medfewshot.augment import Augmentation, vary_intensity
+from medfewshot.episodes.examples import LabelledTask
+from medfewshot.episodes.patches import (
+    IndexedExample,
+    Rng,
+    draw_centre,
+    draw_paint,
+    draw_zoom,
+    index_examples,
+    paint,
+    random_curve,
+    read_patch,
+)
+from medfewshot.episodes.sources import CPU
 from medfewshot.errors import InputError
 from medfewshot.types import Episode, Query, Support
 
-_ATTEMPTS = 100
-Range = int | tuple[int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One labelled scan (or slice) on the plan's grid, in memory.
-
-    ``image (C, *S)`` float; ``label (*S)`` integer, with the label values of the file, 0 = background.
-    """
-
-    subject_id: str
-    image: Tensor
-    label: Tensor
-    spacing_mm: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.image.shape[1:] != self.label.shape:
-            shapes = f"image {tuple(self.image.shape)}, label {tuple(self.label.shape)}"
-            raise InputError(f"{self.subject_id}: {shapes}. The image needs shape (C, *S), the label (*S)")
+ATTEMPTS = 100
+BLIND_ATTEMPTS = 20
+"""Later attempts prefer supports that show several of the classes."""
 
 
 @dataclass(frozen=True)
-class _Pool:
-    """A task's examples with the allowed labels that each contains."""
+class EpisodeSettings:
+    """What episodes from labelled volumes look like; by default plain crops without any variation."""
 
-    name: str
-    labels: tuple[int, ...]
-    examples: tuple[Example, ...]
-    present: tuple[frozenset[int], ...]
+    patches: tuple[tuple[int, ...], ...] | None = None
+    """Patch sizes in voxels, one drawn per episode; None takes whole volumes."""
+    shots: tuple[int, int] = (1, 1)
+    """Supports of an episode: smallest and largest number."""
+    ways: tuple[int, int] = (1, 1)
+    """Classes of an episode: smallest and largest number."""
+    queries: int = 1
+    absent: float = 0.0
+    """Probability that a query patch is placed anywhere, whatever it shows."""
+    query_shows_class: bool = True
+    """Take the other queries from examples that show a class, and absent ones from examples that show none (if such an
+    example is left). If false, queries are any examples."""
+    fewest_voxels: int = 1
+    """Voxels of every class in the supports' patches, at least."""
+    augment: bool = False
+    """Warp every patch and vary its intensities."""
+    zoom: tuple[float, float] = (1.0, 1.0)
+    """Spacing of an episode, as a multiple of the task's."""
+    thick: tuple[float, float] | None = None
+    """Slice thickness of a patch with few slices, as a multiple of the one that makes the patch a cube; None keeps the
+    task's."""
+    curve: float = 0.0
+    """Probability of a random monotone intensity curve; a quarter of these turn bright into dark."""
+    free_curve: float = 0.0
+    """Probability that a curve rises and falls at random instead."""
+    repaint: float = 0.0
+    """Probability that every structure of the task becomes brighter or darker by an amount of its own."""
+    mirror: float = 0.0
+    """Probability, for each axis, that the whole episode is mirrored along it."""
+    large_first: float = 0.0
+    """Curriculum: classes are drawn with weight voxels ** (exponent / 2). The exponent goes linearly from this number,
+    at the start of a run, to ``small_last`` at its end."""
+    small_last: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise InputError(f"zoom {self.zoom} is impossible", "give (smallest, largest), above 0", setting="zoom")
+        for name, (low, high) in (("shots", self.shots), ("ways", self.ways)):
+            if not 1 <= low <= high:
+                raise InputError(
+                    f"{name} {(low, high)} is impossible", "give (smallest, largest), from 1", setting=name
+                )
+        if self.queries < 1 or not 0 <= self.absent <= 1:
+            raise InputError(f"queries {self.queries}, absent {self.absent}: give at least 1, and 0 to 1")
+        varied = (self.augment, self.curve, self.repaint, self.mirror, self.zoom != (1.0, 1.0))
+        if self.patches is None and any(varied):
+            raise InputError("whole volumes cannot be varied", "give patch sizes", setting="patches")
 
 
 class EpisodeSampler:
-    """Draws episodes; holds no random state of its own, and sampling does not change it.
+    """Draws episodes from labelled volumes; an episode depends on its seed alone.
+
+    Support subjects and query subjects are disjoint. Every class occurs in a support patch. Class ``i`` (1..N) is a
+    random label, in random order; ``Episode.task`` names them as ``"task[class 1,class 2]"``.
 
     Args:
-        examples_by_task: task name -> its examples.
-        ways, shots: N and K, or (smallest, largest) to draw them per episode. queries: B, query scans an episode.
-        absent_probability: chance that a query shows none of the episode's classes, where such a scan (or, with
-            ``patch_size``, such a window) exists.
-        allowed_labels: task name -> the label values that may become classes, e.g. the base labels; by default all.
-            Every other value is background.
-        exclude_examples_with: task name -> label values; an example that contains *any* of them is dropped. With the
-            novel labels this is the strict "setting 2" of the few-shot literature.
-        patch_size: crop or pad every scan to this many voxels, around its foreground; None keeps whole scans, and pads
-            the queries of one episode to a common shape.
+        tasks: One of them is drawn for each episode. Tasks with too few labels or subjects are ignored.
+        settings: Or single settings as keywords: ``EpisodeSampler(tasks, shots=(5, 5))``. A single number or size
+            stands for a range or a list: ``shots=5``, ``patches=(32, 32, 32)``.
 
     Raises:
-        InputError: a task name that is not known, or no task with enough labels and subjects.
+        InputError: A setting is out of bounds, or no task has enough labels and subjects.
     """
 
-    def __init__(
-        self,
-        examples_by_task: Mapping[str, Sequence[Example]],
-        *,
-        ways: Range = 1,
-        shots: Range = 1,
-        queries: int = 1,
-        absent_probability: float = 0.0,
-        allowed_labels: Mapping[str, Sequence[int]] | None = None,
-        exclude_examples_with: Mapping[str, Sequence[int]] | None = None,
-        patch_size: Sequence[int] | None = None,
-    ) -> None:
-        self.ways, self.shots, self.queries = _range(ways, "ways"), _range(shots, "shots"), queries
-        self.absent_probability = absent_probability
-        self.patch_size = tuple(patch_size) if patch_size is not None else None
-        if queries < 1 or not 0 <= absent_probability <= 1:
-            raise InputError(f"queries {queries} and absent_probability {absent_probability}: need >= 1 and 0 to 1")
-        allowed, excluded = dict(allowed_labels or {}), dict(exclude_examples_with or {})
-        unknown = sorted({*allowed, *excluded} - set(examples_by_task))
-        if unknown:
-            raise InputError(f"tasks {unknown} have no examples. Known are: {', '.join(sorted(examples_by_task))}")
-        pools = [
-            _make_pool(name, examples, allowed.get(name), excluded.get(name, ()))
-            for name, examples in examples_by_task.items()
-        ]
-        self._pools = tuple(pool for pool in pools if self._suffices(pool))
+    def __init__(self, tasks: Sequence[LabelledTask], settings: EpisodeSettings | None = None, **changes: Any) -> None:
+        self.settings = settings or EpisodeSettings(**{name: _whole(name, value) for name, value in changes.items()})
+        pools = [_Pool(task) for task in tasks]
+        self._pools = [pool for pool in pools if self._suffices(pool)]
         if not self._pools:
-            found = "; ".join(f"{p.name}: {len(p.labels)} labels, {_subjects(p)} subjects" for p in pools)
-            needed = f"{self.ways[0]} labels and {self.shots[0] + 1} subjects with them"
-            raise InputError(f"no task has {needed} ({found}). Add examples or ask for fewer ways and shots")
+            found = ", ".join(f"{p.task.name}: {len(p.values)} labels, {p.subjects} subjects" for p in pools)
+            raise InputError(
+                f"no task has {self.settings.ways[0]} labels and {self.settings.shots[0] + 1} subjects with them "
+                f"({found or 'there is no task'})",
+                "add examples, or ask for fewer ways and shots",
+            )
+        weights = np.array([pool.task.weight for pool in self._pools])
+        self._chances = weights / weights.sum()
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that are drawn from; one with too few labels or subjects is left out."""
-        return tuple(pool.name for pool in self._pools)
+        """Names of the tasks that are drawn from."""
+        return tuple(pool.task.name for pool in self._pools)
 
-    def sample(self, generator: torch.Generator | np.random.Generator) -> Episode:
-        """Draw an episode; the same generator state gives the same one.
+    def sample(self, seed: int, *, progress: float = 1.0, device: torch.device = CPU) -> Episode:
+        """Draw the episode of ``seed``.
 
-        Support subjects and query subjects are disjoint. Every class occurs in a support example, and every support
-        example shows a class. Class ``i`` (1..N) is a random label, in random order; ``Episode.task`` records it as
-        ``"name[label of class 1,label of class 2,...]"``.
+        Args:
+            seed: Decides everything.
+            progress: How far training is, in [0, 1]; see ``EpisodeSettings.large_first``.
+            device: Where the episode's tensors are.
 
         Returns:
-            support images ``(C, *S)`` float32 and labels ``(*S)`` int64, query ``(B, C, *S)`` and ``(B, *S)``.
+            Support images ``(C, *S)`` float32 and labels ``(*S)`` int64; query ``(B, C, *S)`` and ``(B, *S)``.
 
         Raises:
-            InputError: no episode of this kind was found in 100 draws.
+            InputError: No episode of this kind was found in 100 attempts.
         """
-        rng = _numpy_generator(generator)
-        pool = self._pools[int(rng.integers(len(self._pools)))]
-        for _ in range(_ATTEMPTS):
-            episode = self._try(pool, rng)
+        rng = np.random.default_rng([seed, 2])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        for attempt in range(ATTEMPTS):
+            episode = self._try(rng, generator, progress, device, blind=attempt < BLIND_ATTEMPTS)
             if episode is not None:
                 return episode
+        settings = self.settings
         raise InputError(
-            f"task {pool.name}: no episode with {self.ways[0]} ways, {self.shots[0]} shots and {self.queries} queries "
-            f"in {_ATTEMPTS} draws. Add examples that show several classes, enlarge the patch, or lower these numbers"
+            f"no episode with {settings.ways[0]} ways, {settings.shots[0]} shots and {settings.queries} queries in "
+            f"{ATTEMPTS} attempts",
+            "add examples that show several classes, enlarge the patches, or lower these numbers",
         )
 
     def _suffices(self, pool: _Pool) -> bool:
-        return len(pool.labels) >= self.ways[0] and _subjects(pool) > self.shots[0]
+        return len(pool.values) >= self.settings.ways[0] and pool.subjects > self.settings.shots[0]
 
-    def _try(self, pool: _Pool, rng: np.random.Generator) -> Episode | None:
-        ways = int(rng.integers(self.ways[0], min(self.ways[1], len(pool.labels)) + 1))
-        shots = int(rng.integers(self.shots[0], min(self.shots[1], _subjects(pool) - 1) + 1))
-        classes = [int(value) for value in rng.permutation(pool.labels)[:ways]]
-        support = _draw_support(pool, set(classes), shots, rng)
-        if support is None:
+    def _try(
+        self, rng: Rng, generator: torch.Generator, progress: float, device: torch.device, blind: bool
+    ) -> Episode | None:
+        settings = self.settings
+        pool = self._pools[int(rng.choice(len(self._pools), p=self._chances))]
+        exponent = settings.large_first * (1 - progress) + settings.small_last * progress
+        classes = pool.draw_classes(settings.ways, exponent, rng)
+        patches = pool.task.patches or settings.patches
+        patch = None if patches is None else patches[int(rng.integers(len(patches)))]
+        supports, others = pool.split(classes, int(rng.integers(settings.shots[0], settings.shots[1] + 1)), rng, blind)
+        if len(supports) < settings.shots[0] or len(others) < settings.queries:
             return None
-        cropped = self._crop_support([_with_classes(pool.examples[i], classes) for i in support], ways, rng)
-        queries = self._draw_queries(pool, classes, {pool.examples[i].subject_id for i in support}, rng)
-        if cropped is None or queries is None:
+        zoom = torch.ones(len(pool.spacing_mm))
+        if patch is not None:
+            zoom = draw_zoom(patch, pool.spacing_mm, pool.depth, zoom=settings.zoom, thick=settings.thick, rng=rng)
+        table = draw_paint(rng) if rng.random() < settings.repaint else None
+        chosen = self._place(supports, others, classes, patch, zoom, rng)
+        if chosen is None:
             return None
-        images, labels = zip(*cropped, strict=True)
-        query_images, query_labels, query_subjects = queries
-        spacing = pool.examples[support[0]].spacing_mm
+        shots = len(supports)
+        sizes = [patch or tuple(one.example.label.shape) for one, _ in chosen]
+        sizes[shots:] = [tuple(np.max(sizes[shots:], axis=0).tolist())] * settings.queries
+        images, labels = [], []
+        for (one, centre), size in zip(chosen, sizes, strict=True):
+            image, label = read_patch(
+                one.example, size, centre, zoom,
+                spacing_mm=pool.spacing_mm, augment=settings.augment, generator=generator, device=device,
+            )  # fmt: skip
+            images.append(image if table is None else paint(image, label, table))
+            labels.append(_as_classes(label, classes))
+        seen = torch.cat([label.flatten() for label in labels[:shots]]).bincount(minlength=len(classes) + 1)
+        if int(seen[1:].min()) < settings.fewest_voxels:
+            return None
+        if patch is not None:
+            images, labels = self._vary(images, labels, rng, generator)
         return Episode(
-            support=Support(images, labels, ways + 1, self.patch_size, spacing),
-            query=Query(query_images, query_labels),
-            task=f"{pool.name}[{','.join(map(str, classes))}]",
-            support_subjects=tuple(pool.examples[i].subject_id for i in support),
-            query_subjects=query_subjects,
+            Support(tuple(images[:shots]), tuple(labels[:shots]), len(classes) + 1, patch, pool.voxel_mm(zoom)),
+            Query(torch.stack(images[shots:]), torch.stack(labels[shots:])),
+            task=f"{pool.task.name}[{','.join(pool.task.names.get(c, str(c)) for c in classes)}]",
+            support_subjects=tuple(one.example.subject_id for one, _ in chosen[:shots]),
+            query_subjects=tuple(one.example.subject_id for one, _ in chosen[shots:]),
         )
 
-    def _crop_support(
-        self, pairs: list[tuple[Tensor, Tensor]], ways: int, rng: np.random.Generator
-    ) -> list[tuple[Tensor, Tensor]] | None:
-        """Windows that together still show every class; the second try is centred on all classes at once."""
-        if self.patch_size is None:
-            return pairs
-        for whole in (False, True):
-            starts = [foreground_start(label, self.patch_size, rng, whole) for _, label in pairs]
-            cropped = [crop(*pair, start, self.patch_size) for pair, start in zip(pairs, starts, strict=True)]
-            seen = set(torch.cat([torch.unique(label) for _, label in cropped]).tolist()) - {0}
-            if len(seen) == ways and all(bool(label.any()) for _, label in cropped):
-                return cropped
-        return None
-
-    def _draw_queries(
-        self, pool: _Pool, classes: list[int], taken: set[str], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor, tuple[str, ...]] | None:
-        """``(B, C, *S)``, ``(B, *S)`` and the subjects; None where too few other subjects are left."""
-        others = [i for i, example in enumerate(pool.examples) if example.subject_id not in taken]
-        with_classes = [i for i in others if pool.present[i] & set(classes)]
-        without = [i for i in others if not pool.present[i] & set(classes)]
-        pairs, subjects = [], []
-        for _ in range(self.queries):
-            absent = bool(rng.random() < self.absent_probability)
-            source = without if absent and without else with_classes
-            if not source:
+    def _place(
+        self,
+        supports: Sequence[IndexedExample],
+        others: Sequence[IndexedExample],
+        classes: Sequence[int],
+        patch: Sequence[int] | None,
+        zoom: Tensor,
+        rng: Rng,
+    ) -> list[tuple[IndexedExample, Tensor]] | None:
+        """Choose the queries, and where the patch of each support and query lies; None if no fit query is left."""
+        left, chosen = list(others), []
+        for number in range(len(supports) + self.settings.queries):
+            absent = number >= len(supports) and bool(rng.random() < self.settings.absent)
+            one = supports[number] if number < len(supports) else self._take_query(left, classes, absent)
+            if one is None:
                 return None
-            chosen = source.pop(int(rng.integers(len(source))))
-            pairs.append(self._crop_query(*_with_classes(pool.examples[chosen], classes), absent, rng))
-            subjects.append(pool.examples[chosen].subject_id)
-        images, labels = _stack(pairs)
-        return images, labels, tuple(subjects)
+            size = zoom * torch.tensor(patch or one.example.label.shape)
+            chosen.append((one, draw_centre(one, classes, None if absent else number, size, rng)))
+        return chosen
 
-    def _crop_query(
-        self, image: Tensor, label: Tensor, absent: bool, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        if self.patch_size is None:
-            return image, label
-        start = empty_start(label, self.patch_size, rng) if absent or not bool(label.any()) else None
-        return crop(image, label, start or foreground_start(label, self.patch_size, rng), self.patch_size)
+    def _take_query(self, left: list[IndexedExample], classes: Sequence[int], absent: bool) -> IndexedExample | None:
+        """Take the first fit query from those that are left."""
+        if not self.settings.query_shows_class:
+            return left.pop(0)
+        fit = [i for i, one in enumerate(left) if one.shows(classes) != absent]
+        return left.pop(fit[0] if fit else 0) if fit or absent else None
 
-
-def _make_pool(name: str, examples: Sequence[Example], allowed: Sequence[int] | None, excluded: Sequence[int]) -> _Pool:
-    values = [frozenset(torch.unique(example.label).tolist()) - {0} for example in examples]
-    kept = [i for i, found in enumerate(values) if not found & set(excluded)]
-    usable = set(allowed) if allowed is not None else set().union(*values)
-    present = tuple(values[i] & usable for i in kept)
-    labels = tuple(sorted(set().union(*present)))
-    return _Pool(name, labels, tuple(examples[i] for i in kept), present)
-
-
-def _subjects(pool: _Pool) -> int:
-    pairs = zip(pool.examples, pool.present, strict=True)
-    return len({example.subject_id for example, present in pairs if present})
+    def _vary(
+        self, images: list[Tensor], labels: list[Tensor], rng: Rng, generator: torch.Generator
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Change contrast and orientation of the whole episode, then the intensities of every patch."""
+        settings, batch, truth = self.settings, torch.stack(images), torch.stack(labels)
+        if rng.random() < settings.curve:
+            batch = random_curve(batch, rng, monotone=bool(rng.random() >= settings.free_curve))
+        if settings.augment:
+            batch = vary_intensity(batch, Augmentation(), generator)
+        axes = [axis for axis in range(1, truth.ndim) if rng.random() < settings.mirror]
+        return list(batch.flip([axis + 1 for axis in axes])), list(truth.flip(axes))
 
 
-def _draw_support(pool: _Pool, classes: set[int], shots: int, rng: np.random.Generator) -> list[int] | None:
-    """``shots`` examples of different subjects, all with a class, every class in one; None where none was found.
+class _Pool:
+    """A task's examples, indexed by the labels that may become classes."""
 
-    The first try is blind, so that supports are as varied as the data; the second takes what shows most of the classes.
-    """
-    order = [int(i) for i in rng.permutation(len(pool.examples)) if pool.present[i] & classes]
-    for greedy in (False, True):
-        left, missing = list(order), set(classes)
-        chosen: list[int] = []
-        while left and len(chosen) < shots:
-            best = left[0] if not greedy else max(left, key=lambda i: len(pool.present[i] & missing))
-            chosen.append(best)
-            missing -= pool.present[best]
-            left = [i for i in left if pool.examples[i].subject_id != pool.examples[best].subject_id]
-        if len(chosen) == shots and not missing:
-            return chosen
-    return None
+    def __init__(self, task: LabelledTask) -> None:
+        self.task = task
+        allowed: Sequence[int] = task.labels or ()
+        if task.labels is None:
+            allowed = sorted({int(v) for example in task.examples for v in example.label.unique()} - {0})
+        self.indexed = index_examples(task.examples, allowed)
+        totals = {value: sum(one.counts[value] for one in self.indexed) for value in allowed}
+        self.values = [value for value in allowed if totals[value]]
+        self.sizes = np.array([totals[value] for value in self.values], dtype=float)
+        self.subjects = len({one.example.subject_id for one in self.indexed if one.shows(self.values)})
+        if task.examples:
+            first = task.examples[0]
+            self.spacing_mm = first.spacing_mm or (1.0,) * first.label.ndim
+            self.depth = float(np.median([example.label.shape[-1] for example in task.examples]))
+
+    def voxel_mm(self, zoom: Tensor) -> tuple[float, ...] | None:
+        """Voxel size at ``zoom`` times the task's spacing; None if that is unknown."""
+        if self.task.examples[0].spacing_mm is None:
+            return None
+        return tuple(float(s * z) for s, z in zip(self.spacing_mm, zoom, strict=True))
+
+    def draw_classes(self, ways: tuple[int, int], exponent: float, rng: Rng) -> list[int]:
+        """Draw label values, in random order."""
+        weights = (self.sizes / self.sizes.max()).clip(1e-6) ** (exponent / 2)
+        count = min(int(rng.integers(ways[0], ways[1] + 1)), len(self.values))
+        order = rng.choice(len(self.values), count, replace=False, p=weights / weights.sum())
+        return [self.values[int(i)] for i in order]
+
+    def split(
+        self, classes: Sequence[int], shots: int, rng: Rng, blind: bool
+    ) -> tuple[list[IndexedExample], list[IndexedExample]]:
+        """Draw at most ``shots`` supports that show a class, of different subjects; and all examples of other subjects.
+
+        Supports are as varied as the data if ``blind``; otherwise those that show most classes come first.
+        """
+        order = [self.indexed[int(i)] for i in rng.permutation(len(self.indexed))]
+        showing = [one for one in order if one.shows(classes)]
+        if not blind:
+            showing.sort(key=lambda one: -sum(one.counts[value] > 0 for value in classes))
+        supports = _subjects_first(showing)[0][:shots]
+        taken = {one.example.subject_id for one in supports}
+        firsts, repeats = _subjects_first([one for one in order if one.example.subject_id not in taken])
+        return supports, firsts + repeats
 
 
-def _with_classes(example: Example, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Image float32 and label int64 in which the i-th of ``classes`` is i + 1 and all else is 0."""
-    label = torch.zeros(example.label.shape, dtype=torch.int64, device=example.label.device)
-    for number, value in enumerate(classes, start=1):
-        label[example.label == value] = number
-    return example.image.float(), label
+def _subjects_first(examples: Sequence[IndexedExample]) -> tuple[list[IndexedExample], list[IndexedExample]]:
+    """The first example of every subject, and the others."""
+    first = {one.example.subject_id: one for one in reversed(examples)}
+    firsts = [one for one in examples if first[one.example.subject_id] is one]
+    return firsts, [one for one in examples if first[one.example.subject_id] is not one]
 
 
-def _stack(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    size = [max(extents) for extents in zip(*(label.shape for _, label in pairs), strict=True)]
-    pairs = [crop(*pair, [0] * len(size), size) if list(pair[1].shape) != size else pair for pair in pairs]
-    images, labels = zip(*pairs, strict=True)
-    return torch.stack(images), torch.stack(labels)
+def _as_classes(label: Tensor, classes: Sequence[int]) -> Tensor:
+    numbered = torch.zeros_like(label)
+    for index, value in enumerate(classes, start=1):
+        numbered[label == value] = index
+    return numbered
 
 
-def _numpy_generator(generator: torch.Generator | np.random.Generator) -> np.random.Generator:
-    """One numpy generator for all draws; a torch generator moves on by one number."""
-    if isinstance(generator, np.random.Generator):
-        return generator
-    return np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)))
-
-
-def _range(value: Range, name: str) -> tuple[int, int]:
-    low, high = (value, value) if isinstance(value, int) else value
-    if not 1 <= low <= high:
-        raise InputError(f"{name} {value}: need a number from 1, or (smallest, largest)")
-    return low, high
+def _whole(name: str, value: Any) -> Any:
+    """Read ``shots=5`` as ``(5, 5)`` and ``patches=(8, 8)`` as ``((8, 8),)``."""
+    if name in ("shots", "ways") and isinstance(value, int):
+        return (value, value)
+    if name == "patches" and value is not None and all(isinstance(n, int) for n in value):
+        return (tuple(value),)
+    return value

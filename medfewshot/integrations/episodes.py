@@ -5,37 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medfewshot.episodes import EpisodeSampler, Example
+from medfewshot.episodes import EpisodeSource, Example, episode_seed
 from medfewshot.errors import InputError
 from medfewshot.types import Episode, Query, Support
 
 
 class EpisodeDataset(Dataset):
-    """``length`` episodes of a sampler as dictionaries of tensors; item ``i`` is the same whenever it is asked for.
+    """A number of episodes as dictionaries of tensors, for ``DataLoader`` and ``CacheDataset``.
 
     Keys: ``support_image (K, C, *S)`` float32, ``support_label (K, 1, *S)`` int64, ``image (B, C, *S)`` and
-    ``label (B, 1, *S)`` of the query, ``classes`` (N + 1), ``task``. With a ``patch_size`` and a fixed number of shots
-    and ways every item has one shape, so that ``DataLoader`` can stack episodes; otherwise take ``batch_size=1`` and a
-    sampler whose scans share a shape.
+    ``label (B, 1, *S)`` of the query, ``classes`` (N + 1), ``task``. ``DataLoader`` can stack episodes if the source
+    has one patch size and one number of shots and ways; otherwise use ``batch_size=1``. MONAI's transforms take the
+    first axis (K or B) as the channel axis, so axis X is their ``spatial_axis=1``.
 
-    To MONAI's transforms the first axis (K or B) is the channel axis, so axis X is their ``spatial_axis=1``.
+    Item ``i`` depends on seed, epoch and ``i`` alone, not on the number of workers. :meth:`set_epoch` gives new
+    episodes; a ``CacheDataset`` keeps those that it was filled with.
 
-    Every item is drawn from a generator of its own, ``(seed, epoch, index)``, so that neither the number of workers nor
-    their order matters. :meth:`set_epoch` gives new episodes; ``CacheDataset`` keeps those it was filled with.
+    Args:
+        source: An :class:`~medfewshot.episodes.EpisodeSampler`, or any other source that training takes.
+        length: Number of episodes.
+        seed: Another seed gives other episodes.
     """
 
-    def __init__(self, sampler: EpisodeSampler, length: int, seed: int = 0) -> None:
+    def __init__(self, source: EpisodeSource, length: int, *, seed: int = 0) -> None:
         if length < 1:
-            raise InputError(f"an episode dataset of length {length}: give at least 1")
-        self.sampler, self.length, self.seed, self.epoch = sampler, length, seed, 0
+            raise InputError(f"an episode dataset of length {length} is empty", "give at least 1", setting="length")
+        self.source, self.length, self.seed, self.epoch = source, length, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Draw other episodes from now on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -45,11 +48,13 @@ class EpisodeDataset(Dataset):
         index = index + self.length if index < 0 else index
         if not 0 <= index < self.length:
             raise IndexError(f"episode {index} of {self.length}")
-        episode = self.sampler.sample(np.random.default_rng([self.seed, self.epoch, index]))
+        episode = self.source.sample(episode_seed(self.seed, self.epoch, index))
         shapes = {tuple(image.shape) for image in episode.support.images}
         if len(shapes) > 1:
             raise InputError(
-                f"{episode.task}: supports of shapes {sorted(shapes)} cannot be stacked; give the sampler a patch_size"
+                f"{episode.task}: supports of shapes {sorted(shapes)} cannot be stacked",
+                "give the sampler a patch size",
+                setting="patches",
             )
         query_label = episode.query.label
         assert query_label is not None
@@ -64,7 +69,7 @@ class EpisodeDataset(Dataset):
 
 
 def to_episode(item: Mapping[str, Any], index: int | None = None) -> Episode:
-    """The :class:`~medfewshot.types.Episode` of an item, or of entry ``index`` of a batch of items."""
+    """Turn an item (or entry ``index`` of a batch of items) back into an :class:`~medfewshot.types.Episode`."""
 
     def one(key: str) -> Any:
         return item[key] if index is None else item[key][index]
@@ -84,20 +89,28 @@ def to_episode(item: Mapping[str, Any], index: int | None = None) -> Episode:
 
 def examples_of(
     dataset: Iterable[Mapping[str, Any]],
+    *,
     image_key: str = "image",
     label_key: str = "label",
     subject_key: str = "subject",
 ) -> list[Example]:
-    """Examples for an :class:`~medfewshot.episodes.EpisodeSampler` from a MONAI dataset, a ``CacheDataset`` say.
+    """Turn the items of a MONAI dataset into examples for an :class:`~medfewshot.episodes.EpisodeSampler`.
 
-    Items hold an image ``(C, *S)`` and a label ``(1, *S)``, on the plan's grid (see ``ToPland``), and who it is of; an
-    image that is a MetaTensor states its voxel size. Raises InputError where an item lacks one of these.
+    Args:
+        dataset: Items with an image ``(C, *S)`` and a label ``(1, *S)`` on the plan's grid (see ``ToPland``), and a
+            subject. The voxel size is read from images that are MetaTensors.
+        image_key: Key of the image.
+        label_key: Key of the label.
+        subject_key: Key of the subject.
+
+    Raises:
+        InputError: An item lacks one of these keys.
     """
     examples = []
     for number, item in enumerate(dataset):
         missing = [key for key in (image_key, label_key, subject_key) if key not in item]
         if missing:
-            raise InputError(f"item {number}: has no {', '.join(missing)}; its keys are {', '.join(map(str, item))}")
+            raise InputError(f"item {number}: has no {', '.join(missing)}", f"its keys are {', '.join(map(str, item))}")
         image, label = item[image_key], _plain(item[label_key])
         spacing = tuple(float(size) for size in image.pixdim) if isinstance(image, MetaTensor) else None
         spacing = spacing[: label.ndim - 1] if spacing is not None else None
@@ -106,4 +119,4 @@ def examples_of(
 
 
 def _plain(value: Any) -> Tensor:
-    return value.as_tensor() if hasattr(value, "as_tensor") else torch.as_tensor(value)
+    return value.as_tensor() if isinstance(value, MetaTensor) else torch.as_tensor(value)

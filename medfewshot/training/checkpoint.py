@@ -1,7 +1,7 @@
-"""The whole state of a run in one file: safetensors, its header holding what is no tensor as JSON.
+"""Checkpoints: the whole state of a run in one safetensors file; its header contains plain data as JSON.
 
-One file is either the old state or the new one, so a run can be cut off at any moment. There is no random state in it:
-every episode draws from a generator of its own, seeded by the run's seed and the episode's number.
+A checkpoint replaces the previous one atomically, so a run can be stopped at any moment. It contains no random state:
+every episode draws from its own generator, seeded by the run's seed and the episode's number.
 """
 
 from __future__ import annotations
@@ -32,17 +32,22 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; it is on the disk before it replaces the previous one."""
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_FACTS: json.dumps(dict(checkpoint.facts))})
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # on the disk before it takes the old one's name
+            os.fsync(file.fileno())
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Raises InputError where the file is missing or damaged."""
+    """Read a checkpoint.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -51,13 +56,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
             return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
-        raise InputError(f"{path}: cannot be resumed from ({reason}); train anew with --overwrite") from None
+        raise InputError(f"{path}: cannot be resumed from ({reason})", "replace the run", setting="overwrite") from None
 
 
 def optimizer_tensors(
     optimizers: Sequence[torch.optim.Optimizer], names: Mapping[nn.Parameter, str]
 ) -> dict[str, Tensor]:
-    """``{"<parameter>.<what>": tensor}`` of optimisers whose state is tensors alone (AdamW, Muon)."""
+    """Return ``{"<parameter>.<state>": tensor}`` of optimizers whose state is tensors alone (AdamW, Muon)."""
     return {
         f"{name}.{what}": value
         for optimizer in optimizers

@@ -1,4 +1,4 @@
-"""What a run reports: CSVs of training and validation, TensorBoard where it is installed, MLflow where it is wanted."""
+"""Logs of a training run: CSV files, TensorBoard if it is installed, and MLflow on request."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import io
 import json
 import re
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,30 +16,47 @@ from medfewshot.io import write_text
 
 TRAINING, VALIDATION = "training.csv", "validation.csv"
 MLFLOW = "mlflow.json"
-"""Which MLflow run a folder belongs to."""
+"""Names the MLflow run of a folder."""
 EXPERIMENT = "medfewshot"
 DATABASE = "mlflow.db"
 LONGEST_PARAM = 500
-"""Characters; older MLflow servers refuse more."""
+"""Characters of a parameter; older MLflow servers refuse more."""
 PARAMS_AT_ONCE = 100
 
 
+def _silent(text: str) -> None:
+    """Take a warning that nobody wants."""
+
+
 class Logs:
-    """Appends rows; on resume, rows after ``step`` are dropped, because they will be written again."""
+    """Appends rows to the logs of a run; rows after ``step`` are dropped, because a resumed run writes them again.
+
+    Args:
+        folder: Folder of the run.
+        step: The step that the run continues from.
+        mlflow: A tracking URI or a folder that receives rows and settings too.
+        settings: Plain data, for MLflow.
+        warn: Receives one line for each kind of trouble with MLflow.
+    """
 
     def __init__(
-        self, folder: Path, step: int = 0, mlflow: str | None = None, settings: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        *,
+        step: int = 0,
+        mlflow: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        warn: Callable[[str], None] = _silent,
     ) -> None:
-        """``mlflow``: a tracking URI or a folder, where rows and ``settings`` (plain data) are to go there too."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         for name in (TRAINING, VALIDATION):
             _drop_rows_after(folder / name, step)
         self._board = _tensorboard(folder / "tensorboard", step)
-        self._mlflow = None if mlflow is None else MlflowRun(mlflow, folder, settings or {})
+        self._mlflow = None if mlflow is None else MlflowRun(mlflow, folder, settings=settings or {}, warn=warn)
 
     def write(self, name: str, row: Mapping[str, Any]) -> None:
-        """``row`` begins with ``step``; every row of a file has the same columns."""
+        """Append a row, which begins with ``step``, to the file ``name``; its rows have the same columns."""
         path, text = self.folder / name, io.StringIO()
         writer = csv.DictWriter(text, list(row), lineterminator="\n")
         if path.is_file():
@@ -73,19 +89,28 @@ class Logs:
 
 
 class MlflowRun:
-    """The run of MLflow that belongs to a folder; made anew unless the folder's record names one.
+    """The run in MLflow that belongs to a folder; a new one unless the folder names one.
 
-    A resumed run computes rows again that were sent before it was cut off; these are not sent twice. Where the server
-    does not answer, rows wait for the next one and training goes on: the CSVs hold everything.
+    A resumed run computes some rows again that an earlier process sent; these are not sent twice. If the server does
+    not answer, rows wait for the next call and training continues: the CSV files contain everything.
+
+    Args:
+        where: A tracking URI or a folder.
+        folder: Folder of the training run.
+        settings: Logged as parameters.
+        warn: Receives one line for each kind of trouble.
+
+    Raises:
+        InputError: MLflow is not installed or does not answer at the start.
     """
 
-    def __init__(self, where: str, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Raises InputError where MLflow is not installed or does not answer."""
+    def __init__(self, where: str, folder: Path, *, settings: Mapping[str, Any], warn: Callable[[str], None]) -> None:
         check_mlflow(where)
+        self._warn, self._told = warn, False
         record = folder / MLFLOW
         self._waiting: list[Any] = []
         self._earlier: dict[str, int] = {}
-        """The last step that an earlier process sent, of every value."""
+        """Last step that an earlier process sent, for every value."""
         try:
             self._client = client = _client_of(where)
             if record.is_file():
@@ -99,9 +124,10 @@ class MlflowRun:
                 _log_params(client, self.run_id, settings)
                 write_text(record, json.dumps({"run_id": self.run_id}) + "\n")
         except Exception as error:  # of the database, of the network, of MLflow
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             way_out = f", or remove {record} for a new run" if record.is_file() else ""
-            raise InputError(f"--mlflow {where}: cannot be used ({reason}); check it{way_out}") from error
+            raise InputError(
+                f"MLflow at {where} cannot be used ({_first_line(error)})", f"check it{way_out}", setting="mlflow"
+            ) from error
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -114,10 +140,12 @@ class MlflowRun:
 
     def close(self, status: str) -> None:
         self._send()
+        if self._waiting:
+            self._warn(f"MLflow lacks {len(self._waiting)} values of this run; the CSV files contain them")
         try:
             self._client.set_terminated(self.run_id, status)
         except Exception as error:
-            _warn(error)
+            self._tell(error)
 
     def _send(self) -> None:
         try:
@@ -125,19 +153,26 @@ class MlflowRun:
                 self._client.log_batch(self.run_id, metrics=self._waiting)
             self._waiting = []
         except Exception as error:
-            _warn(error)
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if not self._told:
+            self._warn(f"MLflow did not always answer ({_first_line(error)}); rows are sent with later ones")
+        self._told = True
 
 
 def check_mlflow(where: str) -> None:
-    """Raise InputError, before any work is done, where MLflow is not installed."""
+    """Raise InputError if MLflow is not installed; called before any work is done."""
     try:
         import mlflow  # noqa: F401
     except ImportError:
-        raise InputError(f"--mlflow {where}: MLflow is not installed; pip install 'medfewshot[mlflow]'") from None
+        raise InputError(
+            f"{where}: MLflow is not installed", "pip install 'medfewshot[mlflow]'", setting="mlflow"
+        ) from None
 
 
 def _client_of(where: str) -> Any:
-    """A folder holds its runs in a database file, which ``mlflow ui`` reads; anything else is a tracking URI."""
+    """Connect to a tracking URI, or to the database file (for ``mlflow ui``) in a folder."""
     from mlflow import MlflowClient
 
     if _is_uri(where):
@@ -183,13 +218,12 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, str(value)
 
 
-def _warn(error: Exception) -> None:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    warnings.warn(f"MLflow does not take the log now ({reason}); it is all in the CSV files", stacklevel=3)
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a log; none where there is no file. A row cut off in the middle is left out."""
+    """Read the rows of a log; no file has no rows. A row that was cut off in the middle is ignored."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:

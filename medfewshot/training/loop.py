@@ -1,8 +1,11 @@
-"""One loop for every meta-learner: episodes in, better meta-parameters out.
+"""The training loop of every meta-learner.
 
-Several episodes a step with their gradients summed; AdamW (Loshchilov & Hutter 2019), or Muon for the kernels
-(:mod:`medfewshot.learners.optimizer`); linear warm-up and a half cosine; an exponential moving average of the weights
-is what is validated and kept (Polyak & Juditsky 1992).
+A step sums the gradients of several episodes. The optimizer is AdamW, or Muon for the kernels; the learning rate warms
+up linearly and then follows a half cosine. An exponential moving average of the weights is validated and saved.
+
+References:
+    Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019 (AdamW).
+    Polyak & Juditsky, Acceleration of stochastic approximation by averaging, SIAM J. Control Optim. 1992.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medfewshot.episodes import EpisodeSource, episode_seed
 from medfewshot.errors import InputError
 from medfewshot.learners.base import MetaLearner
 from medfewshot.learners.fitting import fit_strides
@@ -27,17 +31,35 @@ from medfewshot.structures import dice
 from medfewshot.training import checkpoint as disk
 from medfewshot.training.logs import TRAINING, VALIDATION, Logs
 from medfewshot.training.settings import TrainSettings
-from medfewshot.training.sources import EpisodeSource, episode_seed
 from medfewshot.training.world import World
 from medfewshot.types import Episode, Progress
 
 TRAIN_STREAM, VALIDATION_STREAM = 0, 1
 EMA_WARM_UP = 10
-"""The average forgets faster at first: a decay of (1 + step) / (EMA_WARM_UP + step), up to the one that is set."""
+"""The average forgets faster at first: its decay is (1 + step) / (EMA_WARM_UP + step), up to ``TrainSettings.ema``."""
 
 
 class Trainer:
-    """Trains ``learner.start`` in place, in ``folder``."""
+    """Trains ``learner.start`` in place; checkpoint and logs are in ``folder``.
+
+    Args:
+        learner: Its ``meta_loss`` is minimised.
+        training: Source of training episodes.
+        validation: Source of validation episodes.
+        settings: How to train.
+        folder: Folder of the run.
+        device: Where the start is.
+        world: The processes of the run.
+        progress: Receives the fraction that is done.
+        mlflow: A tracking URI or a folder that receives the logs too.
+
+    Attributes:
+        warnings: What the user should know, one line each.
+        validated: Loss (and Dice) of the last validation.
+
+    Raises:
+        InputError: The learner has no start.
+    """
 
     def __init__(
         self,
@@ -52,27 +74,26 @@ class Trainer:
         progress: Progress | None = None,
         mlflow: str | None = None,
     ) -> None:
-        """``mlflow``: a tracking URI or a folder that gets the logs too."""
         if learner.start is None:
-            raise InputError("this learner has no start to train")
+            raise InputError("this learner has no start to train", "choose another", setting="learner")
         self.learner, self.start, self.settings, self.folder = learner, learner.start, settings, folder
         self.training, self.validation = training, validation
         self.device, self.world, self.progress = device, world, progress or Progress()
         self.mlflow = mlflow
+        self.warnings: list[str] = []
         world.share_start(self.start)
         self.names = {p: name for name, p in self.start.named_parameters() if p.requires_grad}
         self.counter = dict(self.start.named_buffers()).get("episodes")
-        """Of a start that goes by it: the episodes that it has learned from. Every process counts those of all."""
+        """Number of episodes seen so far by all processes, for starts that anneal."""
         self.optimizers = _make_optimizers(self.start, self.names, settings)
         self.ema = {name: value.detach().clone() for name, value in self.start.state_dict().items()}
         self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.sums = torch.zeros(3, dtype=torch.float64)
-        """Loss, gradient norm and steps since the last row of the log."""
+        """Sums of loss, gradient norm and steps since the last row of the log."""
         self.validated: dict[str, float] = {}
-        """What the last validation found."""
 
     def run(self, resume: bool = False) -> dict[str, Any]:
-        """Train to the end of the steps or minutes; what came of it. The state on disk is that of the last step."""
+        """Train to the end of the steps or minutes and return a summary; the last step's state is saved."""
         path = self.folder / disk.NAME
         if resume and path.is_file():
             self._restore(disk.read_checkpoint(path))
@@ -87,12 +108,13 @@ class Trainer:
     def _open_logs(self) -> AbstractContextManager[Logs | None]:
         if not self.world.first:
             return nullcontext()
-        return Logs(self.folder, self.step, self.mlflow, asdict(self.settings))
+        settings = asdict(self.settings)
+        return Logs(self.folder, step=self.step, mlflow=self.mlflow, settings=settings, warn=self.warnings.append)
 
     # A step
 
     def _one_step(self, logs: Logs | None) -> None:
-        """Learn, and report and keep what is due."""
+        """Learn; log, validate and save if it is time."""
         fraction, begun = self._fraction(), time.perf_counter()
         self._train_step(fraction)
         self.step += 1
@@ -108,7 +130,7 @@ class Trainer:
             self._checkpoint()
 
     def _fraction(self) -> float:
-        """How much of the run is done, in [0, 1]; the same in every process."""
+        """Fraction of the run that is done, in [0, 1]; the same in every process."""
         by_steps = self.step / self.settings.steps
         if self.settings.minutes is None:
             return min(1.0, by_steps)
@@ -117,7 +139,7 @@ class Trainer:
 
     @property
     def _wire(self) -> torch.device:
-        """Where numbers for other processes lie."""
+        """Device of the numbers that are sent to other processes."""
         return self.device if self.device.type == "cuda" else torch.device("cpu")
 
     def _train_step(self, fraction: float) -> None:
@@ -134,7 +156,7 @@ class Trainer:
         for number in range(first + world.rank, first + settings.episodes_per_step, world.size):
             self._count(earlier + number - first)
             seed = episode_seed(settings.seed, TRAIN_STREAM, number)
-            episode = self.training.episode(seed, fraction, self.device)
+            episode = self.training.sample(seed, progress=fraction, device=self.device)
             loss = self._loss(episode, seed) / settings.episodes_per_step
             loss.backward()
             total += loss.detach()
@@ -142,7 +164,7 @@ class Trainer:
         world.sum_gradients(self.names)
         loss_mean = float(world.sum(total))
         norm = torch.nn.utils.clip_grad_norm_(self.names, settings.clip)
-        # Not a number in one episode must not end the run; a step without an update is counted and told.
+        # A loss that is not a number must not end the run; the step is skipped and counted.
         if math.isfinite(loss_mean) and bool(norm.isfinite()):
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -156,7 +178,7 @@ class Trainer:
             self.counter.fill_(episodes)
 
     def _loss(self, episode: Episode, seed: int) -> Tensor:
-        """The learner's loss; what it draws from torch's global generator follows from the episode's seed."""
+        """The learner's loss; its draws from torch's global generator depend on the episode's seed."""
         fit_strides(self.start.backbone, episode.support)  # type: ignore[arg-type]
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
@@ -176,7 +198,7 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within the block the start has the averaged weights."""
+        """Give the start its averaged weights inside the block."""
         own = {name: value.detach().clone() for name, value in self.start.state_dict().items()}
         self.start.load_state_dict(self.ema)
         try:
@@ -185,14 +207,14 @@ class Trainer:
             self.start.load_state_dict(own)
 
     def _validate(self) -> dict[str, float]:
-        """Mean loss (and Dice) of fixed episodes that training never sees, with the averaged weights."""
+        """Mean loss (and Dice) of fixed validation episodes, with the averaged weights."""
         count, world = self.settings.validation_episodes, self.world
         sums = torch.zeros(3, dtype=torch.float64, device=self._wire)
         self.start.eval()
         with self.averaged():
             for number in range(world.rank, count, world.size):
                 seed = episode_seed(self.settings.seed, VALIDATION_STREAM, number)
-                episode = self.validation.episode(seed, 1.0, self.device)
+                episode = self.validation.sample(seed, device=self.device)
                 with torch.no_grad():
                     sums[0] += float(self._loss(episode, seed))
                 if self.settings.validate_dice:
@@ -246,11 +268,12 @@ class Trainer:
 
     def _restore(self, state: disk.Checkpoint) -> None:
         wanted, kept = json.loads(json.dumps(asdict(self.settings))), dict(state.facts["settings"])
-        changed = sorted(name for name in wanted if wanted[name] != kept.get(name))
+        changed = sorted(name for name in wanted if name not in kept or _differ(wanted[name], kept[name]))
         if changed:
             raise InputError(
-                f"{self.folder / disk.NAME}: was made with other settings ({', '.join(changed)}); resume with the same "
-                "ones, or train anew with --overwrite"
+                f"{self.folder / disk.NAME}: was made with other settings ({', '.join(changed)})",
+                "resume with the same settings, or replace the run",
+                setting="overwrite",
             )
         try:
             self.start.load_state_dict(disk.without_prefix("start", state.tensors))
@@ -258,7 +281,9 @@ class Trainer:
                 value.copy_(state.tensors[f"ema.{name}"])
         except (RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"{self.folder / disk.NAME}: is of another network ({reason}); use --overwrite") from None
+            raise InputError(
+                f"{self.folder / disk.NAME}: is of another network ({reason})", "replace the run", setting="overwrite"
+            ) from None
         disk.restore_optimizer(self.optimizers, self.names, disk.without_prefix("optimizer", state.tensors))
         self.step, self.skipped = int(state.facts["step"]), int(state.facts["skipped"])
         self.seconds = float(state.facts["seconds"])
@@ -266,15 +291,22 @@ class Trainer:
         self.validated = dict(state.facts.get("validated", {}))
 
 
+def _differ(wanted: Any, kept: Any) -> bool:
+    """Compare plain data; a setting that the earlier version of a run did not have makes no difference."""
+    if isinstance(wanted, dict) and isinstance(kept, dict):
+        return bool(set(kept) - set(wanted)) or any(_differ(wanted[name], value) for name, value in kept.items())
+    return bool(wanted != kept)
+
+
 def warm_cosine(fraction: float, warm_up: float) -> float:
-    """Learning-rate factor at ``fraction`` of the run: up to 1 in a line, down to 0 in a half cosine."""
+    """Learning-rate factor at ``fraction`` of the run: linearly up to 1, then down to 0 as a half cosine."""
     if fraction < warm_up:
         return max(fraction / warm_up, 0.01)
     return (1 + math.cos(math.pi * (fraction - warm_up) / (1 - warm_up))) / 2
 
 
 def query_dice(learner: MetaLearner, episode: Episode) -> Tensor:
-    """Dice of every class in every query that holds it, after adaptation to the support: ``(n,)``."""
+    """Dice of every class in every query that contains it, after adaptation to the support: ``(n,)``."""
     assert episode.query.label is not None
     prediction = learner.adapt(episode.support)(episode.query.image).argmax(1).to(episode.query.label.device)
     scores = []
@@ -288,7 +320,7 @@ def query_dice(learner: MetaLearner, episode: Episode) -> Tensor:
 def _make_optimizers(
     start: nn.Module, names: Mapping[nn.Parameter, str], settings: TrainSettings
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Each parameter that is trained belongs to one of them."""
+    """Optimizers that together own every trained parameter once."""
     if settings.optimizer == "muon":
         return AdaptationOptimizer(start, settings.learning_rate, settings.weight_decay).parts
     return (torch.optim.AdamW(_groups(names, settings.weight_decay), lr=settings.learning_rate),)

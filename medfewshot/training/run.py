@@ -1,30 +1,29 @@
-"""A whole training run: settings in, a start on disk out."""
+"""A training run: from settings to a trained start on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from medfewshot import __version__
 from medfewshot.devices import describe_device, resolve_device
+from medfewshot.episodes import LabelledTask
 from medfewshot.errors import InputError
 from medfewshot.learners import save_start
-from medfewshot.synthetic.populations import Populations
 from medfewshot.training.checkpoint import NAME
 from medfewshot.training.learner import make_meta_learner
 from medfewshot.training.logs import MLFLOW, TRAINING, VALIDATION, check_mlflow
 from medfewshot.training.loop import Trainer
-from medfewshot.training.packing import PackedDataset, pack_datasets, read_pack, write_pack
-from medfewshot.training.real import RealTasks
+from medfewshot.training.packing import pack_datasets, read_pack, write_pack
 from medfewshot.training.settings import TrainSettings
-from medfewshot.training.sources import EpisodeSource, Mixture
+from medfewshot.training.sources import make_sources
 from medfewshot.training.world import join_world, local_device
 from medfewshot.types import Progress
 
 START = "start"
-"""The folder, in that of the run, that ``--weights`` takes."""
+"""Folder of the trained start, inside the folder of the run; adaptation takes it as ``weights``."""
 
 
 def train(
@@ -39,13 +38,26 @@ def train(
     mlflow: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Meta-train and write ``folder/start``; returns what the record in it says.
+    """Meta-train and write the trained start to ``folder/start``.
 
-    ``data``: folder of the real data sets, where the settings name none. ``pack``: a file of their planned volumes; it
-    is made where it does not exist, and no raw data is needed where it does. ``mlflow``: a tracking URI or a folder
-    that gets the logs and settings too. Under ``torchrun`` every process calls this alike.
+    Under ``torchrun``, every process calls this with the same arguments.
 
-    Raises InputError where a setting, a data set or the folder cannot be used.
+    Args:
+        settings: What to train, on which tasks.
+        folder: Receives checkpoint, logs and start.
+        device: ``auto``, ``cpu``, ``cuda`` ...
+        resume: Continue from the folder's last checkpoint.
+        overwrite: Replace the run in the folder.
+        data: Folder of the real data sets, if the settings name none.
+        pack: File of their planned volumes. It is made if it does not exist; if it does, no raw data is needed.
+        mlflow: A tracking URI or a folder that receives logs and settings too.
+        progress: Receives the fraction that is done.
+
+    Returns:
+        The record that is saved with the start; ``warnings`` lists what the user should know.
+
+    Raises:
+        InputError: A setting, a data set or the folder cannot be used.
     """
     if mlflow is not None:
         check_mlflow(mlflow)
@@ -57,8 +69,8 @@ def train(
                 write_pack(_read_raw(settings, data, progress), pack)
         world.wait()
         learner, start = make_meta_learner(settings, chosen)
-        datasets = _read_real(settings, data, pack, progress)
-        training, validation = make_sources(settings, datasets)
+        real = _read_real(settings, data, pack, progress)
+        training, validation, warnings = make_sources(settings, real)
         trainer = Trainer(
             learner, training, validation, settings, folder,
             device=chosen, world=world, progress=progress, mlflow=mlflow,
@@ -70,7 +82,8 @@ def train(
             "device": describe_device(chosen),
             "processes": world.size,
             "settings": asdict(settings),
-            "seen": seen_data(datasets),
+            "seen": seen_data(real),
+            "warnings": [*warnings, *trainer.warnings],
         }
         if world.first:
             with trainer.averaged():
@@ -78,73 +91,43 @@ def train(
         return record
 
 
-def _read_raw(settings: TrainSettings, data: Path | None, progress: Progress | None) -> tuple[PackedDataset, ...]:
+def _read_raw(settings: TrainSettings, data: Path | None, progress: Progress | None) -> tuple[LabelledTask, ...]:
     real = settings.tasks.real
     if real is None:
-        raise InputError("--pack: the settings name no real data sets to pack; leave it out")
-    return pack_datasets(real.datasets, Path(real.root) if real.root else data, progress)
+        raise InputError("the settings name no real data sets to pack", "remove it", setting="pack")
+    return pack_datasets(real.datasets, Path(real.root) if real.root else data, progress=progress)
 
 
 def _read_real(
     settings: TrainSettings, data: Path | None, pack: Path | None, progress: Progress | None
-) -> tuple[PackedDataset, ...]:
+) -> tuple[LabelledTask, ...]:
     if settings.tasks.real is None:
         return ()
     return _read_raw(settings, data, progress) if pack is None else read_pack(pack, settings.tasks.real.datasets)
 
 
-def make_sources(
-    settings: TrainSettings, datasets: tuple[PackedDataset, ...] = ()
-) -> tuple[EpisodeSource, EpisodeSource]:
-    """Where training and validation episodes come from.
-
-    Procedural anatomies are drawn anew for every episode, so validation holds out all of its tasks; of real data sets
-    it takes the validation labels, where there are any.
-    """
-    tasks = settings.tasks
-    sources: dict[str, EpisodeSource] = {}
-    held_out: dict[str, EpisodeSource] = {}
-    weights = {"synthetic": tasks.synthetic_weight, "real": tasks.real_weight}
-    if tasks.synthetic is not None:
-        dims = len(tasks.synthetic.patches[0])
-        if dims != settings.backbone.dims:
-            raise InputError(f"tasks synthetic: has {dims}D patches, but the backbone is {settings.backbone.dims}D")
-        sources["synthetic"] = held_out["synthetic"] = Populations(tasks.synthetic)
-    if tasks.real is not None:
-        _check_real(settings, datasets)
-        sources["real"] = RealTasks(datasets, tasks.real)
-        if any(dataset.validation_labels for dataset in datasets):
-            held_out["real"] = RealTasks(datasets, tasks.real, validation=True)
-    return Mixture(sources, weights), Mixture(held_out, weights)
-
-
-def _check_real(settings: TrainSettings, datasets: tuple[PackedDataset, ...]) -> None:
-    shape = settings.backbone
-    for dataset in datasets:
-        codes = dataset.volumes[0].codes
-        if (codes.ndim - 1, codes.shape[0]) != (shape.dims, shape.in_channels):
-            raise InputError(
-                f"{dataset.name}: is {codes.ndim - 1}D with {codes.shape[0]} channel(s), but the backbone is "
-                f"{shape.dims}D with {shape.in_channels}; leave the data set out or change the backbone"
-            )
-
-
-def seen_data(datasets: tuple[PackedDataset, ...]) -> Mapping[str, Any]:
-    """What real data the weights have seen: to be said beside every number that they give."""
+def seen_data(tasks: Sequence[LabelledTask]) -> Mapping[str, Any]:
+    """Return the real data that the weights see in training; to be stated beside every number that they give."""
     return {
-        dataset.name: {
-            "subjects": [volume.subject for volume in dataset.volumes],
-            "labels": {str(value): dataset.names.get(value, "") for value in dataset.labels},
+        task.name: {
+            "subjects": [example.subject_id for example in task.examples],
+            "labels": {str(value): task.names.get(value, "") for value in task.labels or ()},
         }
-        for dataset in datasets
+        for task in tasks
     }
 
 
 def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    """An earlier run's folder is gone on with or replaced, never mixed. Raises InputError where that is not said."""
+    """Make ready the folder of a run. An earlier run in it is continued or replaced, never mixed with a new one.
+
+    Raises:
+        InputError: The folder contains a run, and neither ``resume`` nor ``overwrite`` is set.
+    """
     earlier = [folder / name for name in (NAME, TRAINING, VALIDATION) if (folder / name).is_file()]
     if earlier and not (resume or overwrite):
-        raise InputError(f"{folder}: holds a training run; go on with --resume, replace it with --overwrite")
+        raise InputError(
+            f"{folder}: contains a training run", "continue or replace it", setting=("resume", "overwrite")
+        )
     if overwrite and not resume:
         for path in earlier:
             path.unlink()

@@ -6,9 +6,57 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from medfewshot.episodes import EpisodeSettings
 from medfewshot.errors import InputError
 from medfewshot.synthetic.populations import PopulationSettings
-from medfewshot.training.real import RealSettings
+
+
+@dataclass(frozen=True)
+class BaseDataset:
+    """A data set whose classes are declared as base."""
+
+    labels: tuple[int, ...]
+    """Label values that may become classes in training."""
+    validation_labels: tuple[int, ...] = ()
+    """Label values that become classes in validation only."""
+    folder: str | None = None
+    """Where it is, absolute or under the data root; None: a folder of its own name."""
+    subjects: int | None = None
+    """How many, first in file-name order; None: all of them, or the support pool of a data set with a fixed split."""
+    spacing_mm: float | None = None
+    """In-plane resolution; None derives it as for any support."""
+    patches: tuple[tuple[int, ...], ...] | None = None
+    """Patch sizes (voxels) of its episodes; None takes those of all real tasks."""
+    weight: float = 1.0
+    """How often it is drawn, relative to the other data sets."""
+
+    def __post_init__(self) -> None:
+        if not self.labels or min((*self.labels, *self.validation_labels)) < 1:
+            raise InputError("labels: there is no base label, or one below 1", "name labels from 1 (0 is background)")
+        both = sorted(set(self.labels) & set(self.validation_labels))
+        if both:
+            raise InputError(f"labels {both} are both base and validation labels", "put each on one side")
+
+
+@dataclass(frozen=True)
+class RealSettings(EpisodeSettings):
+    """Episodes of real base tasks, with the variation that training wants."""
+
+    datasets: Mapping[str, BaseDataset] = field(default_factory=dict)
+    root: str | None = None
+    """Folder of the data sets; None takes the ``data`` of the run, else each data set's own ``folder``."""
+    patches: tuple[tuple[int, ...], ...] | None = ((64, 64, 64),)
+    shots: tuple[int, int] = (1, 5)
+    ways: tuple[int, int] = (1, 3)
+    absent: float = 0.15
+    query_shows_class: bool = False
+    fewest_voxels: int = 8
+    augment: bool = True
+    zoom: tuple[float, float] = (0.8, 1.6)
+    thick: tuple[float, float] | None = (0.65, 1.3)
+    curve: float = 0.5
+    large_first: float = 1.0
+    small_last: float = -0.3
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The processes of one run: one by default, several under ``torchrun``."""
+"""Processes of a training run: one by default, several under ``torchrun``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class World:
-    """This process among all. Sums are over all processes; alone they cost nothing.
+    """This process among all. Sums are over all processes; with one process they cost nothing.
 
-    Gradients are summed by hand rather than by ``DistributedDataParallel``: that hooks into one forward pass of one
-    module, and a meta-learner's loss (inner steps, several passes, functional calls) is no such pass.
+    Gradients are not summed by ``DistributedDataParallel``, because that hooks into one forward pass of one module. A
+    meta-learner's loss has inner steps, several passes and functional calls.
     """
 
     rank: int = 0
@@ -28,7 +28,7 @@ class World:
         return self.rank == 0
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Every parameter's gradient, one message for all; a parameter that took no part counts as zero."""
+        """Sum every parameter's gradient, in one message; a parameter without a gradient counts as zero."""
         if self.size == 1:
             return
         wanted = [p for p in parameters if p.requires_grad]
@@ -48,13 +48,13 @@ class World:
         return values
 
     def from_first(self, values: Tensor) -> Tensor:
-        """The first process's ``values``, in place."""
+        """Replace ``values`` by those of the first process."""
         if self.size > 1:
             dist.broadcast(values, src=0)
         return values
 
     def share_start(self, module: nn.Module) -> None:
-        """Every process begins with the first one's weights."""
+        """Give every process the weights of the first one."""
         for tensor in module.state_dict().values():
             self.from_first(tensor)
 
@@ -65,7 +65,7 @@ class World:
 
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """The world that ``torchrun`` describes in the environment; without it, this process alone."""
+    """Join the processes that ``torchrun`` describes in the environment; without it, this process is alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
@@ -73,13 +73,13 @@ def join_world(device: torch.device) -> Iterator[World]:
     dist.init_process_group("nccl" if device.type == "cuda" and not shares_device() else "gloo")
     try:
         yield World(dist.get_rank(), size)
-        dist.barrier()  # nobody tears connections down while another still works
+        dist.barrier()  # no process closes connections while another still works
     finally:
         dist.destroy_process_group()
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Each process of a machine takes its own GPU; where there are more processes than GPUs they share in turn."""
+    """Give each process of a machine its own GPU; more processes than GPUs share them in turn."""
     local = os.environ.get("LOCAL_RANK")
     if device.type != "cuda" or local is None:
         return device
@@ -87,8 +87,8 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def shares_device() -> bool:
-    """Whether several of this machine's processes compute on one GPU, which NCCL does not allow.
+    """Whether several processes of this machine use one GPU, which NCCL does not allow.
 
-    It pays where making episodes, thousands of small operations each, takes a process longer than the GPU.
+    Sharing pays if a process needs longer to make episodes (thousands of small operations) than the GPU.
     """
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()

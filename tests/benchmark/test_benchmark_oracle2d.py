@@ -25,7 +25,7 @@ from medfewshot.benchmark.oracle2d.protocol import (
 )
 from medfewshot.benchmark.oracle2d.report import MEAN, class_means
 from medfewshot.benchmark.oracle2d.scans import Stack, normalise, read_stack, statistics_of
-from medfewshot.episodes import EpisodeSampler
+from medfewshot.episodes import EpisodeSampler, LabelledTask
 from medfewshot.errors import InputError
 from medfewshot.learners import Start, build_start, build_start_backbone, save_start
 from medfewshot.types import Case
@@ -119,9 +119,9 @@ def test_no_subject_and_no_class_leaks_into_training(setting, modality):
         assert len(examples) == len(fold.training) * (8 if setting == 1 else 2)
         assert {int(value) for example in examples for value in example.label.unique()} == {0, 3}
         held_out = {f"s{index:02}" for index in (*fold.query, fold.support)}
-        sampler = EpisodeSampler({"task": examples})
+        sampler = EpisodeSampler([LabelledTask("task", tuple(examples))])
         for seed in range(5):
-            episode = sampler.sample(np.random.default_rng(seed))
+            episode = sampler.sample(seed)
             assert not held_out & {*episode.support_subjects, *episode.query_subjects}
             assert episode.task == "task[3]"
 

@@ -10,7 +10,7 @@ from monai.transforms import Compose, RandFlipd
 from monai_toys import meta_scan, support
 
 import medfewshot
-from medfewshot.episodes import EpisodeSampler
+from medfewshot.episodes import EpisodeSampler, LabelledTask
 from medfewshot.errors import InputError
 from medfewshot.integrations import EpisodeDataset, ToPland, examples_of, to_episode
 from medfewshot.learners import Finetune
@@ -30,7 +30,7 @@ def examples():
 
 @pytest.fixture
 def sampler(examples):
-    return EpisodeSampler({"blocks": examples}, ways=2, shots=2, queries=2, patch_size=PATCH)
+    return EpisodeSampler([LabelledTask("blocks", tuple(examples))], ways=2, shots=2, queries=2, patches=PATCH)
 
 
 def test_examples_of_a_dataset(examples):
@@ -98,6 +98,6 @@ def test_supports_of_several_shapes_are_refused(examples):
     from dataclasses import replace
 
     cut = [replace(e, image=e.image[..., : 7 + i], label=e.label[..., : 7 + i]) for i, e in enumerate(examples)]
-    sampler = EpisodeSampler({"blocks": cut}, shots=2)
-    with pytest.raises(InputError, match="give the sampler a patch_size"):
+    sampler = EpisodeSampler([LabelledTask("blocks", tuple(cut))], shots=2)
+    with pytest.raises(InputError, match="give the sampler a patch size"):
         EpisodeDataset(sampler, 1)[0]

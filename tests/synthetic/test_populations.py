@@ -126,7 +126,7 @@ def test_no_part_is_cut_by_its_box(name):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_episodes_are_what_they_claim(seed):
-    episode = Populations(SMALL).episode(seed, 0.5, CPU)
+    episode = Populations(SMALL).sample(seed, progress=0.5)
     support, query = episode.support, episode.query
     shape = support.patch_size
     assert shape in SMALL.patches
@@ -145,7 +145,7 @@ def test_episodes_are_what_they_claim(seed):
 
 
 def test_a_seed_decides_everything():
-    first, again, other = (Populations(SMALL).episode(seed, 0.2, CPU) for seed in (7, 7, 8))
+    first, again, other = (Populations(SMALL).sample(seed, progress=0.2) for seed in (7, 7, 8))
     assert torch.equal(first.query.image, again.query.image)
     assert all(torch.equal(a, b) for a, b in zip(first.support.labels, again.support.labels, strict=True))
     assert first.task == again.task
@@ -153,14 +153,14 @@ def test_a_seed_decides_everything():
 
 
 def test_members_differ():
-    episode = Populations(PopulationSettings(patches=((20, 20, 20),), shots=(2, 2))).episode(1, 0.0, CPU)
+    episode = Populations(PopulationSettings(patches=((20, 20, 20),), shots=(2, 2))).sample(1, progress=0.0)
     a, b = (label > 0 for label in episode.support.labels)
     assert float((a & b).sum()) > 0 or not (a.any() and b.any())
     assert not torch.equal(a, b)
 
 
 def test_planar_episodes_are_slices():
-    episode = Populations(PopulationSettings(patches=((32, 32),), shots=(1, 1))).episode(2, 0.0, CPU)
+    episode = Populations(PopulationSettings(patches=((32, 32),), shots=(1, 1))).sample(2, progress=0.0)
     assert episode.support.images[0].shape == (1, 32, 32)
     assert episode.query.label.shape == (1, 32, 32)
     assert len(episode.support.spacing_mm) == 2
@@ -169,7 +169,9 @@ def test_planar_episodes_are_slices():
 def test_some_queries_lack_the_structure():
     found = []
     for seed in range(16):
-        episode = Populations(PopulationSettings(patches=((16, 16),), shots=(1, 1), ways=(1, 1))).episode(seed, 1, CPU)
+        episode = Populations(PopulationSettings(patches=((16, 16),), shots=(1, 1), ways=(1, 1))).sample(
+            seed, progress=1
+        )
         found.append(bool(episode.query.label.any()))
     assert 0 < 16 - sum(found) < 10
 
@@ -195,7 +197,7 @@ def test_progress_takes_the_curriculum_from_one_end_to_the_other(monkeypatch):
     tasks = Populations(replace(TINY, large_first=3.0, small_last=-1.0))
     for progress, exponent in ((0.0, 3.0), (0.25, 2.0), (1.0, -1.0)):
         asked.clear()
-        tasks.episode(1, progress, CPU)
+        tasks.sample(1, progress=progress)
         assert set(asked) == {exponent}
 
 
@@ -212,7 +214,7 @@ def test_queries_may_have_another_contrast_than_supports(monkeypatch, chance, ot
     monkeypatch.setattr(population, "_tissue_tables", tissue_tables)
     tasks = Populations(replace(TINY, shots=(3, 3), other_contrast=chance))
     for seed in range(4):
-        tasks.episode(seed, 0.5, CPU)
+        tasks.sample(seed, progress=0.5)
     assert len(tables) >= 4
     for brightness, _ in tables:
         values = torch.stack(list(brightness.values()))
@@ -308,7 +310,7 @@ def test_episodes_show_what_the_scanner_gave(monkeypatch):
         return seen[-1][1]
 
     monkeypatch.setattr(acquisition, "acquire", acquire)
-    episode = Populations(replace(TINY, other_contrast=0.0)).episode(3, 0.5, CPU)
+    episode = Populations(replace(TINY, other_contrast=0.0)).sample(3, progress=0.5)
     clean, image, protocol = seen[-1]
     assert float((image - clean).abs().amax()) > 0.02
     shown = torch.stack([*episode.support.images, *episode.query.image])

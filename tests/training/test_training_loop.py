@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_tasks import ToyLearner, ToySource, ToyStart
+from toy_tasks import StoppingSource, ToyLearner, ToySource, ToyStart
 
+from medfewshot.episodes import episode_seed
 from medfewshot.errors import InputError
-from medfewshot.training.checkpoint import NAME
+from medfewshot.training.checkpoint import NAME, read_checkpoint, write_checkpoint
 from medfewshot.training.logs import TRAINING, VALIDATION, read_log
 from medfewshot.training.loop import Trainer, query_dice, warm_cosine
 from medfewshot.training.settings import TrainSettings
-from medfewshot.training.sources import Mixture, episode_seed
 from medfewshot.training.world import World
 
 SETTINGS = TrainSettings(
@@ -27,18 +27,6 @@ def trainer(folder, settings=SETTINGS, source=None, noise=0.0) -> Trainer:
     torch.manual_seed(0)
     source = source or ToySource()
     return Trainer(ToyLearner(ToyStart(), noise), source, ToySource(), settings, folder)
-
-
-class Stops(ToySource):
-    """Raises at the n-th episode, as a kill would."""
-
-    left = 13
-
-    def episode(self, *args):
-        if Stops.left == 0:
-            raise KeyboardInterrupt
-        Stops.left -= 1
-        return super().episode(*args)
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 0.05), ("muon", 0.2)])  # a step of Muon's is 0.2 rates long
@@ -56,14 +44,13 @@ def test_the_loss_falls_and_the_query_is_found(tmp_path, optimizer, rate):
 
 
 @pytest.mark.parametrize(("killed_at", "optimizer"), [(1, "adamw"), (9, "muon"), (13, "adamw"), (23, "muon")])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, killed_at, optimizer):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, killed_at, optimizer):
     """To the bit: weights, average, optimiser and log, whatever the moment of the kill, randomness in the loss too."""
     settings = replace(SETTINGS, optimizer=optimizer)
     whole = trainer(tmp_path / "whole", settings, noise=0.5)
     whole.run()
-    monkeypatch.setattr(Stops, "left", killed_at)
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / "cut", settings, source=Stops(), noise=0.5).run()
+        trainer(tmp_path / "cut", settings, source=StoppingSource(killed_at), noise=0.5).run()
     resumed = trainer(tmp_path / "cut", settings, noise=0.5)
     torch.manual_seed(99)  # after the trainer, which is made from seed 0
     resumed.run(resume=True)
@@ -83,7 +70,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, killed
 def test_what_a_loss_draws_is_its_episodes_own(tmp_path):
     """It follows from the episode's seed alone, and leaves the generator of whoever asks as it was."""
     run = trainer(tmp_path, noise=0.5)
-    episode = ToySource().episode(1, 0.0, run.device)
+    episode = ToySource().sample(1)
     before = torch.get_rng_state()
     first = run._loss(episode, 5)
     assert torch.equal(torch.get_rng_state(), before)
@@ -120,6 +107,18 @@ def test_other_settings_are_not_resumed(tmp_path):
     trainer(tmp_path).run()
     with pytest.raises(InputError, match="other settings"):
         trainer(tmp_path, replace(SETTINGS, learning_rate=0.1)).run(resume=True)
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_is_no_other_setting(tmp_path):
+    trainer(tmp_path).run()
+    state = read_checkpoint(tmp_path / NAME)
+    del state.facts["settings"]["tasks"]["synthetic"]["merge"]
+    write_checkpoint(tmp_path / NAME, state)
+    trainer(tmp_path).run(resume=True)
+    state.facts["settings"]["tasks"]["synthetic"]["depth"] = 3
+    write_checkpoint(tmp_path / NAME, state)
+    with pytest.raises(InputError, match=r"other settings \(tasks\)"):
+        trainer(tmp_path).run(resume=True)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
@@ -199,8 +198,8 @@ def test_a_start_counts_the_episodes_of_all_processes(tmp_path, rank, size):
 
 def test_not_a_number_skips_a_step(tmp_path):
     class Broken(ToySource):
-        def episode(self, seed, progress, device):
-            episode = super().episode(seed, progress, device)
+        def sample(self, seed, *, progress=1.0, **options):
+            episode = super().sample(seed, progress=progress, **options)
             if progress == 0.5:
                 episode.query.image[:] = float("nan")
             return episode
@@ -223,17 +222,11 @@ def test_every_episode_of_a_step_counts_alike(tmp_path):
     run = trainer(tmp_path, replace(SETTINGS, clip=1e9))
     expected = []
     for number in range(2):
-        loss = run._loss(ToySource().episode(episode_seed(0, 0, number), 0.0, run.device), 0)
+        loss = run._loss(ToySource().sample(episode_seed(0, 0, number)), 0)
         expected.append(torch.autograd.grad(loss, list(run.start.parameters())))
     run._train_step(0.0)
     for parameter, a, b in zip(run.start.parameters(), *expected, strict=True):
         torch.testing.assert_close(parameter.grad, (a + b) / 2)
-
-
-def test_training_and_validation_share_no_episode():
-    seeds = [episode_seed(3, stream, number) for stream in (0, 1) for number in range(200)]
-    assert len(set(seeds)) == 400
-    assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_the_schedule_rises_and_falls():
@@ -244,7 +237,7 @@ def test_the_schedule_rises_and_falls():
 
 
 def test_dice_counts_classes_that_are_there():
-    episode = ToySource().episode(1, 0.0, torch.device("cpu"))
+    episode = ToySource().sample(1)
 
     class Perfect:
         start = None
@@ -255,14 +248,6 @@ def test_dice_counts_classes_that_are_there():
     assert query_dice(Perfect(), episode).tolist() == pytest.approx([1.0])
     episode.query.label[:] = 0
     assert query_dice(Perfect(), episode).tolist() == []
-
-
-def test_sources_are_drawn_by_weight():
-    mixture = Mixture({"a": ToySource((12, 12)), "b": ToySource((14, 14))}, {"a": 3.0, "b": 1.0})
-    sizes = [mixture.episode(seed, 0.0, torch.device("cpu")).query.label.shape[1] for seed in range(300)]
-    assert 0.65 < sizes.count(12) / 300 < 0.85
-    with pytest.raises(InputError, match="no tasks"):
-        Mixture({"a": ToySource()}, {"a": 0.0})
 
 
 @pytest.mark.parametrize(

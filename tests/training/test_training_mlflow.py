@@ -24,6 +24,8 @@ class Client:
 
     servers: ClassVar[dict[str, dict]] = {}
     broken = False
+    stops_after = 10**9
+    """Batches of metrics."""
 
     def __init__(self, tracking_uri: str) -> None:
         self.runs = Client.servers.setdefault(tracking_uri, {})
@@ -51,7 +53,8 @@ class Client:
         return self.runs[run_id].history[key]
 
     def log_batch(self, run_id, metrics=(), params=()):
-        if Client.broken:
+        Client.stops_after -= bool(metrics)
+        if Client.broken or Client.stops_after < 0:
             raise ConnectionError("no answer\nmore")
         for metric in metrics:
             self.runs[run_id].history[metric.key].append(metric)
@@ -121,11 +124,16 @@ def test_an_overwritten_run_gets_a_new_one(tmp_path, servers):
 
 
 def test_a_server_that_stops_answering_does_not_stop_training(tmp_path, servers):
-    with Logs(tmp_path, mlflow="http://tracking.test") as logs:
+    warnings: list[str] = []
+    with Logs(tmp_path, mlflow="http://tracking.test", warn=warnings.append) as logs:
         logs.write(TRAINING, {"step": 1, "loss": 2.0})
         Client.broken = True
-        with pytest.warns(UserWarning, match=r"does not take the log now \(no answer\)"):
-            logs.write(TRAINING, {"step": 2, "loss": 1.0})
+        logs.write(TRAINING, {"step": 2, "loss": 1.0})
+        logs.close()
+        assert warnings == [
+            "MLflow did not always answer (no answer); rows are sent with later ones",
+            "MLflow lacks 1 values of this run; the CSV files contain them",
+        ]
         Client.broken = False
         logs.write(TRAINING, {"step": 3, "loss": 0.5})
     (sent,) = servers["http://tracking.test"].values()
@@ -133,9 +141,21 @@ def test_a_server_that_stops_answering_does_not_stop_training(tmp_path, servers)
     assert check == [(1, 2.0), (2, 1.0), (3, 0.5)]
 
 
+def test_the_command_line_tells_of_an_outage(tmp_path, servers, monkeypatch):
+    monkeypatch.setattr(Client, "stops_after", 1)
+    words = ("train", TINY, "-o", tmp_path / "run", "--steps", 2, "--device", "cpu", "--mlflow", "file:///x")
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    told = " ".join(done.output.split())
+    assert "warning: MLflow did not always answer (no answer)" in told
+    assert "warning: MLflow lacks" in told
+    record = json.loads((tmp_path / "run" / "start" / "start.json").read_text())["record"]
+    assert len(record["warnings"]) == 2
+
+
 def test_a_server_that_never_answers_is_one_line(tmp_path, servers):
     Client.broken = True
-    with pytest.raises(InputError, match=r"--mlflow http://tracking.test: cannot be used \(no answer\)") as caught:
+    with pytest.raises(InputError, match=r"MLflow at http://tracking.test cannot be used \(no answer\)") as caught:
         Logs(tmp_path, mlflow="http://tracking.test", settings=asdict(SETTINGS))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / MLFLOW).exists()

@@ -114,7 +114,7 @@ def test_a_folder_is_not_overwritten_unasked_and_resumes(flat, tmp_path):
     weights = load_file(tmp_path / "run" / "start" / "start.safetensors")
     refused = invoke(*words)
     assert refused.exit_code == 2
-    assert "--resume" in refused.output
+    assert "resume" in refused.output
     assert invoke(*words, "--resume").exit_code == 0
     again = load_file(tmp_path / "run" / "start" / "start.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
@@ -177,7 +177,7 @@ def test_errors_name_the_file_and_the_setting(tmp_path, text, told):
     [
         ("learner: oracle", "learner oracle: unknown"),
         ("learner: finetune\nlearner_options: {depth: 3}", "learner_options depth"),
-        ("backbone: {dims: 2}", "has 3D patches"),
+        ("backbone: {dims: 2}", "is 3D with 1 channel"),
         ("tasks: {synthetic: null}", "no tasks"),
         ("weights: nowhere", "start.json"),
     ],

@@ -49,7 +49,7 @@ class ToySource:
 
     shape: tuple[int, int] = (12, 12)
 
-    def episode(self, seed: int, progress: float, device: torch.device) -> Episode:
+    def sample(self, seed: int, *, progress: float = 1.0, device: torch.device = torch.device("cpu")) -> Episode:
         generator = torch.Generator().manual_seed(seed % 2**63)
         images, labels = [], []
         for _ in range(3):
@@ -70,8 +70,8 @@ class StoppingSource(ToySource):
         super().__init__()
         self.left = left
 
-    def episode(self, *args):
+    def sample(self, seed, **options):
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
-        return super().episode(*args)
+        return super().sample(seed, **options)

@@ -56,14 +56,14 @@ class Populations:
 
     settings: PopulationSettings = PopulationSettings()
 
-    def episode(self, seed: int, progress: float, device: torch.device) -> Episode:
+    def sample(self, seed: int, *, progress: float = 1.0, device: torch.device = torch.device("cpu")) -> Episode:
         """Patches of one shape on ``device``; classes that are background in every support do not occur."""
         for attempt in range(ATTEMPTS):
             rng = np.random.default_rng([seed, attempt])
             episode = self._try(rng, progress, device, fewest=FEWEST_VOXELS if attempt < ATTEMPTS - 1 else 1)
             if episode is not None:
                 return episode
-        return self.episode((seed + 1) % 2**63, progress, device)
+        return self.sample((seed + 1) % 2**63, progress=progress, device=device)
 
     def _try(self, rng: Rng, progress: float, device: torch.device, fewest: int) -> Episode | None:
         settings = self.settings
