@@ -85,7 +85,7 @@ def support_distance(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> 
 def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
     """Structures far larger or smaller than in every support. ``voxels``: label value -> number in the result."""
     unit, per_unit = ("ml", 1000.0) if volume.spatial_dims == 3 else ("mm²", 1.0)
-    unit = unit if getattr(volume.header, "has_spacing", True) else "pixels"
+    unit = unit if volume.has_spacing else "pixels"
     voxel = voxel_size(volume.affine, volume.spatial_dims)
     flags = []
     for value, count in voxels.items():
@@ -120,7 +120,7 @@ def predicted_dice(inside: float, voxels: float, total: float, calibration: floa
 
 def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:
     order = planned_order(volume, plan)
-    known = getattr(volume.header, "has_spacing", True)
+    known = volume.has_spacing
     spacing = [volume.spacing_mm[axis] for axis in order]
     extent = [volume.spacing_mm[axis] * volume.spatial_shape[axis] for axis in order]
     return {

@@ -25,6 +25,7 @@ class Volume:
     ``affine``: ``(4, 4)`` float64, voxel index -> RAS mm. A 2D image has a third axis of length 1 in its affine only.
     ``header``: what the writer needs to give the same grid and format back; opaque outside ``io``.
     ``modality``: ``"CT"``, ``"MR"``, ... where the file itself says so (DICOM), else None.
+    ``has_spacing``: False if the file states no millimetres (a photograph, a PNG); the affine then counts pixels.
     """
 
     data: np.ndarray
@@ -33,6 +34,7 @@ class Volume:
     path: Path | None = None
     modality: str | None = None
     warnings: tuple[str, ...] = ()
+    has_spacing: bool = True
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, find_images
-from medfewshot.io.naming import stem_of
+from medfewshot.io import case_id, find_images, stem_of
 from medfewshot.types import Case
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")

@@ -23,13 +23,18 @@ from medfewshot.cohort.record import (
 )
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
-from medfewshot.io import can_refer_to, case_id, output_suffix, read_image, write_array, write_dicom_seg, write_label
-from medfewshot.io.naming import format_of
+from medfewshot.io import (
+    can_refer_to,
+    case_id,
+    format_of,
+    output_suffix,
+    read_image,
+    write_array,
+    write_dicom_seg,
+    write_label,
+)
 from medfewshot.report import prepare_case, save_preview, structure_statistics
 from medfewshot.types import Case, Progress, Volume
-
-_REAL_NUMBERS = (".nii.gz", ".nrrd", ".mha", ".tif")
-"""Result formats that hold maps of real numbers."""
 
 
 @dataclass(frozen=True)
@@ -197,15 +202,13 @@ def _write_result(
 
 def _write_maps(name: str, volume: Volume, segmentation: Segmentation, folder: Path) -> list[str]:
     """Write what was asked for of class probabilities and uncertainty; returns the paths relative to ``folder``."""
-    suffix = output_suffix(volume)
-    suffix = suffix if suffix in _REAL_NUMBERS else ".nii.gz"
     files = []
     if segmentation.probabilities is not None:
-        # A TIFF holds one map, NIfTI one per class.
-        files.append(f"probabilities/{name}{'.nii.gz' if suffix == '.tif' else suffix}")
+        suffix = output_suffix(volume, real_numbers=True, channels=True)
+        files.append(f"probabilities/{name}{suffix}")
         write_array(folder / files[-1], segmentation.probabilities, volume)
     if segmentation.uncertainty is not None:
-        files.append(f"uncertainty/{name}{suffix}")
+        files.append(f"uncertainty/{name}{output_suffix(volume, real_numbers=True)}")
         write_array(folder / files[-1], segmentation.uncertainty, volume)
     return files
 
@@ -224,7 +227,7 @@ def _statistics(volume: Volume, segmentation: Segmentation, names: dict[int, str
     for row in rows:
         row["predicted_dice"] = segmentation.predicted_dice.get(row["label"])
         row["flags"] = "; ".join(segmentation.flags)
-    if getattr(volume.header, "has_spacing", True):
+    if volume.has_spacing:
         return rows
     # A photograph knows no millimetres: only what is counted in pixels is true.
     return [{key: None if key.endswith(("_mm", "_mm2")) else value for key, value in row.items()} for row in rows]

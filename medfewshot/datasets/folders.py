@@ -8,8 +8,7 @@ from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, by_file_name, check_channels, path_id
 from medfewshot.errors import InputError
-from medfewshot.io import is_dicom_folder
-from medfewshot.io.naming import format_of, looks_like_label
+from medfewshot.io import is_series_folder, looks_like_label, volumes_in
 from medfewshot.types import Case
 
 _IMAGE_FOLDERS = ("images", "imagesTr", "image", "imgs", "img")
@@ -32,7 +31,7 @@ def read_folder(folder: Path) -> Dataset:
     """
     images, labels = _first_folder(folder, _IMAGE_FOLDERS), _first_folder(folder, _LABEL_FOLDERS)
     if images and labels:
-        cases, notes = _pair(_entries(images), _entries(labels))
+        cases, notes = _pair(volumes_in(images), volumes_in(labels))
     else:
         cases, notes = _pair_in_one(folder)
         if not any(case.label_path for case in cases):
@@ -52,16 +51,6 @@ def read_folder(folder: Path) -> Dataset:
 
 def _first_folder(folder: Path, names: Iterable[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Image and label files and DICOM series folders directly in ``folder``; hidden ones are left out."""
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return [path for path in visible if is_dicom_folder(path) or (path.is_file() and _is_volume(path))]
-
-
-def _is_volume(path: Path) -> bool:
-    return format_of(path) not in (None, "dicom")
 
 
 def _pair(images: list[Path], labels: list[Path]) -> tuple[list[Case], list[str]]:
@@ -114,7 +103,7 @@ def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
     """``case.nii.gz`` + ``case_seg.nii.gz``, also plain ``image`` + ``label``, which take the folder's name."""
     labels: dict[str, Path] = {}
     images: list[Path] = []
-    for path in _entries(folder):
+    for path in volumes_in(folder):
         match = _LABEL_NAME.fullmatch(path_id(path))
         if match or looks_like_label(path):
             _add_label(labels, (match[1] or "") if match else path_id(path), path)
@@ -138,7 +127,7 @@ def _case_in_one(image: Path, labels: dict[str, Path], folder: Path) -> Case:
 def _pair_case_folders(folder: Path) -> tuple[list[Case], list[str]]:
     """``case1/image.nii.gz`` + ``case1/label.nii.gz``: one case a folder, which gives the case its name."""
     cases, notes = [], []
-    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not is_dicom_folder(path)):
+    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not is_series_folder(path)):
         found, more = _pair_in_one(child)
         labelled = [case for case in found if case.label_path is not None]
         if len(labelled) == 1:

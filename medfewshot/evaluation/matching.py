@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medfewshot.errors import InputError
-from medfewshot.io import case_id
-from medfewshot.io.naming import format_of, looks_like_label
+from medfewshot.io import case_id, format_of, looks_like_label
 
 # What tools append to the name of a case when they write its segmentation.
 _ENDINGS = ("_segmentation", "_prediction", "_labels", "_label", "_pred", "_mask", "_seg", "_gt")

@@ -64,7 +64,7 @@ def evaluate_pairs(
         subject = (subjects or {}).get(case, case)
         scores += evaluate_arrays(*maps, reference.spacing_mm, labels, case, tolerance_mm, subject)
         dims[case] = reference.spatial_dims
-        without_spacing += [] if _knows_spacing(reference) else [case]
+        without_spacing += [] if reference.has_spacing else [case]
         warnings += _read_warnings(prediction, reference)
         if labels is not None:
             warnings += _unscored_values(case, maps, label_names(labels))
@@ -109,10 +109,6 @@ def _unscored_values(case: str, maps: Sequence[np.ndarray], labels: Mapping[int,
     if not others:
         return []
     return [f"case {case}: values {others} are in its files but not among the labels, and are not scored"]
-
-
-def _knows_spacing(volume: Volume) -> bool:
-    return bool(getattr(volume.header, "has_spacing", True))
 
 
 def _spacing_warnings(without_spacing: Sequence[str], cases: int) -> list[str]:

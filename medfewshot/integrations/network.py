@@ -10,7 +10,8 @@ from medfewshot.cohort import find_cases
 from medfewshot.cohort.inputs import check_channels
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
-from medfewshot.io.naming import format_of
+from medfewshot.io import format_of
+from medfewshot.io.formats.nifti import NIFTI
 
 
 def load_network(folder: str | PathLike[str], device: str | None = None) -> VolumeSegmenter:
@@ -28,7 +29,7 @@ def list_images(folder: str | PathLike[str], channels: int = 1) -> list[dict[str
     With several channels the files are ``case_0000.nii.gz``, ``case_0001.nii.gz``, ... Raises InputError where the
     folder holds no NIfTI image, or channels are missing.
     """
-    cases = [case for case in find_cases([Path(folder)], channels) if format_of(case.image_path) == "nifti"]
+    cases = [case for case in find_cases([Path(folder)], channels) if format_of(case.image_path) == NIFTI]
     if not cases:
         raise InputError(f"{folder}: holds no NIfTI image (.nii, .nii.gz); for other formats use medfewshot segment")
     for case in cases:

@@ -1,25 +1,32 @@
-"""Read and write volumes, and check their geometry. The one room that knows file formats."""
+"""Read and write volumes, and check their geometry. The only room that knows file formats and headers."""
 
 from medfewshot.io.dicom_seg import can_refer_to, write_dicom_seg
 from medfewshot.io.files import atomic_path, write_text
-from medfewshot.io.find import find_images, is_dicom_folder
+from medfewshot.io.find import find_images, is_series_folder, volumes_in
+from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.geometry import check_affine, check_same_grid, in_frame_of
 from medfewshot.io.load import read_image, read_label
-from medfewshot.io.naming import case_id, output_suffix
+from medfewshot.io.naming import case_id, format_of, looks_like_label, output_suffix, stem_of
 from medfewshot.io.save import write_array, write_label
 
 __all__ = [
+    "FORMATS",
+    "Format",
     "atomic_path",
     "can_refer_to",
     "case_id",
     "check_affine",
     "check_same_grid",
     "find_images",
+    "format_of",
     "in_frame_of",
-    "is_dicom_folder",
+    "is_series_folder",
+    "looks_like_label",
     "output_suffix",
     "read_image",
     "read_label",
+    "stem_of",
+    "volumes_in",
     "write_array",
     "write_dicom_seg",
     "write_label",

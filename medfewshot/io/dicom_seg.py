@@ -1,7 +1,7 @@
-"""Labels as a DICOM segmentation object (DICOM PS3.3, A.51) that refers to the series it was made from.
+"""Write labels as a DICOM segmentation object (DICOM PS3.3, A.51) that refers to its source series.
 
-Needs the extra ``dicom`` (highdicom, pydicom). The object carries the patient and study of its source, as a PACS needs
-it to: unlike every other result, it is as confidential as the scan.
+Needs the extra ``dicom`` (highdicom, pydicom). The object names the patient and the study of its source, because a PACS
+needs them. Unlike every other result, it is as confidential as the scan.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 from medfewshot import __version__
 from medfewshot.errors import InputError
-from medfewshot.io import dicom
 from medfewshot.io.files import atomic_path
+from medfewshot.io.formats.base import Header
+from medfewshot.io.formats.dicom import DICOM, slice_files
 from medfewshot.io.guards import reading
-from medfewshot.io.header import Header
 from medfewshot.types import Volume
 
 OWN_SCHEME = "99MEDFEWSHOT"
-"""Codes of structures that SNOMED CT's part in DICOM does not know by their name; 99 marks private schemes."""
+"""Scheme for codes of structures whose name is not in DICOM's part of SNOMED CT. 99 marks private schemes."""
 _SIDES = re.compile(r"\b(left|right|l|r)\b")
 _LONGEST = 64
 """Characters of a DICOM long string."""
@@ -36,30 +36,41 @@ _NEEDED_TEXT = (
 
 
 def check_available() -> None:
-    """Raise InputError where the extra is not installed."""
+    """Raise InputError if the extra is not installed."""
     try:
         import highdicom  # noqa: F401
     except ImportError:
-        raise InputError("--dicom-seg: highdicom is not installed; run: pip install 'medfewshot[dicom]'") from None
+        raise InputError(
+            "highdicom is not installed", "run: pip install 'medfewshot[dicom]'", setting="dicom_seg"
+        ) from None
 
 
 def can_refer_to(volume: Volume) -> bool:
     """Whether the volume came from a DICOM series of slices."""
-    return isinstance(volume.header, Header) and volume.header.format == "dicom" and volume.spatial_dims == 3
+    return isinstance(volume.header, Header) and volume.header.format == DICOM and volume.spatial_dims == 3
 
 
 def write_dicom_seg(path: Path, labels: np.ndarray, names: Mapping[int, str], source: Volume) -> tuple[str, ...]:
-    """Write ``labels (X, Y, Z)`` on the grid of ``source``, a DICOM series; the file appears whole or not at all.
+    """Write a DICOM segmentation. The file appears whole or not at all.
 
-    ``names``: label value -> name, one segment each, numbered from 1 in this order. Returns warnings: a source that was
-    stripped of its UIDs is given new ones, which no archive knows. Raises InputError where the series cannot be read.
+    Args:
+        path: Of the file.
+        labels: ``(X, Y, Z)`` on the grid of ``source``.
+        names: Label value -> name. Each becomes one segment, numbered from 1 in this order.
+        source: A DICOM series, see :func:`can_refer_to`.
+
+    Returns:
+        Warnings: a source that was stripped of its UIDs gets new ones, which no archive knows.
+
+    Raises:
+        InputError: The series cannot be read, or the extra is not installed.
     """
     import highdicom as hd
 
     check_available()
     if source.path is None or not can_refer_to(source) or labels.shape != source.spatial_shape:
         raise ValueError(f"{source.name}: a DICOM segmentation needs the series that it refers to, on the same grid")
-    images = [_read_header(file) for file in dicom.slice_files(source.path)]
+    images = [_read_header(file) for file in slice_files(source.path)]
     warnings = _fill_in(images, source)
     masks = np.stack([value == labels.T for value in names], axis=-1)  # (frames, rows, columns, segments)
     segmentation = hd.seg.Segmentation(
@@ -91,7 +102,7 @@ def _read_header(path: Path) -> Any:
 
 
 def _fill_in(images: list[Any], source: Volume) -> tuple[str, ...]:
-    """Give anonymised slices what the standard asks of a reference, in memory."""
+    """Add to anonymised slices, in memory, what the standard demands of a reference."""
     import highdicom as hd
 
     missing: set[str] = set()
@@ -139,7 +150,7 @@ def _describe(number: int, value: int, name: str) -> Any:
 
 
 def _concept(value: int, name: str) -> Any:
-    """SNOMED CT's code where DICOM lists the structure by this name (its side is in the label), else one of our own."""
+    """SNOMED CT's code if DICOM lists the structure by this name (the label states its side), else a private one."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 

@@ -14,11 +14,13 @@ from medfewshot.io.naming import PathLike, suffix_of
 
 @contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """A temporary path beside ``path``, renamed to it when the block ends well and removed when it does not.
+    """A temporary path beside ``path``: renamed to ``path`` if the block ends well, and removed if it does not.
 
-    It has the same suffix, so that writers pick the same format, and a hidden name, so that nobody reads half a file.
-    Who may read the file follows from the umask, as for any new file: safetensors 0.8 hides its own from all others.
-    Raises OSError, naming ``path``, where it cannot be written.
+    It has the same suffix, so that writers choose the same format, and a hidden name, so that nobody reads half a file.
+    The umask decides who may read the file, as for any new file: safetensors 0.8 would hide its own from all others.
+
+    Raises:
+        OSError: Names ``path``, which cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,13 +34,13 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
             temporary.chmod(mode)
         os.replace(temporary, path)
     except OSError as error:
-        # Whoever reads the message knows nothing of temporary files.
+        # The name of the temporary file means nothing to the user.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """UTF-8, with the line ends as given."""
+    """Write UTF-8 with the line ends as given. The file appears whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")

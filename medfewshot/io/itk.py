@@ -1,57 +1,55 @@
-"""NRRD, MetaImage and 2D pictures through SimpleITK."""
+"""SimpleITK images: files, arrays and affines."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io.geometry import affine_from_itk, affine_to_itk
-from medfewshot.io.guards import check_size, quiet_itk
-from medfewshot.io.header import Header
-from medfewshot.io.naming import format_of, suffix_of
+from medfewshot.io.geometry import LPS_TO_RAS
+from medfewshot.io.guards import check_size
 from medfewshot.types import Volume
 
+_HEADERS_ALONE = (".mhd", ".nhdr")
+"""Suffixes of headers whose voxels are in another file."""
 
-def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
-    """``data (C, *S)`` in ``dtype``, or as stored where it is None; a vector image has one channel a component."""
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Silence the warnings that ITK prints on stderr. The readers here check what matters in them."""
     import SimpleITK as sitk
 
-    if format_of(path) == "picture":
-        _check_whole(path)
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def read_itk(path: Path) -> Any:
+    """Read a ``SimpleITK.Image``, after a look at the size that its header states."""
+    import SimpleITK as sitk
+
     with quiet_itk():
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
-        check_size((*reader.GetSize(), reader.GetNumberOfComponents()), 8, path)
+        shape = (*reader.GetSize(), reader.GetNumberOfComponents())
+        check_size(shape, 8, path, has_voxels=path.suffix.lower() not in _HEADERS_ALONE)
         image = reader.Execute()
     if "complex" in image.GetPixelIDTypeAsString():
-        raise InputError(f"{path}: holds complex numbers; save the magnitude")
-    return _picture(path, image, dtype) if format_of(path) == "picture" else _volume(path, image, dtype)
+        raise InputError(f"{path}: contains complex numbers", "save the magnitude")
+    return image
 
 
-def write(path: Path, data: np.ndarray, like: Volume) -> None:
-    """``data``: ``(*S)``, or ``(N, *S)`` as a vector image."""
-    import SimpleITK as sitk
-
-    is_vector = data.ndim > like.spatial_dims
-    image = sitk.GetImageFromArray(np.ascontiguousarray(data.T), isVector=is_vector)
-    affine_to_itk(like.affine, image, like.name)
-    _save(image, path, compress=True)
-
-
-def write_picture(path: Path, data: np.ndarray) -> None:
-    """``data``: ``(X, Y)``; millimetres have no place in a picture."""
-    import SimpleITK as sitk
-
-    _save(sitk.GetImageFromArray(np.ascontiguousarray(data.T)), path, compress=False)
-
-
-def _save(image: Any, path: Path, compress: bool) -> None:
-    """ITK says no more than that it failed, and as a RuntimeError."""
+def write_itk(path: Path, image: Any, *, compress: bool) -> None:
+    """Write a ``SimpleITK.Image``. Raises OSError: ITK raises a RuntimeError that names no cause."""
     import SimpleITK as sitk
 
     try:
@@ -61,8 +59,44 @@ def _save(image: Any, path: Path, compress: bool) -> None:
         raise OSError(errno.EIO, "cannot be written") from error
 
 
-def channels_first(image: Any, dtype: Any = None) -> np.ndarray:
-    """A ``SimpleITK.Image`` -> ``(C, *S)``, x first; always a copy, because the view dies with the image."""
+def read_volume(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
+    """Read ``data (C, *S)`` in ``dtype``, or as stored if it is None. A vector image has one channel per component."""
+    image = read_itk(path)
+    if image.GetDimension() not in (2, 3):
+        raise InputError(
+            f"{path}: has {image.GetDimension()} axes {image.GetSize()}, a time series or a sequence",
+            "extract one volume",
+        )
+    if image.GetNumberOfComponentsPerPixel() in (3, 4) and "8-bit unsigned" in image.GetPixelIDTypeAsString():
+        raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
+    return Volume(array_of(image, dtype), affine_of(image))
+
+
+def write_volume(path: Path, data: np.ndarray, like: Volume) -> None:
+    """Write ``data (*S)``, or ``(N, *S)`` as a vector image, on the grid of ``like``."""
+    image = image_of(data, is_vector=data.ndim > like.spatial_dims)
+    dims = image.GetDimension()
+    lps = LPS_TO_RAS @ like.affine
+    if dims == 2 and np.abs(lps[2, :2]).max() > 1e-6:
+        raise InputError(f"{like.name}: this format cannot hold a tilted 2D slice", "write .nii.gz")
+    spacing = np.linalg.norm(lps[:dims, :dims], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:dims, :dims] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:dims, 3].tolist())
+    write_itk(path, image, compress=True)
+
+
+def affine_of(image: Any) -> np.ndarray:
+    """``(4, 4)`` affine, voxel index -> RAS mm, of a 2D or 3D image. 2D gets a third axis of 1 mm."""
+    dims = image.GetDimension()
+    affine = np.eye(4)
+    affine[:dims, :dims] = np.reshape(image.GetDirection(), (dims, dims)) * np.asarray(image.GetSpacing())
+    affine[:dims, 3] = image.GetOrigin()
+    return LPS_TO_RAS @ affine
+
+
+def array_of(image: Any, dtype: Any = None) -> np.ndarray:
+    """The voxels as ``(C, *S)``, x first. Always a copy, because ITK's view dies with the image."""
     import SimpleITK as sitk
 
     view = sitk.GetArrayViewFromImage(image)
@@ -70,48 +104,8 @@ def channels_first(image: Any, dtype: Any = None) -> np.ndarray:
     return np.array(view.T, dtype=dtype, order="C")
 
 
-def _volume(path: Path, image: Any, dtype: Any) -> Volume:
-    if image.GetDimension() not in (2, 3):
-        raise InputError(
-            f"{path}: has {image.GetDimension()} axes {image.GetSize()}, a time series or a sequence; "
-            "extract one volume"
-        )
-    components = image.GetNumberOfComponentsPerPixel()
-    if components in (3, 4) and "8-bit unsigned" in image.GetPixelIDTypeAsString():
-        raise InputError(f"{path}: is a colour (RGB) image; convert it to one grey channel")
-    affine = affine_from_itk(image)
-    header = Header("itk", suffix_of(path).removeprefix(".seg"), affine, tuple(image.GetSize()))
-    return Volume(channels_first(image, dtype), affine, header, path)
+def image_of(data: np.ndarray, *, is_vector: bool = False) -> Any:
+    """The inverse of :func:`array_of` for ``(*S)``, or ``(N, *S)`` if ``is_vector``."""
+    import SimpleITK as sitk
 
-
-def _picture(path: Path, image: Any, dtype: Any) -> Volume:
-    """The resolution in a picture's header is a screen's or a printer's, so pixels count as 1."""
-    if image.GetDimension() != 2:
-        pages = image.GetSize()[-1]
-        raise InputError(f"{path}: has {pages} pages; convert the stack to NIfTI or NRRD with its spacing")
-    grey, warnings = _grey(path, channels_first(image, dtype))
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-    header = Header("picture", suffix_of(path), affine, tuple(image.GetSize()), has_spacing=False)
-    return Volume(grey, affine, header, path, warnings=warnings)
-
-
-def _check_whole(path: Path) -> None:
-    """ITK fills the missing rest of a JPEG or BMP with grey, and says nothing."""
-    content, suffix = path.read_bytes(), suffix_of(path)
-    no_end = suffix in (".jpg", ".jpeg") and b"\xff\xd9" not in content[-(1 << 16) :]
-    if no_end or (suffix == ".bmp" and len(content) < int.from_bytes(content[2:6], "little")):
-        raise InputError(f"{path}: is cut short; copy or export it again")
-
-
-def _grey(path: Path, data: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """``(C, X, Y)`` with C = 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA -> ``(1, X, Y)``."""
-    if len(data) == 1:
-        return data, ()
-    colours = data[: len(data) - 1] if len(data) in (2, 4) else data
-    if any(not np.array_equal(colours[0], colour) for colour in colours[1:]):
-        raise InputError(
-            f"{path}: is a colour picture; convert it to one grey channel "
-            "(a label: one channel that holds the label values)"
-        )
-    dropped = "alpha channel ignored" if len(data) in (2, 4) else "three equal colour channels"
-    return np.ascontiguousarray(colours[:1]), (f"read as grey: {dropped}",)
+    return sitk.GetImageFromArray(np.ascontiguousarray(data.T), isVector=is_vector)

@@ -9,7 +9,7 @@ import pytest
 from io_samples import ramp, write_dicom, write_itk, write_nifti, write_picture
 
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, find_images, is_dicom_folder, output_suffix, read_image
+from medfewshot.io import case_id, find_images, is_series_folder, output_suffix, read_image
 from medfewshot.types import Volume
 
 
@@ -76,8 +76,8 @@ def test_a_folder_stands_for_its_images_and_series(tmp_path: Path) -> None:
 
 def test_a_file_and_a_series_stand_for_themselves(tmp_path: Path) -> None:
     files = write_dicom(tmp_path / "s", names=[f"IM{i}" for i in range(6)])
-    assert is_dicom_folder(tmp_path / "s")
-    assert not is_dicom_folder(tmp_path)
+    assert is_series_folder(tmp_path / "s")
+    assert not is_series_folder(tmp_path)
     assert find_images(tmp_path / "s") == [tmp_path / "s"]
     assert find_images(files[0]) == [files[0]]
     label = write_nifti(tmp_path / "a_seg.nii")
@@ -85,7 +85,7 @@ def test_a_file_and_a_series_stand_for_themselves(tmp_path: Path) -> None:
 
 
 def test_nothing_found(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no images; give NIfTI"):
+    with pytest.raises(InputError, match="contains no images; give NIfTI"):
         find_images(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         find_images(tmp_path / "no")

@@ -42,7 +42,7 @@ def test_missing_empty_and_unknown_files(tmp_path: Path) -> None:
     refused(tmp_path / "notes.txt", "the suffix .txt is not known")
     (tmp_path / "bare").write_text("hello")
     refused(tmp_path / "bare", "the suffix (none) is not known")
-    refused(tmp_path, "holds no DICOM files")
+    refused(tmp_path, "contains no DICOM files")
 
 
 @pytest.mark.parametrize("read", [read_image, read_label])

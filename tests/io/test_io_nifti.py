@@ -130,7 +130,7 @@ def test_colour_and_complex_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rgb\.nii: is a colour"):
         read_image(tmp_path / "rgb.nii")
     nib.save(nib.Nifti1Image(ramp().astype(np.complex64), OBLIQUE), tmp_path / "c.nii")
-    with pytest.raises(InputError, match=r"c\.nii: holds complex"):
+    with pytest.raises(InputError, match=r"c\.nii: contains complex"):
         read_image(tmp_path / "c.nii")
 
 

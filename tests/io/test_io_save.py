@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +15,7 @@ import pytest
 from io_samples import SHAPE, ramp, write_dicom, write_nifti
 
 from medfewshot.errors import InputError
-from medfewshot.io import atomic_path, read_image, read_label, write_array, write_label, write_text
+from medfewshot.io import FORMATS, atomic_path, read_image, read_label, write_array, write_label, write_text
 from medfewshot.types import Volume
 
 
@@ -92,14 +93,13 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "weights.bin").stat().st_mode) == 0o640
 
 
-def test_a_writer_that_fails_leaves_no_half_file(tmp_path: Path, like: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(image: object, path: Path) -> None:
-        Path(path).write_bytes(b"half")
+def test_a_writer_that_fails_leaves_no_half_file(tmp_path: Path, like: Volume) -> None:
+    def full_disk(path: Path, data: np.ndarray, like: Volume) -> None:
+        path.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(nib, "save", full_disk)
     with pytest.raises(OSError, match="no space"):
-        write_label(tmp_path / "out" / "b.nii.gz", ramp(), like)
+        write_label(tmp_path / "out" / "b.nii.gz", ramp(), like, formats=(replace(FORMATS[0], write=full_disk),))
     assert list((tmp_path / "out").iterdir()) == []
 
 

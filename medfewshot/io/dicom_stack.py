@@ -1,4 +1,4 @@
-"""From the positions of DICOM slices to one affine, or to the reason why there is none."""
+"""Sort DICOM slices by position, and derive their affine or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ _PARALLEL_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """Where a slice lies, in LPS mm. ``row``, ``column``: unit vectors along which column and row index grow.
+    """Where a slice lies.
 
-    ``spacing_mm``: along ``row``, along ``column``.
+    Attributes:
+        position: Of the first pixel, LPS mm.
+        row: Unit vector along which the column index grows.
+        column: Unit vector along which the row index grows.
+        spacing_mm: Along ``row``, along ``column``.
     """
 
     position: np.ndarray
@@ -34,9 +38,13 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One DICOM file. ``size``: (columns, rows, frames). ``pose``: None where the file leaves any part of it out.
+    """One DICOM file.
 
-    ``spacing_mm``: of the pixels, where known. ``step_mm``: the spacing between slices that the file itself states.
+    Attributes:
+        size: Columns, rows, frames.
+        spacing_mm: Of the pixels, if known.
+        pose: None if the file lacks any part of it.
+        step_mm: The spacing between slices that the file itself states.
     """
 
     path: Path
@@ -55,21 +63,21 @@ class Slice:
     def placed(self) -> Pose:
         if self.pose is None:
             raise InputError(
-                f"{self.path}: states no position, orientation or pixel spacing, so it is no slice of a volume; "
-                "take it out of the folder, or put each image in a folder of its own"
+                f"{self.path}: states no position, orientation or pixel spacing, so it is no slice of a volume",
+                "take it out of the folder, or put each image in a folder of its own",
             )
         return self.pose
 
 
 def sorted_stack(slices: Sequence[Slice], name: str) -> list[Slice]:
-    """The slices along their normal. File names and instance numbers are not asked: scanners number as they please."""
+    """The slices along their normal. File names and instance numbers do not count: scanners number as they please."""
     _check_alike(slices, name)
     normal = slices[0].placed.normal
     return sorted(slices, key=lambda one: float(normal @ one.placed.position))
 
 
 def stack_affine(stack: Sequence[Slice], name: str) -> np.ndarray:
-    """(4, 4) RAS affine from the positions themselves; raises InputError for gaps, repeats and tilt."""
+    """``(4, 4)`` RAS affine from the positions themselves. Raises InputError for gaps, repeats and tilt."""
     first = stack[0].placed
     positions = np.array([one.placed.position for one in stack])
     _check_gaps(stack, positions @ first.normal, name)
@@ -88,12 +96,12 @@ def stack_affine(stack: Sequence[Slice], name: str) -> np.ndarray:
 
 
 def stack_warnings(stack: Sequence[Slice], affine: np.ndarray) -> tuple[str, ...]:
-    """Equal gaps hide that every second slice is missing; the stated slice spacing may tell."""
+    """Warn if the files state a smaller slice spacing: if every second slice is missing, the gaps are still equal."""
     stated, found = stack[0].step_mm, float(np.linalg.norm(affine[:3, 2]))
     if len(stack) > 1 and stated and round(found / stated) >= 2 and abs(found / stated - round(found / stated)) < 0.05:
         return (
-            f"slices lie {found:.4g} mm apart where the files state {stated:.4g} mm: "
-            "some may be missing throughout the series",
+            f"slices lie {found:.4g} mm apart but the files state {stated:.4g} mm: some may be missing throughout the "
+            "series",
         )
     return ()
 
@@ -102,15 +110,16 @@ def _check_alike(slices: Sequence[Slice], name: str) -> None:
     sizes = sorted({one.size for one in slices})
     if len(sizes) > 1:
         raise InputError(
-            f"{name}: the slices differ in size, {', '.join(f'{x}x{y}' for x, y, _ in sizes)} pixels; "
-            "put each size in its own folder"
+            f"{name}: the slices differ in size, {', '.join(f'{x}x{y}' for x, y, _ in sizes)} pixels",
+            "put each size in its own folder",
         )
     first = slices[0]
     odd = [one for one in slices if not _parallel(first.placed, one.placed)]
     if odd:
         raise InputError(
             f"{name}: {len(odd)} of {len(slices)} slices are turned or scaled against the others, such as "
-            f"{odd[0].path.name} against {first.path.name} (a localizer?); put each orientation in its own folder"
+            f"{odd[0].path.name} against {first.path.name} (a localizer?)",
+            "put each orientation in its own folder",
         )
 
 
@@ -126,31 +135,33 @@ def _check_gaps(stack: Sequence[Slice], depths: np.ndarray, name: str) -> None:
     if gaps.min() < _SAME_POSITION_MM:
         places = int((gaps >= _SAME_POSITION_MM).sum()) + 1
         raise InputError(
-            f"{name}: {len(stack)} slices lie at only {places} positions (several time points, echoes or b-values?); "
-            "put the slices of one of them in a folder of their own"
+            f"{name}: {len(stack)} slices lie at only {places} positions (several time points, echoes or b-values?)",
+            "put the slices of one of them in a folder of their own",
         )
-    # The lower median: of the two gaps that remain when one of four slices is lost, the usual one is the smaller.
+    # The lower median: if one of four slices is lost, two gaps remain, and the smaller one is the usual one.
     usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])
-    # Scanners round positions; half a slice or more is never rounding.
+    # Scanners round positions, but never by half a slice or more.
     tolerance = max(0.01 * usual, min(0.1, 0.25 * usual))
     uneven = np.flatnonzero(np.abs(gaps - usual) > tolerance)
     if uneven.size:
-        raise InputError(f"{name}: {_describe_gap(stack, gaps, usual, uneven)}")
+        raise _gap_error(stack, gaps, usual, uneven, name)
 
 
-def _describe_gap(stack: Sequence[Slice], gaps: np.ndarray, usual: float, uneven: np.ndarray) -> str:
+def _gap_error(stack: Sequence[Slice], gaps: np.ndarray, usual: float, uneven: np.ndarray, name: str) -> InputError:
     at = int(uneven[0])
     between = f"between {stack[at].path.name} and {stack[at + 1].path.name}"
     multiples = gaps[uneven] / usual
     lost = np.rint(multiples) - 1
     if (lost >= 1).all() and (np.abs(multiples - lost - 1) < 0.1).all():
-        return (
-            f"{int(lost.sum())} slice(s) missing, the first {between}: the gap is {gaps[at]:.4g} mm where "
-            f"{usual:.4g} mm is usual; export the whole series again"
+        return InputError(
+            f"{name}: {int(lost.sum())} slice(s) missing, the first {between}: the gap is {gaps[at]:.4g} mm, usually "
+            f"{usual:.4g} mm",
+            "export the whole series again",
         )
-    return (
-        f"the slice spacing varies from {gaps.min():.4g} to {gaps.max():.4g} mm, first {between} ({gaps[at]:.4g} mm); "
-        "export the series again, or resample it to even slices"
+    return InputError(
+        f"{name}: the slice spacing varies from {gaps.min():.4g} to {gaps.max():.4g} mm, first {between} "
+        f"({gaps[at]:.4g} mm)",
+        "export the series again, or resample it to even slices",
     )
 
 
@@ -159,6 +170,6 @@ def _check_straight(positions: np.ndarray, step: np.ndarray, name: str) -> None:
     drift = float(np.linalg.norm(positions - expected, axis=1).max())
     if drift > 0.25 * float(np.linalg.norm(step)):
         raise InputError(
-            f"{name}: the slices lie up to {drift:.3g} mm off a straight line; they are no stack of one volume: "
-            "put each series in its own folder, or resample to even slices"
+            f"{name}: the slices lie up to {drift:.3g} mm off a straight line, so they are no stack of one volume",
+            "put each series in its own folder, or resample to even slices",
         )

@@ -1,4 +1,4 @@
-"""NIfTI through nibabel: headers go back as they came."""
+"""NIfTI-1 and NIfTI-2, through nibabel. A result gets the header of its image, without what it says of the patient."""
 
 from __future__ import annotations
 
@@ -9,57 +9,48 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
+from medfewshot.io.formats.base import DType, Format, kept_header
 from medfewshot.io.geometry import complete_2d, corner_distance_mm, default_tolerance_mm
 from medfewshot.io.guards import check_size
-from medfewshot.io.header import Header
-from medfewshot.io.naming import suffix_of
 from medfewshot.types import Volume
 
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 _SCANNER = 1
 _MOST_AFTER_VOXELS = 16 << 20
-"""Bytes that may follow the voxels: some writers pad. A file that inflates without end is no image."""
+"""Bytes that may follow the voxels, because some writers pad. A file that inflates without end is no image."""
 
 
-def read(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
-    """``data (1, *S)`` in ``dtype``, or as stored (scaled by slope and intercept) where it is None."""
+def read(path: Path, dtype: DType) -> Volume:
+    """Read ``data (1, *S)`` in ``dtype``, or as stored (scaled by slope and intercept) if it is None."""
     import nibabel as nib
 
-    opener: Any = gzip.open if suffix_of(path) == ".nii.gz" else open
+    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
     with opener(path, "rb") as stream:
         kind = nib.Nifti2Image if _is_nifti2(stream) else nib.Nifti1Image
         image: Any = kind.from_stream(stream)
         shape = _spatial_shape(image.shape, path)
         _check_dtype(image.get_data_dtype(), path)
         check_size(image.shape, image.get_data_dtype().itemsize, path)
-        # nibabel reads lazily; this is where a truncated file shows. The copy lets go of a mapped file, which may be
-        # replaced by its own result.
+        # nibabel reads here, so a truncated file fails here. The copy releases a mapped file, which its own result may
+        # replace.
         data = np.asanyarray(image.dataobj, dtype=dtype).copy(order="C")
         _read_to_end(stream, path)
     affine, warnings = _affine(image, shape)
-    header = Header("nifti", suffix_of(path), affine, shape, nifti=image.header.copy())
-    return Volume(data.reshape(1, *shape), affine, header, path, warnings=warnings)
+    return Volume(data.reshape(1, *shape), affine, image.header.copy(), warnings=warnings)
 
 
 def write(path: Path, data: np.ndarray, like: Volume) -> None:
-    """``data``: ``(*S)`` or ``(N, *S)``, stored in its own dtype without scaling."""
+    """Write ``data``, ``(*S)`` or ``(N, *S)``, in its own dtype without scaling."""
     import nibabel as nib
 
     if data.ndim > like.spatial_dims:
         data = np.moveaxis(data, 0, -1).reshape(*like.spatial_shape, *(1,) * (3 - like.spatial_dims), -1)
-    header = like.header
-    same_grid = (
-        isinstance(header, Header)
-        and header.nifti is not None
-        and header.shape == like.spatial_shape
-        and np.array_equal(header.affine, like.affine)
-    )
+    header = kept_header(like, nib.Nifti1Header)
     image: Any
-    if same_grid:
-        kept = _cleaned(header.nifti, data.dtype)
-        kind = nib.Nifti2Image if isinstance(kept, nib.Nifti2Header) else nib.Nifti1Image
+    if header is not None:
+        kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         # Without an affine nibabel leaves sform, qform and both codes exactly as they are in the header.
-        image = kind(data, None, kept)
+        image = kind(data, None, _cleaned(header, data.dtype))
     else:
         image = nib.Nifti1Image(data, like.affine, dtype=data.dtype)
         image.set_sform(like.affine, _SCANNER)
@@ -69,14 +60,15 @@ def write(path: Path, data: np.ndarray, like: Volume) -> None:
 
 
 def _read_to_end(stream: Any, path: Path) -> None:
-    """Only at the end of the stream does gzip compare its checksum."""
+    """Read on, because gzip compares its checksum only at the end of the stream."""
     more = 0
     while block := stream.read(1 << 20):
         more += len(block)
         if more > _MOST_AFTER_VOXELS:
             raise InputError(
                 f"{path}: goes on for more than {_MOST_AFTER_VOXELS >> 20} MB after its voxels, so its header does not "
-                "describe it; export it again"
+                "describe it",
+                "export it again",
             )
 
 
@@ -87,32 +79,31 @@ def _is_nifti2(stream: Any) -> bool:
 
 
 def _spatial_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
-    """Trailing axes of length 1 beyond the third are dropped; a 2D file stays 2D."""
+    """Drop trailing axes of length 1 beyond the third. A 2D file stays 2D."""
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) > 3:
         raise InputError(
-            f"{path}: has {len(shape)} axes {shape}, a time series or several channels in one file; extract one "
-            "volume, or give each channel a file of its own (NAME_0000.nii.gz, NAME_0001.nii.gz)"
+            f"{path}: has {len(shape)} axes {shape}, a time series or several channels in one file",
+            "extract one volume, or give each channel a file of its own (NAME_0000.nii.gz, NAME_0001.nii.gz)",
         )
     if len(shape) < 2:
-        raise InputError(f"{path}: has shape {shape}; an image needs 2 or 3 axes")
+        raise InputError(f"{path}: has shape {shape}", "an image needs 2 or 3 axes")
     return tuple(int(n) for n in shape)
 
 
 def _check_dtype(dtype: np.dtype[Any], path: Path) -> None:
     if dtype.names is not None:
-        raise InputError(f"{path}: is a colour (RGB) image; convert it to one grey channel")
+        raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
     if dtype.kind == "c":
-        raise InputError(f"{path}: holds complex numbers; save the magnitude")
+        raise InputError(f"{path}: contains complex numbers", "save the magnitude")
 
 
 def _affine(image: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The sform where its code is set, else the qform, else nibabel's guess; in mm."""
+    """The sform if its code is set, else the qform, else nibabel's guess, in mm; and warnings."""
     affine = np.array(image.affine, dtype=np.float64)
     warnings = _orientation_warnings(image.header, shape)
-    unit = image.header.get_xyzt_units()[0]
-    affine[:3] *= _MM_PER_UNIT.get(unit, 1.0)
+    affine[:3] *= _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
     return (complete_2d(affine) if len(shape) == 2 else affine), warnings
 
 
@@ -129,7 +120,7 @@ def _orientation_warnings(header: Any, shape: tuple[int, ...]) -> tuple[str, ...
 
 
 def _cleaned(header: Any, dtype: np.dtype[Any]) -> Any:
-    """The grid stays; what describes the image's intensities, or the patient, has no place in a result."""
+    """Keep the grid, and drop what describes the intensities of the image or its patient."""
     header = header.copy()
     header.extensions.clear()
     header.set_data_dtype(dtype)
@@ -139,3 +130,13 @@ def _cleaned(header: Any, dtype: np.dtype[Any]) -> Any:
     for text in {"descrip", "aux_file", "db_name", "data_type"} & set(header.keys()):  # NIfTI-2 has fewer
         header[text] = b""
     return header
+
+
+NIFTI = Format(
+    name="NIfTI",
+    suffixes=(".nii.gz", ".nii"),
+    read=read,
+    results=".nii.gz",
+    writes=(".nii.gz", ".nii"),
+    write=write,
+)

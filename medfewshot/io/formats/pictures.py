@@ -1,0 +1,82 @@
+"""2D pictures, through SimpleITK: PNG, JPEG, TIFF and BMP. They know no millimetres."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from medfewshot.errors import InputError
+from medfewshot.io.formats.base import DType, Format
+from medfewshot.io.itk import array_of, image_of, read_itk, write_itk
+from medfewshot.types import Volume
+
+
+def read(path: Path, dtype: DType) -> Volume:
+    """Read a grey picture as ``(1, X, Y)``. The affine counts pixels: the file states the resolution of a printer."""
+    _check_whole(path)
+    image = read_itk(path)
+    if image.GetDimension() != 2:
+        raise InputError(
+            f"{path}: has {image.GetSize()[-1]} pages", "convert the stack to NIfTI or NRRD with its spacing"
+        )
+    grey, warnings = _grey(path, array_of(image, dtype))
+    return Volume(grey, np.diag([-1.0, -1.0, 1.0, 1.0]), has_spacing=False, warnings=warnings)
+
+
+def write(path: Path, data: np.ndarray, like: Volume) -> None:
+    """Write ``data (X, Y)``."""
+    write_itk(path, image_of(data), compress=False)
+
+
+def _check_whole(path: Path) -> None:
+    """ITK fills the missing rest of a JPEG or BMP with grey, without a message."""
+    content, suffix = path.read_bytes(), path.suffix.lower()
+    no_end = suffix in JPEG.suffixes and b"\xff\xd9" not in content[-(1 << 16) :]
+    if no_end or (suffix in BMP.suffixes and len(content) < int.from_bytes(content[2:6], "little")):
+        raise InputError(f"{path}: is cut short", "copy or export it again")
+
+
+def _grey(path: Path, data: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """``(C, X, Y)`` with C = 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA -> ``(1, X, Y)`` and warnings."""
+    if len(data) == 1:
+        return data, ()
+    has_alpha = len(data) in (2, 4)
+    colours = data[:-1] if has_alpha else data
+    if any(not np.array_equal(colours[0], colour) for colour in colours[1:]):
+        raise InputError(
+            f"{path}: is a colour picture",
+            "convert it to one grey channel (a label map: one channel with the label values)",
+        )
+    ignored = "alpha channel ignored" if has_alpha else "three equal colour channels"
+    return np.ascontiguousarray(colours[:1]), (f"read as grey: {ignored}",)
+
+
+def _refuse_label(path: Path) -> Volume:
+    raise InputError(f"{path}: JPEG blurs label values", "save the label as PNG, TIFF or NIfTI")
+
+
+PNG = Format(
+    name="PNG",
+    suffixes=(".png",),
+    read=read,
+    results=".png",
+    writes=(".png",),
+    write=write,
+    dtypes=(np.uint8, np.uint16),
+    dims=(2,),
+    channels=False,
+)
+JPEG = Format(name="JPEG", suffixes=(".jpg", ".jpeg"), read=read, read_label=_refuse_label, results=".png")
+TIFF = Format(
+    name="TIFF",
+    suffixes=(".tif", ".tiff"),
+    read=read,
+    results=".tif",
+    writes=(".tif", ".tiff"),
+    write=write,
+    dtypes=(np.uint8, np.uint16, np.float32),
+    dims=(2,),
+    channels=False,
+)
+BMP = Format(name="BMP", suffixes=(".bmp",), read=read, results=".png")
