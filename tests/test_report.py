@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from medfewshot.errors import GridMismatchError, InputError
-from medfewshot.report import display, save_curve, save_preview, save_score_plot, structure_statistics, write_csv
+from medfewshot.report import display, save_preview, save_score_plot, structure_statistics, write_csv
 from medfewshot.structures import compress
 
 NAMES = {1: "liver", 2: "spleen"}
@@ -339,14 +339,10 @@ def test_csv(tmp_path):
     assert "with a comma" in path.read_text(encoding="utf-8")
 
 
-def test_score_plot_and_curve(tmp_path):
-    scores = {"liver": [0.9, 0.8, 0.95], "a structure with a long name": [0.4, float("nan")], "none": [float("nan")]}
+def test_score_plot(tmp_path):
+    scores = {"liver": [0.9, 0.8, 0.95], "a structure with a long name": [0.4, float("nan")], "no $ne": [float("nan")]}
     assert read_png(save_score_plot(tmp_path / "s.png", scores, "three draws")).shape[0] > 300
     assert read_png(save_score_plot(tmp_path / "h.png", {"liver": [12.0, 3.0]}, score="HD95 (mm)")).shape[0] > 300
-    curve = save_curve(tmp_path / "c.png", [0, 1, 2], {"loss": [1.0, float("nan"), 0.5], "validation": [1, 1, 1]})
-    assert read_png(curve).shape[1] > 600
-    with pytest.raises(InputError, match="loss"):
-        save_curve(tmp_path / "d.png", [0, 1], {"loss": [1.0]})
     with pytest.raises(InputError):
         save_score_plot(tmp_path / "e.png", {})
 

@@ -298,13 +298,14 @@ def test_a_strip_plot_places_its_dots():
         Dot(1.0, "c", "case-3"),
         Dot(float("nan"), "d", "case-4"),
     ]
-    text = str(strip_plot([("liver", dots)], "Dice"))
-    at = [float(x) for x in re.findall(r'circle class="dot" cx="([\d.]+)"', text)]
-    assert at == [150, (150 + 624) / 2, 624]
-    assert NASTY not in text
-    assert f'x1="{at[1]}"' in text  # the median
-    assert strip_plot([("liver", [])], "Dice") == ""
+    plot = strip_plot([("liver", dots)], "Dice", low=0, high=1)
+    (row,) = plot.rows
+    assert [x for x, _, _ in row.dots] == [150, (150 + 624) / 2, 624]
+    assert row.median == ((150 + 624) / 2, 0.5)
+    assert [text for _, text in plot.ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    assert strip_plot([("liver", [])], "Dice") is None
 
 
 def test_a_plot_of_equal_values():
-    assert "circle" in strip_plot([("liver", [Dot(7.0, "a", "x"), Dot(7.0, "b", "y")])], "Size in ml")
+    (row,) = strip_plot([("liver", [Dot(7.0, "a", "x"), Dot(7.0, "b", "y")])], "Size in ml").rows
+    assert len({(x, y) for x, y, _ in row.dots}) == 2

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from medfewshot import __version__
 from medfewshot.io import write_text
 from medfewshot.report.page.content import Page, PageCase, StructureRow
-from medfewshot.report.page.plots import Dot, strip_plot
+from medfewshot.report.page.plots import WIDTH, Dot, StripPlot, strip_plot
 from medfewshot.report.paint import COLOURS
 
 
@@ -44,6 +44,7 @@ def render_page(page: Page) -> str:
         anchors=anchors,
         colours={value: COLOURS[i % len(COLOURS)] for i, value in enumerate(page.structures)},
         plots=_plots(page, anchors),
+        plot_width=WIDTH,
         settings=Markup(_json_for_html(_settings(page, anchors))),
         flagged=sum(bool(case.flags) and case.status != "failed" for case in page.cases),
         failed=sum(case.status == "failed" for case in page.cases),
@@ -93,7 +94,7 @@ def _json_for_html(content: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _plots(page: Page, anchors: dict[str, str]) -> list[tuple[str, Markup]]:
+def _plots(page: Page, anchors: dict[str, str]) -> list[tuple[str, StripPlot]]:
     def rows(value_of):
         found = []
         for value, name in page.structures.items():
@@ -103,12 +104,12 @@ def _plots(page: Page, anchors: dict[str, str]) -> list[tuple[str, Markup]]:
         return found
 
     wanted = [
-        ("Dice", strip_plot(rows(lambda row: row.score.dice if row.score else None), "Dice")),
-        ("HD95", strip_plot(rows(lambda row: row.score.hd95_mm if row.score else None), "HD95 in mm", 0.0)),
-        ("Size", strip_plot(rows(lambda row: row.size or None), f"Size in {page.unit}", 0.0)),
-        ("Predicted Dice", strip_plot(rows(lambda row: row.predicted_dice), "Predicted Dice")),
+        ("Dice", strip_plot(rows(lambda row: row.score.dice if row.score else None), "Dice", low=0, high=1)),
+        ("HD95", strip_plot(rows(lambda row: row.score.hd95_mm if row.score else None), "HD95 in mm", low=0)),
+        ("Size", strip_plot(rows(lambda row: row.size or None), f"Size in {page.unit}", low=0)),
+        ("Predicted Dice", strip_plot(rows(lambda row: row.predicted_dice), "Predicted Dice", low=0, high=1)),
     ]
-    return [(name, plot) for name, plot in wanted if plot]
+    return [(name, plot) for name, plot in wanted if plot is not None]
 
 
 def _row_of(case: PageCase, value: int) -> StructureRow | None:
