@@ -74,8 +74,8 @@ def _draw_structure(axes: Axes, place: int, scores: np.ndarray, across: np.ndarr
     colour, mean = COLOURS[place % len(COLOURS)], float(scores.mean())
     line = {"color": colour, "linewidth": 1.1}
     axes.boxplot(
-        [scores], positions=[place], widths=0.5, showfliers=False, patch_artist=True, medianprops=line | {"linewidth": 1.8},
-        boxprops={"facecolor": (colour, 0.16), "edgecolor": colour}, whiskerprops=line, capprops=line,
+        [scores], positions=[place], widths=0.5, showfliers=False, patch_artist=True, whiskerprops=line, capprops=line,
+        boxprops={"facecolor": (colour, 0.16), "edgecolor": colour}, medianprops=line | {"linewidth": 1.8},
     )  # fmt: skip
     axes.scatter(across, scores, s=14, color=colour, alpha=0.75, linewidths=0, zorder=3)
     axes.scatter([place], [mean], marker="D", s=34, color="white", edgecolors=INK, linewidths=1.1, zorder=4)
