@@ -25,7 +25,8 @@ from medfewshot.benchmark import load_benchmark, plan_cells
 from medfewshot.benchmark.cells import Cell, CellState
 from medfewshot.benchmark.config import Shots
 from medfewshot.benchmark.report import report_text
-from medfewshot.benchmark.results import Board, CellResult, Group, group_cells, score_of
+from medfewshot.benchmark.results import Board, CellResult, Group, group_cells
+from medfewshot.evaluation import CaseScore
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs/benchmark"
@@ -80,7 +81,7 @@ def groups_of(cells: Sequence[Cell], runs: Sequence[str]) -> list[Group]:
             return None
         if record.content["fingerprint"] != cell.fingerprint:
             raise SystemExit(f"{record.run}: {cell.id} was run with other settings than the configuration says")
-        return CellResult(cell, record.content, tuple(map(score_of, record.scores)))
+        return CellResult(cell, record.content, tuple(map(CaseScore.from_row, record.scores)))
 
     return group_cells(cells, find)
 
@@ -232,7 +233,7 @@ def short_default_table(records: Records) -> str:
 def cost(group: Group, missed: bool = False) -> list[str]:
     """HD95 in mm, how many structures were missed, and the seconds of adaptation and of a volume (medians of draws:
     the machine was busier at some times than at others)."""
-    distance = group.summaries[-1].hd95_mm_mean if group.cell.dataset.distances else np.nan
+    distance = group.summaries[-1].means["hd95_mm"] if group.cell.dataset.distances else np.nan
     count = [str(sum(label.missed for label in group.summaries[:-1]))] if missed else []
     adapting, each = group.values("seconds", "adapt"), group.values("seconds_per_query")
     seconds = [number(float(np.median(adapting)), 0), number(float(np.median(each)), 1)]

@@ -116,7 +116,7 @@ def evaluate(
     prediction, reference = as_volume(predictions, label=True), as_volume(references, label=True)
     check_same_grid(prediction, reference)
     spacing = tuple(float(s) for s in spacing_mm) if spacing_mm is not None else reference.spacing_mm
-    scores = evaluate_arrays(prediction.data[0], reference.data[0], spacing, labels, tolerance_mm=tolerance_mm)
+    scores = evaluate_arrays(prediction.data[0], reference.data[0], spacing, labels=labels, tolerance_mm=tolerance_mm)
     return Evaluation(tuple(scores), (), tolerance_mm, 0)
 
 

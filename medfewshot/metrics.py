@@ -1,9 +1,6 @@
-"""Overlap and surface metrics of one structure: ``(prediction (*S) bool, reference (*S) bool, spacing_mm) -> float``.
+"""Metrics that compare the predicted mask of one structure with its reference; one row of ``METRICS`` each.
 
-``*S`` is ``(X, Y)`` or ``(X, Y, Z)``; ``spacing_mm`` has one positive entry per axis. Every function raises
-``InputError`` for masks that differ in shape, are not 2D or 3D, or hold fractions, and for a spacing that does not fit.
-
-Empty masks, the same policy everywhere (``evaluation`` counts each kind in a column of its own):
+Empty masks have the same policy everywhere (``evaluation`` counts each kind in a column of its own):
 
 ====================  ==================  ===================  ====================
 reference             prediction          Dice, surface Dice   HD95, ASD
@@ -23,135 +20,212 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from medfewshot import structures
 from medfewshot.errors import InputError
-from medfewshot.structures import foreground_box
+from medfewshot.structures import Box, foreground_box
 
 DEFAULT_TOLERANCE_MM = 2.0
 """Surface Dice forgives deviations up to this, about the slice thickness of a good CT; state it beside every value."""
 
 # A tree query costs about five times as much per surface voxel as the distance transform per voxel of the box
 # (measured), so the transform pays off only for surfaces that fill their box, as noise does. Organs are far below this.
-_DENSE_SURFACE = 0.2
+DENSE_SURFACE = 0.2
+
+
+class MaskPair:
+    """Predicted and reference mask of one structure, with the measurements that several metrics share.
+
+    Args:
+        prediction: Label map ``(*S)``, or a bool mask.
+        reference: Label map ``(*S)``, or a bool mask.
+        spacing_mm: ``(D,)``, positive.
+        value: Label value of the structure.
+        box: Box around the structure in both maps, if it is known.
+        tolerance_mm: Tolerance of the surface Dice.
+    """
+
+    def __init__(
+        self,
+        prediction: np.ndarray,
+        reference: np.ndarray,
+        spacing_mm: Sequence[float],
+        *,
+        value: int = 1,
+        box: Box | None = None,
+        tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    ) -> None:
+        self._maps, self._value, self._box = (prediction, reference), value, box
+        self.spacing_mm, self.tolerance_mm = spacing_mm, tolerance_mm
+
+    @cached_property
+    def prediction(self) -> np.ndarray:
+        """The whole predicted mask ``(*S)``, for metrics that depend on the field of view, such as a specificity."""
+        return self._maps[0] == self._value
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """The whole reference mask ``(*S)``."""
+        return self._maps[1] == self._value
+
+    @cached_property
+    def inside(self) -> tuple[np.ndarray, np.ndarray]:
+        """Prediction and reference within their common box; the whole masks if both are empty."""
+        box = self._box or foreground_box(self.prediction | self.reference) or ()
+        return self._maps[0][box] == self._value, self._maps[1][box] == self._value
+
+    @cached_property
+    def distances_mm(self) -> tuple[np.ndarray, np.ndarray]:
+        """See :func:`surface_distances`."""
+        return surface_distances(*self.inside, self.spacing_mm)
+
+    @property
+    def both_present(self) -> bool:
+        """Whether neither mask is empty, so that distances between their surfaces are defined."""
+        return all(distances.size for distances in self.distances_mm)
 
 
 @dataclass(frozen=True)
-class SurfaceDistances:
-    """Distances in mm from every surface voxel of one mask to the nearest surface voxel of the other.
+class Metric:
+    """One metric: a row of :data:`METRICS`. Tables, CSV files, summaries and reports make their columns from it.
 
-    ``prediction_to_reference_mm (P,)`` and ``reference_to_prediction_mm (R,)`` are float32: a distance that equals the
-    tolerance on paper, such as 3 x 0.7 = 2.1, then does so here too. They are inf where the other mask is empty.
+    Attributes:
+        name: Column in ``scores.csv``; the summary's column is ``<name>_mean``.
+        title: Heading in tables for people.
+        function: ``MaskPair`` -> value; NaN if the metric is undefined.
+        meaning: One sentence for ``summary.json``; ``{tolerance_mm}`` is replaced.
+        unit: ``"mm"``, or "" for a plain number.
+        needs_distances: Whether the value depends on the voxel size, so that it means nothing if that is unknown.
+        better: Whether higher or lower values are better, or those near zero.
+        headline: Whether short tables (terminal, report, benchmark) show it.
+        digits: Decimals in tables.
     """
 
-    prediction_to_reference_mm: np.ndarray
-    reference_to_prediction_mm: np.ndarray
+    name: str
+    title: str
+    function: Callable[[MaskPair], float]
+    meaning: str
+    unit: Literal["", "mm"] = ""
+    needs_distances: bool = False
+    better: Literal["higher", "lower", "zero"] = "higher"
+    headline: bool = False
+    digits: int = 3
 
-    @property
-    def defined(self) -> bool:
-        """True where both masks have a surface."""
-        return self.prediction_to_reference_mm.size > 0 and self.reference_to_prediction_mm.size > 0
+    def __call__(
+        self,
+        prediction: np.ndarray,
+        reference: np.ndarray,
+        spacing_mm: Sequence[float],
+        *,
+        tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    ) -> float:
+        """Compute the metric of two masks ``(*S)`` of bool or integers (all but 0 is the structure), 2D or 3D.
 
-    @property
-    def hd95_mm(self) -> float:
-        """The larger of the two directed 95th percentiles (linear interpolation); NaN where a mask is empty."""
-        if not self.defined:
-            return float("nan")
-        directed = (self.prediction_to_reference_mm, self.reference_to_prediction_mm)
-        return max(_percentile(distances, 0.95) for distances in directed)
-
-    @property
-    def average_mm(self) -> float:
-        """Mean of both directed sets pooled, so that the larger surface weighs more; NaN where a mask is empty."""
-        return float(self._pooled().mean(dtype=np.float64)) if self.defined else float("nan")
-
-    def surface_dice(self, tolerance_mm: float = DEFAULT_TOLERANCE_MM) -> float:
-        """Share of the voxels of both surfaces within ``tolerance_mm`` of the other; NaN where both are empty."""
-        if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
-            raise InputError(f"the surface Dice tolerance must be a finite number of mm >= 0, got {tolerance_mm}")
-        pooled = self._pooled()
-        return float((pooled <= np.float32(tolerance_mm)).mean()) if pooled.size else float("nan")
-
-    def _pooled(self) -> np.ndarray:
-        return np.concatenate([self.prediction_to_reference_mm, self.reference_to_prediction_mm])
+        Raises:
+            InputError: The masks differ in shape, are not 2D or 3D or hold fractions, or the spacing does not fit.
+        """
+        masks = check_masks(prediction, reference, spacing_mm)
+        return self.function(MaskPair(*masks, tuple(spacing_mm), tolerance_mm=tolerance_mm))
 
 
-def dice(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """``2 |P and R| / (|P| + |R|)`` (Dice 1945): 0 for a miss or a false alarm, NaN where both masks are empty."""
-    prediction, reference, _ = check_masks(prediction, reference, spacing_mm)
-    total = np.count_nonzero(prediction) + np.count_nonzero(reference)
-    return 2.0 * np.count_nonzero(prediction & reference) / total if total else float("nan")
+def dice(pair: MaskPair) -> float:
+    """Return the Dice coefficient; see :func:`medfewshot.structures.dice`."""
+    return structures.dice(*pair.inside)
 
 
-def hd95_mm(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """95th percentile Hausdorff distance in mm, symmetric; NaN where either mask is empty.
+def hd95_mm(pair: MaskPair) -> float:
+    """Return the 95th percentile Hausdorff distance: the larger of the two directed percentiles.
 
-    Source: Huttenlocher et al. 1993; ``monai.metrics.compute_hausdorff_distance(percentile=95)``.
+    References:
+        Huttenlocher et al. 1993; ``monai.metrics.compute_hausdorff_distance(percentile=95)``.
     """
-    return surface_distances(prediction, reference, spacing_mm).hd95_mm
+    return max(percentile(distances, 0.95) for distances in pair.distances_mm) if pair.both_present else float("nan")
 
 
-def average_surface_distance_mm(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Average symmetric surface distance in mm, over both directed sets pooled; NaN where either mask is empty.
+def average_surface_distance_mm(pair: MaskPair) -> float:
+    """Return the average symmetric surface distance: both directed sets pooled, so the larger surface weighs more.
 
-    Source: Heimann et al. 2009 (ASSD); ``monai.metrics.compute_average_surface_distance(symmetric=True)``.
+    References:
+        Heimann et al. 2009 (ASSD); ``monai.metrics.compute_average_surface_distance(symmetric=True)``.
     """
-    return surface_distances(prediction, reference, spacing_mm).average_mm
+    pooled = np.concatenate(pair.distances_mm)
+    return float(pooled.mean(dtype=np.float64)) if pair.both_present else float("nan")
 
 
-def surface_dice(
-    prediction: np.ndarray,
-    reference: np.ndarray,
-    spacing_mm: Sequence[float],
-    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
-) -> float:
-    """Normalised surface Dice at ``tolerance_mm``, in numbers of surface voxels: 0 for a miss or a false alarm.
+def surface_dice(pair: MaskPair) -> float:
+    """Return the share of the voxels of both surfaces within the tolerance of the other surface.
 
-    Source: Nikolov et al. 2018 (arXiv:1809.04430) in the voxel-count form of Seidlitz et al. 2022 (arXiv:2111.05408);
-    ``monai.metrics.compute_surface_dice(use_subvoxels=False)``.
+    References:
+        Nikolov et al. 2018 (arXiv:1809.04430) in the voxel-count form of Seidlitz et al. 2022 (arXiv:2111.05408);
+        ``monai.metrics.compute_surface_dice(use_subvoxels=False)``.
     """
-    return surface_distances(prediction, reference, spacing_mm).surface_dice(tolerance_mm)
+    tolerance, pooled = pair.tolerance_mm, np.concatenate(pair.distances_mm)
+    if not (np.isfinite(tolerance) and tolerance >= 0):
+        raise InputError(f"the surface Dice tolerance must be a finite number of mm >= 0, got {tolerance}")
+    return float((pooled <= np.float32(tolerance)).mean()) if pooled.size else float("nan")
 
 
-def relative_volume_difference(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """``(|P| - |R|) / |R|``: -1 for a miss, NaN where the reference is empty."""
-    prediction, reference, _ = check_masks(prediction, reference, spacing_mm)
-    size = np.count_nonzero(reference)
-    return (np.count_nonzero(prediction) - size) / size if size else float("nan")
+def relative_volume_difference(pair: MaskPair) -> float:
+    """Return ``(|P| - |R|) / |R|``: -1 for a miss, NaN if the reference is empty."""
+    predicted, true = (np.count_nonzero(mask) for mask in pair.inside)
+    return (predicted - true) / true if true else float("nan")
 
 
-def volume_ml(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Volume of ``mask (X, Y, Z)`` in millilitres. A 2D mask has an area and no volume: NaN."""
-    mask, _, spacing = check_masks(mask, mask, spacing_mm)
-    return np.count_nonzero(mask) * float(spacing.prod()) / 1000.0 if mask.ndim == 3 else float("nan")
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("dice", "Dice", dice, "2 overlap / (prediction + reference)", headline=True),
+        Metric(
+            "hd95_mm", "HD95", hd95_mm, "the larger of the two directed 95th percentiles of the surface distances",
+            unit="mm", needs_distances=True, better="lower", headline=True, digits=1,
+        ),
+        Metric(
+            "asd_mm", "ASD", average_surface_distance_mm,
+            "average symmetric surface distance, both directed sets pooled",
+            unit="mm", needs_distances=True, better="lower", digits=1,
+        ),
+        Metric(
+            "surface_dice", "surface Dice", surface_dice,
+            "share of surface voxels within {tolerance_mm:g} mm of the other surface",
+            needs_distances=True, headline=True,
+        ),
+        Metric(
+            "rvd", "volume difference", relative_volume_difference,
+            "(prediction - reference) / reference volume, where the reference has the structure", better="zero",
+        ),
+    )
+}  # fmt: skip
+"""Column name -> metric. To add one, write a function and a row; every table gets its column."""
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[float]], float]] = {
-    "dice": dice,
-    "hd95_mm": hd95_mm,
-    "asd_mm": average_surface_distance_mm,
-    "surface_dice": surface_dice,
-    "rvd": relative_volume_difference,
-}
-"""Column name -> metric. A new metric is one function and one line here; ``evaluation`` adds its column by itself."""
+def surface_distances(
+    prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float], *, dense: float = DENSE_SURFACE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the distance from every surface voxel of one mask to the nearest surface voxel of the other.
 
+    Args:
+        prediction: Bool mask.
+        reference: Bool mask.
+        spacing_mm: ``(D,)``.
+        dense: Share of surface voxels above which the distance transform is used, not the search tree.
 
-def surface_distances(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> SurfaceDistances:
-    """Both directed sets of surface distances, computed once for all the metrics that need them."""
-    prediction, reference, spacing = check_masks(prediction, reference, spacing_mm)
-    box = foreground_box(prediction | reference)
-    if box is None:
-        nothing = np.zeros(0, np.float32)
-        return SurfaceDistances(nothing, nothing)
-    predicted, true = surface(prediction[box]), surface(reference[box])
-    return SurfaceDistances(_distances(predicted, true, spacing), _distances(true, predicted, spacing))
+    Returns:
+        ``(P,)`` from prediction to reference and ``(R,)`` back, in mm; inf if the other mask is empty. They are
+        float32, so that a distance that equals the tolerance on paper, such as 3 x 0.7 = 2.1, does so here too.
+    """
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    predicted, true = surface(prediction), surface(reference)
+    return _distances(predicted, true, spacing, dense), _distances(true, predicted, spacing, dense)
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """Voxels of ``mask (*S)`` bool with a face neighbour outside it: ``mask ^ binary_erosion(mask)``, but faster."""
+    """Return the voxels of ``mask (*S)`` with a face neighbour outside it: ``mask ^ binary_erosion(mask)``, faster."""
     padded = np.pad(mask, 1)
     interior = mask.copy()
     for axis, size in enumerate(mask.shape):
@@ -162,39 +236,34 @@ def surface(mask: np.ndarray) -> np.ndarray:
     return mask & ~interior
 
 
-def check_masks(
-    prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both masks as bool and the spacing ``(D,)`` as float64, or ``InputError`` where they do not fit together."""
+def check_masks(prediction: Any, reference: Any, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return both masks as bool arrays, or raise InputError if they or the spacing do not fit together."""
+    masks = check_label_maps(prediction, reference, spacing_mm)
+    return masks[0].astype(bool, copy=False), masks[1].astype(bool, copy=False)
+
+
+def check_label_maps(prediction: Any, reference: Any, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return two label maps ``(*S)`` as arrays, or raise InputError if they or the spacing do not fit together."""
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     if prediction.shape != reference.shape:
         raise InputError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
     if reference.ndim not in (2, 3):
-        raise InputError(f"metrics are defined for 2D and 3D masks, got shape {reference.shape}")
-    spacing = check_spacing(spacing_mm, reference.ndim)
-    return _as_bool(prediction, "prediction"), _as_bool(reference, "reference"), spacing
-
-
-def check_spacing(spacing_mm: Sequence[float], spatial_dims: int) -> np.ndarray:
-    """The spacing ``(D,)`` as float64; ``InputError`` unless it is ``spatial_dims`` positive finite numbers of mm."""
+        raise InputError(f"metrics are defined in 2D and 3D, got shape {reference.shape}")
+    for name, labels in (("prediction", prediction), ("reference", reference)):
+        if labels.dtype.kind not in "bui":
+            raise InputError(f"the {name} has dtype {labels.dtype}", "give integers with 0 as background, or a mask")
     spacing = np.asarray(spacing_mm, dtype=np.float64)
-    if spacing.shape != (spatial_dims,):
-        raise InputError(f"spacing_mm must have {spatial_dims} entries for a {spatial_dims}D mask, got {spacing_mm}")
+    if spacing.shape != (reference.ndim,):
+        raise InputError(f"spacing_mm must have {reference.ndim} entries in {reference.ndim}D, got {spacing_mm}")
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise InputError(f"spacing_mm must be positive and finite, got {spacing_mm}")
-    return spacing
+    return prediction, reference
 
 
-def _as_bool(mask: np.ndarray, name: str) -> np.ndarray:
-    if mask.dtype.kind not in "bui":
-        raise InputError(f"the {name} mask has dtype {mask.dtype}: threshold it to bool first")
-    return mask.astype(bool, copy=False)
+def percentile(values: np.ndarray, share: float) -> float:
+    """Return a quantile of ``values (N,)`` float32, N > 0, linear between neighbours, as ``torch.quantile`` rounds it.
 
-
-def _percentile(values: np.ndarray, share: float) -> float:
-    """Quantile of ``values (N,)`` float32, N > 0, linear between neighbours, its rank as ``torch.quantile`` rounds it.
-
-    In float32 the rank is off by thousandths of a place for 50 000 values. That is harmless, but where neighbours lie a
+    In float32 the rank is off by thousandths of a place for 50 000 values. That is harmless, but if neighbours lie a
     slice apart an exact rank differs from MONAI in the third decimal, and one case would have two HD95s.
     """
     rank = np.float32(share) * np.float32(values.size - 1)
@@ -204,12 +273,12 @@ def _percentile(values: np.ndarray, share: float) -> float:
     return float(ordered[lower] + (float(rank) - lower) * (ordered[upper] - ordered[lower]))
 
 
-def _distances(origin: np.ndarray, target: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def _distances(origin: np.ndarray, target: np.ndarray, spacing: np.ndarray, dense: float) -> np.ndarray:
     """Exact distance in mm of each origin voxel ``(N,)`` float32 to the nearest target voxel, inf if there is none."""
     count = np.count_nonzero(origin)
     if count == 0 or not target.any():
         return np.full(count, np.inf, np.float32)
-    if count > _DENSE_SURFACE * origin.size:
+    if count > dense * origin.size:
         return ndimage.distance_transform_edt(~target, sampling=spacing)[origin].astype(np.float32)
     distances = np.zeros(count, np.float32)
     apart = ~target[origin]  # where the surfaces coincide the distance is 0 without a search

@@ -34,7 +34,7 @@ def test_arrays(pairs):
     assert result.probabilities.shape == (2, *toys.SHAPE)
     assert medfewshot.segment(image, pairs, learner="toy", labels=[205, 420]).labels.dtype == np.uint16
     evaluation = medfewshot.evaluate(result.labels, label, labels={205: "block"}, spacing_mm=(1, 1, 1))
-    assert [(score.label_name, score.dice, score.hd95_mm) for score in evaluation.scores] == [("block", 1, 0)]
+    assert [(score.label_name, score.dice, score.values["hd95_mm"]) for score in evaluation.scores] == [("block", 1, 0)]
 
 
 def test_paths_and_a_saved_segmenter(tmp_path):

@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medfewshot import metrics
 from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.evaluation import (
     CaseScore,
@@ -23,6 +22,7 @@ from medfewshot.evaluation import (
     match_cases,
     summarize,
 )
+from medfewshot.metrics import METRICS, Metric
 from medfewshot.types import Progress
 
 SHAPE = (10, 10, 10)
@@ -45,7 +45,12 @@ def save(path: Path, labels: np.ndarray, spacing: tuple[float, ...] = SPACING) -
 
 
 def score(case: str, status: str, dice: float, hd95: float = math.nan, label: int = 1, subject: str = "") -> CaseScore:
-    return CaseScore(case, subject or case, label, f"organ {label}", status, dice, hd95, hd95, dice)  # type: ignore[arg-type]
+    values = {"dice": dice, "hd95_mm": hd95, "asd_mm": hd95, "surface_dice": dice, "rvd": math.nan}
+    return CaseScore(case, subject or case, label, f"organ {label}", status, values)  # type: ignore[arg-type]
+
+
+def defined(row: CaseScore) -> dict[str, float]:
+    return {name: value for name, value in row.values.items() if not math.isnan(value)}
 
 
 # --- one case -------------------------------------------------------------------------------------------------------
@@ -53,7 +58,7 @@ def score(case: str, status: str, dice: float, hd95: float = math.nan, label: in
 
 def test_status_and_values_of_each_kind() -> None:
     rows = evaluate_arrays(
-        label_map(1, 5), label_map(1, 2), SPACING, {1: "liver", 2: "spleen", 5: "cyst", 420: "x"}, "a"
+        label_map(1, 5), label_map(1, 2), SPACING, labels={1: "liver", 2: "spleen", 5: "cyst", 420: "x"}, case_id="a"
     )
     assert [(row.label_name, row.status) for row in rows] == [
         ("liver", "found"),
@@ -62,18 +67,18 @@ def test_status_and_values_of_each_kind() -> None:
         ("x", "absent"),
     ]
     liver, spleen, cyst, absent = rows
-    assert (liver.dice, liver.hd95_mm, liver.asd_mm, liver.surface_dice, liver.rvd) == (1, 0, 0, 1, 0)
+    assert liver.values == {"dice": 1, "hd95_mm": 0, "asd_mm": 0, "surface_dice": 1, "rvd": 0}
     assert liver.volume_ml == liver.reference_volume_ml == pytest.approx(27 * 2 / 1000)
-    assert (spleen.dice, spleen.surface_dice, spleen.rvd, spleen.volume_ml) == (0, 0, -1, 0)
-    assert (cyst.dice, cyst.surface_dice, cyst.reference_volume_ml) == (0, 0, 0)
-    undefined = [spleen.hd95_mm, spleen.asd_mm, cyst.hd95_mm, cyst.asd_mm, cyst.rvd, absent.dice, absent.hd95_mm]
-    assert all(math.isnan(value) for value in undefined)
+    assert defined(spleen) == {"dice": 0, "surface_dice": 0, "rvd": -1}
+    assert defined(cyst) == {"dice": 0, "surface_dice": 0}
+    assert defined(absent) == {}
+    assert (spleen.volume_ml, cyst.reference_volume_ml) == (0, 0)
 
 
 def test_default_labels_are_those_of_either_map_without_background() -> None:
     rows = evaluate_arrays(label_map(1, 420), label_map(2), SPACING)
     assert [(row.label, row.label_name) for row in rows] == [(1, "1"), (2, "2"), (420, "420")]
-    assert [row.label for row in evaluate_arrays(label_map(1), label_map(1), SPACING, [0, 1])] == [1]
+    assert [row.label for row in evaluate_arrays(label_map(1), label_map(1), SPACING, labels=[0, 1])] == [1]
 
 
 @pytest.mark.parametrize("offset", [0, 100_000, -3])
@@ -84,17 +89,38 @@ def test_any_label_value_is_scored_as_the_metrics_do(offset: int) -> None:
     (row,) = evaluate_arrays(prediction, reference, SPACING, tolerance_mm=1.0)
     masks = prediction == value, reference == value
     assert row.label == value
-    assert row.dice == metrics.dice(*masks, SPACING)
-    assert row.hd95_mm == metrics.hd95_mm(*masks, SPACING)
-    assert row.asd_mm == metrics.average_surface_distance_mm(*masks, SPACING)
-    assert row.surface_dice == metrics.surface_dice(*masks, SPACING, tolerance_mm=1.0)
+    assert row.values == {name: metric(*masks, SPACING, tolerance_mm=1.0) for name, metric in METRICS.items()}
 
 
-def test_a_metric_added_to_the_registry_gets_its_column(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(metrics.METRICS, "volume_share", lambda p, r, s: float(p.mean()))
+def test_a_metric_is_one_row(tmp_path: Path) -> None:
+    """A row that is handed in has its column in both tables, the meaning and the mean, and sees the whole masks."""
+    toy = Metric("share", "share of the image", lambda pair: float(pair.prediction.mean()), "prediction / image")
+    save(tmp_path / "p" / "a.nii.gz", label_map(1))
+    save(tmp_path / "r" / "a.nii.gz", label_map(1, 2))
+    evaluation = evaluate_folders(tmp_path / "p", tmp_path / "r", metrics={**METRICS, "share": toy})
+    evaluation.write(tmp_path / "out")
+    scores = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
+    assert [float(row["share"]) for row in scores] == pytest.approx([0.027, 0])
+    summary = list(csv.DictReader((tmp_path / "out" / "summary.csv").open()))
+    assert float(summary[-1]["share_mean"]) == pytest.approx(0.0135)
+    document = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert document["meaning"]["share"] == "prediction / image"
+    assert document["all_labels"]["share_mean"] == pytest.approx(0.0135)
+    read = CaseScore.from_row(scores[0], evaluation.metrics)
+    assert (read.values, read.label) == (evaluation.scores[0].values, 1)
+
+
+def test_columns_keep_their_names() -> None:
     evaluation = Evaluation(tuple(evaluate_arrays(label_map(1), label_map(1), SPACING, case_id="a")))
-    assert evaluation.score_rows()[0]["volume_share"] == pytest.approx(27 / 1000)
-    assert evaluation.summary_rows()[-1]["volume_share"] == pytest.approx(27 / 1000)
+    assert list(evaluation.score_rows()[0]) == [
+        "case_id", "subject_id", "label", "label_name", "status", "dice", "hd95_mm", "asd_mm", "surface_dice", "rvd",
+        "volume_ml", "reference_volume_ml", "tolerance_mm",
+    ]  # fmt: skip
+    assert set(evaluation.summary_rows()[0]) == {
+        "label", "label_name", "cases", "subjects", "found", "missed", "false_alarms", "absent", "dice_mean",
+        "dice_ci_low", "dice_ci_high", "dice_median", "surface_dice_mean", "hd95_mm_mean", "asd_mm_mean",
+        "distances_left_out", "rvd_mean", "tolerance_mm",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -127,12 +153,12 @@ def test_perfect_missed_and_both_empty() -> None:
         "missed": (label_map(), label_map(1)),
         "empty": (label_map(),) * 2,
     }
-    rows = [row for case, maps in cases.items() for row in evaluate_arrays(*maps, SPACING, [1], case)]
+    rows = [row for case, maps in cases.items() for row in evaluate_arrays(*maps, SPACING, labels=[1], case_id=case)]
     for summary in summarize(rows):
         assert (summary.cases, summary.found, summary.missed, summary.false_alarms, summary.absent) == (3, 1, 1, 0, 1)
-        assert (summary.dice_mean, summary.dice_median, summary.surface_dice_mean) == (0.5, 0.5, 0.5)
-        assert (summary.hd95_mm_mean, summary.asd_mm_mean, summary.distances_left_out) == (0, 0, 1)
-        assert summary.rvd_mean == -0.5
+        assert (summary.dice_mean, summary.dice_median, summary.means["surface_dice"]) == (0.5, 0.5, 0.5)
+        assert (summary.means["hd95_mm"], summary.means["asd_mm"], summary.distances_left_out) == (0, 0, 1)
+        assert summary.means["rvd"] == -0.5
 
 
 def test_means_count_misses_and_false_alarms_and_distances_do_not() -> None:
@@ -147,7 +173,7 @@ def test_means_count_misses_and_false_alarms_and_distances_do_not() -> None:
     assert (summary.found, summary.missed, summary.false_alarms, summary.absent) == (2, 1, 1, 1)
     assert summary.dice_mean == pytest.approx(1.5 / 4)
     assert summary.dice_median == pytest.approx(0.3)
-    assert summary.hd95_mm_mean == 3.0
+    assert summary.means["hd95_mm"] == 3.0
     assert summary.distances_left_out == 2
 
 
@@ -180,7 +206,9 @@ def test_bootstrap_is_reproducible_and_nan_for_one_subject() -> None:
 def test_bootstrap_covers_the_true_mean() -> None:
     rng = np.random.default_rng(0)
     names = [str(i) for i in range(40)]
-    intervals = [bootstrap_interval(rng.normal(0.8, 0.1, 40).tolist(), names, i, resamples=200) for i in range(100)]
+    intervals = [
+        bootstrap_interval(rng.normal(0.8, 0.1, 40).tolist(), names, seed=i, resamples=200) for i in range(100)
+    ]
     assert 87 <= sum(low <= 0.8 <= high for low, high in intervals) <= 100
 
 
@@ -274,7 +302,7 @@ def test_spacing_of_the_file_is_used(tmp_path: Path) -> None:
     values = []
     for spacing in ((1.0, 1.0, 1.0), (2.0, 2.0, 2.0)):
         pair = save(tmp_path / "p.nii.gz", first, spacing), save(tmp_path / "r.nii.gz", second, spacing)
-        values.append(evaluate_pairs([("a", *pair)]).scores[0].hd95_mm)
+        values.append(evaluate_pairs([("a", *pair)]).scores[0].values["hd95_mm"])
     assert values == pytest.approx([2.0, 4.0])
 
 
@@ -316,7 +344,7 @@ def test_written_files_are_complete_and_strict(tmp_path: Path) -> None:
         save(tmp_path / "p" / f"{case}.nii.gz", label_map(*values))
         save(tmp_path / "r" / f"{case}.nii.gz", label_map(1, 2))
     save(tmp_path / "r" / "d.nii.gz", label_map(1))
-    evaluation = evaluate_folders(tmp_path / "p", tmp_path / "r", {1: "liver", 2: "spleen"}, tolerance_mm=1.5)
+    evaluation = evaluate_folders(tmp_path / "p", tmp_path / "r", labels={1: "liver", 2: "spleen"}, tolerance_mm=1.5)
     evaluation.write(tmp_path / "out" / "deep")
     folder = tmp_path / "out" / "deep"
     assert sorted(path.name for path in folder.iterdir()) == ["scores.csv", "summary.csv", "summary.json"]

@@ -14,6 +14,8 @@ from scipy import ndimage
 
 from medfewshot import metrics
 from medfewshot.errors import InputError
+from medfewshot.metrics import METRICS, Metric
+from medfewshot.structures import volume_ml
 
 SPACING = (0.7, 1.3, 2.5)
 
@@ -51,8 +53,11 @@ def our_values(
     prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...], tolerance: float
 ) -> list[float]:
     pair = prediction, reference, spacing
-    distances = metrics.hd95_mm(*pair), metrics.average_surface_distance_mm(*pair)
-    return [*distances, metrics.surface_dice(*pair, tolerance_mm=tolerance)]
+    distances = hd95_mm(*pair), asd_mm(*pair)
+    return [*distances, surface_dice(*pair, tolerance_mm=tolerance)]
+
+
+dice, hd95_mm, asd_mm, surface_dice, rvd = METRICS.values()
 
 
 # --- known on paper -------------------------------------------------------------------------------------------------
@@ -61,9 +66,9 @@ def our_values(
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (0.5, 1.0, 3.0), (2, 1.5, 1)])
 def test_identical_masks_are_perfect(spacing: tuple[float, ...]) -> None:
     mask = sphere((20, 20, 20), (10, 9, 11), 6, (1, 1, 1))
-    assert metrics.dice(mask, mask, spacing) == 1
+    assert dice(mask, mask, spacing) == 1
     assert our_values(mask, mask, spacing, 0.0) == [0, 0, 1]
-    assert metrics.relative_volume_difference(mask, mask, spacing) == 0
+    assert rvd(mask, mask, spacing) == 0
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -74,43 +79,43 @@ def test_plate_shifted_along_its_normal(axis: int, shift: int) -> None:
     first = box((12, 12, 12), *[(4, 5) if a == axis else b for a, b in enumerate(bounds)])
     second = box((12, 12, 12), *[(4 + shift, 5 + shift) if a == axis else b for a, b in enumerate(bounds)])
     distance = shift * SPACING[axis]
-    assert metrics.hd95_mm(first, second, SPACING) == pytest.approx(distance)
-    assert metrics.average_surface_distance_mm(first, second, SPACING) == pytest.approx(distance)
-    assert metrics.surface_dice(first, second, SPACING, tolerance_mm=distance) == 1
-    assert metrics.surface_dice(first, second, SPACING, tolerance_mm=distance - 0.01) == 0
-    assert metrics.dice(first, second, SPACING) == 0
+    assert hd95_mm(first, second, SPACING) == pytest.approx(distance)
+    assert asd_mm(first, second, SPACING) == pytest.approx(distance)
+    assert surface_dice(first, second, SPACING, tolerance_mm=distance) == 1
+    assert surface_dice(first, second, SPACING, tolerance_mm=distance - 0.01) == 0
+    assert dice(first, second, SPACING) == 0
 
 
 def test_square_shifted_by_one_pixel() -> None:
     """Rings of a 5 x 5 square: 16 pixels each, of which 8 lie on the other ring and 8 are one pixel from it."""
     first, second = box((12, 12), (2, 7), (2, 7)), box((12, 12), (3, 8), (2, 7))
-    assert metrics.average_surface_distance_mm(first, second, (2.0, 2.0)) == pytest.approx(8 / 16 * 2.0)
-    assert metrics.surface_dice(first, second, (2.0, 2.0), tolerance_mm=0) == pytest.approx(8 / 16)
-    assert metrics.hd95_mm(first, second, (2.0, 2.0)) == pytest.approx(2.0)
-    assert metrics.dice(first, second, (2.0, 2.0)) == pytest.approx(20 / 25)
+    assert asd_mm(first, second, (2.0, 2.0)) == pytest.approx(8 / 16 * 2.0)
+    assert surface_dice(first, second, (2.0, 2.0), tolerance_mm=0) == pytest.approx(8 / 16)
+    assert hd95_mm(first, second, (2.0, 2.0)) == pytest.approx(2.0)
+    assert dice(first, second, (2.0, 2.0)) == pytest.approx(20 / 25)
 
 
 def test_concentric_spheres_are_their_radii_apart() -> None:
     spacing = (0.5, 0.5, 0.5)
     inner, outer = (sphere((64, 64, 64), (32, 32, 32), radius, spacing) for radius in (8.0, 12.0))
-    assert metrics.hd95_mm(inner, outer, spacing) == pytest.approx(4.0, abs=0.5)
-    assert metrics.average_surface_distance_mm(inner, outer, spacing) == pytest.approx(4.0, abs=0.25)
-    assert metrics.dice(inner, outer, spacing) == pytest.approx(2 * 8**3 / (8**3 + 12**3), abs=0.01)
-    assert metrics.relative_volume_difference(inner, outer, spacing) == pytest.approx((8 / 12) ** 3 - 1, abs=0.01)
-    assert metrics.volume_ml(outer, spacing) == pytest.approx(4 / 3 * np.pi * 12**3 / 1000, rel=0.01)
+    assert hd95_mm(inner, outer, spacing) == pytest.approx(4.0, abs=0.5)
+    assert asd_mm(inner, outer, spacing) == pytest.approx(4.0, abs=0.25)
+    assert dice(inner, outer, spacing) == pytest.approx(2 * 8**3 / (8**3 + 12**3), abs=0.01)
+    assert rvd(inner, outer, spacing) == pytest.approx((8 / 12) ** 3 - 1, abs=0.01)
+    assert volume_ml(outer, spacing) == pytest.approx(4 / 3 * np.pi * 12**3 / 1000, rel=0.01)
 
 
 def test_distances_scale_with_the_spacing_and_overlap_does_not() -> None:
     first, second = box((16,) * 3, (2, 9), (3, 9), (4, 10)), box((16,) * 3, (4, 12), (3, 10), (2, 10))
     scaled = tuple(3 * s for s in SPACING)
-    assert metrics.hd95_mm(first, second, scaled) == pytest.approx(3 * metrics.hd95_mm(first, second, SPACING))
-    assert metrics.dice(first, second, scaled) == metrics.dice(first, second, SPACING)
+    assert hd95_mm(first, second, scaled) == pytest.approx(3 * hd95_mm(first, second, SPACING))
+    assert dice(first, second, scaled) == dice(first, second, SPACING)
 
 
 def test_tolerance_counts_a_distance_that_equals_it_on_paper() -> None:
     first, second = box((9, 9), (1, 2), (1, 8)), box((9, 9), (4, 5), (1, 8))
-    assert metrics.surface_dice(first, second, (0.7, 0.7), tolerance_mm=2.1) == 1
-    assert metrics.surface_dice(first, second, (0.1, 0.1), tolerance_mm=0.3) == 1
+    assert surface_dice(first, second, (0.7, 0.7), tolerance_mm=2.1) == 1
+    assert surface_dice(first, second, (0.1, 0.1), tolerance_mm=0.3) == 1
 
 
 # --- definition of a surface ----------------------------------------------------------------------------------------
@@ -123,14 +128,11 @@ def test_surface_is_the_eroded_rim_also_at_the_image_border(seed: int, shape: tu
     np.testing.assert_array_equal(metrics.surface(mask), mask ^ ndimage.binary_erosion(mask))
 
 
-def test_tree_and_transform_give_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tree_and_transform_give_the_same_distances() -> None:
     rng = np.random.default_rng(3)
     pair = rng.random((14, 15, 16)) < 0.1, rng.random((14, 15, 16)) < 0.1
-    results = []
-    for threshold in (-1.0, 2.0):
-        monkeypatch.setattr(metrics, "_DENSE_SURFACE", threshold)
-        results.append(metrics.surface_distances(*pair, SPACING).prediction_to_reference_mm)
-    np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
+    transform, tree = (metrics.surface_distances(*pair, SPACING, dense=dense)[0] for dense in (-1.0, 2.0))
+    np.testing.assert_allclose(transform, tree, rtol=1e-6)
 
 
 # --- agreement with MONAI -------------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ def test_percentile_agrees_with_torch_where_neighbours_lie_a_slice_apart() -> No
         values = rng.choice([0.0, 5.0], size, p=[0.949, 0.051]).astype(np.float32)
         values[: size // 20 + 1] = np.arange(size // 20 + 1, dtype=np.float32)
         expected = float(torch.quantile(torch.from_numpy(values), 0.95))
-        assert metrics._percentile(values, 0.95) == pytest.approx(expected, rel=1e-6)
+        assert metrics.percentile(values, 0.95) == pytest.approx(expected, rel=1e-6)
 
 
 SHAPE = (24, 26, 20)
@@ -199,16 +201,16 @@ FULL, EMPTY = box((6, 6, 6), (1, 4), (1, 4), (1, 4)), np.zeros((6, 6, 6), bool)
     [
         (EMPTY, FULL, {"dice": 0, "hd95_mm": None, "asd_mm": None, "surface_dice": 0, "rvd": -1}),
         (FULL, EMPTY, {"dice": 0, "hd95_mm": None, "asd_mm": None, "surface_dice": 0, "rvd": None}),
-        (EMPTY, EMPTY, dict.fromkeys(metrics.METRICS)),
+        (EMPTY, EMPTY, dict.fromkeys(METRICS)),
     ],
     ids=["missed", "false alarm", "both empty"],
 )
 def test_empty_masks(prediction: np.ndarray, reference: np.ndarray, expected: dict[str, float | None]) -> None:
-    values = {name: metric(prediction, reference, (1, 1, 1)) for name, metric in metrics.METRICS.items()}
+    values = {name: metric(prediction, reference, (1, 1, 1)) for name, metric in METRICS.items()}
     assert {name: None if np.isnan(value) else value for name, value in values.items()} == expected
 
 
-@pytest.mark.parametrize("metric", metrics.METRICS.values(), ids=metrics.METRICS.keys())
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
 @pytest.mark.parametrize(
     ("prediction", "spacing"),
     [
@@ -220,16 +222,16 @@ def test_empty_masks(prediction: np.ndarray, reference: np.ndarray, expected: di
         (FULL.astype(float), (1, 1, 1)),
     ],
 )
-def test_wrong_input_raises(metric: metrics.Callable, prediction: np.ndarray, spacing: tuple[float, ...]) -> None:
+def test_wrong_input_raises(metric: Metric, prediction: np.ndarray, spacing: tuple[float, ...]) -> None:
     with pytest.raises(InputError):
         metric(prediction, FULL, spacing)
 
 
 def test_wrong_dimensions_and_tolerance_raise() -> None:
     with pytest.raises(InputError, match="2D and 3D"):
-        metrics.dice(np.ones(4, bool), np.ones(4, bool), (1,))
+        dice(np.ones(4, bool), np.ones(4, bool), (1,))
     with pytest.raises(InputError, match="tolerance"):
-        metrics.surface_dice(FULL, FULL, (1, 1, 1), tolerance_mm=-1)
+        surface_dice(FULL, FULL, (1, 1, 1), tolerance_mm=-1)
 
 
 def test_mixed_int_and_float_spacing_integer_masks_and_fortran_order() -> None:
@@ -239,5 +241,5 @@ def test_mixed_int_and_float_spacing_integer_masks_and_fortran_order() -> None:
 
 
 def test_volume_of_a_2d_mask_is_undefined() -> None:
-    assert np.isnan(metrics.volume_ml(np.ones((3, 3), bool), (1, 1)))
-    assert metrics.volume_ml(np.ones((10, 10, 10), bool), (1, 1, 2)) == pytest.approx(2.0)
+    assert np.isnan(volume_ml(np.ones((3, 3), bool), (1, 1)))
+    assert volume_ml(np.ones((10, 10, 10), bool), (1, 1, 2)) == pytest.approx(2.0)

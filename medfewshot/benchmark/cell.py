@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from medfewshot.benchmark.adapted import ScanSegmenter, adapted_segmenter
 from medfewshot.benchmark.cells import RECORD, SCORES, Cell, read_json, tidy
@@ -19,7 +18,7 @@ from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.errors import InputError
-from medfewshot.evaluation import evaluate_arrays
+from medfewshot.evaluation import evaluate_arrays, mean
 from medfewshot.io import check_same_grid, read_image, read_label, write_text
 from medfewshot.report import write_csv
 from medfewshot.types import Case, Progress
@@ -111,18 +110,16 @@ def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path) -
         segmentation.labels,
         reference.data[0],
         reference.spacing_mm,
-        segmenter.plan.labels,
-        case.case_id,
-        cell.tolerance_mm,
-        case.subject_id,
+        labels=segmenter.plan.labels,
+        case_id=case.case_id,
+        subject_id=case.subject_id,
+        tolerance_mm=cell.tolerance_mm,
     )
     scored = time.perf_counter()
     seconds = {"read": read - begun, "segment": segmented - read, "metrics": scored - segmented}
     rows = []
     for score in scores:
-        row = {**asdict(score), **score.extra}
-        del row["extra"]
-        row |= {
+        row = score.row() | {
             "confidence": segmentation.confidence.get(score.label),
             "predicted_dice": segmentation.predicted_dice.get(score.label),
             "flags": "; ".join(segmentation.flags),
@@ -184,7 +181,6 @@ def _larger(first: float | None, second: float | None) -> float | None:
 
 
 def _mean_dice(records: Sequence[dict[str, Any]]) -> float | None:
-    """Over cases, of the mean over the labels of a case."""
-    by_case = [[row["dice"] for row in record["rows"] if row["dice"] is not None] for record in records]
-    means = [float(np.mean(values)) for values in by_case if values]
-    return float(np.mean(means)) if means else None
+    """Mean over cases of the mean over the labels of a case."""
+    dice = mean(mean(row["dice"] for row in record["rows"] if row["dice"] is not None) for record in records)
+    return None if math.isnan(dice) else dice

@@ -6,7 +6,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ import numpy as np
 from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, AnyCell, Cell, CellState, read_json, state_of
 from medfewshot.benchmark.config import ALL, Shots
 from medfewshot.errors import InputError
-from medfewshot.evaluation import CaseScore, LabelSummary, summarize
-
-_TEXT = ("case_id", "subject_id", "label_name", "status")
+from medfewshot.evaluation import CaseScore, LabelSummary, case_means, mean, summarize
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,7 @@ class CellResult:
     @cached_property
     def dice(self) -> float:
         """Mean over cases of the mean over labels; NaN where no score is defined."""
-        values = [value for value in case_dice(self.scores).values() if not math.isnan(value)]
-        return float(np.mean(values)) if values else math.nan
+        return mean(case_means(self.scores).values())
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def read_result(cell: Cell, folder: Path) -> CellResult:
     path = folder / SCORES
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            scores = tuple(score_of(row) for row in csv.DictReader(stream))
+            scores = tuple(CaseScore.from_row(row) for row in csv.DictReader(stream))
     except (OSError, KeyError, ValueError):
         raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again") from None
     return CellResult(cell, read_json(folder / RECORD), scores)
@@ -141,38 +138,14 @@ def failures(cells: Iterable[AnyCell], run: Path) -> dict[str, str]:
     }
 
 
-def case_dice(scores: Iterable[CaseScore]) -> dict[tuple[str, str], float]:
-    """(subject id, case id) -> mean Dice over the labels where it is defined, NaN where it is nowhere."""
-    values: dict[tuple[str, str], list[float]] = {}
-    for score in scores:
-        values.setdefault((score.subject_id, score.case_id), []).append(score.dice)
-    return {key: _mean(found) for key, found in values.items()}
-
-
 def subject_dice(results: Iterable[CellResult]) -> dict[str, float]:
     """Subject id -> mean Dice over labels, cases and seeds; subjects without any defined score are left out."""
     values: dict[str, list[float]] = {}
     for result in results:
-        for (subject, _), dice in case_dice(result.scores).items():
+        for (subject, _), dice in case_means(result.scores).items():
             values.setdefault(subject, []).append(dice)
-    means = {subject: _mean(found) for subject, found in values.items()}
-    return {subject: mean for subject, mean in means.items() if not math.isnan(mean)}
-
-
-def score_of(row: Mapping[str, str]) -> CaseScore:
-    """A row of ``scores.csv``; an empty number is NaN."""
-    known = [f.name for f in fields(CaseScore) if f.name != "extra"]
-    values: dict[str, Any] = {name: row[name] if name in _TEXT else _number(row[name]) for name in known}
-    return CaseScore(**{**values, "label": int(row["label"])})
-
-
-def _number(text: str) -> float:
-    return float(text) if text else math.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.mean(defined)) if defined else math.nan
+    means = {subject: mean(found) for subject, found in values.items()}
+    return {subject: dice for subject, dice in means.items() if not math.isnan(dice)}
 
 
 def _at(record: Any, keys: Sequence[str]) -> Any:

@@ -11,6 +11,7 @@ from medfewshot.benchmark.comparison import Comparison
 from medfewshot.benchmark.config import ALL, Shots
 from medfewshot.benchmark.results import Group
 from medfewshot.evaluation import LabelSummary
+from medfewshot.metrics import METRICS, Metric
 
 NOT_RUN = "not run"
 UNDEFINED = "-"
@@ -160,10 +161,10 @@ def summary_rows(groups: Iterable[Group]) -> list[dict[str, Any]]:
         if not group.results:
             rows.append({**head, "label_name": NOT_RUN})
         for row in group.summaries:
-            values = {key: value for key, value in vars(row).items() if key != "extra"}
+            values = row.row()
             if not group.cell.dataset.distances:
-                values |= dict.fromkeys(("hd95_mm_mean", "asd_mm_mean", "surface_dice_mean"))
-            rows.append({**head, **{key: _plain(value) for key, value in values.items()}, **_costs(group)})
+                values |= dict.fromkeys(f"{metric.name}_mean" for metric in METRICS.values() if metric.needs_distances)
+            rows.append({**head, **values, **_costs(group)})
     return rows
 
 
@@ -197,20 +198,28 @@ def p_value(p: float) -> str:
 
 
 def _score_columns(tolerance_mm: float) -> tuple[str, ...]:
-    surface = f"surface Dice, {tolerance_mm:g} mm"
-    return "Dice [95 % CI]", "per seed", "HD95 mm", surface, "missed", "false alarms", "seeds"
+    titles = [f"{m.title} {m.unit}".strip() for m in _headlines()]
+    titles = [f"{title}, {tolerance_mm:g} mm" if title == "surface Dice" else title for title in titles]
+    return "Dice [95 % CI]", "per seed", *titles, "missed", "false alarms", "seeds"
+
+
+def _headlines() -> list[Metric]:
+    """The metrics that these tables show beside Dice, which has an interval."""
+    return [metric for metric in METRICS.values() if metric.headline and metric.name != "dice"]
 
 
 def _scores(group: Group, row: LabelSummary | None, per_seed: int | None = None) -> tuple[str, ...]:
     seeds = f"{len(group.results)} of {len(group.cells)}"
     if row is None:
-        return NOT_RUN, "", "", "", "", "", seeds
+        return NOT_RUN, "", *[""] * len(_headlines()), "", "", seeds
     distances = group.cell.dataset.distances
     return (
         f"{number(row.dice_mean, 3)} [{number(row.dice_ci_low, 3)}, {number(row.dice_ci_high, 3)}]",
         " ".join(number(value, 3) for value in _per_seed(group, per_seed)),
-        number(row.hd95_mm_mean, 1) if distances else UNDEFINED,
-        number(row.surface_dice_mean, 3) if distances else UNDEFINED,
+        *(
+            number(row.means[metric.name], metric.digits) if distances or not metric.needs_distances else UNDEFINED
+            for metric in _headlines()
+        ),
         str(row.missed),
         str(row.false_alarms),
         seeds,

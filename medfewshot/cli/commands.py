@@ -146,7 +146,7 @@ def evaluate(
     values = label_values(labels, names) if labels else []
     wanted = {value: names.get(value, f"label {value}") for value in values} or names or None
     with console.progress("Scoring") as progress:
-        evaluation = evaluate_folders(predictions, reference, wanted, tolerance, progress=progress)
+        evaluation = evaluate_folders(predictions, reference, labels=wanted, tolerance_mm=tolerance, progress=progress)
     nowhere = {value: names.get(value, f"label {value}") for value in values} if labels else {}
     for score in evaluation.scores:
         if score.status != "absent":
@@ -174,7 +174,7 @@ def report(folder: Path, reference: Path | None, path: Path | None, viewer: bool
     if reference is not None:
         names = _label_names(folder, reference)
         with console.progress("Scoring") as progress:
-            evaluation = evaluate_folders(folder, reference, names or None, progress=progress)
+            evaluation = evaluate_folders(folder, reference, labels=names or None, progress=progress)
         _write_scored_report(folder, reference, evaluation, path, console, viewer)
     else:
         with console.progress("Report") as progress:

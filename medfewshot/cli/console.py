@@ -107,9 +107,11 @@ class Console:
         self.out.print(table)
 
     def score_table(self, evaluation: Evaluation) -> None:
+        shown = [metric for metric in evaluation.metrics.values() if metric.headline and metric.name != "dice"]
         table = _table(
             f"Scores (95 % intervals; surface Dice at {evaluation.tolerance_mm:g} mm)",
-            "structure", "cases", "missed", "false\nalarms", "Dice", "from - to", "HD95\nmm", "surface\nDice",
+            "structure", "cases", "missed", "false\nalarms", "Dice", "from - to",
+            *(f"{metric.title} {metric.unit}".strip().replace(" ", "\n") for metric in shown),
         )  # fmt: skip
         left_out = 0
         for row in evaluation.summary_rows():
@@ -117,8 +119,11 @@ class Console:
             table.add_row(
                 str(row["label_name"]), str(row["cases"]), str(row["missed"]), str(row["false_alarms"]),
                 _number(row["dice_mean"], 3), f"{_number(row['dice_ci_low'], 3)} - {_number(row['dice_ci_high'], 3)}",
-                _number(row["hd95_mm_mean"], 1) + ("*" if row["distances_left_out"] else ""),
-                _number(row["surface_dice_mean"], 3),
+                *(
+                    _number(row[f"{metric.name}_mean"], metric.digits)
+                    + ("*" if metric.unit == "mm" and row["distances_left_out"] else "")
+                    for metric in shown
+                ),
             )  # fmt: skip
         self.out.print(table)
         if left_out:

@@ -1,15 +1,14 @@
-"""From cases to one row per case and label, and from rows to a summary with a confidence interval over subjects.
+"""Evaluation: scores of each case and label, and their summary with confidence intervals over subjects.
 
-Missed structures, false alarms and correct absences are told apart and counted beside every mean;
-``medfewshot.metrics`` states the policy for empty masks. ``evaluate_folders`` is ``match_cases``, then
-``evaluate_pairs``.
+Missed structures, false alarms and correct absences are counted separately beside every mean;
+``medfewshot.metrics`` states the policy for empty masks.
 """
 
 from medfewshot.evaluation.matching import MatchedCases, match_cases
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.run import evaluate_folders, evaluate_pairs
 from medfewshot.evaluation.scores import CaseScore, evaluate_arrays
-from medfewshot.evaluation.summary import LabelSummary, bootstrap_interval, summarize
+from medfewshot.evaluation.summary import LabelSummary, bootstrap_interval, case_means, mean, summarize
 
 __all__ = [
     "CaseScore",
@@ -17,9 +16,11 @@ __all__ = [
     "LabelSummary",
     "MatchedCases",
     "bootstrap_interval",
+    "case_means",
     "evaluate_arrays",
     "evaluate_folders",
     "evaluate_pairs",
     "match_cases",
+    "mean",
     "summarize",
 ]

@@ -5,50 +5,58 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medfewshot.evaluation.scores import CaseScore
-from medfewshot.evaluation.summary import RESAMPLES, LabelSummary, extra_names, summarize
+from medfewshot.evaluation.summary import RESAMPLES, LabelSummary, summarize
 from medfewshot.io import write_text
-from medfewshot.metrics import DEFAULT_TOLERANCE_MM
+from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, Metric
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row per case and label, what they come to, and what the reader must know; ``seed`` is the bootstrap's."""
+    """Scores of all cases, and what the reader must know about them.
+
+    Attributes:
+        scores: One per case and label.
+        warnings: One line each.
+        tolerance_mm: Tolerance of the surface Dice.
+        seed: Seed of the bootstrap.
+        metrics: The metrics that were computed.
+    """
 
     scores: tuple[CaseScore, ...]
     warnings: tuple[str, ...] = ()
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     seed: int = 0
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
 
     @cached_property
     def summaries(self) -> tuple[LabelSummary, ...]:
         """One summary per label, the one of all labels last."""
-        return summarize(self.scores, self.seed)
+        return summarize(self.scores, seed=self.seed)
 
     def score_rows(self) -> list[dict[str, Any]]:
-        """One plain dict per case and label, None where a value is undefined."""
-        return [{**_row(score, extra_names(self.scores)), "tolerance_mm": self.tolerance_mm} for score in self.scores]
+        """Return one plain dict per case and label; None for an undefined value."""
+        return [{**score.row(), "tolerance_mm": self.tolerance_mm} for score in self.scores]
 
     def summary_rows(self) -> list[dict[str, Any]]:
-        """One plain dict per label, that of all labels last (``label`` None); None where a value is undefined."""
-        return [{**_row(row, extra_names(self.scores)), "tolerance_mm": self.tolerance_mm} for row in self.summaries]
+        """Return one plain dict per label, that of all labels last (``label`` None); None for an undefined value."""
+        return [{**summary.row(), "tolerance_mm": self.tolerance_mm} for summary in self.summaries]
 
     def write(self, folder: Path) -> None:
-        """Write the three files into ``folder``, each whole or not at all; undefined is an empty cell, or null."""
+        """Write the three files into ``folder``, each atomically; an undefined value is an empty cell, or null."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         rows = self.summary_rows()
         document = {
             "tolerance_mm": self.tolerance_mm,
             "bootstrap": {"over": "subjects", "interval": 0.95, "resamples": RESAMPLES, "seed": self.seed},
-            "meaning": _meaning(self.tolerance_mm),
+            "meaning": self._meaning(),
             "labels": rows[:-1],
             "all_labels": rows[-1] if rows else None,
             "warnings": list(self.warnings),
@@ -57,15 +65,17 @@ class Evaluation:
         write_text(folder / "summary.csv", _csv(rows))
         write_text(folder / "summary.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
 
-
-def _row(record: CaseScore | LabelSummary, extra: Sequence[str]) -> dict[str, Any]:
-    row = {f.name: _cell(getattr(record, f.name)) for f in fields(record) if f.name != "extra"}
-    return row | {name: _cell(record.extra.get(name, math.nan)) for name in extra}
-
-
-def _cell(value: Any) -> Any:
-    """None for NaN and infinity, which strict JSON cannot hold."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    def _meaning(self) -> dict[str, str]:
+        """What the columns mean, for a reader who opens the file a year later."""
+        one_sided = "overlap metrics are 0 and counted, distances are undefined, left out and counted"
+        return {
+            "found": "in the reference and in the prediction",
+            "missed": f"in the reference only: {one_sided}",
+            "false_alarm": f"in the prediction only: {one_sided}",
+            "absent": "in neither: part of no mean, counted in its own column",
+            **{name: m.meaning.format(tolerance_mm=self.tolerance_mm) for name, m in self.metrics.items()},
+            "all labels": "mean over cases of the mean over the labels of a case",
+        }
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -74,19 +84,3 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _meaning(tolerance_mm: float) -> dict[str, str]:
-    """What the numbers mean, in words, for whoever opens the file a year later."""
-    one_sided = "Dice and surface Dice are 0 and counted, HD95 and ASD are undefined, left out and counted"
-    return {
-        "found": "in the reference and in the prediction",
-        "missed": f"in the reference only: {one_sided}",
-        "false_alarm": f"in the prediction only: {one_sided}",
-        "absent": "in neither: part of no mean, counted in its own column",
-        "surface_dice": f"share of surface voxels within {tolerance_mm:g} mm of the other surface",
-        "hd95_mm": "the larger of the two directed 95th percentiles of the surface distances",
-        "asd_mm": "average symmetric surface distance, both directed sets pooled",
-        "rvd": "(prediction - reference) / reference volume, where the reference has the structure",
-        "all labels": "mean over cases of the mean over the labels of a case",
-    }

@@ -13,7 +13,7 @@ from medfewshot.evaluation.matching import match_cases
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
 from medfewshot.io import check_same_grid, read_label
-from medfewshot.metrics import DEFAULT_TOLERANCE_MM
+from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, Metric
 from medfewshot.structures import boxes
 from medfewshot.types import Progress, Volume
 
@@ -23,32 +23,48 @@ _SHOWN = 5
 def evaluate_folders(
     predictions: Path,
     reference: Path,
+    *,
     labels: Mapping[int, str] | Sequence[int] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
     subjects: Mapping[str, str] | None = None,
-    progress: Progress | None = None,
     seed: int = 0,
+    metrics: Mapping[str, Metric] = METRICS,
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """``match_cases``, then ``evaluate_pairs``; files without a counterpart are named in the warnings."""
+    """Score what :func:`match_cases` pairs with :func:`evaluate_pairs`; warn about files without a counterpart."""
     matched = match_cases(predictions, reference)
-    evaluation = evaluate_pairs(matched.pairs, labels, tolerance_mm, subjects, progress, seed)
+    evaluation = evaluate_pairs(
+        matched.pairs, labels=labels, tolerance_mm=tolerance_mm, subjects=subjects, seed=seed, metrics=metrics,
+        progress=progress,
+    )  # fmt: skip
     return replace(evaluation, warnings=matched.warnings + evaluation.warnings)
 
 
 def evaluate_pairs(
     pairs: Sequence[tuple[str, Path, Path]],
+    *,
     labels: Mapping[int, str] | Sequence[int] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
     subjects: Mapping[str, str] | None = None,
-    progress: Progress | None = None,
     seed: int = 0,
+    metrics: Mapping[str, Metric] = METRICS,
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Score ``(case id, prediction, reference)`` files, label by label.
+    """Score files label by label.
 
-    ``labels``: value -> name, or values, to score; None means every value seen in any reference or prediction, so that
-    a label predicted but never drawn counts as a false alarm. ``subjects``: case id -> subject id for the bootstrap
-    (default: every case is a subject). ``tolerance_mm``: of the surface Dice. ``seed``: of the bootstrap. Raises
-    ``InputError`` when there are no pairs or a case comes twice, ``GridMismatchError`` when two grids differ.
+    Args:
+        pairs: Case id, prediction and reference of each case.
+        labels: Label values to score, with or without names. None: every value in any reference or prediction, so
+            that a label that is predicted but never drawn counts as a false alarm.
+        tolerance_mm: Tolerance of the surface Dice.
+        subjects: Case id -> subject id for the bootstrap; None: every case is a subject.
+        seed: Seed of the bootstrap.
+        metrics: What to compute.
+        progress: Called before each case and at the end.
+
+    Raises:
+        InputError: There are no pairs, or a case comes twice.
+        GridMismatchError: The grids of a pair differ.
     """
     _check_pairs(pairs)
     progress = progress or Progress()
@@ -61,8 +77,10 @@ def evaluate_pairs(
         prediction, reference = read_label(Path(predicted_path)), read_label(Path(reference_path))
         check_same_grid(prediction, reference)
         maps = prediction.data[0], reference.data[0]
-        subject = (subjects or {}).get(case, case)
-        scores += evaluate_arrays(*maps, reference.spacing_mm, labels, case, tolerance_mm, subject)
+        scores += evaluate_arrays(
+            *maps, reference.spacing_mm, labels=labels, case_id=case, subject_id=(subjects or {}).get(case),
+            tolerance_mm=tolerance_mm, metrics=metrics,
+        )  # fmt: skip
         dims[case] = reference.spatial_dims
         without_spacing += [] if reference.has_spacing else [case]
         warnings += _read_warnings(prediction, reference)
@@ -70,11 +88,11 @@ def evaluate_pairs(
             warnings += _unscored_values(case, maps, label_names(labels))
     progress.update(len(pairs), len(pairs), "evaluated")
     if labels is None:
-        scores = _with_absent_rows(scores, dims, subjects or {})
+        scores = _with_absent_rows(scores, dims, subjects or {}, metrics)
     if not scores:
         warnings.append("nothing was scored: every label map is background only; pass labels to score correct absences")
     warnings += _spacing_warnings(without_spacing, len(pairs)) + _subject_warnings(dims, subjects)
-    return Evaluation(tuple(scores), tuple(dict.fromkeys(warnings)), tolerance_mm, seed)
+    return Evaluation(tuple(scores), tuple(dict.fromkeys(warnings)), tolerance_mm, seed, metrics)
 
 
 def _check_pairs(pairs: Sequence[tuple[str, Path, Path]]) -> None:
@@ -88,13 +106,14 @@ def _check_pairs(pairs: Sequence[tuple[str, Path, Path]]) -> None:
 
 
 def _with_absent_rows(
-    scores: Sequence[CaseScore], dims: Mapping[str, int], subjects: Mapping[str, str]
+    scores: Sequence[CaseScore], dims: Mapping[str, int], subjects: Mapping[str, str], metrics: Mapping[str, Metric]
 ) -> list[CaseScore]:
     """Which labels there are is known only after the last case: a case without one of them gets its row here."""
     by_key = {(score.case_id, score.label): score for score in scores}
     values = sorted({score.label for score in scores})
     return [
-        by_key.get((case, value)) or absent_score(case, subjects.get(case, case), value, str(value), spatial_dims)
+        by_key.get((case, value))
+        or absent_score(case, subjects.get(case, case), value, str(value), spatial_dims, metrics)
         for case, spatial_dims in dims.items()
         for value in values
     ]

@@ -1,39 +1,31 @@
-"""One case: two label maps in, one ``CaseScore`` per label out."""
+"""Scores of one case: two label maps in, one ``CaseScore`` per label out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-from medfewshot.errors import InputError
-from medfewshot.metrics import (
-    DEFAULT_TOLERANCE_MM,
-    METRICS,
-    check_spacing,
-    dice,
-    relative_volume_difference,
-    surface_distances,
-    volume_ml,
-)
-from medfewshot.structures import boxes, union
+from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, MaskPair, Metric, check_label_maps
+from medfewshot.structures import boxes, union, volume_ml
 
 Status = Literal["found", "missed", "false_alarm", "absent"]
 NAN = float("nan")
 
-# The metrics that have a field of their own in CaseScore; whatever else stands in METRICS goes into `extra`.
-BUILT_IN = ("dice", "hd95_mm", "asd_mm", "surface_dice", "rvd")
-
 
 @dataclass(frozen=True)
 class CaseScore:
-    """The scores of one label in one case; NaN = undefined, as ``medfewshot.metrics`` states.
+    """Scores of one label in one case.
 
-    ``status``: ``found`` (in reference and prediction, overlapping or not), ``missed`` (reference only),
-    ``false_alarm`` (prediction only), ``absent`` (neither). ``rvd``: relative volume difference. ``extra``: metrics
-    added to ``METRICS``.
+    Attributes:
+        status: ``found`` (in reference and prediction, overlapping or not), ``missed`` (reference only),
+            ``false_alarm`` (prediction only), ``absent`` (neither).
+        values: Metric name -> value; NaN if undefined, as ``medfewshot.metrics`` states.
+        volume_ml: Volume of the prediction; NaN in 2D.
+        reference_volume_ml: Volume of the reference; NaN in 2D.
     """
 
     case_id: str
@@ -41,35 +33,69 @@ class CaseScore:
     label: int
     label_name: str
     status: Status
-    dice: float = NAN
-    hd95_mm: float = NAN
-    asd_mm: float = NAN
-    surface_dice: float = NAN
-    rvd: float = NAN
+    values: Mapping[str, float]
     volume_ml: float = 0.0
     reference_volume_ml: float = 0.0
-    extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def dice(self) -> float:
+        """The score by which cases are ranked."""
+        return self.values["dice"]
+
+    def row(self) -> dict[str, Any]:
+        """Return the columns of ``scores.csv``; None for an undefined value."""
+        return flat_row(self, "values")
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, str], metrics: Mapping[str, Metric] = METRICS) -> CaseScore:
+        """Read a row of ``scores.csv``; other columns are ignored.
+
+        Raises:
+            KeyError, ValueError: A column is missing or is not a number.
+        """
+
+        def number(name: str) -> float:
+            return float(row[name]) if row[name] != "" else NAN
+
+        return cls(
+            case_id=row["case_id"],
+            subject_id=row["subject_id"],
+            label=int(row["label"]),
+            label_name=row["label_name"],
+            status=row["status"],  # type: ignore[arg-type]
+            values={name: number(name) for name in metrics},
+            volume_ml=number("volume_ml"),
+            reference_volume_ml=number("reference_volume_ml"),
+        )
 
 
 def evaluate_arrays(
     prediction: np.ndarray,
     reference: np.ndarray,
     spacing_mm: Sequence[float],
+    *,
     labels: Mapping[int, str] | Sequence[int] | None = None,
     case_id: str = "",
-    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
     subject_id: str | None = None,
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    metrics: Mapping[str, Metric] = METRICS,
 ) -> list[CaseScore]:
-    """Scores of every label of one case, in the order of ``labels``.
+    """Score every label of one case, in the order of ``labels``.
 
-    ``prediction (*S)`` and ``reference (*S)`` are integer label maps in 2D or 3D; 0 is background and never scored.
-    ``labels`` names what to score and leaves out the rest; None means every value in either map. ``tolerance_mm`` is
-    that of the surface Dice. ``subject_id`` defaults to ``case_id``. Raises ``InputError`` for arrays or a spacing that
-    do not fit.
+    Args:
+        prediction: Label map ``(*S)`` of integers, 2D or 3D; 0 is background and never scored.
+        reference: Label map of the same shape.
+        spacing_mm: ``(D,)``.
+        labels: Label values with or without names; other values are ignored. None: every value in either map.
+        case_id: Name of the case.
+        subject_id: Whose scan it is; None: that of the case alone.
+        tolerance_mm: Tolerance of the surface Dice.
+        metrics: What to compute.
+
+    Raises:
+        InputError: The arrays or the spacing do not fit together.
     """
-    prediction, reference = np.asarray(prediction), np.asarray(reference)
-    _check_label_maps(prediction, reference)
-    check_spacing(spacing_mm, reference.ndim)
+    prediction, reference = check_label_maps(prediction, reference, spacing_mm)
     predicted, true = boxes(prediction), boxes(reference)
     names = label_names(sorted(predicted.keys() | true.keys()) if labels is None else labels)
     subject = case_id if subject_id is None else subject_id
@@ -77,65 +103,49 @@ def evaluate_arrays(
     for label, name in names.items():
         box = union(predicted.get(label), true.get(label))
         if box is None:
-            scores.append(absent_score(case_id, subject, label, name, reference.ndim))
+            scores.append(absent_score(case_id, subject, label, name, reference.ndim, metrics))
             continue
-        masks = prediction[box] == label, reference[box] == label
-        values = _compare(*masks, spacing_mm, tolerance_mm)
-        extra = _extra_metrics(prediction, reference, label, spacing_mm)
-        status = _status(label in predicted, label in true)
-        scores.append(CaseScore(case_id, subject, label, name, status, **values, extra=extra))
+        pair = MaskPair(prediction, reference, spacing_mm, value=label, box=box, tolerance_mm=tolerance_mm)
+        scores.append(
+            CaseScore(
+                case_id,
+                subject,
+                label,
+                name,
+                _status(label in predicted, label in true),
+                {key: float(metric.function(pair)) for key, metric in metrics.items()},
+                *(volume_ml(mask, spacing_mm) for mask in pair.inside),
+            )
+        )
     return scores
 
 
-def absent_score(case_id: str, subject_id: str, label: int, name: str, spatial_dims: int) -> CaseScore:
-    """The row of a label that is rightly in neither map."""
+def absent_score(
+    case_id: str, subject_id: str, label: int, name: str, spatial_dims: int, metrics: Mapping[str, Metric] = METRICS
+) -> CaseScore:
+    """Return the row of a label that is rightly in neither map."""
     volume = 0.0 if spatial_dims == 3 else NAN
-    return CaseScore(case_id, subject_id, label, name, "absent", volume_ml=volume, reference_volume_ml=volume)
+    return CaseScore(case_id, subject_id, label, name, "absent", dict.fromkeys(metrics, NAN), volume, volume)
 
 
 def label_names(labels: Mapping[int, str] | Sequence[int]) -> dict[int, str]:
-    """Label value -> name, background left out; a label without a name is called by its value."""
+    """Return label value -> name without background; a label without a name is called by its value."""
     named = labels if isinstance(labels, Mapping) else {value: str(value) for value in labels}
     return {int(value): str(name) for value, name in named.items() if int(value) != 0}
 
 
-def _check_label_maps(prediction: np.ndarray, reference: np.ndarray) -> None:
-    if prediction.shape != reference.shape:
-        raise InputError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
-    if reference.ndim not in (2, 3):
-        raise InputError(f"label maps must be 2D or 3D, got shape {reference.shape}")
-    for name, labels in (("prediction", prediction), ("reference", reference)):
-        if labels.dtype.kind not in "bui":
-            raise InputError(f"the {name} has dtype {labels.dtype}; label maps hold integers, 0 = background")
+def flat_row(record: object, metrics: str, suffix: str = "") -> dict[str, Any]:
+    """Return the fields of a record, one column for each metric in the field called ``metrics``.
+
+    NaN and infinity become None, because strict JSON cannot hold them.
+    """
+    row: dict[str, Any] = {}
+    for name, value in vars(record).items():
+        row |= {f"{metric}{suffix}": one for metric, one in value.items()} if name == metrics else {name: value}
+    return {key: None if isinstance(one, float) and not math.isfinite(one) else one for key, one in row.items()}
 
 
 def _status(predicted: bool, true: bool) -> Status:
     if predicted and true:
         return "found"
     return "missed" if true else "false_alarm"
-
-
-def _compare(
-    prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: float
-) -> dict[str, float]:
-    distances = surface_distances(prediction, reference, spacing_mm)
-    return {
-        "dice": dice(prediction, reference, spacing_mm),
-        "hd95_mm": distances.hd95_mm,
-        "asd_mm": distances.average_mm,
-        "surface_dice": distances.surface_dice(tolerance_mm),
-        "rvd": relative_volume_difference(prediction, reference, spacing_mm),
-        "volume_ml": volume_ml(prediction, spacing_mm),
-        "reference_volume_ml": volume_ml(reference, spacing_mm),
-    }
-
-
-def _extra_metrics(
-    prediction: np.ndarray, reference: np.ndarray, label: int, spacing_mm: Sequence[float]
-) -> dict[str, float]:
-    """Metrics added to ``METRICS``, on the whole masks: a specificity, say, depends on the field of view."""
-    added = {name: metric for name, metric in METRICS.items() if name not in BUILT_IN}
-    if not added:
-        return {}
-    masks = prediction == label, reference == label
-    return {name: float(metric(*masks, spacing_mm)) for name, metric in added.items()}

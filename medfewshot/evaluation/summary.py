@@ -1,14 +1,15 @@
-"""From one row per case and label to one row per label: counts, means, and a bootstrap interval over subjects."""
+"""Averages of scores, the only place that makes them: one row per label, with a bootstrap interval over subjects."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from medfewshot.evaluation.scores import CaseScore
+from medfewshot.evaluation.scores import CaseScore, flat_row
 
 RESAMPLES = 2000
 ALL_LABELS = "all labels"
@@ -16,12 +17,17 @@ ALL_LABELS = "all labels"
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """One label over all cases, or all labels together (``label`` None): then a mean over the per-case means.
+    """One label over all cases, or all labels together: then a mean over the means of the cases.
 
-    ``cases = found + missed + false_alarms + absent`` for one label; for all labels the four count case-label pairs.
-    ``dice_*`` and ``surface_dice_mean`` count misses and false alarms as 0; ``hd95_mm_mean`` and ``asd_mm_mean`` run
-    over found structures and ``distances_left_out`` says how many they leave out; ``rvd_mean`` runs over found and
-    missed. ``dice_ci_low`` and ``dice_ci_high``: 95 % percentile bootstrap over subjects, NaN for fewer than two.
+    ``cases = found + missed + false_alarms + absent`` for one label; for all labels the four count pairs of case and
+    label.
+
+    Attributes:
+        label: Label value; None for all labels together.
+        means: Metric name -> mean over the cases in which it is defined. Dice and surface Dice count misses and false
+            alarms as 0; distances are undefined there, and ``distances_left_out`` says how many they leave out.
+        dice_ci_low: Lower end of the 95 % percentile bootstrap over subjects; NaN for fewer than two.
+        dice_ci_high: Upper end.
     """
 
     label: int | None
@@ -32,106 +38,97 @@ class LabelSummary:
     missed: int
     false_alarms: int
     absent: int
-    dice_mean: float
+    means: Mapping[str, float]
     dice_ci_low: float
     dice_ci_high: float
     dice_median: float
-    surface_dice_mean: float
-    hd95_mm_mean: float
-    asd_mm_mean: float
     distances_left_out: int
-    rvd_mean: float
-    extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def dice_mean(self) -> float:
+        """The mean by which methods are compared."""
+        return self.means["dice"]
+
+    def row(self) -> dict[str, Any]:
+        """Return the columns of ``summary.csv``, one ``<metric>_mean`` a metric; None for an undefined value."""
+        return flat_row(self, "means", "_mean")
 
 
-def summarize(scores: Sequence[CaseScore], seed: int = 0, resamples: int = RESAMPLES) -> tuple[LabelSummary, ...]:
-    """One summary per label in order of first appearance, then one of all labels. Empty for no scores."""
+def summarize(scores: Sequence[CaseScore], *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[LabelSummary, ...]:
+    """Return one summary per label in order of first appearance, then one of all labels. Empty for no scores."""
     if not scores:
         return ()
-    by_label = _grouped(scores, "label")
-    rows = [
-        _summary(label, group[0].label_name, [[score] for score in group], seed, resamples)
-        for label, group in by_label.items()
-    ]
-    by_case = list(_grouped(scores, "case_id").values())
-    return (*rows, _summary(None, ALL_LABELS, by_case, seed, resamples))
+    by_label: dict[int, list[CaseScore]] = defaultdict(list)
+    for score in scores:
+        by_label[score.label].append(score)
+    groups = [*by_label.values(), scores]
+    labels: list[tuple[int | None, str]] = [(label, group[0].label_name) for label, group in by_label.items()]
+    return tuple(
+        _summary(label, name, group, seed, resamples)
+        for (label, name), group in zip([*labels, (None, ALL_LABELS)], groups, strict=True)
+    )
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of the defined values, NaN if there is none; say beside it how many are left out."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def case_means(scores: Iterable[CaseScore], metric: str = "dice") -> dict[tuple[str, str], float]:
+    """Return (subject id, case id) -> mean over the labels in which a metric is defined, NaN if in none."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for score in scores:
+        values[score.subject_id, score.case_id].append(score.values[metric])
+    return {case: mean(found) for case, found in values.items()}
 
 
 def bootstrap_interval(
-    values: Sequence[float], subjects: Sequence[str], seed: int = 0, resamples: int = RESAMPLES
+    values: Sequence[float], subjects: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of ``values``, whole subjects resampled with replacement.
+    """Return the 95 % percentile bootstrap interval of a mean, whole subjects resampled with replacement.
 
-    ``values`` and ``subjects`` run in parallel: scans of one subject are not independent, so they are drawn together.
-    ``(NaN, NaN)`` for fewer than two subjects. Source: Efron and Tibshirani 1993, chapter 13.
+    Args:
+        values: One value per scan.
+        subjects: Whose scan it is: scans of one subject are not independent, so they are drawn together.
+        seed: Of the draws.
+        resamples: Number of draws.
+
+    Returns:
+        ``(NaN, NaN)`` for fewer than two subjects.
+
+    References:
+        Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
     """
     _, index = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
     count = np.bincount(index).astype(np.float64)
     if count.size < 2:
         return float("nan"), float("nan")
     total = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for i in range(resamples):
-        drawn = rng.integers(0, count.size, count.size)
-        means[i] = total[drawn].sum() / count[drawn].sum()
-    low, high = np.percentile(means, [2.5, 97.5])
+    drawn = np.random.default_rng(seed).integers(0, count.size, (resamples, count.size))
+    low, high = np.percentile(total[drawn].sum(axis=1) / count[drawn].sum(axis=1), [2.5, 97.5])
     return float(low), float(high)
 
 
-def _summary(
-    label: int | None, name: str, cases: Sequence[Sequence[CaseScore]], seed: int, resamples: int
-) -> LabelSummary:
-    """``cases``: the scores of each case, which are averaged within the case before anything else."""
-    scores = [score for case in cases for score in case]
+def _summary(label: int | None, name: str, scores: Sequence[CaseScore], seed: int, resamples: int) -> LabelSummary:
+    """The scores of each case are averaged within the case before anything else."""
     status = [score.status for score in scores]
-    dices = [(case[0].subject_id, _mean(score.dice for score in case)) for case in cases]
-    counted = [(subject, value) for subject, value in dices if not np.isnan(value)]
-    values = [value for _, value in counted]
-    low, high = bootstrap_interval(values, [subject for subject, _ in counted], seed, resamples)
+    dices = {case: value for case, value in case_means(scores).items() if not np.isnan(value)}
+    low, high = bootstrap_interval(
+        list(dices.values()), [subject for subject, _ in dices], seed=seed, resamples=resamples
+    )
     return LabelSummary(
         label=label,
         label_name=name,
-        cases=len(cases),
+        cases=len({score.case_id for score in scores}),
         subjects=len({score.subject_id for score in scores}),
         found=status.count("found"),
         missed=status.count("missed"),
         false_alarms=status.count("false_alarm"),
         absent=status.count("absent"),
-        dice_mean=_mean(values),
+        means={metric: mean(case_means(scores, metric).values()) for metric in scores[0].values},
         dice_ci_low=low,
         dice_ci_high=high,
-        dice_median=float(np.median(values)) if values else float("nan"),
-        surface_dice_mean=_mean_of_cases(cases, "surface_dice"),
-        hd95_mm_mean=_mean_of_cases(cases, "hd95_mm"),
-        asd_mm_mean=_mean_of_cases(cases, "asd_mm"),
+        dice_median=float(np.median(list(dices.values()))) if dices else float("nan"),
         distances_left_out=status.count("missed") + status.count("false_alarm"),
-        rvd_mean=_mean_of_cases(cases, "rvd"),
-        extra={name: _mean_of_extra(cases, name) for name in extra_names(scores)},
     )
-
-
-def extra_names(scores: Iterable[CaseScore]) -> tuple[str, ...]:
-    """Names of the metrics beyond the built-in ones, in order of first appearance."""
-    return tuple(dict.fromkeys(name for score in scores for name in score.extra))
-
-
-def _mean_of_cases(cases: Sequence[Sequence[CaseScore]], column: str) -> float:
-    return _mean(_mean(getattr(score, column) for score in case) for case in cases)
-
-
-def _mean_of_extra(cases: Sequence[Sequence[CaseScore]], name: str) -> float:
-    return _mean(_mean(score.extra.get(name, np.nan) for score in case) for case in cases)
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Mean of the defined values, NaN if there is none. Every caller counts what is left out in a column beside it."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
-
-
-def _grouped(scores: Sequence[CaseScore], key: str) -> dict:
-    groups: dict = defaultdict(list)
-    for score in scores:
-        groups[getattr(score, key)].append(score)
-    return dict(groups)

@@ -52,7 +52,9 @@ def ran(tmp_path, monkeypatch):
     (tmp_path / "cohort" / "zz.nii.gz").write_bytes(b"no image")
     pairs = [(tmp_path / "annotated" / kind / "s0.nii.gz") for kind in ("images", "labels")]
     settings = AdaptSettings(learner="toy", device="cpu")
-    adapted = adapt_volumes([read_image(pairs[0])], [read_label(pairs[1])], settings, {205: "left", 420: "right"})
+    adapted = adapt_volumes(
+        [read_image(pairs[0])], [read_label(pairs[1])], settings, labels={205: "left", 420: "right"}
+    )
     segmenter = VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record)
     segment_cohort(find_cases([tmp_path / "cohort"]), segmenter, tmp_path / "out", CohortOptions(previews=True))
     return tmp_path
@@ -85,7 +87,7 @@ def test_a_run_on_a_page(ran):
 
 
 def test_what_the_page_says_of_a_case(ran):
-    evaluation = evaluate_folders(ran / "out", ran / "reference", {205: "left", 420: "right"})
+    evaluation = evaluate_folders(ran / "out", ran / "reference", labels={205: "left", 420: "right"})
     page = run_page(ran / "out", evaluation=evaluation, references={"q0": ran / "reference" / "q0.nii.gz"})
     first, _, failed = page.cases
     assert page.unit == "ml"
