@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medfewshot.datasets import as_task, parse_pair, read_dataset
+from medfewshot.datasets import LAYOUTS, Dataset, Layout, as_task, parse_pair, read_dataset
 from medfewshot.errors import InputError
+from medfewshot.types import Case
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -192,8 +193,8 @@ def test_a_label_without_an_image_is_noted(tmp_path):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["images/a.nii.gz", "labels/b.nii.gz"], "Understood are"),
-        (["notes.txt"], "Understood are"),
+        (["images/a.nii.gz", "labels/b.nii.gz"], "no file in labels/ has the name of an image in images/"),
+        (["notes.txt"], "layouts that were tried: dataset.json .*, or a CSV .*, or images/ .*, or one folder a case"),
         (["images/a.nii.gz", "labels/a.nii.gz", "labels/a_seg.nii.gz"], "two labels for one image 'a'"),
         (["a.nii.gz", "a_seg.nii.gz", "a_mask.nii.gz"], "two labels for one image 'a'"),
         (["images/a.nii.gz", "images/a.mha", "labels/a.nii.gz"], "two images for one case 'a'"),
@@ -252,6 +253,34 @@ def test_csv_mistakes_name_the_line(tmp_path, text, words):
         read_dataset(tmp_path / "t.csv")
 
 
+def test_a_layout_is_one_function(tmp_path):
+    """A toy layout (a text file with one pair a line) is found beside those of the package."""
+
+    def read_pairs(path: Path) -> Dataset | None:
+        table = path / "pairs.txt"
+        if not table.is_file():
+            return None
+        files = [[path / name for name in line.split()] for line in table.read_text().splitlines()]
+        cases = tuple(Case(image.stem, image.stem, "CT", (image,), label) for image, label in files)
+        return Dataset("toy", "CT", {1: "liver"}, cases, "pairs")
+
+    layouts = (*LAYOUTS, Layout("pairs.txt with one pair a line", read_pairs))
+    with pytest.raises(InputError, match=r"image,label, or .*, or pairs\.txt with one pair a line"):
+        read_dataset(tmp_path, layouts=layouts)
+    (tmp_path / "pairs.txt").write_text("a.nii x.nii\nb.nii y.nii\n")
+    dataset = read_dataset(tmp_path, {1: "Leber"}, layouts=layouts)
+    assert (dataset.source, dataset.labels) == ("pairs", {1: "Leber"})
+    assert [case.label_path.name for case in dataset.labelled] == ["x.nii", "y.nii"]
+    touch(tmp_path, "a.nii.gz", "a_seg.nii.gz")
+    assert read_dataset(tmp_path, layouts=layouts).source == "folders", "the first layout that fits counts"
+
+
+def test_csv_lines_of_separators_are_empty(tmp_path):
+    touch(tmp_path, "a.nii.gz", "l.nii.gz")
+    (tmp_path / "t.csv").write_text("image,label\n,,,,\na.nii.gz,l.nii.gz\n\n")
+    assert [case.case_id for case in read_dataset(tmp_path / "t.csv").labelled] == ["a"]
+
+
 @pytest.mark.parametrize("name", ["missing", "a.nii.gz"])
 def test_what_is_no_dataset(tmp_path, name):
     touch(tmp_path, "a.nii.gz")
@@ -278,14 +307,14 @@ def test_pairs(tmp_path, monkeypatch, image, label, sign):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a.nii.gz", "expected image=label"),
-        ("=a.nii.gz", "expected image=label"),
+        ("a.nii.gz", "is no pair; write image=label"),
+        ("=a.nii.gz", "is no pair; write image=label"),
         ("a.nii.gz=zz.nii.gz", "label zz.nii.gz not found"),
         ("zz.nii.gz=a.nii.gz", "image zz.nii.gz not found"),
         ("y.nii.gz=zz.nii.gz", "image y.nii.gz and label zz.nii.gz not found"),
         (r"C:\y.nii.gz:D:\z.nii.gz", r"image C:\\y.nii.gz and label D:\\z.nii.gz not found"),
         (r"C:\y.nii.gz=C:\z.nii.gz", r"image C:\\y.nii.gz and label C:\\z.nii.gz not found"),
-        ("p=q=r", "not clear"),
+        ("p=q=r", "not clear which one"),
         ("a=b=c", "several ways"),
     ],
 )

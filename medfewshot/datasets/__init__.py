@@ -1,4 +1,4 @@
-"""Folders, ``dataset.json`` files and CSVs become ``Case``s. A format is one function that returns a ``Dataset``."""
+"""Find the cases of a data set on disk. To add a layout, write a function in a module here and list it in LAYOUTS."""
 
 from __future__ import annotations
 
@@ -6,41 +6,48 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from medfewshot.datasets.dataset import Dataset, as_task, find_label_values
-from medfewshot.datasets.folders import read_folder
+from medfewshot.datasets.dataset import Dataset, Layout, as_task, find_label_values
+from medfewshot.datasets.folders import read_case_folders, read_one_folder, read_two_folders
 from medfewshot.datasets.json_file import read_json
 from medfewshot.datasets.pairs import parse_pair
 from medfewshot.datasets.table import read_csv
 from medfewshot.errors import InputError
 
-__all__ = ["Dataset", "as_task", "find_label_values", "parse_pair", "read_dataset"]
+__all__ = ["LAYOUTS", "Dataset", "Layout", "as_task", "find_label_values", "parse_pair", "read_dataset"]
+
+LAYOUTS: tuple[Layout, ...] = (
+    Layout("dataset.json (Decathlon or nnU-Net)", read_json),
+    Layout("a CSV with columns image,label", read_csv),
+    Layout(
+        "images/ + labels/ (or imagesTr/ + labelsTr/) with equal file names, also images/case/*.dcm", read_two_folders
+    ),
+    Layout("case.nii.gz + case_seg.nii.gz (or _label, _mask) in one folder", read_one_folder),
+    Layout("one folder a case with image + label", read_case_folders),
+)
+"""Tried in this order. The first layout that fits counts."""
 
 
-def read_dataset(path: Path | str, label_names: Mapping[int, str] | None = None) -> Dataset:
+def read_dataset(
+    path: Path | str, label_names: Mapping[int, str] | None = None, *, layouts: tuple[Layout, ...] = LAYOUTS
+) -> Dataset:
     """Find the cases of a folder, a ``dataset.json`` or a CSV. Reads no voxels.
 
     Args:
-        path: a folder (with a ``dataset.json``, else its files are paired by name), a ``.json`` or a ``.csv`` file.
-        label_names: label value -> name; these replace the names the format gives.
+        path: A folder or a file.
+        label_names: Label value -> name. They replace the names that the layout gives.
+        layouts: The layouts to try.
 
     Raises:
-        InputError: one line that names the file, what is wrong and a way out.
+        InputError: No layout fits, or the first that fits is broken: names the file, what is wrong and a remedy.
     """
     path = Path(path)
-    dataset = _read(path)
+    if not path.exists():
+        raise InputError(f"{path}: does not exist", "give a folder, a dataset.json or a CSV")
+    dataset = next((found for layout in layouts if (found := layout.read(path)) is not None), None)
+    if dataset is None:
+        tried = ", or ".join(layout.description for layout in layouts)
+        problem = "no image with its label found" if path.is_dir() else "a single file is no data set"
+        raise InputError(f"{path}: {problem}", f"use one of the layouts that were tried: {tried}")
     if label_names is None:
         return dataset
     return replace(dataset, labels={int(value): str(name) for value, name in sorted(label_names.items()) if value})
-
-
-def _read(path: Path) -> Dataset:
-    if path.is_dir():
-        table = path / "dataset.json"
-        return read_json(table) if table.is_file() else read_folder(path)
-    if not path.exists():
-        raise InputError(f"{path}: does not exist. Give a folder, a dataset.json or a CSV")
-    if path.suffix.lower() == ".json":
-        return read_json(path)
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return read_csv(path)
-    raise InputError(f"{path}: a single file is no dataset. Give its folder, a dataset.json or a CSV")

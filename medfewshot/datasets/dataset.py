@@ -1,15 +1,17 @@
-"""What every format becomes: a ``Dataset`` of ``Case``s, paths only."""
+"""What every layout becomes: a ``Dataset`` of ``Case``s, paths only."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io import case_id, read_label
-from medfewshot.structures import boxes
 from medfewshot.types import Case, Task
 
 _MR_WORDS = re.compile(r"(?:^|[^A-Z])(MRI?|T1\w*|T2\w*|FLAIR|ADC|DWI|BSSFP|SPIR)(?:$|[^A-Z])")
@@ -19,8 +21,10 @@ _MR_WORDS = re.compile(r"(?:^|[^A-Z])(MRI?|T1\w*|T2\w*|FLAIR|ADC|DWI|BSSFP|SPIR)
 class Dataset:
     """Cases found on disk, sorted by file name.
 
-    ``labels``: file label value -> name without background; empty where the format names none (see ``as_task``).
-    ``source``: "msd", "nnunet", "folders", "csv". ``notes``: what was found and left aside, one line each.
+    Attributes:
+        labels: Label value in the files -> name, without background. Empty if the layout names none (see ``as_task``).
+        source: The layout: "msd", "nnunet", "folders", "csv".
+        notes: What was found and ignored, one line each.
     """
 
     name: str
@@ -29,7 +33,7 @@ class Dataset:
     cases: tuple[Case, ...]
     source: str
     channel_names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> tuple[Case, ...]:
@@ -40,15 +44,28 @@ class Dataset:
         return tuple(case for case in self.cases if case.label_path is None)
 
 
+class Layout(NamedTuple):
+    """A way to arrange a data set on disk.
+
+    Attributes:
+        description: What the user sees, e.g. ``"a CSV with columns image,label"``.
+        read: Takes an existing file or folder. Returns None if the layout does not fit, and raises InputError if it
+            fits but something in it is wrong.
+    """
+
+    description: str
+    read: Callable[[Path], Dataset | None]
+
+
 def as_task(dataset: Dataset, name: str | None = None) -> Task:
-    """The dataset as one task. Where the format names no labels, the label files are read for their values.
+    """The data set as one task. If its layout names no labels, the label files are read for their values.
 
     Raises:
-        InputError: nothing is labelled, or the label files hold background only.
+        InputError: Nothing is labelled, or the label files contain only background.
     """
     labels = dict(dataset.labels) or {value: f"label {value}" for value in find_label_values(dataset.labelled)}
     if not labels:
-        raise InputError(f"{dataset.name}: no labelled structure found. Add label files, or name the labels")
+        raise InputError(f"{dataset.name}: no labelled structure found", "add label files, or name the labels")
     return Task(name=name or dataset.name, labels=labels, cases=dataset.cases, modality=dataset.modality)
 
 
@@ -57,8 +74,8 @@ def find_label_values(cases: Iterable[Case]) -> tuple[int, ...]:
     values: set[int] = set()
     for case in cases:
         if case.label_path is not None:
-            values.update(boxes(read_label(case.label_path).data[0]))
-    return tuple(sorted(values))
+            values.update(int(value) for value in np.unique(read_label(case.label_path).data))
+    return tuple(sorted(values - {0}))
 
 
 def path_id(path: Path) -> str:
@@ -67,11 +84,12 @@ def path_id(path: Path) -> str:
 
 
 def by_file_name(cases: Iterable[Case]) -> tuple[Case, ...]:
+    """The cases in the order that splits into support and query are defined by, whatever the layout."""
     return tuple(sorted(cases, key=lambda case: (case.image_path.name, str(case.image_path))))
 
 
 def modality_of(channel_names: Sequence[str]) -> str | None:
-    """One channel: its name. Several: "CT" or "MR" where all of them are that, else None."""
+    """The name of a single channel. For several: "CT" or "MR" if all of them are that, else None."""
     if len(channel_names) == 1:
         return channel_names[0]
     kinds = {_kind(name) for name in channel_names}
@@ -86,10 +104,10 @@ def _kind(name: str) -> str | None:
 
 
 def check_channels(cases: Iterable[Case], where: Path) -> None:
-    """Raises InputError where the cases do not all have the same number of channel files."""
+    """Raise InputError unless all cases have the same number of channel files."""
     by_count: dict[int, Case] = {}
     for case in cases:
         by_count.setdefault(len(case.image_paths), case)
     if len(by_count) > 1:
         found = ", ".join(f"{case.case_id} has {count}" for count, case in sorted(by_count.items()))
-        raise InputError(f"{where}: cases differ in their number of channel files ({found}). Add the missing files")
+        raise InputError(f"{where}: cases differ in their number of channel files ({found})", "add the missing files")

@@ -16,37 +16,61 @@ _LABEL_FOLDERS = ("labels", "labelsTr", "label", "masks", "mask", "segmentations
 _LABEL_NAME = re.compile(r"(?:(.+)[_.-])?(?:seg|segmentation|label|labels|mask|masks|gt)", re.IGNORECASE)
 _IMAGE_NAME = re.compile(r"(?:(.+)[_.-])?(?:image|img|volume|scan)", re.IGNORECASE)
 _CHANNEL = re.compile(r"(.+)_\d{4}")
-LAYOUTS = (
-    "dataset.json (Decathlon or nnU-Net); images/ + labels/ (or imagesTr/ + labelsTr/) with equal file names; "
-    "case.nii.gz + case_seg.nii.gz (or _label, _mask) in one folder; one folder a case with image + label; "
-    "images/case/*.dcm + labels/case.nii.gz; a CSV with columns image,label"
-)
 
 
-def read_folder(folder: Path) -> Dataset:
-    """Pair the images and labels of a folder by their names; images without a label are kept without one.
+def read_two_folders(folder: Path) -> Dataset | None:
+    """Pair ``images/`` and ``labels/``, or folders of the usual other names. Unlabelled images are kept.
 
     Raises:
-        InputError: no pair found (the message lists the layouts), or two labels (or images) for one case.
+        InputError: No label belongs to an image, or two labels (or images) belong to one case.
     """
     images, labels = _first_folder(folder, _IMAGE_FOLDERS), _first_folder(folder, _LABEL_FOLDERS)
-    if images and labels:
-        cases, notes = _pair(volumes_in(images), volumes_in(labels))
-    else:
-        cases, notes = _pair_in_one(folder)
-        if not any(case.label_path for case in cases):
-            cases, notes = _pair_case_folders(folder)
+    if images is None or labels is None:
+        return None
+    dataset = _dataset(folder, *_pair(volumes_in(images), volumes_in(labels)))
+    if dataset is None:
+        raise InputError(
+            f"{folder}: no file in {labels.name}/ has the name of an image in {images.name}/",
+            "give a label the name of its image, or list the pairs in a CSV",
+        )
+    return dataset
+
+
+def read_one_folder(folder: Path) -> Dataset | None:
+    """Pair ``case.nii.gz`` + ``case_seg.nii.gz`` in one folder. Plain ``image`` + ``label`` get the folder's name.
+
+    Raises:
+        InputError: Two labels belong to one image.
+    """
+    return _dataset(folder, *_pair_in_one(folder)) if folder.is_dir() else None
+
+
+def read_case_folders(folder: Path) -> Dataset | None:
+    """Pair ``case1/image.nii.gz`` + ``case1/label.nii.gz``: one case a folder, which gives the case its name.
+
+    Raises:
+        InputError: Two labels in a folder belong to one image.
+    """
+    if not folder.is_dir():
+        return None
+    cases, notes = [], []
+    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not is_series_folder(path)):
+        found, more = _pair_in_one(child)
+        labelled = [case for case in found if case.label_path is not None]
+        if len(labelled) == 1:
+            cases.append(Case(child.name, child.name, None, labelled[0].image_paths, labelled[0].label_path))
+        elif labelled:
+            notes.append(f"{child}: ignored, because it contains {len(labelled)} pairs and not one case")
+        notes += more
+    return _dataset(folder, cases, notes)
+
+
+def _dataset(folder: Path, cases: list[Case], notes: list[str]) -> Dataset | None:
+    """None if no case has a label."""
     if not any(case.label_path for case in cases):
-        raise InputError(f"{folder}: no image with its label found. Understood are: {LAYOUTS}")
+        return None
     check_channels(cases, folder)
-    return Dataset(
-        name=folder.resolve().name,
-        modality=None,
-        labels={},
-        cases=by_file_name(cases),
-        source="folders",
-        notes=tuple(notes),
-    )
+    return Dataset(folder.resolve().name, None, {}, by_file_name(cases), "folders", notes=tuple(notes))
 
 
 def _first_folder(folder: Path, names: Iterable[str]) -> Path | None:
@@ -54,7 +78,7 @@ def _first_folder(folder: Path, names: Iterable[str]) -> Path | None:
 
 
 def _pair(images: list[Path], labels: list[Path]) -> tuple[list[Case], list[str]]:
-    """Pair by case id. A label's ``_seg`` ending and an image's channel number count only where they make a pair."""
+    """Pair by case id. A label's ``_seg`` ending and an image's channel number count only if they make a pair."""
     label_of = _labels_by_id(labels, {path_id(image) for image in images})
     files: dict[str, list[Path]] = {}
     channels_used = {_base(path_id(image)) for image in images if path_id(image) not in label_of} & set(label_of)
@@ -88,19 +112,18 @@ def _labels_by_id(labels: list[Path], image_ids: set[str]) -> dict[str, Path]:
 def _add_label(found: dict[str, Path], name: str, path: Path) -> None:
     if name in found:
         raise InputError(
-            f"two labels for one image '{name}': {found[name]} and {path}. Keep one, or list them in a CSV"
+            f"two labels for one image '{name}': {found[name]} and {path}", "keep one, or list them in a CSV"
         )
     found[name] = path
 
 
 def _case(name: str, images: list[Path], label: Path | None) -> Case:
     if len({path_id(image) for image in images}) < len(images):
-        raise InputError(f"two images for one case '{name}': {', '.join(map(str, images))}. Keep one")
+        raise InputError(f"two images for one case '{name}': {', '.join(map(str, images))}", "keep one")
     return Case(name, name, None, tuple(sorted(images)), label)
 
 
 def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
-    """``case.nii.gz`` + ``case_seg.nii.gz``, also plain ``image`` + ``label``, which take the folder's name."""
     labels: dict[str, Path] = {}
     images: list[Path] = []
     for path in volumes_in(folder):
@@ -122,17 +145,3 @@ def _case_in_one(image: Path, labels: dict[str, Path], folder: Path) -> Case:
             name = match[1] or ""
     case_name = name or folder.resolve().name
     return Case(case_name, case_name, None, (image,), labels.get(name))
-
-
-def _pair_case_folders(folder: Path) -> tuple[list[Case], list[str]]:
-    """``case1/image.nii.gz`` + ``case1/label.nii.gz``: one case a folder, which gives the case its name."""
-    cases, notes = [], []
-    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not is_series_folder(path)):
-        found, more = _pair_in_one(child)
-        labelled = [case for case in found if case.label_path is not None]
-        if len(labelled) == 1:
-            cases.append(Case(child.name, child.name, None, labelled[0].image_paths, labelled[0].label_path))
-        elif labelled:
-            notes.append(f"{child}: {len(labelled)} pairs in the folder of one case; left aside")
-        notes += more
-    return cases, notes

@@ -1,4 +1,4 @@
-"""Public sets, fetched through MONAI's own downloader: addresses and checksums are those of its tables.
+"""Download public data sets through MONAI, with the addresses and checksums of its tables.
 
 The ten sets of the Medical Segmentation Decathlon (Antonelli et al. 2022, Nature Communications 13:4128).
 """
@@ -26,13 +26,12 @@ ROOM = 1.1
 
 @dataclass(frozen=True)
 class PublicSet:
-    """What is worth knowing before it is downloaded."""
+    """What to know before a download. ``size_gb``: rough size of the archive in GB (1e9 bytes)."""
 
     name: str
     modality: str
     structures: tuple[str, ...]
     size_gb: float
-    """Of the archive, roughly, in GB (1e9 bytes)."""
     licence: str = "CC BY-SA 4.0"
     source: str = "Medical Segmentation Decathlon"
 
@@ -59,45 +58,52 @@ PUBLIC_SETS: dict[str, PublicSet] = {
 
 
 def find_set(name: str) -> PublicSet:
-    """Raises InputError where no public set has this name."""
+    """The set of this name. Raises InputError if there is none."""
     if name not in PUBLIC_SETS:
         near = did_you_mean(name, PUBLIC_SETS)
-        raise InputError(f"{name}: is no public set that MONAI can fetch{near}; medfewshot data list names them")
+        raise InputError(f"{name}: is no public set that MONAI can fetch{near}", "medfewshot data list names them")
     return PUBLIC_SETS[name]
 
 
 def is_there(name: str, folder: Path) -> bool:
-    """Whether ``folder`` holds the set, unpacked."""
+    """Whether ``folder`` contains the unpacked set."""
     return (folder / name / TABLE).is_file()
 
 
 def checksum_of(name: str) -> str | None:
-    """MD5 of the archive as MONAI knows it; None where it knows none."""
+    """MD5 of the archive in MONAI's table, or None."""
     from monai.apps import DecathlonDataset
 
     return DecathlonDataset.md5.get(name)
 
 
 def fetch(name: str, folder: Path, progress: bool = False) -> bool:
-    """Have the set ``name`` in ``folder / name``, in MSD layout; False where it was there already.
+    """Download and unpack a set into ``folder / name``, in the Decathlon layout.
 
-    An archive ``folder / NAME.tar`` that somebody put there is unpacked without a network. What is under a final name
-    is whole: all work is done in a hidden folder beside it, which is gone afterwards. ``progress``: a bar, where there
-    is tqdm.
+    An archive ``folder / NAME.tar`` is unpacked without a network. A folder with its final name is complete: the work
+    is done in a hidden folder beside it.
+
+    Args:
+        name: Of the set, see ``PUBLIC_SETS``.
+        folder: Where to put it.
+        progress: Show a bar, if tqdm is installed.
+
+    Returns:
+        False if the set was there already.
 
     Raises:
-        InputError: an unknown name, no network, an archive that is not the one whose checksum MONAI knows, too little
-            space, or a folder of that name without a ``dataset.json``.
-        OSError: the disk.
+        InputError: Unknown name, no network, a wrong checksum, too little space, or a folder of that name without a
+            ``dataset.json``.
+        OSError: The disk.
     """
     wanted, target, given = find_set(name), folder / name, folder / f"{name}.tar"
     if is_there(name, folder):
         return False
     if target.exists():
-        raise InputError(f"{target}: is there, but holds no {TABLE}; complete it, or remove it and fetch again")
+        raise InputError(f"{target}: contains no {TABLE}", "complete it, or remove it and fetch again")
     checksum = checksum_of(name)
     if checksum is None:
-        raise InputError(f"{name}: MONAI knows no checksum of it; {_remedy(name, folder)}")
+        raise InputError(f"{name}: MONAI knows no checksum of it", _remedy(name, folder))
     folder.mkdir(parents=True, exist_ok=True)
     _check_space(wanted, folder, given.is_file())
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as hidden, _undisturbed(Path(hidden)):
@@ -107,7 +113,7 @@ def fetch(name: str, folder: Path, progress: bool = False) -> bool:
 
 
 def _unpacked(name: str, folder: Path, archive: Path, checksum: str, hidden: Path, progress: bool) -> Path:
-    """Download where ``archive`` is not there, check it, unpack it into ``hidden``; where the set then lies."""
+    """Download ``archive`` if it is not there, check it and unpack it into ``hidden``. Returns the set's folder."""
     from monai.apps import DecathlonDataset, download_url, extractall
     from monai.apps.utils import HashCheckError
 
@@ -118,25 +124,23 @@ def _unpacked(name: str, folder: Path, archive: Path, checksum: str, hidden: Pat
         found = hidden / "unpacked" / name
         for litter in found.rglob("._*"):  # what macOS adds to an archive
             litter.unlink()
-        read_json(found / TABLE)  # every scan that it names is there
+        if read_json(found) is None:  # it also checks that every scan of the table is there
+            raise FileNotFoundError(f"{TABLE} is missing")
     except HashCheckError:
-        what = f"{archive}: is" if archive.parent == folder else f"{name}: what came is"
-        raise InputError(f"{what} not the archive that MONAI knows (MD5 differs); {_remedy(name, folder)}") from None
+        what = archive if archive.parent == folder else f"{name}: the download"
+        raise InputError(f"{what}: is not the archive that MONAI knows (MD5 differs)", _remedy(name, folder)) from None
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         reason = getattr(error, "reason", None) or error
-        told = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
-        raise InputError(f"{name}: cannot be downloaded ({told}); {_remedy(name, folder)}") from None
+        cause = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
+        raise InputError(f"{name}: cannot be downloaded ({cause})", _remedy(name, folder)) from None
     except (tarfile.TarError, EOFError, RuntimeError, FileNotFoundError) as error:
-        raise InputError(f"{name}: cannot be unpacked ({_first_line(error)}); {_remedy(name, folder)}") from None
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{name}: cannot be unpacked ({cause})", _remedy(name, folder)) from None
     return found
 
 
 def _remedy(name: str, folder: Path) -> str:
-    return f"get {name}.tar elsewhere, put it into {folder} (or what it holds into {folder / name}), and try again"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return f"get {name}.tar elsewhere, put it into {folder} (or its content into {folder / name}), and try again"
 
 
 def _check_space(wanted: PublicSet, folder: Path, have_archive: bool) -> None:
@@ -144,7 +148,9 @@ def _check_space(wanted: PublicSet, folder: Path, have_archive: bool) -> None:
     free = shutil.disk_usage(folder).free / 1e9
     if free < needed:
         raise InputError(
-            f"{folder}: has {free:.1f} GB free, {wanted.name} needs {needed:.1f}; give another folder with -o"
+            f"{folder}: has {free:.1f} GB free, {wanted.name} needs {needed:.1f}",
+            "give another folder",
+            setting="output",
         )
 
 

@@ -6,110 +6,105 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from medfewshot.datasets.dataset import Dataset, check_channels, path_id
+from medfewshot.datasets.dataset import Dataset, by_file_name, check_channels, path_id
 from medfewshot.errors import InputError
 from medfewshot.types import Case
 
 _COLUMNS = ("image", "label", "subject", "modality")
+_Row = dict[str, str]
 
 
-def read_csv(path: Path) -> Dataset:
-    """Read cases from a CSV; paths are relative to it, several channel files are separated by ``|``.
+def read_csv(path: Path) -> Dataset | None:
+    """Read cases from a CSV. Paths are relative to it, and ``|`` separates several channel files.
 
-    A header with the columns ``image`` and ``label`` is required; ``subject`` and ``modality`` are optional, other
-    columns are ignored. An empty label means "not labelled". Commas, semicolons and tabs separate columns.
+    The header must name the columns ``image`` and ``label``. ``subject`` and ``modality`` are optional, other columns
+    are ignored. An empty label means "not labelled". Commas, semicolons and tabs separate columns.
 
     Raises:
-        InputError: names the file and the line.
+        InputError: Names the file and the line.
     """
+    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
+        return None
     rows = _rows(path)
     if not rows:
-        raise InputError(f"{path}: no case below the header. Add lines of the form image.nii.gz,label.nii.gz")
-    files = [(line, _image_files(path, line, row), row) for line, row in rows]
-    names = _case_names(path, [images for _, images, _ in files])
-    cases = []
+        raise InputError(f"{path}: no case below the header", "add lines of the form image.nii.gz,label.nii.gz")
+    files = [_image_files(path, line, row) for line, row in rows]
     first_line: dict[tuple[Path, ...], int] = {}
-    for (line, images, row), name in zip(files, names, strict=True):
-        if images in first_line:
+    for (line, _), images in zip(rows, files, strict=True):
+        if first_line.setdefault(images, line) != line:
             raise InputError(
-                f"{path}, line {line}: {images[0].name} is listed in line {first_line[images]} already; "
-                "two labels for one image are not possible. Remove one line"
+                f"{path}, line {line}: {images[0].name} is listed in line {first_line[images]} already, and an image "
+                "cannot have two labels",
+                "remove one line",
             )
-        first_line[images] = line
-        cases.append(_case(path, line, row, images, name))
+    names = _case_names(path, [images[0] for images in files])
+    cases = by_file_name(
+        Case(
+            name,
+            row.get("subject") or name,
+            row.get("modality") or None,
+            images,
+            _existing(path, line, "label", row["label"]) if row["label"] else None,
+        )
+        for (line, row), images, name in zip(rows, files, names, strict=True)
+    )
     check_channels(cases, path)
     modalities = {case.modality for case in cases}
-    return Dataset(
-        name=path.stem,
-        modality=modalities.pop() if len(modalities) == 1 else None,
-        labels={},
-        # CSV order is someone's decision, but splits are defined by file name, as for every other format.
-        cases=tuple(sorted(cases, key=lambda case: (case.image_path.name, str(case.image_path)))),
-        source="csv",
-    )
+    return Dataset(path.stem, modalities.pop() if len(modalities) == 1 else None, {}, cases, "csv")
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """``(line number, row)`` of each line with content; column names in lower case."""
+def _rows(path: Path) -> list[tuple[int, _Row]]:
+    """``(line number, row)`` of each line with content. Column names are in lower case."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header_line = file.readline()
             file.seek(0)
-            delimiter = max(",;\t", key=header_line.count)
-            reader = csv.reader(file, delimiter=delimiter)
-            header = [cell.strip().lower() for cell in next(reader, [])]
-            _check_header(path, header)
-            width = len(header)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=header_line.count), restval="")
+            reader.fieldnames = [cell.strip().lower() for cell in reader.fieldnames or ()]
+            _check_header(path, reader.fieldnames)
             rows = []
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
+            for row in reader:
+                more = row.pop(None, [])
+                stripped = {column: cell.strip() for column, cell in row.items()}
+                if not any([*stripped.values(), *(cell.strip() for cell in more)]):
                     continue
-                if len(cells) > width:
+                if more:
                     raise InputError(
-                        f"{path}, line {reader.line_num}: {len(cells)} columns where the header has {width}. "
-                        "Quote paths that contain the separator"
+                        f"{path}, line {reader.line_num}: {len(row) + len(more)} columns, the header has {len(row)}",
+                        "quote paths that contain the separator",
                     )
-                padded = [cell.strip() for cell in cells] + [""] * (width - len(cells))
-                rows.append((reader.line_num, dict(zip(header, padded, strict=True))))
+                rows.append((reader.line_num, stripped))
             return rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error}). Save it as UTF-8 text") from error
+        raise InputError(f"{path}: cannot be read as CSV ({error})", "save it as UTF-8 text") from error
 
 
 def _check_header(path: Path, header: list[str]) -> None:
     missing = [column for column in ("image", "label") if column not in header]
     if missing:
         raise InputError(
-            f"{path}, line 1: the header lacks {' and '.join(missing)}. Start with a line '{','.join(_COLUMNS)}' "
-            "(the last two are optional)"
+            f"{path}, line 1: the header lacks {' and '.join(missing)}",
+            f"start with a line '{','.join(_COLUMNS)}' (the last two are optional)",
         )
 
 
-def _image_files(path: Path, line: int, row: dict[str, str]) -> tuple[Path, ...]:
+def _image_files(path: Path, line: int, row: _Row) -> tuple[Path, ...]:
     if not row["image"]:
-        raise InputError(f"{path}, line {line}: the image column is empty. Give a path or remove the line")
+        raise InputError(f"{path}, line {line}: the image column is empty", "give a path or remove the line")
     return tuple(_existing(path, line, "image", part.strip()) for part in row["image"].split("|"))
-
-
-def _case(path: Path, line: int, row: dict[str, str], images: tuple[Path, ...], name: str) -> Case:
-    label = _existing(path, line, "label", row["label"]) if row["label"] else None
-    return Case(name, row.get("subject") or name, row.get("modality") or None, images, label)
 
 
 def _existing(path: Path, line: int, column: str, text: str) -> Path:
     file = path.parent / text
     if not file.exists():
-        raise InputError(f"{path}, line {line}: {column} {file} does not exist. Paths are relative to the CSV")
+        raise InputError(f"{path}, line {line}: {column} {file} does not exist", "give paths relative to the CSV")
     return file
 
 
-def _case_names(path: Path, files: list[tuple[Path, ...]]) -> list[str]:
-    """Case ids; where files in different folders share a name, the folders are put in front."""
-    names = [path_id(images[0]) for images in files]
-    counts = Counter(names)
-    return [
-        name if counts[name] == 1 else _long_name(path, images[0]) for name, images in zip(names, files, strict=True)
-    ]
+def _case_names(path: Path, images: list[Path]) -> list[str]:
+    """Case ids. If files in different folders share a name, their folders go in front."""
+    counts = Counter(path_id(image) for image in images)
+    return [path_id(image) if counts[path_id(image)] == 1 else _long_name(path, image) for image in images]
 
 
 def _long_name(path: Path, image: Path) -> str:

@@ -116,7 +116,7 @@ def test_an_archive_that_is_another_is_refused(run, tmp_path, archive):
 def test_wrong_words(run, tmp_path, monkeypatch):
     assert "did you mean" in run("data", "fetch", "Task04_Hipocampus", "-o", tmp_path).err
     (tmp_path / NAME).mkdir()
-    assert "holds no dataset.json" in run("data", "fetch", NAME, "-o", tmp_path).err
+    assert "contains no dataset.json" in run("data", "fetch", NAME, "-o", tmp_path).err
     (tmp_path / "file").touch()
     assert "is a file; give a folder" in run("data", "fetch", NAME, "-o", tmp_path / "file").err
     monkeypatch.setattr(public.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
