@@ -1,10 +1,10 @@
-"""Paints a prepared scene with matplotlib: the figure, its panels and its legend. Knows nothing of files."""
+"""Paint a prepared scene with matplotlib: the figure, its panels and its legend."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import wrap
+from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DPI = 110
 BLACK, WHITE, GREY, RED = "#000000", "#f2f2f2", "#9aa3ab", "#ff4d4d"
+DASHED = (0, (3.5, 2.5))
 
 # Okabe and Ito (2008), their blue lightened to be seen on black, then hues between; told apart with colour blindness.
 COLOURS = (
@@ -26,12 +27,25 @@ COLOURS = (
 
 MAX_ENTRIES = 14
 MAX_FLAGS = 4
-GAP, HEADER, LEGEND, FLAG = 0.06, 0.72, 2.75, 0.19  # inches
+GAP, HEADER, LEGEND, ENTRY, FLAG = 0.06, 0.72, 2.75, 0.42, 0.19  # inches
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is to be painted, in RAS+ order. Labels are ranks: 0 is background, rank r has the colour ``colours[r]``."""
+    """What is painted, in RAS+ order. Label maps hold ranks: 0 is background, rank r has the colour ``colours[r]``.
+
+    Attributes:
+        grid: how the file's axes become RAS+ axes.
+        image: ``(X, Y, Z)``.
+        ranks: ``(X, Y, Z)``, the segmentation.
+        reference: ``(X, Y, Z)``.
+        uncertainty: ``(X, Y, Z)``, 0 is certain.
+        colours: one per rank.
+        window: intensities shown black and white.
+        structures: ``(X, Y, Z)`` ranks of the segmentation or the reference: where to look.
+        flat: a 2D image.
+        raster: a 2D image that belongs to no patient, e.g. a PNG: no letters.
+    """
 
     grid: display.Grid
     image: np.ndarray
@@ -40,16 +54,23 @@ class Scene:
     uncertainty: np.ndarray | None
     colours: tuple[str, ...]
     window: tuple[float, float]
-    structures: np.ndarray  # ranks of the segmentation or the reference: where to look
+    structures: np.ndarray
     flat: bool
-    raster: bool  # a flat picture without a patient: no letters
+    raster: bool
 
     @property
     def in_pixels(self) -> bool:
-        """A picture whose file knows no spacing: no millimetres either."""
+        """Whether the file has no spacing, so that nothing is given in millimetres."""
         return self.raster and all(abs(s - 1.0) < 1e-9 for s in self.grid.spacing_mm)
 
+    @property
+    def largest_uncertainty(self) -> float:
+        """The top of the uncertainty's colour scale, never 0."""
+        largest = 0.0 if self.uncertainty is None else float(self.uncertainty.max())
+        return largest if largest > 0 else 1.0
+
     def amount(self, voxels: int) -> str:
+        """The size of so many voxels, in the unit of the scene."""
         if self.in_pixels:
             return f"{voxels} px"
         edges = [s for axis, s in zip(self.grid.axis, self.grid.spacing_mm, strict=True) if axis < 2 or not self.flat]
@@ -63,6 +84,10 @@ class View:
     normal: int
     index: int
 
+    def of(self, volume: np.ndarray) -> np.ndarray:
+        """The slice as ``(rows, columns)``, row 0 at the bottom."""
+        return display.picture(volume, self.normal, self.index)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -72,23 +97,22 @@ class Entry:
     name: str
     text: str
     found: bool
-
-    @property
-    def missing(self) -> bool:
-        return not self.found and not self.text.startswith("absent")
+    expected: bool = True
+    """False if the reference has no such structure either."""
 
 
 def figure(
     scene: Scene,
     views: Sequence[View],
     entries: Sequence[Entry],
+    *,
     title: str,
     facts: str,
     flags: Sequence[str] = (),
 ) -> Figure:
-    """Columns are views; rows are the whole field, the zoom and, where there is one, the zoom with the uncertainty.
+    """Paint the views as columns; rows are the whole field, the zoom and the zoom with the uncertainty.
 
-    A flat image has one view: its rows then stand side by side.
+    Rows without content are left out. A 2D image has one view: its rows then stand side by side.
     """
     from matplotlib.figure import Figure
 
@@ -99,21 +123,22 @@ def figure(
     extents = [display.extent_mm(scene.grid, view.normal) for view in views]
     aspect = float(np.clip(np.median([h / w for w, h in extents]), 0.72, 1.2))
     height_in = width_in * aspect
-    width = columns * (width_in + GAP) + GAP + LEGEND
-    told = _told(flags, width)
-    header = HEADER + FLAG * len(told)
-    total = (width, header + rows * (height_in + GAP) + GAP)
+    panels = GAP + columns * (width_in + GAP)
+    lines = [line for flag in flags[:MAX_FLAGS] for line in wrap(f"look closely: {flag}", int((panels + LEGEND) * 15))]
+    header = HEADER + FLAG * len(lines)
+    height = header + rows * (height_in + GAP) + GAP
     if rows == 1:
-        total = (total[0], max(total[1], header + 0.4 * len(entries) + 1.2))
-    fig = Figure(figsize=total, facecolor=BLACK)
+        height = max(height, header + ENTRY * len(entries) + 1.2)
+    fig = Figure(figsize=(panels + LEGEND, height), facecolor=BLACK)
 
-    def add(left: float, top: float, width: float, height: float) -> Axes:
+    def add(left: float, top: float, width: float, height_: float) -> Axes:
         """Axes by their place from the upper left corner, in inches."""
-        return fig.add_axes((left / total[0], 1 - (top + height) / total[1], width / total[0], height / total[1]))
+        total = panels + LEGEND
+        return fig.add_axes((left / total, 1 - (top + height_) / height, width / total, height_ / height))
 
     for i, view in enumerate(views):
         field = display.field_mm(scene.grid, view.normal, aspect)
-        together = np.any([_cut(scene.structures, v) > 0 for v in views if v.normal == view.normal], axis=0)
+        together = np.any([v.of(scene.structures) > 0 for v in views if v.normal == view.normal], axis=0)
         near = display.zoom_mm(together, scene.grid, view.normal, aspect) if anything else field
         first = i == 0 or views[i - 1].normal != view.normal
         for j, mode in enumerate(modes):
@@ -123,68 +148,46 @@ def figure(
             _panel(axes, scene, view, limits, mode)
             if mode == "field":
                 _caption(axes, scene, view)
-            if mode == "field" and near[1] - near[0] < 0.95 * (field[1] - field[0]):
-                _rectangle(axes, near)
+                if near[1] - near[0] < 0.95 * (field[1] - field[0]):
+                    _rectangle(axes, near)
+                if i == 0 and not any(entry.found for entry in entries):
+                    _text(axes, 0.5, 0.12, "nothing found", ha="center", va="bottom", size=15, weight="bold", color=RED)
             if first and mode != "doubt" and not scene.in_pixels:
-                _scale_bar(axes, limits)
-            if mode == "field" and i == 0 and not any(entry.found for entry in entries):
-                _text(axes, 0.5, 0.12, "nothing found", ha="center", va="bottom", size=15, weight="bold", color=RED)
+                _scale_bar(axes, limits[1] - limits[0])
 
-    # Names are the user's, and a dollar sign in them starts no formula.
-    plain: dict[str, Any] = {"x": 0.14 / total[0], "va": "center", "parse_math": False}
-    fig.text(y=1 - 0.27 / total[1], s=title, color=WHITE, size=14, weight="bold", **plain)
-    fig.text(y=1 - 0.54 / total[1], s=facts, color=GREY, size=8.5, **plain)
-    for i, line in enumerate(told):
-        fig.text(y=1 - (0.54 + FLAG * (i + 1)) / total[1], s=line, color=RED, size=8.5, **plain)
-    left = GAP + columns * (width_in + GAP)
-    height = total[1] - header
-    _legend(add(left, header, LEGEND, height), height, scene, entries)
+    texts = [(0.27, title, {"color": WHITE, "size": 14, "weight": "bold"}), (0.54, facts, {"color": GREY, "size": 8.5})]
+    texts += [(0.54 + FLAG * i, line, {"color": RED, "size": 8.5}) for i, line in enumerate(lines, start=1)]
+    for y, text, style in texts:  # Names are the user's, and a dollar sign in them starts no formula.
+        fig.text(0.14 / (panels + LEGEND), 1 - y / height, text, va="center", parse_math=False, **style)
+    _legend(fig, scene, entries, (panels / (panels + LEGEND), 1 - header / height))
+    if scene.uncertainty is not None:
+        _colour_bar(add(panels + 0.15, height - 0.45, 2.0, 0.13), scene.largest_uncertainty)
     return fig
-
-
-def _told(flags: Sequence[str], width_in: float) -> list[str]:
-    """The flags as lines of a width that fits."""
-    wide = int(width_in * 15)
-    return [line for flag in flags[:MAX_FLAGS] for line in wrap(f"look closely: {flag}", wide)]
 
 
 def _panel(axes: Axes, scene: Scene, view: View, limits: Sequence[float], mode: str) -> None:
     width, height = display.extent_mm(scene.grid, view.normal)
     low, high = scene.window
     place: dict[str, Any] = {"extent": (0.0, width, 0.0, height), "origin": "lower", "aspect": "auto"}
-    grey = np.nan_to_num(np.asarray(_cut(scene.image, view), dtype=np.float32), nan=low, posinf=high, neginf=low)
+    grey = np.nan_to_num(np.asarray(view.of(scene.image), dtype=np.float32), nan=low, posinf=high, neginf=low)
     axes.imshow(grey, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", **place)
-    ranks = _cut(scene.ranks, view)
+    ranks = view.of(scene.ranks)
     if mode == "field":
         axes.imshow(_fill(ranks, scene.colours), interpolation="nearest", **place)
     if mode == "doubt" and scene.uncertainty is not None:
-        doubt = _cut(scene.uncertainty, view)
-        top = doubt_max(scene)
+        doubt, top = view.of(scene.uncertainty), scene.largest_uncertainty
         alpha = np.clip(doubt / top, 0, 1) ** 0.7 * 0.85
         axes.imshow(doubt, cmap="inferno", vmin=0, vmax=top, alpha=alpha, interpolation="nearest", **place)
     thick = 1.0 if mode == "field" else 1.5
-    for rank in np.unique(ranks):
-        if rank:
-            colour, line = (WHITE, 0.8) if mode == "doubt" else (scene.colours[rank], thick)
-            _contour(axes, ranks == rank, width, height, colour, line)
+    for rank in set(np.unique(ranks)) - {0}:
+        colour, line = (WHITE, 0.8) if mode == "doubt" else (scene.colours[rank], thick)
+        _contour(axes, ranks == rank, width, height, colour, line)
     if scene.reference is not None and mode != "doubt":
-        truth = _cut(scene.reference, view)
-        for rank in np.unique(truth):
-            if rank:
-                _contour(axes, truth == rank, width, height, "white", thick * 0.75, dashed=True)
+        truth = view.of(scene.reference)
+        for rank in set(np.unique(truth)) - {0}:
+            _contour(axes, truth == rank, width, height, "white", thick * 0.75, dashed=True)
     axes.set(xlim=limits[:2], ylim=limits[2:], xticks=[], yticks=[], facecolor=BLACK)
-    for spine in axes.spines.values():
-        spine.set(color="#2c3136", linewidth=0.6)
-
-
-def doubt_max(scene: Scene) -> float:
-    """The top of the uncertainty's scale: its largest value, never 0."""
-    largest = 0.0 if scene.uncertainty is None else float(scene.uncertainty.max())
-    return largest if largest > 0 else 1.0
-
-
-def _cut(volume: np.ndarray, view: View) -> np.ndarray:
-    return display.picture(volume, view.normal, view.index)
+    axes.spines[:].set(color="#2c3136", linewidth=0.6)
 
 
 def _fill(ranks: np.ndarray, colours: Sequence[str]) -> np.ndarray:
@@ -197,7 +200,7 @@ def _fill(ranks: np.ndarray, colours: Sequence[str]) -> np.ndarray:
 def _contour(
     axes: Axes, mask: np.ndarray, width: float, height: float, colour: str, thick: float, dashed: bool = False
 ) -> None:
-    """The border of a mask, drawn half-way between voxel centres; a voxel of margin closes it at the picture's edge."""
+    """The border of a mask, half-way between voxel centres; a margin of one voxel closes it at the picture's edge."""
     from matplotlib.patheffects import Normal, Stroke
 
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -205,7 +208,7 @@ def _contour(
     dx, dy = width / mask.shape[1], height / mask.shape[0]
     x, y = (np.arange(c0 - 1, c1 + 1) + 0.5) * dx, (np.arange(r0 - 1, r1 + 1) + 0.5) * dy
     lines = axes.contour(x, y, np.pad(mask[r0:r1, c0:c1].astype(np.float32), 1), levels=[0.5], colors=[colour])
-    lines.set(linewidth=thick, linestyle=(0, (3.5, 2.5)) if dashed else "solid")
+    lines.set(linewidth=thick, linestyle=DASHED if dashed else "solid")
     if not dashed:
         lines.set(path_effects=[Stroke(linewidth=thick + 1.2, foreground="black", alpha=0.45), Normal()])
 
@@ -223,13 +226,12 @@ def _caption(axes: Axes, scene: Scene, view: View) -> None:
     if scene.raster:
         return
     left, right, bottom, top = display.side_letters(scene.grid, view.normal)
-    name = display.PLANES[view.normal][0]
-    if scene.grid.oblique_degrees(view.normal) > 20:
-        name = "oblique"  # the letters say how
     _text(axes, 0.015, 0.5, left, va="center", weight="bold")
     _text(axes, 0.985, 0.5, right, va="center", ha="right", weight="bold")
     _text(axes, 0.5, 0.015, bottom, ha="center", va="bottom", weight="bold")
     _text(axes, 0.5, 0.985, top, ha="center", va="top", weight="bold")
+    oblique = scene.grid.oblique_degrees(view.normal) > 20  # the letters say how
+    name = "oblique" if oblique else display.PLANES[view.normal][0]
     if not scene.flat:
         slice_number = scene.grid.file_index(view.normal, view.index) + 1
         name = f"{name} {slice_number}/{scene.grid.shape[view.normal]}"
@@ -245,48 +247,46 @@ def _rectangle(axes: Axes, near: Sequence[float]) -> None:
     axes.add_patch(Rectangle(*place, edgecolor=GREY, linewidth=0.7, linestyle=(0, (2, 3)), facecolor="none"))
 
 
-def _scale_bar(axes: Axes, limits: Sequence[float]) -> None:
-    span = limits[1] - limits[0]
-    length = display.round_length_mm(span)
+def _scale_bar(axes: Axes, span_mm: float) -> None:
+    length = display.round_length_mm(span_mm)
     end = 0.97
-    line = axes.plot([end - length / span, end], [0.035, 0.035], transform=axes.transAxes, color=WHITE, linewidth=2.2)
-    line[0].set_solid_capstyle("butt")
+    axes.plot(
+        [end - length / span_mm, end], [0.035, 0.035],
+        transform=axes.transAxes, color=WHITE, linewidth=2.2, solid_capstyle="butt",
+    )  # fmt: skip
     text = f"{length / 10:g} cm" if length >= 10 else f"{length:g} mm"
-    _text(axes, end - length / span / 2, 0.05, text, ha="center", va="bottom", size=7.5)
+    _text(axes, end - length / span_mm / 2, 0.05, text, ha="center", va="bottom", size=7.5)
 
 
-def _legend(axes: Axes, height: float, scene: Scene, entries: Sequence[Entry]) -> None:
-    """Names and volumes; axes in inches from the upper left corner of a column of ``height``."""
-    from matplotlib.patches import Rectangle
+def _legend(fig: Figure, scene: Scene, entries: Sequence[Entry], corner: tuple[float, float]) -> None:
+    """Names and sizes, from the upper left ``corner`` in parts of the figure."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
-    axes.set(xlim=(0, LEGEND), ylim=(height, 0))
-    axes.set_axis_off()
-    y = 0.18
-    if not any(entry.found for entry in entries):
-        axes.text(0.15, y, "nothing found", color=RED, size=13, weight="bold", va="center")
-        y += 0.36
+    rows: list[tuple[Any, str, str]] = []
     for entry in entries[:MAX_ENTRIES]:
-        axes.add_patch(
-            Rectangle(
-                (0.15, y - 0.07), 0.16, 0.14, facecolor=(entry.colour, 0.35), edgecolor=entry.colour, linewidth=1.3
-            )
-        )
         name = entry.name if len(entry.name) <= 30 else entry.name[:29] + "…"
-        axes.text(0.42, y, name, color=WHITE if entry.found else GREY, size=10, va="center", parse_math=False)
-        axes.text(0.42, y + 0.17, entry.text, color=RED if entry.missing else GREY, size=8.5, va="center")
-        y += 0.42
+        colour = WHITE if entry.found else RED if entry.expected else GREY
+        patch = Patch(facecolor=(entry.colour, 0.35), edgecolor=entry.colour, linewidth=1.3)
+        rows.append((patch, f"{name}\n{fill(entry.text, 32)}", colour))
+    nothing = Line2D([], [], linestyle="none")
+    if not any(entry.found for entry in entries):
+        rows.insert(0, (nothing, "nothing found", RED))
     if len(entries) > MAX_ENTRIES:
-        axes.text(0.42, y, f"and {len(entries) - MAX_ENTRIES} more", color=GREY, size=9, va="center")
-        y += 0.3
+        rows.append((nothing, f"and {len(entries) - MAX_ENTRIES} more", GREY))
     if scene.reference is not None:
-        y += 0.05
-        axes.plot([0.12, 0.34], [y, y], color="white", linewidth=1.1, linestyle=(0, (3.5, 2.5)))
-        axes.text(0.42, y, "reference", color=WHITE, size=10, va="center")
-        y += 0.36
-    if scene.uncertainty is not None:
-        axes.text(0.15, y, "uncertainty", color=WHITE, size=10, va="center")
-        ramp = np.linspace(0, 1, 128)[None]
-        axes.imshow(ramp, cmap="inferno", extent=(0.15, 2.15, y + 0.3, y + 0.17), aspect="auto")
-        axes.text(0.15, y + 0.4, "0", color=GREY, size=8, va="center")
-        axes.text(2.15, y + 0.4, f"{doubt_max(scene):.2g}", color=GREY, size=8, va="center", ha="right")
-        axes.set(xlim=(0, LEGEND), ylim=(height, 0))
+        rows.append((Line2D([], [], color="white", linewidth=1.1, linestyle=DASHED), "reference", WHITE))
+    handles, texts, colours = zip(*rows, strict=True) if rows else ((), (), None)
+    legend = fig.legend(
+        handles, texts, labelcolor=colours, loc="upper left", bbox_to_anchor=corner, fontsize=8.5, frameon=False,
+        handlelength=1.5, handleheight=0.8, labelspacing=0.8, borderaxespad=0.2,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set(parse_math=False, linespacing=1.35)
+
+
+def _colour_bar(axes: Axes, top: float) -> None:
+    axes.imshow(np.linspace(0, 1, 128)[None], cmap="inferno", extent=(0, 1, 0, 1), aspect="auto")
+    axes.set(yticks=[])
+    axes.set_title("uncertainty", loc="left", size=9, color=WHITE)
+    axes.set_xticks([0, 1], ["0", f"{top:.2g}"], size=8, color=GREY)

@@ -57,7 +57,7 @@ def save_preview(
     colour_of = {value: paint.COLOURS[i % len(paint.COLOURS)] for i, value in enumerate(listed)}
     scene = _scene(image, ranks, affine, uncertainty, window, tuple(colour_of.get(v, "") for v in values))
     entries = _entries(scene, values, ranks, names, listed, colour_of, predicted_dice or {})
-    figure = paint.figure(scene, _views(scene), entries, title or path.stem, _facts(scene), flags)
+    figure = paint.figure(scene, _views(scene), entries, title=title or path.stem, facts=_facts(scene), flags=flags)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=paint.DPI, facecolor=paint.BLACK)
     return path
@@ -125,13 +125,12 @@ def _entries(
         rank = values.index(value) if value in values else None
         found = [int(count[rank]) if rank is not None else 0 for count in counts]
         text = scene.amount(found[0]) if found[0] else "not found"
-        if len(found) > 1 and not any(found):
-            text = "absent, in the reference too"
-        elif len(found) > 1:
-            text += f"  (reference {scene.amount(found[1]) if found[1] else 'none'})"
         if found[0] and value in predicted_dice:
-            text += f"  (predicted Dice {predicted_dice[value]:.2f})"
-        entries.append(Entry(colour_of[value], names.get(value, f"label {value}"), text, found[0] > 0))
+            text += f", predicted Dice {predicted_dice[value]:.2f}"
+        if len(found) > 1:
+            text += f", reference {scene.amount(found[1])}" if found[1] else ", absent in the reference"
+        expected = len(found) == 1 or found[1] > 0
+        entries.append(Entry(colour_of[value], names.get(value, f"label {value}"), text, found[0] > 0, expected))
     return entries
 
 
