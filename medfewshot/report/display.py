@@ -1,7 +1,7 @@
-"""From voxels to what a radiologist expects on a screen. Pure numpy; draws nothing.
+"""Orientation, slice selection and windows for pictures in radiological convention. Pure numpy; draws nothing.
 
 Radiological convention: the patient's right is on the left of axial and coronal pictures, anterior on the left of
-sagittal ones, anterior is up in axial pictures and superior is up in the other two.
+sagittal ones; anterior is up in axial pictures and superior is up in the other two.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.intensities import subsample
+from medfewshot.structures import foreground_box
 
-ANISOTROPIC_FROM = 3.0  # largest over smallest spacing, from which on reformatted planes are too coarse to lead
+ANISOTROPIC_FROM = 3.0  # ratio of largest to smallest spacing from which the acquired slices are shown first
 
 # plane by its normal among the RAS+ axes: its name, and the axes that run along its width and height
 PLANES: dict[int, tuple[str, tuple[int, int]]] = {2: ("axial", (0, 1)), 1: ("coronal", (0, 2)), 0: ("sagittal", (1, 2))}
@@ -25,8 +26,12 @@ PLANES: dict[int, tuple[str, tuple[int, int]]] = {2: ("axial", (0, 1)), 1: ("cor
 class Grid:
     """How the file's voxel axes become RAS+ axes: a permutation and flips, no resampling.
 
-    ``axis[i]``: the file axis that runs along RAS axis ``i``. ``flip[i]``: whether it runs the other way.
-    ``spacing_mm`` and ``shape``: in RAS+ order. ``directions[i]``: RAS unit vector of axis ``i``.
+    Attributes:
+        axis: file axis that runs along each RAS axis.
+        flip: whether it runs in the opposite direction.
+        spacing_mm: in RAS+ order.
+        shape: in RAS+ order.
+        directions: RAS unit vector of each axis.
     """
 
     axis: tuple[int, int, int]
@@ -36,12 +41,12 @@ class Grid:
     directions: tuple[tuple[float, float, float], ...]
 
     def oblique_degrees(self, axis: int) -> float:
-        """The angle between an axis and the RAS axis it stands for."""
+        """Return the angle between an axis and the RAS axis it stands for."""
         return float(np.degrees(np.arccos(np.clip(self.directions[axis][axis], -1.0, 1.0))))
 
     @property
     def anisotropy(self) -> float:
-        """Largest over smallest spacing, of the axes that have more than one voxel."""
+        """Ratio of largest to smallest spacing of the axes with more than one voxel."""
         spacing = [s for s, n in zip(self.spacing_mm, self.shape, strict=True) if n > 1] or [1.0]
         return max(spacing) / min(spacing)
 
@@ -52,28 +57,36 @@ class Grid:
 
     @property
     def slices_lead(self) -> bool:
-        """Whether the acquired slices show more than reformatted planes do: thick slices, or a slab of a few."""
+        """Whether the acquired slices are shown first: the slices are thick, or few."""
         lengths = [s * n for s, n in zip(self.spacing_mm, self.shape, strict=True)]
         thickness = lengths.pop(self.acquired)
         return self.anisotropy >= ANISOTROPIC_FROM or (self.anisotropy > 1.2 and thickness < min(lengths) / 3)
 
     def to_ras(self, array: np.ndarray) -> np.ndarray:
-        """A view of a ``(X, Y, Z)`` array in file order, in RAS+ order."""
+        """Return a view in RAS+ order of an ``(X, Y, Z)`` array in file order."""
         view = array.transpose(self.axis)
         return view[tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flip)]
 
     def file_index(self, normal: int, index: int) -> int:
-        """The slice index in the file, from the one in RAS+ order."""
+        """Return the slice index in the file of a slice index in RAS+ order."""
         return self.shape[normal] - 1 - index if self.flip[normal] else index
 
 
 def grid_of(shape: Sequence[int], affine: np.ndarray) -> Grid:
-    """``shape (3,)`` and ``affine (4, 4)``, voxel -> RAS mm."""
+    """Return the grid of a file.
+
+    Args:
+        shape: ``(3,)`` voxels.
+        affine: ``(4, 4)``, voxel -> RAS mm.
+
+    Raises:
+        InputError: if the affine cannot be inverted.
+    """
     import nibabel.orientations as orientations
 
     affine = np.asarray(affine, dtype=np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise InputError("the affine is no invertible 4x4 matrix: the picture cannot be oriented")
+        raise InputError("the affine is not an invertible 4x4 matrix", "correct the header of the image")
     ornt = orientations.io_orientation(affine)  # row: file axis -> (RAS axis, +1 or -1)
     axis = [int(np.flatnonzero(ornt[:, 0] == i)[0]) for i in range(3)]
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -87,7 +100,7 @@ def grid_of(shape: Sequence[int], affine: np.ndarray) -> Grid:
 
 
 def letters(direction: np.ndarray) -> str:
-    """Where a direction in RAS points to in the patient: "L", or "LP" where it is oblique by more than 20 degrees."""
+    """Name a direction in RAS, e.g. "L", or "LP" if it is oblique by more than 20 degrees."""
     order = sorted(range(3), key=lambda i: -abs(direction[i]))[:2]
     return "".join(
         "RAS"[i] if direction[i] > 0 else "LPI"[i] for i in order if i == order[0] or abs(direction[i]) > 0.36
@@ -95,13 +108,13 @@ def letters(direction: np.ndarray) -> str:
 
 
 def side_letters(grid: Grid, normal: int) -> tuple[str, str, str, str]:
-    """The letters at the left, right, bottom and top of ``picture``."""
+    """Return the letters at the left, right, bottom and top of :func:`picture`."""
     horizontal, vertical = (np.asarray(grid.directions[a]) for a in PLANES[normal][1])
     return letters(horizontal), letters(-horizontal), letters(-vertical), letters(vertical)
 
 
 def is_raster(affine: np.ndarray) -> bool:
-    """Whether a 2D image's affine says nothing about a patient: what a PNG gets, diagonal and without an origin."""
+    """Whether a 2D image's affine contains no patient position, as for a PNG: diagonal and without an origin."""
     affine = np.asarray(affine, dtype=np.float64)
     x, y = affine[0, 0], affine[1, 1]
     diagonal = np.array_equal(affine[:3, :3], np.diag(np.diag(affine[:3, :3])))
@@ -109,16 +122,13 @@ def is_raster(affine: np.ndarray) -> bool:
 
 
 def picture(volume: np.ndarray, normal: int, index: int) -> np.ndarray:
-    """One slice of a RAS+ volume as ``(rows, columns)``, row 0 at the bottom.
-
-    RAS+ axes grow to the right, anterior, superior; right and anterior are on the left of the screen: hence the flip.
-    """
+    """Return one slice of a RAS+ volume as ``(rows, columns)``, row 0 at the bottom, right and anterior on the left."""
     plane = volume[(slice(None),) * normal + (index,)]  # np.take would first copy the whole of a flipped view
     return plane.T[:, ::-1]
 
 
 def extent_mm(grid: Grid, normal: int) -> tuple[float, float]:
-    """Width and height of ``picture`` in mm."""
+    """Return width and height of :func:`picture` in mm."""
     horizontal, vertical = PLANES[normal][1]
     return (
         grid.shape[horizontal] * grid.spacing_mm[horizontal],
@@ -127,31 +137,28 @@ def extent_mm(grid: Grid, normal: int) -> tuple[float, float]:
 
 
 def profiles(ranks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Per axis, ``(n, structures)``: the area of each structure in each slice across it, over its largest area there.
+    """Return the area of each structure in each slice, relative to its largest area along that axis.
 
-    ``ranks``: labels as ``compress`` gives them, 0 = background. At least one structure, which may be empty.
+    Args:
+        ranks: label map of :func:`medfewshot.structures.compress`; 0 is background.
+
+    Returns:
+        ``(slices, structures)`` for each axis; one structure without voxels if there is none.
     """
     count = max(int(ranks.max(initial=0)), 1) + 1
     result = [np.zeros((n, count - 1)) for n in ranks.shape]
-    box = tuple(
-        slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0)
-        for found in (np.flatnonzero(_occupied(ranks, axis)) for axis in range(ranks.ndim))
-    )
-    inside = ranks[box]
-    for axis, side in enumerate(box):
-        areas = [np.bincount(row.reshape(-1), minlength=count)[1:] for row in np.moveaxis(inside, axis, 0)]
-        if areas:
-            result[axis][side] = np.stack(areas) / np.maximum(np.max(areas, axis=0), 1)
+    box = foreground_box(ranks > 0)
+    for axis, side in enumerate(box or ()):
+        areas = [np.bincount(row.reshape(-1), minlength=count)[1:] for row in np.moveaxis(ranks[box], axis, 0)]
+        result[axis][side] = np.stack(areas) / np.maximum(np.max(areas, axis=0), 1)
     return tuple(result)
 
 
-def _occupied(ranks: np.ndarray, axis: int) -> np.ndarray:
-    return np.asarray(ranks.any(axis=tuple(a for a in range(ranks.ndim) if a != axis)))
-
-
 def best_slices(profiles_: Sequence[np.ndarray]) -> list[int]:
-    """One slice for each profile: where the structures are largest, each weighing the same, so that a large organ does
-    not hide a small one. One that an earlier slice shows counts half in the next. The middle where there is none.
+    """Choose one slice per profile: where the structures are largest, or the middle if there is no structure.
+
+    All structures have the same weight, so that a large organ does not hide a small one. A structure that an earlier
+    slice shows has half the weight in the next.
     """
     weights = np.ones(profiles_[0].shape[1])
     slices = []
@@ -163,7 +170,7 @@ def best_slices(profiles_: Sequence[np.ndarray]) -> list[int]:
 
 
 def spread_slices(profile: np.ndarray, count: int) -> list[int]:
-    """Up to ``count`` equidistant slices through the structures, at least three where the volume has them."""
+    """Choose up to ``count`` equidistant slices through the structures, at least three if the volume has them."""
     n = len(profile)
     found = np.flatnonzero(profile.any(axis=1))
     first, last = (int(found[0]), int(found[-1])) if len(found) else (n // 4, n - 1 - n // 4)
@@ -175,16 +182,20 @@ def spread_slices(profile: np.ndarray, count: int) -> list[int]:
 
 
 def field_mm(grid: Grid, normal: int, aspect: float) -> tuple[float, float, float, float]:
-    """Left, right, bottom, top in mm of the smallest window of a given height / width that holds the whole picture."""
+    """Return left, right, bottom, top in mm of the smallest window of height / width ``aspect`` around the picture."""
     width, height = extent_mm(grid, normal)
     w, h = (width, width * aspect) if height < width * aspect else (height / aspect, height)
     return (width - w) / 2, (width + w) / 2, (height - h) / 2, (height + h) / 2
 
 
 def zoom_mm(mask: np.ndarray, grid: Grid, normal: int, aspect: float) -> tuple[float, float, float, float]:
-    """Left, right, bottom, top in mm of a window around ``mask (rows, columns)``, a ``picture`` of all structures.
+    """Return left, right, bottom, top in mm of a window around the structures, with a margin of a sixth on each side.
 
-    ``aspect``: height over width of the window. A margin of a sixth on either side; never larger than ``field_mm``.
+    Args:
+        mask: ``(rows, columns)``, a :func:`picture` of all structures.
+        grid: of the volume.
+        normal: RAS axis across which the picture lies.
+        aspect: height / width of the window, which is never larger than :func:`field_mm`.
     """
     width, height = extent_mm(grid, normal)
     left, right = _ends(np.asarray(mask.any(axis=0)), width)
@@ -200,7 +211,7 @@ def zoom_mm(mask: np.ndarray, grid: Grid, normal: int, aspect: float) -> tuple[f
 
 
 def _ends(occupied: np.ndarray, length_mm: float) -> tuple[float, float]:
-    """Where the structures begin and end, in mm; the middle half of the picture where there is none."""
+    """Return where the structures begin and end, in mm; the middle half of the picture if there is none."""
     found = np.flatnonzero(occupied)
     if len(found) == 0:
         return length_mm / 4, length_mm * 3 / 4
@@ -208,12 +219,12 @@ def _ends(occupied: np.ndarray, length_mm: float) -> tuple[float, float]:
 
 
 def _fit(centre: float, length: float, limit: float) -> float:
-    """The centre nearest to ``centre`` of a window of ``length`` that stays within ``[0, limit]``, or is its centre."""
+    """Move the centre of a window of ``length`` so that the window stays within ``[0, limit]``."""
     return limit / 2 if length >= limit else float(np.clip(centre, length / 2, limit - length / 2))
 
 
 def robust_window(image: np.ndarray) -> tuple[float, float]:
-    """The 0.5 and 99.5 percentiles of the finite intensities, of at most about 200 000 voxels."""
+    """Return the 0.5 and 99.5 percentiles of the finite intensities, from about 200 000 voxels."""
     sample = subsample(image, 200_000)
     sample = sample[np.isfinite(sample)]
     if sample.size == 0:
@@ -225,14 +236,14 @@ def robust_window(image: np.ndarray) -> tuple[float, float]:
 
 
 def round_length_mm(span_mm: float) -> float:
-    """A round length (1, 2 or 5 times a power of ten) of about a quarter of ``span_mm``, for a scale bar."""
+    """Return a round length (1, 2 or 5 times a power of ten) of about a quarter of ``span_mm``, for a scale bar."""
     target = span_mm / 4
     power = 10.0 ** np.floor(np.log10(target))
     return float(max(step * power for step in (1, 2, 5) if step * power <= target * 1.0001))
 
 
 def amount(voxels: int, edges_mm: Sequence[float]) -> str:
-    """Volume in ml of voxels with three edges, or area in cm² of pixels with two; three significant digits."""
+    """Format the volume in ml of voxels with three edges, or the area in cm² of pixels with two, to three digits."""
     size = voxels * float(np.prod(edges_mm))
     return f"{_three_digits(size / 1000)} ml" if len(edges_mm) == 3 else f"{_three_digits(size / 100)} cm²"
 

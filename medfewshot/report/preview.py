@@ -1,4 +1,4 @@
-"""One picture by which a clinician judges a segmentation at a glance: planes, contours, volumes, orientation, scale."""
+"""Previews: one picture of a segmentation with its planes, contours, sizes, orientation and scale."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medfewshot.errors import GridMismatchError, InputError
+from medfewshot.io import atomic_path
 from medfewshot.report import display, paint
 from medfewshot.report.paint import Entry, Scene, View
 from medfewshot.structures import compress
@@ -29,20 +30,32 @@ def save_preview(
     predicted_dice: Mapping[int, float] | None = None,
     flags: Sequence[str] = (),
 ) -> Path:
-    """Paint a PNG of ``labels`` on ``image``; written atomically. Returns ``path``.
+    """Paint a segmentation on its scan and write it atomically as PNG.
 
-    ``image``: ``(X, Y, Z)`` or ``(X, Y)``, or with a channel axis in front, of which the first channel is shown.
-    ``labels``, ``reference``, ``uncertainty``: same spatial shape; the first two hold label values, the last one floats
-    of which 0 is certain. ``affine``: ``(4, 4)``, voxel -> RAS mm. ``names``: label value -> name; the colours follow
-    its order. ``window``: intensities shown black and white; by default the 0.5 and 99.5 percentiles.
-    ``predicted_dice``: label value -> what stands beside the structure. ``flags``: reasons to look closely, in red.
+    The upper row shows three orthogonal planes where the structures are largest, the lower row the same magnified. If
+    slices are thick, the acquired slices come first and one plane is reformatted. Radiological convention; slice
+    numbers count from 1 in the order of the file.
 
-    Above, three orthogonal planes where they show the structures best; below, the same from near by. Where slices are
-    three times as thick as wide or more, acquired slices take the lead and one plane is reformatted. Radiological
-    convention. Slice numbers count from 1 in the order of the file.
+    Args:
+        path: the file to write.
+        image: ``(X, Y, Z)`` or ``(X, Y)``, or with a channel axis in front; the first channel is shown.
+        labels: ``(*S)`` label values.
+        affine: ``(4, 4)``, voxel -> RAS mm.
+        names: label value -> name; the colours follow its order.
+        reference: ``(*S)`` label values.
+        uncertainty: ``(*S)``, 0 is certain.
+        title: by default the name of the file.
+        window: intensities shown black and white; by default the 0.5 and 99.5 percentiles.
+        predicted_dice: label value -> predicted Dice, in the legend.
+        flags: reasons to look closely, in red.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        InputError: if the labels are neither 2D nor 3D, or the affine cannot be inverted.
+        GridMismatchError: if the arrays differ in shape.
     """
-    from medfewshot.io import atomic_path
-
     path = Path(path)
     if labels.ndim not in (2, 3) or 0 in labels.shape:
         raise InputError(f"a preview needs a 2D or 3D segmentation, not one of shape {labels.shape}")
@@ -118,7 +131,7 @@ def _entries(
     colour_of: Mapping[int, str],
     predicted_dice: Mapping[int, float],
 ) -> list[Entry]:
-    """One line of the legend per structure: its colour, its name and how much of it there is."""
+    """Return one entry of the legend per structure: colour, name, size and predicted Dice."""
     counts = [np.bincount(r.ravel(order="K"), minlength=len(values)) for r in ranks]
     entries = []
     for value in listed:
@@ -135,7 +148,7 @@ def _entries(
 
 
 def _facts(scene: Scene) -> str:
-    """What the picture is of, in one line."""
+    """Describe the scan in one line."""
     grid = scene.grid
     shape = [grid.shape[grid.axis.index(i)] for i in range(2 if scene.flat else 3)]
     spacing = [grid.spacing_mm[grid.axis.index(i)] for i in range(len(shape))]
