@@ -155,10 +155,12 @@ def figure(
             if first and mode != "doubt" and not scene.in_pixels:
                 _scale_bar(axes, limits[1] - limits[0])
 
-    texts = [(0.27, title, {"color": WHITE, "size": 14, "weight": "bold"}), (0.54, facts, {"color": GREY, "size": 8.5})]
-    texts += [(0.54 + FLAG * i, line, {"color": RED, "size": 8.5}) for i, line in enumerate(lines, start=1)]
-    for y, text, style in texts:  # Names are the user's, and a dollar sign in them starts no formula.
-        fig.text(0.14 / (panels + LEGEND), 1 - y / height, text, va="center", parse_math=False, **style)
+    texts = [(0.27, title, WHITE, 14), (0.54, facts, GREY, 8.5)]
+    texts += [(0.54 + FLAG * i, line, RED, 8.5) for i, line in enumerate(lines, start=1)]
+    left = 0.14 / (panels + LEGEND)
+    for y, text, colour, size in texts:  # a dollar sign in a user's name starts no formula
+        weight = "bold" if text == title else "normal"
+        fig.text(left, 1 - y / height, text, color=colour, size=size, weight=weight, va="center", parse_math=False)
     _legend(fig, scene, entries, (panels / (panels + LEGEND), 1 - header / height))
     if scene.uncertainty is not None:
         _colour_bar(add(panels + 0.15, height - 0.45, 2.0, 0.13), scene.largest_uncertainty)
