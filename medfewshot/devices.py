@@ -1,4 +1,4 @@
-"""Which device computes, and in which number format."""
+"""Select the device that computes, and its number format."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ KNOWN = ("auto", "cpu", "cuda", "gpu", "mps")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """``auto`` takes CUDA, then MPS, then the CPU; ``cpu``, ``cuda``, ``cuda:N`` and ``mps`` are taken at their word.
+    """The device of a name.
 
-    ``gpu`` is another word for ``cuda``.
+    Args:
+        name: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"`` (or ``"gpu"``), ``"cuda:N"`` or
+            ``"mps"``.
 
-    Raises InputError where the device is not there.
+    Raises:
+        InputError: The name is unknown, or this machine lacks the device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -29,35 +32,38 @@ def resolve_device(name: str = "auto") -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda", "mps"):
         near = did_you_mean(name, KNOWN)
-        raise InputError(f"--device {name}: unknown device{near}; choose auto, cpu, cuda, cuda:N or mps")
+        raise InputError(f"unknown device {name}{near}", "choose auto, cpu, cuda, cuda:N or mps", setting="device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s); choose auto or cpu"
+            f"device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)",
+            "choose auto or cpu",
+            setting="device",
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"--device {name}: MPS is not available on this machine; choose auto or cpu")
+        raise InputError(f"device {name}: this machine has no MPS", "choose auto or cpu", setting="device")
     return device
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 convolutions are native there: elsewhere they are emulated and slower than float32."""
+    """Whether the device computes bf16 convolutions natively. If it emulates them, float32 is faster."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # Private, but the only questions that tell native bf16 from emulated; without them float32 is the safe answer.
+        # Private, but torch has no public way to tell native bf16 from emulated. Without them float32 is safe.
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
     return False
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bf16 autocast where it pays, else nothing."""
+    """bf16 autocast if the device is fast with it, else a context that does nothing."""
     if has_fast_bf16(device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
 def describe_device(device: torch.device) -> str:
+    """The device in words, e.g. ``"cpu (8 threads, bf16)"``."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     precision = "bf16" if has_fast_bf16(device) else "float32"

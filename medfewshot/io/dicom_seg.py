@@ -31,7 +31,7 @@ _SOP_CLASSES = {"CT": f"{_STORAGE}2", "MR": f"{_STORAGE}4", "PT": f"{_STORAGE}12
 _SECONDARY_CAPTURE = f"{_STORAGE}7"
 _NEEDED_TEXT = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-    "AccessionNumber", "ReferringPhysicianName",
+    "AccessionNumber", "ReferringPhysicianName"
 )  # fmt: skip
 
 

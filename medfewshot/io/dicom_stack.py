@@ -17,13 +17,9 @@ _PARALLEL_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """Where a slice lies.
+    """Where a slice lies, in LPS mm. ``row`` and ``column``: unit vectors along which column and row index grow.
 
-    Attributes:
-        position: Of the first pixel, LPS mm.
-        row: Unit vector along which the column index grows.
-        column: Unit vector along which the row index grows.
-        spacing_mm: Along ``row``, along ``column``.
+    ``spacing_mm``: along ``row``, along ``column``.
     """
 
     position: np.ndarray
@@ -38,13 +34,9 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One DICOM file.
+    """One DICOM file. ``size``: columns, rows, frames. ``pose``: None if the file lacks any part of it.
 
-    Attributes:
-        size: Columns, rows, frames.
-        spacing_mm: Of the pixels, if known.
-        pose: None if the file lacks any part of it.
-        step_mm: The spacing between slices that the file itself states.
+    ``spacing_mm``: of the pixels, if known. ``step_mm``: the spacing between slices that the file itself states.
     """
 
     path: Path
@@ -99,10 +91,8 @@ def stack_warnings(stack: Sequence[Slice], affine: np.ndarray) -> tuple[str, ...
     """Warn if the files state a smaller slice spacing: if every second slice is missing, the gaps are still equal."""
     stated, found = stack[0].step_mm, float(np.linalg.norm(affine[:3, 2]))
     if len(stack) > 1 and stated and round(found / stated) >= 2 and abs(found / stated - round(found / stated)) < 0.05:
-        return (
-            f"slices lie {found:.4g} mm apart but the files state {stated:.4g} mm: some may be missing throughout the "
-            "series",
-        )
+        warning = f"slices lie {found:.4g} mm apart but the files state {stated:.4g} mm: some may be missing throughout"
+        return (f"{warning} the series",)
     return ()
 
 

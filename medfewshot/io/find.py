@@ -16,13 +16,25 @@ _DEPTH = 4
 def is_series_folder(path: PathLike, *, formats: Formats = FORMATS) -> bool:
     """Whether a folder is one image: it directly contains a file of a DICOM series."""
     path = Path(path)
-    return path.is_dir() and any(_in_series(file, formats) for file in sorted(path.iterdir()))
+    return path.is_dir() and any(
+        (found := format_at(file, formats=formats)) is not None and found.folders
+        for file in sorted(path.iterdir())
+        if not file.name.startswith(".") and file.is_file()
+    )
 
 
 def volumes_in(folder: Path, *, formats: Formats = FORMATS) -> list[Path]:
-    """The images and label maps directly in a folder, files and series folders, sorted. Hidden ones are ignored."""
-    visible = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    return [path for path in visible if _is_volume_file(path, formats) or is_series_folder(path, formats=formats)]
+    """The images and label maps directly in a folder, files and series folders, sorted. Hidden ones are ignored.
+
+    A file of a DICOM series is not one of them, because it is only a slice of a volume.
+    """
+
+    def is_volume(path: Path) -> bool:
+        found = format_of(path, formats=formats)
+        whole = found is not None and not found.folders and path.is_file()
+        return whole or is_series_folder(path, formats=formats)
+
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and is_volume(path)]
 
 
 def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
@@ -45,36 +57,19 @@ def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
         return [path]
     found = sorted([*_image_files(path, formats), *_series_folders(path, formats, _DEPTH)])
     if not found:
-        below = [child for child in sorted(path.iterdir()) if child.is_dir() and any(_image_files(child, formats))]
+        below = [child for child in sorted(path.iterdir()) if child.is_dir() and _image_files(child, formats)]
         nearest = next((f", e.g. {child}" for child in below if "label" not in child.name.lower()), "")
         raise InputError(f"{path}: contains no images", f"give {supported(formats)}, or a folder of them{nearest}")
     return found
 
 
-def _in_series(file: Path, formats: Formats) -> bool:
-    if file.name.startswith(".") or not file.is_file():
-        return False
-    found = format_at(file, formats=formats)
-    return found is not None and found.folders
-
-
-def _is_volume_file(path: Path, formats: Formats) -> bool:
-    """Whether this file is a whole image or label map, and not a slice of a series."""
-    found = format_of(path, formats=formats)
-    return found is not None and not found.folders and path.is_file()
-
-
-def _image_files(folder: Path, formats: Formats) -> Iterator[Path]:
-    for file in folder.iterdir():
-        is_image = _is_volume_file(file, formats) and not looks_like_label(file, formats=formats)
-        if is_image and not file.name.startswith("."):
-            yield file
+def _image_files(folder: Path, formats: Formats) -> list[Path]:
+    volumes = volumes_in(folder, formats=formats)
+    return [path for path in volumes if path.is_file() and not looks_like_label(path, formats=formats)]
 
 
 def _series_folders(folder: Path, formats: Formats, depth: int) -> Iterator[Path]:
-    if depth == 0:
-        return
-    for child in folder.iterdir():
+    for child in folder.iterdir() if depth else ():
         if not child.is_dir() or child.name.startswith("."):
             continue
         if is_series_folder(child, formats=formats):

@@ -34,19 +34,10 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def check_size(shape: Sequence[int], bytes_per_voxel: int, path: Path, *, has_voxels: bool = True) -> None:
-    """Compare the size in a header with the memory of this machine and with the size of the file.
+    """Raise InputError if the size in a header exceeds the memory of this machine, or what the file can hold.
 
     This comes before any allocation: a few kilobytes can inflate to terabytes, and an allocation that succeeds may
-    still end the process later.
-
-    Args:
-        shape: Numbers of voxels per axis.
-        bytes_per_voxel: As stored.
-        path: Of the file, or a folder, whose size is not compared.
-        has_voxels: False if the voxels are in another file, so that the size of this one says nothing.
-
-    Raises:
-        InputError: One of them is too small.
+    still end the process later. The size of a folder, or of a file that ``has_voxels`` elsewhere, does not count.
     """
     voxels, size = math.prod(int(n) for n in shape), "x".join(map(str, shape))
     needed, memory = voxels * (bytes_per_voxel + 4), _memory_bytes()

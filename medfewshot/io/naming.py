@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.formats.base import Header
 from medfewshot.types import Volume
@@ -74,5 +76,7 @@ def output_suffix(
     """
     own = volume.header.format.results if isinstance(volume.header, Header) else formats[0].results
     target = format_of(own, formats=formats)
-    fits = target is not None and target.can_hold(real_numbers=real_numbers, channels=channels)
-    return own if fits else formats[0].results
+    if target is None or target.write is None:
+        return formats[0].results
+    too_small = (real_numbers and np.float32 not in target.dtypes) or (channels and target.only_2d)
+    return formats[0].results if too_small else own

@@ -60,10 +60,8 @@ def _write(path: Path, data: np.ndarray, like: Volume, formats: Formats) -> None
     if target is None or target.write is None or suffix not in target.writes:
         choices = ", ".join(dict.fromkeys(one.writes[0] for one in formats if one.writes and not one.labels_only))
         raise InputError(f"{path}: results are not written as {suffix or 'a file without suffix'}", f"use {choices}")
-    dims, several = like.spatial_dims, data.ndim > like.spatial_dims
-    if dims not in target.dims or (several and not target.channels):
-        what = f"{data.shape[0]} maps in {dims}D" if several else f"a {dims}D map"
-        raise InputError(f"{path}: {target.name} cannot hold {what}", f"use {formats[0].results}")
+    if target.only_2d and data.ndim != 2:
+        raise InputError(f"{path}: {target.name} holds one 2D map, not {data.shape}", f"use {formats[0].results}")
     if data.dtype.type not in target.dtypes:
         raise InputError(f"{path}: {target.name} cannot hold {data.dtype} values", f"use {formats[0].results}")
     with atomic_path(path) as temporary:

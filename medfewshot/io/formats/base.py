@@ -32,8 +32,7 @@ class Format:
         writes: Suffixes that ``write`` can write.
         write: ``write(path, data, like)`` writes ``data (*S)`` or ``(N, *S)`` in its dtype on the grid of ``like``.
         dtypes: What a file can hold. Without float32, maps of real numbers need another format.
-        dims: Numbers of spatial axes that a file can have.
-        channels: Whether a file can hold several maps, ``(N, *S)``.
+        only_2d: Whether a file holds one 2D map, ``(X, Y)``, and nothing else.
         labels_only: Whether every file with these suffixes is a label map and never a scan.
         recognises: Tells from the content of a file whether it has this format. Asked only if its suffix is unknown.
         folders: Whether a folder that contains such files is one image, as a DICOM series is.
@@ -47,19 +46,10 @@ class Format:
     writes: tuple[str, ...] = ()
     write: Callable[[Path, np.ndarray, Volume], None] | None = None
     dtypes: tuple[type[np.generic], ...] = (np.uint8, np.uint16, np.int32, np.float32)
-    dims: tuple[int, ...] = (2, 3)
-    channels: bool = True
+    only_2d: bool = False
     labels_only: bool = False
     recognises: Callable[[Path], bool] | None = None
     folders: bool = False
-
-    def can_hold(self, *, real_numbers: bool, channels: bool) -> bool:
-        """Whether it is written at all, and can hold float32 maps and several maps in one file, if these are needed."""
-        return (
-            self.write is not None
-            and (not real_numbers or np.float32 in self.dtypes)
-            and (not channels or self.channels)
-        )
 
 
 @dataclass(frozen=True, eq=False)

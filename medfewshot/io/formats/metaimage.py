@@ -6,10 +6,5 @@ from medfewshot.io.formats.base import Format
 from medfewshot.io.itk import read_volume, write_volume
 
 METAIMAGE = Format(
-    name="MetaImage",
-    suffixes=(".mha", ".mhd"),
-    read=read_volume,
-    results=".mha",
-    writes=(".mha",),
-    write=write_volume,
+    name="MetaImage", suffixes=(".mha", ".mhd"), read=read_volume, results=".mha", writes=(".mha",), write=write_volume
 )

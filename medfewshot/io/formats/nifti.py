@@ -133,10 +133,5 @@ def _cleaned(header: Any, dtype: np.dtype[Any]) -> Any:
 
 
 NIFTI = Format(
-    name="NIfTI",
-    suffixes=(".nii.gz", ".nii"),
-    read=read,
-    results=".nii.gz",
-    writes=(".nii.gz", ".nii"),
-    write=write,
+    name="NIfTI", suffixes=(".nii.gz", ".nii"), read=read, results=".nii.gz", writes=(".nii.gz", ".nii"), write=write
 )

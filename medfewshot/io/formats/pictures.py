@@ -64,8 +64,7 @@ PNG = Format(
     writes=(".png",),
     write=write,
     dtypes=(np.uint8, np.uint16),
-    dims=(2,),
-    channels=False,
+    only_2d=True,
 )
 JPEG = Format(name="JPEG", suffixes=(".jpg", ".jpeg"), read=read, read_label=_refuse_label, results=".png")
 TIFF = Format(
@@ -76,7 +75,6 @@ TIFF = Format(
     writes=(".tif", ".tiff"),
     write=write,
     dtypes=(np.uint8, np.uint16, np.float32),
-    dims=(2,),
-    channels=False,
+    only_2d=True,
 )
 BMP = Format(name="BMP", suffixes=(".bmp",), read=read, results=".png")
