@@ -13,6 +13,7 @@ from medfewshot.cohort.record import REPORT, flag_warning, read_record
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation
 from medfewshot.io import check_same_grid, read_image, read_label
+from medfewshot.metrics import METRICS
 from medfewshot.report.page import (
     DisplayVolumes,
     Flag,
@@ -151,7 +152,7 @@ def _score(row: Mapping[str, Any] | None, unit: str) -> Score | None:
     if row is None:
         return None
     size = row["reference_volume_ml"] if unit == "ml" else None
-    return Score(row["status"], row["dice"], row["hd95_mm"], row["surface_dice"], size)
+    return Score(row["status"], {name: row[name] for name in METRICS}, size)
 
 
 def _with_viewer(

@@ -26,8 +26,8 @@ def make_page() -> Page:
         doubt = (labels > 0) * 0.5
         volumes = display_volumes(image, labels, np.diag([1, 1, 2.0, 1]), values=[1, 2], uncertainty=doubt)
         viewer = volumes.with_reference(np.roll(labels, 2, axis=0), [1, 2]).encoded()
-        rows = tuple(StructureRow(v, name, size * v, 0.9, Score("found", 0.9)) for v, name in NAMES.items())
-        rows = rows if number else (rows[0], StructureRow(2, NAMES[2], 0.0, None, Score("missed", 0.0)))
+        rows = tuple(StructureRow(v, name, size * v, 0.9, Score("found", {"dice": 0.9})) for v, name in NAMES.items())
+        rows = rows if number else (rows[0], StructureRow(2, NAMES[2], 0.0, None, Score("missed", {"dice": 0.0})))
         cases.append(PageCase(f"case {number}", structures=rows, seconds=1.5, viewer=viewer))
     return Page("A <b>run</b>", NAMES, raise_flags([*cases, PageCase("case 9", status="failed")]))
 

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -44,20 +45,28 @@ from medfewshot.settings import AdaptSettings
 NASTY = "</script><img src=x onerror=alert(1)>\"'&"
 
 
-@pytest.fixture
-def ran(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
     """A run of two volumes, their references, and one volume that failed."""
-    toys.install(monkeypatch)
-    toys.make_folders(tmp_path, queries=2)
-    (tmp_path / "cohort" / "zz.nii.gz").write_bytes(b"no image")
-    pairs = [(tmp_path / "annotated" / kind / "s0.nii.gz") for kind in ("images", "labels")]
-    settings = AdaptSettings(learner="toy", device="cpu")
-    adapted = adapt_volumes(
-        [read_image(pairs[0])], [read_label(pairs[1])], settings, labels={205: "left", 420: "right"}
-    )
+    root = toys.make_folders(tmp_path_factory.mktemp("run"), queries=2)
+    (root / "cohort" / "zz.nii.gz").write_bytes(b"no image")
+    image, label = (root / "annotated" / kind / "s0.nii.gz" for kind in ("images", "labels"))
+    settings, names = AdaptSettings(learner="toy", device="cpu"), {205: "left", 420: "right"}
+    learners = {"toy": toys.ToyLearner}
+    adapted = adapt_volumes([read_image(image)], [read_label(label)], settings, names, learners=learners)
     segmenter = VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record)
-    segment_cohort(find_cases([tmp_path / "cohort"]), segmenter, tmp_path / "out", CohortOptions(previews=True))
-    return tmp_path
+    segment_cohort(find_cases([root / "cohort"]), segmenter, root / "out", CohortOptions(previews=True))
+    return root
+
+
+@pytest.fixture
+def ran(finished, tmp_path):
+    """A copy of the run that a test may change."""
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    record = root / "out" / "run.json"
+    record.write_text(record.read_text().replace(str(finished), str(root)))
+    return root
 
 
 def nifti(text: str) -> nib.Nifti1Image:
@@ -152,7 +161,7 @@ def test_folders_without_a_run(tmp_path):
 
 
 def nasty_page() -> Page:
-    row = StructureRow(1, NASTY, 1.0, 0.5, Score(NASTY, 0.5))
+    row = StructureRow(1, NASTY, 1.0, 0.5, Score(NASTY, {"dice": 0.5}))
     volume = np.arange(60.0).reshape(3, 4, 5)
     viewer = replace(display_volumes(volume, volume > 50, np.eye(4), values=[1]).encoded(), note=NASTY)
     case = PageCase(NASTY, structures=(row,), warnings=(NASTY,), files=(NASTY,), flags=(Flag(NASTY),), viewer=viewer)
@@ -275,11 +284,11 @@ def test_flags():
 @pytest.mark.parametrize(
     ("size", "score", "told"),
     [
-        (0, Score("missed", 0.0), "liver: missed"),
-        (5, Score("false_alarm", 0.0), "liver: not in the reference"),
+        (0, Score("missed", {"dice": 0.0}), "liver: missed"),
+        (5, Score("false_alarm", {"dice": 0.0}), "liver: not in the reference"),
         (0, Score("absent"), None),
-        (5, Score("found", 0.3), "liver: Dice 0.30"),
-        (5, Score("found", 0.9), None),
+        (5, Score("found", {"dice": 0.3}), "liver: Dice 0.30"),
+        (5, Score("found", {"dice": 0.9}), None),
     ],
 )
 def test_flags_of_scores(size, score, told):

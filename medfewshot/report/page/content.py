@@ -19,13 +19,16 @@ class Flag:
 
 @dataclass(frozen=True)
 class Score:
-    """Agreement with a reference; None where it is undefined."""
+    """Agreement with a reference. ``values``: metric name -> value; None if undefined."""
 
     status: str
-    dice: float | None = None
-    hd95_mm: float | None = None
-    surface_dice: float | None = None
+    values: Mapping[str, float | None] = field(default_factory=dict)
     reference_size: float | None = None
+
+    @property
+    def dice(self) -> float:
+        """Dice, 0 if undefined."""
+        return self.values.get("dice") or 0.0
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ def _structure_flags(row: StructureRow, sizes: dict[int, list[float]], predictio
         yield "not in the reference"
     elif row.size == 0 and (row.score is None or row.score.status != "absent"):
         yield "not found"
-    if row.score is not None and row.score.status == "found" and (row.score.dice or 0) < LOW_DICE:
-        yield f"Dice {row.score.dice or 0:.2f}"
+    if row.score is not None and row.score.status == "found" and row.score.dice < LOW_DICE:
+        yield f"Dice {row.score.dice:.2f}"
     if row.predicted_dice is not None:
         odd = modified_z(row.predicted_dice, predictions[row.label]) < -OUTLIER
         if row.predicted_dice < LOW_DICE or odd:

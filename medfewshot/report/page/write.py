@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from markupsafe import Markup
 
 from medfewshot import __version__
 from medfewshot.io import write_text
+from medfewshot.metrics import METRICS, Metric
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.plots import WIDTH, Dot, StripPlot, strip_plot
 from medfewshot.report.paint import COLOURS
+
+HEADLINE = [metric for metric in METRICS.values() if metric.headline]
+"""The metrics that have a column and a plot."""
 
 
 def write_page(path: Path, page: Page) -> Path:
@@ -32,11 +37,13 @@ def render_page(page: Page) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
     environment.filters["cell"] = _cell
+    environment.filters["heading"] = _heading
     viewing = any(case.viewer for case in page.cases)
     scripts = [_asset("page.js"), *([_asset("niivue.umd.js")] if viewing else [])]
     anchors = {case.name: f"case-{number}" for number, case in enumerate(page.cases, start=1)}
     return environment.from_string(_asset("page.html")).render(
         page=page,
+        metrics=HEADLINE,
         style=Markup(_asset("page.css")),
         script=Markup(scripts[0]),
         niivue=Markup(scripts[1]) if viewing else None,
@@ -95,21 +102,29 @@ def _json_for_html(content: Any) -> str:
 
 
 def _plots(page: Page, anchors: dict[str, str]) -> list[tuple[str, StripPlot]]:
-    def rows(value_of):
+    def rows(value_of: Callable[[StructureRow], float | None]) -> list[tuple[str, list[Dot]]]:
         found = []
         for value, name in page.structures.items():
-            pairs = [(case, _row_of(case, value)) for case in page.cases]
-            dots = [(case, value_of(row)) for case, row in pairs if row is not None]
-            found.append((name, [Dot(v, case.name, anchors[case.name]) for case, v in dots if v is not None]))
+            dots = [(case.name, value_of(row)) for case in page.cases for row in case.structures if row.label == value]
+            found.append((name, [Dot(v, case, anchors[case]) for case, v in dots if v is not None]))
         return found
 
-    wanted = [
-        ("Dice", strip_plot(rows(lambda row: row.score.dice if row.score else None), "Dice", low=0, high=1)),
-        ("HD95", strip_plot(rows(lambda row: row.score.hd95_mm if row.score else None), "HD95 in mm", low=0)),
-        ("Size", strip_plot(rows(lambda row: row.size or None), f"Size in {page.unit}", low=0)),
-        ("Predicted Dice", strip_plot(rows(lambda row: row.predicted_dice), "Predicted Dice", low=0, high=1)),
-    ]
+    def scores(name: str) -> list[tuple[str, list[Dot]]]:
+        return rows(lambda row: row.score.values.get(name) if row.score else None)
+
+    wanted = []
+    for metric in HEADLINE:
+        low = None if metric.better == "zero" else 0.0
+        high = 1.0 if metric.better == "higher" else None
+        wanted.append((metric.title, strip_plot(scores(metric.name), _heading(metric), low=low, high=high)))
+    wanted.append(("Size", strip_plot(rows(lambda row: row.size or None), f"Size in {page.unit}", low=0.0)))
+    predicted = rows(lambda row: row.predicted_dice)
+    wanted.append(("Predicted Dice", strip_plot(predicted, "Predicted Dice", low=0.0, high=1.0)))
     return [(name, plot) for name, plot in wanted if plot is not None]
+
+
+def _heading(metric: Metric) -> str:
+    return f"{metric.title} {metric.unit}".strip()
 
 
 def _row_of(case: PageCase, value: int) -> StructureRow | None:
