@@ -35,7 +35,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("episodes",),
     ("backbones", "registration"),
     ("learners",),
-    ("native",),
     ("inference",),
     ("metrics",),
     ("evaluation",),

@@ -28,10 +28,9 @@ from hypothesis import strategies as st
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-import medfewshot.inference as inference
-import medfewshot.native as native
 from medfewshot.errors import InputError
-from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
+from medfewshot.inference import InferenceOptions, MemoryLimits, Segmentation, segment_volume
+from medfewshot.inference.windows import cut_slabs, predict_slab
 from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import to_plan
 from medfewshot.quality import predicted_dice
@@ -187,13 +186,6 @@ def test_volumes_of_another_kind_are_refused_by_name(tmp_path):
 # However it is cut
 
 
-def run_cut(monkeypatch, volume, plan, segmenter, options, slab_values: int, native_values: int) -> Segmentation:
-    with monkeypatch.context() as patch:
-        patch.setattr(inference, "SLAB_VALUES", slab_values)
-        patch.setattr(native, "NATIVE_VALUES", native_values)
-        return segment_volume(volume, plan, segmenter, options)
-
-
 def assert_same(first: Segmentation, second: Segmentation) -> None:
     np.testing.assert_array_equal(first.labels, second.labels)
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
@@ -213,7 +205,7 @@ def assert_same_numbers(first: Segmentation, second: Segmentation) -> None:
 )
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.8])
 @pytest.mark.parametrize("slab_values", [20_000, 9_000, 4_000, 1])
-def test_the_cuts_leave_no_trace(segmenter, overlap, slab_values, monkeypatch):
+def test_the_cuts_leave_no_trace(segmenter, overlap, slab_values):
     """Whatever the segmenter does at the edges of its windows, one slab and many give the same numbers."""
     affine = affine_of((1.0, 1.0, 2.0), (10, 20, 30))
     data = np.random.default_rng(0).uniform(size=(14, 41, 9))
@@ -222,9 +214,9 @@ def test_the_cuts_leave_no_trace(segmenter, overlap, slab_values, monkeypatch):
     options = replace(EVERYTHING, overlap=overlap)
     whole = segment_volume(native, plan, segmenter, options)
     assert len(np.unique(whole.labels)) == 3
-    assert_same(run_cut(monkeypatch, native, plan, segmenter, options, slab_values, 5_000), whole)
+    assert_same(segment_volume(native, plan, segmenter, options, limits=MemoryLimits(slab_values, 5_000)), whole)
     foreground = replace(options, probabilities=False, uncertainty=False)
-    cut = run_cut(monkeypatch, native, plan, segmenter, foreground, slab_values, 700)
+    cut = segment_volume(native, plan, segmenter, foreground, limits=MemoryLimits(slab_values, 700))
     np.testing.assert_array_equal(cut.labels, whole.labels)
     assert_same_numbers(cut, whole)
 
@@ -254,17 +246,17 @@ def test_slabs_cover_everything_once_with_the_windows_of_the_whole(length, patch
     image = torch.randn(1, length, 1, generator=torch.Generator().manual_seed(0))
     plan = plan_of((1, 1), patch_size=(patch, 1))
     segmenter = Windowed(2, 2)
-    with pytest.MonkeyPatch.context() as patched, torch.no_grad():
+    limits = MemoryLimits(slab_values=max(1, 2 * length // slabs))
+    with torch.no_grad():
         whole = sliding_window_inference(
             image[None], plan.patch_size, 1, segmenter, overlap=overlap, mode="gaussian", padding_mode="replicate"
         )[0].softmax(0)  # fmt: skip
-        patched.setattr(inference, "SLAB_VALUES", max(1, 2 * length // slabs))
-        cuts = list(inference._slabs(image.shape[1:], plan, segmenter, overlap))
+        cuts = list(cut_slabs(image.shape[1:], plan, segmenter, overlap=overlap, limits=limits))
         assert [c.start for c in cuts] == [0, *[c.stop for c in cuts[:-1]]]
         assert cuts[-1].stop == length
         for cut in cuts:
             assert 0 <= cut.low <= cut.start < cut.stop <= cut.high <= length
-            got, _ = inference._predict_slab(image, plan, segmenter, cut, overlap)
+            got, _ = predict_slab(image, plan, segmenter, cut, overlap=overlap)
             last = min(cut.stop + 1, length)  # interpolation reads one beyond
             torch.testing.assert_close(got[:, cut.start - cut.low : last - cut.low], whole[:, cut.start : last])
 
@@ -283,24 +275,23 @@ def test_what_a_segmenter_doubts_becomes_a_flag_of_what_it_found(level, flags):
     assert segment_volume(volume_of(data), plan_of((1, 1, 1)), Doubting(logits)).flags == flags
 
 
-def test_a_segmenter_of_the_whole_field_gets_no_windows(monkeypatch):
+def test_a_segmenter_of_the_whole_field_gets_no_windows():
     data = np.random.default_rng(0).uniform(size=(40, 30, 20))
     logits = torch.cat([torch.zeros(1, 1, 40, 30, 20), torch.from_numpy(data).float()[None, None] - 0.5], dim=1)
     segmenter, before = Whole(logits), logits.clone()
     for _ in range(2):
-        result = run_cut(monkeypatch, volume_of(data), plan_of((1, 1, 1)), segmenter, None, 100, 1_000)
+        result = segment_volume(volume_of(data), plan_of((1, 1, 1)), segmenter, limits=MemoryLimits(100, 1_000))
         np.testing.assert_array_equal(result.labels, data > 0.5)
     assert segmenter.shapes == [(1, 1, 40, 30, 20)] * 2
     assert torch.equal(logits, before)  # what is the segmenter's stays as it is
 
 
-def test_what_memory_does_not_hold_as_a_whole_goes_in_windows(monkeypatch):
+def test_what_memory_does_not_hold_as_a_whole_goes_in_windows():
     data = np.random.default_rng(0).uniform(size=(20, 15, 10))
     segmenter = Whole(torch.zeros(1, 2, 20, 15, 10), threshold())
-    monkeypatch.setattr(inference, "WHOLE_VALUES", 2 * 20 * 15 * 10)
-    assert not segment_volume(volume_of(data), plan_of((1, 1, 1)), segmenter).labels.any()
-    monkeypatch.setattr(inference, "WHOLE_VALUES", 2 * 20 * 15 * 10 - 1)
-    result = segment_volume(volume_of(data), plan_of((1, 1, 1)), segmenter)
+    enough, less = (MemoryLimits(whole_values=values) for values in (2 * 20 * 15 * 10, 2 * 20 * 15 * 10 - 1))
+    assert not segment_volume(volume_of(data), plan_of((1, 1, 1)), segmenter, limits=enough).labels.any()
+    result = segment_volume(volume_of(data), plan_of((1, 1, 1)), segmenter, limits=less)
     np.testing.assert_array_equal(result.labels, data > 0.5)
     assert "network alone" in result.warnings[0]
 
@@ -389,11 +380,11 @@ def test_only_the_largest_component_stays_where_the_plan_says_so():
     np.testing.assert_array_equal(segment_volume(volume_of(data), plan, by_value([0, 1, 2]), off).labels, data)
 
 
-def test_progress_is_told_slab_by_slab(monkeypatch):
+def test_progress_is_told_slab_by_slab():
     told = []
-    monkeypatch.setattr(inference, "SLAB_VALUES", 2 * 12 * 12 * 10)
+    limits = MemoryLimits(slab_values=2 * 12 * 12 * 10)
     progress = Progress(lambda event: told.append((event.done, event.total)))
-    segment_volume(volume_of(np.zeros((40, 12, 12))), plan_of((1, 1, 1)), threshold(), progress=progress)
+    segment_volume(volume_of(np.zeros((40, 12, 12))), plan_of((1, 1, 1)), threshold(), progress=progress, limits=limits)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

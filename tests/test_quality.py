@@ -14,7 +14,7 @@ import torch
 import toys
 
 from medfewshot.inference import InferenceOptions, segment_volume
-from medfewshot.learners.base import FunctionSegmenter
+from medfewshot.learners.base import Segmenter
 from medfewshot.quality import predicted_dice, support_distance, support_profile, unlike_sizes, unlike_supports
 from medfewshot.types import Normalization
 
@@ -122,11 +122,13 @@ def test_the_prediction_is_the_mean_dice_of_what_the_probabilities_describe():
     p = np.clip(grids.soft_ball(np.eye(4), (20, 20, 20), 6, 8), 0.001, 0.999)
     volume = grids.volume_of(p)
 
-    @FunctionSegmenter
-    def segmenter(image: torch.Tensor) -> torch.Tensor:
-        return torch.cat([torch.log(1 - image), torch.log(image)], 1)
+    class Probabilities(Segmenter):
+        calibration = 0.0
 
-    segmenter.calibration = 0.0
+        def predict(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.cat([torch.log(1 - image), torch.log(image)], 1)
+
+    segmenter = Probabilities()
     result = segment_volume(volume, grids.plan_of((1.0, 1, 1)), segmenter, InferenceOptions(keep_largest=False))
     mask = result.labels == 1
     drawn = [grids.dice(mask, rng.random(p.shape) < p) for _ in range(30)]

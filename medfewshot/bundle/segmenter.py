@@ -69,7 +69,7 @@ class VolumeSegmenter(Segmenter):
         self, volume: Volume, options: InferenceOptions | None = None, progress: Progress | None = None
     ) -> Segmentation:
         """Labels ``(*S)`` on ``volume``'s native grid; flags where it is unlike the supports or doubted."""
-        result = segment_volume(volume, self.plan, self.segmenter, options, progress)
+        result = segment_volume(volume, self.plan, self.segmenter, options, progress=progress)
         profile = self.record.get("profile") or {}
         flags = (*unlike_supports(volume, self.plan, profile), *result.flags)
         return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))

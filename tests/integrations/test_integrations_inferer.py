@@ -12,9 +12,8 @@ from monai_toys import OBLIQUE, meta_scan, support
 
 import medfewshot
 from medfewshot.api import as_volume
-from medfewshot.inference import segment_volume
+from medfewshot.inference import MemoryLimits, segment_volume
 from medfewshot.integrations import FewShotInferer, load_network
-from medfewshot.integrations.inferer import segment_tensor
 from medfewshot.planning import plan_to_dict
 
 
@@ -94,7 +93,7 @@ class Whole(toys.ToySegmenter):
         return self(image), [(1, "uncertain")]
 
 
-def test_a_volume_segmenter_keeps_doubts_calibration_and_fallback(segmenter, monkeypatch):
+def test_a_volume_segmenter_keeps_doubts_calibration_and_fallback(segmenter):
     """Every way into inference, the MONAI inferer included, reads them from the ``VolumeSegmenter`` that it gets."""
     volume = as_volume(meta_scan(3)[0])
     whole = medfewshot.VolumeSegmenter(segmenter.plan, Whole(segmenter.segmenter.means))
@@ -103,8 +102,7 @@ def test_a_volume_segmenter_keeps_doubts_calibration_and_fallback(segmenter, mon
     assert "is uncertain" in found.flags[0]
     assert found.flags == direct.flags
     assert found.predicted_dice == direct.predicted_dice != segment_volume(volume, whole.plan, segmenter).predicted_dice
-    monkeypatch.setattr("medfewshot.inference.WHOLE_VALUES", 1)
-    done, _ = segment_tensor(meta_scan(3)[0], whole.plan, whole, options)
+    done = segment_volume(volume, whole.plan, whole, options, limits=MemoryLimits(whole_values=1))
     assert "network alone" in done.warnings[0]
 
 

@@ -1,52 +1,36 @@
-"""Slabs of probabilities -> labels on the native grid, and what they say of themselves on the way."""
+"""Slabs of probabilities -> labels on the native grid, with their mean probability and predicted Dice."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medfewshot.inference.options import InferenceOptions, MemoryLimits
+from medfewshot.inference.windows import Slab
 from medfewshot.planning import AxisMap, Planned, axis_weights, labelled, sample_axis
 from medfewshot.quality import predicted_dice
 from medfewshot.structures import keep_largest
 from medfewshot.types import Plan
 
-NATIVE_VALUES = 60_000_000
-"""Interpolated probabilities held at once while labels are written."""
 FOREGROUND_FLOOR = 0.02
-"""Where no class but background reaches this probability, nothing is interpolated."""
-
-
-@dataclass(frozen=True)
-class InferenceOptions:
-    overlap: float = 0.5
-    """Share of a window that the next one covers again."""
-    probabilities: bool = False
-    uncertainty: bool = False
-    keep_largest: bool = True
-    """Drop all but the largest connected component of structures that are in one piece in every support."""
-
-
-@dataclass(frozen=True)
-class Slab:
-    """Planned indices ``start..stop-1`` along ``axis`` whose native voxels are written; ``low..high-1`` is read."""
-
-    axis: int
-    start: int
-    stop: int
-    low: int
-    high: int
-    last: bool
+"""Nothing is interpolated if no class but background reaches this probability."""
 
 
 class NativeWriter:
-    """Interpolates slabs of probabilities onto the native grid and keeps what the caller asked for."""
+    """Interpolates slabs of probabilities onto the native grid and keeps what the caller asked for.
 
-    def __init__(self, planned: Planned, plan: Plan, options: InferenceOptions) -> None:
-        self.planned, self.plan, self.options = planned, plan, options
+    Attributes:
+        probabilities: ``(N + 1, *S)`` float16, or None.
+        uncertainty: ``(*S)`` float32, or None.
+        voxels: After :meth:`finish`: label value -> voxels.
+        warnings: After :meth:`finish`: structures that were not found.
+    """
+
+    def __init__(self, planned: Planned, plan: Plan, options: InferenceOptions, limits: MemoryLimits) -> None:
+        self.planned, self.plan, self.options, self.limits = planned, plan, options, limits
         shape = planned.native_shape
         self.labels = np.zeros(shape, dtype=np.uint8 if plan.classes <= 256 else np.uint16)
         self.probabilities = None
@@ -58,6 +42,7 @@ class NativeWriter:
         slices = max(*shape, *planned.image.shape[1:])
         self._sums, self._counts, self._totals = (np.zeros((slices, plan.classes)) for _ in range(3))
         self.voxels: dict[int, int] = {}
+        self.warnings: list[str] = []
 
     def write(self, probabilities: Tensor, slab: Slab) -> None:
         """Write the native voxels whose planned coordinate falls in ``[slab.start, slab.stop)``."""
@@ -70,7 +55,7 @@ class NativeWriter:
         if box is None:
             return
         per_index = self.plan.classes * int(np.prod([b - a for axis, (a, b) in enumerate(box) if axis != slab.axis]))
-        step = max(1, NATIVE_VALUES // max(1, per_index))
+        step = max(1, self.limits.native_values // max(1, per_index))
         for first in range(start, stop, step):
             ranges = list(box)
             ranges[slab.axis] = (first, min(stop, first + step))
@@ -90,7 +75,7 @@ class NativeWriter:
             self._totals[index] = (values * weights[slab.axis][index]).numpy()
 
     def _foreground_box(self, probabilities: Tensor, slab: Slab) -> list[tuple[int, int]] | None:
-        """Native range per planned axis that can hold any foreground; everything when maps are asked for."""
+        """Native range per planned axis that can contain foreground; everything if maps are asked for."""
         sizes = [self.planned.native_shape[m.native_axis] for m in self.planned.maps]
         if self.options.probabilities or self.options.uncertainty:
             return [(0, size) for size in sizes]
@@ -110,7 +95,7 @@ class NativeWriter:
 
     def _write_box(self, probabilities: Tensor, slab: Slab, ranges: Sequence[tuple[int, int]]) -> None:
         values = probabilities
-        # The slab axis first: it throws most away.
+        # The slab axis first, because it drops most values.
         axes = [slab.axis, *[axis for axis in range(values.ndim - 1) if axis != slab.axis]]
         for axis in axes:
             at = self.planned.maps[axis].coordinates(*ranges[axis]) - (slab.low if axis == slab.axis else 0)
@@ -138,22 +123,17 @@ class NativeWriter:
         self._counts[first:stop] += np.bincount(bins, minlength=size).reshape(shape)
         self._sums[first:stop] += np.bincount(bins, best.ravel().astype(np.float64), size).reshape(shape)
 
-    def finish(self) -> tuple[np.ndarray, list[str]]:
-        """Tidy components and give the file's own label values back."""
-        warnings = []
+    def finish(self) -> np.ndarray:
+        """Drop stray components, count voxels, and return the labels ``(*S)`` with the file's own values."""
         if self.options.keep_largest:
             keep_largest(self.labels, [self.plan.label_values.index(value) + 1 for value in self.plan.keep_largest])
         counts = np.bincount(self.labels.ravel(), minlength=self.plan.classes)
-        for index, (value, name) in enumerate(self.plan.labels.items(), start=1):
-            self.voxels[value] = int(counts[index])
-            if counts[index] == 0:
-                warnings.append(f"{labelled(name, value)} was not found")
-        table = np.array([0, *self.plan.label_values], dtype=np.int32)
-        if table.max() <= np.iinfo(np.uint8).max:
-            table = table.astype(np.uint8)
-        elif table.max() <= np.iinfo(np.uint16).max:
-            table = table.astype(np.uint16)
-        return table[self.labels], warnings
+        self.voxels = {value: int(count) for value, count in zip(self.plan.label_values, counts[1:], strict=True)}
+        missing = [value for value, count in self.voxels.items() if not count]
+        self.warnings = [f"{labelled(self.plan.labels[value], value)} was not found" for value in missing]
+        table = np.array([0, *self.plan.label_values])
+        unsigned = np.uint8 if table.max() <= np.iinfo(np.uint8).max else np.uint16
+        return table.astype(unsigned if table.max() <= np.iinfo(np.uint16).max else np.int32)[self.labels]
 
     def confidence(self) -> dict[int, float]:
         """Label value -> mean probability of the voxels that were given this label."""

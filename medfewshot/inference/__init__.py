@@ -1,0 +1,11 @@
+"""Inference: a volume and a segmenter -> labels on the volume's own grid, in bounded memory.
+
+Probabilities, not labels, are brought back to the native grid, and compared only there: the arg max of interpolated
+probabilities keeps edges smooth and values whole. That happens slab by slab along the longest planned axis, so the
+largest array that grows with the number of classes is one slab, whatever the size of the scan.
+"""
+
+from medfewshot.inference.options import InferenceOptions, MemoryLimits
+from medfewshot.inference.segment import Segmentation, segment_volume
+
+__all__ = ["InferenceOptions", "MemoryLimits", "Segmentation", "segment_volume"]

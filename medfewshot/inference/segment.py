@@ -1,0 +1,112 @@
+"""One volume through inference: plan, predict, restore; and what is returned with the labels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from medfewshot.inference.native_grid import NativeWriter
+from medfewshot.inference.options import InferenceOptions, MemoryLimits
+from medfewshot.inference.windows import cut_slabs, fit_memory, on_cpu, predict_slab
+from medfewshot.learners.base import Segmenter
+from medfewshot.planning import labelled, to_plan
+from medfewshot.types import Doubt, Plan, Progress, Volume
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Result of :func:`segment_volume`.
+
+    Attributes:
+        labels: ``(*S)`` on the native grid, with the file's own label values.
+        probabilities: ``(N + 1, *S)`` float16, background first, if asked for.
+        uncertainty: ``(*S)`` float32 in [0, 1], if asked for: entropy of the class probabilities over its maximum.
+        confidence: Label value -> mean probability of the voxels with that label, before ``keep_largest``.
+        predicted_dice: Label value -> expected Dice; see :func:`medfewshot.quality.predicted_dice`.
+        voxels: Label value -> number of voxels, 0 if the structure was not found.
+        flags: Reasons to look closely: differences between the volume or its structures and the supports.
+        seconds: Stage -> seconds.
+        warnings: One line each.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
+    confidence: dict[int, float] = field(default_factory=dict)
+    predicted_dice: dict[int, float] = field(default_factory=dict)
+    voxels: dict[int, int] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def segment_volume(
+    volume: Volume,
+    plan: Plan,
+    segmenter: Segmenter,
+    options: InferenceOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    limits: MemoryLimits | None = None,
+) -> Segmentation:
+    """Segment one image.
+
+    Args:
+        volume: Image ``(C, *S)``.
+        plan: Plan of the support.
+        segmenter: Adapted to that support.
+        options: What to return.
+        progress: Called after each slab.
+        limits: How much memory to use.
+
+    Raises:
+        InputError: The volume has other axes or channels than the support.
+        RuntimeError: The segmenter returned NaN, or no device has enough memory.
+    """
+    options, progress, limits = options or InferenceOptions(), progress or Progress(), limits or MemoryLimits()
+    begun = time.perf_counter()
+    planned = to_plan(volume, plan)
+    writer = NativeWriter(planned, plan, options, limits)
+    planning_seconds = time.perf_counter() - begun
+    segmenter, warnings = fit_memory(segmenter, planned.image, plan, limits)
+    predicting = 0.0
+    doubts: Sequence[Doubt] = ()
+    slabs = list(cut_slabs(planned.image.shape[1:], plan, segmenter, overlap=options.overlap, limits=limits))
+    for number, slab in enumerate(slabs):
+        started = time.perf_counter()
+        try:
+            probabilities, doubts = predict_slab(planned.image, plan, segmenter, slab, overlap=options.overlap)
+        except torch.OutOfMemoryError:
+            segmenter = on_cpu(segmenter)
+            warnings.append("the device ran out of memory: segmented on the CPU")
+            probabilities, doubts = predict_slab(planned.image, plan, segmenter, slab, overlap=options.overlap)
+        predicting += time.perf_counter() - started
+        writer.write(probabilities, slab)
+        progress.update(number + 1, len(slabs), "segment")
+    labels = writer.finish()
+    seconds = {
+        "plan": round(planning_seconds, 3),
+        "predict": round(predicting, 3),
+        "restore": round(time.perf_counter() - begun - planning_seconds - predicting, 3),
+    }
+    return Segmentation(
+        labels=labels,
+        probabilities=writer.probabilities,
+        uncertainty=writer.uncertainty,
+        confidence=writer.confidence(),
+        predicted_dice=writer.predicted_dice(segmenter.calibration),
+        voxels=writer.voxels,
+        flags=_as_flags(doubts, plan, writer.voxels),
+        seconds=seconds,
+        warnings=(*warnings, *writer.warnings),
+    )
+
+
+def _as_flags(doubts: Sequence[Doubt], plan: Plan, voxels: Mapping[int, int]) -> tuple[str, ...]:
+    """Flags of structures that were found; those that were not have a warning already."""
+    reasons = [(plan.label_values[index - 1], reason) for index, reason in doubts]
+    return tuple(f"{labelled(plan.labels[value], value)} is {reason}" for value, reason in reasons if voxels[value])
