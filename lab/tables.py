@@ -20,6 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lab.oracle2d import OracleCell, plan_oracle_cells
+from lab.oracle2d import report as oracle_report
+from lab.protocols import load_oracle, load_volume
 from lab.records import RECORDS, Record, read_records
 from medfewshot.benchmark import load_benchmark, plan_cells
 from medfewshot.benchmark.cells import Cell, CellState
@@ -29,7 +32,7 @@ from medfewshot.benchmark.results import Board, CellResult, Group, group_cells
 from medfewshot.evaluation import CaseScore
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs/benchmark"
+CONFIGS, LAB_CONFIGS = ROOT / "configs/benchmark", ROOT / "lab/configs"
 UNSEEN = ("abd-mr-chaos", "card-mr-mscmr", "Task04_Hippocampus")
 """Data sets none of whose scans the weights ``default`` have seen."""
 SABS = "abd-ct-sabs"
@@ -67,21 +70,26 @@ class Records:
 
 
 @cache
-def recorded() -> Mapping[tuple[str, str], Record]:
-    """All records of the protocol ``volume``, by (run, cell id)."""
-    return {(record.run, record.id): record for record in read_records("volume")}
+def recorded(protocol: str) -> Mapping[tuple[str, str], Record]:
+    """All records, by (run, cell id)."""
+    return {(record.run, record.id): record for record in read_records(protocol)}
+
+
+def find_record(cell: Cell | OracleCell, runs: Sequence[str]) -> Record | None:
+    """The record of a cell in one of these runs. Exits if it was made with other settings."""
+    known = recorded(cell.protocol)
+    record = next((known[run, cell.id] for run in runs if (run, cell.id) in known), None)
+    if record is not None and record.content["fingerprint"] != cell.fingerprint:
+        raise SystemExit(f"{record.run}: {cell.id} was run with other settings than the configuration says")
+    return record
 
 
 def groups_of(cells: Sequence[Cell], runs: Sequence[str]) -> list[Group]:
-    """The cells with their records in these runs. Exits if a record was made with other settings."""
+    """The cells with their records in these runs."""
 
     def find(cell: Cell) -> CellResult | None:
-        record = next((recorded()[run, cell.id] for run in runs if (run, cell.id) in recorded()), None)
-        if record is None:
-            return None
-        if record.content["fingerprint"] != cell.fingerprint:
-            raise SystemExit(f"{record.run}: {cell.id} was run with other settings than the configuration says")
-        return CellResult(cell, record.content, tuple(map(CaseScore.from_row, record.scores)))
+        record = find_record(cell, runs)
+        return record and CellResult(cell, record.content, tuple(map(CaseScore.from_row, record.scores)))
 
     return group_cells(cells, find)
 
@@ -95,7 +103,7 @@ def read_groups() -> Records:
 
 def report_of(config: Path, runs: Sequence[str], sections: Sequence[str] = ()) -> str:
     """The Markdown report of a benchmark file's cells, from records; see :func:`excerpt`."""
-    plan = load_benchmark(config)
+    plan = load_volume(config)
     groups = groups_of(plan_cells(plan), runs)
     done = sum(len(group.results) for group in groups)
     total = sum(len(group.cells) for group in groups)
@@ -330,7 +338,16 @@ def volume_report(_: Records) -> str:
 
 
 def nnunet_report(_: Records) -> str:
-    return report_of(CONFIGS / "nnunet.yaml", ("nnunet",), ("Scores", "Costs"))
+    return report_of(LAB_CONFIGS / "nnunet.yaml", ("nnunet",), ("Scores", "Costs"))
+
+
+def oracle_page(_: Records) -> str:
+    def find(cell: OracleCell) -> oracle_report.Result | None:
+        record = find_record(cell, ("oracle-2d",))
+        return record and (record.content, oracle_report.score_rows(record.scores, cell))
+
+    cells = plan_oracle_cells(load_oracle(LAB_CONFIGS / "oracle-2d.yaml"))
+    return excerpt(oracle_report.report_text(oracle_report.group_cells(cells, find), {}), ())
 
 
 TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
@@ -342,7 +359,7 @@ TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
         "atlas": atlas_table,
         "without": without_table,
     },
-    "docs/benchmarks.md": {"volume": volume_report, "nnunet": nnunet_report},
+    "docs/benchmarks.md": {"volume": volume_report, "nnunet": nnunet_report, "oracle-2d": oracle_page},
     "README.md": {"default": short_default_table, "equal_steps": short_equal_steps_table},
 }
 

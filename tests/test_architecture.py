@@ -176,17 +176,9 @@ def test_nothing_is_unpickled():
     assert not faults, "files that could run code:\n" + "\n".join(faults)
 
 
-ELSEWHERE = {"medfewshot/benchmark/peers/nnunet_driver.py": {"nnunetv2"}}
-"""Files that another environment's Python runs, and what it brings."""
-
-
 def test_dependencies_are_declared():
     declared = declared_modules()
-    faults = all_faults(
-        lambda source, relative: undeclared_faults(
-            source, relative, declared | ELSEWHERE.get(relative.as_posix(), set())
-        )
-    )
+    faults = all_faults(lambda source, relative: undeclared_faults(source, relative, declared))
     assert not faults, "imports that a fresh installation would lack:\n" + "\n".join(faults)
 
 

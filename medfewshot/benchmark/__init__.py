@@ -2,13 +2,12 @@
 
 ``volume`` protocol: whole query volumes on their native grid, no knowledge of where a structure lies; supports are
 drawn from a fixed pool, queries are a fixed set of other subjects (:data:`medfewshot.episodes.FIXED_SPLITS`). A cell is
-one (dataset, learner, K, seed); it runs in a process of its own and leaves a folder. ``oracle2d`` holds the protocol of
-the few-shot literature, whose numbers are kept apart.
+one (dataset, learner, K, seed); it runs in a process of its own and leaves a folder.
 """
 
-from medfewshot.benchmark.cells import Cell, CellState, select_cells, state_of
-from medfewshot.benchmark.config import BenchmarkConfig
-from medfewshot.benchmark.protocols import PROTOCOLS, load_benchmark, plan_cells, write_report
+from medfewshot.benchmark.cells import Cell, CellState, plan_cells, select_cells, state_of
+from medfewshot.benchmark.config import BenchmarkConfig, load_benchmark
+from medfewshot.benchmark.report import write_report
 from medfewshot.benchmark.run import BenchmarkRun, prepare_data, run_benchmark
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "BenchmarkRun",
     "Cell",
     "CellState",
-    "PROTOCOLS",
     "load_benchmark",
     "plan_cells",
     "prepare_data",

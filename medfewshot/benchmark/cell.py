@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from medfewshot.benchmark.adapted import ScanSegmenter, adapted_segmenter
+from medfewshot.benchmark.adapted import ScanSegmenter, adapt_cell
 from medfewshot.benchmark.cells import RECORD, SCORES, Cell, read_json, tidy
 from medfewshot.benchmark.config import ALL
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
@@ -24,21 +24,48 @@ from medfewshot.report import write_csv
 from medfewshot.types import Case, Progress
 
 
-def run_cell(cell: Cell, data: Path, folder: Path, device: str = "auto", progress: Progress | None = None) -> None:
+class Adapt(Protocol):
+    """How a cell gets its segmenter; see :func:`~medfewshot.benchmark.adapted.adapt_cell`."""
+
+    def __call__(
+        self, cell: Cell, names: Mapping[int, str], cases: Sequence[Case], folder: Path, device: str, progress: Progress
+    ) -> ScanSegmenter: ...
+
+
+def run_cell(
+    cell: Cell,
+    data: Path,
+    folder: Path,
+    device: str = "auto",
+    progress: Progress | None = None,
+    *,
+    adapt: Adapt = adapt_cell,
+) -> None:
     """Adapt, segment every query, score; leave ``scores.csv`` and then ``cell.json`` in ``folder``.
 
-    ``data``: the folder that the dataset's folder lies in. Raises InputError for scans that cannot be used; partial
-    work stays in ``folder`` (``segmenter/``, ``cases/``) and is taken up by the next call.
+    Partial work stays in ``folder`` (``segmenter/``, ``cases/``); the next call continues with it.
+
+    Args:
+        cell: The cell.
+        data: The folder that contains the dataset's folder.
+        folder: Folder of the cell.
+        device: Where to adapt and segment.
+        progress: Receives events.
+        adapt: Adapts to the supports.
+
+    Raises:
+        InputError: Scans cannot be used.
     """
     progress = progress or Progress()
     begun = time.perf_counter()
     names, supports, queries = find_scans(cell, data)
-    segmenter = adapted_segmenter(cell, names, supports, folder, device, progress)
+    segmenter = adapt(cell, names, supports, folder, device, progress)
     check_seen(segmenter.record.get("weights_have_seen", {}), cell, queries)
     records = []
     for number, case in enumerate(queries):
         progress.update(number, len(queries), f"segmenting {case.case_id}")
         records.append(_segmented(cell, case, segmenter, folder))
+    progress.update(len(queries), len(queries), "writing scores")
     write_csv(folder / SCORES, [row for record in records for row in record["rows"]])
     record = _record(cell, supports, segmenter, records, device)
     record["seconds"]["last_process"] = round(time.perf_counter() - begun, 3)
@@ -85,7 +112,7 @@ def check_seen(seen: Mapping[str, Any], cell: Cell, queries: Sequence[Case]) -> 
     known = sorted({case.subject_id for case in queries} & subjects)
     if known:
         raise InputError(
-            f"{cell.learner.weights}: was trained on {known[0]}, a query of {cell.dataset.name}; "
+            f"{cell.learner.settings.weights}: was trained on {known[0]}, a query of {cell.dataset.name}; "
             "train without the query set"
         )
 

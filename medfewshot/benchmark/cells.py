@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -75,13 +76,13 @@ class Cell(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Of everything that the scores depend on: not which other datasets a learner runs on, nor what is shown."""
-        return fingerprint_of(self, {"learner": {"datasets", "shots"}, "dataset": {"distances"}, "pictures": True})
+        return fingerprint_of(self, {"learner": ("datasets", "shots"), "dataset": ("distances",), "": ("pictures",)})
 
     def folder(self, run: Path) -> Path:
         return run / "cells" / self.id
 
 
-def plan_volume_cells(config: BenchmarkConfig) -> list[Cell]:
+def plan_cells(config: BenchmarkConfig) -> list[Cell]:
     """All cells, in the order in which they run: seed, then K, then dataset, then learner."""
     return [
         Cell(
@@ -154,9 +155,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def fingerprint_of(cell: BaseModel, leave_out: dict[str, Any]) -> str:
-    """Of all settings of a cell but those; weights count by what is in them, not by where they lie."""
-    content = cell.model_dump(mode="json", exclude=leave_out)
+def fingerprint_of(cell: BaseModel, ignored: Mapping[str, Collection[str]]) -> str:
+    """Digest of a cell's settings. Weights count by their content, not by their name.
+
+    Args:
+        cell: The cell.
+        ignored: Part of the cell -> settings in it that do not count; ``""`` for the cell's own.
+    """
+    content = cell.model_dump(mode="json")
+    for part, names in ignored.items():
+        for name in names:
+            (content[part] if part else content).pop(name, None)
     weights = content["learner"].pop("weights")
     if weights is not None:
         content["learner"]["weights"] = weights_digest(weights)
@@ -164,7 +173,7 @@ def fingerprint_of(cell: BaseModel, leave_out: dict[str, Any]) -> str:
 
 
 def weights_digest(name: str) -> str:
-    """Of the tensors in the folder ``name``, or in the package's weights of that name; without any, the name itself."""
+    """Digest of the tensors in the folder ``name``, or in the package's weights of that name; ``name`` without any."""
     try:
         folder = find_weights(name)
     except InputError:
@@ -172,9 +181,16 @@ def weights_digest(name: str) -> str:
     files = sorted(folder.glob("*.safetensors"))
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        status = path.stat()
+        digest.update(_file_digest(path, status.st_mtime_ns, status.st_size))
     return digest.hexdigest()[:16] if files else name
+
+
+@cache
+def _file_digest(path: Path, changed: int, size: int) -> bytes:
+    """Read again only if the file has changed: every cell asks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _matches(identifier: str, pattern: str) -> bool:

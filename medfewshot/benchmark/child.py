@@ -1,4 +1,4 @@
-"""The process of one cell: ``python -m medfewshot.benchmark.child FOLDER``. Not for people; see ``run``.
+"""The process of one cell: ``python -m medfewshot.benchmark.child FOLDER``. Started by ``processes``.
 
 ``FOLDER/request.json`` says what to do. Progress goes to standard output, one JSON list ``[done, total, text]`` a line;
 the process ends itself when its standard input closes, so that it does not outlive a benchmark that was killed.
@@ -13,41 +13,47 @@ import threading
 import time
 import traceback
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from medfewshot.benchmark.cells import FAILURE, REQUEST, AnyCell, read_json
-from medfewshot.benchmark.protocols import PROTOCOLS
-from medfewshot.bundle import strict_json
+from medfewshot.benchmark.cell import run_cell
+from medfewshot.benchmark.cells import REQUEST, Cell, read_json
+from medfewshot.benchmark.processes import write_failure
 from medfewshot.errors import InputError
-from medfewshot.io import write_text
 from medfewshot.types import Event, Progress
 
 SECONDS_BETWEEN_REPORTS = 0.5
+PROTOCOLS: Mapping[str, tuple[Any, Callable[..., None]]] = {Cell.protocol: (Cell, run_cell)}
 PARENT_GONE = 3
 """Exit code where nobody is left to report to."""
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, protocols: Mapping[str, tuple[Any, Callable[..., None]]] = PROTOCOLS) -> int:
+    """Run the cell that ``folder`` asks for.
+
+    Args:
+        folder: Folder of the cell.
+        protocols: Protocol -> class of its cells and ``run(cell, data, folder, device, progress)``.
+
+    Returns:
+        The exit code: 1 if the cell failed, which ``failure.json`` explains.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     request = read_json(folder / REQUEST)
-    protocol = PROTOCOLS[request["protocol"]]
-    cell = protocol.cell.model_validate(request["cell"])
+    kind, run = protocols[request["protocol"]]
+    cell = kind.model_validate(request["cell"])
     warnings.simplefilter("ignore")  # what torch and MONAI warn developers of
     try:
-        protocol.run(cell, Path(request["data"]), folder, request["device"], _reporter())
+        run(cell, Path(request["data"]), folder, request["device"], _reporter())
     except InputError as error:
         write_failure(folder, cell, str(error))
         return 1
-    except Exception as error:  # whatever ends one cell, the record says it and the others get their turn
+    except Exception as error:  # the record names it, and the other cells run
         traceback.print_exc()
         write_failure(folder, cell, f"{type(error).__name__}: {error}")
         return 1
     return 0
-
-
-def write_failure(folder: Path, cell: AnyCell, message: str) -> None:
-    content = {"id": cell.id, "fingerprint": cell.fingerprint, "message": " ".join(message.split())}
-    write_text(folder / FAILURE, strict_json(content))
 
 
 def _reporter() -> Progress:

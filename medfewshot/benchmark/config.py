@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from medfewshot.adaptation import make_learner
-from medfewshot.benchmark.peers import SCAN_PEERS, known_learners
 from medfewshot.episodes import fixed_split
 from medfewshot.errors import InputError
+from medfewshot.learners import LEARNERS, Learner
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
-from medfewshot.settings import AdaptSettings
+from medfewshot.settings import AdaptSettings, read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Names become folders and are matched by ``--only``."""
@@ -29,6 +38,8 @@ def _number_or_all(value: Any) -> Any:
 Shots = Annotated[int | Literal["all"], BeforeValidator(_number_or_all)]
 """K, or ``all``: every scan of the support pool, an upper bound for what few supports can give."""
 Seed = Annotated[int, Field(ge=0)]
+OF_THE_CELL = {"seed", "device", "labels", "modality"}
+"""Settings of an adaptation that a file cannot give to a learner: they follow from the cell and from where it runs."""
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -104,54 +115,41 @@ class DatasetEntry(Entry):
 
 
 class LearnerEntry(Entry):
-    """A learner with its settings, under the name that the tables give it."""
+    """A learner with its settings, under the name that the tables give it.
+
+    In a file the settings stand beside the name: ``{name: a, learner: finetune, steps: 100}``. They are those of
+    :class:`~medfewshot.settings.AdaptSettings`, without what a cell decides itself; here the default is no time budget
+    and no weights.
+    """
 
     name: Name
-    learner: str
-    """One of ``medfewshot.learners.LEARNERS``, or a peer: see ``medfewshot.benchmark.peers``."""
-    steps: int | None = Field(None, ge=0)
-    """Optimiser steps; null takes the learner's own."""
-    budget_seconds: float | None = Field(None, gt=0)
-    """Most seconds of adaptation; null: no limit. Where it binds, results depend on the machine."""
-    width: int | None = Field(None, ge=4, le=256)
-    learning_rate: float | None = Field(None, gt=0)
-    spacing_mm: float | None = Field(None, gt=0)
-    patch_voxels: int | None = Field(None, ge=1024)
-    fast: bool = False
-    weights: str | None = None
-    """A start that meta-training made: a folder, or the name of weights that come with the package."""
+    settings: AdaptSettings
     datasets: tuple[Name, ...] | None = None
     """Datasets it runs on; null: all."""
     shots: tuple[Shots, ...] | None = None
     """Values of K it runs with; null: every one of the file."""
 
-    @model_validator(mode="after")
-    def _check(self) -> LearnerEntry:
-        learners = known_learners()
-        if self.learner not in learners:
-            raise ValueError(f"learner {self.learner}: unknown; choose {' or '.join(learners)}")
-        foreign = [name for name in ("spacing_mm", "patch_voxels", "weights", "fast") if getattr(self, name)]
-        if self.learner in SCAN_PEERS and foreign:
-            raise ValueError(f"learner {self.learner}: plans for itself, without {', '.join(foreign)}; leave it out")
-        # Raises InputError, a ValueError, for a setting that it does not have.
-        make_learner(self.settings(0, "cpu"), learners=learners)
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or "settings" in content:
+            return content
+        own = {key: value for key, value in content.items() if key in cls.model_fields}
+        given = {key: value for key, value in content.items() if key not in own}
+        if "learner" not in given:
+            raise ValueError("learner: is missing; name the algorithm")
+        decided = sorted(OF_THE_CELL & given.keys())
+        if decided:
+            raise ValueError(f"{decided[0]}: is decided by the cell; remove it")
+        settings = AdaptSettings(**given)
+        unset = {"budget_seconds", "weights"} - settings.model_fields_set
+        return {**own, "settings": settings.replace(**dict.fromkeys(unset))}
 
-    def settings(self, seed: int, device: str, **plan: Any) -> AdaptSettings:
-        return AdaptSettings(
-            learner=self.learner,
-            steps=self.steps,
-            budget_seconds=self.budget_seconds,
-            seed=seed,
-            device=device,
-            width=self.width,
-            learning_rate=self.learning_rate,
-            weights=self.weights,
-            fast=self.fast,
-            spacing_mm=self.spacing_mm,
-            patch_voxels=self.patch_voxels,
-            **plan,
-        )
+    @model_serializer(mode="plain")
+    def _flat(self) -> dict[str, Any]:
+        """As in a file."""
+        settings = self.settings.model_dump(mode="json", exclude=OF_THE_CELL)
+        return {"name": self.name, **settings, "datasets": self.datasets, "shots": self.shots}
 
 
 class BenchmarkConfig(Entry):
@@ -190,31 +188,41 @@ class BenchmarkConfig(Entry):
         return self
 
 
-def read_benchmark(path: Path) -> dict[str, Any]:
-    """The content of a benchmark file, unchecked. Raises InputError where it is no YAML of settings."""
-    import yaml
+def load_benchmark(path: Path, *, learners: Mapping[str, Callable[..., Learner]] = LEARNERS) -> BenchmarkConfig:
+    """Read and check a benchmark file.
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(f"{path}: cannot be read; check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not valid YAML ({str(error).splitlines()[0]}); correct it there") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold datasets, learners, shots and seeds; see configs/benchmark/small.yaml")
-    return content
+    Args:
+        path: YAML file.
+        learners: Learners that the file may name.
+
+    Raises:
+        InputError: The file cannot be read or has a wrong setting; names the file and the setting.
+    """
+    config = validate(BenchmarkConfig, read_yaml(path), path)
+    check_learners(config.learners, learners, path)
+    return config
 
 
 def validate(kind: type[T], content: Mapping[str, Any], path: Path) -> T:
-    """``content`` as a ``kind``. Raises InputError naming the file and the setting at fault."""
+    """``content`` of the file ``path`` as a ``kind``. Raises InputError naming the file and the setting."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {_first_problem(error, content)}") from None
 
 
+def check_learners(entries: Iterable[LearnerEntry], learners: Mapping[str, Callable[..., Learner]], path: Path) -> None:
+    """Raises InputError unless every learner exists and takes its settings; names the file and the entry."""
+    for entry in entries:
+        try:
+            make_learner(entry.settings.replace(device="cpu"), learners=learners)
+        except InputError as error:
+            where = f"{path}: learners: {entry.name}"
+            raise InputError(f"{where}: {error.problem}", error.remedy, setting=error.settings) from None
+
+
 def _first_problem(error: ValidationError, content: Any) -> str:
-    """``learners: atlas: steps: ...``: entries by their names, not their numbers."""
+    """``learners: a: steps -1: ...``: entries by their names, not their numbers."""
     first = error.errors()[0]
     where = []
     for part in first["loc"]:
@@ -224,7 +232,10 @@ def _first_problem(error: ValidationError, content: Any) -> str:
             content = None
         name = content.get("name", part) if isinstance(content, dict) else part
         where.append(str(name))
-    said = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    cause = first.get("ctx", {}).get("error")
+    said = str(cause) if cause is not None else first["msg"].removeprefix("Input ")
+    if isinstance(cause, InputError):  # "where" has the name of the setting
+        said = "; ".join(part for part in (cause.problem, cause.remedy) if part)
     if first["type"] == "extra_forbidden":
-        said = "is no setting here; leave it out"
+        said = "is no setting here; remove it"
     return f"{': '.join(where)}: {said}" if where else said

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from medfewshot.benchmark.cells import AnyCell, state_of
-from medfewshot.benchmark.protocols import PROTOCOLS
-from medfewshot.benchmark.run import BenchmarkRun, run_benchmark
+from medfewshot.benchmark.processes import CellRunner
+from medfewshot.benchmark.run import CHILD, BenchmarkRun, run_benchmark
 from medfewshot.errors import InputError
 from medfewshot.types import Progress
 
@@ -38,11 +38,16 @@ def run_on_ray(
     options: RayOptions | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    *,
+    runner: CellRunner = CHILD,
 ) -> BenchmarkRun:
     """As :func:`~medfewshot.benchmark.run.run_benchmark`, several cells at a time, begun in the order given.
 
-    Raises InputError where Ray is not installed, there is no such cluster, or ``run`` holds a cell of the same name
-    with other settings. A node that is lost costs one attempt; Ray tries its cell again elsewhere.
+    A node that is lost costs one attempt; Ray runs its cell again on another node.
+
+    Raises:
+        InputError: Ray is not installed, there is no such cluster, or ``run`` contains a cell of the same name with
+            other settings.
     """
     options, progress, outcome = options or RayOptions(), progress or Progress(), BenchmarkRun()
     for cell in cells:
@@ -50,12 +55,8 @@ def run_on_ray(
     run.mkdir(parents=True, exist_ok=True)
     with _cluster(options) as ray:
         task = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(run_one)
-        waiting = {
-            task.remote(
-                cell.protocol, cell.model_dump(mode="json"), str(data.resolve()), str(run.resolve()), device
-            ): cell
-            for cell in cells
-        }
+        where = str(data.resolve()), str(run.resolve())
+        waiting = {task.remote(cell, *where, device, runner): cell for cell in cells}
         progress.update(0, len(cells), "waiting for nodes")
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
@@ -65,14 +66,13 @@ def run_on_ray(
     return outcome
 
 
-def run_one(protocol: str, content: dict[str, Any], data: str, run: str, device: str) -> dict[str, Any]:
-    """What a node does with one cell: plain data in, plain data out (``outcome``, ``lines``, ``node``)."""
-    cell = PROTOCOLS[protocol].cell.model_validate(content)
+def run_one(cell: AnyCell, data: str, run: str, device: str, runner: CellRunner = CHILD) -> dict[str, Any]:
+    """Run one cell on its node; returns plain data (``outcome``, ``lines``)."""
     if not Path(run).is_dir():
         message = f"{run}: is not there on the node that was to run it; use a folder that all nodes share"
         return {"outcome": asdict(BenchmarkRun(failed={cell.id: message})), "lines": [f"{cell.id}: failed: {message}"]}
     lines: list[str] = []
-    outcome = run_benchmark([cell], Path(data), Path(run), device, tell=lines.append)
+    outcome = run_benchmark([cell], Path(data), Path(run), device, tell=lines.append, runner=runner)
     return {"outcome": asdict(outcome), "lines": lines}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medfewshot.benchmark.cells import Cell, CellState
+from medfewshot.benchmark.cells import Cell, CellState, plan_cells
 from medfewshot.benchmark.comparison import compare
 from medfewshot.benchmark.config import BenchmarkConfig
 from medfewshot.benchmark.page import case_pictures, write_page
@@ -25,11 +25,22 @@ from medfewshot.io import write_text
 from medfewshot.report import write_csv
 
 
-def write_volume_report(config: BenchmarkConfig, cells: Sequence[Cell], run: Path, folder: Path) -> Path:
-    """Write the report of ``cells`` into ``folder``; cells that were not run show as such. Returns ``tables.md``.
+def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequence[Cell] | None = None) -> Path:
+    """Write tables and plots of a run directory, finished or not; cells that were not run show as such.
 
-    Raises InputError where a cell's files are damaged or belong to other settings.
+    Args:
+        config: The benchmark file.
+        run: Run directory.
+        folder: Where to write.
+        cells: The cells to report; None for all that ``config`` plans.
+
+    Returns:
+        ``folder / "tables.md"``.
+
+    Raises:
+        InputError: Files of a cell are damaged or belong to other settings.
     """
+    cells = plan_cells(config) if cells is None else cells
     board = read_board(cells, run)
     tables = report_tables(config, board.groups)
     folder.mkdir(parents=True, exist_ok=True)

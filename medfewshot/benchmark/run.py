@@ -1,25 +1,20 @@
-"""Run cells one after the other, each in a process of its own: honest peak memory, and one crash costs one cell."""
+"""Run cells one after the other; what is done stays done."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, AnyCell, CellState, read_json, state_of, tidy
-from medfewshot.benchmark.processes import end
-from medfewshot.bundle import strict_json
+from medfewshot.benchmark.cells import FAILURE, RECORD, AnyCell, CellState, read_json, state_of, tidy
+from medfewshot.benchmark.processes import CellRunner, ChildProcess
 from medfewshot.errors import InputError
-from medfewshot.io import write_text
 from medfewshot.synthetic import write_blob_dataset
 from medfewshot.types import Event, Progress
 
-LOG = "log.txt"
+CHILD = ChildProcess()
 
 
 @dataclass
@@ -41,12 +36,22 @@ def run_benchmark(
     device: str = "auto",
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    *,
+    runner: CellRunner = CHILD,
 ) -> BenchmarkRun:
     """Run what is not done yet, in the order given; failed cells are tried again.
 
-    ``data``: the folder of the datasets; that of made-up ones is ``run / "data"`` (see ``prepare_data``). ``tell`` gets
-    a line about every cell that has run. Raises InputError where ``run`` holds a cell of the same name with other
-    settings, before anything runs.
+    Args:
+        cells: The cells.
+        data: Folder of the datasets; that of made-up ones is ``run / "data"`` (see :func:`prepare_data`).
+        run: Run directory.
+        device: Where to adapt and segment.
+        progress: Receives events.
+        tell: Receives a line about every cell that has run.
+        runner: Runs one cell.
+
+    Raises:
+        InputError: ``run`` contains a cell of the same name with other settings. Nothing has run then.
     """
     progress, outcome = progress or Progress(), BenchmarkRun()
     for cell in cells:
@@ -61,7 +66,7 @@ def run_benchmark(
                 outcome.skipped.append(cell.id)
             else:
                 source = run / "data" if cell.dataset.blobs else data
-                _run_child(cell, source, cell.folder(run), device, _part(progress, number, len(cells), cell.id))
+                runner(cell, source, cell.folder(run), device, _part(progress, number, len(cells), cell.id))
                 tell(_note(outcome, cell, run))
     progress.update(len(cells), len(cells), "done")
     return outcome
@@ -88,43 +93,6 @@ def prepare_data(cells: Sequence[AnyCell], given: str | Path | None, run: Path) 
         if not (root / entry.source).is_dir():
             raise InputError(f"{root / entry.source}: does not exist; give --data FOLDER or leave out {entry.name}")
     return root
-
-
-def _run_child(cell: AnyCell, data: Path, folder: Path, device: str, progress: Progress) -> None:
-    """The thread count is that of the environment (OMP_NUM_THREADS), as for any process."""
-    (folder / FAILURE).unlink(missing_ok=True)
-    request = {
-        "protocol": cell.protocol,
-        "fingerprint": cell.fingerprint,
-        "cell": cell.model_dump(mode="json"),
-        "data": str(data.resolve()),
-        "device": device,
-    }
-    write_text(folder / REQUEST, strict_json(request))
-    with (folder / LOG).open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(_command(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            for line in child.stdout or ():
-                _pass_on(line, progress)
-            code = child.wait()
-        finally:  # also when interrupted
-            end(child)
-    if not (folder / RECORD).is_file() and not (folder / FAILURE).is_file():
-        ended = f"was ended by signal {-code}, out of memory perhaps" if code < 0 else f"ended with {code}"
-        content = {"id": cell.id, "fingerprint": cell.fingerprint, "message": f"its process {ended}; see {LOG}"}
-        write_text(folder / FAILURE, strict_json(content))
-
-
-def _command(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "medfewshot.benchmark.child", str(folder.resolve())]
-
-
-def _pass_on(line: str, progress: Progress) -> None:
-    try:
-        done, total, text = json.loads(line)
-    except ValueError:  # something a library printed
-        return
-    progress.update(done, total, text)
 
 
 def _note(outcome: BenchmarkRun, cell: AnyCell, run: Path) -> str:

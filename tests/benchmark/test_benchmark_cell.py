@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 import toys
 from boards import BLOBS, DATASET, only_cell
 
-from medfewshot.benchmark import cell as module
 from medfewshot.benchmark import prepare_data
+from medfewshot.benchmark.adapted import adapt_cell
 from medfewshot.benchmark.cell import check_seen, find_scans, run_cell
 from medfewshot.benchmark.results import read_result
 from medfewshot.errors import InputError
 from medfewshot.synthetic import write_blob_dataset
+from medfewshot.types import Progress
 
 
 @pytest.fixture(autouse=True)
@@ -66,32 +68,40 @@ def test_the_first_queries_and_some_labels_only(tmp_path, data):
     ]
 
 
+class Watched:
+    """Adapts as ever; counts the volumes that are segmented."""
+
+    def __init__(self) -> None:
+        self.segmented = 0
+
+    def adapt(self, *words):
+        segmenter = adapt_cell(*words)
+
+        def segment(volume):
+            self.segmented += 1
+            return segmenter.segment(volume)
+
+        return SimpleNamespace(plan=segmenter.plan, record=segmenter.record, segment=segment)
+
+
 @pytest.mark.parametrize("stop_at", [0, 2, 4])
-def test_a_cell_that_was_stopped_goes_on_where_it_was(tmp_path, data, monkeypatch, stop_at):
+def test_a_cell_that_was_stopped_goes_on_where_it_was(tmp_path, data, stop_at):
     cell = only_cell()
     run_cell(cell, data, tmp_path / "whole", "cpu")
     toys.ToyLearner.adapted = 0
-    read, opened = module.read_image, []
 
-    def stopping(paths):
-        opened.append(paths)
-        if len(opened) == stop_at + 1:
+    def stop(event):
+        if event.text.startswith(("segmenting", "writing")) and event.done == stop_at:
             raise KeyboardInterrupt
-        return read(paths)
 
-    monkeypatch.setattr(module, "read_image", stopping)
-    if stop_at == 4:  # everything is segmented, the record is not there yet
-        monkeypatch.setattr(module, "_record", lambda *words: [][0])
-    with pytest.raises((KeyboardInterrupt, IndexError)):
-        run_cell(cell, data, tmp_path / "parts", "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(cell, data, tmp_path / "parts", "cpu", Progress(stop))
     assert not (tmp_path / "parts" / "cell.json").exists()
-    monkeypatch.undo()
-    toys.install(monkeypatch)
-    monkeypatch.setattr(module, "read_image", lambda paths: opened.append(paths) or read(paths))
-    before = len(opened)
-    run_cell(cell, data, tmp_path / "parts", "cpu")
-    assert toys.ToyLearner.adapted == 0
-    assert len(opened) - before == 4 - stop_at
+    assert toys.ToyLearner.adapted == 1
+    watched = Watched()
+    run_cell(cell, data, tmp_path / "parts", "cpu", adapt=watched.adapt)
+    assert toys.ToyLearner.adapted == 1
+    assert watched.segmented == 4 - stop_at
     assert scores_of(tmp_path / "parts") == scores_of(tmp_path / "whole")
 
 

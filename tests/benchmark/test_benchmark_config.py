@@ -8,19 +8,9 @@ import pytest
 import yaml
 from boards import DATASET, make_config
 
-from medfewshot.benchmark import config, load_benchmark, plan_cells, select_cells
+from medfewshot.benchmark import load_benchmark, plan_cells, select_cells
 from medfewshot.benchmark.cells import weights_digest
 from medfewshot.errors import InputError
-from medfewshot.learners import LEARNERS, Finetune
-
-
-@pytest.fixture(autouse=True)
-def learners(monkeypatch):
-    """Files may name a learner that is still to come: its settings are then checked against those of fine-tuning."""
-    for name in ("atlas", "hybrid"):
-        if name not in LEARNERS:
-            monkeypatch.setitem(LEARNERS, name, Finetune)
-
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "benchmark").glob("*.yaml"))
 
@@ -34,7 +24,7 @@ def test_the_comparison_of_learners_covers_what_it_says():
     config = load_benchmark(next(path for path in CONFIGS if path.name == "learners.yaml"))
     cells = plan_cells(config)
     assert len(cells) == len(config.datasets) * len(config.learners) * 2 * 3
-    assert all(learner.budget_seconds is None for learner in config.learners)
+    assert all(learner.settings.budget_seconds is None for learner in config.learners)
     four = next(entry for entry in config.datasets if entry.name == "abd-ct-sabs")
     assert (four.labels, four.source) == ((1, 2, 3, 6), "abd-ct-sabs")
     thirteen = next(entry for entry in config.datasets if entry.name == "abd-ct-sabs-13")
@@ -50,11 +40,13 @@ def write(tmp_path: Path, **changes: object) -> Path:
 
 
 FAULTS = [
-    ({"learners": [{"name": "a", "learner": "nonsense"}]}, "learners: a: learner nonsense: unknown; choose finetune"),
-    ({"learners": [{"name": "a", "learner": "finetune", "steps": -1}]}, "learners: a: steps: should be greater"),
-    ({"learners": [{"name": "a", "learner": "finetune", "depth": 3}]}, "learners: a: depth: is no setting here"),
+    ({"learners": [{"name": "a", "learner": "nonsense"}]}, "learners: a: learner nonsense: unknown"),
+    ({"learners": [{"name": "a", "learner": "finetune", "steps": -1}]}, "learners: a: steps -1: should be greater"),
+    ({"learners": [{"name": "a", "learner": "finetune", "depth": 3}]}, "learners: a: depth: is unknown"),
     ({"learners": [{"name": "a/b", "learner": "finetune"}]}, "learners: a/b: name: "),
     ({"learners": [{"name": "a", "learner": "prototype", "learning_rate": 0.1}]}, "has no setting learning_rate"),
+    ({"learners": [{"name": "a", "learner": "finetune", "seed": 1}]}, "learners: a: seed: is decided by the cell"),
+    ({"learners": [{"name": "a"}]}, "learners: a: learner: is missing"),
     ({"learners": [{"name": "a", "learner": "finetune"}] * 2}, "learners: the name a comes twice"),
     ({"learners": [{"name": "a", "learner": "finetune", "datasets": ["b"]}]}, "learner a: dataset b is not among"),
     ({"learners": []}, "learners: "),
@@ -86,7 +78,7 @@ def test_errors_name_the_file_and_the_setting(tmp_path, changes, told):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "told"), [("- 1", "must hold datasets"), ("a: [", "valid YAML"), (None, "be read")])
+@pytest.mark.parametrize(("text", "told"), [("- 1", "must contain"), ("a: [", "valid YAML"), (None, "be read")])
 def test_a_file_that_is_no_benchmark(tmp_path, text, told):
     path = tmp_path / "bench.yaml"
     if text is not None:
@@ -99,13 +91,13 @@ def test_settings_reach_the_learner():
     entry = make_config(
         learners=[{"name": "a", "learner": "finetune", "steps": 7, "budget_seconds": 5, "width": 8, "fast": True}]
     ).learners[0]
-    settings = entry.settings(seed=3, device="cpu")
+    settings = entry.settings
     assert (settings.learner, settings.steps, settings.budget_seconds) == ("finetune", 7, 5.0)
-    assert (settings.width, settings.seed, settings.device, settings.fast) == (8, 3, "cpu", True)
+    assert (settings.width, settings.fast, settings.weights) == (8, True, None)
 
 
 def test_no_time_budget_unless_it_is_given(tmp_path):
-    assert load_benchmark(write(tmp_path)).learners[0].settings(0, "cpu").budget_seconds is None
+    assert load_benchmark(write(tmp_path)).learners[0].settings.budget_seconds is None
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------
@@ -183,12 +175,11 @@ def test_a_fingerprint_outlives_new_settings():
     assert cell.fingerprint == "09a0709de28fbcf4"
 
 
-def test_weights_reach_the_learner_and_their_absence_is_told(tmp_path, monkeypatch):
-    path = write(tmp_path, learners=[{"name": "a", "learner": "finetune", "weights": str(tmp_path / "start")}])
+def test_weights_reach_the_learner_and_their_absence_is_told(tmp_path):
+    entry = {"name": "a", "learner": "finetune", "weights": str(tmp_path / "start")}
     with pytest.raises(InputError, match=r"learners: a: .*start"):
-        load_benchmark(path)
-    monkeypatch.setattr(config, "make_learner", lambda settings, **_: None)
-    assert load_benchmark(path).learners[0].settings(0, "cpu").weights == str(tmp_path / "start")
+        load_benchmark(write(tmp_path, learners=[entry]))
+    assert make_config(learners=[entry]).learners[0].settings.weights == str(tmp_path / "start")
 
 
 def test_a_fingerprint_tells_settings_apart_and_nothing_else():

@@ -11,8 +11,7 @@ import pytest
 import toys
 from boards import make_config, only_cell
 
-from medfewshot.benchmark import plan_cells, prepare_data
-from medfewshot.benchmark import run as local
+from medfewshot.benchmark import plan_cells, prepare_data, run_benchmark
 from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.on_ray import RayOptions, run_on_ray, run_one
 from medfewshot.errors import InputError
@@ -53,35 +52,29 @@ class FakeRay:
         return answer
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """Cells of the toy learner, run in this process."""
-    toys.install(monkeypatch)
-    monkeypatch.setattr(local, "_run_child", lambda cell, data, folder, device, progress: run_cell(cell, data, folder))
-
-
 def on_fake(monkeypatch, fake):
     monkeypatch.setitem(sys.modules, "ray", fake)
 
 
-def test_outcomes_of_all_nodes_come_together(tmp_path, here, monkeypatch):
+def test_outcomes_of_all_nodes_come_together(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
     cells = plan_cells(make_config(seeds=[0, 1, 2]))
     data = prepare_data(cells, None, tmp_path)
     fake = FakeRay(lost=(cells[1].id,))
     on_fake(monkeypatch, fake)
     told = []
-    outcome = run_on_ray(cells, data, tmp_path, "cpu", RayOptions(cpus=2, gpus=0.5), tell=told.append)
+    outcome = run_on_ray(cells, data, tmp_path, "cpu", RayOptions(cpus=2, gpus=0.5), tell=told.append, runner=run_cell)
     assert fake.asked == [{"num_cpus": 2, "num_gpus": 0.5}]
     assert sorted(outcome.done) == [cells[0].id, cells[2].id]
     assert outcome.failed == {cells[1].id: "the node is gone"}
     assert len(told) == 3
-    again = run_on_ray(cells, data, tmp_path, "cpu", tell=told.append)
+    again = run_on_ray(cells, data, tmp_path, "cpu", tell=told.append, runner=run_cell)
     assert sorted(again.skipped) == [cells[0].id, cells[2].id]
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
     cell = only_cell(learners=[{"name": "a", "learner": "finetune"}])
-    answer = run_one("volume", cell.model_dump(mode="json"), str(tmp_path), str(tmp_path / "absent"), "cpu")
+    answer = run_one(cell, str(tmp_path), str(tmp_path / "absent"), "cpu")
     assert "use a folder that all nodes share" in answer["outcome"]["failed"][cell.id]
     assert not (tmp_path / "absent").exists()
 
@@ -166,7 +159,7 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
     cells = plan_cells(make_config(learners=learners, seeds=[0, 1], queries=1))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone = prepare_data(cells, None, tmp_path / "one")
-    assert local.run_benchmark(cells, alone, tmp_path / "one", "cpu").failed == {}
+    assert run_benchmark(cells, alone, tmp_path / "one", "cpu").failed == {}
     data = prepare_data(cells, None, tmp_path / "run")
     small = {"num_cpus": 1, "object_store_memory": 80_000_000}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,8 +16,8 @@ import yaml
 from boards import DATASET, make_config, only_cell, write_cell
 
 from medfewshot.benchmark import CellState, plan_cells, prepare_data, run_benchmark, state_of
-from medfewshot.benchmark import run as module
 from medfewshot.benchmark.cell import run_cell
+from medfewshot.benchmark.processes import ChildProcess, write_failure
 from medfewshot.errors import InputError
 from medfewshot.types import Progress
 
@@ -27,10 +28,9 @@ def cells(monkeypatch):
     return plan_cells(make_config(seeds=[0, 1]))
 
 
-def in_child(monkeypatch, code: str) -> None:
-    """Cells run this Python code in place of the real thing; ``folder`` is theirs."""
-    text = f"import os, sys, json, pathlib; folder = pathlib.Path(sys.argv[1]); {code}"
-    monkeypatch.setattr(module, "_command", lambda folder: [sys.executable, "-c", text, str(folder)])
+def in_child(code: str) -> ChildProcess:
+    """Cells run this Python code in place of the real thing."""
+    return ChildProcess((sys.executable, "-c", f"import os, sys, json; {code}"))
 
 
 def test_a_cell_runs_in_a_process_of_its_own(tmp_path):
@@ -50,24 +50,22 @@ def test_a_cell_runs_in_a_process_of_its_own(tmp_path):
     assert (again.done, again.skipped) == ([], [cell.id])
 
 
-def test_a_crash_costs_one_cell_and_is_tried_again(tmp_path, cells, monkeypatch):
+def test_a_crash_costs_one_cell_and_is_tried_again(tmp_path, cells):
     data = prepare_data(cells, None, tmp_path)
-    in_child(monkeypatch, "os.kill(os.getpid(), 9)")
     told = []
-    outcome = run_benchmark(cells[:1], data, tmp_path, "cpu", tell=told.append)
+    crash = in_child("os.kill(os.getpid(), 9)")
+    outcome = run_benchmark(cells[:1], data, tmp_path, "cpu", tell=told.append, runner=crash)
     assert "signal 9, out of memory perhaps" in outcome.failed[cells[0].id]
     assert told == [f"{cells[0].id}: failed: {outcome.failed[cells[0].id]}"]
     assert state_of(cells[0], tmp_path) is CellState.FAILED
-    monkeypatch.setattr(module, "_run_child", lambda cell, data, folder, device, progress: run_cell(cell, data, folder))
-    outcome = run_benchmark(cells, data, tmp_path, "cpu")
+    outcome = run_benchmark(cells, data, tmp_path, "cpu", runner=run_cell)
     assert outcome.done == [cell.id for cell in cells]
     assert state_of(cells[0], tmp_path) is CellState.DONE
 
 
-def test_what_a_kill_left_of_a_finished_cell_is_removed(tmp_path, cells, monkeypatch):
+def test_what_a_kill_left_of_a_finished_cell_is_removed(tmp_path, cells):
     data = prepare_data(cells, None, tmp_path)
-    monkeypatch.setattr(module, "_run_child", lambda cell, data, folder, device, progress: run_cell(cell, data, folder))
-    run_benchmark(cells[:1], data, tmp_path, "cpu")
+    run_benchmark(cells[:1], data, tmp_path, "cpu", runner=run_cell)
     folder = cells[0].folder(tmp_path)
     whole = sorted(path.name for path in folder.iterdir())
     (folder / "cases").mkdir()
@@ -97,15 +95,13 @@ def test_a_scan_that_cannot_be_read_fails_its_cell_with_its_name(tmp_path, monke
     cell = only_cell()
     data = prepare_data([cell], None, tmp_path)
     (data / "blobs" / "imagesTr" / "blob_004.nii.gz").write_bytes(b"nothing")
-    from medfewshot.benchmark.child import write_failure
 
     def here(cell, data, folder, device, progress):
         with pytest.raises(InputError) as error:
             run_cell(cell, data, folder, device)
         write_failure(folder, cell, str(error.value))
 
-    monkeypatch.setattr(module, "_run_child", here)
-    outcome = run_benchmark([cell], data, tmp_path, "cpu")
+    outcome = run_benchmark([cell], data, tmp_path, "cpu", runner=here)
     assert "blob_004.nii.gz" in outcome.failed[cell.id]
 
 
@@ -118,7 +114,7 @@ def test_a_cell_of_other_settings_is_not_taken_for_this_one(tmp_path, cells):
         state_of(cells[0], tmp_path)
 
 
-def test_two_benchmarks_in_one_folder_share_the_work(tmp_path, cells, monkeypatch):
+def test_two_benchmarks_in_one_folder_share_the_work(tmp_path, cells):
     data = prepare_data(cells, None, tmp_path)
     begun, go_on, ran = threading.Event(), threading.Event(), []
 
@@ -128,8 +124,7 @@ def test_two_benchmarks_in_one_folder_share_the_work(tmp_path, cells, monkeypatc
         ran.append(cell.id)
         run_cell(cell, data, folder, device)
 
-    monkeypatch.setattr(module, "_run_child", slow)
-    first = threading.Thread(target=run_benchmark, args=(cells[:1], data, tmp_path, "cpu"))
+    first = threading.Thread(target=run_benchmark, args=(cells[:1], data, tmp_path, "cpu"), kwargs={"runner": slow})
     first.start()
     assert begun.wait(30)
     outcome = run_benchmark(cells[:1], data, tmp_path, "cpu")
@@ -138,31 +133,28 @@ def test_two_benchmarks_in_one_folder_share_the_work(tmp_path, cells, monkeypatc
     assert outcome.busy == ran == [cells[0].id]
 
 
-def test_progress_of_a_child_is_passed_on(tmp_path, cells, monkeypatch):
-    in_child(monkeypatch, "print('chatter'); print(json.dumps([1, 4, 'step']), flush=True)")
+def test_progress_of_a_child_is_passed_on(tmp_path, cells):
+    child = in_child("print('chatter'); print(json.dumps([1, 4, 'step']), flush=True)")
     seen = []
-    run_benchmark(
-        cells[:1], tmp_path, tmp_path, "cpu", Progress(lambda event: seen.append((event.done, event.total, event.text)))
-    )
+    progress = Progress(lambda event: seen.append((event.done, event.total, event.text)))
+    run_benchmark(cells[:1], tmp_path, tmp_path, "cpu", progress, runner=child)
     assert (0.25, 1, f"{cells[0].id}: step") in seen
 
 
-def test_an_interrupted_benchmark_leaves_no_child_behind(tmp_path, cells, monkeypatch):
-    in_child(monkeypatch, "print(json.dumps([os.getpid(), 1, 'up']), flush=True); sys.stdin.read()")
+def test_an_interrupted_benchmark_leaves_no_child_behind(tmp_path, cells):
+    child = in_child("print(json.dumps([0, 1, str(os.getpid())]), flush=True); sys.stdin.read()")
     children = []
 
     def stop(event):
-        if event.text.endswith("up"):
-            children.append(event.text)
+        if event.text != cells[0].id:
+            children.append(int(event.text.split()[-1]))
             raise KeyboardInterrupt
 
-    started = []
-    popen = module.subprocess.Popen
-    monkeypatch.setattr(module.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
     with pytest.raises(KeyboardInterrupt):
-        run_benchmark(cells, tmp_path, tmp_path, "cpu", Progress(stop))
-    assert len(started) == len(children) == 1
-    assert started[0].returncode == -9
+        run_benchmark(cells, tmp_path, tmp_path, "cpu", Progress(stop), runner=child)
+    (process,) = children
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
 
 
 def test_datasets_that_are_not_needed_need_not_be_there(tmp_path, monkeypatch):

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from medfewshot.benchmark import run as module
+from medfewshot import benchmark
 from medfewshot.benchmark.cell import run_cell
+from medfewshot.benchmark.processes import write_failure
+
+
+def run_with(monkeypatch, runner) -> None:
+    """Cells of the command line run with this runner, in this process."""
+    monkeypatch.setattr(benchmark, "run_benchmark", partial(RUN, runner=runner))
+
+
+RUN = benchmark.run_benchmark
 
 
 @pytest.fixture
 def board(tmp_path, monkeypatch, run) -> Path:
     """A benchmark of two cells that run in this process."""
-
-    def here(cell, data, folder, device, progress):
-        run_cell(cell, data, folder, device, progress)
-
-    monkeypatch.setattr(module, "_run_child", here)
+    run_with(monkeypatch, run_cell)
     monkeypatch.chdir(tmp_path)
     content = {
         "datasets": [
@@ -57,11 +63,9 @@ def test_run_list_report(run, board, tmp_path):
 
 def test_failed_cells_end_in_code_1(run, board, monkeypatch):
     def fail(cell, data, folder, device, progress):
-        from medfewshot.benchmark.child import write_failure
-
         write_failure(folder, cell, "out of luck")
 
-    monkeypatch.setattr(module, "_run_child", fail)
+    run_with(monkeypatch, fail)
     done = run("benchmark", board, "--shard", "2/2")
     assert done.code == 1
     assert "blobs/toy/k1/s1 failed: out of luck" in done.err
@@ -72,7 +76,7 @@ def test_an_interruption_says_how_to_go_on(run, board, monkeypatch):
     def stop(*words):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_run_child", stop)
+    run_with(monkeypatch, stop)
     done = run("benchmark", board)
     assert done.code == 130
     assert "the same command goes on from there" in done.err

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import torch
 
-from medfewshot.benchmark.oracle2d.protocol import Fold, Setting, training_slices
-from medfewshot.benchmark.oracle2d.scans import Stack, normalise, statistics_of
+from lab.oracle2d.protocol import Fold, Setting, training_slices
+from lab.oracle2d.scans import Stack, normalise, statistics_of
 from medfewshot.episodes import Example
 
 

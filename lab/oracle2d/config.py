@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lab.oracle2d.protocol import FOLDS
+from lab.peers import SCAN_PEERS
 from medfewshot.benchmark.cells import fingerprint_of
 from medfewshot.benchmark.config import Blobs, Entry, LearnerEntry, Name, Seed, check_names, check_numbers
-from medfewshot.benchmark.oracle2d.protocol import FOLDS
-from medfewshot.benchmark.peers import SCAN_PEERS
 from medfewshot.learners import read_seen
 
 
@@ -58,12 +58,12 @@ class OracleConfig(Entry):
         if not set(self.folds) <= set(range(FOLDS)):
             raise ValueError(f"folds: there are {FOLDS}, counted from 0")
         for learner in self.learners:
-            if learner.learner in SCAN_PEERS:
+            if learner.settings.learner in SCAN_PEERS:
                 raise ValueError(f"learner {learner.name}: takes whole scans; leave it out of this protocol")
             if learner.shots is not None:
                 raise ValueError(f"learner {learner.name}: this protocol is 1-shot; leave out shots")
             mine = [entry for entry in self.datasets if entry.name in (learner.datasets or (entry.name,))]
-            seen = read_seen(learner.weights) if learner.weights is not None else {}
+            seen = read_seen(learner.settings.weights) if learner.settings.weights is not None else {}
             met = [entry.name for entry in mine if entry.source in seen]
             if met:  # nothing says which folds they were trained on, and which setting they kept
                 raise ValueError(f"learner {learner.name}: its weights have seen {met[0]}; leave it out")
@@ -90,7 +90,7 @@ class OracleCell(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of(self, {"learner": {"datasets", "shots"}})
+        return fingerprint_of(self, {"learner": ("datasets", "shots")})
 
     def folder(self, run: Path) -> Path:
         return run / "oracle-2d" / self.id

@@ -7,12 +7,14 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from boards import make_config, only_cell
+from boards import only_cell, write_board
 
+from lab.peers.cells import adapt_any
+from lab.peers.monai_unet import MonaiSegmenter, MonaiUnet
+from lab.protocols import load_volume
 from medfewshot.adaptation import make_learner
-from medfewshot.benchmark import prepare_data
+from medfewshot.benchmark import load_benchmark, prepare_data
 from medfewshot.benchmark.cell import run_cell
-from medfewshot.benchmark.peers import MonaiSegmenter, MonaiUnet
 from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Support
@@ -60,11 +62,14 @@ def test_a_budget_ends_training_after_a_first_step():
 
 def test_a_benchmark_file_names_it_and_the_command_line_does_not(tmp_path):
     cell = only_cell(learners=[{"name": "peer", "learner": "monai-unet", "steps": 2, "width": 4}], queries=1)
-    run_cell(cell, prepare_data([cell], None, tmp_path), tmp_path / "cell", "cpu")
+    run_cell(cell, prepare_data([cell], None, tmp_path), tmp_path / "cell", "cpu", adapt=adapt_any)
     record = json.loads((tmp_path / "cell" / "cell.json").read_text())
     assert (record["steps"], record["learner"]["learner"]) == (2, "monai-unet")
     assert record["learner"]["loss"]["class"] == "monai.losses.DiceCELoss"
     with pytest.raises(InputError, match="learner monai-unet: unknown"):
         make_learner(AdaptSettings(learner="monai-unet"))
-    with pytest.raises(ValueError, match="weights"):
-        make_config(learners=[{"name": "peer", "learner": "monai-unet", "weights": "default"}])
+    path = write_board(tmp_path, {"name": "peer", "learner": "monai-unet", "weights": "default"})
+    with pytest.raises(InputError, match="weights"):
+        load_volume(path)
+    with pytest.raises(InputError, match="learners: peer: learner monai-unet: unknown"):
+        load_benchmark(path)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from medfewshot.benchmark import BenchmarkConfig, Cell, plan_cells
 from medfewshot.benchmark.cells import RECORD, SCORES
 from medfewshot.bundle import strict_json
@@ -22,6 +24,13 @@ Scores = Mapping[str, Mapping[int, float | None]]
 def make_config(**changes: Any) -> BenchmarkConfig:
     content = {"datasets": [DATASET], "learners": LEARNERS, "shots": [1], "seeds": [0], **changes}
     return BenchmarkConfig.model_validate(content)
+
+
+def write_board(folder: Path, *learners: Mapping[str, Any]) -> Path:
+    """A benchmark file with these learners."""
+    path = folder / "board.yaml"
+    path.write_text(yaml.safe_dump({"datasets": [DATASET], "learners": list(learners), "shots": [1], "seeds": [0]}))
+    return path
 
 
 def only_cell(**changes: Any) -> Cell:

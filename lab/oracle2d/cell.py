@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from lab.oracle2d.config import OracleCell
+from lab.oracle2d.protocol import Fold, make_folds, pooled_dice, query_chunks, support_slices
+from lab.oracle2d.scans import Stack, Statistics, normalise, read_stack, statistics_of
+from lab.peers import known_learners
 from medfewshot.adaptation import make_learner
 from medfewshot.benchmark.cells import RECORD, SCORES, read_json, tidy
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
-from medfewshot.benchmark.oracle2d.config import OracleCell
-from medfewshot.benchmark.oracle2d.protocol import Fold, make_folds, pooled_dice, query_chunks, support_slices
-from medfewshot.benchmark.oracle2d.scans import Stack, Statistics, normalise, read_stack, statistics_of
-from medfewshot.benchmark.peers import known_learners
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
@@ -44,12 +44,13 @@ def run_oracle_cell(
     support = read_stack(cases[fold.support], cell.dataset.modality)
     queries = [read_stack(cases[index], cell.dataset.modality) for index in fold.query]
     read = time.perf_counter() - begun
+    settings = cell.learner.settings.replace(seed=cell.seed, device=device)
     records = []
     for number, value in enumerate(cell.dataset.test_labels):
         progress.update(number, len(cell.dataset.test_labels), names[value])
         path = folder / "labels" / f"{value}.json"
         if not path.is_file():
-            learner = make_learner(cell.learner.settings(cell.seed, device), learners=known_learners())
+            learner = make_learner(settings, learners=known_learners())
             found = segment_class(learner, support, queries, value, statistics)
             for row in found["rows"]:
                 row["label_name"] = names[value]
@@ -168,6 +169,7 @@ def _record(
 ) -> dict[str, Any]:
     stages = ("adapt", "segment", "metrics")
     spent = {name: round(sum(record["seconds"].get(name, 0.0) for record in records), 3) for name in stages}
+    weights = cell.learner.settings.weights
     slices, adaptations = sum(row["slices"] for row in rows), sum(len(record["steps"]) for record in records)
     return {
         "protocol": "oracle-2d",
@@ -175,7 +177,7 @@ def _record(
         "fingerprint": cell.fingerprint,
         "cell": cell.model_dump(mode="json"),
         "support": support.case_id,
-        "weights_have_seen": dict(read_seen(cell.learner.weights)) if cell.learner.weights is not None else {},
+        "weights_have_seen": dict(read_seen(weights)) if weights is not None else {},
         "absent": {str(v): r["absent"] for v, r in zip(cell.dataset.test_labels, records, strict=True) if r["absent"]},
         "steps": [step for record in records for step in record["steps"]],
         "dice": float(np.mean([row["dice"] for row in rows])) if rows else None,

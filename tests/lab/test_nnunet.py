@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from boards import make_config, only_cell
+from boards import only_cell, write_board
 
-from medfewshot.benchmark import cell as module
+from lab.peers import nnunet
+from lab.peers.cells import adapt_any
+from lab.protocols import load_volume
 from medfewshot.benchmark import prepare_data
 from medfewshot.benchmark.adapted import KEPT
 from medfewshot.benchmark.cell import run_cell
-from medfewshot.benchmark.peers import nnunet
 from medfewshot.errors import InputError
 from medfewshot.types import Progress, Volume
 
@@ -33,11 +34,17 @@ def fake(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(nnunet.PYTHON, str(script))
 
 
-def run(tmp_path, folder="cell", **changes):
+def run(tmp_path, folder="cell", stop_at=None, **changes):
     cell = only_cell(learners=[LEARNER], queries=2, **changes)
     data = prepare_data([cell], None, tmp_path)
     seen = []
-    run_cell(cell, data, tmp_path / folder, "cpu", Progress(lambda event: seen.append(event.text)))
+
+    def report(event):
+        seen.append(event.text)
+        if event.text == stop_at:
+            raise KeyboardInterrupt
+
+    run_cell(cell, data, tmp_path / folder, "cpu", Progress(report), adapt=adapt_any)
     return json.loads((tmp_path / folder / "cell.json").read_text()), seen
 
 
@@ -58,18 +65,14 @@ def test_it_is_scored_as_any_learner_is(tmp_path, fake):
     assert not (tmp_path / "cell" / KEPT).exists()
 
 
-def test_a_cell_that_was_stopped_is_not_trained_again(tmp_path, fake, monkeypatch):
+def test_a_cell_that_was_stopped_is_not_trained_again(tmp_path, fake):
     whole, _ = run(tmp_path, "whole")
-    monkeypatch.setattr(module, "_record", lambda *words: [][0])
-    with pytest.raises(IndexError):
-        run(tmp_path, "parts")
-    (tmp_path / "parts" / "cases" / "blob_003.json").unlink()
-    monkeypatch.undo()
-    monkeypatch.setenv(nnunet.PYTHON, str(tmp_path / "python"))
     noted = tmp_path / "parts" / KEPT / "requests.jsonl"
-    monkeypatch.setattr(module, "tidy", lambda folder: None)
+    for stop_at, asked in (("segmenting blob_003", ["predict"]), ("writing scores", ["predict"] * 2)):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, "parts", stop_at)
+        assert [json.loads(line)["do"] for line in noted.read_text().splitlines()] == ["train", *asked]
     parts, _ = run(tmp_path, "parts")
-    assert [json.loads(line)["do"] for line in noted.read_text().splitlines()] == ["train", *["predict"] * 3]
     assert parts["dice"] == whole["dice"]
 
 
@@ -139,12 +142,14 @@ def test_an_environment_without_nnunet_says_so(tmp_path, monkeypatch):
         nnunet.Driver(tmp_path / "kept", "cpu").ask({"do": "train", "steps": 1, "budget_seconds": None, "seed": 0})
 
 
-def test_settings_that_it_makes_itself_are_refused():
-    for name, value in (("patch_voxels", 4096), ("spacing_mm", 2.0), ("fast", True), ("weights", "default")):
-        with pytest.raises(ValueError, match=f"plans for itself, without {name}"):
-            make_config(learners=[{**LEARNER, name: value}])
-    with pytest.raises(ValueError, match="has no setting width"):
-        make_config(learners=[{**LEARNER, "width": 8}])
+def test_settings_that_it_makes_itself_are_refused(tmp_path):
+    for name, value in (("patch_voxels", 4096), ("spacing_mm", 2.0), ("fast", True)):
+        with pytest.raises(InputError, match=f"learners: peer: nnunet plans for itself, without {name}"):
+            load_volume(write_board(tmp_path, {**LEARNER, name: value}))
+    with pytest.raises(InputError, match=r"learners: peer: .*default: learner nnunet takes none"):
+        load_volume(write_board(tmp_path, {**LEARNER, "weights": "default"}))
+    with pytest.raises(InputError, match="has no setting width"):
+        load_volume(write_board(tmp_path, {**LEARNER, "width": 8}))
     with pytest.raises(InputError, match="takes whole scans"):
         nnunet.NnUnet().adapt(None)
     with pytest.raises(InputError, match="steps of 1 or more"):

@@ -6,10 +6,10 @@ nobody knows of a new scan. Its numbers say little about whole volumes, so its t
 ``volume`` protocol. Where public code differs from what the papers say, the papers are followed (see ``protocol``).
 """
 
-from medfewshot.benchmark.oracle2d.cell import run_oracle_cell
-from medfewshot.benchmark.oracle2d.config import OracleCell, OracleConfig, plan_oracle_cells
-from medfewshot.benchmark.oracle2d.report import write_oracle_report
-from medfewshot.benchmark.oracle2d.training import training_examples
+from lab.oracle2d.cell import run_oracle_cell
+from lab.oracle2d.config import OracleCell, OracleConfig, plan_oracle_cells
+from lab.oracle2d.report import write_oracle_report
+from lab.oracle2d.training import training_examples
 
 __all__ = [
     "OracleCell",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lab.oracle2d.config import OracleCell, OracleConfig, plan_oracle_cells
+from lab.oracle2d.plot import Points, save_oracle_plot
 from medfewshot.benchmark.cells import RECORD, SCORES, CellState, read_json, state_of
-from medfewshot.benchmark.oracle2d.config import OracleCell, OracleConfig
-from medfewshot.benchmark.oracle2d.plot import Points, save_oracle_plot
 from medfewshot.benchmark.page import write_page
+from medfewshot.benchmark.report import failed_cells
 from medfewshot.benchmark.results import failures
 from medfewshot.benchmark.tables import NOT_RUN, Table, metrics_line, metrics_share, number, percent
 from medfewshot.errors import InputError
@@ -33,8 +34,11 @@ trained on other scans of its dataset, which is less than either of the literatu
 """
 
 
+Result = tuple[Mapping[str, Any], Sequence[dict[str, Any]]]
+
+
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """All folds and seeds of one dataset and learner: the rows of those that are done."""
 
     cells: tuple[OracleCell, ...]
@@ -42,26 +46,38 @@ class _Group:
     rows: tuple[dict[str, Any], ...]
 
 
-def write_oracle_report(config: OracleConfig, cells: Sequence[OracleCell], run: Path, folder: Path) -> Path:
+def write_oracle_report(
+    config: OracleConfig, run: Path, folder: Path, cells: Sequence[OracleCell] | None = None
+) -> Path:
     """Write ``oracle-2d.md``, ``.tex``, ``.csv``, a plot and ``index.html`` into ``folder``; returns the first.
 
     Raises InputError where a cell's files are damaged or belong to other settings.
     """
-    groups = _read_groups(cells, run)
+    cells = plan_oracle_cells(config) if cells is None else cells
+    groups = read_groups(cells, run)
     tables = [_score_table(groups), _cost_table(groups)]
     failed = failures(cells, run)
-    costs = metrics_line(record for group in groups for record in group.records)
-    head = [HEAD, *(["\n".join(costs)] if costs else []), *_weights(groups)]
-    parts = [*head, *(table.markdown() for table in tables)]
-    parts += ["\n".join(["## Failed cells", "", *(f"- `{k}`: {v}" for k, v in failed.items()), ""])] if failed else []
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "oracle-2d.tex", "\n".join(table.latex() for table in tables))
     write_csv(folder / "oracle-2d.csv", [_named(group, row) for group in groups for row in group.rows])
     plots = [path for path in save_oracle_plot(_points(groups), folder / "dice_vs_structure") if path.suffix == ".svg"]
-    lines = "\n".join(head).splitlines()[1:]
+    lines = _head(groups).splitlines()[1:]
     write_page(folder / "index.html", protocol=config.protocol, head=lines, tables=tables, plots=plots, failures=failed)
-    write_text(folder / "oracle-2d.md", "\n".join(parts))
+    write_text(folder / "oracle-2d.md", report_text(groups, failed))
     return folder / "oracle-2d.md"
+
+
+def report_text(groups: Sequence[Group], failed: Mapping[str, str]) -> str:
+    """The report as Markdown."""
+    parts = [_head(groups), *(table.markdown() for table in (_score_table(groups), _cost_table(groups)))]
+    if failed:
+        parts.append(failed_cells(failed) + "\n")
+    return "\n".join(parts)
+
+
+def _head(groups: Sequence[Group]) -> str:
+    costs = metrics_line(record for group in groups for record in group.records)
+    return "\n".join([HEAD, *(["\n".join(costs)] if costs else []), *_weights(groups)])
 
 
 def class_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -71,40 +87,50 @@ def class_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return means | ({MEAN: float(np.mean(list(means.values())))} if means else {})
 
 
-def _read_groups(cells: Sequence[OracleCell], run: Path) -> list[_Group]:
+def read_groups(cells: Sequence[OracleCell], run: Path) -> list[Group]:
+    """As :func:`group_cells`, from a run directory."""
+
+    def find(cell: OracleCell) -> Result | None:
+        if state_of(cell, run) is not CellState.DONE:
+            return None
+        folder = cell.folder(run)
+        try:
+            with (folder / SCORES).open(encoding="utf-8", newline="") as stream:
+                return read_json(folder / RECORD), score_rows(csv.DictReader(stream), cell)
+        except (OSError, KeyError, ValueError):
+            raise InputError(f"{folder / SCORES}: is damaged", "remove its folder, and the cell runs again") from None
+
+    return group_cells(cells, find)
+
+
+def group_cells(cells: Sequence[OracleCell], find: Callable[[OracleCell], Result | None]) -> list[Group]:
+    """A group per dataset and learner. ``find``: record and score rows of a cell, if it is done."""
     by_key: dict[tuple[str, str], list[OracleCell]] = {}
     for cell in cells:
         by_key.setdefault((cell.dataset.name, cell.learner.name), []).append(cell)
     groups = []
     for key in sorted(by_key, key=lambda key: [name for name, _ in by_key].index(key[0])):
-        done = [cell for cell in by_key[key] if state_of(cell, run) is CellState.DONE]
-        rows = [row for cell in done for row in _read_rows(cell.folder(run) / SCORES, cell)]
-        records = tuple(read_json(cell.folder(run) / RECORD) for cell in done)
-        groups.append(_Group(tuple(by_key[key]), records, tuple(rows)))
+        done = [found for found in map(find, by_key[key]) if found is not None]
+        rows = tuple(row for _, some in done for row in some)
+        groups.append(Group(tuple(by_key[key]), tuple(record for record, _ in done), rows))
     return groups
 
 
-def _read_rows(path: Path, cell: OracleCell) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return [
-                {**row, "dice": float(row["dice"]), "fold": cell.fold, "seed": cell.seed}
-                for row in csv.DictReader(stream)
-            ]
-    except (OSError, KeyError, ValueError):
-        raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again") from None
+def score_rows(rows: Iterable[Mapping[str, str]], cell: OracleCell) -> list[dict[str, Any]]:
+    """Rows of ``scores.csv`` with numbers for the Dice, and with the cell's fold and seed."""
+    return [{**row, "dice": float(row["dice"]), "fold": cell.fold, "seed": cell.seed} for row in rows]
 
 
-def _named(group: _Group, row: Mapping[str, Any]) -> dict[str, Any]:
+def _named(group: Group, row: Mapping[str, Any]) -> dict[str, Any]:
     cell = group.cells[0]
     return {"dataset": cell.dataset.name, "learner": cell.learner.name, **row}
 
 
-def _weights(groups: Sequence[_Group]) -> list[str]:
+def _weights(groups: Sequence[Group]) -> list[str]:
     """What the weights that a learner begins with were trained on; the others begin at random."""
     lines: list[str] = []
     for group in groups:
-        name, weights = group.cells[0].learner.name, group.cells[0].learner.weights
+        name, weights = group.cells[0].learner.name, group.cells[0].learner.settings.weights
         seen = group.records[0].get("weights_have_seen") if group.records else None
         if weights is not None:
             met = ", ".join(
@@ -116,7 +142,7 @@ def _weights(groups: Sequence[_Group]) -> list[str]:
     )
 
 
-def _points(groups: Sequence[_Group]) -> Points:
+def _points(groups: Sequence[Group]) -> Points:
     """Dice of every scan that was done, by dataset, learner and structure."""
     points: Points = {}
     for group in groups:
@@ -127,7 +153,7 @@ def _points(groups: Sequence[_Group]) -> Points:
     return points
 
 
-def _score_table(groups: Sequence[_Group]) -> Table:
+def _score_table(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         cell = group.cells[0]
@@ -144,7 +170,7 @@ def _score_table(groups: Sequence[_Group]) -> Table:
     return Table("Scores, oracle-2d", note, columns, tuple(rows))
 
 
-def _cost_table(groups: Sequence[_Group]) -> Table:
+def _cost_table(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         if group.records:
