@@ -25,8 +25,16 @@ def subsample(values: np.ndarray, most: int = _SAMPLES) -> np.ndarray:
     return flat[:: max(1, flat.size // most) | 1]
 
 
+def constant_channels(image: np.ndarray) -> str:
+    """Describe the channels of ``image (C, *S)`` that have the same value in every voxel; "" if there are none."""
+    constant = [number for number, channel in enumerate(image, start=1) if channel.min() == channel.max()]
+    if len(constant) == len(image):
+        return "every voxel has the same value"
+    return f"every voxel of channel {', '.join(map(str, constant))} has the same value" if constant else ""
+
+
 def is_constant(image: np.ndarray) -> bool:
-    """Tell whether every channel of ``image (C, *S)`` has one value in all voxels."""
+    """Tell whether every channel of ``image (C, *S)`` has the same value in every voxel."""
     return all(channel.min() == channel.max() for channel in image)
 
 

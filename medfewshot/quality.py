@@ -1,7 +1,7 @@
-"""For whoever must trust a result: does the volume look like the supports, and how good is its segmentation likely?
+"""Quality checks: similarity of a volume to the supports, and the expected accuracy of its segmentation.
 
-Nothing here changes a segmentation. A flag says "look at this one first"; it does not say that the result is wrong, and
-the absence of flags does not say that it is right.
+They never change a segmentation. A flag means "look at this one first": the result may be right, and one without flags
+may be wrong.
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from medfewshot.intensities import subsample
+from medfewshot.intensities import constant_channels, is_constant, subsample
 from medfewshot.planning import labelled, normalise, planned_order
 from medfewshot.structures import structures, voxel_size
 from medfewshot.types import Plan, Volume
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 SAMPLES = 100_000
-"""Voxels that intensities are judged by."""
+"""Voxels of which intensities are compared."""
 SPACING_FACTOR = 2.0
-"""Voxels this many times as coarse (or fine) as any support's are told."""
+"""Voxels this many times coarser (or finer) than in any support are flagged, ..."""
 EXTENT_FACTOR = 1.75
-"""So is a field of view this many times as large (or small) along any axis."""
+"""... and a field of view this many times larger (or smaller) along any axis, ..."""
 INTENSITY_DISTANCE = 0.5
-"""So are normalised intensities whose percentiles lie farther than this from every support's, on average, in units of
-the standard deviation; or than twice what the supports lie from each other, where that is more."""
+"""... normalised intensities whose percentiles differ from every support's by more than this on average, in standard
+deviations (or by more than twice the distance between supports, if that is larger), ..."""
 SIZE_FACTOR = 3.0
-"""So is a structure this many times as large (or small) as in any support."""
+"""... and a structure this many times larger (or smaller) than in any support."""
 CALIBRATION = -0.56
-"""What is added to the expected Dice on the logit scale, for segmenters without a ``calibration`` of their own: see
-:func:`predicted_dice`."""
+"""Offset of the expected Dice on the logit scale, for segmenters without a ``calibration`` of their own."""
 
 
 def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> dict[str, Any]:
-    """What later volumes are held against, as plain data: one entry per support.
+    """Describe the supports as plain data, with which later volumes are compared.
 
-    ``spacing_mm``, ``extent_mm``: per planned axis. ``intensities``: percentiles of every channel after normalisation.
-    ``sizes``: label value (as text) -> mm³ (3D) or mm² (2D). ``modality``: what the file itself states, or None.
+    Returns:
+        ``{"supports": [...]}``, one entry a support: ``spacing_mm`` and ``extent_mm`` per planned axis;
+        ``intensities``: percentiles of every channel after normalisation; ``sizes``: label value (as text) -> mm³
+        (3D) or mm² (2D); ``modality`` as the file states it, or None.
     """
     profiles = []
     for image, label in zip(images, labels, strict=True):
@@ -50,21 +51,28 @@ def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Pl
 
 
 def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
-    """What sets ``volume (C, *S)`` apart from every support, one sentence each; empty where nothing does.
+    """Return how ``volume (C, *S)`` differs from every support, one sentence each.
 
-    ``profile``: of :func:`support_profile`; an empty one (a segmenter made before there were profiles) flags nothing.
+    Args:
+        volume: The query.
+        plan: Plan of the supports.
+        profile: Of :func:`support_profile`. If it is empty (saved by an early version), nothing is compared.
     """
+    constant = constant_channels(volume.data)
+    flags = [constant] if constant else []
     supports = profile.get("supports") or []
-    if not supports:
-        return ()
-    own = _describe(volume, plan)
-    return (*_modality(own, supports), *_lengths(own, supports), *_intensities(own, supports))
+    if supports and not is_constant(volume.data):
+        own = _describe(volume, plan)
+        flags += [*_modality(own, supports), *_lengths(own, supports), *_intensities(own, supports)]
+    return tuple(flags)
 
 
 def unlike_each_other(images: Sequence[Volume], profile: Mapping[str, Any]) -> tuple[str, ...]:
-    """Supports whose voxels or field of view are unlike those of every other support, one sentence each.
+    """Name supports whose voxel size or field of view differs from every other support, one sentence each.
 
-    ``profile``: of :func:`support_profile`, for these ``images``.
+    Args:
+        images: The supports.
+        profile: Of :func:`support_profile`, for these images.
     """
     own = profile["supports"]
     return tuple(
@@ -75,15 +83,22 @@ def unlike_each_other(images: Sequence[Volume], profile: Mapping[str, Any]) -> t
 
 
 def support_distance(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> float:
-    """How far the intensities of ``volume (C, *S)`` lie from those of the nearest support.
+    """Return the distance between the intensities of ``volume (C, *S)`` and those of the nearest support.
 
-    In standard deviations after normalisation, a mean over :data:`PERCENTILES`; 0 where the profile is empty.
+    It is in standard deviations after normalisation, a mean over :data:`PERCENTILES`; 0 if the profile is empty.
     """
     return _nearest(_describe(volume, plan), profile.get("supports") or [])
 
 
 def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
-    """Structures far larger or smaller than in every support. ``voxels``: label value -> number in the result."""
+    """Name structures that are far larger or smaller than in every support.
+
+    Args:
+        voxels: Label value -> voxels in the result.
+        volume: The query.
+        plan: Plan of the supports.
+        profile: Of :func:`support_profile`.
+    """
     unit, per_unit = ("ml", 1000.0) if volume.spatial_dims == 3 else ("mm²", 1.0)
     unit = unit if volume.has_spacing else "pixels"
     voxel = voxel_size(volume.affine, volume.spatial_dims)
@@ -103,14 +118,22 @@ def _plain(size: float) -> str:
 
 
 def predicted_dice(inside: float, voxels: float, total: float, calibration: float | None = None) -> float | None:
-    """The Dice that the probabilities themselves expect of a mask; None for an empty mask.
+    """Return the Dice that the probabilities imply for a predicted mask, or None for an empty mask.
 
-    ``inside``: sum of a structure's probability over its mask of ``voxels`` voxels; ``total``: over all voxels. If each
-    voxel belonged to the structure with its probability, independently, then E[overlap] = ``inside`` and E[size of the
-    truth] = ``total``, so that Dice = 2 inside / (voxels + total) to first order. Networks are surer than they are
-    right (Guo et al. 2017, "On Calibration of Modern Neural Networks"), hence an offset on the logit scale, which
-    ``lab/studies/calibration.py`` fits to subjects that no figure is taken from; being monotone, it changes no order.
-    ``docs/reliability.md`` says how far to trust the prediction: it ranks the volumes of one segmenter, no more.
+    If each voxel belonged to the structure with its probability, independently, the expected overlap would be
+    ``inside`` and the expected size of the truth ``total``, so Dice = 2 inside / (voxels + total) to first order.
+    Networks are overconfident, hence an offset on the logit scale, which ``lab/studies/calibration.py`` fits to
+    subjects that no published figure uses. The offset changes no order. ``docs/reliability.md`` says how far to trust
+    the prediction: it ranks the volumes of one segmenter.
+
+    Args:
+        inside: Sum of the structure's probability over its mask.
+        voxels: Voxels of the mask.
+        total: Sum of the structure's probability over the whole volume.
+        calibration: The offset; None for :data:`CALIBRATION`.
+
+    References:
+        Guo et al. 2017, "On Calibration of Modern Neural Networks".
     """
     if voxels <= 0 or total <= 0:
         return None
@@ -158,7 +181,7 @@ def _lengths(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> I
 
 
 def _outside(value: float, known: Sequence[float], factor: float, kinds: tuple[str, str]) -> str | None:
-    """``kinds``: what to call a value far below and far above the known ones."""
+    """The first of ``kinds`` if the value is far below the known ones, the second if it is far above."""
     if value < min(known) / factor:
         return kinds[0]
     return kinds[1] if value > max(known) * factor else None
@@ -176,6 +199,6 @@ def _intensities(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) 
 
 
 def _nearest(one: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> float:
-    """Mean distance of the percentiles to those of the nearest of ``others``, 0 where there is none."""
+    """Mean distance of the percentiles to those of the nearest of ``others``, 0 if there is none."""
     own = np.array(one["intensities"])
     return min((float(np.abs(own - np.array(o["intensities"])).mean()) for o in others), default=0.0)

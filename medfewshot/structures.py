@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Box = tuple[slice, ...]
 """The smallest box around a structure: one slice per array axis."""
 
+TINY_VOXELS = 27
+"""A cube of 3 voxels: a structure of this size or less can vanish when it is resampled."""
+
 # find_objects makes a list as long as the largest value; larger or negative values are renumbered first.
 _LARGEST_DIRECT_VALUE = 65535
 

@@ -99,7 +99,7 @@ def test_one_bad_file_does_not_stop_the_others(folder):
         ({"affine": np.diag([1.0, 1, 6, 1])}, "warning", "very anisotropic"),
         ({"affine": np.diag([-1.0, -1, 1, 1])}, "warning", "orientations differ: RAS (3), LPS (1)"),
         ({"image": np.random.default_rng(1).normal(0, 900, SHAPE)}, "warning", "more than 10 times off"),
-        ({"image": np.zeros(SHAPE, np.float32)}, "warning", "same value"),
+        ({"image": np.zeros(SHAPE, np.float32)}, "error", "same value"),
     ],
 )
 def test_problem_is_found(folder, change, severity, words):

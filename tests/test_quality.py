@@ -74,6 +74,15 @@ def test_the_distance_is_to_the_nearest_support():
     assert support_distance(shifted, plan, {}) == 0
 
 
+def test_an_image_without_contrast_is_flagged(profile):
+    volume = scan(9)[0]
+    constant = dataclasses.replace(volume, data=np.full_like(volume.data, 7))
+    for known in (profile, {}):
+        assert unlike_supports(constant, PLAN, known) == ("every voxel has the same value",)
+    two = dataclasses.replace(volume, data=np.concatenate([volume.data, constant.data]))
+    assert unlike_supports(two, PLAN, {}) == ("every voxel of channel 2 has the same value",)
+
+
 def test_axes_are_those_of_the_plan(profile):
     turned = grids.reoriented(scan(9)[0], grids.ALL_ORIENTATIONS[37])
     assert unlike_supports(turned, PLAN, profile) == ()

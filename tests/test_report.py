@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from medfewshot.errors import GridMismatchError, InputError
-from medfewshot.report import display, save_preview, save_score_plot, structure_statistics, write_csv
+from medfewshot.io import write_csv
+from medfewshot.report import display, save_preview, save_score_plot, structure_statistics
 from medfewshot.structures import compress
 
 NAMES = {1: "liver", 2: "spleen"}

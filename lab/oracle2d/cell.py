@@ -20,10 +20,9 @@ from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
-from medfewshot.io import write_text
+from medfewshot.io import write_csv, write_text
 from medfewshot.learners import read_seen
 from medfewshot.learners.base import Learner, Segmenter
-from medfewshot.report import write_csv
 from medfewshot.types import Case, Progress, Support
 
 SLICES_AT_ONCE = 8

@@ -20,8 +20,7 @@ from medfewshot.benchmark.results import failures
 from medfewshot.benchmark.tables import NOT_RUN, Table, metrics_line, metrics_share, number, percent
 from medfewshot.errors import InputError
 from medfewshot.evaluation import bootstrap_interval
-from medfewshot.io import write_text
-from medfewshot.report import write_csv
+from medfewshot.io import write_csv, write_text
 
 MEAN = "mean of classes"
 HEAD = """\

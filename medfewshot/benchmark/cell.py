@@ -19,8 +19,7 @@ from medfewshot.datasets import read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_arrays, mean
-from medfewshot.io import check_same_grid, read_image, read_label, write_text
-from medfewshot.report import write_csv
+from medfewshot.io import check_same_grid, read_image, read_label, write_csv, write_text
 from medfewshot.types import Case, Progress
 
 

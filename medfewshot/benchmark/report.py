@@ -21,8 +21,7 @@ from medfewshot.benchmark.tables import (
     structure_table,
     summary_rows,
 )
-from medfewshot.io import write_text
-from medfewshot.report import write_csv
+from medfewshot.io import write_csv, write_text
 
 
 def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequence[Cell] | None = None) -> Path:

@@ -18,9 +18,9 @@ from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.devices import describe_device
 from medfewshot.errors import InputError
 from medfewshot.inference import InferenceOptions
-from medfewshot.io import write_text
+from medfewshot.io import write_csv, write_text
 from medfewshot.planning import plan_to_dict
-from medfewshot.report import prepared_path, write_csv
+from medfewshot.report import prepared_path
 
 RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 from medfewshot.evaluation.scores import CaseScore
 from medfewshot.evaluation.summary import RESAMPLES, LabelSummary, summarize
-from medfewshot.io import write_text
+from medfewshot.io import write_csv, write_text
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, Metric
 
 
@@ -51,7 +49,6 @@ class Evaluation:
     def write(self, folder: Path) -> None:
         """Write the three files into ``folder``, each atomically; an undefined value is an empty cell, or null."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         rows = self.summary_rows()
         document = {
             "tolerance_mm": self.tolerance_mm,
@@ -61,8 +58,8 @@ class Evaluation:
             "all_labels": rows[-1] if rows else None,
             "warnings": list(self.warnings),
         }
-        write_text(folder / "scores.csv", _csv(self.score_rows()))
-        write_text(folder / "summary.csv", _csv(rows))
+        write_csv(folder / "scores.csv", self.score_rows())
+        write_csv(folder / "summary.csv", rows)
         write_text(folder / "summary.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
 
     def _meaning(self) -> dict[str, str]:
@@ -76,11 +73,3 @@ class Evaluation:
             **{name: m.meaning.format(tolerance_mm=self.tolerance_mm) for name, m in self.metrics.items()},
             "all labels": "mean over cases of the mean over the labels of a case",
         }
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

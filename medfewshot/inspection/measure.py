@@ -1,10 +1,11 @@
-"""One case: its numbers, and the problems that show without looking at the others."""
+"""Measurements of one case, and the problems that are visible without looking at other cases."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -12,55 +13,54 @@ import numpy as np
 from medfewshot.datasets import Dataset
 from medfewshot.errors import InputError
 from medfewshot.inspection.result import CaseRow, LabelStats, Problem
-from medfewshot.intensities import looks_like_hounsfield, subsample
+from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
 from medfewshot.io import check_same_grid, read_image, read_label
-from medfewshot.structures import structures, voxel_size
+from medfewshot.structures import TINY_VOXELS, structures, voxel_size
 from medfewshot.types import Case, Volume
 
-TINY_VOXELS = 27
-"""A cube of 3 voxels: below it a structure can vanish when it is resampled."""
 _SAMPLES = 200_000
 
 
 def measure_case(case: Case, dataset: Dataset) -> tuple[CaseRow, list[Problem]]:
-    """Numbers of one case; a file that cannot be read gives a problem and a row without numbers."""
+    """Measure one case. A file that cannot be read gives a problem and a row without its numbers."""
     label_file = str(case.label_path) if case.label_path else None
     row = CaseRow(case.case_id, case.subject_id, str(case.image_path), label_file)
-    image, problems = _read_image(case)
-    if image is not None:
+    problems: list[Problem] = []
+    image = label = None
+    try:
+        image = read_image(case.image_paths)
         row = replace(row, **_image_numbers(image, case, dataset))
+        problems += _image_problems(image, case.image_path)
+    except InputError as error:
+        problems.append(problem_from(error, case.image_path))
     if case.label_path is None:
         return row, problems
     try:
         label = read_label(case.label_path)
-    except InputError as error:
-        return row, [*problems, problem_from(error, case.label_path)]
-    row = replace(row, labels=label_stats(label))
-    found = _label_problems(row, label, dataset)
-    if image is not None:
-        try:
+        row = replace(row, labels=label_stats(label))
+        if image is not None:
             check_same_grid(image, label)
-        except InputError as error:
-            found.insert(0, problem_from(error, case.label_path))
-    usable = image is not None and not any(problem.severity == "error" for problem in found)
-    return replace(row, usable=usable), problems + found
-
-
-def _read_image(case: Case) -> tuple[Volume | None, list[Problem]]:
-    try:
-        image = read_image(case.image_paths)
     except InputError as error:
-        return None, [problem_from(error, case.image_path)]
-    return image, [Problem("warning", str(case.image_path), text) for text in image.warnings]
+        problems.append(problem_from(error, case.label_path))
+    if label is not None:
+        problems += _label_problems(row, label, dataset)
+    return replace(row, usable=not any(problem.severity == "error" for problem in problems)), problems
 
 
 def problem_from(error: InputError, path: Path) -> Problem:
-    """``"file: what is wrong; way out"`` in its three parts."""
-    text, _, way_out = str(error).removeprefix(f"{path}: ").rpartition("; ")
-    return Problem("error", str(path), text or way_out, way_out if text else "")
+    """Return an error as a problem of the file at ``path``."""
+    return Problem("error", str(path), error.problem.removeprefix(f"{path}: "), error.remedy)
 
 
-def _image_numbers(image: Volume, case: Case, dataset: Dataset) -> dict:
+def _image_problems(image: Volume, path: Path) -> list[Problem]:
+    problems = [Problem("warning", str(path), text) for text in image.warnings]
+    if constant := constant_channels(image.data):
+        severity: Literal["error", "warning"] = "error" if is_constant(image.data) else "warning"
+        problems.append(Problem(severity, str(path), constant, "Export the image again"))
+    return problems
+
+
+def _image_numbers(image: Volume, case: Case, dataset: Dataset) -> dict[str, Any]:
     p01, median, p99 = np.percentile(subsample(image.data, _SAMPLES), (1, 50, 99))
     low, high = float(image.data.min()), float(image.data.max())
     return {

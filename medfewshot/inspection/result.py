@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medfewshot.io import write_text
+from medfewshot.io import write_csv, write_text
 
 
 @dataclass(frozen=True)
@@ -105,12 +103,7 @@ class Inspection:
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write ``inspection.csv`` (one row a case) and ``inspection.json`` (everything). Returns both paths."""
         folder = Path(folder)
-        text = io.StringIO()
-        rows = self.rows()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["case_id"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(folder / "inspection.csv", text.getvalue())
+        write_csv(folder / "inspection.csv", self.rows())
         content = {
             "name": self.name,
             "summary": self.summary,

@@ -1,7 +1,7 @@
 """Read and write volumes, and check their geometry. The only room that knows file formats and headers."""
 
 from medfewshot.io.dicom_seg import can_refer_to, write_dicom_seg
-from medfewshot.io.files import atomic_path, write_text
+from medfewshot.io.files import atomic_path, write_csv, write_text
 from medfewshot.io.find import find_images, is_series_folder, volumes_in
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.geometry import check_affine, check_same_grid, in_frame_of
@@ -28,6 +28,7 @@ __all__ = [
     "stem_of",
     "volumes_in",
     "write_array",
+    "write_csv",
     "write_dicom_seg",
     "write_label",
     "write_text",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from medfewshot.io.naming import PathLike, suffix_of
 
@@ -44,3 +46,20 @@ def write_text(path: PathLike, text: str) -> None:
     """Write UTF-8 with the line ends as given. The file appears whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_csv(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write rows with a header. The columns are in the order in which they first appear; None is an empty cell.
+
+    The file appears whole or not at all.
+    """
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return Path(path)

@@ -78,9 +78,6 @@ def _read_one_image(path: Path, formats: Formats) -> Volume:
             f"{path}: {broken} of {volume.data.size} voxels are NaN or infinite",
             "replace them with the background value",
         )
-    low, high = float(volume.data.min()), float(volume.data.max())
-    if low == high:
-        return replace(volume, warnings=(*volume.warnings, f"every voxel has the same value, {low:g}"))
     return volume
 
 

@@ -14,7 +14,7 @@ from medfewshot.planning.label_names import label_values
 from medfewshot.planning.normalise import choose_normalization
 from medfewshot.planning.orientation import direction_cosines, order_for
 from medfewshot.settings import PlanSettings
-from medfewshot.structures import Structure, structures, voxel_size
+from medfewshot.structures import TINY_VOXELS, Structure, structures, voxel_size
 from medfewshot.types import Plan, Volume
 
 THICK_RATIO = 3.0
@@ -31,7 +31,6 @@ SMALLEST_DIAMETER_VOXELS = 6
 PATCH_VOXELS = 380_000
 PATCH_PIXELS = 65_536
 """A training patch: as much as two CPU cores take through forward and backward in a fifth of a second."""
-TINY_VOXELS = 27
 MODALITIES = ("CT", "MR", "MRI", "PT", "PET", "NM", "US", "XA", "CR", "DX", "MG", "RF", "OCT", "OP", "SM", "XC", "OT")
 """Words of DICOM's for what a scan is."""
 MOST_LABELS = 500

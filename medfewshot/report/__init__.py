@@ -6,7 +6,7 @@ matplotlib is imported only when a picture is drawn, and without pyplot: no glob
 from medfewshot.report.page import prepare_case, prepared_path
 from medfewshot.report.plots import save_score_plot
 from medfewshot.report.preview import save_preview
-from medfewshot.report.tables import structure_statistics, write_csv
+from medfewshot.report.tables import structure_statistics
 
 __all__ = [
     "prepare_case",
@@ -14,5 +14,4 @@ __all__ = [
     "save_preview",
     "save_score_plot",
     "structure_statistics",
-    "write_csv",
 ]

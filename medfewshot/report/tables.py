@@ -1,10 +1,8 @@
-"""What is known about each structure of a segmentation, as rows of plain numbers; and rows as a CSV file."""
+"""What is known about each structure of a segmentation, as rows of plain numbers."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,20 +64,3 @@ def _row(value: int, name: str, structure: Structure | None, image: np.ndarray, 
     row |= {f"centroid_{axis}_mm": mm for axis, mm in zip("xyz", structure.centroid_mm(affine), strict=True)}
     row["components"] = len(structure.component_voxels)
     return row
-
-
-def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Rows as CSV with a header, the columns in the order in which they first appear; None is an empty cell. Atomic."""
-    from medfewshot.io import atomic_path
-
-    path = Path(path)
-    rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path

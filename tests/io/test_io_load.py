@@ -122,11 +122,6 @@ def test_no_voxels(tmp_path: Path) -> None:
     refused(tmp_path / "a.nii", "has no voxels")
 
 
-def test_a_constant_image_is_a_warning(tmp_path: Path) -> None:
-    volume = read_image(write_nifti(tmp_path / "a.nii", np.full(SHAPE, 7, np.int16)))
-    assert volume.warnings == ("every voxel has the same value, 7",)
-
-
 def test_channels_from_several_files(tmp_path: Path) -> None:
     paths = [write_nifti(tmp_path / f"a_000{i}.nii", ramp() + i) for i in range(2)]
     volume = read_image(paths)
