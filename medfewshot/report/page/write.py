@@ -124,7 +124,7 @@ def _plots(page: Page, anchors: dict[str, str]) -> list[tuple[str, StripPlot]]:
 
 
 def _heading(metric: Metric) -> str:
-    return f"{metric.title} {metric.unit}".strip()
+    return f"{metric.title[:1].upper()}{metric.title[1:]} {metric.unit}".strip()
 
 
 def _row_of(case: PageCase, value: int) -> StructureRow | None:
