@@ -81,7 +81,7 @@ def prepare_data(cells: Sequence[AnyCell], given: str | Path | None, run: Path) 
     for entry in entries:
         if entry.blobs is not None:
             made = entry.blobs
-            write_blob_dataset(run / "data" / entry.source, made.cases, made.seed, made.shape, made.labels)
+            write_blob_dataset(run / "data" / entry.source, made.cases, made.seed, shape=made.shape, labels=made.labels)
     named = given or os.environ.get("MEDFEWSHOT_DATA")
     needed = [entry for entry in entries if entry.blobs is None]
     if not needed:

@@ -1,6 +1,23 @@
-"""Procedural scans: an abdominal CT cohort for the demo, and tiny blob volumes for tests."""
+"""One generator of made-up anatomies: procedural tasks for training, and the CT cohort of the demo.
+
+An anatomy is a template of implicit shapes. Its members differ by diffeomorphic warps and by shift, scale and absence
+of every structure; one scanner protocol images them all.
+
+References:
+    Hoffmann et al., SynthMorph, IEEE TMI 2021; Billot et al., SynthSeg, Medical Image Analysis 2023 (synthetic label
+    maps and random contrasts). Butoi et al., UniverSeg, ICCV 2023 (synthetic tasks in meta-training).
+"""
 
 from medfewshot.synthetic.blobs import make_blob_volume, write_blob_dataset
 from medfewshot.synthetic.cohort import COHORT_NAME, CT_LABELS, make_ct_cohort
+from medfewshot.synthetic.populations import Populations, PopulationSettings
 
-__all__ = ["COHORT_NAME", "CT_LABELS", "make_blob_volume", "make_ct_cohort", "write_blob_dataset"]
+__all__ = [
+    "COHORT_NAME",
+    "CT_LABELS",
+    "PopulationSettings",
+    "Populations",
+    "make_blob_volume",
+    "make_ct_cohort",
+    "write_blob_dataset",
+]

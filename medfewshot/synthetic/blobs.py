@@ -1,8 +1,9 @@
-"""Tiny volumes of spheres and boxes, made in a millisecond, whose sizes are known on paper."""
+"""Tiny test volumes of spheres and boxes, made in a millisecond."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -14,19 +15,21 @@ from medfewshot.io import atomic_path, write_text
 def make_blob_volume(
     rng: np.random.Generator, shape: tuple[int, ...] = (24, 24, 24), labels: int = 2
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An image with ``labels`` separate structures, spheres (odd values) and boxes (even values), and its label map.
+    """Make an image with separate structures, spheres (odd values) and boxes (even values), and its label map.
 
-    The structures stand in a row along the first axis, jittered, so that they never touch. The noise has unit
-    standard deviation and structure ``i`` is ``3 i`` brighter than the background.
+    The structures are in a row along the first axis, with jitter, and never touch. The noise has unit standard
+    deviation; structure ``i`` is ``3 i`` brighter than the background.
 
     Args:
-        shape: ``*S``, 2D or 3D. labels: number of structures; each needs about five voxels of the first axis.
+        rng: Source of the draws.
+        shape: ``*S``, 2D or 3D.
+        labels: Number of structures; each needs about five voxels of the first axis.
 
     Returns:
         image ``(1, *S)`` float32, label ``(*S)`` int64 with values 0..labels.
 
     Raises:
-        ValueError: the first axis has no room for that many structures.
+        ValueError: The first axis has no room for that many structures.
     """
     slot = shape[0] / labels
     if slot < 5 or min(shape) < 5:
@@ -47,32 +50,52 @@ def make_blob_volume(
 
 
 def write_blob_dataset(
-    folder: Path | str, cases: int, seed: int = 0, shape: tuple[int, int, int] = (24, 20, 16), labels: int = 2
+    folder: Path | str, cases: int, seed: int = 0, *, shape: tuple[int, int, int] = (24, 20, 16), labels: int = 2
 ) -> Path:
-    """Write ``cases`` blob volumes of 1 mm voxels with a ``dataset.json`` (MSD layout, MR); returns ``folder``.
+    """Write blob volumes of 1 mm voxels with a ``dataset.json`` (MSD layout, MR).
 
-    Nothing is written where the same call has written before.
+    Nothing is written if the same call has written before.
+
+    Args:
+        folder: Is made if it does not exist.
+        cases: Number of scans.
+        seed: Another seed gives other scans.
+        shape: Voxels of each scan.
+        labels: Structures in each scan.
+
+    Returns:
+        ``folder`` as a Path.
     """
     folder = Path(folder)
     table = folder / "dataset.json"
-    names = [f"blob_{index:03d}.nii.gz" for index in range(cases)]
-    content = {
-        "name": "blobs",
-        "description": f"made up: seed {seed}, shape {list(shape)}",
-        "modality": {"0": "MR"},
-        "labels": {"0": "background", **{str(i): f"blob {i}" for i in range(1, labels + 1)}},
-        "numTraining": cases,
-        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
-    }
-    text = json.dumps(content, indent=1) + "\n"
+    scans = [f"blob_{index:03d}.nii.gz" for index in range(cases)]
+    names = {value: f"blob {value}" for value in range(1, labels + 1)}
+    text = describe_dataset("blobs", f"made up: seed {seed}, shape {list(shape)}", "MR", names, scans)
     if table.is_file() and table.read_text(encoding="utf-8") == text:
         return folder
     for kind in ("imagesTr", "labelsTr"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    for index, name in enumerate(names):
+    for index, scan in enumerate(scans):
         image, label = make_blob_volume(np.random.default_rng([seed, index]), shape, labels)
         for kind, data in (("imagesTr", image[0]), ("labelsTr", label.astype(np.uint8))):
-            with atomic_path(folder / kind / name) as temporary:
+            with atomic_path(folder / kind / scan) as temporary:
                 nib.save(nib.Nifti1Image(data, np.eye(4)), temporary)
-    write_text(table, text)  # last: where it is, the scans are too
+    write_text(table, text)  # last: if it exists, the scans do too
     return folder
+
+
+def describe_dataset(
+    name: str, description: str, modality: str, labels: Mapping[int, str], scans: Sequence[str]
+) -> str:
+    """Return the text of a Decathlon ``dataset.json``; images are in ``imagesTr``, labels in ``labelsTr``."""
+    content = {
+        "name": name,
+        "description": description,
+        "tensorImageSize": "3D",
+        "modality": {"0": modality},
+        "labels": {"0": "background", **{str(value): label for value, label in labels.items()}},
+        "licence": "CC0 1.0",
+        "numTraining": len(scans),
+        "training": [{"image": f"./imagesTr/{scan}", "label": f"./labelsTr/{scan}"} for scan in scans],
+    }
+    return json.dumps(content, indent=1) + "\n"

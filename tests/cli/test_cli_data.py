@@ -34,7 +34,7 @@ def no_network(monkeypatch):
 def archive(tmp_path, monkeypatch) -> Path:
     """An archive of blobs in MSD layout, with what macOS adds; MONAI's table names its checksum."""
     made = tmp_path / "made"
-    write_blob_dataset(made / NAME, 2, 0, (8, 8, 8), 1)
+    write_blob_dataset(made / NAME, 2, shape=(8, 8, 8), labels=1)
     (made / NAME / "imagesTr" / "._blob_000.nii.gz").write_bytes(b"litter")
     path = tmp_path / "made.tar"
     with tarfile.open(path, "w") as tar:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -57,6 +57,16 @@ class Part:
             ends = torch.tensor(self.path)
             return float(3.1 * self.radii[0] ** 2 * (ends[1:] - ends[:-1]).norm(dim=1).sum())
         return 4.2 * min(self.radii[0], 1.0) * min(self.radii[1], 1.0) * min(self.radii[2], 1.0)
+
+
+def solid(name: str, tissue: str, centre: tuple, radii: tuple[float, ...], **shape: Any) -> Part:
+    """Make an ellipsoid, or a boxier body."""
+    return Part(name, tissue, "ellipsoid", centre, radii, **shape)
+
+
+def tube(name: str, tissue: str, radius: float, path: tuple[tuple[float, float, float], ...], **shape: Any) -> Part:
+    """Make a tube along a path."""
+    return Part(name, tissue, "tube", radii=(radius, 0, 0), path=path, **shape)
 
 
 @dataclass(frozen=True)

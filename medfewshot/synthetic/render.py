@@ -1,7 +1,8 @@
-"""A population: one template, one contrast, M members that differ; rendered on a device as images and label maps."""
+"""Rendering: the M members of a population as images and label maps, of one template and one contrast."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.synthetic.populations import acquisition, warp
-from medfewshot.synthetic.populations.contrast import Contrast, draw_contrast, draw_style
-from medfewshot.synthetic.populations.parts import Draw, Part, column, distance, draw_part
-from medfewshot.synthetic.populations.templates import TEMPLATES
+from medfewshot.synthetic import acquisition, warp
+from medfewshot.synthetic.contrast import Contrast, draw_contrast, draw_style
+from medfewshot.synthetic.parts import Draw, Part, column, distance, draw_part
+from medfewshot.synthetic.templates import TEMPLATES
 
 Rng = np.random.Generator
 NOISE_KNOTS = (5, 7, 10, 14, 20)
@@ -27,6 +28,14 @@ class View:
 
     centre: np.ndarray
     extent: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tones:
+    """Brightness of every tissue in each member ``(M,)``, and the standard deviation of its texture."""
+
+    brightness: Mapping[str, Tensor]
+    texture: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +85,34 @@ def render(
     rng: Rng,
     generator: torch.Generator,
     device: torch.device,
+    acquire: Callable[..., Tensor] = acquisition.acquire,
 ) -> Rendered:
-    """All members at once; the last ``other_contrast_for`` of them have another contrast, under the same protocol."""
+    """Render all members at once.
+
+    Args:
+        parts: The template.
+        view: What the patches show.
+        patch: Size in voxels.
+        members: Number of members.
+        template: Name of the template.
+        thick: Whether the slices of the patch are thick.
+        other_contrast_for: So many of the last members have another contrast, under the same protocol.
+        rng: Draws what members share.
+        generator: Draws what members differ in.
+        device: Where images and labels are made.
+        acquire: The scanner.
+    """
     points = _template_points(view, patch, members, rng, generator, device)
     edge = float(np.min(view.extent / np.array(patch)))
     style = draw_style(rng)
     tissues = {part.tissue for part in parts} | {"air"}
     contrasts = [draw_contrast(style, tissues, rng)] * members
     protocol = acquisition.draw_protocol(style, thick, rng)
-    clean, labels = _paint(parts, points, edge, contrasts, other_contrast_for, tissues, rng, generator)
-    images = acquisition.acquire(clean, protocol, rng, generator)
+    if other_contrast_for:
+        other = draw_contrast(draw_style(rng), tissues, rng)
+        contrasts = [*contrasts[: members - other_contrast_for], *[other] * other_contrast_for]
+    clean, labels = paint(parts, points, edge, _draw_tones(contrasts, tissues, rng), generator)
+    images = acquire(clean, protocol, rng, generator)
     kept = members - other_contrast_for
     normal = [acquisition.normalise(part, protocol) for part in (images[:kept], images[kept:]) if len(part)]
     return Rendered(torch.cat(normal), labels, tuple(parts), template, style)
@@ -118,29 +145,32 @@ def _skew(angles: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def _paint(
-    parts: list[Part],
-    points: Tensor,
-    edge: float,
-    contrasts: list[Contrast],
-    others: int,
-    tissues: set[str],
-    rng: Rng,
-    generator: torch.Generator,
+def paint(
+    parts: list[Part], points: Tensor, edge: float, tones: Tones, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Brightness ``(M, 1, *S)`` with partial volume at every border, and labels ``(M, *S)``."""
+    """Paint the parts, later ones over earlier ones.
+
+    Args:
+        parts: The template, from the outside in.
+        points: Template coordinates ``(M, 3, *S)`` of every voxel of M members.
+        edge: Edge of a voxel, in template units.
+        tones: Brightness of every tissue; "air" is what no part covers.
+        generator: Draws surfaces, textures and what members differ in.
+
+    Returns:
+        Brightness ``(M, 1, *S)`` with partial volume at every border, and part numbers ``(M, *S)`` int16, from 1.
+    """
     members, device = len(points), points.device
     shared = warp.noise_lattice((1,), NOISE_KNOTS, 28, generator, device).expand(members, -1, -1, -1, -1)
     own = warp.noise_lattice((members,), TEXTURE_KNOTS, 28, generator, device)
     noise = warp.sample_smooth(torch.cat([shared, own], dim=1), points)
     texture = noise[:, len(NOISE_KNOTS) :].sum(1)
     coarse = Coarse(points, noise)
-    brightness, roughness = _tissue_tables(contrasts, others, tissues, rng)
     draws: dict[str, Draw] = {}
     depths: dict[str, Tensor] = {}
     parents = {part.within for part in parts}
     shape = (members, *[1] * (points.ndim - 2))
-    image = brightness["air"].to(device).view(shape).expand(texture.shape).clone()
+    image = tones.brightness["air"].to(device).view(shape).expand(texture.shape).clone()
     labels = torch.zeros(texture.shape, dtype=torch.int16, device=device)
     for index, part in enumerate(parts, start=1):
         draw = draw_part(part, draws.get(part.within or ""), members, generator)
@@ -159,7 +189,7 @@ def _paint(
             depths[part.name] = torch.full_like(texture, edge)
             depths[part.name][at] = depth
         here = image[at]
-        value = brightness[part.tissue].to(device).view(shape) + roughness[part.tissue] * texture[at]
+        value = tones.brightness[part.tissue].to(device).view(shape) + tones.texture[part.tissue] * texture[at]
         here += (0.5 - depth / edge).clamp_(0, 1) * (value - here)
         labels[at].masked_fill_(depth < 0, index)
     return image.unsqueeze(1), labels
@@ -192,14 +222,8 @@ class Coarse:
         return tuple(slices)
 
 
-def _tissue_tables(
-    contrasts: list[Contrast], others: int, tissues: set[str], rng: Rng
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Tissue -> brightness of each member ``(M,)``, and the strength of its texture."""
-    members = len(contrasts)
-    if others:
-        other = draw_contrast(draw_style(rng), tissues, rng)
-        contrasts = [*contrasts[: members - others], *[other] * others]
+def _draw_tones(contrasts: list[Contrast], tissues: set[str], rng: Rng) -> Tones:
+    """Brightness of each member: its contrast, and a few hundredths more or less."""
     brightness = {
         tissue: torch.tensor(
             [c[tissue][0] + (0.0 if tissue == "air" else float(rng.normal(0, 0.02))) for c in contrasts],
@@ -207,4 +231,4 @@ def _tissue_tables(
         )
         for tissue in sorted(tissues)
     }
-    return brightness, {tissue: contrasts[0][tissue][1] for tissue in tissues}
+    return Tones(brightness, {tissue: contrasts[0][tissue][1] for tissue in tissues})

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from medfewshot.errors import InputError
-from medfewshot.synthetic.populations.parts import Part
-from medfewshot.synthetic.populations.population import MM_PER_UNIT, Rendered, draw_template, draw_view, render
+from medfewshot.synthetic.parts import Part
+from medfewshot.synthetic.render import MM_PER_UNIT, Rendered, draw_template, draw_view, render
 from medfewshot.types import Episode, Query, Support
 
 Rng = np.random.Generator
