@@ -18,7 +18,7 @@ from medfewshot.cli.app import app
 from medfewshot.devices import autocast, has_fast_bf16
 from medfewshot.learners import LEARNERS
 from medfewshot.learners.finetune import Finetune, build_start
-from medfewshot.synthetic.populations import Populations, PopulationSettings
+from medfewshot.synthetic import Populations, PopulationSettings
 from medfewshot.training import train
 from medfewshot.training.settings import BackboneSettings, TaskSettings, TrainSettings
 from medfewshot.types import Support

@@ -37,7 +37,7 @@ import medfewshot
 from medfewshot import api
 from medfewshot.config import load_training
 from medfewshot.episodes import EpisodeSampler
-from medfewshot.synthetic.populations import Populations
+from medfewshot.synthetic import Populations
 from medfewshot.training.logs import read_log
 from medfewshot.training.packing import read_pack
 

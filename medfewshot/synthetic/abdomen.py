@@ -26,7 +26,7 @@ TISSUES: dict[str, tuple[float, float, float]] = {
     "spleen": (122, 6, 5),
     "pancreas": (96, 6, 12),
     "cortex": (190, 10, 8),
-    "medulla": (128, 8, 8),
+    "medulla": (140, 8, 8),
     "lesion": (45, 4, 7),
 }
 """Tissue -> mean in HU, its standard deviation from case to case, and that of the texture inside."""
@@ -198,12 +198,12 @@ def _kidneys() -> list[Part]:
             notch=(-0.42 * x, 0.1, 0.0, 0.1), scale=0.07,
         )  # fmt: skip
         bed = solid(f"{side} bed", "fat", (x, -0.24, z), (0.23, 0.24, 0.42), tilt=turn, within="cavity")
-        core = replace(kidney, name=f"{side} kidney core", radii=(0.11, 0.125, 0.27), within=kidney.name, scale=0.0)
+        core = replace(kidney, name=f"{side} kidney core", radii=(0.095, 0.11, 0.25), within=kidney.name, scale=0.0)
         pyramids = Part(
             f"{side} kidney pyramids", "medulla", "noise", radii=(-0.2, 0.05, 0), channel=4, within=core.name
         )
-        sinus = replace(core, name=f"{side} kidney sinus", tissue="fat", radii=(0.075, 0.065, 0.15))
-        pelvis = replace(core, name=f"{side} kidney pelvis", tissue="fluid", radii=(0.035, 0.03, 0.09))
+        sinus = replace(core, name=f"{side} kidney sinus", tissue="fat", radii=(0.055, 0.05, 0.13))
+        pelvis = replace(core, name=f"{side} kidney pelvis", tissue="fluid", radii=(0.028, 0.025, 0.08))
         parts += [bed, kidney, core, pyramids, sinus, pelvis]
     return parts
 

@@ -1,7 +1,8 @@
-"""Episodes from procedural populations: supports and queries are members of one population."""
+"""Procedural tasks for meta-training: an episode's supports and queries are members of one made-up population."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +53,27 @@ class PopulationSettings:
 
 @dataclass(frozen=True)
 class Populations:
-    """An endless stream of populations; an episode is decided by its seed."""
+    """An episode source: every seed has its own population.
+
+    Args:
+        settings: What episodes look like.
+        render: Makes images and label maps of a population's members.
+    """
 
     settings: PopulationSettings = PopulationSettings()
+    render: Callable[..., Rendered] = render
 
     def sample(self, seed: int, *, progress: float = 1.0, device: torch.device = torch.device("cpu")) -> Episode:
-        """Patches of one shape on ``device``; classes that are background in every support do not occur."""
+        """Draw the episode of ``seed``.
+
+        Args:
+            seed: Decides everything.
+            progress: How far training is, in [0, 1]; see ``PopulationSettings.large_first``.
+            device: Where the episode is made.
+
+        Returns:
+            Patches of one shape; every class occurs in a support.
+        """
         for attempt in range(ATTEMPTS):
             rng = np.random.default_rng([seed, attempt])
             episode = self._try(rng, progress, device, fewest=FEWEST_VOXELS if attempt < ATTEMPTS - 1 else 1)
@@ -77,7 +93,7 @@ class Populations:
         spacing = _relative_spacing(full, rng)
         view = draw_view(parts, focus, full, spacing, rng)
         others = settings.queries if rng.random() < settings.other_contrast else 0
-        rendered = render(
+        rendered = self.render(
             parts,
             view,
             full,
@@ -109,7 +125,7 @@ class Populations:
     def _choose_classes(
         self, rendered: Rendered, focus: Part, shots: int, exponent: float, rng: Rng, fewest: int
     ) -> list[list[int]] | None:
-        """Groups of part numbers (from 1), one group a class; None where the supports show too little."""
+        """Choose groups of part numbers (from 1), one group a class; None if the supports show too little."""
         counts = torch.bincount(rendered.labels[:shots].flatten().long(), minlength=len(rendered.parts) + 1).tolist()
         whole = rendered.labels[:shots].numel()
         usable = [
@@ -136,7 +152,7 @@ class Populations:
 
     @staticmethod
     def _add_lesions(rendered: Rendered, groups: list[list[int]], rng: Rng) -> None:
-        """Where a lesion is no class of its own, annotators mostly count it to the organ around it."""
+        """Add lesions that are no class of their own to the organ around them, as annotators mostly do."""
         taken = {i for group in groups for i in group}
         with_lesions = rng.random() < 0.75
         for i, part in enumerate(rendered.parts, start=1):
@@ -148,13 +164,14 @@ class Populations:
 
 
 def draw_by_size(parts: list[Part], exponent: float, rng: Rng) -> Part:
+    """Draw a labelled part with weight volume ** (exponent / 3)."""
     candidates = [part for part in parts if part.labelled]
     weights = np.array([min(part.size, 0.5) for part in candidates]) ** (exponent / 3)
     return candidates[int(rng.choice(len(candidates), p=weights / weights.sum()))]
 
 
 def _relative_spacing(patch: tuple[int, int, int], rng: Rng) -> np.ndarray:
-    """Spacing of the axes relative to the first: patches with few slices have thick ones."""
+    """Draw the spacing of the axes relative to the first: patches with few slices have thick ones."""
     thickness = max(1.0, 0.8 * patch[0] / patch[2]) if patch[2] > 1 else 1.0
     return np.array([1.0, 1.0, float(thickness * np.exp(rng.uniform(-0.25, 0.25)))])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from medfewshot.episodes import EpisodeSettings
 from medfewshot.errors import InputError
-from medfewshot.synthetic.populations import PopulationSettings
+from medfewshot.synthetic import PopulationSettings
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from medfewshot.episodes import EpisodeSampler, EpisodeSource, LabelledTask, Mixture
 from medfewshot.errors import InputError
-from medfewshot.synthetic.populations import Populations
+from medfewshot.synthetic import Populations
 from medfewshot.training.settings import TrainSettings
 
 

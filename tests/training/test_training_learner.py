@@ -16,7 +16,7 @@ from medfewshot.config import load_training
 from medfewshot.errors import InputError
 from medfewshot.learners import Start, load_start, save_start
 from medfewshot.settings import AdaptSettings
-from medfewshot.synthetic.populations import PopulationSettings
+from medfewshot.synthetic import PopulationSettings
 from medfewshot.training import BackboneSettings, TaskSettings, TrainSettings, train
 from medfewshot.training.learner import make_meta_learner
 from medfewshot.types import Support
