@@ -13,7 +13,16 @@ from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from medfewshot.errors import InputError, did_you_mean
 
@@ -65,6 +74,32 @@ class Settings(BaseModel):
     def replace(self, **changes: Any) -> Self:
         """The same settings with some changed; the changes are validated."""
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+
+def _pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
+    if value[0] > value[1]:
+        raise ValueError("give (smallest, largest)")
+    return value
+
+
+def _several(value: Any) -> Any:
+    single = isinstance(value, (list, tuple)) and all(isinstance(size, int) for size in value)
+    return (value,) if single and value else value
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = Annotated[
+    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair), AfterValidator(_ordered)
+]
+"""Smallest and largest whole number, from 1; one number stands for both."""
+Factors = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ordered)]
+"""Smallest and largest factor, above 0."""
+Patches = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], ...], ...], Field(min_length=1), BeforeValidator(_several)]
+"""Patch sizes in voxels; one size stands for a list of one."""
 
 
 class PlanSettings(Settings):
@@ -263,6 +298,10 @@ def _first_problem(error: ValidationError, values: Mapping[str, Any], model: typ
     # Of the alternatives of a union, the one that goes deepest is the one that was meant.
     first = max(error.errors(include_url=False), key=lambda one: len(one["loc"]))
     name = str(first["loc"][0]) if first["loc"] else "settings"
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, InputError):  # of a model inside this one
+        where = " ".join(str(part) for part in first["loc"])
+        return InputError(f"{where} {inner.problem}", inner.remedy)
     if first["type"] == "extra_forbidden":
         known = model.model_fields
         return InputError(f"{name}: is unknown{did_you_mean(name, known)}", f"known are {', '.join(known)}")

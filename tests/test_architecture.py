@@ -47,7 +47,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("api",),
     ("integrations",),
     ("demo", "benchmark"),
-    ("config",),
     ("cli",),
     ("__main__",),
 )

@@ -35,9 +35,10 @@ from scans import WORK, copy_cases, find_scans
 
 import medfewshot
 from medfewshot import api
-from medfewshot.config import load_training
 from medfewshot.episodes import EpisodeSampler
+from medfewshot.settings import load_settings
 from medfewshot.synthetic import Populations
+from medfewshot.training import TrainSettings
 from medfewshot.training.logs import read_log
 from medfewshot.training.packing import read_pack
 
@@ -126,7 +127,7 @@ print("last row before the cut: step", int(read_log(RUN / "training.csv")[-1]["s
 # up.
 
 # %%
-settings = load_training(WORK / "own.yaml")
+settings = load_settings(TrainSettings, WORK / "own.yaml")
 sources = {
     "procedural": Populations(settings.tasks.synthetic),
     "real": EpisodeSampler(read_pack(PACK, settings.tasks.real.datasets), settings.tasks.real),

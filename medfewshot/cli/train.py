@@ -37,12 +37,13 @@ def train(
     on several processes. Cut off at any moment, the same command with --resume goes on as if nothing had happened.
     """
     from medfewshot.cli.console import Console
-    from medfewshot.config import load_training
+    from medfewshot.settings import load_settings
+    from medfewshot.training import TrainSettings
     from medfewshot.training.run import START
     from medfewshot.training.run import train as run
 
     console = Console(quiet, json)
-    settings = load_training(config, steps=steps, minutes=minutes, seed=seed)
+    settings = load_settings(TrainSettings, config, steps=steps, minutes=minutes, seed=seed)
     with console.progress("Training") as progress:
         record = run(
             settings,

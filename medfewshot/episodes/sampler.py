@@ -12,11 +12,11 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from medfewshot.augment import Augmentation, vary_intensity
@@ -34,6 +34,7 @@ from medfewshot.episodes.patches import (
 )
 from medfewshot.episodes.sources import CPU
 from medfewshot.errors import InputError
+from medfewshot.settings import Factors, Patches, Range, Settings, Share
 from medfewshot.types import Episode, Query, Support
 
 ATTEMPTS = 100
@@ -41,57 +42,50 @@ BLIND_ATTEMPTS = 20
 """Later attempts prefer supports that show several of the classes."""
 
 
-@dataclass(frozen=True)
-class EpisodeSettings:
+class EpisodeSettings(Settings):
     """What episodes from labelled volumes look like; by default plain crops without any variation."""
 
-    patches: tuple[tuple[int, ...], ...] | None = None
-    """Patch sizes in voxels, one drawn per episode; None takes whole volumes."""
-    shots: tuple[int, int] = (1, 1)
-    """Supports of an episode: smallest and largest number."""
-    ways: tuple[int, int] = (1, 1)
-    """Classes of an episode: smallest and largest number."""
-    queries: int = 1
-    absent: float = 0.0
-    """Probability that a query patch is placed anywhere, whatever it shows."""
-    query_shows_class: bool = True
-    """Take the other queries from examples that show a class, and absent ones from examples that show none (if such an
-    example is left). If false, queries are any examples."""
-    fewest_voxels: int = 1
-    """Voxels of every class in the supports' patches, at least."""
-    augment: bool = False
-    """Warp every patch and vary its intensities."""
-    zoom: tuple[float, float] = (1.0, 1.0)
-    """Spacing of an episode, as a multiple of the task's."""
-    thick: tuple[float, float] | None = None
-    """Slice thickness of a patch with few slices, as a multiple of the one that makes the patch a cube; None keeps the
-    task's."""
-    curve: float = 0.0
-    """Probability of a random monotone intensity curve; a quarter of these turn bright into dark."""
-    free_curve: float = 0.0
-    """Probability that a curve rises and falls at random instead."""
-    repaint: float = 0.0
-    """Probability that every structure of the task becomes brighter or darker by an amount of its own."""
-    mirror: float = 0.0
-    """Probability, for each axis, that the whole episode is mirrored along it."""
-    large_first: float = 0.0
-    """Curriculum: classes are drawn with weight voxels ** (exponent / 2). The exponent goes linearly from this number,
-    at the start of a run, to ``small_last`` at its end."""
-    small_last: float = 0.0
+    patches: Patches | None = Field(
+        None, description="Patch sizes in voxels, one drawn per episode. Default: whole volumes."
+    )
+    shots: Range = Field((1, 1), description="Supports of an episode: smallest and largest number.")
+    ways: Range = Field((1, 1), description="Classes of an episode: smallest and largest number.")
+    queries: int = Field(1, ge=1, description="Queries of an episode.")
+    absent: Share = Field(0.0, description="Probability that a query patch is placed anywhere, whatever it shows.")
+    query_shows_class: bool = Field(
+        True,
+        description="Take the other queries from examples that show a class, and absent ones from examples that show "
+        "none, if such an example is left. If false, queries are any examples.",
+    )
+    fewest_voxels: int = Field(1, ge=1, description="Voxels of every class in the supports' patches, at least.")
+    augment: bool = Field(False, description="Warp every patch and vary its intensities.")
+    zoom: Factors = Field((1.0, 1.0), description="Spacing of an episode, as a multiple of the task's.")
+    thick: Factors | None = Field(
+        None,
+        description="Slice thickness of a patch with few slices, as a multiple of the one that makes the patch a cube. "
+        "Default: the task's.",
+    )
+    curve: Share = Field(
+        0.0, description="Probability of a random monotone intensity curve; a quarter turns bright into dark."
+    )
+    free_curve: Share = Field(0.0, description="Probability that a curve rises and falls at random instead.")
+    repaint: Share = Field(
+        0.0, description="Probability that every structure becomes brighter or darker by an amount of its own."
+    )
+    mirror: Share = Field(0.0, description="Probability, for each axis, that the whole episode is mirrored along it.")
+    large_first: float = Field(
+        0.0,
+        description="Curriculum: classes are drawn with weight voxels ** (exponent / 2). The exponent goes linearly "
+        "from this number, at the start of a run, to small_last at its end.",
+    )
+    small_last: float = Field(0.0, description="See large_first.")
 
-    def __post_init__(self) -> None:
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise InputError(f"zoom {self.zoom} is impossible", "give (smallest, largest), above 0", setting="zoom")
-        for name, (low, high) in (("shots", self.shots), ("ways", self.ways)):
-            if not 1 <= low <= high:
-                raise InputError(
-                    f"{name} {(low, high)} is impossible", "give (smallest, largest), from 1", setting=name
-                )
-        if self.queries < 1 or not 0 <= self.absent <= 1:
-            raise InputError(f"queries {self.queries}, absent {self.absent}: give at least 1, and 0 to 1")
+    @model_validator(mode="after")
+    def _check_variation(self) -> Self:
         varied = (self.augment, self.curve, self.repaint, self.mirror, self.zoom != (1.0, 1.0))
         if self.patches is None and any(varied):
-            raise InputError("whole volumes cannot be varied", "give patch sizes", setting="patches")
+            raise ValueError("whole volumes cannot be varied; give patches")
+        return self
 
 
 class EpisodeSampler:
@@ -110,7 +104,7 @@ class EpisodeSampler:
     """
 
     def __init__(self, tasks: Sequence[LabelledTask], settings: EpisodeSettings | None = None, **changes: Any) -> None:
-        self.settings = settings or EpisodeSettings(**{name: _whole(name, value) for name, value in changes.items()})
+        self.settings = settings or EpisodeSettings(**changes)
         pools = [_Pool(task) for task in tasks]
         self._pools = [pool for pool in pools if self._suffices(pool)]
         if not self._pools:
@@ -301,12 +295,3 @@ def _as_classes(label: Tensor, classes: Sequence[int]) -> Tensor:
     for index, value in enumerate(classes, start=1):
         numbered[label == value] = index
     return numbered
-
-
-def _whole(name: str, value: Any) -> Any:
-    """Read ``shots=5`` as ``(5, 5)`` and ``patches=(8, 8)`` as ``((8, 8),)``."""
-    if name in ("shots", "ways") and isinstance(value, int):
-        return (value, value)
-    if name == "patches" and value is not None and all(isinstance(n, int) for n in value):
-        return (tuple(value),)
-    return value

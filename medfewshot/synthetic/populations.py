@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
-from medfewshot.errors import InputError
+from medfewshot.settings import Patches, Range, Settings, Share
 from medfewshot.synthetic.parts import Part
 from medfewshot.synthetic.render import MM_PER_UNIT, Rendered, draw_template, draw_view, render
 from medfewshot.types import Episode, Query, Support
@@ -20,35 +21,33 @@ FEWEST_VOXELS = 12
 ATTEMPTS = 8
 
 
-@dataclass(frozen=True)
-class PopulationSettings:
+class PopulationSettings(Settings):
     """What procedural episodes look like."""
 
-    patches: tuple[tuple[int, ...], ...] = ((64, 64, 64), (48, 48, 48), (80, 80, 24))
-    """Patch sizes, drawn per episode; the last axis of a patch with few slices has thick ones. (X, Y) for 2D."""
-    shots: tuple[int, int] = (1, 5)
-    ways: tuple[int, int] = (1, 3)
-    queries: int = 1
-    other_contrast: float = 0.1
-    """Probability that queries have another contrast than supports."""
-    merge: float = 0.15
-    """Probability that two structures form one class."""
-    large_first: float = 2.0
-    """Curriculum: structures are drawn with weight volume ** (exponent / 3), so about by their diameter to the power of
-    an exponent that goes from ``large_first`` ..."""
-    small_last: float = -0.25
-    """... at the start of the run to ``small_last`` at its end, in a line."""
+    patches: Patches = Field(
+        ((64, 64, 64), (48, 48, 48), (80, 80, 24)),
+        description="Patch sizes in voxels, one drawn per episode; a patch with few slices has thick ones. (X, Y) in "
+        "2D.",
+    )
+    shots: Range = Field((1, 5), description="Supports of an episode: smallest and largest number.")
+    ways: Range = Field((1, 3), description="Classes of an episode: smallest and largest number.")
+    queries: int = Field(1, ge=1, description="Queries of an episode.")
+    other_contrast: Share = Field(0.1, description="Probability that queries have another contrast than supports.")
+    merge: Share = Field(0.15, description="Probability that two structures form one class.")
+    large_first: float = Field(
+        2.0,
+        description="Curriculum: structures are drawn with weight volume ** (exponent / 3), so about by their diameter "
+        "to the power of the exponent. It goes linearly from this number, at the start of a run, to small_last at its "
+        "end.",
+    )
+    small_last: float = Field(-0.25, description="See large_first.")
 
-    def __post_init__(self) -> None:
-        sizes = {len(patch) for patch in self.patches}
-        if sizes not in ({2}, {3}) or min(n for patch in self.patches for n in patch) < 1:
-            raise InputError(f"patches {self.patches}: give sizes of 2 axes, or of 3, in voxels")
-        for name in ("shots", "ways"):
-            low, high = getattr(self, name)
-            if not 1 <= low <= high:
-                raise InputError(f"{name} {getattr(self, name)}: give (smallest, largest), from 1")
-        if self.queries < 1:
-            raise InputError(f"queries {self.queries}: give a number from 1")
+    @field_validator("patches")
+    @classmethod
+    def _check_axes(cls, patches: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        if {len(patch) for patch in patches} not in ({2}, {3}):
+            raise ValueError("give sizes of 2 axes, or of 3, in voxels")
+        return patches
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Populations:
         render: Makes images and label maps of a population's members.
     """
 
-    settings: PopulationSettings = PopulationSettings()
+    settings: PopulationSettings = field(default_factory=PopulationSettings)
     render: Callable[..., Rendered] = render
 
     def sample(self, seed: int, *, progress: float = 1.0, device: torch.device = torch.device("cpu")) -> Episode:

@@ -10,12 +10,10 @@ References:
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +106,7 @@ class Trainer:
     def _open_logs(self) -> AbstractContextManager[Logs | None]:
         if not self.world.first:
             return nullcontext()
-        settings = asdict(self.settings)
+        settings = self.settings.model_dump(mode="json")
         return Logs(self.folder, step=self.step, mlflow=self.mlflow, settings=settings, warn=self.warnings.append)
 
     # A step
@@ -262,12 +260,12 @@ class Trainer:
             "seconds": self.seconds,
             "sums": self.sums.tolist(),
             "validated": self.validated,
-            "settings": asdict(self.settings),
+            "settings": self.settings.model_dump(mode="json"),
         }
         disk.write_checkpoint(self.folder / disk.NAME, disk.Checkpoint(tensors, facts))
 
     def _restore(self, state: disk.Checkpoint) -> None:
-        wanted, kept = json.loads(json.dumps(asdict(self.settings))), dict(state.facts["settings"])
+        wanted, kept = self.settings.model_dump(mode="json"), dict(state.facts["settings"])
         changed = sorted(name for name in wanted if name not in kept or _differ(wanted[name], kept[name]))
         if changed:
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def train(
             "medfewshot": __version__,
             "device": describe_device(chosen),
             "processes": world.size,
-            "settings": asdict(settings),
+            "settings": settings.model_dump(mode="json"),
             "seen": seen_data(real),
             "warnings": [*warnings, *trainer.warnings],
         }

@@ -195,7 +195,7 @@ def test_progress_takes_the_curriculum_from_one_end_to_the_other():
         drawn.append([part for part in parts if part.labelled])
         return render(parts, *args, **options)
 
-    tasks = Populations(replace(TINY, merge=0.0, large_first=150.0, small_last=-150.0), look)
+    tasks = Populations(TINY.replace(merge=0.0, large_first=150.0, small_last=-150.0), look)
     for progress, best in ((0.0, max), (1.0, min)):
         for seed in range(4):
             name = tasks.sample(seed, progress=progress).task.partition("[")[2].rstrip("]").partition("+")[0]
@@ -216,7 +216,7 @@ def test_queries_may_have_another_contrast_than_supports(chance, other):
         seen.append(render(*args, **options, acquire=acquire).labels)
         return render(*args, **options)
 
-    tasks = Populations(replace(TINY, shots=(3, 3), other_contrast=chance), look)
+    tasks = Populations(TINY.replace(shots=(3, 3), other_contrast=chance), look)
     apart = []
     for seed in range(4):
         seen.clear()
@@ -323,7 +323,7 @@ def test_episodes_show_what_the_scanner_gave():
         seen.append((clean, acquisition.acquire(clean, protocol, *args), protocol))
         return seen[-1][1]
 
-    tasks = Populations(replace(TINY, other_contrast=0.0), partial(render, acquire=acquire))
+    tasks = Populations(TINY.replace(other_contrast=0.0), partial(render, acquire=acquire))
     episode = tasks.sample(3, progress=0.5)
     clean, image, protocol = seen[-1]
     assert float((image - clean).abs().amax()) > 0.02

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,9 @@ import torch
 import yaml
 
 from medfewshot.adaptation import make_learner
-from medfewshot.config import load_training
 from medfewshot.errors import InputError
 from medfewshot.learners import Start, load_start, save_start
-from medfewshot.settings import AdaptSettings
+from medfewshot.settings import AdaptSettings, load_settings
 from medfewshot.synthetic import PopulationSettings
 from medfewshot.training import BackboneSettings, TaskSettings, TrainSettings, train
 from medfewshot.training.learner import make_meta_learner
@@ -36,7 +34,7 @@ FLAT = TrainSettings(
 def made(learner: str = "maml", learner_options=None, start_options=None, weights=None):
     """The learner and the start of a run."""
     options = {"learner_options": learner_options or {}, "start_options": start_options or {}}
-    return make_meta_learner(replace(FLAT, learner=learner, weights=weights, **options), CPU)
+    return make_meta_learner(FLAT.replace(learner=learner, weights=weights, **options), CPU)
 
 
 def kept(folder: Path, *args, **options) -> str:
@@ -59,7 +57,7 @@ def support() -> Support:
 
 def test_anil_is_trained_kept_and_adapted_as_anil(tmp_path):
     options = {"variant": "anil", "inner_steps": 2, "batch_size": 3, "steps": 2, "annealing_episodes": 9}
-    train(replace(FLAT, learner_options=options), tmp_path, device="cpu")
+    train(FLAT.replace(learner_options=options), tmp_path, device="cpu")
     weights = str(tmp_path / "start")
     described = json.loads((tmp_path / "start" / "start.json").read_text())
     assert described["adaptation"] == {"variant": "anil", "inner_steps": 2, "batch_size": 3}
@@ -167,7 +165,7 @@ def test_what_contradicts_itself_is_refused_in_one_line(tmp_path):
 def test_the_example_in_the_documentation_is_valid(tmp_path):
     [example] = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "training.md").read_text(encoding="utf-8"), re.S | re.M)
     (tmp_path / "anil.yaml").write_text(example)
-    settings = load_training(tmp_path / "anil.yaml")
+    settings = load_settings(TrainSettings, tmp_path / "anil.yaml")
     learner, start = make_meta_learner(settings, CPU)
     assert (learner.variant, learner.inner_steps) == ("anil", yaml.safe_load(example)["learner_options"]["inner_steps"])
     assert float(start.module.inner_rate) == pytest.approx(0.2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -32,7 +30,7 @@ def trainer(folder, settings=SETTINGS, source=None, noise=0.0) -> Trainer:
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 0.05), ("muon", 0.2)])  # a step of Muon's is 0.2 rates long
 def test_the_loss_falls_and_the_query_is_found(tmp_path, optimizer, rate):
     changes = {"optimizer": optimizer, "learning_rate": rate}
-    run = trainer(tmp_path, replace(SETTINGS, steps=80, validate_every=80, validate_dice=True, **changes))
+    run = trainer(tmp_path, SETTINGS.replace(steps=80, validate_every=80, validate_dice=True, **changes))
     before = run._validate()
     outcome = run.run()
     assert outcome["steps"] == 80
@@ -46,7 +44,7 @@ def test_the_loss_falls_and_the_query_is_found(tmp_path, optimizer, rate):
 @pytest.mark.parametrize(("killed_at", "optimizer"), [(1, "adamw"), (9, "muon"), (13, "adamw"), (23, "muon")])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, killed_at, optimizer):
     """To the bit: weights, average, optimiser and log, whatever the moment of the kill, randomness in the loss too."""
-    settings = replace(SETTINGS, optimizer=optimizer)
+    settings = SETTINGS.replace(optimizer=optimizer)
     whole = trainer(tmp_path / "whole", settings, noise=0.5)
     whole.run()
     with pytest.raises(KeyboardInterrupt):
@@ -106,7 +104,7 @@ def test_a_run_killed_after_its_last_step_still_tells_the_validation(tmp_path):
 def test_other_settings_are_not_resumed(tmp_path):
     trainer(tmp_path).run()
     with pytest.raises(InputError, match="other settings"):
-        trainer(tmp_path, replace(SETTINGS, learning_rate=0.1)).run(resume=True)
+        trainer(tmp_path, SETTINGS.replace(learning_rate=0.1)).run(resume=True)
 
 
 def test_a_setting_that_an_earlier_version_did_not_have_is_no_other_setting(tmp_path):
@@ -137,7 +135,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="no space"):
-        trainer(tmp_path, replace(SETTINGS, seed=1)).run()
+        trainer(tmp_path, SETTINGS.replace(seed=1)).run()
     assert (tmp_path / NAME).read_bytes() == before
     assert [path.name for path in tmp_path.glob(".*")] == []
 
@@ -187,7 +185,7 @@ seen: list[int] = []
 def test_a_start_counts_the_episodes_of_all_processes(tmp_path, rank, size):
     """From where it was; each process sees the numbers that its episodes have in a single one's run."""
     seen.clear()
-    settings = replace(SETTINGS, steps=4, episodes_per_step=3, validate_every=9, validation_episodes=1)
+    settings = SETTINGS.replace(steps=4, episodes_per_step=3, validate_every=9, validation_episodes=1)
     world = WithoutOthers(rank, size)
     start = CountingStart()
     Trainer(CountingLearner(start), ToySource(), ToySource(), settings, tmp_path, world=world).run()
@@ -211,7 +209,7 @@ def test_not_a_number_skips_a_step(tmp_path):
 
 
 def test_minutes_end_a_run(tmp_path):
-    run = trainer(tmp_path, replace(SETTINGS, steps=10**9, minutes=0.01))
+    run = trainer(tmp_path, SETTINGS.replace(steps=10**9, minutes=0.01))
     outcome = run.run()
     assert 0.6 <= outcome["seconds"] < 5
     assert outcome["steps"] < 10**6
@@ -219,7 +217,7 @@ def test_minutes_end_a_run(tmp_path):
 
 def test_every_episode_of_a_step_counts_alike(tmp_path):
     """One step on two episodes is the step along the mean of their gradients."""
-    run = trainer(tmp_path, replace(SETTINGS, clip=1e9))
+    run = trainer(tmp_path, SETTINGS.replace(clip=1e9))
     expected = []
     for number in range(2):
         loss = run._loss(ToySource().sample(episode_seed(0, 0, number)), 0)
@@ -255,4 +253,4 @@ def test_dice_counts_classes_that_are_there():
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        replace(SETTINGS, **wrong)
+        SETTINGS.replace(**wrong)

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import sys
 from collections import defaultdict
-from dataclasses import asdict, replace
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
@@ -156,7 +155,7 @@ def test_the_command_line_tells_of_an_outage(tmp_path, servers, monkeypatch):
 def test_a_server_that_never_answers_is_one_line(tmp_path, servers):
     Client.broken = True
     with pytest.raises(InputError, match=r"MLflow at http://tracking.test cannot be used \(no answer\)") as caught:
-        Logs(tmp_path, mlflow="http://tracking.test", settings=asdict(SETTINGS))
+        Logs(tmp_path, mlflow="http://tracking.test", settings=SETTINGS.model_dump())
     assert "\n" not in str(caught.value)
     assert not (tmp_path / MLFLOW).exists()
 
@@ -185,7 +184,7 @@ def test_with_the_real_one(tmp_path):
     from mlflow import MlflowClient
 
     for resume, steps in ((False, 6), (True, 12)):
-        run = trainer(tmp_path / "run", replace(SETTINGS, steps=12))
+        run = trainer(tmp_path / "run", SETTINGS.replace(steps=12))
         run.mlflow = str(tmp_path / "logs")
         if steps == 6:  # cut off in the middle
             run._fraction = lambda run=run: min(run.step / 12, 1.0) if run.step < 6 else 1.0

@@ -32,7 +32,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packed(root):
-    return pack_datasets({"blocks": BaseDataset((2,), (4,), subjects=4)}, root)
+    return pack_datasets({"blocks": BaseDataset(labels=(2,), validation_labels=(4,), subjects=4)}, root)
 
 
 def test_packing_keeps_base_labels_and_the_first_subjects(packed):
@@ -48,7 +48,7 @@ def test_packing_keeps_base_labels_and_the_first_subjects(packed):
 def test_a_pack_comes_back(packed, tmp_path):
     path = tmp_path / "base.safetensors"
     write_pack(packed, path)
-    wanted = {"blocks": BaseDataset((2,), (4,), weight=3.0, patches=((8, 8, 8),))}
+    wanted = {"blocks": BaseDataset(labels=(2,), validation_labels=(4,), weight=3.0, patches=((8, 8, 8),))}
     (again,) = read_pack(path, wanted)
     assert (again.name, again.names, again.labels) == (packed[0].name, packed[0].names, packed[0].labels)
     assert (again.weight, again.patches) == (3.0, ((8, 8, 8),))  # of the settings, not of the file
@@ -57,7 +57,7 @@ def test_a_pack_comes_back(packed, tmp_path):
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.label, b.label)
     with pytest.raises(InputError, match="other data sets or labels"):
-        read_pack(path, {"blocks": BaseDataset((4,))})
+        read_pack(path, {"blocks": BaseDataset(labels=(4,))})
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="no pack"):
         read_pack(path, wanted)
@@ -98,19 +98,22 @@ def test_validation_without_such_structures_says_so(packed):
     assert warnings == []
 
 
-def test_what_cannot_be_trained_on_is_refused(packed, root):
+def test_what_cannot_be_trained_on_is_refused(packed, root, tmp_path):
+    lone = tmp_path
+    for kind, volume in zip(("images", "labels"), make_scan(0, values=(2, 4)), strict=True):
+        save_nifti(lone / "blocks" / kind / "s0.nii.gz", volume)
     with pytest.raises(InputError, match="both base and validation"):
-        BaseDataset((1, 2), (2,))
+        BaseDataset(labels=(1, 2), validation_labels=(2,))
     with pytest.raises(InputError, match="0 is background"):
-        BaseDataset((0, 1))
+        BaseDataset(labels=(0, 1))
     with pytest.raises(InputError, match="fewer than two"):
-        pack_datasets({"blocks": BaseDataset((2,), subjects=1)}, root)
+        pack_datasets({"blocks": BaseDataset(labels=(2,), subjects=2)}, lone)
     with pytest.raises(InputError, match="no tasks"):
         sources(packed, synthetic=None, real=REAL, real_weight=0.0)
     with pytest.raises(InputError, match="backbone is 3D with 1"):
         sources([LabelledTask("x", (Example("s", torch.ones(2, 4, 4, 4), torch.ones(4, 4, 4)),))])
     with pytest.raises(InputError, match="does not exist"):
-        pack_datasets({"absent": BaseDataset((2,))}, root)
+        pack_datasets({"absent": BaseDataset(labels=(2,))}, root)
 
 
 @pytest.mark.real
@@ -119,7 +122,9 @@ def test_only_the_support_pool_of_a_known_data_set_is_read(data_root):
     from medfewshot.datasets import read_dataset
 
     folder = "Task04_Hippocampus"
-    (all_of_them,) = pack_datasets({"any name": BaseDataset((1,), (2,), folder=folder)}, data_root)
+    (all_of_them,) = pack_datasets(
+        {"any name": BaseDataset(labels=(1,), validation_labels=(2,), folder=folder)}, data_root
+    )
     cases = sorted(read_dataset(data_root / folder).labelled, key=lambda case: case.image_path.name)
     assert [e.subject_id for e in all_of_them.examples] == [case.subject_id for case in cases[:60]]
     assert EpisodeSampler([all_of_them], patches=(24, 24, 24)).sample(0).task.startswith("any name[")

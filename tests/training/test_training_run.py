@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from medfewshot.adaptation import make_learner
 from medfewshot.cli.app import app
-from medfewshot.config import load_training
 from medfewshot.errors import InputError
 from medfewshot.learners import STARTS, load_start
-from medfewshot.settings import AdaptSettings
+from medfewshot.settings import AdaptSettings, load_settings
+from medfewshot.training import TrainSettings
 from medfewshot.types import Support
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ def flat(tmp_path) -> Path:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_is_valid(path):
-    settings = load_training(path)
+    settings = load_settings(TrainSettings, path)
     assert settings.steps >= 1
     assert settings.tasks.synthetic is not None
 
@@ -166,7 +166,7 @@ def test_errors_name_the_file_and_the_setting(tmp_path, text, told):
     path = tmp_path / "a.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as error:
-        load_training(path)
+        load_settings(TrainSettings, path)
     assert str(error.value).startswith(str(path))
     assert told in str(error.value)
     assert "\n" not in str(error.value)
