@@ -1,4 +1,4 @@
-"""Pages that are made, not written: the command line's help, and the tutorials as they were last executed."""
+"""Generate pages of the site: the command line, the settings, and the tutorials as they were last executed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,25 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 
+EXAMPLES = {
+    "inspect": "medfewshot inspect annotated/",
+    "adapt": "medfewshot adapt --support-dir annotated/ --labels 1=liver,6=spleen -o model/",
+    "segment": "medfewshot segment scans/ --segmenter model/ -o out/ --resume",
+    "evaluate": "medfewshot evaluate out/ --reference labels/ -o scores/",
+    "report": "medfewshot report out/ --reference labels/",
+    "demo": "medfewshot demo -o demo/",
+    "train": "medfewshot train configs/train/cpu.yaml -o runs/cpu",
+    "benchmark": "medfewshot benchmark configs/benchmark/small.yaml -o runs/small",
+    "label-app": "medfewshot label-app app/ --labels 1=liver,2=spleen",
+    "data list": "medfewshot data list -o data/",
+    "data fetch": "medfewshot data fetch Task04_Hippocampus -o data/",
+}
+"""One example for each command. The build fails if a command has none or an example has an unknown option."""
+
 
 def on_files(files: Files, config: Any) -> Files:
     files.append(File.generated(config, "command_line.md", content=command_line()))
+    files.append(File.generated(config, "settings.md", content=settings()))
     for notebook in sorted((ROOT / "tutorials").glob("[0-9]*.ipynb")):
         text, pictures = page_of(notebook)
         files.append(File.generated(config, f"tutorials/{notebook.stem}.md", content=text))
@@ -22,15 +38,21 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def command_line() -> str:
-    """The help of every command, as a reader of ``--help`` sees it, without the boxes."""
+    """The help of every command as Markdown, with an example each."""
     from typer.main import get_command
 
     from medfewshot.cli.app import EXIT_CODES, app
 
-    root = get_command(app)
-    parts = ["# Command line", "", EXIT_CODES.replace("**", "`"), ""]
-    for name, command in _commands(root):
-        parts += [f"## medfewshot {name}", "", command.help or "", "", "| option | meaning |", "|---|---|"]
+    found = commands(get_command(app))
+    if set(EXAMPLES) != set(found):
+        raise ValueError(f"docs/hooks.py: EXAMPLES and commands differ: {sorted(set(EXAMPLES) ^ set(found))}")
+    parts = ["# Command line", "", "Every command, with an example and all of its options. `medfewshot COMMAND --help` shows the same.", ""]
+    parts += [EXIT_CODES.replace("**", "`"), ""]
+    for name in EXAMPLES:
+        command = found[name]
+        check_example(name, command)
+        parts += [f"## {name}", "", _prose(command.help or ""), "", "```", EXAMPLES[name], "```", ""]
+        parts += ["| option | meaning |", "|---|---|"]
         for parameter in command.params:
             names = ", ".join(f"`{one}`" for one in (*parameter.opts, *parameter.secondary_opts))
             if parameter.param_type_name != "option":
@@ -40,13 +62,58 @@ def command_line() -> str:
     return "\n".join(parts)
 
 
-def _commands(group: Any, before: str = "") -> list[tuple[str, Any]]:
-    """(name, command), those of groups as ``group command``."""
-    found: list[tuple[str, Any]] = []
+def settings() -> str:
+    """The table of all settings as Markdown."""
+    from medfewshot.settings import AdaptSettings, SegmentSettings, settings_table
+
+    return f"""# Settings
+
+Each setting is an option on the command line, a key in a YAML file, and a keyword argument in Python.
+
+```
+medfewshot adapt --support-dir annotated/ --config settings.yaml -o model/
+```
+
+with, for example,
+
+```yaml
+learner: finetune
+steps: 400
+labels: {{1: liver, 6: spleen}}
+budget_seconds: 600
+spacing_mm: 2
+```
+
+An option on the command line wins over the file. `configs/adapt.yaml` in the repository contains every key with its default.
+
+## Adaptation
+
+{settings_table(AdaptSettings)}
+
+`width`, `learning_rate` and `patch_voxels` are keys of the file and keyword arguments; they have no option.
+
+## Segmentation
+
+{settings_table(SegmentSettings)}
+"""
+
+
+def commands(group: Any, before: str = "") -> dict[str, Any]:
+    """Name -> command; those of groups as ``group command``."""
+    found: dict[str, Any] = {}
     for name, command in group.commands.items():
         inner = getattr(command, "commands", None)
-        found += _commands(command, f"{before}{name} ") if inner else [(f"{before}{name}", command)]
+        found |= commands(command, f"{before}{name} ") if inner else {f"{before}{name}": command}
     return found
+
+
+def check_example(name: str, command: Any) -> None:
+    """Raise ValueError if the example does not parse."""
+    words = EXAMPLES[name].removeprefix(f"medfewshot {name}").split()
+    options = {one for parameter in command.params for one in (*parameter.opts, *parameter.secondary_opts)}
+    unknown = [word for word in words if word.startswith("-") and word not in options]
+    if unknown or not EXAMPLES[name].startswith(f"medfewshot {name}"):
+        raise ValueError(f"docs/hooks.py: the example of {name} has unknown options {unknown}")
 
 
 def page_of(notebook: Path) -> tuple[str, dict[str, bytes]]:
@@ -60,6 +127,11 @@ def page_of(notebook: Path) -> tuple[str, dict[str, bytes]]:
         text = text.replace(f"({name})", f"({unique})")
         pictures[unique] = data
     return re.sub(r"\x1b\[[0-9;]*m", "", text), pictures
+
+
+def _prose(text: str) -> str:
+    """Help as paragraphs: single line breaks are spaces."""
+    return "\n\n".join(" ".join(part.split()) for part in text.replace("\b", "").split("\n\n"))
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Put the published tables into README.md, docs/results.md and docs/benchmarks.md, from the records in ``lab/records``.
+"""Put the published tables into README.md, docs/results.md and lab/notes, from the records in ``lab/records``.
 
     python -m lab.tables            # rewrites the tables
     python -m lab.tables --check    # changes nothing; exit code 1 if a page differs from the records
@@ -45,7 +45,7 @@ TITLES = {
     "abd-mr-chaos": "CHAOS, abdominal MR: liver, kidneys, spleen",
     "card-mr-mscmr": "MS-CMRSeg, cardiac MR: myocardium, LV, RV",
     "Task04_Hippocampus": "MSD hippocampus, MR: anterior, posterior",
-    SABS: "SABS (BTCV), abdominal CT: liver, kidneys, spleen; weights `novel`",
+    SABS: "SABS (BTCV), abdominal CT: liver, kidneys, spleen",
 }
 
 
@@ -225,17 +225,42 @@ def default_table(records: Records) -> str:
     return table(head, rows)
 
 
-def short_default_table(records: Records) -> str:
-    head = "scans|supports|default|network alone|atlas alone|HD95 mm|adaptation s|s per scan"
-    rows = []
+def defaults(records: Records) -> list[tuple[str, int, list[Group]]]:
+    """(data set, K, groups of :func:`family`) over the draws that all of them have."""
+    found = []
     for dataset in (*UNSEEN, SABS):
         for shots in (1, 5):
             seeds = records.common(dataset, shots, family(dataset))
-            groups = [records.get(dataset, shots, learner, seeds) for learner in family(dataset)]
-            best, network, atlas, _ = bold_best([dice(group) for group in groups])
-            scores = [f"{best} {interval(groups[0])}", network, atlas]
-            rows.append([TITLES[dataset], str(shots), *scores, *cost(groups[0])])
-    return table(head, rows)
+            found.append((dataset, shots, [records.get(dataset, shots, name, seeds) for name in family(dataset)]))
+    return found
+
+
+def short_default_table(records: Records) -> str:
+    """The default alone: accuracy and cost."""
+    rows = []
+    for dataset, shots, (default, *_) in defaults(records):
+        score = f"**{number(dice(default))}** {interval(default)}"
+        rows.append([TITLES[dataset], str(shots), score, *cost(default)])
+    return table("scans|labelled scans|Dice [95 % interval]|HD95 mm|adaptation s|s per scan", rows)
+
+
+def parts_table(records: Records) -> str:
+    """The default beside its two parts and beside random weights."""
+    rows = []
+    for dataset, shots, groups in defaults(records):
+        rows.append([TITLES[dataset].split(":")[0], str(shots), *bold_best([dice(group) for group in groups])])
+    return table("scans|labelled scans|default|network alone|registration alone|network, random weights", rows)
+
+
+def structures_table(records: Records) -> str:
+    """The default, structure by structure."""
+    rows = []
+    for dataset in (*UNSEEN, SABS):
+        one, five = (groups[0].summaries[:-1] for name, _, groups in defaults(records) if name == dataset)
+        for few, more in zip(one, five, strict=True):
+            scores = [number(few.dice_mean), number(more.dice_mean), number(few.hd95_mm_mean, 1)]
+            rows.append([TITLES[dataset].split(":")[0], few.label_name, *scores, number(more.hd95_mm_mean, 1)])
+    return table("scans|structure|Dice, 1 labelled scan|Dice, 5|HD95 mm, 1|HD95 mm, 5", rows)
 
 
 def cost(group: Group, missed: bool = False) -> list[str]:
@@ -284,7 +309,7 @@ def short_equal_steps_table(records: Records) -> str:
                 clear = after - before > 0.005
                 changes.append(f"{number(before)} → " + (f"**{number(after)}**" if clear else number(after)))
             rows.append([TITLES[dataset].split(":")[0], str(shots), *changes])
-    return table("scans|supports|25 steps|100 steps|400 steps", rows)
+    return table("scans|labelled scans|25 steps|100 steps|400 steps", rows)
 
 
 def zero_steps_table(records: Records) -> str:
@@ -351,7 +376,14 @@ def oracle_page(_: Records) -> str:
 
 
 TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
+    "README.md": {"default": short_default_table},
     "docs/results.md": {
+        "default": short_default_table,
+        "structures": structures_table,
+        "parts": parts_table,
+        "equal_steps": short_equal_steps_table,
+    },
+    "lab/notes/results.md": {
         "main_job": main_job_table,
         "default": default_table,
         "equal_steps": equal_steps_table,
@@ -359,8 +391,7 @@ TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
         "atlas": atlas_table,
         "without": without_table,
     },
-    "docs/benchmarks.md": {"volume": volume_report, "nnunet": nnunet_report, "oracle-2d": oracle_page},
-    "README.md": {"default": short_default_table, "equal_steps": short_equal_steps_table},
+    "lab/notes/benchmark_tables.md": {"volume": volume_report, "nnunet": nnunet_report, "oracle-2d": oracle_page},
 }
 
 
