@@ -46,7 +46,12 @@ def command_line() -> str:
     found = commands(get_command(app))
     if set(EXAMPLES) != set(found):
         raise ValueError(f"docs/hooks.py: EXAMPLES and commands differ: {sorted(set(EXAMPLES) ^ set(found))}")
-    parts = ["# Command line", "", "Every command, with an example and all of its options. `medfewshot COMMAND --help` shows the same.", ""]
+    parts = [
+        "# Command line",
+        "",
+        "Every command, with an example and all of its options. `medfewshot COMMAND --help` shows the same.",
+        "",
+    ]
     parts += [EXIT_CODES.replace("**", "`"), ""]
     for name in EXAMPLES:
         command = found[name]
@@ -63,8 +68,8 @@ def command_line() -> str:
 
 
 def settings() -> str:
-    """The table of all settings as Markdown."""
-    from medfewshot.settings import AdaptSettings, SegmentSettings, settings_table
+    """The tables of all settings as Markdown."""
+    from medfewshot.settings import AdaptSettings, SegmentSettings
 
     return f"""# Settings
 
@@ -84,18 +89,29 @@ budget_seconds: 600
 spacing_mm: 2
 ```
 
-An option on the command line wins over the file. `configs/adapt.yaml` in the repository contains every key with its default.
+An option on the command line wins over the file. `configs/adapt.yaml` in the repository contains every key
+with its default.
 
 ## Adaptation
 
-{settings_table(AdaptSettings)}
-
-`width`, `learning_rate` and `patch_voxels` are keys of the file and keyword arguments; they have no option.
+{table_of(AdaptSettings, "adapt")}
 
 ## Segmentation
 
-{settings_table(SegmentSettings)}
+{table_of(SegmentSettings, "segment")}
 """
+
+
+def table_of(model: Any, command: str) -> str:
+    """The settings of a model; without an option if the command has none of that name."""
+    from typer.main import get_command
+
+    from medfewshot.cli.app import app
+    from medfewshot.settings import settings_table
+
+    parameters = commands(get_command(app))[command].params
+    known = {one for parameter in parameters for one in (*parameter.opts, *parameter.secondary_opts)}
+    return re.sub(r"`(--[\w-]+)`", lambda match: match[0] if match[1] in known else "", settings_table(model))
 
 
 def commands(group: Any, before: str = "") -> dict[str, Any]:

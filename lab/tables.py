@@ -258,8 +258,8 @@ def structures_table(records: Records) -> str:
     for dataset in (*UNSEEN, SABS):
         one, five = (groups[0].summaries[:-1] for name, _, groups in defaults(records) if name == dataset)
         for few, more in zip(one, five, strict=True):
-            scores = [number(few.dice_mean), number(more.dice_mean), number(few.hd95_mm_mean, 1)]
-            rows.append([TITLES[dataset].split(":")[0], few.label_name, *scores, number(more.hd95_mm_mean, 1)])
+            scores = [number(few.dice_mean), number(more.dice_mean), number(few.means["hd95_mm"], 1)]
+            rows.append([TITLES[dataset].split(":")[0], few.label_name, *scores, number(more.means["hd95_mm"], 1)])
     return table("scans|structure|Dice, 1 labelled scan|Dice, 5|HD95 mm, 1|HD95 mm, 5", rows)
 
 
