@@ -152,13 +152,11 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _block_mean(image: np.ndarray, steps: Sequence[int]) -> np.ndarray:
-    mean = np.nan_to_num(image.astype(np.float32, copy=False))
-    for axis, step in enumerate(steps):
-        if step > 1:
-            mean = np.add.reduceat(mean, np.arange(0, mean.shape[axis], step), axis=axis)
-            counts = np.diff([*range(0, image.shape[axis], step), image.shape[axis]])
-            mean /= counts.reshape([-1 if a == axis else 1 for a in range(3)])
-    return mean
+    import torch
+    from torch.nn.functional import avg_pool3d
+
+    voxels = torch.from_numpy(np.ascontiguousarray(np.nan_to_num(image.astype(np.float32, copy=False))))
+    return avg_pool3d(voxels[None], tuple(steps), ceil_mode=True, count_include_pad=False)[0].numpy()
 
 
 def _ranks(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
