@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.benchmark.cells import Cell
 from medfewshot.benchmark.environment import peak_device_memory_gb, peak_memory_gb
@@ -19,6 +17,7 @@ from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.learners import LEARNERS, SEGMENTERS, Learner
+from medfewshot.structures import boxes
 from medfewshot.types import Case, Plan, Progress, Volume
 
 KEPT = "segmenter"
@@ -77,7 +76,7 @@ def read_supports(cell: Cell, names: Mapping[int, str], cases: Sequence[Case]) -
     begun = time.perf_counter()
     images, labels = read_cases(cases)
     seconds = round(time.perf_counter() - begun, 3)
-    marked = frozenset(int(value) for label in labels for value in np.unique(label.data))
+    marked = frozenset(value for label in labels for value in boxes(label.data[0]))
     supports = Supports(images, labels, names, marked, seconds)
     if not supports.known:
         raise InputError(f"{cell.id}: no support of this draw marks {', '.join(names.values())}", "use another seed")

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from medfewshot.errors import InputError
 from medfewshot.io import case_id, read_label
+from medfewshot.structures import boxes
 from medfewshot.types import Case, Task
 
 _MR_WORDS = re.compile(r"(?:^|[^A-Z])(MRI?|T1\w*|T2\w*|FLAIR|ADC|DWI|BSSFP|SPIR)(?:$|[^A-Z])")
@@ -74,8 +73,8 @@ def find_label_values(cases: Iterable[Case]) -> tuple[int, ...]:
     values: set[int] = set()
     for case in cases:
         if case.label_path is not None:
-            values.update(int(value) for value in np.unique(read_label(case.label_path).data))
-    return tuple(sorted(values - {0}))
+            values.update(boxes(read_label(case.label_path).data[0]))
+    return tuple(sorted(values))
 
 
 def path_id(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""From a support to a plan, and from a volume to the plan's grid and exactly back."""
+"""Planning: support set -> plan, and volumes to the plan's grid and back."""
 
 from medfewshot.planning.grid import (
     AxisMap,

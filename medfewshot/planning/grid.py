@@ -1,9 +1,8 @@
-"""Volumes onto the plan's grid with MONAI's transforms, and the separable map that leads exactly back.
+"""Volumes on the plan's grid (resampled by MONAI), and the separable map back to the native grid.
 
 A planned grid is the native one with axes reordered, flipped and rescaled, so each planned axis depends on one native
-axis alone. The way back is therefore one linear interpolation per axis, which inference applies slab by slab: memory
-stays bounded where MONAI's ``Invertd`` would hold every class on the native grid at once. A test holds the two against
-each other.
+axis alone. The way back is therefore one linear interpolation per axis, which inference applies slab by slab. Memory
+stays bounded, whereas MONAI's ``Invertd`` would keep every class on the native grid. A test compares the two.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from medfewshot.planning.orientation import AxisOrder, order_for
 from medfewshot.types import Plan, Volume
 
 MOST_PLANNED_VOXELS = 2e9
-"""A volume that would be larger on the plan's grid has a wrong spacing (metres for millimetres) rather than a body."""
+"""A volume that is larger than this on the plan's grid has a wrong spacing, such as metres for millimetres."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ class Planned:
 def to_plan(volume: Volume, plan: Plan) -> Planned:
     """Bring an image to the plan's frame, spacing and intensities.
 
-    Raises InputError when the volume has another number of axes or channels than the support.
+    Raises:
+        InputError: See :func:`check_like_support`.
     """
     check_like_support(volume, plan)
     order = order_for(volume.affine, np.array(plan.axes), plan.spatial_dims)
@@ -63,9 +63,10 @@ def to_plan(volume: Volume, plan: Plan) -> Planned:
 
 
 def native_labels_to_plan(label: Volume, plan: Plan) -> Tensor:
-    """Labels ``(*P)`` int64 on the plan's grid, 0 = background and 1..N in the order of ``plan.labels``.
+    """Return labels ``(*P)`` int64 on the plan's grid: 0 = background and 1..N in the order of ``plan.labels``.
 
-    Nearest neighbour; a structure so small that the grid would miss it keeps every planned voxel that it touches.
+    Each voxel takes the nearest native voxel. A structure that is too small for the grid gets every planned voxel that
+    it touches.
     """
     order = order_for(label.affine, np.array(plan.axes), plan.spatial_dims)
     classes = np.zeros(label.data.shape, dtype=np.int16)
@@ -84,18 +85,18 @@ def native_labels_to_plan(label: Volume, plan: Plan) -> Tensor:
 
 
 def planned_order(volume: Volume, plan: Plan) -> tuple[int, ...]:
-    """The native axis that becomes each planned axis."""
+    """Return the native axis that becomes each planned axis."""
     return order_for(volume.affine, np.array(plan.axes), plan.spatial_dims).order
 
 
 def axis_maps(native: np.ndarray, planned: np.ndarray, order: AxisOrder) -> tuple[AxisMap, ...]:
-    """One map per planned axis, from the two affines alone."""
+    """Return one map per planned axis, from the two affines ``(4, 4)`` alone."""
     matrix = np.linalg.inv(planned) @ native
     return tuple(AxisMap(axis, float(matrix[i, axis]), float(matrix[i, 3])) for i, axis in enumerate(order.order))
 
 
 def sample_axis(values: Tensor, coordinates: np.ndarray, axis: int) -> Tensor:
-    """Linear interpolation of ``values`` along ``axis`` at fractional ``coordinates``, edges held."""
+    """Interpolate ``values`` linearly along ``axis`` at fractional ``coordinates``; edge values extend outwards."""
     low, high, share = _neighbours(coordinates, values.shape[axis])
     weight = torch.from_numpy(share.astype(np.float32)).to(values)
     weight = weight.view([-1 if a == axis else 1 for a in range(values.ndim)])
@@ -114,23 +115,23 @@ def axis_weights(axis_map: AxisMap, native_size: int, size: int) -> np.ndarray:
 
 
 def _neighbours(coordinates: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The planned indices on both sides of each coordinate, edges held, and the weight of the upper one."""
+    """The planned indices on both sides of each coordinate, clipped to the grid, and the weight of the upper one."""
     at = np.clip(coordinates, 0, size - 1)
     low = np.minimum(np.floor(at).astype(np.int64), max(size - 2, 0))
     return low, np.minimum(low + 1, size - 1), at - low
 
 
 def check_like_support(volume: Volume, plan: Plan) -> None:
-    """Raise InputError where a volume has other axes or channels than the support, or an extent that no scan has."""
+    """Raise InputError if a volume has other axes or channels than the support, or an extent that no scan has."""
     if volume.spatial_dims != plan.spatial_dims:
         raise InputError(
-            f"{volume.name}: is {volume.spatial_dims}D but the support is {plan.spatial_dims}D; "
-            "use scans of the same kind as the support"
+            f"{volume.name}: is {volume.spatial_dims}D but the support is {plan.spatial_dims}D",
+            "use scans of the same kind as the support",
         )
     if volume.data.shape[0] != plan.channels:
         raise InputError(
-            f"{volume.name}: has {volume.data.shape[0]} channel(s) but the support has {plan.channels}; "
-            "give the same channels in the same order"
+            f"{volume.name}: has {volume.data.shape[0]} channel(s) but the support has {plan.channels}",
+            "give the same channels in the same order",
         )
     sizes = [
         volume.spatial_shape[axis] * volume.spacing_mm[axis] / target
@@ -139,8 +140,8 @@ def check_like_support(volume: Volume, plan: Plan) -> None:
     if np.prod(sizes) > MOST_PLANNED_VOXELS:
         extent = " x ".join(f"{n * s:.4g}" for n, s in zip(volume.spatial_shape, volume.spacing_mm, strict=True))
         raise InputError(
-            f"{volume.name}: measures {extent} mm, {np.prod(sizes):.2g} voxels at the support's resolution; "
-            "check the spacing and its unit in the header"
+            f"{volume.name}: measures {extent} mm, {np.prod(sizes):.2g} voxels at the support's resolution",
+            "check the spacing and its unit in the header",
         )
 
 
@@ -162,7 +163,7 @@ def _coarse_affine(affine: np.ndarray, factors: Sequence[int]) -> np.ndarray:
 
 
 def _average_blocks(data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Average whole blocks of voxels before interpolation, or fine scans would be sampled with all their noise."""
+    """Average whole blocks of voxels before interpolation, which would otherwise keep all the noise of a fine scan."""
     factors = _block_factors(affine, target_mm, data.shape[1:])
     if all(factor == 1 for factor in factors):
         return data, affine

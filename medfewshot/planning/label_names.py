@@ -1,4 +1,4 @@
-"""Structures may be asked for by value or by name."""
+"""Label values from label values or names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from medfewshot.errors import InputError, did_you_mean
 
 
 def label_values(wanted: Iterable[int | str], names: Mapping[int, str]) -> list[int]:
-    """The label value of each of ``wanted``: values stay, names are looked up in ``names`` (value -> name).
+    """Return the label value of each entry of ``wanted``.
 
-    Upper and lower case are the same. Raises InputError for a name that is not there, or stands for several values.
+    Args:
+        wanted: Values, which are returned as they are, or names in upper or lower case.
+        names: Label value -> name.
+
+    Raises:
+        InputError: A name is unknown or belongs to several values.
     """
     return [_value(one, names) for one in wanted]
 
@@ -23,7 +28,9 @@ def _value(one: int | str, names: Mapping[int, str]) -> int:
         return found[0]
     known = [name for name in names.values() if name]
     if found:
-        raise InputError(f"label {one}: stands for {', '.join(map(str, found))}; give the value")
+        values = ", ".join(map(str, found))
+        raise InputError(f"label {one}: stands for {values}", "give the value", setting="labels")
     if not known:
-        raise InputError(f"label {one}: nothing names the structures (a dataset.json would); give label values")
-    raise InputError(f"label {one}: unknown{did_you_mean(one, known)}; known are {', '.join(known)}")
+        problem = f"label {one}: nothing names the structures (a dataset.json would)"
+        raise InputError(problem, "give label values", setting="labels")
+    raise InputError(f"label {one}: unknown{did_you_mean(one, known)}", f"known are {', '.join(known)}")

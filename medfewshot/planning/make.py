@@ -1,4 +1,4 @@
-"""Support -> Plan. Every rule reads the support alone; each decision leaves a note for the run's record."""
+"""Support set -> plan: labels, grid, patch and normalization. Every rule reads the support alone."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from medfewshot.types import Plan, Volume
 THICK_RATIO = 3.0
 """Slices this many times thicker than the pixels are wide count as thick: they are never resampled."""
 FIELD_OF_VIEW_VOXELS = 120
-"""The planned grid need not be finer than this many voxels across the field of view, ..."""
+"""The planned grid is not finer than this many voxels across the field of view, ..."""
 CONTEXT_FRACTION = 0.5
-"""... nor so fine that a patch covers less than this share of the scan: a network that sees no more than an organ's
-surroundings cannot tell left from right, or which of ten round things is meant ..."""
+"""... nor so fine that a patch covers less than this share of the scan, because a network that sees only the
+surroundings of an organ cannot tell left from right; ..."""
 STRUCTURE_VOXELS = 60
-"""... but not coarser than gives the largest structure this many voxels (where the scan has them) ..."""
+"""... but fine enough that the largest structure is this many voxels long (if the scan has them) ..."""
 SMALLEST_DIAMETER_VOXELS = 6
-"""... and the smallest this many across."""
+"""... and the smallest is this many voxels across."""
 PATCH_VOXELS = 380_000
 PATCH_PIXELS = 65_536
-"""A training patch: as much as two CPU cores take through forward and backward in a fifth of a second."""
+"""Size of a training patch: a forward and backward pass takes two CPU cores a fifth of a second."""
 MODALITIES = ("CT", "MR", "MRI", "PT", "PET", "NM", "US", "XA", "CR", "DX", "MG", "RF", "OCT", "OP", "SM", "XC", "OT")
-"""Words of DICOM's for what a scan is."""
+"""DICOM's names of modalities."""
 MOST_LABELS = 500
-"""More structures than the finest atlas in use has are intensities, not labels."""
+"""No atlas in use has more structures: more values are intensities, not labels."""
 ONE_PIECE = 0.95
-"""A structure is in one piece when its largest connected component holds this fraction of it in every support."""
+"""A structure is in one piece if its largest connected component has this share of it in every support."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,16 @@ def make_plan(
     names: Mapping[int, str] | None = None,
     settings: PlanSettings | None = None,
 ) -> Plan:
-    """Derive the plan from K images ``(C, *S)`` and their label maps ``(1, *S)``.
+    """Derive the plan from a support set.
 
-    ``names``: label value -> name where a dataset knows them. Raises InputError where supports cannot go together.
+    Args:
+        images: K images ``(C, *S)``.
+        labels: Their label maps ``(1, *S)``.
+        names: Label value -> name, as far as they are known.
+        settings: What the user fixed; None: everything follows from the support.
+
+    Raises:
+        InputError: The supports differ in kind, contain no structure or no contrast, or a setting does not fit.
     """
     settings = settings or PlanSettings()
     _check_alike(images, settings.modality)
@@ -98,13 +105,14 @@ def make_plan(
 
 def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
     if not images:
-        raise InputError("the support is empty; give at least one labelled scan with --support image=label")
+        raise InputError("the support is empty", "give at least one labelled scan", setting="support")
     first = images[0]
     for image in images[1:]:
         if image.spatial_dims != first.spatial_dims or image.data.shape[0] != first.data.shape[0]:
             raise InputError(
                 f"{image.name}: {image.spatial_dims}D with {image.data.shape[0]} channel(s), but {first.name} is "
-                f"{first.spatial_dims}D with {first.data.shape[0]}; supports must be of one kind"
+                f"{first.spatial_dims}D with {first.data.shape[0]}",
+                "supports must be of one kind",
             )
     constant = next((image for image in images if is_constant(image.data)), None)
     if constant is not None:
@@ -114,11 +122,15 @@ def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
         )
     if modality is not None and modality.upper() not in MODALITIES:
         near = did_you_mean(modality, MODALITIES)
-        raise InputError(f"modality {modality}: unknown{near}; CT has a window of its own, everything else is MR")
+        raise InputError(f"modality {modality}: unknown{near}", "give CT or MR; everything but CT is treated as MR")
     stated = {image.modality: image.name for image in images if image.modality}
     if "CT" in stated and len(stated) > 1 and modality is None:
         others = ", ".join(f"{name} is {kind}" for kind, name in stated.items())
-        raise InputError(f"the supports are of different modalities ({others}); give those of one, or --modality MR")
+        raise InputError(
+            f"the supports are of different modalities ({others})",
+            "give those of one modality, or set it to MR for all",
+            setting="modality",
+        )
 
 
 def _choose_labels(
@@ -130,7 +142,7 @@ def _choose_labels(
     present = sorted({value for one in found for value in one})
     if not present:
         files = ", ".join(label.name for label in labels)
-        raise InputError(f"{files}: no structure is marked (every voxel is 0); label the structure in at least one")
+        raise InputError(f"{files}: no structure is marked (every voxel is 0)", "label the structure in at least one")
     if not wanted:
         if len(present) > MOST_LABELS:
             most = max(range(len(found)), key=lambda number: len(found[number]))
@@ -144,8 +156,11 @@ def _choose_labels(
         chosen = label_values(wanted, names)
         missing = [v for v in chosen if v not in present]
         if missing:
-            held = ", ".join(map(str, present))
-            raise InputError(f"label {', '.join(map(str, missing))} is in no support; the supports hold {held}")
+            raise InputError(
+                f"label {', '.join(map(str, missing))} is in no support",
+                f"the supports hold {', '.join(map(str, present))}",
+                setting="labels",
+            )
     given = dict(wanted) if isinstance(wanted, Mapping) else {}
     called = {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
     count = Counter(called.values())  # results are kept by name: two structures of one name would be one
@@ -183,7 +198,9 @@ def _target_spacing(scans: Sequence[_Scan], settings: PlanSettings) -> np.ndarra
         given = np.asarray(settings.spacing_mm, dtype=float)
         if given.size not in (1, native.size) or not (np.isfinite(given) & (given > 0)).all():
             raise InputError(
-                f"target spacing {settings.spacing_mm} mm: give one positive number, or {native.size} (one per axis)"
+                f"target spacing {settings.spacing_mm} mm does not fit {native.size} axes",
+                f"give one positive number, or {native.size}",
+                setting="spacing_mm",
             )
         given = np.broadcast_to(given, native.shape)
         return np.where(thick, native, given) if np.ndim(settings.spacing_mm) == 0 else given.copy()
@@ -198,7 +215,7 @@ def _target_spacing(scans: Sequence[_Scan], settings: PlanSettings) -> np.ndarra
         min(diameters) / SMALLEST_DIAMETER_VOXELS,
     )
     if len(native) == 2:
-        # A planar image is small work: 256 pixels across keep its detail.
+        # A planar image is small, so 256 pixels across are affordable and keep its detail.
         goal = min(goal, field_mm / 256)
     if settings.fast:
         goal = max(goal, native.min()) * 1.7
@@ -206,7 +223,7 @@ def _target_spacing(scans: Sequence[_Scan], settings: PlanSettings) -> np.ndarra
 
 
 def _context_spacing(scans: Sequence[_Scan], native: np.ndarray, thick: np.ndarray, patch_voxels: int) -> float:
-    """The spacing (mm) of the thin axes at which one patch covers CONTEXT_FRACTION of the median scan."""
+    """Spacing (mm) of the thin axes at which one patch covers CONTEXT_FRACTION of the median scan."""
     extent = np.median([np.array(scan.shape) * scan.spacing for scan in scans], axis=0)
     thin = ~thick
     columns = float(np.prod(extent[thick] / native[thick]))
@@ -228,7 +245,7 @@ def _median_shape(scans: Sequence[_Scan], spacing: np.ndarray) -> tuple[int, ...
 
 
 def _patch_size(shape: Sequence[int], spacing: np.ndarray, budget: int) -> tuple[int, ...]:
-    """The largest patch within ``budget`` voxels that is as near to a cube in mm as the volume allows."""
+    """Largest patch within ``budget`` voxels that is as close to a cube in mm as the volume allows."""
     low, high = 0.0, float(max(n * s for n, s in zip(shape, spacing, strict=True)))
     for _ in range(40):
         edge = (low + high) / 2
@@ -238,7 +255,7 @@ def _patch_size(shape: Sequence[int], spacing: np.ndarray, budget: int) -> tuple
 
 
 def _round(size: float) -> int:
-    """To what the network's downsampling divides evenly: multiples of 4, of 8 from 32 and of 16 from 64 voxels."""
+    """Round to sizes that the network can downsample: multiples of 4, of 8 from 32 and of 16 from 64 voxels."""
     whole = int(np.ceil(size - 1e-6))
     if whole < 8:
         return max(1, whole)
@@ -249,7 +266,7 @@ def _round(size: float) -> int:
 
 
 def labelled(name: str, value: int) -> str:
-    """``liver (label 6)``; a structure without a name is not named twice."""
+    """Return ``liver (label 6)``, or ``label 6`` for a structure without a name."""
     return name if name == f"label {value}" else f"{name} (label {value})"
 
 

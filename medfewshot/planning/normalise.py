@@ -1,4 +1,4 @@
-"""Intensities: a fixed window for CT, whose units mean something; a per-volume z-score for everything else."""
+"""Normalization of intensities: a fixed window for CT, a z-score of each volume for everything else."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from medfewshot.intensities import looks_like_hounsfield, subsample
 from medfewshot.types import Normalization, Volume
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
-"""The abdominal window of the field's CT benchmarks; widened where the structures themselves lie outside it."""
+"""The usual abdominal window of CT benchmarks; widened if the structures lie outside it."""
 LEAST_STD = 0.02
-"""Of the range of intensities. A body of one intensity (a phantom, a mask) has no spread of its own to divide by."""
+"""Smallest standard deviation, as a share of the intensity range: a phantom or a mask may have none of its own."""
 
 
 def choose_normalization(
     images: Sequence[Volume], masks: Sequence[np.ndarray], channel: int, modality: str | None
 ) -> Normalization:
-    """Window or z-score for one channel: what the user or header says first, then what the intensities look like.
+    """Choose window or z-score for one channel by the modality, or by the intensities if it is unknown.
 
-    ``masks``: one boolean array ``(*S)`` per image, True where any structure is.
+    Args:
+        images: The supports.
+        masks: One bool array ``(*S)`` per image, True inside any structure.
+        channel: Which channel.
+        modality: What the user states; None: what a file states, if any.
     """
     stated = modality or next((image.modality for image in images if image.modality), None)
     if stated is not None:
@@ -35,7 +39,7 @@ def choose_normalization(
 
 
 def normalise(image: Tensor, normalization: Sequence[Normalization]) -> Tensor:
-    """``image (C, *P)`` -> network input of the same shape, channel by channel."""
+    """Return the network input ``(C, *P)`` of ``image (C, *P)``, normalized channel by channel."""
     return torch.stack([_normalise_channel(x, how) for x, how in zip(image, normalization, strict=True)])
 
 
@@ -44,7 +48,7 @@ def _normalise_channel(x: Tensor, how: Normalization) -> Tensor:
         return (x.clamp(how.low, how.high) - how.mean) / how.std
     values = np.asarray(subsample(x.numpy()))
     low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
-    if high <= low:  # nearly all voxels are alike: what there is lies beyond the percentiles
+    if high <= low:  # nearly all voxels are equal, and the contrast lies beyond the percentiles
         low, high = float(x.min()), float(x.max())
     if high <= low:
         return torch.zeros_like(x)

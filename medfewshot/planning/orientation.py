@@ -1,7 +1,7 @@
-"""Which of the 48 axis orders and flips brings a volume closest to the support's frame.
+"""The axis order and flips, of 48, that bring a volume closest to the support's frame.
 
 Closest-canonical orientation is wrong for oblique stacks: near 45 degrees it puts the slice axis first in one subject
-and second in the next. Measured against the support's own direction cosines, like lies on like.
+and second in the next. Comparing with the support's own direction cosines avoids that.
 """
 
 from __future__ import annotations

@@ -11,22 +11,23 @@ from medfewshot.types import Normalization, Plan
 
 MOST_CHANNELS = 64
 LEAST_SPACING_MM = 1e-5
-"""Microscopes have microns, and less."""
+"""Microscopes have microns and less."""
 MOST_PATCH_VOXELS = 100_000_000
 MOST_LABELS = 10_000
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """Only numbers, strings, lists and dicts; JSON keys are strings, so labels become ``{"205": "myocardium"}``."""
+    """Return plain JSON data; keys are strings, so labels become ``{"205": "myocardium"}``."""
     data = asdict(plan)
     data["labels"] = {str(value): name for value, name in plan.labels.items()}
     return data
 
 
 def plan_from_dict(data: Mapping[str, Any]) -> Plan:
-    """Raises KeyError, TypeError or ValueError where a field is missing, of the wrong kind, or as no support gives it.
+    """Build a plan from plain data and check it: a saved segmenter may come from a stranger.
 
-    A saved segmenter may come from a stranger: its plan decides how much memory a volume takes.
+    Raises:
+        KeyError, TypeError, ValueError: A field is missing, of the wrong kind, or out of range.
     """
     plan = Plan(
         spatial_dims=int(data["spatial_dims"]),
