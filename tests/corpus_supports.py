@@ -157,12 +157,12 @@ def label_that_does_not_exist(root):
     return pair(image(root), root / "no_such_label.nii.gz")
 
 
-@refused("expected image=label")
+@refused("write image=label")
 def pair_without_a_sign(root):
     return ("--support", image(root))
 
 
-@refused("expected image=label")
+@refused("write image=label")
 def pair_with_an_empty_side(root):
     return ("--support", f"{image(root)}=")
 

@@ -10,10 +10,12 @@ import gzip
 import os
 import struct
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 import SimpleITK as sitk
 import toys
 
@@ -36,6 +38,18 @@ def refused(told: str) -> Callable[[Build], Build]:
 def accepted(build: Build) -> Build:
     ACCEPTED[build.__name__] = build
     return build
+
+
+def posix(build: Build) -> Build:
+    """Kinds with links, pipes or names that Windows does not allow."""
+
+    @wraps(build)
+    def checked(folder: Path) -> Path:
+        if os.name == "nt":
+            pytest.skip("Windows does not allow such files")
+        return build(folder)
+
+    return checked
 
 
 def scan() -> np.ndarray:
@@ -351,18 +365,21 @@ def empty_folder(folder):
 
 
 @refused("odd.nii.gz")
+@posix
 def link_to_itself(folder):
     (folder / "odd.nii.gz").symlink_to(folder / "odd.nii.gz")
     return folder / "odd.nii.gz"
 
 
 @refused("odd.nii.gz")
+@posix
 def link_to_nothing(folder):
     (folder / "odd.nii.gz").symlink_to(folder / "gone.nii.gz")
     return folder / "odd.nii.gz"
 
 
 @refused("odd.nii.gz")
+@posix
 def named_pipe(folder):
     os.mkfifo(folder / "odd.nii.gz")
     return folder / "odd.nii.gz"
@@ -468,6 +485,7 @@ def booleans(folder):
 
 
 @accepted
+@posix
 def link_to_a_scan(folder):
     target = nifti(folder, name="target.nii.gz")
     (folder / "odd.nii.gz").symlink_to(target)
@@ -480,6 +498,7 @@ def spaces_in_the_name(folder):
 
 
 @accepted
+@posix
 def newline_in_the_name(folder):
     return nifti(folder, name="two\nlines.nii.gz")
 
@@ -490,31 +509,37 @@ def other_scripts_in_the_name(folder):
 
 
 @accepted
+@posix
 def equals_and_colon_in_the_name(folder):
     return nifti(folder, name="a=b:c.nii.gz")
 
 
 @accepted
+@posix
 def markup_in_the_name(folder):
     return nifti(folder, name="[red]$x_1$ <b> %s {0}.nii.gz")
 
 
 @accepted
+@posix
 def broken_formula_in_the_name(folder):
     return nifti(folder, name="$\\frac{$ cost $5.nii.gz")
 
 
 @accepted
+@posix
 def windows_path_as_a_name(folder):
     return nifti(folder, name="C:\\scans\\odd.nii.gz")
 
 
 @accepted
+@posix
 def bytes_that_are_no_utf8_in_the_name(folder):
     return nifti(folder, name=os.fsdecode(b"odd_\xff\xe9.nii.gz"))
 
 
 @accepted
+@posix
 def the_longest_name(folder):
     return nifti(folder, name="n" * 248 + ".nii.gz")
 
