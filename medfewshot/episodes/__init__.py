@@ -3,7 +3,7 @@
 from medfewshot.episodes.examples import Example, LabelledTask
 from medfewshot.episodes.sampler import EpisodeSampler, EpisodeSettings
 from medfewshot.episodes.sources import EpisodeSource, Mixture, episode_seed
-from medfewshot.episodes.splits import FIXED_SPLITS, Split, draw_support, fixed_split, split_task
+from medfewshot.episodes.splits import FIXED_SPLITS, draw_support, fixed_split, split_task
 
 __all__ = [
     "FIXED_SPLITS",
@@ -13,7 +13,6 @@ __all__ = [
     "Example",
     "LabelledTask",
     "Mixture",
-    "Split",
     "draw_support",
     "episode_seed",
     "fixed_split",

@@ -1,15 +1,15 @@
-"""Who and what is held out: subjects and classes, never only one of the two."""
+"""Splits: which subjects and classes are held out, and which supports are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
+from medfewshot.episodes.examples import LabelledTask
 from medfewshot.errors import InputError
-from medfewshot.types import Case, Task
 
 T = TypeVar("T")
 
@@ -20,102 +20,63 @@ FIXED_SPLITS: dict[str, tuple[range, range]] = {
     "Task04_Hippocampus": (range(60), range(200, 260)),
     "lung-nodule-lidc": (range(30), range(30, 60)),
 }
-"""Dataset -> (support pool, query set), as indices of its cases sorted by file name. Reported numbers use these."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Disjoint label values and disjoint subjects: train on base labels of train subjects, test on novel of test."""
-
-    base_labels: tuple[int, ...]
-    novel_labels: tuple[int, ...]
-    train_subjects: tuple[str, ...]
-    test_subjects: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        shared: set = set(self.base_labels) & set(self.novel_labels)
-        if shared:
-            raise InputError(f"labels {sorted(shared)} are both base and novel. Put each on one side")
-        shared = set(self.train_subjects) & set(self.test_subjects)
-        if shared:
-            raise InputError(f"subjects {sorted(shared)} are on both sides of the split. Put each on one side")
+"""Data set -> (support pool, query set), as indices of its cases sorted by file name. Reported numbers use these."""
 
 
 def fixed_split(name: str) -> tuple[range, range]:
-    """``(support pool, query set)`` of a known dataset, as indices of its cases sorted by file name.
+    """Return ``(support pool, query set)`` of a known data set, as indices of its cases sorted by file name.
 
     Raises:
-        InputError: no fixed split has this name.
+        InputError: No fixed split has this name.
     """
     if name not in FIXED_SPLITS:
-        raise InputError(f"no fixed split for '{name}'. Known are: {', '.join(FIXED_SPLITS)}")
+        raise InputError(f"'{name}' has no fixed split", f"known are {', '.join(FIXED_SPLITS)}")
     return FIXED_SPLITS[name]
 
 
 def draw_support(pool: Sequence[T], shots: int, seed: int) -> list[T]:
-    """The ``shots`` supports of draw ``seed``: ``numpy.random.default_rng(seed).choice(pool, shots, replace=False)``.
+    """Draw supports: ``numpy.random.default_rng(seed).choice(pool, shots, replace=False)``.
 
-    ``pool``: indices or cases, in file-name order.
+    Args:
+        pool: Indices or cases, in file-name order.
+        shots: Number of supports.
+        seed: Number of the draw.
 
     Raises:
-        InputError: the pool is smaller than ``shots``.
+        InputError: The pool is smaller than ``shots``.
     """
     if not 1 <= shots <= len(pool):
-        raise InputError(f"cannot draw {shots} supports from a pool of {len(pool)}. Ask for 1 to {len(pool)}")
+        raise InputError(
+            f"cannot draw {shots} supports from a pool of {len(pool)}", f"ask for 1 to {len(pool)}", setting="shots"
+        )
     return [pool[int(i)] for i in np.random.default_rng(seed).choice(len(pool), shots, replace=False)]
 
 
 def split_task(
-    task: Task,
-    *,
-    novel: Sequence[int],
-    test_fraction: float | None = None,
-    pool: Sequence[int] | None = None,
-    query: Sequence[int] | None = None,
-    generator: np.random.Generator | None = None,
-) -> Split:
-    """Hold out the ``novel`` label values and some subjects.
+    task: LabelledTask, *, novel: Sequence[int], test_subjects: Sequence[str]
+) -> tuple[LabelledTask, LabelledTask]:
+    """Hold out labels and subjects.
 
-    Either ``test_fraction`` with a ``generator`` (that share of the subjects, at least one and not all), or ``pool``
-    and ``query``: indices of cases sorted by file name, as ``fixed_split`` gives them.
+    Args:
+        task: What to split.
+        novel: Label values that training must not see as classes.
+        test_subjects: Subjects that training must not see.
+
+    Returns:
+        Base labels of the other subjects, to train on; novel labels of ``test_subjects``, to test on.
 
     Raises:
-        InputError: unknown novel labels, no base label left, a subject on both sides, too few subjects.
-        TypeError: neither or both ways of choosing subjects.
+        InputError: Labels or subjects are unknown, or one side is empty.
     """
-    unknown = sorted(set(novel) - set(task.labels))
-    if unknown:
-        raise InputError(f"{task.name}: novel labels {unknown} are not among its labels {sorted(task.labels)}")
-    base = tuple(value for value in task.labels if value not in novel)
-    if test_fraction is not None and generator is not None and pool is None and query is None:
-        train, test = _random_subjects(task, test_fraction, generator)
-    elif test_fraction is None and pool is not None and query is not None:
-        train, test = _subjects_at(task, pool), _subjects_at(task, query)
-    else:
-        raise TypeError("give either test_fraction and generator, or pool and query")
-    return Split(base, tuple(novel), train, test)
-
-
-def _sorted_cases(task: Task) -> list[Case]:
-    return sorted(task.cases, key=lambda case: (case.image_path.name, str(case.image_path)))
-
-
-def _subjects_at(task: Task, indices: Sequence[int]) -> tuple[str, ...]:
-    cases = _sorted_cases(task)
-    if indices and not 0 <= min(indices) <= max(indices) < len(cases):
-        raise InputError(
-            f"{task.name}: index {max(indices)} is out of range; it has {len(cases)} cases, counted from 0"
-        )
-    return tuple(dict.fromkeys(cases[i].subject_id for i in indices))
-
-
-def _random_subjects(
-    task: Task, test_fraction: float, generator: np.random.Generator
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    subjects = list(dict.fromkeys(case.subject_id for case in _sorted_cases(task)))
-    if not 0 < test_fraction < 1 or len(subjects) < 2:
-        raise InputError(f"{task.name}: cannot hold out {test_fraction} of {len(subjects)} subjects")
-    count = min(max(1, round(test_fraction * len(subjects))), len(subjects) - 1)
-    test = set(generator.permutation(len(subjects))[:count].tolist())
-    train = tuple(name for i, name in enumerate(subjects) if i not in test)
-    return train, tuple(name for i, name in enumerate(subjects) if i in test)
+    values = {int(value) for example in task.examples for value in example.label.unique()} - {0}
+    known, subjects = set(task.labels or values), {example.subject_id for example in task.examples}
+    for what, wanted, all_of_them in (("labels", set(novel), known), ("subjects", set(test_subjects), subjects)):
+        unknown = sorted(wanted - all_of_them)
+        if unknown:
+            raise InputError(f"{task.name}: {what} {unknown} are unknown", f"known are {sorted(all_of_them)}")
+        if not wanted or wanted == all_of_them:
+            raise InputError(f"{task.name}: all {what} are on one side of the split", "hold out some, and leave some")
+    train = tuple(example for example in task.examples if example.subject_id not in test_subjects)
+    test = tuple(example for example in task.examples if example.subject_id in test_subjects)
+    base = tuple(sorted(known - set(novel)))
+    return replace(task, examples=train, labels=base), replace(task, examples=test, labels=tuple(novel))

@@ -97,7 +97,6 @@ class Populations:
             view,
             full,
             shots + settings.queries,
-            template=template,
             thick=bool(spacing[2] >= 2),
             other_contrast_for=others,
             rng=rng,

@@ -45,7 +45,6 @@ class Rendered:
     images: Tensor
     labels: Tensor
     parts: tuple[Part, ...]
-    template: str
     style: str
 
 
@@ -79,7 +78,6 @@ def render(
     patch: tuple[int, int, int],
     members: int,
     *,
-    template: str,
     thick: bool,
     other_contrast_for: int,
     rng: Rng,
@@ -94,7 +92,6 @@ def render(
         view: What the patches show.
         patch: Size in voxels.
         members: Number of members.
-        template: Name of the template.
         thick: Whether the slices of the patch are thick.
         other_contrast_for: So many of the last members have another contrast, under the same protocol.
         rng: Draws what members share.
@@ -115,7 +112,7 @@ def render(
     images = acquire(clean, protocol, rng, generator)
     kept = members - other_contrast_for
     normal = [acquisition.normalise(part, protocol) for part in (images[:kept], images[kept:]) if len(part)]
-    return Rendered(torch.cat(normal), labels, tuple(parts), template, style)
+    return Rendered(torch.cat(normal), labels, tuple(parts), style)
 
 
 def _template_points(

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
 
-from medfewshot.episodes import FIXED_SPLITS, Split, draw_support, fixed_split, split_task
+from medfewshot.episodes import FIXED_SPLITS, Example, LabelledTask, draw_support, fixed_split, split_task
 from medfewshot.errors import InputError
-from medfewshot.types import Case, Task
-
-
-def task(count: int = 6, labels: int = 3) -> Task:
-    cases = tuple(Case(f"c{i}", f"s{i}", "CT", (Path(f"c{i:02d}.nii.gz"),)) for i in reversed(range(count)))
-    return Task("toy", {value: f"organ {value}" for value in range(1, labels + 1)}, cases, "CT")
 
 
 @pytest.mark.parametrize("name", FIXED_SPLITS)
@@ -41,39 +32,28 @@ def test_draw_support_needs_enough():
         draw_support("abcd", 5, 0)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(2, 20), st.floats(0.05, 0.95), st.sets(st.integers(1, 3), max_size=2), st.integers(0, 99))
-def test_random_split_is_disjoint_and_complete(count, fraction, novel, seed):
-    splits = [
-        split_task(task(count), novel=sorted(novel), test_fraction=fraction, generator=np.random.default_rng(seed))
-        for _ in range(2)
-    ]
-    split = splits[0]
-    assert splits[1] == split
-    assert split.train_subjects
-    assert split.test_subjects
-    assert not set(split.train_subjects) & set(split.test_subjects)
-    assert len(split.train_subjects) + len(split.test_subjects) == count
-    assert set(split.base_labels) | set(split.novel_labels) == {1, 2, 3}
-    assert not set(split.base_labels) & novel
+def task() -> LabelledTask:
+    label = torch.tensor([[0, 1], [2, 3]])
+    return LabelledTask("toy", tuple(Example(f"s{i}", label[None].float(), label) for i in range(4)))
 
 
-def test_split_by_index_counts_in_file_name_order():
-    split = split_task(task(), novel=[2], pool=range(2), query=range(4, 6))
-    assert split == Split((1, 3), (2,), ("s0", "s1"), ("s4", "s5"))
+def test_a_split_separates_labels_and_subjects():
+    train, test = split_task(task(), novel=[2], test_subjects=["s1", "s3"])
+    assert (train.labels, test.labels) == ((1, 3), (2,))
+    assert [example.subject_id for example in train.examples] == ["s0", "s2"]
+    assert [example.subject_id for example in test.examples] == ["s1", "s3"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("novel", "subjects", "told"),
     [
-        ({"novel": [9], "pool": [0], "query": [1]}, InputError),
-        ({"novel": [1], "pool": [0, 1], "query": [1]}, InputError),
-        ({"novel": [1], "pool": [0], "query": [6]}, InputError),
-        ({"novel": [1], "test_fraction": 1.5, "generator": np.random.default_rng(0)}, InputError),
-        ({"novel": [1]}, TypeError),
-        ({"novel": [1], "test_fraction": 0.5, "pool": [0], "query": [1]}, TypeError),
+        ([9], ["s1"], r"labels \[9\] are unknown"),
+        ([1], ["x"], r"subjects \['x'\] are unknown"),
+        ([], ["s1"], "all labels are on one side"),
+        ([1, 2, 3], ["s1"], "all labels are on one side"),
+        ([1], ["s0", "s1", "s2", "s3"], "all subjects are on one side"),
     ],
 )
-def test_impossible_splits(arguments, error):
-    with pytest.raises(error):
-        split_task(task(), **arguments)
+def test_impossible_splits(novel, subjects, told):
+    with pytest.raises(InputError, match=told):
+        split_task(task(), novel=novel, test_subjects=subjects)

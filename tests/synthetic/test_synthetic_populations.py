@@ -91,7 +91,7 @@ def test_every_template_renders(name):
     focus = next(part for part in parts if part.labelled)
     view = draw_view(parts, focus, (20, 20, 20), np.ones(3), rng)
     rendered = render(
-        parts, view, (20, 20, 20), 2, template=name, thick=False, other_contrast_for=0, rng=rng,
+        parts, view, (20, 20, 20), 2, thick=False, other_contrast_for=0, rng=rng,
         generator=torch.Generator().manual_seed(0), device=CPU,
     )  # fmt: skip
     assert rendered.images.shape == (2, 1, 20, 20, 20)
