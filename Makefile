@@ -37,11 +37,12 @@ test: $(DEV)  ## every test, on every core
 coverage: $(DEV)  ## every test, and which lines and branches they reach
 	$(BIN)/python -m pytest -q -n auto --dist worksteal --cov $(PYTEST_ARGS)
 
-check: $(DEV)  ## lint, format, types, and whether the pages say what the records say
+check: $(DEV)  ## lint, format, types, the pages against the records, and the figures of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m lab.tables --check
+	$(BIN)/python -m lab.house
 	@$(BIN)/pip-audit --progress-spinner off --timeout 5 -r constraints.txt --no-deps --disable-pip > .audit 2>&1; \
 		code=$$?; if grep -q '^Found .* known vulnerabilit' .audit; then cat .audit; rm .audit; exit 1; fi; \
 		if [ $$code -ne 0 ] || grep -q 'could not be audited' .audit; then \
