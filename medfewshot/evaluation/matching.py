@@ -1,4 +1,4 @@
-"""Which prediction belongs to which reference: by case id, and nothing is dropped without a word."""
+"""Matching of predictions and references by case id; files without a counterpart are reported."""
 
 from __future__ import annotations
 
@@ -26,9 +26,15 @@ class MatchedCases:
 def match_cases(predictions: Path, reference: Path) -> MatchedCases:
     """Pair the files of two folders by case id, or two single files, or a single file with one of a folder.
 
-    A reference folder may be a dataset folder with ``labelsTr``. ``case_seg.nii.gz`` and the like count as ``case``.
-    Where a file is called just that, it is the prediction; among references it is the scan, and passed over. Raises
-    ``InputError`` when a path does not exist, nothing matches, or a case has two files.
+    ``case_seg.nii.gz`` and similar names count as ``case``. If ``case.nii.gz`` exists too, it is the prediction; among
+    references it is the scan, and ignored.
+
+    Args:
+        predictions: Folder or file.
+        reference: Folder or file; a dataset folder with ``labelsTr`` will do.
+
+    Raises:
+        InputError: A path does not exist, nothing matches, or a case has two files.
     """
     predictions, reference = Path(predictions), _reference_folder(Path(reference))
     predicted_files, reference_files = _files(predictions), _files(reference)
@@ -40,7 +46,8 @@ def match_cases(predictions: Path, reference: Path) -> MatchedCases:
     if not common:
         raise InputError(
             f"no prediction in {predictions} (e.g. {predicted_files[0].name}) has the case id of a reference in "
-            f"{reference} (e.g. {reference_files[0].name}); name both files after the case"
+            f"{reference} (e.g. {reference_files[0].name})",
+            "name both files after the case",
         )
     pairs = tuple((case, predicted[case], true[case]) for case in common)
     without_prediction = [path for case, path in true.items() if case not in predicted] + unused
@@ -62,7 +69,7 @@ def _reference_folder(path: Path) -> Path:
 
 
 def _files(path: Path) -> list[Path]:
-    """Unlike ``find_images``, which is after images, this keeps files whose names say that they are labels."""
+    """Unlike ``find_images``, keep files whose names say that they are labels."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -74,9 +81,9 @@ def _files(path: Path) -> list[Path]:
 
 
 def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[str, Path], list[Path]]:
-    """Case id -> file, and the files whose case has a better named file already.
+    """Case id -> file, and the files whose case has a file with a better name already.
 
-    ``scans_beside``: beside ``case_seg`` and the like, ``case`` is not a better named label but its scan.
+    ``scans_beside``: beside ``case_seg`` and similar names, ``case`` is the scan, not a better named label.
     """
     exact: dict[str, Path] = {}
     short: dict[str, Path] = {}
@@ -96,7 +103,7 @@ def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[st
 
 def _add(cases: dict[str, Path], identifier: str, path: Path) -> None:
     if identifier in cases:
-        raise InputError(f"two files for case {identifier}: {cases[identifier]} and {path}; keep one of them there")
+        raise InputError(f"two files for case {identifier}: {cases[identifier]} and {path}", "keep one of them there")
     cases[identifier] = path
 
 

@@ -1,12 +1,10 @@
-"""Files in, ``Evaluation`` out: one pair of label maps in memory at a time."""
+"""Evaluation of files, with one pair of label maps in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.evaluation.matching import match_cases
@@ -76,22 +74,19 @@ def evaluate_pairs(
         progress.update(done, len(pairs), case)
         prediction, reference = read_label(Path(predicted_path)), read_label(Path(reference_path))
         check_same_grid(prediction, reference)
-        maps = prediction.data[0], reference.data[0]
         scores += evaluate_arrays(
-            *maps, reference.spacing_mm, labels=labels, case_id=case, subject_id=(subjects or {}).get(case),
-            tolerance_mm=tolerance_mm, metrics=metrics,
+            prediction.data[0], reference.data[0], reference.spacing_mm, labels=labels, case_id=case,
+            subject_id=(subjects or {}).get(case), tolerance_mm=tolerance_mm, metrics=metrics,
         )  # fmt: skip
         dims[case] = reference.spatial_dims
         without_spacing += [] if reference.has_spacing else [case]
-        warnings += _read_warnings(prediction, reference)
-        if labels is not None:
-            warnings += _unscored_values(case, maps, label_names(labels))
+        warnings += _case_warnings(case, (prediction, reference), label_names(labels) if labels is not None else None)
     progress.update(len(pairs), len(pairs), "evaluated")
     if labels is None:
         scores = _with_absent_rows(scores, dims, subjects or {}, metrics)
     if not scores:
         warnings.append("nothing was scored: every label map is background only; pass labels to score correct absences")
-    warnings += _spacing_warnings(without_spacing, len(pairs)) + _subject_warnings(dims, subjects)
+    warnings += _run_warnings(without_spacing, dims, subjects)
     return Evaluation(tuple(scores), tuple(dict.fromkeys(warnings)), tolerance_mm, seed, metrics)
 
 
@@ -101,14 +96,14 @@ def _check_pairs(pairs: Sequence[tuple[str, Path, Path]]) -> None:
     seen: set[str] = set()
     for case, _, reference in pairs:
         if case in seen:
-            raise InputError(f"case {case} comes twice, the second time with {reference}; give each case once")
+            raise InputError(f"case {case} comes twice, the second time with {reference}", "give each case once")
         seen.add(case)
 
 
 def _with_absent_rows(
     scores: Sequence[CaseScore], dims: Mapping[str, int], subjects: Mapping[str, str], metrics: Mapping[str, Metric]
 ) -> list[CaseScore]:
-    """Which labels there are is known only after the last case: a case without one of them gets its row here."""
+    """Add rows for the labels that a case lacks: all labels are known only after the last case."""
     by_key = {(score.case_id, score.label): score for score in scores}
     values = sorted({score.label for score in scores})
     return [
@@ -119,29 +114,30 @@ def _with_absent_rows(
     ]
 
 
-def _read_warnings(*volumes: Volume) -> list[str]:
-    return [f"{volume.name}: {warning}" for volume in volumes for warning in volume.warnings]
+def _case_warnings(case: str, volumes: Sequence[Volume], labels: Mapping[int, str] | None) -> list[str]:
+    warnings = [f"{volume.name}: {warning}" for volume in volumes for warning in volume.warnings]
+    if labels is not None:
+        others = sorted({value for volume in volumes for value in boxes(volume.data[0])} - set(labels))
+        if others:
+            warnings.append(
+                f"case {case}: values {others} are in its files but not among the labels, and are not scored"
+            )
+    return warnings
 
 
-def _unscored_values(case: str, maps: Sequence[np.ndarray], labels: Mapping[int, str]) -> list[str]:
-    others = sorted({value for labelmap in maps for value in boxes(labelmap)} - set(labels))
-    if not others:
-        return []
-    return [f"case {case}: values {others} are in its files but not among the labels, and are not scored"]
-
-
-def _spacing_warnings(without_spacing: Sequence[str], cases: int) -> list[str]:
-    if not without_spacing:
-        return []
-    return [
-        f"{len(without_spacing)} of {cases} references state no voxel size in mm: their distances, and the tolerance "
-        f"of their surface Dice, are in pixels, not mm ({_some(without_spacing)})"
-    ]
-
-
-def _subject_warnings(cases: Mapping[str, int], subjects: Mapping[str, str] | None) -> list[str]:
+def _run_warnings(
+    without_spacing: Sequence[str], cases: Collection[str], subjects: Mapping[str, str] | None
+) -> list[str]:
+    warnings = []
+    if without_spacing:
+        warnings.append(
+            f"{len(without_spacing)} of {len(cases)} references state no voxel size in mm: their distances, and the "
+            f"tolerance of their surface Dice, are in pixels, not mm ({_some(without_spacing)})"
+        )
     unknown = [case for case in cases if subjects is not None and case not in subjects]
-    return [f"no subject is known for {_some(unknown)}: each counts as a subject of its own"] if unknown else []
+    if unknown:
+        warnings.append(f"no subject is known for {_some(unknown)}: each counts as a subject of its own")
+    return warnings
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Look at annotated scans before any training: what is there, and what would go wrong with it."""
+"""Inspection of annotated scans before adaptation: contents, and problems."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["CaseRow", "Inspection", "LabelStats", "Problem", "inspect"]
 
 
 def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
-    """Read every case once and report what is in it and what is wrong with it; a bad file does not stop the rest.
+    """Read every case once and report its contents and problems; a bad file does not stop the rest.
 
-    Only numbers are kept, so memory does not grow with the cohort.
+    Memory does not grow with the cohort, because only numbers are kept.
     """
     progress = progress or Progress()
     rows: list[CaseRow] = []

@@ -1,4 +1,4 @@
-"""Problems that show only when the cases are laid side by side. Each check is one function in ``CHECKS``."""
+"""Problems that are visible only by comparing cases. Each check is one function in ``CHECKS``."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _intensities(dataset: Dataset, rows: Sequence[CaseRow]) -> Iterator[Problem]
 
 
 def _swapped_sides(dataset: Dataset, rows: Sequence[CaseRow]) -> Iterator[Problem]:
-    """Two structures side by side whose order from left to right is not that of the other cases (or of their names)."""
+    """Two lateral structures whose order from left to right differs from other cases, or from their names."""
     values = sorted({stats.value for row in rows for stats in row.labels})
     for first, second in combinations(values, 2):
         offsets = [(row, offset) for row in rows if (offset := _offset_mm(row, first, second)) is not None]
@@ -132,7 +132,7 @@ def _offset_mm(row: CaseRow, first: int, second: int) -> np.ndarray | None:
 
 
 def _named_side(first: str, second: str) -> int:
-    """Sign of x (RAS, to the right) from first to second where the names differ by left and right only, else 0."""
+    """Sign of x (RAS, to the right) from first to second if the names differ by left and right only, else 0."""
     first, second = first.lower(), second.lower()
     if "left" in first and first.replace("left", "right") == second:
         return 1

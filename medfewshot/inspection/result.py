@@ -1,4 +1,4 @@
-"""What an inspection hands back, and how it is written."""
+"""Result of an inspection, and its two files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from medfewshot.io import write_csv, write_text
 
+_INTENSITIES = ("minimum", "percentile_1", "median", "percentile_99", "maximum")
+
 
 @dataclass(frozen=True)
 class LabelStats:
-    """One structure in one case. ``ml`` is None in 2D; ``centroid_mm`` is RAS; components touch at a corner or more."""
+    """One structure in one case; ``ml`` is None in 2D, ``centroid_mm`` is RAS."""
 
     value: int
     voxels: int
@@ -25,11 +27,12 @@ class LabelStats:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One case. Fields that need the image are None where it could not be read.
+    """One case. Fields that need the image are None if it could not be read.
 
-    ``orientation``: the direction each voxel axis points to, e.g. RAS; None in 2D.
-    ``intensity``: minimum, 1st percentile, median, 99th percentile, maximum over all channels.
-    ``usable``: can be a support: readable, one grid, some but not all voxels labelled.
+    Attributes:
+        usable: Whether it can be a support: readable, one grid, some contrast, some but not all voxels labelled.
+        orientation: Direction of each voxel axis, e.g. RAS; None in 2D.
+        intensity: Minimum, 1st percentile, median, 99th percentile and maximum over all channels.
     """
 
     case_id: str
@@ -49,7 +52,7 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class Problem:
-    """``error``: the case cannot be used as it is. ``warning``: it can, but look at it."""
+    """An ``error`` means that the case cannot be used as it is; a ``warning`` that it can, but look at it."""
 
     severity: Literal["error", "warning"]
     file: str
@@ -62,7 +65,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Cases and problems (errors first). ``labels``: value -> name as far as the dataset names them."""
+    """Cases and problems, errors first; ``labels``: value -> name as far as the dataset names them."""
 
     name: str
     labels: Mapping[int, str]
@@ -93,15 +96,15 @@ class Inspection:
         )
 
     def label_values(self) -> list[int]:
-        """All values named or found, sorted."""
+        """Return all values that are named or found, sorted."""
         return sorted({*self.labels, *(stats.value for case in self.cases for stats in case.labels)})
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a case, with four columns a label; empty cells are ""."""
+        """Return one flat row a case, with four columns a label; empty cells are ""."""
         return [self._row(case) for case in self.cases]
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write ``inspection.csv`` (one row a case) and ``inspection.json`` (everything). Returns both paths."""
+        """Write ``inspection.csv`` (one row a case) and ``inspection.json`` (everything); return both paths."""
         folder = Path(folder)
         write_csv(folder / "inspection.csv", self.rows())
         content = {
@@ -118,7 +121,6 @@ class Inspection:
         return self.labels.get(value, f"label {value}")
 
     def _row(self, case: CaseRow) -> dict[str, Any]:
-        low, p01, median, p99, high = case.intensity or ("",) * 5
         row: dict[str, Any] = {
             "case_id": case.case_id,
             "subject_id": case.subject_id,
@@ -130,11 +132,7 @@ class Inspection:
             "spacing_mm": "x".join(f"{length:.4g}" for length in case.spacing_mm or ()),
             "orientation": case.orientation or "",
             "modality": case.modality or "",
-            "minimum": low,
-            "percentile_1": p01,
-            "median": median,
-            "percentile_99": p99,
-            "maximum": high,
+            **dict(zip(_INTENSITIES, case.intensity or ("",) * 5, strict=True)),
             "label_values": " ".join(str(stats.value) for stats in case.labels),
         }
         found = {stats.value: stats for stats in case.labels}
