@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toys
@@ -14,6 +15,13 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(path for path in DOCS.glob("*.md") if "```python" in path.read_text(encoding="utf-8"))
 
 
+class QuickLearner(toys.ToyLearner):
+    """The toy in the place of a default learner, which starts from weights."""
+
+    def __init__(self, start: Any = None, steps: int = 1, seed: int = 0, device: Any = None, progress: Any = None) -> None:
+        super().__init__(seed, device, steps, progress)
+
+
 def test_there_are_examples():
     assert PAGES
 
@@ -21,7 +29,8 @@ def test_there_are_examples():
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_examples(page, tmp_path, monkeypatch):
     toys.install(monkeypatch)
-    monkeypatch.setitem(LEARNERS, "finetune", toys.ToyLearner)  # the default learner, without the wait
+    for default in ("hybrid", "finetune"):
+        monkeypatch.setitem(LEARNERS, default, QuickLearner)
     toys.make_folders(tmp_path)
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
