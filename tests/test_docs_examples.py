@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import toys
 
 from medfewshot.learners import LEARNERS
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = sorted(path for path in DOCS.glob("*.md") if "```python" in path.read_text(encoding="utf-8"))
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if "```python" in path.read_text(encoding="utf-8")]
+PAGES.append(ROOT / "README.md")
 
 
 class QuickLearner(toys.ToyLearner):
     """The toy in the place of a default learner, which starts from weights."""
 
-    def __init__(self, start: Any = None, steps: int = 1, seed: int = 0, device: Any = None, progress: Any = None) -> None:
+    def __init__(
+        self, start: Any = None, steps: int = 1, seed: int = 0, device: Any = None, progress: Any = None
+    ) -> None:
         super().__init__(seed, device, steps, progress)
 
 
@@ -32,6 +36,12 @@ def test_examples(page, tmp_path, monkeypatch):
     for default in ("hybrid", "finetune"):
         monkeypatch.setitem(LEARNERS, default, QuickLearner)
     toys.make_folders(tmp_path)
+    names_of = {"image": "img", "label": "lab"}
+    for number in range(2):  # README names single files
+        for kind in ("image", "label"):
+            source = tmp_path / "annotated" / f"{kind}s" / f"s{number}.nii.gz"
+            shutil.copy(source, tmp_path / f"{names_of[kind]}{number + 1}.nii.gz")
+    shutil.copy(tmp_path / "cohort" / "q0.nii.gz", tmp_path / "scan.nii.gz")
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
     names: dict = {}
