@@ -1,4 +1,4 @@
-"""The documentation site builds strictly, every page is within reach, and formulas and search work without a network."""
+"""The documentation site builds strictly, every page is within reach; formulas and search need no network."""
 
 from __future__ import annotations
 
