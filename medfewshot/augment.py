@@ -1,15 +1,15 @@
-"""Batch augmentation on the device: patches are read straight out of whole planned volumes through one warped grid.
+"""Augmentation of patches on the device, in 2D and 3D.
 
-Rotation, scaling, translation, elastic deformation and cropping are one resampling, so a rotated patch has real
-tissue in its corners rather than padding. Everything is drawn from an explicit generator on the CPU, so the same seed
-gives the same patches on every device. Works in 2D and 3D; lengths are in mm so that anisotropic voxels rotate rightly.
+Rotation, scaling, translation, elastic deformation and cropping are one resampling of the whole volume, so a rotated
+patch has tissue in its corners and not padding. Rotations are in mm, so that anisotropic voxels rotate correctly. All
+random numbers come from a generator on the CPU, so the same seed gives the same patches on every device.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +18,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly patches are varied. Probabilities are per patch; a strength of 0 switches a step off."""
+    """How strongly patches vary. Probabilities are per patch. A strength of 0 switches a step off."""
 
     rotation_rad: float = 0.3
-    """Largest rotation about each axis (in the acquired plane only where voxels are strongly anisotropic)."""
+    """Largest rotation about each axis. For thick slices only the rotation in their plane reaches it."""
     scale: float = 0.2
-    """Zoom, log-uniform in [1 / (1 + scale), 1 + scale], per axis within a third of that."""
+    """Zoom of all axes, log-uniform in [1 / (1 + scale), 1 + scale]. Each axis varies by a third of that more."""
     elastic: float = 0.04
-    """Standard deviation of the coarse displacement field, as a fraction of the patch's extent."""
+    """Standard deviation of the coarse displacement field, as a fraction of the patch's edge."""
     intensity_probability: float = 0.5
     gamma: float = 0.35
     """Gamma is log-uniform in [exp(-gamma), exp(gamma)]."""
@@ -36,10 +36,10 @@ class Augmentation:
     noise: float = 0.15
     blur_probability: float = 0.2
     probability: float = 0.9
-    """Probability that a patch is warped at all."""
+    """Probability of any warp."""
 
 
-NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NO_AUGMENTATION = Augmentation(**{setting.name: 0.0 for setting in fields(Augmentation)})
 
 
 def _uniform(shape: Sequence[int], low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -47,7 +47,7 @@ def _uniform(shape: Sequence[int], low: float, high: float, generator: torch.Gen
 
 
 def _rotation(angles: Tensor, dims: int) -> Tensor:
-    """Rotation matrix (dims, dims) from one angle (2D) or three (3D), radians."""
+    """Rotation matrix ``(dims, dims)`` from one angle (2D) or three (3D), in radians."""
     if dims == 2:
         c, s = math.cos(angles[0]), math.sin(angles[0])
         return torch.tensor([[c, -s], [s, c]])
@@ -62,13 +62,13 @@ def _rotation(angles: Tensor, dims: int) -> Tensor:
 
 
 def _random_affine(spacing: Tensor, config: Augmentation, generator: torch.Generator) -> Tensor:
-    """Voxel-to-voxel matrix (dims, dims): rotation in mm, then zoom."""
+    """Voxel-to-voxel matrix ``(dims, dims)``: zoom, then rotation in mm."""
     dims = len(spacing)
     angles = _uniform((3,), -1, 1, generator) * config.rotation_rad
     if dims == 3:
         thick = spacing / spacing.min() >= 3
         for axis in range(3):
-            # A rotation that tilts thick slices would blend voxels centimetres apart: keep it small.
+            # A rotation that tilts thick slices blends voxels that are centimetres apart, so it is kept small.
             if bool(thick.any()) and not bool(thick[axis]):
                 angles[axis] *= 0.25
     bound = math.log1p(config.scale)
@@ -78,7 +78,7 @@ def _random_affine(spacing: Tensor, config: Augmentation, generator: torch.Gener
 
 
 def _elastic_field(patch: Sequence[int], strength: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Smooth displacement in voxels, (1, dims, *patch)."""
+    """Smooth displacement ``(1, dims, *patch)`` in voxels."""
     dims = len(patch)
     coarse = [max(3, min(6, size // 8)) for size in patch]
     field = torch.randn((1, dims, *coarse), generator=generator).to(device) * strength
@@ -94,9 +94,18 @@ def patch_grid(
     generator: torch.Generator,
     device: torch.device = torch.device("cpu"),
 ) -> Tensor:
-    """Voxel coordinates (dims, *patch), on ``device``, in the source volume at which a patch is read.
+    """Draw the voxel coordinates in the source volume at which a patch is read.
 
-    ``centre``, ``spacing`` and ``generator`` are the CPU's: few numbers travel, the grid does not.
+    Args:
+        patch: Numbers of voxels per axis.
+        centre: ``(dims,)``, of the patch, in voxels of the volume. On the CPU.
+        spacing: ``(dims,)`` in mm, on the CPU.
+        config: How to warp the patch.
+        generator: On the CPU, so that only a few numbers travel to ``device``.
+        device: Where the coordinates are computed.
+
+    Returns:
+        ``(dims, *patch)`` float32 on ``device``.
     """
     dims = len(patch)
     axes = [torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2 for size in patch]
@@ -108,14 +117,24 @@ def patch_grid(
             strength = config.elastic * float(torch.rand(1, generator=generator))
             points = points + _elastic_field(patch, strength, generator, device)[0]
     else:
-        # Read from voxel centre to voxel centre: a plain crop must not be blurred by interpolation.
+        # Move to a voxel centre, so that interpolation does not blur a plain crop.
         half = (torch.tensor(patch, dtype=torch.float32) - 1) / 2
         centre = torch.round(centre - half) + half
     return points + centre.to(device).view(dims, *([1] * dims))
 
 
 def read_at(volume: Tensor, points: Tensor, mode: str, padding: str = "border") -> Tensor:
-    """Read ``volume (C, *S)`` at voxel coordinates ``points (dims, *P)`` -> ``(C, *P)``; ``mode`` bilinear|nearest."""
+    """Read a volume at voxel coordinates.
+
+    Args:
+        volume: ``(C, *S)``.
+        points: ``(dims, *P)`` in voxels.
+        mode: ``"bilinear"`` or ``"nearest"``.
+        padding: What lies outside the volume, as in ``torch.nn.functional.grid_sample``.
+
+    Returns:
+        ``(C, *P)``.
+    """
     dims = points.shape[0]
     size = torch.tensor(volume.shape[1:], dtype=points.dtype, device=points.device).view(dims, *([1] * dims))
     unit = (2 * points + 1) / size - 1
@@ -124,7 +143,7 @@ def read_at(volume: Tensor, points: Tensor, mode: str, padding: str = "border") 
 
 
 def vary_intensity(images: Tensor, config: Augmentation, generator: torch.Generator) -> Tensor:
-    """Gamma, contrast, brightness, bias field, blur and noise on ``images (B, C, *S)``, each patch its own."""
+    """Vary gamma, contrast, brightness, bias field, blur and noise of ``images (B, C, *S)``, patch by patch."""
     varied = []
     for image in images:
         if float(torch.rand(1, generator=generator)) < config.intensity_probability:
@@ -161,7 +180,7 @@ def _bias_field(image: Tensor, config: Augmentation, generator: torch.Generator)
 
 
 def _lower_resolution(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Down and up again, as a thicker or coarser acquisition would look."""
+    """Imitate a coarser acquisition: sample down and up again."""
     dims = image.ndim - 1
     factor = float(_uniform((1,), 1.2, 2.0, generator))
     mode = "bilinear" if dims == 2 else "trilinear"

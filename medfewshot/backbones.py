@@ -1,16 +1,19 @@
-"""2D and 3D feature networks.
+"""A residual U-Net in 2D and 3D, for small machines.
 
-MONAI's ``UNet`` fits the contract but spends most of a CPU training step in instance normalisation and single-channel
-full-resolution layers. This residual U-Net has the same parts (Ronneberger et al. 2015; residual blocks as in
-Isensee et al. 2024, "nnU-Net Revisited") laid out for small machines: the finest level works on voxel blocks folded
-into channels (Shi et al. 2016, sub-pixel convolution), tensors stay in channels-last order, and normalisation keeps
-that order. Instance norm has no running statistics, so nothing leaks from support to query.
+MONAI's ``UNet`` spends most of a CPU training step in instance normalisation and in single-channel layers at full
+resolution. Here the finest level works on voxel blocks folded into channels, tensors stay in channels-last order, and
+normalisation keeps that order. Instance norm has no running statistics, so nothing leaks from support to query.
+
+References:
+    Ronneberger et al. 2015, "U-Net"; Isensee et al. 2024, "nnU-Net Revisited" (residual blocks); Shi et al. 2016,
+    "Real-Time Single Image and Video Super-Resolution" (sub-pixel convolution).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import torch
@@ -23,7 +26,7 @@ MAX_WIDTH_FACTOR = 8
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation with learned scale and shift, ``(B, C, *S)`` of any number of axes."""
+    """Instance normalisation of ``(B, C, *S)`` with learned scale and shift, for any number of axes."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -31,22 +34,27 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x[0, 0].numel() == 1:  # a single voxel has no variance: only scale and shift apply
+        if x[0, 0].numel() == 1:  # a single voxel has no variance, so only scale and shift apply
             return x * self.weight.to(x).view(1, -1, *[1] * (x.ndim - 2)) + self.bias.to(x).view(
                 1, -1, *[1] * (x.ndim - 2)
             )
         if x.shape[0] == 1:
-            # For one sample batch norm's own statistics are instance norm's, and its kernel needs no copy to and
-            # from channels-last order: 2.5 times faster on a CPU.
+            # For one sample, batch norm equals instance norm, and its kernel needs no copy to and from channels-last
+            # order: 2.5 times faster on a CPU.
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
         return F.instance_norm(x, weight=self.weight.to(x.dtype), bias=self.bias.to(x.dtype))
 
 
 class ResidualBlock(nn.Module):
-    """Two 3-wide convolutions and a shortcut; ``stride`` downsamples.
+    """Two 3-wide convolutions and a shortcut.
 
-    The shortcut is a convolution as wide as the stride; ``agnostic``: average pooling and a 1-wide convolution, so
-    that no weight's shape tells the stride.
+    Args:
+        dims: 2 or 3.
+        inputs: Channels in.
+        outputs: Channels out.
+        stride: Downsampling per axis.
+        agnostic: Average pooling and a 1-wide convolution as the shortcut, so that no weight depends on the stride.
+            Otherwise the shortcut is a convolution as wide as the stride.
     """
 
     def __init__(
@@ -71,19 +79,22 @@ class ResidualBlock(nn.Module):
         return F.leaky_relu(y + self.shortcut(x), 0.01)
 
     def set_stride(self, stride: Sequence[int]) -> None:
-        """Change the downsampling of an agnostic block in place."""
+        """Change the stride of an agnostic block in place."""
         self.conv1.stride = tuple(stride)
         self.pool = _pooling(stride)
 
 
 class UNet(nn.Module):
-    """Residual U-Net: ``(B, in_channels, *S)`` -> logits ``(B, classes, *S)``; any ``*S`` (padded and cropped inside).
+    """Residual U-Net: ``(B, in_channels, *S)`` -> logits ``(B, classes, *S)``. It pads and crops any ``*S``.
 
-    ``strides[0]`` is the fold of the stem; ``strides[i]`` the downsampling before level i. ``features`` gives the
-    finest decoder map, ``(B, width, *ceil(S / strides[0]))``, for learners that bring their own head.
-
-    ``agnostic``: the stem is a strided convolution and no weight but the head's depends on the strides, so that one set
-    of weights serves every anisotropy: :meth:`with_strides`. ``classes = 0`` builds no head; features are all it gives.
+    Args:
+        dims: 2 or 3.
+        in_channels: Channels of the image.
+        classes: Channels of the logits. 0 builds no head, and ``forward`` returns the features.
+        width: Channels of the finest level.
+        strides: For each level one step per axis: first the fold of the stem, then the downsampling before each level.
+        agnostic: The stem is a strided convolution and only the head's weights depend on the strides, so that one set
+            of weights serves every anisotropy. See :meth:`with_strides`.
     """
 
     def __init__(
@@ -107,7 +118,7 @@ class UNet(nn.Module):
         conv = _conv(dims)
         widths = [min(width * 2**level, width * MAX_WIDTH_FACTOR) for level in range(len(strides))]
         self.fold = tuple(strides[0])
-        block = _product(self.fold)
+        block = prod(self.fold)
         self.agnostic = agnostic
         self.stem = conv(in_channels, width, 3, self.fold, 1) if agnostic else conv(in_channels * block, width, 3, 1, 1)
         self.encoder = nn.ModuleList([ResidualBlock(dims, width, width)])
@@ -116,32 +127,36 @@ class UNet(nn.Module):
         self.lift = nn.ModuleList(conv(wide, narrow, 1) for narrow, wide in pairwise(widths))
         self.decoder = nn.ModuleList(ResidualBlock(dims, 2 * narrow, narrow) for narrow in widths[:-1])
         self.head = conv(width, classes * block, 1) if classes else nn.Identity()
-        self.multiple = tuple(_product(axis) for axis in zip(*strides, strict=True))
+        self.multiple = tuple(prod(axis) for axis in zip(*strides, strict=True))
 
     def set_strides(self, strides: Sequence[Sequence[int]]) -> None:
-        """Change the strides of an agnostic network without a head in place; its weights stay as they are."""
+        """Change the strides of an agnostic network without a head in place. The weights stay as they are."""
         if not self.agnostic or self.config["classes"] or len(strides) != len(self.encoder):
-            raise ValueError("strides can change where the network is agnostic, has no head, and as many levels")
+            raise ValueError("strides can change only if the network is agnostic, has no head, and as many levels")
         self.config["strides"] = [list(stride) for stride in strides]
         self.fold = tuple(strides[0])
         self.stem.stride = self.fold
         for level, stride in zip(list(self.encoder)[1:], strides[1:], strict=True):
             level.set_stride(stride)  # type: ignore[operator]
-        self.multiple = tuple(_product(axis) for axis in zip(*strides, strict=True))
+        self.multiple = tuple(prod(axis) for axis in zip(*strides, strict=True))
 
     def with_strides(self, strides: Sequence[Sequence[int]], classes: int = 0) -> UNet:
         """A copy of an agnostic network with other strides and, for ``classes > 0``, a new head.
 
-        The head is initialised from torch's global generator. Raises ValueError where the weights do not allow it.
+        Torch's global generator initialises the head.
+
+        Raises:
+            ValueError: The network is not agnostic or has another number of levels.
         """
         if not self.agnostic or len(strides) != len(self.encoder):
-            raise ValueError("only an agnostic network takes other strides, and as many as it has levels")
+            raise ValueError("strides can change only if the network is agnostic and has as many levels")
         network = UNet(**self.config | {"strides": strides, "classes": classes})
         trunk = {name: value for name, value in self.state_dict().items() if not name.startswith("head.")}
         network.load_state_dict(trunk, strict=False)
         return network.to(next(self.parameters()).device)
 
     def features(self, x: Tensor) -> Tensor:
+        """The finest decoder map, ``(B, width, *ceil(S / strides[0]))``, for learners that bring their own head."""
         x = pad_to_multiple(x, self.multiple)
         memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
         x = self._stem((x if self.agnostic else fold_blocks(x, self.fold)).contiguous(memory_format=memory))
@@ -157,7 +172,7 @@ class UNet(nn.Module):
 
     def _stem(self, x: Tensor) -> Tensor:
         if x.ndim == 5 and x.shape[1] == x.shape[2] == 1:
-            # torch's bf16 Conv3d takes the order of such an image's strides for another, and gives anything up to NaN.
+            # torch's bf16 Conv3d mistakes the memory order of such an image and returns wrong values, even NaN.
             with torch.autocast(x.device.type, enabled=False):
                 return self.stem(x.to(self.stem.weight.dtype))
         return self.stem(x)
@@ -174,17 +189,10 @@ def _conv(dims: int) -> Any:
 
 
 def _pooling(stride: Sequence[int] | int) -> Sequence[int] | None:
-    """None where there is nothing to pool."""
+    """None if there is nothing to pool."""
     if isinstance(stride, int) or all(step == 1 for step in stride):
         return None
     return tuple(stride)
-
-
-def _product(values: Sequence[int]) -> int:
-    result = 1
-    for value in values:
-        result *= value
-    return result
 
 
 def pad_to_multiple(x: Tensor, multiple: Sequence[int]) -> Tensor:
@@ -196,7 +204,7 @@ def pad_to_multiple(x: Tensor, multiple: Sequence[int]) -> Tensor:
 
 
 def cut_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first ``size`` voxels of each axis of ``x (B, C, *S)``; a view."""
+    """The first ``size`` voxels of each axis of ``x (B, C, *S)``, as a view."""
     for axis, length in enumerate(size, start=2):
         x = x.narrow(axis, 0, length)
     return x
@@ -219,11 +227,19 @@ def unfold_blocks(x: Tensor, block: Sequence[int]) -> Tensor:
 def choose_strides(
     patch_size: Sequence[int], spacing_mm: Sequence[float], levels: int = 4, fold: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Fold and downsampling per level: an axis is halved only while its voxels are within twice the finest ones.
+    """Choose the strides of a :class:`UNet`. An axis is halved only while its voxels are within twice the finest ones.
 
-    The stem folds 2 voxels along every axis that has at least 64 of them, so that a small structure in a small volume
-    keeps its full resolution; or as ``fold`` (1 or 2 an axis) says. An axis never falls below 4 voxels; one too short
-    to be halved again holds up no other.
+    An axis never falls below 4 voxels. An axis that is too short to be halved again does not hold up the others.
+
+    Args:
+        patch_size: Numbers of voxels per axis.
+        spacing_mm: Voxel edges per axis.
+        levels: Number of levels.
+        fold: Steps of the stem (1 or 2 per axis). Default: 2 along every axis with at least 64 voxels, so that a small
+            structure in a small volume keeps its full resolution.
+
+    Returns:
+        For each level one step per axis.
     """
     sizes, spacing = list(patch_size), list(spacing_mm)
     strides = []
@@ -245,12 +261,12 @@ def choose_strides(
 def build_unet(
     *, dims: int, in_channels: int, classes: int, patch_size: Sequence[int], spacing_mm: Sequence[float], width: int
 ) -> UNet:
-    """A U-Net whose strides follow from the patch's size and spacing."""
+    """A U-Net with the strides of :func:`choose_strides`."""
     return UNet(dims, in_channels, classes, width, choose_strides(patch_size, spacing_mm))
 
 
 def build_backbone(*, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4) -> UNet:
-    """An agnostic U-Net without a head, to be meta-trained; its strides are set for each patch."""
+    """An agnostic U-Net without a head, for meta-training, which sets its strides for each patch."""
     return UNet(dims, in_channels, 0, width, [[1] * dims, *[[2] * dims] * (levels - 1)], agnostic=True)
 
 

@@ -1,15 +1,18 @@
-"""Deformable registration of several supports to one query at once, in torch, on any device.
+"""Deformable registration of several supports to one query at once, in 2D and 3D, on any device.
 
-Affine first, from several starts, then a displacement field of growing resolution; the similarity is the local
-normalised correlation (Avants et al. 2008, SyN; Rueckert et al. 1999 for coarse-to-fine free-form deformation) of the
-images or of whatever feature channels they are given as, so a learned metric takes the place of intensities without a
-change here. All coordinates are millimetres from the centre of each volume, so grids of different shape and spacing
-meet without resampling to a common one. Works in 2D and 3D.
+First an affine transform from several starts, then a displacement field of growing resolution. The similarity is the
+local normalised correlation, of intensities or of any other feature channels. All coordinates are millimetres from the
+centre of each volume, so grids of different shape and spacing need no common grid.
+
+References:
+    Avants et al. 2008, "Symmetric diffeomorphic image registration with cross-correlation" (SyN); Rueckert et al. 1999,
+    "Nonrigid registration using free-form deformations" (coarse to fine).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,30 +25,35 @@ Spacing = Sequence[float]
 
 @dataclass(frozen=True)
 class RegistrationOptions:
-    """The defaults were looked at on support-pool subjects only."""
+    """Settings of :func:`register`. The defaults were chosen on subjects of the support pools only."""
 
     voxels: int = 150_000
-    """Voxels of the grid on which images are compared; finer images are averaged down to it."""
+    """Most voxels of the grid on which images are compared. Finer images are averaged down to it."""
     starts: float = 0.18
-    """Affine starts are shifted along each axis by this share of the volume, either way; 0 is one start."""
+    """Shift of the affine starts along each axis, both ways, as a share of the volume. 0 gives a single start."""
     affine_steps: int = 60
     levels: tuple[tuple[int, int], ...] = ((4, 60), (2, 50), (1, 30))
     """(coarsening, steps) of each level of the displacement field."""
     control: int = 3
-    """Voxels of the level's grid between the field's control points."""
+    """Distance of the field's control points, in voxels of the level's grid."""
     rate: float = 0.6
     """Step of the field, in voxels of the level's grid."""
     smoothness: float = 0.3
     """Weight of the squared gradient of the displacement (mm per mm)."""
     window: int = 5
-    """Edge of the correlation's window, in voxels of the level's grid."""
+    """Edge of the window of the correlation, in voxels of the level's grid."""
 
 
 @dataclass(frozen=True)
 class Transform:
     """Where each point of the query lies in each of K supports: ``y = matrix (x + u(x)) + shift``, mm from the centres.
 
-    ``matrix (K, d, d)``, ``shift (K, d)``, ``field (K, d, *G)`` displacement in mm on a grid over the query's extent.
+    Attributes:
+        matrix: ``(K, d, d)``.
+        shift: ``(K, d)`` in mm.
+        field: The displacement ``u``, ``(K, d, *G)`` in mm, on a grid over the query's extent.
+        query_half_mm: ``(d,)``, half the query's extent.
+        support_half_mm: ``(K, d)``, half the supports' extents.
     """
 
     matrix: Tensor
@@ -61,7 +69,7 @@ class Transform:
         return _to_grid(_apply(self.matrix, self.shift, points + field), self.support_half_mm)
 
     def of(self, index: int) -> Transform:
-        """That into one of the K supports, for grids that memory holds one at a time."""
+        """The transform to one of the K supports, if memory holds only one grid at a time."""
         matrix, shift, field, half = (
             values[index : index + 1] for values in (self.matrix, self.shift, self.field, self.support_half_mm)
         )
@@ -74,9 +82,16 @@ def register(
     spacing_mm: Spacing,
     options: RegistrationOptions | None = None,
 ) -> tuple[Transform, Tensor]:
-    """Register K supports ``(C, *S_k)`` to ``query (C, *S)``, all of one spacing, on the query's device.
+    """Register supports to a query, on the query's device.
 
-    Returns the transforms and the local correlation ``(K, 1, *G)`` in [-1, 1] that they reach.
+    Args:
+        supports: K images ``(C, *S_k)``.
+        query: ``(C, *S)``.
+        spacing_mm: Voxel edges of all images.
+        options: How to register.
+
+    Returns:
+        The transforms, and the local correlation ``(K, 1, *G)`` in [-1, 1] that they reach.
     """
     options = options or RegistrationOptions()
     spacing = torch.tensor(spacing_mm, dtype=torch.float32, device=query.device)
@@ -97,14 +112,14 @@ def register(
 def local_correlation(a: Tensor, b: Tensor, window: int) -> Tensor:
     """Normalised correlation in a box around every voxel, mean over channels: two ``(B, C, *S)`` -> ``(B, 1, *S)``.
 
-    Signed, where MONAI's loss of this name squares it and takes inverted contrast for agreement; and kept voxel by
-    voxel, because fusion weighs with it.
+    It keeps its sign: MONAI's loss of this name squares it, so that inverted contrast counts as agreement. It stays a
+    map, because label fusion uses it as weights.
     """
     mean_a, mean_b = _box(a, window), _box(b, window)
     cross = _box(a * b, window) - mean_a * mean_b
     var_a = (_box(a * a, window) - mean_a * mean_a).clamp_min(0)
     var_b = (_box(b * b, window) - mean_b * mean_b).clamp_min(0)
-    # Flat regions say nothing: the floor keeps noise there from counting as agreement or as its lack.
+    # In flat regions the floor keeps noise from counting as agreement or disagreement.
     return (cross / (var_a * var_b + 1e-4).sqrt()).mean(1, keepdim=True)
 
 
@@ -134,7 +149,7 @@ def _affine(
     scores = torch.zeros(shots * starts, device=fixed.device)
     for step in range(options.affine_steps):
         if step == options.affine_steps // 3 and starts > 1:
-            # The beginning tells the starts apart: only the best is followed to the end.
+            # A third of the steps is enough to compare the starts. Only the best one continues.
             keep = _best(scores, shots, starts)
             matrix, shift = matrix.detach()[keep].requires_grad_(), shift.detach()[keep].requires_grad_()
             moving, half_support, starts = moving[keep], half_support[keep], 1
@@ -178,19 +193,19 @@ def _deform(
 
 
 def _similarity(moving: Tensor, fixed: Tensor, grid: Tensor, window: int) -> Tensor:
-    """Mean local correlation ``(K,)`` over where the support has something to say."""
+    """Mean local correlation ``(K,)`` over the part of the query that the support covers."""
     warped = F.grid_sample(moving, grid, padding_mode="border", align_corners=False)
     inside = (grid.detach().abs() <= 1).all(-1).unsqueeze(1).to(warped)
     correlation = local_correlation(warped, fixed.expand_as(warped), window)
     axes = tuple(range(1, correlation.ndim))
-    # A transform must not win by pushing the query out of the support: what is outside counts as no agreement, but only
-    # up to a point, because scans do differ in what they cover.
+    # A transform must not win by pushing the query out of the support, so voxels outside count as no agreement if they
+    # are more than half. Fewer are ignored, because scans differ in what they cover.
     covered = inside.sum(axes).clamp_min(0.5 * inside[0].numel())
     return (correlation * inside).sum(axes) / covered
 
 
 def _diffusion(field: Tensor, voxel_mm: Tensor) -> Tensor:
-    """Squared gradient of the displacement, mm per mm, summed over supports, mean over voxels."""
+    """Squared gradient of the displacement (mm per mm): mean over voxels, sum over supports."""
     total = field.new_zeros(())
     for axis in range(2, field.ndim):
         if field.shape[axis] > 1:
@@ -205,7 +220,7 @@ def _best(scores: Tensor, shots: int, starts: int) -> Tensor:
 
 
 def _starts(half_mm: Tensor, share: float) -> Tensor:
-    """Shifts in mm ``(starts, d)``: none, and one either way along each axis (scans differ in how far they reach)."""
+    """Shifts ``(starts, d)`` in mm: none, and both ways along each axis, because scans differ in their extent."""
     shifts = [torch.zeros(len(half_mm))]
     for axis in range(len(half_mm) if share else 0):
         for sign in (1, -1):
@@ -226,22 +241,19 @@ def _to_grid(points_mm: Tensor, half_mm: Tensor) -> Tensor:
 
 
 def _working_shape(images: Sequence[Tensor], spacing_mm: Spacing, voxels: int) -> list[int]:
-    """One array shape for all, nearly isotropic in mm where it has to be coarser than the images."""
+    """One array shape for all images. Axes that must be coarser than the images become nearly isotropic in mm."""
     largest = [max(image.shape[axis] for image in images) for axis in range(1, images[0].ndim)]
     extent = [n * s for n, s in zip(largest, spacing_mm, strict=True)]
     for edge in itertools.count(0):
         spacing = min(spacing_mm) * 1.05**edge
         shape = [max(1, min(n, round(e / spacing))) for n, e in zip(largest, extent, strict=True)]
-        product = 1
-        for n in shape:
-            product *= n
-        if product <= voxels:
+        if math.prod(shape) <= voxels:
             return shape
     raise AssertionError("unreachable")
 
 
 def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
-    """``(C, *S)`` -> ``(C, *size)``: averaged where it gets coarser, interpolated where finer."""
+    """``(C, *S)`` -> ``(C, *size)``: axes that get coarser are averaged, axes that get finer are interpolated."""
     image = image[None]
     down = [min(a, b) for a, b in zip(image.shape[2:], size, strict=True)]
     if down != list(image.shape[2:]):
@@ -256,9 +268,9 @@ def _blur(field: Tensor) -> Tensor:
 
 
 def _box(x: Tensor, window: int) -> Tensor:
-    """Mean over a box of ``window`` voxels an edge (fewer along an axis that has fewer), edges repeated.
+    """Mean over a box of ``window`` voxels per axis, or fewer on a shorter axis. The edges of ``x`` are repeated.
 
-    Running sums: two to five times as fast on a CPU as average pooling of the same box.
+    Running sums are two to five times as fast on a CPU as average pooling of the same box.
     """
     for axis in range(2, x.ndim):
         size = x.shape[axis]
