@@ -70,6 +70,8 @@ def command_line() -> str:
 def settings() -> str:
     """The tables of all settings as Markdown."""
     from medfewshot.settings import AdaptSettings, SegmentSettings
+    from medfewshot.synthetic import PopulationSettings
+    from medfewshot.training.settings import BackboneSettings, BaseDataset, RealSettings, TrainSettings
 
     return f"""# Settings
 
@@ -99,6 +101,26 @@ with its default.
 ## Segmentation
 
 {table_of(SegmentSettings, "segment")}
+
+## Training
+
+{table_of(TrainSettings, "train")}
+
+`backbone`:
+
+{table_of(BackboneSettings, "train")}
+
+`tasks: synthetic`:
+
+{table_of(PopulationSettings, "train")}
+
+`tasks: real`:
+
+{table_of(RealSettings, "train")}
+
+Each data set in `datasets`:
+
+{table_of(BaseDataset, "train")}
 """
 
 

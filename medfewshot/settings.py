@@ -57,6 +57,14 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise _first_problem(error, values, type(self)) from None
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Keep the description of a field that a subclass gives another default."""
+        for name, field in cls.model_fields.items():
+            for base in cls.__bases__:
+                if issubclass(base, Settings) and name in base.model_fields:
+                    field.description = field.description or base.model_fields[name].description
+
     @model_validator(mode="before")
     @classmethod
     def _option_names(cls, values: Any) -> Any:
@@ -280,8 +288,9 @@ def settings_table(*models: type[Settings]) -> str:
     for model in models:
         options = model.options()
         for name, field in model.model_fields.items():
-            default = "" if field.default is None else str(field.default)
-            rows.append(f"| `{name}` | `--{options[name]}` | {default} | {field.description} |")
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            text = "" if default is None or isinstance(default, (Settings, dict)) else str(default)
+            rows.append(f"| `{name}` | `--{options[name]}` | {text} | {field.description} |")
     return "\n".join(rows)
 
 

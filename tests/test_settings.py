@@ -100,6 +100,15 @@ def test_the_table_has_a_row_for_every_setting():
         assert all(field.description for field in model.model_fields.values())
 
 
+def test_a_model_with_other_defaults_keeps_descriptions():
+    class Thorough(SegmentSettings):
+        overlap: float = 0.75
+
+    assert Thorough.model_fields["overlap"].description == SegmentSettings.model_fields["overlap"].description
+    assert "| 0.75 |" in settings_table(Thorough)
+    assert Thorough().overlap == 0.75
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_in_the_repository_is_valid(path):
     load_settings(AdaptSettings, path)

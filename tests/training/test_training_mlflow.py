@@ -115,7 +115,7 @@ def test_a_resumed_run_is_the_same_run_and_sends_nothing_twice(tmp_path, servers
 
 
 def test_an_overwritten_run_gets_a_new_one(tmp_path, servers):
-    words = ("train", TINY, "-o", tmp_path / "run", "--steps", 2, "--quiet", "--device", "cpu", "--mlflow", "file:///x")
+    words = ("train", TINY, "-o", tmp_path / "run", "--steps", 1, "--quiet", "--device", "cpu", "--mlflow", "file:///x")
     for more in ((), ("--overwrite",)):
         done = invoke(*words, *more)
         assert done.exit_code == 0, done.output

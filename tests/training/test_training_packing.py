@@ -93,7 +93,7 @@ def test_validation_without_such_structures_says_so(packed):
     assert validation.sample(5).task == "blocks[label 2]"
     assert len(warnings) == 1
     assert "no structure is held out" in warnings[0]
-    _, validation, warnings = sources(seen, real=REAL)
+    _, validation, warnings = sources(seen, synthetic={"patches": (8, 8, 8)}, real=REAL)
     assert not validation.sample(5).task.startswith("blocks")
     assert warnings == []
 
