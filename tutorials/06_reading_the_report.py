@@ -64,7 +64,7 @@ print("cut:", cut.name, "  noisy:", noisy.name)
 # ## The page
 #
 # Open `work/mixed_out/report.html` in a browser. Its table sorts by every column (click a heading, or Tab to it and
-# press Enter) and filters by words and flags. This is how a report looks, here the one of the first tutorial:
+# press Enter) and filters by words and flags. This is how a report looks, here one with references:
 
 # %%
 show(Path("pictures/report.png"), 800)

@@ -281,6 +281,13 @@ def test_flags():
     assert not any(case.flags for case in raise_flags(cases_of(1, 1000, 5)))  # three cases are no cohort
 
 
+@pytest.mark.parametrize(("last", "flagged"), [(0.87, False), (0.80, True)])
+def test_a_predicted_dice_must_be_odd_and_far(last, flagged):
+    values = (0.90, 0.901, 0.902, 0.903, 0.904, last)
+    cases = [PageCase(f"c{i}", structures=(StructureRow(1, "liver", 10.0, dice),)) for i, dice in enumerate(values)]
+    assert [bool(case.flags) for case in raise_flags(cases)] == [False] * 5 + [flagged]
+
+
 @pytest.mark.parametrize(
     ("size", "score", "told"),
     [

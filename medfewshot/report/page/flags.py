@@ -16,6 +16,8 @@ OUTLIER = 3.5
 """Modified z-score (Iglewicz and Hoaglin 1993) beyond which a case differs from the others."""
 FAR_IN_SIZE = 1.25
 """Factor by which a size must also differ from the median: among almost equal cases, anything is an outlier."""
+FAR_IN_DICE = 0.05
+"""Difference by which a predicted Dice must also lie below the median."""
 FEWEST = 5
 """Smallest number of cases in which one can be called an outlier."""
 
@@ -65,8 +67,9 @@ def _structure_flags(row: StructureRow, sizes: dict[int, list[float]], predictio
     if row.score is not None and row.score.status == "found" and row.score.dice < LOW_DICE:
         yield f"Dice {row.score.dice:.2f}"
     if row.predicted_dice is not None:
-        odd = modified_z(row.predicted_dice, predictions[row.label]) < -OUTLIER
-        if row.predicted_dice < LOW_DICE or odd:
+        others = predictions[row.label]
+        odd = modified_z(row.predicted_dice, others) < -OUTLIER
+        if row.predicted_dice < LOW_DICE or (odd and row.predicted_dice < np.median(others) - FAR_IN_DICE):
             yield f"low predicted Dice ({row.predicted_dice:.2f})"
     if row.size:
         z = modified_z(math.log(row.size), sizes[row.label])

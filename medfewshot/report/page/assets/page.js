@@ -173,7 +173,10 @@
       while (nv.volumes.length) nv.removeVolume(nv.volumes[nv.volumes.length - 1]);
       volumes.forEach((volume) => nv.addVolume(volume));
       layers = Object.fromEntries(names.map((name, i) => [name, volumes[i]]));
-      if (layers.uncertainty) Object.assign(layers.uncertainty, { cal_min: 0, cal_max: layers.uncertainty.global_max || 1 });
+      if (layers.uncertainty) {  // up to its largest value; what is almost certain stays clear
+        const most = layers.uncertainty.global_max || 1;
+        Object.assign(layers.uncertainty, { cal_min: most / 20, cal_max: most });
+      }
       reset();
       nv.scene.crosshairPos = nv.mm2frac(info.centre);
       paint();
