@@ -171,28 +171,20 @@ class EpisodeSampler:
         chosen = self._place(supports, others, classes, patch, zoom, rng)
         if chosen is None:
             return None
+        images, labels = self._read(pool, chosen, classes, patch, zoom, table, generator, device)
         shots = len(supports)
-        sizes = [patch or tuple(one.example.label.shape) for one, _ in chosen]
-        sizes[shots:] = [tuple(np.max(sizes[shots:], axis=0).tolist())] * settings.queries
-        images, labels = [], []
-        for (one, centre), size in zip(chosen, sizes, strict=True):
-            image, label = read_patch(
-                one.example, size, centre, zoom,
-                spacing_mm=pool.spacing_mm, augment=settings.augment, generator=generator, device=device,
-            )  # fmt: skip
-            images.append(image if table is None else paint(image, label, table))
-            labels.append(_as_classes(label, classes))
         seen = torch.cat([label.flatten() for label in labels[:shots]]).bincount(minlength=len(classes) + 1)
         if int(seen[1:].min()) < settings.fewest_voxels:
             return None
         if patch is not None:
             images, labels = self._vary(images, labels, rng, generator)
+        subjects = tuple(one.example.subject_id for one, _ in chosen)
         return Episode(
             Support(tuple(images[:shots]), tuple(labels[:shots]), len(classes) + 1, patch, pool.voxel_mm(zoom)),
             Query(torch.stack(images[shots:]), torch.stack(labels[shots:])),
             task=f"{pool.task.name}[{','.join(pool.task.names.get(c, str(c)) for c in classes)}]",
-            support_subjects=tuple(one.example.subject_id for one, _ in chosen[:shots]),
-            query_subjects=tuple(one.example.subject_id for one, _ in chosen[shots:]),
+            support_subjects=subjects[:shots],
+            query_subjects=subjects[shots:],
         )
 
     def _place(
@@ -221,6 +213,31 @@ class EpisodeSampler:
             return left.pop(0)
         fit = [i for i, one in enumerate(left) if one.shows(classes) != absent]
         return left.pop(fit[0] if fit else 0) if fit or absent else None
+
+    def _read(
+        self,
+        pool: _Pool,
+        chosen: Sequence[tuple[IndexedExample, Tensor]],
+        classes: Sequence[int],
+        patch: tuple[int, ...] | None,
+        zoom: Tensor,
+        table: Tensor | None,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Read the patch of each support and query; whole queries get one shape."""
+        sizes = [patch or tuple(one.example.label.shape) for one, _ in chosen]
+        queries = self.settings.queries
+        sizes[-queries:] = [tuple(np.max(sizes[-queries:], axis=0).tolist())] * queries
+        images, labels = [], []
+        for (one, centre), size in zip(chosen, sizes, strict=True):
+            image, label = read_patch(
+                one.example, size, centre, zoom,
+                spacing_mm=pool.spacing_mm, augment=self.settings.augment, generator=generator, device=device,
+            )  # fmt: skip
+            images.append(image if table is None else paint(image, label, table))
+            labels.append(_as_classes(label, classes))
+        return images, labels
 
     def _vary(
         self, images: list[Tensor], labels: list[Tensor], rng: Rng, generator: torch.Generator

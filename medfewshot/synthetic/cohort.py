@@ -43,7 +43,7 @@ def make_ct_cohort(
 ) -> Path:
     """Write made-up contrast-enhanced abdominal CTs with labels and a ``dataset.json``.
 
-    Axis order, obliqueness, spacing (8 % up or down) and shape (4 to 6 %) differ from case to case. Every fourth case
+    Axis order, obliqueness, spacing (8 % up or down) and shape (4 to 6 %) differ from case to case. Every fifth case
     has no lesion. The anatomy keeps its size in mm: a small ``shape`` at the same ``spacing_mm`` shows a part of it.
 
     Args:
@@ -86,7 +86,7 @@ def make_ct_case(
     codes, oblique = _POSES[index % len(_POSES)]
     size = tuple(int(n) for n in np.round(np.asarray(shape) * rng.uniform(0.96, 1.06, 3)))
     affine = _centred_affine(size, spacing_mm * rng.uniform(0.92, 1.08, 3), oblique)
-    parts = abdomen(rng, lesions=0 if index % 4 == 3 else int(rng.integers(1, 4)))
+    parts = abdomen(rng, lesions=0 if index % 5 == 2 else int(rng.integers(1, 4)))
     edge = float(np.linalg.norm(affine[:3, :3], axis=0).mean()) / MM_PER_UNIT
     image, numbers = paint(parts, _points(size, affine, generator), edge, _draw_tones(rng), generator)
     label = _structure_of(parts)[numbers[0].long()].numpy()

@@ -183,12 +183,13 @@ def test_without_mlflow_one_line_says_what_to_install(tmp_path, monkeypatch):
 def test_with_the_real_one(tmp_path):
     from mlflow import MlflowClient
 
-    for resume, steps in ((False, 6), (True, 12)):
-        run = trainer(tmp_path / "run", SETTINGS.replace(steps=12))
-        run.mlflow = str(tmp_path / "logs")
-        if steps == 6:  # cut off in the middle
-            run._fraction = lambda run=run: min(run.step / 12, 1.0) if run.step < 6 else 1.0
-        run.run(resume=resume)
+    cut = trainer(tmp_path / "run", source=StoppingSource(14))
+    cut.mlflow = str(tmp_path / "logs")
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    resumed = trainer(tmp_path / "run")
+    resumed.mlflow = str(tmp_path / "logs")
+    resumed.run(resume=True)
     run_id = json.loads((tmp_path / "run" / MLFLOW).read_text())["run_id"]
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'logs' / 'mlflow.db'}")
     found = client.get_run(run_id)
