@@ -36,10 +36,12 @@ class Option:
     Args:
         name: The option without dashes in front, e.g. ``"budget"``; files may use this name too.
         kind: A simpler type for one word of the command line.
+        words: What the shell completes.
     """
 
     name: str = ""
     kind: type | None = None
+    words: tuple[str, ...] = ()
 
 
 class Settings(BaseModel):
@@ -77,11 +79,55 @@ class Settings(BaseModel):
     @classmethod
     def options(cls) -> dict[str, str]:
         """Setting -> name of its command line option, without dashes in front."""
-        return {name: _option_of(field).name or name.replace("_", "-") for name, field in cls.model_fields.items()}
+        return {name: option_of(field).name or name.replace("_", "-") for name, field in cls.model_fields.items()}
 
     def replace(self, **changes: Any) -> Self:
         """The same settings with some changed; the changes are validated."""
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+
+def parse_labels(labels: Any) -> Any:
+    """Structures from text, a sequence or a mapping.
+
+    Args:
+        labels: ``"1,6"``, ``"liver,spleen"`` or ``"1=liver,6=spleen"``; a sequence of values and names; a mapping
+            value -> name; or None.
+
+    Returns:
+        A mapping, a tuple or None.
+
+    Raises:
+        ValueError: The text is none of these.
+    """
+    if isinstance(labels, str) and "=" in labels:
+        pairs = [part.partition("=") for part in labels.split(",") if part.strip()]
+        if not all(value.strip().isdecimal() and name.strip() for value, _, name in pairs):
+            raise ValueError("give values with names, e.g. 1=liver,2=spleen")
+        return {int(value): name.strip() for value, _, name in pairs}
+    if isinstance(labels, str):
+        parts = [part.strip() for part in labels.split(",")]
+        if not all(parts) or any(part.startswith("-") for part in parts):
+            raise ValueError("give values or names separated by commas, e.g. 1,6 or liver,spleen")
+        return tuple(int(part) if part.isdecimal() else part for part in parts)
+    if isinstance(labels, Mapping):
+        return {_plain(value): name for value, name in labels.items()}
+    if isinstance(labels, Integral):
+        return (int(labels),)
+    return labels if labels is None else tuple(_plain(value) for value in labels)
+
+
+def check_labels(labels: Mapping[int, str] | tuple[int | str, ...] | None) -> Any:
+    """Raises ValueError unless every structure is named once and none is the background."""
+    named: list[int | str] = list(labels or ())
+    values = [value for value in named if isinstance(value, int)]
+    if labels is not None and (not named or min(values, default=1) < 1 or len(set(named)) < len(named)):
+        raise ValueError("name each value once, from 1 up (0 is background)")
+    return labels
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy whole number as Python's own."""
+    return int(value) if isinstance(value, Integral) else value
 
 
 def _pair(value: Any) -> Any:
@@ -127,15 +173,8 @@ class PlanSettings(Settings):
     )
     fast: bool = Field(False, description="A first look: a grid 1.7 times as coarse and a quarter of the steps.")
 
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _read_labels(cls, labels: Any) -> Any:
-        return parse_labels(labels)
-
-    @field_validator("labels")
-    @classmethod
-    def _check_labels(cls, labels: Any) -> Any:
-        return check_labels(labels)
+    _read_labels = field_validator("labels", mode="before")(parse_labels)
+    _check_labels = field_validator("labels")(check_labels)
 
 
 class AdaptSettings(PlanSettings):
@@ -149,7 +188,9 @@ class AdaptSettings(PlanSettings):
         240.0, gt=0, description="Most seconds that adaptation may take. If they end it, results depend on the machine."
     )
     seed: int = Field(0, ge=0, description="Same seed and machine, same result.")
-    device: str = Field("auto", description="auto, cpu, cuda (or gpu), cuda:N or mps.")
+    device: Annotated[str, Option(words=("auto", "cpu", "cuda", "gpu", "mps"))] = Field(
+        "auto", description="auto, cpu, cuda (or gpu), cuda:N or mps."
+    )
     width: int | None = Field(None, ge=4, le=256, description="Channels of the network's finest level.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
     weights: str | None = Field(
@@ -194,6 +235,20 @@ class SegmentSettings(InferenceSettings):
     report: bool = Field(True, description="One page about the run, with a viewer: report.html.")
     resume: bool = Field(False, description="Continue where an earlier run stopped.")
     overwrite: bool = Field(False, description="Replace what the output folder contains.")
+
+
+class EvaluateSettings(Settings):
+    """How segmentations are scored."""
+
+    labels: Annotated[dict[int, str] | tuple[int | str, ...] | None, Option(kind=str)] = Field(
+        None, description="Structures to score, by value or name. Default: what was learned."
+    )
+    tolerance_mm: Annotated[float, Option("tolerance", float)] = Field(
+        2.0, ge=0, description="Tolerance of the surface Dice in mm."
+    )
+
+    _read_labels = field_validator("labels", mode="before")(parse_labels)
+    _check_labels = field_validator("labels")(check_labels)
 
 
 Model = TypeVar("Model", bound=Settings)
@@ -243,45 +298,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def parse_labels(labels: Any) -> Any:
-    """Structures from text, a sequence or a mapping.
-
-    Args:
-        labels: ``"1,6"``, ``"liver,spleen"`` or ``"1=liver,6=spleen"``; a sequence of values and names; a mapping
-            value -> name; or None.
-
-    Returns:
-        A mapping, a tuple or None.
-
-    Raises:
-        ValueError: The text is none of these.
-    """
-    if isinstance(labels, str) and "=" in labels:
-        pairs = [part.partition("=") for part in labels.split(",") if part.strip()]
-        if not all(value.strip().isdecimal() and name.strip() for value, _, name in pairs):
-            raise ValueError("give values with names, e.g. 1=liver,2=spleen")
-        return {int(value): name.strip() for value, _, name in pairs}
-    if isinstance(labels, str):
-        parts = [part.strip() for part in labels.split(",")]
-        if not all(parts) or any(part.startswith("-") for part in parts):
-            raise ValueError("give values or names separated by commas, e.g. 1,6 or liver,spleen")
-        return tuple(int(part) if part.isdecimal() else part for part in parts)
-    if isinstance(labels, Mapping):
-        return {_plain(value): name for value, name in labels.items()}
-    if isinstance(labels, Integral):
-        return (int(labels),)
-    return labels if labels is None else tuple(_plain(value) for value in labels)
-
-
-def check_labels(labels: Mapping[int, str] | tuple[int | str, ...] | None) -> Any:
-    """Raises ValueError unless every structure is named once and none is the background."""
-    named: list[int | str] = list(labels or ())
-    values = [value for value in named if isinstance(value, int)]
-    if labels is not None and (not named or min(values, default=1) < 1 or len(set(named)) < len(named)):
-        raise ValueError("name each value once, from 1 up (0 is background)")
-    return labels
-
-
 def settings_table(*models: type[Settings]) -> str:
     """A Markdown table of settings: Python and file name, command line option, default, meaning."""
     rows = ["| setting | option | default | meaning |", "|---|---|---|---|"]
@@ -294,12 +310,8 @@ def settings_table(*models: type[Settings]) -> str:
     return "\n".join(rows)
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy whole number as Python's own."""
-    return int(value) if isinstance(value, Integral) else value
-
-
-def _option_of(field: Any) -> Option:
+def option_of(field: Any) -> Option:
+    """How the command line writes a field of a model."""
     return next((entry for entry in field.metadata if isinstance(entry, Option)), Option())
 
 

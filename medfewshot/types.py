@@ -177,8 +177,8 @@ Doubt = tuple[int, str]
 """The class index that is in doubt and a phrase that says why, to stand behind the structure's name and "is"."""
 
 
-class Cancelled(Exception):
-    """The user cancelled the work: see :class:`Progress`."""
+class Cancelled(BaseException):
+    """The user cancelled the work: see :class:`Progress`. No ``except Exception`` takes it for a failure."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The demo on a real learner and tiny scans; what it leaves on disk is tested with the command."""
+"""The demo on a real learner and tiny scans."""
 
 from __future__ import annotations
 
@@ -13,9 +13,26 @@ from medfewshot.synthetic import make_ct_cohort
 from medfewshot.types import Progress
 
 
+def make_small(folder, cases, seed=0, progress=None):
+    return make_ct_cohort(folder, cases, seed, shape=(28, 26, 22), spacing_mm=12.0, progress=progress)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return make_ct_cohort(tmp_path_factory.mktemp("data"), 3, shape=(28, 26, 22), spacing_mm=12.0)
+    return make_small(tmp_path_factory.mktemp("data"), 3)
+
+
+def test_made_up_data(tmp_path):
+    settings = AdaptSettings(steps=1, width=4, device="cpu")
+    for _ in range(2):  # a second time replaces the first
+        result = run_demo(tmp_path, shots=1, queries=1, settings=settings, make_data=make_small)
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert {
+        "data/dataset.json", "segmenter/segmenter.json", "segmentations/run.json", "segmentations/statistics.csv",
+        "scores/scores.csv", "scores/summary.json", "scores/dice.png", "report.html",
+    } <= names  # fmt: skip
+    assert any(name.startswith("segmentations/previews/case_") for name in names)
+    assert set(result.seconds) == {"data", "adapt", "segment", "score", "report"}
 
 
 def test_own_data(data, tmp_path):
@@ -36,7 +53,7 @@ def test_own_data(data, tmp_path):
 
 def test_refused_before_anything_is_written(data, tmp_path):
     out = tmp_path / "demo"
-    with pytest.raises(InputError, match="lower --shots"):
+    with pytest.raises(InputError, match="lower the number of supports"):
         run_demo(out, data=data, shots=3)
     with pytest.raises(InputError, match="unknown device"):
         run_demo(out, settings=AdaptSettings(device="abacus"))

@@ -21,14 +21,12 @@ import torch
 import toys
 from PIL import Image
 
-from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.bundle import load_segmenter
 from medfewshot.cli import main
-from medfewshot.datasets import read_dataset
-from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
 from medfewshot.io import read_image
 from medfewshot.settings import AdaptSettings
+from medfewshot.workflow import adapt, read_supports
 
 
 def run(*words: object) -> int:
@@ -173,8 +171,7 @@ class Greedy(toys.ToySegmenter):
 
 @pytest.fixture
 def adapted(scans):
-    volumes = read_cases(read_dataset(scans / "annotated").labelled)
-    return adapt_volumes(*volumes, AdaptSettings(learner="toy", device="cpu"))
+    return adapt(read_supports(scans / "annotated"), AdaptSettings(learner="toy", device="cpu"))
 
 
 def test_a_device_without_memory_hands_over_to_the_cpu(scans, adapted, monkeypatch):
@@ -196,24 +193,6 @@ def test_no_memory_anywhere(scans, adapted):
     greedy.forward = out_of_memory
     with pytest.raises(RuntimeError, match="no larger device"):
         segment_volume(read_image(scans / "cohort" / "q0.nii.gz"), adapted.plan, greedy)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        MemoryError(),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 43689455076816 bytes"),
-    ],
-)
-def test_adaptation_without_memory(scans, monkeypatch, error):
-    def adapt(*_):
-        raise error
-
-    monkeypatch.setattr(toys.ToyLearner, "adapt", adapt)
-    volumes = read_cases(read_dataset(scans / "annotated").labelled)
-    with pytest.raises(InputError, match="--device cpu: adaptation ran out of memory; take"):
-        adapt_volumes(*volumes, AdaptSettings(learner="toy", device="cpu"))
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------

@@ -29,14 +29,15 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from medfewshot.errors import InputError
-from medfewshot.inference import InferenceOptions, MemoryLimits, Segmentation, segment_volume
+from medfewshot.inference import MemoryLimits, Segmentation, segment_volume
 from medfewshot.inference.windows import cut_slabs, predict_slab
 from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import to_plan
 from medfewshot.quality import predicted_dice
+from medfewshot.settings import InferenceSettings
 from medfewshot.types import Progress, Volume
 
-EVERYTHING = InferenceOptions(probabilities=True, uncertainty=True, keep_largest=False)
+EVERYTHING = InferenceSettings(probabilities=True, uncertainty=True, keep_largest=False)
 
 
 def threshold(at: float = 0.5, gain: float = 20.0):
@@ -375,7 +376,7 @@ def test_only_the_largest_component_stays_where_the_plan_says_so():
     kept = segment_volume(volume_of(data), plan_of((1, 1, 1), labels=labels, keep_largest=(1,)), by_value([0, 1, 2]))
     assert (kept.labels == 1).sum() == 8**3
     assert (kept.labels == 2).sum() == 6**3 + 2**3
-    off = InferenceOptions(keep_largest=False)
+    off = InferenceSettings(keep_largest=False)
     plan = plan_of((1, 1, 1), labels=labels, keep_largest=(1, 2))
     np.testing.assert_array_equal(segment_volume(volume_of(data), plan, by_value([0, 1, 2]), off).labels, data)
 
@@ -426,8 +427,8 @@ segment_volume(volume_of(np.zeros((8, 8, 8))), plan, segment)  # what is loaded 
 data = np.random.default_rng(0).integers(0, CLASSES, (256, 256, 200), dtype=np.int8).astype(np.float32)
 volume = volume_of(data)
 before = peak()
-from medfewshot.inference import InferenceOptions
-result = segment_volume(volume, plan, segment, InferenceOptions(overlap=0.0))
+from medfewshot.settings import InferenceSettings
+result = segment_volume(volume, plan, segment, InferenceSettings(overlap=0.0))
 assert (result.labels == data).all()
 print(round(peak() - before))
 """

@@ -13,9 +13,10 @@ import pytest
 import torch
 import toys
 
-from medfewshot.inference import InferenceOptions, segment_volume
+from medfewshot.inference import segment_volume
 from medfewshot.learners.base import Segmenter
 from medfewshot.quality import predicted_dice, support_distance, support_profile, unlike_sizes, unlike_supports
+from medfewshot.settings import InferenceSettings
 from medfewshot.types import Normalization
 
 ZSCORE = (Normalization("zscore"),)
@@ -138,7 +139,7 @@ def test_the_prediction_is_the_mean_dice_of_what_the_probabilities_describe():
             return torch.cat([torch.log(1 - image), torch.log(image)], 1)
 
     segmenter = Probabilities()
-    result = segment_volume(volume, grids.plan_of((1.0, 1, 1)), segmenter, InferenceOptions(keep_largest=False))
+    result = segment_volume(volume, grids.plan_of((1.0, 1, 1)), segmenter, InferenceSettings(keep_largest=False))
     mask = result.labels == 1
     drawn = [grids.dice(mask, rng.random(p.shape) < p) for _ in range(30)]
     assert result.predicted_dice[1] == pytest.approx(np.mean(drawn), abs=0.005)

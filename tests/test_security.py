@@ -16,10 +16,10 @@ import yaml
 
 from medfewshot.bundle import DESCRIPTION, WEIGHTS, load_segmenter
 from medfewshot.cli import main
-from medfewshot.cohort import CohortOptions, find_cases, segment_cohort
 from medfewshot.errors import InputError
 from medfewshot.learners.segmenters import NetworkSegmenter
-from medfewshot.settings import AdaptSettings, load_settings
+from medfewshot.settings import AdaptSettings, SegmentSettings, load_settings
+from medfewshot.workflow import open_batch, segment
 
 
 class Bomb:
@@ -176,12 +176,11 @@ def test_structure_names_are_only_names(folder, scans, name):
     content = json.loads((folder / DESCRIPTION).read_text())
     change(folder, plan=content["plan"] | {"labels": {"205": name, "420": "<script>alert(1)</script>"}})
     before = {path for path in scans.rglob("*") if path.is_file()}
-    segmenter = load_segmenter(folder)
-    result = segment_cohort(find_cases([scans / "cohort" / "q0.nii.gz"]), segmenter, scans / "out", CohortOptions())
+    result = segment(open_batch([scans / "cohort" / "q0.nii.gz"], scans / "out"), load_segmenter(folder))
     assert not result.failed
     new = {path for path in scans.rglob("*") if path.is_file()} - before
     assert {str(path.relative_to(scans / "out")) for path in new} == {
-        "q0.nii.gz", "previews/q0.png", "run.json", "statistics.csv",
+        "q0.nii.gz", "previews/q0.png", "report/q0.npz", "run.json", "statistics.csv",
     }  # fmt: skip
 
 
@@ -191,8 +190,8 @@ def test_symbolic_links_in_the_output_are_not_followed_out(folder, scans):
     precious = scans / "precious.nii.gz"
     precious.write_text("mine")
     (scans / "out" / "q0.nii.gz").symlink_to(precious)
-    options = CohortOptions(previews=False, overwrite=True)
-    segment_cohort(find_cases([scans / "cohort" / "q0.nii.gz"]), load_segmenter(folder), scans / "out", options)
+    settings = SegmentSettings(previews=False, overwrite=True)
+    segment(open_batch([scans / "cohort" / "q0.nii.gz"], scans / "out", settings), load_segmenter(folder))
     assert precious.read_text() == "mine"
     assert not (scans / "out" / "q0.nii.gz").is_symlink()
 

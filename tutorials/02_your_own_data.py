@@ -30,6 +30,7 @@ import numpy as np
 from scans import WORK, copy_cases, find_scans
 
 import medfewshot
+from medfewshot.io import read_label
 
 os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
 cases, names, what = find_scans(11)
@@ -81,7 +82,7 @@ def mean_dice(segmenter) -> float:
     values = []
     for case in queries:
         found = medfewshot.segment(case.image_path, segmenter).labels
-        reference = medfewshot.api.read_label(case.label_path)
+        reference = read_label(case.label_path)
         scores = medfewshot.evaluate(found, reference.data[0], labels=names, spacing_mm=reference.spacing_mm)
         values.append(scores.summary_rows()[-1]["dice_mean"])
     return float(np.mean(values))

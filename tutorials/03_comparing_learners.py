@@ -25,6 +25,7 @@ SHOTS, QUERIES, STEPS = 5, 5, (0, 10, 40)
 
 # %%
 import time
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,11 +33,9 @@ import torch
 from IPython.display import Markdown, display
 from scans import find_scans
 
-from medfewshot import api
-from medfewshot.adaptation import make_support, read_cases
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.learners import LEARNERS, load_start
-from medfewshot.planning import make_plan
+from medfewshot.workflow import as_volume, prepare, read_supports
 
 cases, names, what = find_scans(SHOTS + QUERIES)
 print(f"{len(cases)} scans: {what}")
@@ -105,10 +104,10 @@ print("prototypes and linear head differ by at most", f"{float((by_distance - by
 # every learner gets the very same plan and support, and MAML can begin at weights that were not made for it.
 
 # %%
-images, labels = read_cases(cases[:SHOTS])
-plan = make_plan(images, labels, names=names)
-support = make_support(images, labels, plan)
-queries = [(api.read_image(case.image_path), api.read_label(case.label_path).data[0]) for case in cases[SHOTS:]]
+scans = replace(read_supports(cases[:SHOTS]), names=names)
+prepared = prepare(scans)
+plan, support = prepared.plan, prepared.support
+queries = [(as_volume(case.image_path), as_volume(case.label_path, label=True).data[0]) for case in cases[SHOTS:]]
 print(f"patches of {plan.patch_size} voxels at {plan.spacing_mm} mm; structures: {', '.join(names.values())}")
 
 

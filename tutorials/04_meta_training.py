@@ -34,8 +34,8 @@ import numpy as np
 from scans import WORK, copy_cases, find_scans
 
 import medfewshot
-from medfewshot import api
 from medfewshot.episodes import EpisodeSampler
+from medfewshot.io import read_label
 from medfewshot.settings import load_settings
 from medfewshot.synthetic import Populations
 from medfewshot.training import TrainSettings
@@ -193,7 +193,7 @@ def mean_dice(weights: str | None, steps: int) -> float:
     values = []
     for case in queries:
         found = medfewshot.segment(case.image_path, segmenter).labels == novel
-        reference = api.read_label(case.label_path).data[0] == novel
+        reference = read_label(case.label_path).data[0] == novel
         values.append(2 * (found & reference).sum() / max(1, found.sum() + reference.sum()))
     return float(np.mean(values))
 

@@ -33,6 +33,7 @@ from scans import WORK, copy_cases, find_scans
 
 import medfewshot
 from medfewshot.integrations import FewShotInferer, FewShotSegmentd, SegmentationMetric, load_network
+from medfewshot.io import read_label
 
 warnings.simplefilter("ignore")
 cases, names, what = find_scans(6)
@@ -121,4 +122,4 @@ bundle.run(
 )
 for path in sorted((WORK / "monai_out").iterdir()):
     ours = medfewshot.segment(WORK / "monai_in" / path.name, segmenter).labels
-    print(path.name, "the same as from medfewshot:", np.array_equal(medfewshot.api.read_label(path).data[0], ours))
+    print(path.name, "the same as from medfewshot:", np.array_equal(read_label(path).data[0], ours))

@@ -83,7 +83,7 @@ show(Path("pictures/viewer.png"), 800)
 # supports, sizes and predicted Dice with those of the other cases. A flag is a reason to look, not a verdict.
 
 # %%
-from medfewshot.cohort.page import run_page
+from medfewshot.workflow.report import run_page
 
 page = run_page(Path("work/mixed_out"), viewer=False)
 for case in page.cases:

@@ -59,7 +59,7 @@ def _adapt_scans(
     settings = cell.learner.settings.replace(seed=cell.seed, device=device)
     learner = make_learner(settings, progress, known_learners())
     assert isinstance(learner, NnUnet)
-    segmenter = learner.adapt_scans(read.images, read.labels, read.known, cell.dataset.modality, kept)
+    segmenter = learner.adapt_scans(read.scans.images, read.scans.labels, read.known, cell.dataset.modality, kept)
     reported, facts = segmenter.record, read.facts
     peaks = [value for value in (facts["peak_gb"], reported["peak_gb"]) if value is not None]
     lost = not math.isfinite(reported.get("final_loss", 0.0))
@@ -67,7 +67,7 @@ def _adapt_scans(
         **facts,
         "learner": reported,
         "seconds": {
-            "read": read.read_seconds,
+            "read": read.scans.seconds,
             "plan": reported["seconds"]["plan"],
             "adapt": reported["seconds"]["train"],
         },

@@ -29,8 +29,9 @@ def resident_mb() -> float:
 
 def cohort(root: Path, volumes: int, previews: bool) -> None:
     from medfewshot.bundle import load_segmenter
-    from medfewshot.cohort import CohortOptions, find_cases, segment_cohort
+    from medfewshot.settings import SegmentSettings
     from medfewshot.types import Event, Progress
+    from medfewshot.workflow import open_batch, segment
 
     source = root / "cohort" / "s2.nii.gz"
     for number in range(volumes):
@@ -47,9 +48,8 @@ def cohort(root: Path, volumes: int, previews: bool) -> None:
                 print(f"{len(memory)} volumes begun, {seconds:.0f} s, {memory[-1]:.0f} MB", flush=True)
 
     begun = time.perf_counter()
-    cases = find_cases([root / "many"])
-    segmenter = load_segmenter(root / "segmenter")
-    result = segment_cohort(cases, segmenter, root / "out", CohortOptions(previews=previews), None, Progress(follow))
+    batch = open_batch([root / "many"], root / "out", SegmentSettings(previews=previews))
+    result = segment(batch, load_segmenter(root / "segmenter"), progress=Progress(follow))
     seconds = time.perf_counter() - begun
     assert not result.failed
     assert len(list((root / "out").glob("*.nii.gz"))) == volumes

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medfewshot.adaptation import make_support
 from medfewshot.episodes import draw_support, fixed_split
 from medfewshot.io import read_image, read_label
-from medfewshot.planning import make_plan, native_labels_to_plan, to_plan
+from medfewshot.planning import make_plan, make_support, native_labels_to_plan, to_plan
 from medfewshot.settings import PlanSettings
 from medfewshot.types import Plan, Support
 

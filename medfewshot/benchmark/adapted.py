@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from medfewshot.adaptation import adapt_volumes, read_cases
+from medfewshot import workflow
 from medfewshot.benchmark.cells import Cell
 from medfewshot.benchmark.environment import peak_device_memory_gb, peak_memory_gb
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
@@ -19,6 +18,7 @@ from medfewshot.inference import Segmentation
 from medfewshot.learners import LEARNERS, SEGMENTERS, Learner
 from medfewshot.structures import boxes
 from medfewshot.types import Case, Plan, Progress, Volume
+from medfewshot.workflow import LabelledScans
 
 KEPT = "segmenter"
 """Folder of the adapted segmenter inside that of its cell."""
@@ -39,29 +39,23 @@ class Supports:
     """The supports of a cell, read from disk.
 
     Attributes:
-        images: one volume per support.
-        labels: label maps on the grids of ``images``.
-        names: label value -> name of all structures that the cell asks for.
-        marked: label values that occur in ``labels``.
-        read_seconds: how long reading took.
+        scans: images, label maps, and the names of all structures that the cell asks for.
+        marked: label values that occur in the label maps.
     """
 
-    images: Sequence[Volume]
-    labels: Sequence[Volume]
-    names: Mapping[int, str]
+    scans: LabelledScans
     marked: frozenset[int]
-    read_seconds: float
 
     @property
     def known(self) -> dict[int, str]:
         """The structures that at least one support marks."""
-        return {value: name for value, name in self.names.items() if value in self.marked}
+        return {value: name for value, name in self.scans.names.items() if value in self.marked}
 
     @property
     def facts(self) -> dict[str, Any]:
         """Entries of the record: unmarked structures, and the peak memory of this process so far."""
         return {
-            "unmarked": [name for value, name in self.names.items() if value not in self.marked],
+            "unmarked": [name for value, name in self.scans.names.items() if value not in self.marked],
             "peak_gb": peak_memory_gb(),
             "peak_device_gb": peak_device_memory_gb(),
         }
@@ -73,11 +67,8 @@ def read_supports(cell: Cell, names: Mapping[int, str], cases: Sequence[Case]) -
     Raises:
         InputError: The supports mark none of the structures in ``names``.
     """
-    begun = time.perf_counter()
-    images, labels = read_cases(cases)
-    seconds = round(time.perf_counter() - begun, 3)
-    marked = frozenset(value for label in labels for value in boxes(label.data[0]))
-    supports = Supports(images, labels, names, marked, seconds)
+    scans = replace(workflow.read_supports(cases), names=names)
+    supports = Supports(scans, frozenset(value for label in scans.labels for value in boxes(label.data[0])))
     if not supports.known:
         raise InputError(f"{cell.id}: no support of this draw marks {', '.join(names.values())}", "use another seed")
     return supports
@@ -113,13 +104,12 @@ def adapt_cell(
     found = _load(kept, device, segmenters)
     if found is not None:
         return found
-    progress.update(0, 1, "reading supports")
     read = read_supports(cell, names, cases)
     settings = cell.learner.settings.replace(
         seed=cell.seed, device=device, modality=cell.dataset.modality, labels=read.known
     )
-    adapted = adapt_volumes(read.images, read.labels, settings, read.names, progress, learners)
-    record = {**adapted.record, "seconds": {**adapted.seconds, "read": read.read_seconds}, **read.facts}
+    adapted = workflow.adapt(read.scans, settings, progress=progress, learners=learners)
+    record = {**adapted.record, "seconds": {**adapted.record["seconds"], "read": read.scans.seconds}, **read.facts}
     VolumeSegmenter(adapted.plan, adapted.segmenter, record).save(kept, segmenters)
     # Segment with the saved segmenter, as a resumed cell does, so that both give the same numbers.
     return load_segmenter(kept, resolve_device(device), segmenters)

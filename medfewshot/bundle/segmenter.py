@@ -16,12 +16,13 @@ from torch import Tensor
 from medfewshot.bundle.json_text import strict_json
 from medfewshot.bundle.monai_files import FILES, write_monai_files
 from medfewshot.errors import InputError
-from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
+from medfewshot.inference import Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
 from medfewshot.learners import SEGMENTERS
 from medfewshot.learners.base import Segmenter
 from medfewshot.planning import plan_from_dict, plan_to_dict
 from medfewshot.quality import unlike_sizes, unlike_supports
+from medfewshot.settings import InferenceSettings
 from medfewshot.types import Doubt, Plan, Progress, Volume
 
 FORMAT_VERSION = 2
@@ -66,10 +67,10 @@ class VolumeSegmenter(Segmenter):
         return self.segmenter.examine(image)
 
     def segment(
-        self, volume: Volume, options: InferenceOptions | None = None, progress: Progress | None = None
+        self, volume: Volume, settings: InferenceSettings | None = None, progress: Progress | None = None
     ) -> Segmentation:
         """Labels ``(*S)`` on ``volume``'s native grid; flags where it is unlike the supports or doubted."""
-        result = segment_volume(volume, self.plan, self.segmenter, options, progress=progress)
+        result = segment_volume(volume, self.plan, self.segmenter, settings, progress=progress)
         profile = self.record.get("profile") or {}
         flags = (*unlike_supports(volume, self.plan, profile), *result.flags)
         return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))

@@ -1,4 +1,4 @@
-"""The commands. Each docstring and help text is what ``--help`` shows."""
+"""The command line as a whole: its commands, and how what ends a command early becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -6,43 +6,21 @@ import errno
 import io
 import sys
 import warnings
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from medfewshot import __version__
+from medfewshot.cli.adapt import adapt, segment
 from medfewshot.cli.benchmark import benchmark
 from medfewshot.cli.data import data
-from medfewshot.cli.options import (
-    Budget,
-    ConfigFile,
-    Device,
-    Fast,
-    Json,
-    Labels,
-    LearnerName,
-    Modality,
-    Output,
-    Overwrite,
-    Quiet,
-    Resume,
-    Seed,
-    Spacing,
-    Steps,
-    Support,
-    SupportDir,
-    Weights,
-    label_values,
-    named_values,
-    only_folder,
-    option_name,
-    structures,
-)
+from medfewshot.cli.demo import demo, label_app
+from medfewshot.cli.evaluate import evaluate, inspect, report
+from medfewshot.cli.options import option_name
 from medfewshot.cli.train import train
 from medfewshot.errors import InputError
-from medfewshot.settings import AdaptSettings
 
 EXIT_INPUT = 2
 """Input or settings cannot be used; nothing was written. (1: some volumes of a folder failed.)"""
@@ -111,207 +89,19 @@ def root(
         raise typer.Exit
 
 
-@app.command(epilog=EXIT_CODES)
-def segment(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="VOLUME...", help="Volumes, DICOM series folders, or folders of them (NIfTI, NRRD, MetaImage, 2D)."
-        ),
-    ],
-    output: Output,
-    support: Support = None,
-    support_dir: SupportDir = None,
-    segmenter: Annotated[
-        Path | None, typer.Option(help="A folder that `medfewshot adapt` made, in place of a support.")
-    ] = None,
-    learner: LearnerName = None,
-    steps: Steps = None,
-    budget: Budget = None,
-    seed: Seed = None,
-    weights: Weights = None,
-    labels: Labels = None,
-    modality: Modality = None,
-    spacing: Spacing = None,
-    config: ConfigFile = None,
-    device: Device = "auto",
-    fast: Fast = False,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write class probabilities (float32, one volume per class).")
-    ] = False,
-    uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Also write an uncertainty map: 0 sure, 1 no idea.")
-    ] = False,
-    previews: Annotated[bool, typer.Option(help="A picture of every result.")] = True,
-    report: Annotated[bool, typer.Option(help="One page about the run, with a viewer: report.html.")] = True,
-    keep_largest: Annotated[
-        bool, typer.Option(help="Drop stray pieces of structures that are in one piece in every support.")
-    ] = True,
-    dicom_seg: Annotated[
-        bool, typer.Option("--dicom-seg", help="Also write DICOM segmentations of DICOM series (with patient names).")
-    ] = False,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Segment volumes from a handful of labelled ones.
-
-    `medfewshot segment volume.nii.gz --support img1.nii.gz=lab1.nii.gz -o out/`
-
-    Labels come back on each volume's own grid, with the supports' own label values. Besides them:
-    `report.html` (open it in a browser), `run.json` (how it was made), `statistics.csv` (size and intensity per
-    structure), `previews/`, and `segmenter/` for more volumes.
-    """
-    from medfewshot.cli import commands
-
-    settings = commands.load_settings(
-        AdaptSettings, config, device=device, fast=fast or None, learner=learner, steps=steps, budget_seconds=budget,
-        seed=seed, weights=weights, labels=structures(labels), modality=modality, spacing_mm=spacing,
-    )  # fmt: skip
-    options = commands.SegmentOptions(
-        probabilities, uncertainty, previews, keep_largest, dicom_seg, resume, overwrite, report
-    )
-    source = commands.SupportSource(tuple(support or ()), only_folder(support_dir), segmenter)
-    raise typer.Exit(commands.segment(inputs, output, source, settings, options, commands.Console(quiet, json)))
-
-
-@app.command(epilog=EXIT_CODES)
-def adapt(
-    output: Output,
-    support: Support = None,
-    support_dir: SupportDir = None,
-    learner: LearnerName = None,
-    steps: Steps = None,
-    budget: Budget = None,
-    seed: Seed = None,
-    weights: Weights = None,
-    labels: Labels = None,
-    modality: Modality = None,
-    spacing: Spacing = None,
-    config: ConfigFile = None,
-    device: Device = "auto",
-    fast: Fast = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Adapt once to labelled scans and keep the segmenter.
-
-    `medfewshot adapt --support-dir annotated/ -o kidney/`, then `medfewshot segment scans/ --segmenter kidney/ -o out/`
-    """
-    from medfewshot.cli import commands
-
-    settings = commands.load_settings(
-        AdaptSettings, config, device=device, fast=fast or None, learner=learner, steps=steps, budget_seconds=budget,
-        seed=seed, weights=weights, labels=structures(labels), modality=modality, spacing_mm=spacing,
-    )  # fmt: skip
-    source = commands.SupportSource(tuple(support or ()), only_folder(support_dir), None)
-    raise typer.Exit(commands.adapt(output, source, settings, overwrite, commands.Console(quiet, json)))
-
-
-app.command("train", epilog=EXIT_CODES)(train)
-
-
-@app.command(epilog=EXIT_CODES)
-def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Folder of segmentations (or one file).")],
-    reference: Annotated[Path, typer.Option("--reference", "-r", help="Folder of reference labels (or one file).")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for CSV, JSON and the plot.")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Structures to score, by value or name; default: what was learned.")
-    ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Tolerance of the surface Dice in mm.")] = 2.0,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Score segmentations: Dice, HD95 (mm), surface distance, surface Dice, volumes; with 95 % intervals.
-
-    Structures that were missed or invented count as Dice 0 and are counted beside every mean.
-    """
-    from medfewshot.cli import commands
-
-    values = label_values(labels)
-    raise typer.Exit(
-        commands.evaluate(predictions, reference, output, values, tolerance, commands.Console(quiet, json))
-    )
-
-
-@app.command(epilog=EXIT_CODES)
-def report(
-    folder: Annotated[Path, typer.Argument(help="A folder that `medfewshot segment` wrote.")],
-    reference: Annotated[
-        Path | None, typer.Option("--reference", "-r", help="Folder of reference labels: adds scores, and shows them.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file to write; default: report.html in the folder.")
-    ] = None,
-    viewer: Annotated[bool, typer.Option(help="Put the volumes into the page, for the viewer.")] = True,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Write one page about a run: a table to sort and filter, plots, pictures and a viewer. Opens without a network.
-
-    The scans are in the page, coarser where they are large: pass it on as carefully as the scans themselves.
-    """
-    from medfewshot.cli import commands
-
-    raise typer.Exit(commands.report(folder, reference, output, viewer, commands.Console(quiet, json)))
-
-
-@app.command(epilog=EXIT_CODES)
-def inspect(
-    folder: Annotated[Path, typer.Argument(help="A folder of labelled scans, a dataset.json or a CSV.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for CSV and JSON.")] = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Say what is in a folder of labelled scans, and what is wrong with it."""
-    from medfewshot.cli import commands
-
-    raise typer.Exit(commands.inspect(folder, output, commands.Console(quiet, json)))
-
-
-@app.command("label-app", epilog=EXIT_CODES)
-def label_app(
-    folder: Annotated[Path, typer.Argument(help="A new folder for the app.")],
-    segmenter: Annotated[
-        Path | None, typer.Option(help="A folder that `medfewshot adapt` made, to begin with.")
-    ] = None,
-    names: Annotated[
-        str | None, typer.Option("--labels", help="Structures to annotate, e.g. 1=liver,2=spleen.")
-    ] = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Write an app for MONAI Label: annotate a few scans in 3D Slicer or OHIF, train, have the next ones segmented."""
-    from medfewshot.cli import commands
-
-    raise typer.Exit(commands.label_app(folder, segmenter, named_values(names), commands.Console(quiet, json)))
-
-
-@app.command(epilog=EXIT_CODES)
-def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")] = Path("demo"),
-    data: Annotated[
-        Path | None, typer.Option(help="An MSD folder (imagesTr, labelsTr, dataset.json) in place of made-up scans.")
-    ] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Labelled scans to adapt to.")] = 3,
-    queries: Annotated[int, typer.Option(min=1, help="Scans to segment and score.")] = 4,
-    steps: Steps = None,
-    seed: Seed = None,
-    device: Device = "auto",
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Make a synthetic CT cohort, adapt, segment, score; leave pictures and tables. No data needed."""
-    from medfewshot.cli import commands
-
-    settings = commands.load_settings(AdaptSettings, device=device, seed=seed, steps=steps)
-    raise typer.Exit(commands.demo(output, data, shots, queries, settings, commands.Console(quiet, json)))
-
-
-app.command("benchmark", epilog=EXIT_CODES)(benchmark)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "segment": segment,
+    "adapt": adapt,
+    "train": train,
+    "evaluate": evaluate,
+    "report": report,
+    "inspect": inspect,
+    "label-app": label_app,
+    "demo": demo,
+    "benchmark": benchmark,
+}
+for name, command in COMMANDS.items():
+    app.command(name, epilog=EXIT_CODES)(command)
 app.add_typer(data, name="data", epilog=EXIT_CODES)
 
 

@@ -90,8 +90,8 @@ class _Where:
 def _run(plan: Any, cells: Any, run: Path, where: _Where, console: Any) -> int:
     from medfewshot.benchmark import prepare_data, run_benchmark, write_report
     from medfewshot.benchmark.on_ray import RayOptions, run_on_ray
-    from medfewshot.cohort import check_folder
     from medfewshot.devices import resolve_device
+    from medfewshot.workflow import check_folder
 
     if where.ray is None:  # a cluster's nodes may have devices that this machine lacks
         resolve_device(where.device)
@@ -118,7 +118,7 @@ def _run(plan: Any, cells: Any, run: Path, where: _Where, console: Any) -> int:
 
 def _report(plan: Any, cells: Any, run: Path, folder: Path, console: Any) -> int:
     from medfewshot.benchmark import write_report
-    from medfewshot.cohort import check_folder
+    from medfewshot.workflow import check_folder
 
     check_folder(folder)
     tables = write_report(plan, run, folder, cells)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -15,12 +16,11 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from medfewshot.adaptation import Adapted
-from medfewshot.bundle import strict_json
-from medfewshot.cohort import CohortResult
+from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
 from medfewshot.types import Event, Progress
+from medfewshot.workflow import RunResult
 
 MOST_WARNINGS = 12
 
@@ -48,8 +48,8 @@ class Console:
             task = bar.add_task(title, total=None, text="")
 
             def report(event: Event) -> None:
-                text = ": ".join(part for part in (event.stage, event.text) if part)
-                bar.update(task, completed=event.done, total=event.total, text=text)
+                title_now = event.stage.capitalize() or title
+                bar.update(task, description=title_now, completed=event.done, total=event.total, text=event.text)
 
             yield Progress(report)
 
@@ -76,32 +76,34 @@ class Console:
         if self.as_json:
             typer.echo(strict_json(content), nl=False)
 
-    def plan(self, adapted: Adapted) -> None:
-        plan, record = adapted.plan, adapted.learner_record
+    def segmenter(self, segmenter: VolumeSegmenter, folder: Path) -> None:
+        """Print the plan and how adaptation went; ``folder`` is where the segmenter is."""
+        plan, record = segmenter.plan, segmenter.record
+        learned, settings = record["learner"], record["settings"]
         spacing, patch = (" x ".join(f"{size:.3g}" for size in sizes) for sizes in (plan.spacing_mm, plan.patch_size))
         kinds = dict.fromkeys(f"{n.kind} ({n.reason})" for n in plan.normalization)
         self.say(f"plan: {plan.spatial_dims}D at {spacing} mm, patches of {patch}, intensities by {', '.join(kinds)}")
         labels = [name if name == f"label {value}" else f"{name} ({value})" for value, name in plan.labels.items()]
         self.say(f"labels: {', '.join(labels)}")
-        steps = f"{record['steps']} steps in " if "steps" in record else ""
-        start = f" from the weights {adapted.settings.weights}" if adapted.settings.weights else ""
-        self.say(f"adapted: {adapted.settings.learner}{start}, {steps}{adapted.seconds['adapt']:.0f} s")
-        left_out = record.get("atlas_left_out_dice") or []
+        steps = f"{learned['steps']} steps in " if "steps" in learned else ""
+        start = f" from the weights {settings['weights']}" if settings["weights"] else ""
+        self.say(f"adapted: {settings['learner']}{start}, {steps}{record['seconds']['adapt']:.0f} s")
+        left_out = learned.get("atlas_left_out_dice") or []
         known = [
             f"{name} {dice:.2f}" for name, dice in zip(plan.labels.values(), left_out, strict=False) if dice is not None
         ]
         if known:
-            self.say(
-                f"supports found from one another, by matching alone: Dice {', '.join(known)}; a cautious estimate"
-            )
+            self.say(f"leave-one-out Dice of the supports (registration only; conservative): {', '.join(known)}")
+        if record["keeps_supports"]:
+            self.say(f"{folder} contains the support scans: share it as carefully as patient data")
 
-    def segmentation_table(self, result: CohortResult) -> None:
+    def segmentation_table(self, result: RunResult) -> None:
         """The size of every structure in every volume; long names are folded, numbers never."""
         rows = [row for r in result.results for row in r.statistics]
         names = list(dict.fromkeys(row["name"] for row in rows))
-        table = _table(f"{_size_unit(rows)} (mean probability)", "case", *names, "seconds")
+        table = _table(f"{_size_unit(rows)} (predicted Dice)", "case", *names, "seconds")
         for r in result.results:
-            cells = {row["name"]: _size_cell(row, r.confidence) for row in r.statistics}
+            cells = {row["name"]: _size_cell(row) for row in r.statistics}
             total = f"{sum(r.seconds.values()):.1f}" if r.seconds else r.status
             table.add_row(r.case, *[cells.get(name, "-") for name in names], total)
         self.out.print(table)
@@ -184,13 +186,14 @@ def _size_unit(rows: Sequence[Mapping[str, Any]]) -> str:
     return "Area in mm²" if any(row["area_mm2"] is not None for row in rows) else "Area in pixels"
 
 
-def _size_cell(row: Mapping[str, Any], confidence: Mapping[str, float]) -> str:
+def _size_cell(row: Mapping[str, Any]) -> str:
+    """Size of a structure, and behind it the predicted Dice."""
     if not row["voxels"]:
         return "not found"
     size = next((row[key] for key in ("volume_ml", "area_mm2") if row[key] is not None), None)
     text = _number(size, 1 if size >= 10 else 2) if size is not None else str(row["voxels"])
-    sure = confidence.get(str(row["name"]))
-    return text + (f" ({sure:.2f})" if sure is not None else "")
+    predicted = row["predicted_dice"]
+    return text + (f" ({predicted:.2f})" if predicted is not None else "")
 
 
 def _number(value: float | None, digits: int) -> str:

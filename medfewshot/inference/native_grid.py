@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.inference.options import InferenceOptions, MemoryLimits
+from medfewshot.inference.limits import MemoryLimits
 from medfewshot.inference.windows import Slab
 from medfewshot.planning import AxisMap, Planned, axis_weights, labelled, sample_axis
 from medfewshot.quality import predicted_dice
+from medfewshot.settings import InferenceSettings
 from medfewshot.structures import keep_largest
 from medfewshot.types import Plan
 
@@ -29,15 +30,15 @@ class NativeWriter:
         warnings: After :meth:`finish`: structures that were not found.
     """
 
-    def __init__(self, planned: Planned, plan: Plan, options: InferenceOptions, limits: MemoryLimits) -> None:
-        self.planned, self.plan, self.options, self.limits = planned, plan, options, limits
+    def __init__(self, planned: Planned, plan: Plan, settings: InferenceSettings, limits: MemoryLimits) -> None:
+        self.planned, self.plan, self.settings, self.limits = planned, plan, settings, limits
         shape = planned.native_shape
         self.labels = np.zeros(shape, dtype=np.uint8 if plan.classes <= 256 else np.uint16)
         self.probabilities = None
-        if options.probabilities:
+        if settings.probabilities:
             self.probabilities = np.zeros((plan.classes, *shape), dtype=np.float16)
             self.probabilities[0] = 1
-        self.uncertainty = np.zeros(shape, dtype=np.float32) if options.uncertainty else None
+        self.uncertainty = np.zeros(shape, dtype=np.float32) if settings.uncertainty else None
         # One row a slice along the axis that is cut, and summed in the end: the sums do not depend on the cuts.
         slices = max(*shape, *planned.image.shape[1:])
         self._sums, self._counts, self._totals = (np.zeros((slices, plan.classes)) for _ in range(3))
@@ -77,7 +78,7 @@ class NativeWriter:
     def _foreground_box(self, probabilities: Tensor, slab: Slab) -> list[tuple[int, int]] | None:
         """Native range per planned axis that can contain foreground; everything if maps are asked for."""
         sizes = [self.planned.native_shape[m.native_axis] for m in self.planned.maps]
-        if self.options.probabilities or self.options.uncertainty:
+        if self.settings.probabilities or self.settings.uncertainty:
             return [(0, size) for size in sizes]
         foreground = probabilities[0] < 1 - FOREGROUND_FLOOR
         box = []
@@ -125,7 +126,7 @@ class NativeWriter:
 
     def finish(self) -> np.ndarray:
         """Drop stray components, count voxels, and return the labels ``(*S)`` with the file's own values."""
-        if self.options.keep_largest:
+        if self.settings.keep_largest:
             keep_largest(self.labels, [self.plan.label_values.index(value) + 1 for value in self.plan.keep_largest])
         counts = np.bincount(self.labels.ravel(), minlength=self.plan.classes)
         self.voxels = {value: int(count) for value, count in zip(self.plan.label_values, counts[1:], strict=True)}

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from medfewshot.inference.limits import MemoryLimits
 from medfewshot.inference.native_grid import NativeWriter
-from medfewshot.inference.options import InferenceOptions, MemoryLimits
 from medfewshot.inference.windows import cut_slabs, fit_memory, on_cpu, predict_slab
 from medfewshot.learners.base import Segmenter
 from medfewshot.planning import labelled, to_plan
+from medfewshot.settings import InferenceSettings
 from medfewshot.types import Doubt, Plan, Progress, Volume
 
 
@@ -48,7 +49,7 @@ def segment_volume(
     volume: Volume,
     plan: Plan,
     segmenter: Segmenter,
-    options: InferenceOptions | None = None,
+    settings: InferenceSettings | None = None,
     *,
     progress: Progress | None = None,
     limits: MemoryLimits | None = None,
@@ -59,7 +60,7 @@ def segment_volume(
         volume: Image ``(C, *S)``.
         plan: Plan of the support.
         segmenter: Adapted to that support.
-        options: What to return.
+        settings: What to return.
         progress: Called after each slab.
         limits: How much memory to use.
 
@@ -67,23 +68,23 @@ def segment_volume(
         InputError: The volume has other axes or channels than the support.
         RuntimeError: The segmenter returned NaN, or no device has enough memory.
     """
-    options, progress, limits = options or InferenceOptions(), progress or Progress(), limits or MemoryLimits()
+    settings, progress, limits = settings or InferenceSettings(), progress or Progress(), limits or MemoryLimits()
     begun = time.perf_counter()
     planned = to_plan(volume, plan)
-    writer = NativeWriter(planned, plan, options, limits)
+    writer = NativeWriter(planned, plan, settings, limits)
     planning_seconds = time.perf_counter() - begun
     segmenter, warnings = fit_memory(segmenter, planned.image, plan, limits)
     predicting = 0.0
     doubts: Sequence[Doubt] = ()
-    slabs = list(cut_slabs(planned.image.shape[1:], plan, segmenter, overlap=options.overlap, limits=limits))
+    slabs = list(cut_slabs(planned.image.shape[1:], plan, segmenter, overlap=settings.overlap, limits=limits))
     for number, slab in enumerate(slabs):
         started = time.perf_counter()
         try:
-            probabilities, doubts = predict_slab(planned.image, plan, segmenter, slab, overlap=options.overlap)
+            probabilities, doubts = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
         except torch.OutOfMemoryError:
             segmenter = on_cpu(segmenter)
             warnings.append("the device ran out of memory: segmented on the CPU")
-            probabilities, doubts = predict_slab(planned.image, plan, segmenter, slab, overlap=options.overlap)
+            probabilities, doubts = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
         progress.update(number + 1, len(slabs), "segment")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.inference.options import MemoryLimits
+from medfewshot.inference.limits import MemoryLimits
 from medfewshot.learners.base import Segmenter
 from medfewshot.types import Doubt, Plan
 

@@ -11,11 +11,12 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
 
-from medfewshot.api import as_volume
-from medfewshot.inference import InferenceOptions, Segmentation, segment_volume
+from medfewshot.inference import Segmentation, segment_volume
 from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import plan_from_dict
+from medfewshot.settings import InferenceSettings
 from medfewshot.types import Plan, Volume
+from medfewshot.workflow import as_volume
 
 Output = Literal["labels", "probabilities"]
 
@@ -45,7 +46,7 @@ class FewShotInferer(Inferer):
             raise ValueError(f"output {output!r}: choose 'labels' or 'probabilities'")
         self.plan = plan if isinstance(plan, Plan) else plan_from_dict(plan)
         self.output = output
-        self.options = InferenceOptions(
+        self.settings = InferenceSettings(
             overlap=overlap, keep_largest=keep_largest, probabilities=output == "probabilities"
         )
 
@@ -62,7 +63,7 @@ class FewShotInferer(Inferer):
         return batch
 
     def _one(self, image: Tensor, segmenter: Segmenter) -> Tensor:
-        done, flat = segment_tensor(image, self.plan, segmenter, self.options)
+        done, flat = segment_tensor(image, self.plan, segmenter, self.settings)
         result = done.labels[None] if self.output == "labels" else done.probabilities
         assert result is not None
         array = np.ascontiguousarray(result, np.int32 if self.output == "labels" else np.float32)
@@ -70,14 +71,14 @@ class FewShotInferer(Inferer):
 
 
 def segment_tensor(
-    image: Any, plan: Plan, segmenter: Segmenter, options: InferenceOptions
+    image: Any, plan: Plan, segmenter: Segmenter, settings: InferenceSettings
 ) -> tuple[Segmentation, bool]:
     """The segmentation of ``image (C, *S)``, and whether a last axis of length 1 was taken off for a 2D plan."""
     volume = as_volume(image if isinstance(image, MetaTensor) else MetaTensor(image))
     flat = plan.spatial_dims == 2 and volume.spatial_dims == 3 and volume.data.shape[-1] == 1
     if flat:
         volume = Volume(volume.data[..., 0], volume.affine)
-    return segment_volume(volume, plan, segmenter, options), flat
+    return segment_volume(volume, plan, segmenter, settings), flat
 
 
 def _decollated(inputs: Tensor) -> list[Tensor]:

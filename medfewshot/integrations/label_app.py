@@ -1,11 +1,10 @@
 """A MONAI Label app: annotate a few scans in the viewer, train, and have the next ones segmented.
 
 MONAI Label (https://github.com/Project-MONAI/MONAILabel, 0.8.5) finds :class:`FewShotApp` through the ``main.py`` that
-``medfewshot label-app`` writes. Everything but the words of its interfaces is in
+``medfewshot label-app`` writes. This module only translates between its interfaces and
 :mod:`medfewshot.integrations.label_session`.
 
-Adapting and looking at scans run in processes of their own, which MONAI Label starts: what they share with the server
-lies on disk.
+MONAI Label starts a process for each adaptation and for looking at scans; these share files with the server, no memory.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ from monailabel.utils.others.generic import strtobool
 from medfewshot import __version__
 from medfewshot.errors import InputError
 from medfewshot.integrations.label_files import read_names
-from medfewshot.integrations.label_session import LabelSession, choose_next
-from medfewshot.settings import AdaptSettings
+from medfewshot.integrations.label_session import LabelSession, choose_next, training_options, training_settings
+from medfewshot.settings import InferenceSettings
 
 MODEL = "fewshot"
 logger = logging.getLogger(__name__)
 
 
 class FewShotInfer(InferTask):
-    """Segment one image with the current segmenter; listed by the server once there is one."""
+    """Segment one image with the current segmenter; the server lists it once there is one."""
 
     def __init__(self, session: LabelSession) -> None:
         description = "Few-shot segmentation, adapted to the scans that are labelled so far"
@@ -57,15 +56,15 @@ class FewShotInfer(InferTask):
         with tempfile.NamedTemporaryFile(suffix=".nii.gz", delete=False) as file:
             output = Path(file.name)
         try:
-            keep_largest = bool(request.get("keep_largest", True))
-            return str(output), self.session.segment(Path(request["image"]), output, keep_largest)
+            settings = InferenceSettings(keep_largest=request.get("keep_largest", True))
+            return str(output), self.session.segment(Path(request["image"]), output, settings)
         except InputError as error:
             output.unlink(missing_ok=True)
             raise MONAILabelException(MONAILabelError.INFERENCE_ERROR, str(error)) from None
 
 
 class FewShotTrain(TrainTask):
-    """Adapt to every scan that has a final label. ``conf``: of the app, in place of the defaults."""
+    """Adapt to every scan that has a final label. ``conf``: options of the app, in place of the defaults."""
 
     def __init__(self, session: LabelSession, conf: Mapping[str, str]) -> None:
         super().__init__("Adapt to the labelled scans")
@@ -73,42 +72,28 @@ class FewShotTrain(TrainTask):
         self.last: dict[str, Any] = {}
 
     def config(self) -> dict[str, Any]:
-        settings = AdaptSettings()
-        defaults = {
-            "learner": settings.learner,
-            "steps": 0,
-            "budget_seconds": settings.budget_seconds,
-            "seed": settings.seed,
-        }
-        return {name: self.conf.get(name, value) for name, value in defaults.items()}
+        return training_options(self.conf)
 
     def stats(self) -> dict[str, Any]:
         return self.last
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        wanted = {**self.config(), **{key: request[key] for key in self.config() if request.get(key) is not None}}
-        settings = AdaptSettings(
-            learner=str(wanted["learner"]),
-            steps=int(wanted["steps"]) or None,  # 0: the learner's own
-            budget_seconds=float(wanted["budget_seconds"]),
-            seed=int(wanted["seed"]),
-        )
         tag = DefaultLabelTag.FINAL
         pairs = [
             (Path(datastore.get_image_uri(image)), Path(datastore.get_label_uri(image, tag)))
             for image in sorted(datastore.get_labeled_images())
         ]
         try:
-            self.last = self.session.adapt(pairs, settings)
+            self.last = self.session.adapt(pairs, training_settings(self.conf, request))
         except InputError as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from None
         return self.last
 
 
 class FewShotScoring(ScoringMethod):
-    """Look at every scan without a label that the current segmenter has not seen yet; kept in the scan's info.
+    """Look at every scan without a label that the current segmenter has not seen yet; write it into the scan's info.
 
-    MONAI Label asks for it after each training and with each *Next sample*, in a process of its own.
+    MONAI Label does this after each training and with each *Next sample*, in a separate process.
     """
 
     def __init__(self, session: LabelSession) -> None:
@@ -119,7 +104,7 @@ class FewShotScoring(ScoringMethod):
         current, found = self.session.current, {}
         for image in sorted(datastore.get_unlabeled_images()):
             if current is None or self.session.current != current:
-                break  # a newer segmenter is there, and a run for it is on its way
+                break  # a newer segmenter exists, and a run for it will follow
             if datastore.get_image_info(image).get(MODEL, {}).get("segmenter") == current.name:
                 continue
             try:
@@ -149,10 +134,10 @@ class MostToLearn(Strategy):
 
 
 class FewShotApp(MONAILabelApp):
-    """Structures stand in ``labels.json`` beside ``main.py``; else they are the labels' own.
+    """The app. Structures are those of ``labels.json`` beside ``main.py``, or else the labels' own values.
 
-    ``conf``: ``device`` (auto); ``auto_train`` (true): adapt anew, in the background, to each label that is submitted;
-    ``learner``, ``steps``, ``budget_seconds`` and ``seed`` of every training that does not say otherwise.
+    ``conf``: ``device`` (auto); ``auto_train`` (true): adapt again, in the background, to each label that is submitted;
+    and the settings of :class:`~medfewshot.settings.AdaptSettings` for every training that does not say otherwise.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str] | None) -> None:
@@ -181,7 +166,7 @@ class FewShotApp(MONAILabelApp):
     def async_scoring(self, method: str | None, params: Any = None) -> Any:
         try:
             return super().async_scoring(method, params)
-        except OSError as error:  # a training asks the server for it, and need not fail where that does not answer
+        except OSError as error:  # a training asks the server for it, and need not fail if the server does not answer
             logger.warning("the scans were not looked at: %s", error)
             return {}
 
@@ -190,5 +175,5 @@ class FewShotApp(MONAILabelApp):
         final = self.datastore().get_label_by_image_id(image_id, DefaultLabelTag.FINAL)
         waiting, _ = AsyncTask.status("train", all=True)
         if not (self.auto_train and final) or any(task["status"] == "SUBMITTED" for task in waiting or ()):
-            return  # one that has not begun will find this label too
+            return  # a waiting one will find this label too
         self.async_training(MODEL, enqueue=True)

@@ -20,12 +20,18 @@ from medfewshot.integrations.label_app import FewShotApp  # noqa: F401  (MONAI L
 
 
 def write_label_app(folder: Path, names: Mapping[int, str] | None = None, segmenter: Path | None = None) -> None:
-    """Write the app, with a segmenter to begin with where one is given. Raises InputError for a folder that is in use.
+    """Write the app.
 
-    ``names``: label value -> name of what is to be annotated; by default the segmenter's own.
+    Args:
+        folder: A new folder.
+        names: Label value -> name of what is to be annotated; default: the segmenter's own.
+        segmenter: Folder of a segmenter to begin with.
+
+    Raises:
+        InputError: ``folder`` exists and is not empty, or ``segmenter`` is none.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists already; give a new folder")
+        raise InputError(f"{folder}: exists already", "give a new folder")
     known = dict(names or {})
     if segmenter is not None:
         known = known or dict(load_segmenter(segmenter).plan.labels)
@@ -40,11 +46,11 @@ def write_label_app(folder: Path, names: Mapping[int, str] | None = None, segmen
 
 
 def read_names(folder: Path) -> dict[int, str]:
-    """Label value -> name from ``labels.json``; empty where there is no such file. Raises InputError where damaged."""
+    """Label value -> name from ``labels.json``; empty without that file. Raises InputError if it is damaged."""
     path = folder / LABELS
     if not path.is_file():
         return {}
     try:
         return {int(value): str(name) for value, name in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):
-        raise InputError(f'{path}: is damaged; write it as {{"1": "liver", "2": "spleen"}}') from None
+        raise InputError(f"{path}: is damaged", 'write it as {"1": "liver", "2": "spleen"}') from None

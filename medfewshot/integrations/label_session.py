@@ -1,6 +1,6 @@
-"""A segmenter that grows with its annotations: what an annotation server needs, whoever asks for it.
+"""A segmenter that grows with its annotations: the state of an annotation server.
 
-Adapting writes a new segmenter folder and then points to it, so that segmentation goes on with the old one meanwhile
+Adapting writes a new segmenter folder and then points to it, so that segmentation continues with the old one meanwhile
 and a crash leaves it in place.
 """
 
@@ -11,25 +11,31 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medfewshot.adaptation import adapt_volumes, cases_from_pairs, read_cases
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
-from medfewshot.inference import InferenceOptions
 from medfewshot.io import read_image, write_label, write_text
 from medfewshot.quality import support_distance
-from medfewshot.settings import AdaptSettings
+from medfewshot.settings import AdaptSettings, InferenceSettings
+from medfewshot.types import Progress
+from medfewshot.workflow import adapt, read_supports
 
 POINTER = "current.json"
+_OF_THE_APP = ("device", "labels")
+"""Settings that are the same for every training of an app."""
 
 
 class LabelSession:
-    """Segmenters in ``folder``, of which one is current. Safe to call from several threads.
+    """Segmenters in a folder, of which one is current. Safe to call from several threads.
 
-    ``names``: label value -> name of the structures to annotate; empty takes the supports' own values.
+    Args:
+        folder: Where the segmenters are.
+        names: Label value -> name of the structures to annotate; empty takes the supports' own values.
+        device: Where to compute.
     """
 
     def __init__(self, folder: Path, names: dict[int, str] | None = None, device: str = "auto") -> None:
@@ -45,7 +51,7 @@ class LabelSession:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"{self.folder / POINTER}: is damaged; delete it and adapt again") from None
+            raise InputError(f"{self.folder / POINTER}: is damaged", "delete it and adapt again") from None
         path = self.folder / Path(str(name)).name  # never outside of the folder
         return path if path.is_dir() else None
 
@@ -59,70 +65,133 @@ class LabelSession:
 
     def segmenter(self) -> VolumeSegmenter:
         """The current segmenter, read once. Raises InputError before the first adaptation."""
+        return self._read_current()[1]
+
+    def _read_current(self) -> tuple[Path, VolumeSegmenter]:
         path = self.current
         if path is None:
-            raise InputError("there is no segmenter yet: label one scan or more, then adapt (train)")
+            raise InputError("there is no segmenter yet", "label one scan or more, then adapt (train)")
         with self._lock:
             if self._loaded is None or self._loaded[0] != path:
                 self._loaded = (path, load_segmenter(path, resolve_device(self.device)))
-            return self._loaded[1]
+            return self._loaded
 
-    def segment(self, image: Path, output: Path, keep_largest: bool = True) -> dict[str, Any]:
-        """Segment ``image`` and write its labels as ``output`` (NIfTI). Returns names, confidences and warnings."""
-        volume = read_image(image)
-        done = self.segmenter().segment(volume, InferenceOptions(keep_largest=keep_largest))
+    def segment(self, image: Path, output: Path, settings: InferenceSettings | None = None) -> dict[str, Any]:
+        """Segment a scan and write its labels.
+
+        Args:
+            image: The scan.
+            output: The NIfTI file to write.
+            settings: How to segment.
+
+        Returns:
+            Plain data: ``label_names`` (name -> value), ``predicted_dice`` (by name), ``flags``, ``warnings`` and
+            ``seconds``.
+
+        Raises:
+            InputError: The scan cannot be segmented, or there is no segmenter yet.
+        """
+        segmenter, volume = self.segmenter(), read_image(image)
+        done = segmenter.segment(volume, settings)
         write_label(output, done.labels, volume)
-        plan = self.segmenter().plan
+        names = segmenter.plan.labels
         return {
-            "label_names": {name: value for value, name in plan.labels.items()},
-            "confidence": {plan.labels[value]: share for value, share in done.confidence.items()},
+            "label_names": {name: value for value, name in names.items()},
+            "predicted_dice": {names[value]: dice for value, dice in done.predicted_dice.items()},
+            "flags": list(done.flags),
             "warnings": [*volume.warnings, *done.warnings],
             "seconds": done.seconds,
         }
 
     def look(self, image: Path) -> dict[str, Any]:
-        """How much a label of ``image`` would teach: plain data for :func:`choose_next`.
+        """Measure how much a label of ``image`` would teach.
 
-        ``uncertainty``: 1 minus the Dice that the probabilities expect, mean over structures, 1 for one not found.
-        ``distance``: of its intensities to the nearest support's, see :func:`medfewshot.quality.support_distance`.
-        ``segmenter``: who looked; ``ts``: when, in seconds. Raises InputError as :meth:`segment` does.
+        Returns:
+            Plain data for :func:`choose_next`. ``uncertainty``: 1 minus the predicted Dice, mean over structures, 1 for
+            a structure that was not found. ``distance``: of its intensities to the nearest support's, see
+            :func:`medfewshot.quality.support_distance`. ``segmenter``: which segmenter looked; ``ts``: when, in
+            seconds.
+
+        Raises:
+            InputError: As :meth:`segment`.
         """
-        path, segmenter = self.current, self.segmenter()
+        path, segmenter = self._read_current()
         volume = read_image(image)
         expected = segmenter.segment(volume).predicted_dice
         doubts = [1 - (expected.get(value) or 0.0) for value in segmenter.plan.label_values]
         return {
             "uncertainty": sum(doubts) / len(doubts),
             "distance": support_distance(volume, segmenter.plan, segmenter.record.get("profile") or {}),
-            "segmenter": path.name if path is not None else "",
+            "segmenter": path.name,
             "ts": int(time.time()),  # whole seconds, as MONAI Label notes when it offered a scan
         }
 
-    def adapt(self, pairs: Sequence[tuple[Path, Path]], settings: AdaptSettings | None = None) -> dict[str, Any]:
-        """Adapt to labelled scans and make the result current. Raises InputError where none can be used."""
+    def adapt(
+        self,
+        pairs: Sequence[tuple[Path, Path]],
+        settings: AdaptSettings | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Adapt to labelled scans and make the result current.
+
+        Args:
+            pairs: Image and label files.
+            settings: How to adapt; the device is the session's.
+            progress: Receives events of the stages; may cancel.
+
+        Raises:
+            InputError: No pair can be used.
+        """
         if not pairs:
-            raise InputError("no scan is labelled yet: label and submit one, then adapt (train) again")
-        images, labels = read_cases(cases_from_pairs(pairs))
+            raise InputError("no scan is labelled yet", "label and submit one, then adapt (train) again")
         settings = (settings or AdaptSettings()).replace(device=self.device)
-        adapted = adapt_volumes(images, labels, settings, self.names)
+        scans = replace(read_supports(pairs, progress=progress), names=self.names)
+        segmenter = adapt(scans, settings, progress=progress)
         number = 1 + max((int(path.name.split("-")[1]) for path in self._segmenters()), default=0)
         path = self.folder / f"segmenter-{number:04d}"
-        VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record).save(path)
+        segmenter.save(path)
         write_text(self.folder / POINTER, json.dumps({"segmenter": path.name}) + "\n")
-        for old in self._segmenters()[:-2]:  # the one before stays for whoever is still using it
+        for old in self._segmenters()[:-2]:  # the one before stays for those who still use it
             shutil.rmtree(old, ignore_errors=True)
-        return {"supports": len(pairs), "seconds": dict(adapted.seconds), "warnings": list(adapted.warnings)}
+        return {"supports": len(pairs), **{key: segmenter.record[key] for key in ("seconds", "warnings")}}
 
     def _segmenters(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("segmenter-[0-9]*") if path.is_dir())
 
 
-def choose_next(looks: Mapping[str, Mapping[str, Any]], offered: Mapping[str, float] | None = None) -> str | None:
-    """Whom to annotate next: the scan that is high in both ranks, by uncertainty and by distance to the supports.
+def training_options(conf: Mapping[str, Any]) -> dict[str, Any]:
+    """What an annotator may set for a training, with the values of ``conf`` or the defaults; empty means "chosen".
 
-    ``looks``: scan -> what :meth:`LabelSession.look` said, empty for a scan that nobody looked at; those come last, by
-    name. ``offered``: scan -> when it was offered to the annotator, in seconds; who did not want it then is asked about
-    the others first, until it is looked at anew. None where there is no scan.
+    Zero ``steps`` mean the learner's own number here.
+    """
+    fields = {name: field.default for name, field in AdaptSettings.model_fields.items() if name not in _OF_THE_APP}
+    defaults = {name: "" if default is None else default for name, default in fields.items()}
+    return {name: conf.get(name, default) for name, default in {**defaults, "steps": 0}.items()}
+
+
+def training_settings(conf: Mapping[str, Any], request: Mapping[str, Any]) -> AdaptSettings:
+    """Settings of a training: what ``request`` says, else what ``conf`` says, else the defaults.
+
+    Raises:
+        InputError: A value is out of bounds.
+    """
+    options = training_options(conf)
+    values = options | {name: request[name] for name in options if request.get(name) is not None}
+    unset = {name for name, value in values.items() if value == "" or (name == "steps" and str(value) == "0")}
+    return AdaptSettings(**{name: value for name, value in values.items() if name not in unset})
+
+
+def choose_next(looks: Mapping[str, Mapping[str, Any]], offered: Mapping[str, float] | None = None) -> str | None:
+    """Choose the scan to annotate next: high in both ranks, by uncertainty and by distance to the supports.
+
+    Args:
+        looks: Scan -> result of :meth:`LabelSession.look`, empty for a scan that was not looked at; those come last, by
+            name.
+        offered: Scan -> when it was offered to the annotator, in seconds. One that was offered and not labelled waits
+            until it is looked at again.
+
+    Returns:
+        The name of the scan; None if there is none.
     """
     passed = {name for name, when in (offered or {}).items() if name in looks and when >= looks[name].get("ts", 0)}
     names = sorted(set(looks) - passed) or sorted(looks)

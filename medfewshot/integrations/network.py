@@ -6,12 +6,11 @@ from os import PathLike
 from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
-from medfewshot.cohort import find_cases
-from medfewshot.cohort.inputs import check_channels
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
 from medfewshot.io import format_of
 from medfewshot.io.formats.nifti import NIFTI
+from medfewshot.workflow import check_channels, find_cases
 
 
 def load_network(folder: str | PathLike[str], device: str | None = None) -> VolumeSegmenter:

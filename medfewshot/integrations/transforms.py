@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,58 +15,49 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
-from medfewshot.api import PathOrArray, adapt
-from medfewshot.bundle import VolumeSegmenter, load_segmenter
-from medfewshot.devices import resolve_device
-from medfewshot.inference import InferenceOptions, Segmentation
+from medfewshot.api import get_segmenter
+from medfewshot.bundle import VolumeSegmenter
+from medfewshot.inference import Segmentation
 from medfewshot.integrations.inferer import segment_tensor
-from medfewshot.settings import AUTO
+from medfewshot.settings import InferenceSettings
 from medfewshot.types import Plan
-
-SupportGiven = str | PathLike[str] | Sequence[tuple[PathOrArray, PathOrArray]]
+from medfewshot.workflow import SupportSource
 
 
 class FewShotSegment(Transform):
     """Adapt once, when built; then ``(C, *S)`` image -> ``(1, *S)`` int32 MetaTensor of the supports' label values.
 
-    Args:
-        support: labelled scans as in :func:`medfewshot.adapt`: a folder, or (image, label) pairs of paths, arrays or
-            MetaTensors.
-        segmenter: what :func:`medfewshot.adapt` returned, or the folder it was saved in, in place of a support.
-        learner, steps, budget_seconds, seed, labels, device: as in :func:`medfewshot.adapt`.
-        overlap, keep_largest: as in :class:`~medfewshot.integrations.FewShotInferer`.
-
     The affine, the metadata and the trace of earlier transforms are the image's, so that ``SaveImage`` writes the
-    image's grid and ``Invertd`` leads back to the grid of the file. An image without an affine lies at 1 mm. Raises
-    InputError for a support, setting or image that cannot be used, ValueError unless one of the two sources is given.
+    image's grid and ``Invertd`` leads back to the grid of the file. An image without an affine has voxels of 1 mm.
+
+    Args:
+        support: Labelled scans as in :func:`medfewshot.adapt`: a folder, or (image, label) pairs of paths, arrays or
+            MetaTensors.
+        segmenter: What :func:`medfewshot.adapt` returned, or the folder it was saved in, instead of a support.
+        device: Where to compute.
+        settings: Single settings of :class:`~medfewshot.settings.InferenceSettings` (``overlap``, ``keep_largest``),
+            and for a support those of :class:`~medfewshot.settings.AdaptSettings`.
+
+    Raises:
+        InputError: The support, a setting or an image cannot be used.
+        TypeError: Settings of the adaptation are given for a segmenter that is adapted already.
+        ValueError: Both or none of ``support`` and ``segmenter`` are given.
     """
 
     def __init__(
         self,
-        support: SupportGiven | None = None,
+        support: SupportSource | None = None,
         *,
         segmenter: VolumeSegmenter | str | PathLike[str] | None = None,
-        learner: str = AUTO,
-        steps: int | None = None,
-        budget_seconds: float | None = 240.0,
-        seed: int = 0,
-        labels: Mapping[int, str] | Sequence[int | str] | None = None,
         device: str = "auto",
-        overlap: float = 0.5,
-        keep_largest: bool = True,
+        **settings: Any,
     ) -> None:
-        if (support is None) == (segmenter is None):
+        given = support if segmenter is None else segmenter
+        if given is None or (support is not None and segmenter is not None):
             raise ValueError("give either a support or a segmenter")
-        if support is not None:
-            self.segmenter = adapt(
-                support, learner=learner, steps=steps, budget_seconds=budget_seconds, seed=seed, labels=labels,
-                device=device,
-            )  # fmt: skip
-        elif isinstance(segmenter, VolumeSegmenter):
-            self.segmenter = segmenter
-        else:
-            self.segmenter = load_segmenter(Path(str(segmenter)), resolve_device(device))
-        self.options = InferenceOptions(overlap=overlap, keep_largest=keep_largest)
+        own = {name: settings.pop(name) for name in ("overlap", "keep_largest") if name in settings}
+        self.settings = InferenceSettings(**own)
+        self.segmenter = get_segmenter(given, device=device, **settings)
 
     @property
     def plan(self) -> Plan:
@@ -78,41 +68,36 @@ class FewShotSegment(Transform):
 
     def segment(self, img: Any, *, probabilities: bool = False, uncertainty: bool = False) -> dict[str, MetaTensor]:
         """``labels (1, *S)``; on request ``probabilities (N + 1, *S)`` and ``uncertainty (1, *S)``, float32."""
-        options = InferenceOptions(self.options.overlap, probabilities, uncertainty, self.options.keep_largest)
-        done, flat = segment_tensor(img, self.plan, self.segmenter, options)
+        settings = self.settings.replace(probabilities=probabilities, uncertainty=uncertainty)
+        done, flat = segment_tensor(img, self.plan, self.segmenter, settings)
         return {name: _like(img, array, flat) for name, array in _arrays(done).items()}
 
 
 class FewShotSegmentd(MapTransform):
-    """Dictionary version of :class:`FewShotSegment`: images stay as they are, label maps come under keys of their own.
-
-    Args:
-        keys: of the images ``(C, *S)``.
-        label_key: key of the label map, one for each of ``keys``.
-        probabilities_key, uncertainty_key: where these maps are wanted too.
-        others: as in :class:`FewShotSegment`.
+    """Dictionary version of :class:`FewShotSegment`: images stay as they are, label maps get keys of their own.
 
     It leaves the image alone, so it is no ``InvertibleTransform``: inverting a pipeline passes over it.
+
+    Args:
+        keys: Of the images ``(C, *S)``.
+        support: As in :class:`FewShotSegment`.
+        label_key: Key of the label map, one for each of ``keys``.
+        probabilities_key: Key of the class probabilities, if wanted.
+        uncertainty_key: Key of the uncertainty map, if wanted.
+        allow_missing_keys: As in MONAI.
+        others: ``segmenter``, ``device`` and settings, as in :class:`FewShotSegment`.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        support: SupportGiven | None = None,
+        support: SupportSource | None = None,
         *,
-        segmenter: VolumeSegmenter | str | PathLike[str] | None = None,
-        learner: str = AUTO,
-        steps: int | None = None,
-        budget_seconds: float | None = 240.0,
-        seed: int = 0,
-        labels: Mapping[int, str] | Sequence[int | str] | None = None,
-        device: str = "auto",
-        overlap: float = 0.5,
-        keep_largest: bool = True,
         label_key: str | Sequence[str] = "pred",
         probabilities_key: str | Sequence[str] | None = None,
         uncertainty_key: str | Sequence[str] | None = None,
         allow_missing_keys: bool = False,
+        **others: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.output_keys = {
@@ -123,10 +108,7 @@ class FewShotSegmentd(MapTransform):
         named = [key for keys in self.output_keys.values() for key in keys if key is not None]
         if len(set(named)) < len(named) or set(named) & set(self.keys):
             raise ValueError(f"keys of results must differ from each other and from {self.keys}: {named}")
-        self.transform = FewShotSegment(
-            support, segmenter=segmenter, learner=learner, steps=steps, budget_seconds=budget_seconds, seed=seed,
-            labels=labels, device=device, overlap=overlap, keep_largest=keep_largest,
-        )  # fmt: skip
+        self.transform = FewShotSegment(support, **others)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)

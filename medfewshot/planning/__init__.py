@@ -15,6 +15,7 @@ from medfewshot.planning.label_names import label_values
 from medfewshot.planning.make import labelled, make_plan
 from medfewshot.planning.normalise import normalise
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
+from medfewshot.planning.support import make_support
 
 __all__ = [
     "AxisMap",
@@ -25,6 +26,7 @@ __all__ = [
     "label_values",
     "labelled",
     "make_plan",
+    "make_support",
     "native_labels_to_plan",
     "normalise",
     "plan_from_dict",

@@ -18,7 +18,7 @@ import medfewshot
 from medfewshot.bundle.monai_files import INFERENCE, LICENCE, METADATA, READ_ME, metadata
 from medfewshot.errors import InputError
 from medfewshot.integrations import FewShotInferer, list_images
-from medfewshot.io import read_label
+from medfewshot.io import read_image, read_label
 
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
 
@@ -115,7 +115,7 @@ def test_several_channels_and_large_label_values(made, monkeypatch, tmp_path):
     written = read_label(tmp_path / "out" / "a_0000.nii.gz").data
     assert set(np.unique(written)) == {0, *toys.VALUES}  # 420 needs more than 8 bits
     both = [tmp_path / "scans" / f"a_000{i}.nii.gz" for i in (0, 1)]
-    array = np.concatenate([medfewshot.api.read_image(path).data for path in both])
+    array = np.concatenate([read_image(path).data for path in both])
     assert np.array_equal(written[0], medfewshot.segment(array, segmenter).labels)
 
 

@@ -10,22 +10,18 @@ import torch
 import toys
 from safetensors.torch import load_file, save_file
 
-from medfewshot.adaptation import adapt_volumes
 from medfewshot.bundle import DESCRIPTION, WEIGHTS, VolumeSegmenter, load_segmenter, strict_json
 from medfewshot.errors import InputError
 from medfewshot.learners.base import FunctionSegmenter
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Volume
+from medfewshot.workflow import LabelledScans, adapt
 
 
 def adapted(learner: str, **settings) -> VolumeSegmenter:
     image, label = toys.make_scan(0)
-    result = adapt_volumes(
-        [Volume(image[None].astype(np.float32), toys.AFFINE)],
-        [Volume(label[None], toys.AFFINE)],
-        AdaptSettings(learner=learner, device="cpu", **settings),
-    )
-    return VolumeSegmenter(result.plan, result.segmenter, result.record)
+    images, labels = [Volume(image[None].astype(np.float32), toys.AFFINE)], [Volume(label[None], toys.AFFINE)]
+    return adapt(LabelledScans(images, labels), AdaptSettings(learner=learner, device="cpu", **settings))
 
 
 @pytest.mark.parametrize("learner", ["finetune", "prototype", "ridge", "in_context"])

@@ -56,27 +56,17 @@ def test_evaluate_takes_names_from_the_references(run, scans):
     assert run("evaluate", scans / "reference", "-r", scans / "nowhere").code == 2
 
 
-def test_demo_leaves_a_recognisable_folder(run, tmp_path, monkeypatch):
-    def small(folder, cases, seed, progress=None):
-        return synthetic.make_ct_cohort(folder, cases, seed, shape=(28, 26, 22), spacing_mm=12.0, progress=progress)
-
-    monkeypatch.setattr("medfewshot.demo.make_ct_cohort", small)
-    words = ("demo", "-o", tmp_path / "demo", "--shots", 1, "--queries", 1, "--steps", 2, "--json")
-    done = run(*words)
+def test_demo(run, tmp_path):
+    data = synthetic.make_ct_cohort(tmp_path / "data", 2, shape=(28, 26, 22), spacing_mm=12.0)
+    words = ("demo", "-o", tmp_path / "demo", "--data", data, "--steps", 1)
+    done = run(*words, "--shots", 1, "--queries", 1, "--json")
     assert done.code == 0, done.err
-    names = {str(path.relative_to(tmp_path / "demo")) for path in (tmp_path / "demo").rglob("*")}
-    assert {
-        "data/dataset.json", "segmenter/segmenter.json", "segmentations/run.json", "segmentations/statistics.csv",
-        "scores/scores.csv", "scores/summary.json", "scores/dice.png", "report.html",
-    } <= names  # fmt: skip
-    assert any(name.startswith("segmentations/previews/case_") for name in names)
     content = json.loads(done.out)
     assert "liver" in [row["label_name"] for row in content["summary"]]
-    assert set(content["seconds"]) == {"data", "adapt", "segment", "score", "report"}
-    assert run(*words).code == 0, "a second time"
-    done = run("demo", "-o", tmp_path / "d2", "--data", tmp_path / "demo" / "data", "--steps", 2, "--shots", 5)
+    assert (tmp_path / "demo" / "report.html").is_file()
+    done = run(*words, "--shots", 5)
     assert done.code == 2
-    assert "lower --shots" in done.err
+    assert "(option: --shots)" in done.err
 
 
 def test_a_process_of_its_own(tmp_path):

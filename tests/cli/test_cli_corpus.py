@@ -42,18 +42,14 @@ def check_refusal(done, told: str) -> None:
 @pytest.fixture(scope="session")
 def segmenter(tmp_path_factory) -> Path:
     """A saved toy segmenter, made once."""
-    from medfewshot.adaptation import adapt_volumes, read_cases
-    from medfewshot.bundle import VolumeSegmenter
-    from medfewshot.datasets import read_dataset
     from medfewshot.settings import AdaptSettings
+    from medfewshot.workflow import adapt, read_supports
 
     with pytest.MonkeyPatch.context() as patch:
         toys.install(patch)
         root = toys.make_folders(tmp_path_factory.mktemp("toy"))
-        adapted = adapt_volumes(
-            *read_cases(read_dataset(root / "annotated").labelled), AdaptSettings(learner="toy", device="cpu")
-        )
-        VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record).save(root / "segmenter")
+        settings = AdaptSettings(learner="toy", device="cpu")
+        adapt(read_supports(root / "annotated"), settings).save(root / "segmenter")
     return root / "segmenter"
 
 

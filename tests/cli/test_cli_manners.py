@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import typer.testing
+from rich.console import Console as RichConsole
+from typer.main import get_command
 
 from medfewshot.cli.app import app
 from medfewshot.cli.console import Console
+from medfewshot.cli.options import ConfigFile, with_settings
+from medfewshot.settings import AdaptSettings, EvaluateSettings, SegmentSettings
 
 
 @pytest.mark.parametrize(
@@ -119,10 +125,54 @@ def test_what_leaving_supports_out_gave_is_told(capsys, monkeypatch):
         spatial_dims=3,
         labels={1: "liver", 2: "cyst", 3: "lost"},
     )
-    learner_record = {"steps": 3, "atlas_left_out_dice": [0.7094, None, 0.0]}
-    settings = SimpleNamespace(learner="hybrid", weights=None)
-    Console().plan(SimpleNamespace(plan=plan, learner_record=learner_record, settings=settings, seconds={"adapt": 1}))
+    record = {
+        "learner": {"steps": 3, "atlas_left_out_dice": [0.7094, None, 0.0]},
+        "settings": {"learner": "hybrid", "weights": None},
+        "seconds": {"adapt": 1},
+        "keeps_supports": True,
+    }
+    Console().segmenter(SimpleNamespace(plan=plan, record=record), Path("kidney"))
     told = capsys.readouterr().out
     assert "liver 0.71" in told
     assert "lost 0.00" in told  # what matching cannot find is what one wants to know
     assert "cyst 0" not in told
+    assert "kidney contains the support scans" in told
+
+
+@pytest.mark.parametrize(
+    ("command", "models"),
+    [("adapt", [AdaptSettings]), ("segment", [AdaptSettings, SegmentSettings]), ("evaluate", [EvaluateSettings])],
+)
+def test_every_setting_is_an_option(command, models):
+    known = {option: one for one in get_command(app).commands[command].params for option in one.opts}
+    for model in models:
+        for name, option in model.options().items():
+            assert model.model_fields[name].description in known[f"--{option}"].help
+
+
+def test_options_win_over_the_file_and_reach_the_model():
+    seen = []
+
+    @with_settings()
+    def command(*, settings: AdaptSettings, config: ConfigFile = None) -> None:
+        seen.append(settings)
+
+    typer_app = typer.Typer()
+    typer_app.command()(command)
+    runner = typer.testing.CliRunner()
+    with runner.isolated_filesystem():
+        Path("a.yaml").write_text("steps: 5\nseed: 3\nfast: true\n")
+        words = ["--config", "a.yaml", "--steps", "9", "--spacing", "2", "--labels", "1=liver", "--budget", "inf"]
+        done = runner.invoke(typer_app, words)
+    assert done.exit_code == 0, done.output
+    assert seen == [AdaptSettings(steps=9, seed=3, fast=True, spacing_mm=2, labels={1: "liver"}, budget_seconds=None)]
+
+
+def test_the_bar_names_the_stage(monkeypatch):
+    console = Console()
+    console.err = RichConsole(force_terminal=True, file=io.StringIO(), width=120)
+    with console.progress("Adapting") as progress:
+        progress.at("reading supports").update(1, 2, "s0.nii.gz")
+    told = console.err.file.getvalue()
+    assert "Reading supports" in told
+    assert "s0.nii.gz" in told

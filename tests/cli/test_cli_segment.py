@@ -11,7 +11,6 @@ import pytest
 import SimpleITK as sitk
 import toys
 
-from medfewshot.cohort import run as cohort_run
 from medfewshot.io import read_image
 
 PLAIN = "--no-previews"
@@ -125,27 +124,26 @@ def test_one_bad_volume_does_not_stop_the_rest(run, scans, support):
     assert not (scans / "out" / "q1.nii.gz").exists()
 
 
-def test_killed_in_the_middle_and_resumed(run, scans, support, monkeypatch):
-    out, real = scans / "out", cohort_run.read_image
-    seen: list[str] = []
+def test_stopped_in_the_middle_and_resumed(run, scans, support, monkeypatch):
+    out, real, saved = scans / "out", nib.save, []
 
-    def read(paths):
-        seen.append(paths[0].name)
-        if len(seen) == 2:
+    def save(image, path):
+        saved.append(path)
+        if len(saved) == 2:
             raise KeyboardInterrupt
-        return real(paths)
+        real(image, path)
 
-    monkeypatch.setattr(cohort_run, "read_image", read)
+    monkeypatch.setattr(nib, "save", save)
     words = ("segment", scans / "cohort", *support, "-o", out, PLAIN)
     done = run(*words)
     assert done.code == 130
     assert done.err.count("\n") == 1
     assert "--resume" in done.err
     assert strict((out / "run.json").read_text())["finished"] is None
-    seen[:] = ["", ""]
-    done = run(*words, "--resume")
+    done = run(*words, "--resume", "--json")
     assert done.code == 0, done.err
-    assert seen[2:] == ["q1.nii.gz", "q2.nii.gz"]
+    assert strict(done.out)["resumed"] == 1
+    assert len(saved) == 4, "q0 is not written again"
     assert toys.ToyLearner.adapted == 1, "the segmenter of the first run is there"
     record = strict((out / "run.json").read_text())
     assert [entry["status"] for entry in record["outputs"]] == ["done"] * 3
@@ -158,7 +156,7 @@ def test_results_of_another_segmenter_are_not_mixed_in(run, scans, support):
     assert run("segment", scans / "cohort", *support, "-o", out, PLAIN).code == 0
     assert run("adapt", *support, "--labels", "205", "-o", scans / "other").code == 0
     words = ("segment", scans / "cohort", "--segmenter", scans / "other", "-o", out, PLAIN)
-    for more, told in (((), "already holds results"), (("--resume",), "another segmenter")):
+    for more, told in (((), "already contains results"), (("--resume",), "another segmenter")):
         done = run(*words, *more)
         assert done.code == 2
         assert told in done.err

@@ -97,7 +97,7 @@ def test_a_volume_segmenter_keeps_doubts_calibration_and_fallback(segmenter):
     """Every way into inference, the MONAI inferer included, reads them from the ``VolumeSegmenter`` that it gets."""
     volume = as_volume(meta_scan(3)[0])
     whole = medfewshot.VolumeSegmenter(segmenter.plan, Whole(segmenter.segmenter.means))
-    options = FewShotInferer(whole.plan).options
+    options = FewShotInferer(whole.plan).settings
     found, direct = (segment_volume(volume, whole.plan, one, options) for one in (whole, whole.segmenter))
     assert "is uncertain" in found.flags[0]
     assert found.flags == direct.flags

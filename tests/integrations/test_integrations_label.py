@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import toys
 import medfewshot
 from medfewshot.errors import InputError
 from medfewshot.integrations.label_files import read_names, write_label_app
-from medfewshot.integrations.label_session import LabelSession, choose_next
+from medfewshot.integrations.label_session import LabelSession, choose_next, training_options, training_settings
 from medfewshot.io import read_label
 from medfewshot.settings import AdaptSettings
 
@@ -69,6 +70,31 @@ def test_a_scan_unlike_the_supports_is_looked_at_and_chosen(scans):
     assert {look["segmenter"] for look in looks.values()} == {"segmenter-0001"}
     assert json.dumps(looks)
     assert choose_next(looks) == "odd"
+
+
+def test_labels_and_names_come_from_one_segmenter(scans, monkeypatch):
+    """Another process may replace the segmenter at any moment."""
+    session = LabelSession(scans / "model", device="cpu")
+    session.adapt(pairs(scans, 1), TOY)
+    reads: list[Path] = []
+    real = LabelSession.current.fget
+    monkeypatch.setattr(LabelSession, "current", property(lambda self: reads.append(self.folder) or real(self)))
+    answer = session.segment(scans / "cohort" / "q0.nii.gz", scans / "x.nii.gz")
+    session.look(scans / "cohort" / "q0.nii.gz")
+    assert len(reads) == 2
+    assert set(answer["predicted_dice"]) == {"label 205", "label 420"}
+    assert "confidence" not in answer
+
+
+def test_settings_of_a_training():
+    conf = {"steps": "7", "auto_train": "false", "fast": "true"}
+    options = training_options(conf)
+    assert (options["steps"], options["learner"], options["width"]) == ("7", "auto", "")
+    assert training_settings(conf, {}) == AdaptSettings(steps=7, fast=True)
+    assert training_settings(conf, {"steps": 9, "model": "fewshot"}).steps == 9
+    assert training_settings({}, {"steps": 0}) == AdaptSettings()  # 0: the learner's own
+    with pytest.raises(InputError, match="budget_seconds"):
+        training_settings({"budget_seconds": "soon"}, {})
 
 
 def look(uncertainty: float, distance: float, ts: int = 100) -> dict[str, float]:

@@ -21,6 +21,7 @@ from monai_toys import OBLIQUE, meta_scan, support
 import medfewshot
 from medfewshot.errors import InputError
 from medfewshot.integrations import FewShotSegment, FewShotSegmentd, ToPlan, ToPland
+from medfewshot.io import read_label
 
 
 @pytest.fixture(autouse=True)
@@ -68,8 +69,8 @@ def test_a_pipeline_from_file_to_file(tmp_path):
         ]
     )  # fmt: skip
     pipeline({"image": str(scans / "cohort" / "q0.nii.gz")})
-    saved = medfewshot.api.read_label(tmp_path / "out" / "q0_seg.nii.gz")
-    reference = medfewshot.api.read_label(scans / "reference" / "q0.nii.gz")
+    saved = read_label(tmp_path / "out" / "q0_seg.nii.gz")
+    reference = read_label(scans / "reference" / "q0.nii.gz")
     assert np.allclose(saved.affine, reference.affine, atol=1e-5)
     assert dice(saved.data, reference.data) > 0.9
 

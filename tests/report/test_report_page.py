@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html
 import json
@@ -17,13 +18,9 @@ import numpy as np
 import pytest
 import toys
 
-from medfewshot.adaptation import adapt_volumes
-from medfewshot.bundle import VolumeSegmenter
-from medfewshot.cohort import CohortOptions, find_cases, segment_cohort, write_report
-from medfewshot.cohort.page import run_page
 from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_folders
-from medfewshot.io import read_image, read_label
+from medfewshot.io import read_label
 from medfewshot.report.page import (
     Flag,
     Page,
@@ -41,6 +38,8 @@ from medfewshot.report.page.flags import modified_z
 from medfewshot.report.page.plots import Dot, strip_plot
 from medfewshot.report.page.volumes import coarsening
 from medfewshot.settings import AdaptSettings
+from medfewshot.workflow import adapt, open_batch, read_supports, segment, write_report
+from medfewshot.workflow.report import run_page
 
 NASTY = "</script><img src=x onerror=alert(1)>\"'&"
 
@@ -50,12 +49,10 @@ def finished(tmp_path_factory):
     """A run of two volumes, their references, and one volume that failed."""
     root = toys.make_folders(tmp_path_factory.mktemp("run"), queries=2)
     (root / "cohort" / "zz.nii.gz").write_bytes(b"no image")
-    image, label = (root / "annotated" / kind / "s0.nii.gz" for kind in ("images", "labels"))
-    settings, names = AdaptSettings(learner="toy", device="cpu"), {205: "left", 420: "right"}
-    learners = {"toy": toys.ToyLearner}
-    adapted = adapt_volumes([read_image(image)], [read_label(label)], settings, names, learners=learners)
-    segmenter = VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record)
-    segment_cohort(find_cases([root / "cohort"]), segmenter, root / "out", CohortOptions(previews=True))
+    pair = [root / "annotated" / kind / "s0.nii.gz" for kind in ("images", "labels")]
+    scans = dataclasses.replace(read_supports([pair]), names={205: "left", 420: "right"})
+    segmenter = adapt(scans, AdaptSettings(learner="toy", device="cpu"), learners={"toy": toys.ToyLearner})
+    segment(open_batch([root / "cohort"], root / "out"), segmenter)
     return root
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.cohort.record import REPORT, flag_warning, read_record
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation
 from medfewshot.io import check_same_grid, read_image, read_label
@@ -29,6 +28,7 @@ from medfewshot.report.page import (
     write_page,
 )
 from medfewshot.types import Progress, Volume
+from medfewshot.workflow.record import REPORT, flag_warning, read_record
 
 _SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "pixels": "voxels"}
 

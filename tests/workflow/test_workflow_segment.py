@@ -11,18 +11,33 @@ import nibabel as nib
 import pytest
 import toys
 
-from medfewshot.adaptation import adapt_volumes, read_cases
 from medfewshot.bundle import VolumeSegmenter
-from medfewshot.cohort import CohortOptions, check_folder, check_results_folder, find_cases, segment_cohort
-from medfewshot.cohort import run as cohort_run
-from medfewshot.cohort.inputs import check_channels
-from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
-from medfewshot.inference import InferenceOptions
-from medfewshot.settings import AdaptSettings
-from medfewshot.types import Progress
+from medfewshot.io import read_image
+from medfewshot.settings import AdaptSettings, SegmentSettings
+from medfewshot.types import Cancelled, Case, Progress
+from medfewshot.workflow import (
+    Batch,
+    RunResult,
+    adapt,
+    check_channels,
+    check_folder,
+    check_results_folder,
+    find_cases,
+    open_batch,
+    read_supports,
+    segment,
+    write_report,
+)
 
-PLAIN = CohortOptions(previews=False)
+PLAIN = SegmentSettings(previews=False)
+
+
+def segment_cases(
+    cases: list[Case], segmenter: VolumeSegmenter, folder: Path, settings: SegmentSettings = PLAIN, **more
+) -> RunResult:
+    progress = more.pop("progress", None)
+    return segment(Batch(tuple(cases), folder, settings, **more), segmenter, progress=progress)
 
 
 def touch(root: Path, *names: str) -> None:
@@ -37,11 +52,11 @@ def scans(tmp_path):
 
 
 @pytest.fixture
-def segmenter(scans, monkeypatch):
-    toys.install(monkeypatch)
-    volumes = read_cases(read_dataset(scans / "annotated").labelled)
-    adapted = adapt_volumes(*volumes, AdaptSettings(learner="toy"))
-    return VolumeSegmenter(adapted.plan, adapted.segmenter, adapted.record)
+def segmenter(scans):
+    return adapt(
+        read_supports(scans / "annotated"), AdaptSettings(learner="toy", device="cpu"),
+        learners={"toy": toys.ToyLearner},
+    )  # fmt: skip
 
 
 def test_one_case_a_file(tmp_path):
@@ -84,20 +99,20 @@ def test_folders_that_can_be_written_to(tmp_path, monkeypatch):
 def test_files_of_others_are_safe(scans):
     cases = find_cases([scans / "cohort"])
     check_results_folder(scans / "out", cases, PLAIN)
-    for options in (PLAIN, CohortOptions(overwrite=True), CohortOptions(resume=True)):
-        with pytest.raises(InputError, match="the scans themselves"):
+    for options in (PLAIN, SegmentSettings(overwrite=True), SegmentSettings(resume=True)):
+        with pytest.raises(InputError, match="scans themselves"):
             check_results_folder(scans / "cohort", cases, options)
-    for options in (PLAIN, CohortOptions(resume=True)):
-        with pytest.raises(InputError, match=r"q0\.nii\.gz: is there already"):
+    for options in (PLAIN, SegmentSettings(resume=True)):
+        with pytest.raises(InputError, match=r"q0\.nii\.gz: exists already"):
             check_results_folder(scans / "reference", cases, options)
-    check_results_folder(scans / "reference", cases, CohortOptions(overwrite=True))
+    check_results_folder(scans / "reference", cases, SegmentSettings(overwrite=True))
     check_results_folder(scans / "annotated" / "labels", cases, PLAIN)
 
 
 def test_progress_goes_up_within_and_between_volumes(scans, segmenter):
     told: list[float] = []
     progress = Progress(lambda event: told.append(event.done / event.total))
-    result = segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN, None, progress)
+    result = segment_cases(find_cases([scans / "cohort"]), segmenter, scans / "out", progress=progress)
     assert told == sorted(told)
     assert told[-1] == 1
     assert len(told) > 4
@@ -112,39 +127,94 @@ def test_a_crash_leaves_no_half_file(scans, segmenter, monkeypatch):
 
     monkeypatch.setattr(nib, "save", crash)
     with pytest.raises(KeyboardInterrupt):
-        segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN)
+        segment_cases(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN)
     assert [path.name for path in (scans / "out").iterdir()] == ["run.json"]
     assert json.loads((scans / "out" / "run.json").read_text())["outputs"] == []
 
 
-def test_whatever_happens_to_one_volume(scans, segmenter, monkeypatch):
-    real = cohort_run.write_label
-    errors = {"q0": MemoryError(), "q1": RuntimeError("out of memory\non the device")}
+def test_whatever_happens_to_one_volume(scans, segmenter):
+    errors = {"q0": MemoryError(), "q1": KeyError("x")}
 
-    def write(path, *rest):
-        if error := errors.get(path.name[:2]):
+    def read(paths):
+        if error := errors.get(paths[0].name[:2]):
             raise error
-        real(path, *rest)
+        return read_image(paths)
 
-    monkeypatch.setattr(cohort_run, "write_label", write)
-    result = segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN)
+    result = segment_cases(find_cases([scans / "cohort"]), segmenter, scans / "out", read=read)
     assert [one.status for one in result.results] == ["failed", "failed", "done"]
-    assert [str(one.error).split(": ")[-1] for one in result.failed] == ["MemoryError", "out of memory on the device"]
-    assert all(one.inputs[0] in str(one.error) for one in result.failed)
+    first, second = ([f"{one.inputs[0]}: ", one] for one in result.failed)
+    assert first[1].error == first[0] + "MemoryError"
+    assert second[1].error == second[0] + "KeyError: 'x'"
+    entry = json.loads((scans / "out" / "run.json").read_text())["outputs"][1]
+    assert "in read\n    raise error" in entry["traceback"]
+
+
+def test_an_input_error_needs_no_traceback(scans, segmenter):
+    (scans / "cohort" / "q0.nii.gz").write_bytes(b"")
+    failed = segment_cases(find_cases([scans / "cohort"]), segmenter, scans / "out").failed[0]
+    assert "0 bytes" in failed.error
+    assert failed.traceback is None
+
+
+@pytest.mark.parametrize("inputs", ["cohort", "cohort/q0.nii.gz"])
+def test_every_scan_is_read_once(scans, segmenter, inputs):
+    seen: list[str] = []
+
+    def read(paths):
+        seen.append(paths[0].name)
+        return read_image(paths)
+
+    batch = open_batch([scans / inputs], scans / "out", plan=segmenter.plan, read=read)
+    segment(batch, segmenter)
+    write_report(scans / "out")
+    assert seen == [case.image_path.name for case in batch.cases]
+
+
+def test_every_support_is_read_once(scans):
+    seen: list[str] = []
+
+    def read(paths):
+        seen.append(paths[0].name)
+        return read_image(paths)
+
+    supports = read_supports(scans / "annotated", read=read)
+    adapt(supports, AdaptSettings(learner="toy"), learners={"toy": toys.ToyLearner})
+    assert seen == ["s0.nii.gz", "s1.nii.gz"]
+
+
+def test_a_cancelled_run_keeps_what_is_done(scans, segmenter):
+    cases, out = find_cases([scans / "cohort"]), scans / "out"
+    progress = Progress(cancelled=lambda: (out / "q0.nii.gz").exists())
+    with pytest.raises(Cancelled):
+        segment_cases(cases, segmenter, out, progress=progress)
+    record = json.loads((out / "run.json").read_text())
+    assert [entry["case"] for entry in record["outputs"]] == ["q0"]
+    assert record["finished"] is None
+    assert segment_cases(cases, segmenter, out, PLAIN.replace(resume=True)).resumed == 1
+
+
+def test_a_record_of_a_newer_version_is_refused(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cases(cases, segmenter, out)
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(record | {"format_version": 2}))
+    for work in (lambda: segment_cases(cases, segmenter, out, PLAIN.replace(resume=True)), lambda: write_report(out)):
+        with pytest.raises(InputError, match=r"run\.json: has format version 2, .* reads up to 1; update medfewshot"):
+            work()
 
 
 def test_resuming_does_what_is_not_done(scans, segmenter):
     out, cases = scans / "out", find_cases([scans / "cohort"])
-    segment_cohort(cases[:1], segmenter, out, PLAIN)
-    again = CohortOptions(previews=False, resume=True)
-    result = segment_cohort(cases, segmenter, out, again)
+    segment_cases(cases[:1], segmenter, out, PLAIN)
+    again = SegmentSettings(previews=False, resume=True)
+    result = segment_cases(cases, segmenter, out, again)
     assert (result.resumed, len(result.results)) == (1, 3)
     (out / "q1.nii.gz").unlink()
-    assert segment_cohort(cases, segmenter, out, again).resumed == 2
+    assert segment_cases(cases, segmenter, out, again).resumed == 2
     assert (out / "q1.nii.gz").exists()
-    options = CohortOptions(InferenceOptions(keep_largest=False), previews=False, resume=True)
-    with pytest.raises(InputError, match="other options"):
-        segment_cohort(cases, segmenter, out, options)
+    options = SegmentSettings(keep_largest=False, previews=False, resume=True)
+    with pytest.raises(InputError, match="other settings"):
+        segment_cases(cases, segmenter, out, options)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"fingerprint": 1, "outputs": [{"a": 1}]}'])
@@ -152,41 +222,31 @@ def test_a_damaged_record(scans, segmenter, text):
     out, cases = scans / "out", find_cases([scans / "cohort"])
     out.mkdir()
     (out / "run.json").write_text(text)
-    with pytest.raises(InputError, match=r"run\.json: is damaged; use --overwrite"):
-        segment_cohort(cases, segmenter, out, CohortOptions(resume=True))
-    assert not segment_cohort(cases, segmenter, out, CohortOptions(previews=False, overwrite=True)).failed
+    with pytest.raises(InputError, match=r"run\.json: is damaged; start again"):
+        segment_cases(cases, segmenter, out, SegmentSettings(resume=True))
+    assert not segment_cases(cases, segmenter, out, SegmentSettings(previews=False, overwrite=True)).failed
 
 
 def test_replacing_deletes_only_what_the_record_names(scans, segmenter):
     out, cases = scans / "out", find_cases([scans / "cohort"])
-    segment_cohort(cases, segmenter, out, PLAIN)
+    segment_cases(cases, segmenter, out, PLAIN)
     touch(scans, "out/mine.txt", "precious.nii.gz")
     record = json.loads((out / "run.json").read_text())
     record["outputs"][0]["files"] = ["../precious.nii.gz", str(scans / "precious.nii.gz")]
     (out / "run.json").write_text(json.dumps(record))
-    segment_cohort(cases[:1], segmenter, out, CohortOptions(previews=False, overwrite=True))
+    segment_cases(cases[:1], segmenter, out, SegmentSettings(previews=False, overwrite=True))
     assert {path.name for path in out.iterdir()} == {"q0.nii.gz", "mine.txt", "report", "run.json", "statistics.csv"}
     assert [path.name for path in (out / "report").iterdir()] == ["q0.npz"]
     assert (scans / "precious.nii.gz").exists()
 
 
-def test_whatever_is_wrong_with_one_volume_the_others_have_their_turn(scans, segmenter, monkeypatch):
-    def fail(self, volume, *_):
-        raise ValueError(f"no good: {volume.name}")
-
-    monkeypatch.setattr(VolumeSegmenter, "segment", fail)
-    result = segment_cohort(find_cases([scans / "cohort"]), segmenter, scans / "out", PLAIN)
-    assert [one.status for one in result.results] == ["failed"] * 3
-    assert "no good" in str(result.results[0].error)
-
-
-RESUME = CohortOptions(previews=False, resume=True)
+RESUME = SegmentSettings(previews=False, resume=True)
 
 
 def test_results_that_were_not_asked_for_again_stay_in_the_record(scans, segmenter):
     out, cases = scans / "out", find_cases([scans / "cohort"])
-    segment_cohort(cases[:2], segmenter, out, PLAIN)
-    result = segment_cohort(cases[1:], segmenter, out, RESUME)
+    segment_cases(cases[:2], segmenter, out, PLAIN)
+    result = segment_cases(cases[1:], segmenter, out, RESUME)
     assert (len(result.results), result.resumed) == (2, 1)
     record = json.loads((out / "run.json").read_text())
     assert sorted(entry["case"] for entry in record["outputs"]) == ["q0", "q1", "q2"]
@@ -195,27 +255,27 @@ def test_results_that_were_not_asked_for_again_stay_in_the_record(scans, segment
 
 def test_a_result_of_another_scan_is_not_replaced(scans, segmenter):
     out, cases = scans / "out", find_cases([scans / "cohort"])
-    segment_cohort(cases, segmenter, out, PLAIN)
+    segment_cases(cases, segmenter, out, PLAIN)
     other = scans / "other" / cases[0].image_path.name
     other.parent.mkdir()
     shutil.copy(cases[0].image_path, other)
     with pytest.raises(InputError, match=r"q0\.nii\.gz: is the result of .*cohort.*, not of .*other"):
-        segment_cohort(find_cases([other]), segmenter, out, RESUME)
+        segment_cases(find_cases([other]), segmenter, out, RESUME)
 
 
 def test_a_scan_that_was_replaced_is_segmented_again(scans, segmenter):
     out, cases = scans / "out", find_cases([scans / "cohort"])
-    segment_cohort(cases, segmenter, out, PLAIN)
+    segment_cases(cases, segmenter, out, PLAIN)
     shutil.copy(cases[1].image_path, cases[0].image_path)
-    assert segment_cohort(cases, segmenter, out, RESUME).resumed == 2
+    assert segment_cases(cases, segmenter, out, RESUME).resumed == 2
     os.utime(cases[2].image_path, (1, 1))
-    assert segment_cohort(cases, segmenter, out, RESUME).resumed == 2
+    assert segment_cases(cases, segmenter, out, RESUME).resumed == 2
 
 
 def test_previews_that_were_not_made_before_are_made_on_resuming(scans, segmenter):
     out, cases = scans / "out", find_cases([scans / "cohort"])
-    segment_cohort(cases, segmenter, out, PLAIN)
-    assert segment_cohort(cases, segmenter, out, CohortOptions(resume=True)).resumed == 0
+    segment_cases(cases, segmenter, out, PLAIN)
+    assert segment_cases(cases, segmenter, out, SegmentSettings(resume=True)).resumed == 0
     (out / "previews/q1.png").unlink()
-    assert segment_cohort(cases, segmenter, out, CohortOptions(resume=True)).resumed == 2
+    assert segment_cases(cases, segmenter, out, SegmentSettings(resume=True)).resumed == 2
     assert (out / "previews/q1.png").is_file()

@@ -1,4 +1,4 @@
-"""``run.json`` and ``statistics.csv``: what is known of a run, written after every volume, read to resume."""
+"""``run.json`` and ``statistics.csv``: the record of a run, written after every volume and read to resume."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import Any
 from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.devices import describe_device
 from medfewshot.errors import InputError
-from medfewshot.inference import InferenceOptions
 from medfewshot.io import write_csv, write_text
 from medfewshot.planning import plan_to_dict
 from medfewshot.report import prepared_path
+from medfewshot.settings import InferenceSettings, SegmentSettings
 
 RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"
@@ -29,26 +29,12 @@ FORMAT_VERSION = 1
 
 
 def flag_warning(flag: str) -> str:
-    """A flag of :mod:`medfewshot.quality` among a volume's warnings."""
+    """How a flag of :mod:`medfewshot.quality` reads among a volume's warnings."""
     return f"look closely: {flag}"
 
 
 @dataclass(frozen=True)
-class CohortOptions:
-    """What is written for every volume besides its labels."""
-
-    inference: InferenceOptions = field(default_factory=InferenceOptions)
-    previews: bool = True
-    dicom_seg: bool = False
-    """Besides, for a DICOM series, a DICOM segmentation object (which names the patient, as the series does)."""
-    resume: bool = False
-    overwrite: bool = False
-    report: bool = True
-    """Prepare what the report's viewer shows, while the scan is in memory."""
-
-
-@dataclass(frozen=True)
-class VolumeResult:
+class CaseResult:
     """One entry of ``outputs`` in the run's record."""
 
     case: str
@@ -56,7 +42,7 @@ class VolumeResult:
     status: str
     """``done`` or ``failed``."""
     stamp: str = ""
-    """Of the input files, by which it shows that one was replaced; empty in records of the first release."""
+    """Of the input files: shows that one was replaced since. Empty in records of the first release."""
     labels: str | None = None
     files: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -66,33 +52,35 @@ class VolumeResult:
     statistics: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    traceback: str | None = None
+    """Of a failure that is not the input's fault."""
 
 
 class RunRecord:
-    """The record of one run, on disk from its first moment; ``add`` writes it anew with one more result.
+    """The record of one run, on disk from its first moment; ``add`` writes it again with one more result.
 
-    Writing takes longer with every volume, so where it would take more than a tenth of the time it is put off until a
-    later volume, or ``finish``, or the end of a ``with`` block: what a sudden death then loses is done again.
+    Writing takes longer with every volume. If it would take more than a tenth of the time, it waits for a later volume,
+    ``finish`` or the end of a ``with`` block. A process that is killed meanwhile repeats what was not yet recorded.
     """
 
     def __init__(
-        self, folder: Path, segmenter: VolumeSegmenter, options: CohortOptions, command: Sequence[str] | None
+        self, folder: Path, segmenter: VolumeSegmenter, settings: SegmentSettings, command: Sequence[str] | None
     ) -> None:
-        self.folder, self.segmenter, self.options = folder, segmenter, options
+        self.folder, self.segmenter, self.settings = folder, segmenter, settings
         self.command = list(command) if command is not None else None
         self.started = _now()
-        self.fingerprint = _fingerprint(segmenter, options)
-        self.results: list[VolumeResult] = []
-        self._earlier: dict[tuple[str, ...], VolumeResult] = {}
+        self.fingerprint = _fingerprint(segmenter, settings)
+        self.results: list[CaseResult] = []
+        self._earlier: dict[tuple[str, ...], CaseResult] = {}
         self._due = 0.0
         self._unwritten = False
 
-    def start(self, earlier: Mapping[tuple[str, ...], VolumeResult]) -> None:
-        """Write the record with the results of an earlier run, each of which counts until it is made again."""
+    def start(self, earlier: Mapping[tuple[str, ...], CaseResult]) -> None:
+        """Write the record with the results of an earlier run; each counts until this run replaces it."""
         self._earlier = dict(earlier)
         self._write(None)
 
-    def add(self, result: VolumeResult) -> None:
+    def add(self, result: CaseResult) -> None:
         self.results.append(result)
         self._earlier.pop(tuple(result.inputs), None)
         self._unwritten = True
@@ -100,7 +88,7 @@ class RunRecord:
             self._write(None)
 
     def finish(self) -> None:
-        """Results of scans that were not asked for this time stay in the record, as their files do in the folder."""
+        """Results of scans that this run did not ask for stay in the record, as their files stay in the folder."""
         self._write(_now())
 
     def __enter__(self) -> RunRecord:
@@ -110,33 +98,29 @@ class RunRecord:
         if self._unwritten:
             self._write(None)
 
-    def earlier_results(self) -> dict[tuple[str, ...], VolumeResult]:
-        """Results of a run that was stopped, by input paths: those that are still there.
+    def earlier_results(self) -> dict[tuple[str, ...], CaseResult]:
+        """Finished results of a run that was stopped, by input paths.
 
-        Raises InputError where they came from another segmenter or other options.
+        Raises:
+            InputError: They came from another segmenter or other settings, or the record is damaged.
         """
-        path = self.folder / RUN_RECORD
-        if not path.is_file():
+        if not (self.folder / RUN_RECORD).is_file():
             return {}
-        try:
-            content = read_record(self.folder)
-            same = content["fingerprint"] == self.fingerprint
-            results = [VolumeResult(**entry) for entry in content["outputs"]]
-        except (KeyError, TypeError):
-            raise InputError(f"{path}: is damaged; use --overwrite to start again") from None
-        if not same:
+        content = read_record(self.folder)
+        results = _results(content, self.folder)
+        if content.get("fingerprint") != self.fingerprint:
             raise InputError(
-                f"{self.folder}: holds results of another segmenter or other options; "
-                "choose another folder, or --overwrite to replace them"
+                f"{self.folder}: contains results of another segmenter or other settings",
+                "choose another folder, or replace them",
+                setting="overwrite",
             )
-        done = [replace(r, inputs=tuple(r.inputs)) for r in results if r.status == "done" and self._complete(r)]
-        return {result.inputs: result for result in done}
+        return {result.inputs: result for result in results if result.status == "done" and self._complete(result)}
 
-    def _complete(self, result: VolumeResult) -> bool:
-        """Whether all of its files are there, and all that this run is to write."""
+    def _complete(self, result: CaseResult) -> bool:
+        """Whether all of its files exist, and all that this run is to write."""
         there = result.labels and all((self.folder / name).is_file() for name in (result.labels, *result.files))
-        wanted = [f"previews/{result.case}.png"] if self.options.previews else []
-        if self.options.dicom_seg and Path(result.inputs[0]).is_dir():
+        wanted = [f"previews/{result.case}.png"] if self.settings.previews else []
+        if self.settings.dicom_seg and Path(result.inputs[0]).is_dir():
             wanted.append(f"dicom_seg/{result.case}.dcm")
         return bool(there) and set(wanted) <= set(result.files)
 
@@ -149,7 +133,7 @@ class RunRecord:
         self._unwritten = False
         self._due = time.monotonic() + 10 * (time.monotonic() - begun)
 
-    def _known(self) -> list[VolumeResult]:
+    def _known(self) -> list[CaseResult]:
         return [*self.results, *self._earlier.values()]
 
     def _content(self, finished: str | None) -> dict[str, Any]:
@@ -168,7 +152,7 @@ class RunRecord:
             "supports": adapted.get("supports", []),
             "plan": plan_to_dict(self.segmenter.plan),
             "adaptation": {key: adapted[key] for key in ("settings", "device", "learner") if key in adapted},
-            "options": asdict(self.options.inference),
+            "options": _inference(self.settings),
             "seconds": {**adapted.get("seconds", {}), **{name: round(time, 3) for name, time in spent.items()}},
             "outputs": [asdict(result) for result in self._known()],
             "warnings": [*adapted.get("warnings", ()), *warnings],
@@ -178,14 +162,23 @@ class RunRecord:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record in ``folder``. Raises InputError where it is damaged."""
+    """Read the record in ``folder``.
+
+    Raises:
+        InputError: It is damaged, or a newer version wrote it.
+    """
     path = folder / RUN_RECORD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is damaged; use --overwrite to start again")
+        raise _damaged(folder)
+    version = content.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: has format version {version}, this medfewshot reads up to {FORMAT_VERSION}", "update medfewshot"
+        )
     return content
 
 
@@ -194,8 +187,8 @@ def remove_results(folder: Path) -> None:
     if not (folder / RUN_RECORD).is_file():
         return
     try:
-        entries = [VolumeResult(**entry) for entry in read_record(folder)["outputs"]]
-    except (InputError, KeyError, TypeError):
+        entries = _results(read_record(folder), folder)
+    except InputError:
         entries = []
     for entry in entries:
         for name in (entry.labels, *entry.files, prepared_path(Path(), entry.case)):
@@ -207,8 +200,19 @@ def remove_results(folder: Path) -> None:
     (folder / RUN_RECORD).unlink()
 
 
+def _results(content: dict[str, Any], folder: Path) -> list[CaseResult]:
+    try:
+        return [CaseResult(**{**entry, "inputs": tuple(entry["inputs"])}) for entry in content["outputs"]]
+    except (KeyError, TypeError):
+        raise _damaged(folder) from None
+
+
+def _damaged(folder: Path) -> InputError:
+    return InputError(f"{folder / RUN_RECORD}: is damaged", "start again and replace it", setting="overwrite")
+
+
 def versions() -> dict[str, str]:
-    """What the result depends on besides the data."""
+    """Versions of what the result depends on besides the data."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in ("medfewshot", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK"):
         try:
@@ -222,9 +226,14 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _fingerprint(segmenter: VolumeSegmenter, options: CohortOptions) -> str:
-    """Whether earlier results came from this very segmenter and these options."""
-    digest = hashlib.sha256(strict_json([plan_to_dict(segmenter.plan), asdict(options.inference)]).encode())
+def _inference(settings: SegmentSettings) -> dict[str, Any]:
+    """The settings that decide the values of a result."""
+    return settings.model_dump(include=set(InferenceSettings.model_fields))
+
+
+def _fingerprint(segmenter: VolumeSegmenter, settings: SegmentSettings) -> str:
+    """Equal for results of the same segmenter and settings."""
+    digest = hashlib.sha256(strict_json([plan_to_dict(segmenter.plan), _inference(settings)]).encode())
     for name, tensor in sorted(segmenter.segmenter.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

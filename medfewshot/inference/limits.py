@@ -1,28 +1,10 @@
-"""What a user chooses about inference, and how much memory it may take."""
+"""Limits of the memory that inference takes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from medfewshot.types import WHOLE_VALUES
-
-
-@dataclass(frozen=True)
-class InferenceOptions:
-    """Choices of the user.
-
-    Attributes:
-        overlap: Share of a window that the next one covers again. Segmenters of the whole volume have no windows.
-        probabilities: Whether to return them.
-        uncertainty: Whether to return it.
-        keep_largest: Whether to drop all but the largest connected component of structures that are in one piece in
-            every support.
-    """
-
-    overlap: float = 0.5
-    probabilities: bool = False
-    uncertainty: bool = False
-    keep_largest: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is segmented, under which name, and whether a folder can take the results."""
+"""Volumes to segment: found on disk and named; and whether a folder can take results."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
-    """The volumes that files, DICOM series folders and folders of volumes stand for, each with a name of its own.
+    """Find volumes and give each a unique name.
 
     With several channels, ``case_0000.nii.gz``, ``case_0001.nii.gz``, ... make one case, complete or not: see
-    :func:`check_channels`. Where two share a name, their folders' names go in front. Raises InputError where nothing is
-    found or names stay the same.
+    :func:`check_channels`. If two volumes share a name, the names of their folders go in front.
+
+    Args:
+        inputs: Files, DICOM series folders, and folders of volumes.
+        channels: Images per volume.
+
+    Raises:
+        InputError: Nothing is found, or two results would have the same name.
     """
     paths = list({path.resolve(): path for given in inputs for path in find_images(given)}.values())
     if channels == 1:
@@ -35,21 +41,21 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
 
 
 def check_channels(case: Case, channels: int) -> None:
-    """Raises InputError where a case has not the files that the segmenter needs."""
+    """Raises InputError if a case lacks files that the segmenter needs."""
     numbers = [int(match[2]) for path in case.image_paths if (match := _CHANNEL.fullmatch(stem_of(path)))]
     if channels > 1 and numbers != list(range(channels)):
         found = ", ".join(path.name for path in case.image_paths)
         wanted = ", ".join(f"{case.case_id}_{number:04d}" for number in range(channels))
-        raise InputError(f"{case.image_path.parent}: has {found} where {wanted} are needed; add what is missing")
+        raise InputError(f"{case.image_path.parent}: has {found}, but {wanted} are needed", "add what is missing")
 
 
 def check_folder(folder: Path) -> None:
-    """Raises InputError where results cannot be written into ``folder``, which need not exist."""
+    """Raises InputError if nothing can be written into ``folder``, which need not exist."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise InputError(f"{existing}: is a file; give a folder with -o")
+        raise InputError(f"{existing}: is a file", "give a folder", setting="output")
     if not os.access(existing, os.W_OK):
-        raise InputError(f"{existing}: cannot be written to; give another folder with -o")
+        raise InputError(f"{existing}: cannot be written to", "give another folder", setting="output")
 
 
 def _case(name: str, paths: Sequence[Path]) -> Case:
@@ -64,7 +70,7 @@ def _without_channel(path: Path) -> str:
 def _named_apart(cases: list[Case]) -> list[Case]:
     for case in cases:
         if not case.case_id.strip():
-            raise InputError(f"{case.image_path}: has no name before its suffix to give to its result; rename it")
+            raise InputError(f"{case.image_path}: has no name before its suffix", "rename it")
 
     def count() -> Counter[str]:
         return Counter(case.case_id.casefold() for case in cases)  # as file systems that ignore case would
@@ -79,5 +85,5 @@ def _named_apart(cases: list[Case]) -> list[Case]:
     for name, number in count().items():
         if number > 1:
             first, second = [case.image_path for case in cases if case.case_id.casefold() == name][:2]
-            raise InputError(f"{first} and {second}: both would be written as {name}; rename one of them")
+            raise InputError(f"{first} and {second}: both would be written as {name}", "rename one of them")
     return cases

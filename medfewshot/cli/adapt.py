@@ -1,0 +1,148 @@
+"""``medfewshot segment`` and ``medfewshot adapt``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medfewshot.cli.options import ConfigFile, Json, Output, PairOption, Quiet, SupportDir, only_folder, with_settings
+from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings, SegmentSettings
+
+if TYPE_CHECKING:
+    from medfewshot.datasets import Dataset
+
+
+@with_settings()
+def segment(
+    *,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="VOLUME...", help="Volumes, DICOM series folders, or folders of them (NIfTI, NRRD, MetaImage, 2D)."
+        ),
+    ],
+    output: Output,
+    support: PairOption = None,
+    support_dir: SupportDir = None,
+    segmenter: Annotated[
+        Path | None, typer.Option(help="A folder that `medfewshot adapt` made, in place of a support.")
+    ] = None,
+    adaptation: AdaptSettings,
+    config: ConfigFile = None,
+    settings: SegmentSettings,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Segment volumes from a handful of labelled ones.
+
+    `medfewshot segment volume.nii.gz --support img1.nii.gz=lab1.nii.gz -o out/`
+
+    Labels come back on each volume's own grid, with the supports' own label values. Besides them:
+    `report.html` (open it in a browser), `run.json` (how it was made), `statistics.csv` (size and intensity per
+    structure), `previews/`, and `segmenter/` for more volumes.
+    """
+    begun = time.perf_counter()
+    known = _segmenter_folder(segmenter, adaptation, others=(support, support_dir))
+    source = None if known else _find(support, support_dir, "--support IMG=LAB, --support-dir FOLDER or --segmenter")
+    from medfewshot import workflow
+    from medfewshot.bundle import load_segmenter
+    from medfewshot.cli.console import Console
+    from medfewshot.devices import resolve_device
+
+    console, device = Console(quiet, json), resolve_device(adaptation.device)
+    if source is None:
+        assert known is not None
+        ready = load_segmenter(known, device)
+        batch = workflow.open_batch(inputs, output, settings, channels=ready.channels, plan=ready.plan)
+    else:
+        batch = workflow.open_batch(inputs, output, settings, channels=len(source.labelled[0].image_paths))
+        with console.progress("Adapting") as progress:
+            ready = workflow.adapt_to_folder(
+                source, output / "segmenter", adaptation,
+                resume=settings.resume, overwrite=True, query=batch.first, progress=progress,
+            )  # fmt: skip
+        console.segmenter(ready, output / "segmenter")
+    with console.progress("Segmenting") as progress:
+        result = workflow.segment(batch, ready, command=command_line(), progress=progress)
+    if settings.report:
+        with console.progress("Report") as progress:
+            workflow.report(output, progress=progress)
+    console.segmentation_table(result)
+    console.warnings(result.warnings)
+    for failed in result.failed:
+        console.error(f"{failed.case} failed: {failed.error}")
+    done = len(result.results) - len(result.failed)
+    earlier = f", {result.resumed} of them from an earlier run" if result.resumed else ""
+    console.say(f"{done} of {len(result.results)} volume(s) in {output}{earlier}; {time.perf_counter() - begun:.0f} s")
+    if settings.report:
+        console.say(f"open {output / workflow.REPORT} in a browser")
+    console.json({"output": str(output), "resumed": result.resumed, "outputs": [asdict(r) for r in result.results]})
+    raise typer.Exit(1 if result.failed else 0)
+
+
+@with_settings()
+def adapt(
+    *,
+    output: Output,
+    support: PairOption = None,
+    support_dir: SupportDir = None,
+    settings: AdaptSettings,
+    config: ConfigFile = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder contains.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Adapt once to labelled scans and keep the segmenter.
+
+    `medfewshot adapt --support-dir annotated/ -o kidney/`, then `medfewshot segment scans/ --segmenter kidney/ -o out/`
+    """
+    source = _find(support, support_dir, "--support IMG=LAB or --support-dir FOLDER")
+    from medfewshot import workflow
+    from medfewshot.cli.console import Console
+
+    console = Console(quiet, json)
+    with console.progress("Adapting") as progress:
+        segmenter = workflow.adapt_to_folder(source, output, settings, overwrite=overwrite, progress=progress)
+    console.segmenter(segmenter, output)
+    console.warnings(segmenter.record["warnings"])
+    console.say(f"segmenter in {output}; use it with: medfewshot segment VOLUMES --segmenter {output} -o OUT")
+    console.json({"output": str(output), "record": segmenter.record})
+
+
+def command_line() -> list[str]:
+    """The command as the user typed it, for the record."""
+    return ["medfewshot", *sys.argv[1:]]
+
+
+def _segmenter_folder(folder: Path | None, adaptation: AdaptSettings, *, others: tuple[object, ...]) -> Path | None:
+    """The saved segmenter, if one is given. Raises InputError for options that it would ignore."""
+    if folder is None:
+        return None
+    if any(others):
+        raise InputError("give only one of --support IMG=LAB, --support-dir FOLDER or --segmenter FOLDER")
+    default = AdaptSettings(device=adaptation.device)
+    changed = tuple(name for name, value in adaptation if value != getattr(default, name))
+    if changed:
+        raise InputError(
+            f"--segmenter {folder}: was adapted already, so settings of the adaptation would have no effect",
+            "remove them, or give a support instead",
+            setting=changed,
+        )
+    return folder
+
+
+def _find(pairs: list[str] | None, folders: list[Path] | None, choices: str) -> Dataset:
+    """The labelled scans that are given. Raises InputError unless they are given in exactly one way."""
+    from medfewshot.datasets import parse_pair
+    from medfewshot.workflow import find_supports
+
+    folder = only_folder(folders)
+    if bool(pairs) == (folder is not None):
+        raise InputError(f"give {'only one of ' if pairs else ''}{choices}")
+    return find_supports(folder, [parse_pair(text) for text in pairs or ()])

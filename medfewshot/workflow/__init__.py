@@ -1,0 +1,78 @@
+"""The one service behind command line, Python API, annotation server, demo and benchmark.
+
+From scans to results: ``find_supports`` and ``read_supports``, ``adapt``, ``open_batch``, ``segment``, ``evaluate`` and
+``report``. Long work reports events with named stages to a :class:`~medfewshot.types.Progress`, which can also cancel
+the work.
+
+The folder of a run contains these files. Each is written whole or not at all, and the record after each volume, so that
+a run can be stopped at any moment and resumed::
+
+    <case>.nii.gz             labels on the input's grid, in the input's format (DICOM: NIfTI, JPEG: PNG)
+    previews/<case>.png       a picture of the result
+    probabilities/<case>.*    class probabilities, if asked for; uncertainty/<case>.* likewise
+    dicom_seg/<case>.dcm      a DICOM segmentation object, if asked for and the input was a DICOM series
+    statistics.csv            one row per case and structure
+    report.html               all of this on one page, if the report is wanted
+    report/<case>.npz         what the report's viewer shows; if you delete it, the report reads the scans again
+    run.json                  how all this was made
+
+``run.json`` is strict JSON (undefined numbers are null) with these keys:
+
+``format_version``  of this list, now 1
+``command``         the command line as a list of words; null for a run from Python
+``started``, ``finished``  UTC times; ``finished`` is null until every volume had its turn
+``device``          that segmented
+``seed``            of the adaptation
+``supports``        ``image`` and ``label`` path of each labelled scan
+``plan``            what was derived from the supports: see :class:`medfewshot.types.Plan`
+``adaptation``      ``settings``, ``device``, ``learner`` (what the learner reports: steps, loss, restarts)
+``options``         overlap, keep_largest, probabilities, uncertainty
+``seconds``         ``plan``, ``adapt`` (once); ``read``, ``prepare``, ``predict``, ``restore``, ``write`` (all volumes)
+``outputs``         one entry per volume: ``case``, ``inputs`` (a path per channel), ``status`` (done or failed),
+                    ``labels`` and other ``files`` (relative paths), ``seconds``, ``predicted_dice`` (the expected
+                    accuracy, calibrated), ``confidence`` (mean probability, not calibrated: for earlier readers),
+                    ``flags`` (reasons to look closely), ``statistics``, ``warnings``, ``error``, ``traceback``
+``warnings``        of the adaptation and of every volume
+``versions``        of Python, the platform and the packages that results depend on
+``fingerprint``     of segmenter and options: results are resumed only if it is the same
+"""
+
+from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, prepare
+from medfewshot.workflow.cases import check_channels, check_folder, find_cases
+from medfewshot.workflow.evaluate import check_scores_folder, evaluate, report, write_scores
+from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record
+from medfewshot.workflow.report import write_report
+from medfewshot.workflow.segment import Batch, RunResult, check_results_folder, open_batch, segment
+from medfewshot.workflow.supports import LabelledScans, SupportSource, find_supports, read_supports
+from medfewshot.workflow.volumes import VolumeLike, as_volume
+
+__all__ = [
+    "REPORT",
+    "RUN_RECORD",
+    "STATISTICS",
+    "Batch",
+    "CaseResult",
+    "LabelledScans",
+    "Prepared",
+    "RunResult",
+    "SupportSource",
+    "VolumeLike",
+    "adapt",
+    "adapt_to_folder",
+    "as_volume",
+    "check_channels",
+    "check_folder",
+    "check_results_folder",
+    "check_scores_folder",
+    "evaluate",
+    "find_cases",
+    "find_supports",
+    "open_batch",
+    "prepare",
+    "read_record",
+    "read_supports",
+    "report",
+    "segment",
+    "write_report",
+    "write_scores",
+]

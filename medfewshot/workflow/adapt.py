@@ -1,0 +1,193 @@
+"""Adaptation: labelled scans become a plan and support tensors, and these a segmenter."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medfewshot.adaptation import choose, make_learner
+from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_segmenter, strict_json
+from medfewshot.datasets import Dataset
+from medfewshot.devices import describe_device, resolve_device
+from medfewshot.errors import InputError
+from medfewshot.learners import LEARNERS, Learner, Segmenter, read_seen
+from medfewshot.planning import make_plan, make_support
+from medfewshot.quality import support_profile, unlike_each_other
+from medfewshot.settings import AdaptSettings
+from medfewshot.types import Plan, Progress, Support, Volume
+from medfewshot.workflow.cases import check_folder
+from medfewshot.workflow.supports import (
+    LabelledScans,
+    check_background,
+    check_kind,
+    check_marked,
+    learner_warnings,
+    read_supports,
+    scan_warnings,
+)
+
+Learners = Mapping[str, Callable[..., Learner]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, the support tensors on its grid, and what is known about the scans.
+
+    Args:
+        plan: What was derived from the scans.
+        support: Their planned tensors.
+        profile: What later volumes are compared with: see :func:`medfewshot.quality.support_profile`.
+        warnings: What to tell the user before anything is learned.
+        seconds: Time that planning took.
+    """
+
+    plan: Plan
+    support: Support
+    profile: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def prepare(scans: LabelledScans, settings: AdaptSettings | None = None) -> Prepared:
+    """Derive the plan of labelled scans and bring them to its grid.
+
+    Raises:
+        InputError: The scans do not go together, or a label marks nothing or everything.
+    """
+    begun = time.perf_counter()
+    check_marked(scans.labels)
+    plan = make_plan(scans.images, scans.labels, names=scans.names, settings=settings)
+    check_background(scans.labels, plan)
+    support = make_support(scans.images, scans.labels, plan)
+    profile = support_profile(scans.images, scans.labels, plan)
+    warnings = (*scan_warnings(scans), *unlike_each_other(scans.images, profile), *plan.notes)
+    return Prepared(plan, support, profile, warnings, round(time.perf_counter() - begun, 2))
+
+
+def adapt(
+    scans: LabelledScans,
+    settings: AdaptSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    learners: Learners = LEARNERS,
+) -> VolumeSegmenter:
+    """Adapt to labelled scans.
+
+    Args:
+        scans: What :func:`~medfewshot.workflow.read_supports` read.
+        settings: How to adapt.
+        progress: Receives events of the stages; may cancel.
+        learners: Those that ``settings`` may name.
+
+    Returns:
+        The segmenter; its ``record`` says how it was made: ``seed``, ``supports`` (paths), ``settings``, ``device``,
+        ``learner`` (what the learner reports), ``seconds``, ``warnings``, ``profile``, ``weights_have_seen``.
+
+    Raises:
+        InputError: The learner, the device or the scans cannot be used, or memory runs out.
+    """
+    progress = progress or Progress()
+    settings = choose(settings or AdaptSettings(), scans.images)
+    learner = make_learner(settings, progress.at("adapting"), learners)
+    progress.at("planning").update(0, 1)
+    prepared = prepare(scans, settings)
+    begun = time.perf_counter()
+    progress.at("adapting").update(0, 1)
+    segmenter = _adapt(learner, prepared.support, settings)
+    seconds = {"plan": prepared.seconds, "adapt": round(time.perf_counter() - begun, 2)}
+    learned = dict(segmenter.record)
+    record = {
+        "seed": settings.seed,
+        "supports": [
+            {"image": _where(image), "label": _where(label)}
+            for image, label in zip(scans.images, scans.labels, strict=True)
+        ],
+        "settings": settings.model_dump(),
+        "device": describe_device(resolve_device(settings.device)),
+        "learner": learned,
+        "keeps_supports": segmenter.keeps_supports,
+        "weights_have_seen": dict(read_seen(settings.weights)) if settings.weights is not None else {},
+        "seconds": seconds,
+        "warnings": [*prepared.warnings, *learner_warnings(learned, prepared.plan)],
+        "profile": dict(prepared.profile),
+    }
+    return VolumeSegmenter(prepared.plan, segmenter, record)
+
+
+def adapt_to_folder(
+    support: Dataset,
+    folder: Path,
+    settings: AdaptSettings,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    query: Volume | None = None,
+    progress: Progress | None = None,
+) -> VolumeSegmenter:
+    """Read the support, adapt to it and save the segmenter.
+
+    Args:
+        support: What :func:`~medfewshot.workflow.find_supports` found.
+        folder: Where the segmenter is written.
+        settings: How to adapt.
+        resume: Load the segmenter that an earlier call left in ``folder`` from the same support and settings.
+        overwrite: Replace what ``folder`` contains.
+        query: A volume that is to be segmented; adaptation does not begin if it is of another kind.
+        progress: Receives events of the stages; may cancel.
+
+    Raises:
+        InputError: The folder, the support or a setting cannot be used.
+    """
+    make_learner(settings)  # reports an unknown learner or device before any scan is read
+    request = _request(support, settings)
+    if resume and (folder / DESCRIPTION).is_file():
+        earlier = load_segmenter(folder, resolve_device(settings.device))
+        if earlier.record.get("request") != request:
+            raise InputError(
+                f"{folder}: was adapted to another support or with other settings", "start again", setting="overwrite"
+            )
+        return earlier
+    check_folder(folder)
+    if any(folder.resolve() == path.resolve().parent for case in support.cases for path in case.image_paths):
+        raise InputError(f"{folder}: contains the supports themselves", "give another folder", setting="output")
+    if not overwrite:
+        check_free(folder)
+    scans = read_supports(support, progress=progress)
+    if query is not None:
+        check_kind(query, scans.images[0])
+    made = adapt(scans, settings, progress=progress)
+    segmenter = VolumeSegmenter(made.plan, made.segmenter, {**made.record, "request": request})
+    segmenter.save(folder)
+    return segmenter
+
+
+def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segmenter:
+    try:
+        return learner.adapt(support)
+    except (MemoryError, RuntimeError) as error:
+        # If the CPU runs out of memory, torch raises a bare RuntimeError.
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+            raise
+        raise InputError(
+            f"adaptation ran out of memory on device {settings.device}",
+            "use the CPU or smaller patches",
+            setting=("device", "patch_voxels"),
+        ) from error
+
+
+def _where(volume: Volume) -> str:
+    return str(volume.path.resolve()) if volume.path is not None else volume.name
+
+
+def _request(support: Dataset, settings: AdaptSettings) -> str:
+    """Fingerprint of the support's files (names, sizes, times) and the settings, to recognise a run on resuming."""
+    files = [path for case in support.labelled for path in (*case.image_paths, case.label_path) if path is not None]
+    facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    content = [facts, support.labels, settings.model_dump(exclude={"device"})]
+    return hashlib.sha256(strict_json(content).encode()).hexdigest()

@@ -1,0 +1,122 @@
+"""Files of one segmented volume: labels, maps, picture, DICOM segmentation; and its entry in the record."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medfewshot.inference import Segmentation
+from medfewshot.io import can_refer_to, output_suffix, write_array, write_dicom_seg, write_label
+from medfewshot.report import prepare_case, save_preview, structure_statistics
+from medfewshot.settings import SegmentSettings
+from medfewshot.types import Case, Volume
+from medfewshot.workflow.record import CaseResult, flag_warning
+
+
+def write_outputs(
+    case: Case,
+    volume: Volume,
+    segmentation: Segmentation,
+    *,
+    names: Mapping[int, str],
+    folder: Path,
+    settings: SegmentSettings,
+    read_seconds: float,
+) -> CaseResult:
+    """Write the labels of a volume and what ``settings`` ask for besides.
+
+    Args:
+        case: Name and files of the volume.
+        volume: Its image, ``(C, *S)``.
+        segmentation: Its segmentation on the same grid.
+        names: Label value -> name.
+        folder: The folder of the run.
+        settings: What to write.
+        read_seconds: Time that reading the image took, for the record.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written to.
+    """
+    started = time.perf_counter()
+    files = _write_maps(case.case_id, volume, segmentation, folder)
+    if settings.previews:
+        files.append(f"previews/{case.case_id}.png")
+        save_preview(
+            folder / files[-1], volume.data[0], segmentation.labels, volume.affine, names,
+            uncertainty=segmentation.uncertainty, title=case.case_id,
+            predicted_dice=segmentation.predicted_dice, flags=segmentation.flags,
+        )  # fmt: skip
+    notes: tuple[str, ...] = ()
+    if settings.dicom_seg:
+        notes = _write_dicom_seg(case.case_id, volume, segmentation, names, folder, files)
+    labels = f"{case.case_id}{output_suffix(volume)}"
+    # The labels last: if they exist, everything else of this volume exists too.
+    write_label(folder / labels, segmentation.labels, volume)
+    if settings.report:
+        prepare_case(
+            folder, case.case_id, labels_file=folder / labels, image=volume.data[0], labels=segmentation.labels,
+            affine=volume.affine, values=tuple(names), uncertainty=segmentation.uncertainty,
+        )  # fmt: skip
+    flags = [flag_warning(text) for text in segmentation.flags]
+    prepared = {("prepare" if name == "plan" else name): time for name, time in segmentation.seconds.items()}
+    return CaseResult(
+        case=case.case_id,
+        inputs=inputs_of(case),
+        stamp=stamp_of(case),
+        status="done",
+        labels=labels,
+        files=tuple(files),
+        seconds={"read": read_seconds, **prepared, "write": round(time.perf_counter() - started, 3)},
+        confidence={names[value]: share for value, share in segmentation.confidence.items()},
+        predicted_dice={names[value]: dice for value, dice in segmentation.predicted_dice.items()},
+        flags=segmentation.flags,
+        statistics=tuple(_statistics(volume, segmentation, names)),
+        warnings=(*volume.warnings, *segmentation.warnings, *notes, *flags),
+    )
+
+
+def _write_maps(name: str, volume: Volume, segmentation: Segmentation, folder: Path) -> list[str]:
+    """Write class probabilities and uncertainty, if computed; returns the paths relative to ``folder``."""
+    files = []
+    if segmentation.probabilities is not None:
+        suffix = output_suffix(volume, real_numbers=True, channels=True)
+        files.append(f"probabilities/{name}{suffix}")
+        write_array(folder / files[-1], segmentation.probabilities, volume)
+    if segmentation.uncertainty is not None:
+        files.append(f"uncertainty/{name}{output_suffix(volume, real_numbers=True)}")
+        write_array(folder / files[-1], segmentation.uncertainty, volume)
+    return files
+
+
+def _write_dicom_seg(
+    name: str, volume: Volume, segmentation: Segmentation, names: Mapping[int, str], folder: Path, files: list[str]
+) -> tuple[str, ...]:
+    if not can_refer_to(volume):
+        return (f"{volume.name}: is no DICOM series, so there is no DICOM segmentation of it",)
+    files.append(f"dicom_seg/{name}.dcm")
+    return write_dicom_seg(folder / files[-1], segmentation.labels, names, volume)
+
+
+def _statistics(volume: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    rows = structure_statistics(volume.data, segmentation.labels, volume.affine, names)
+    for row in rows:
+        row["predicted_dice"] = segmentation.predicted_dice.get(row["label"])
+        row["flags"] = "; ".join(segmentation.flags)
+    if volume.has_spacing:
+        return rows
+    # A photograph knows no millimetres: only what is counted in pixels is true.
+    return [{key: None if key.endswith(("_mm", "_mm2")) else value for key, value in row.items()} for row in rows]
+
+
+def stamp_of(case: Case) -> str:
+    """Digest of sizes and times of a case's files: shows a later run that one was replaced."""
+    files = [file for path in case.image_paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def inputs_of(case: Case) -> tuple[str, ...]:
+    return tuple(str(path.resolve()) for path in case.image_paths)

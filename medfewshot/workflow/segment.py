@@ -1,0 +1,221 @@
+"""Segmentation of many volumes, one after the other: read, segment, write, record."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from medfewshot.bundle import VolumeSegmenter
+from medfewshot.errors import InputError
+from medfewshot.io import case_id, format_of, read_image
+from medfewshot.io.dicom_seg import check_available
+from medfewshot.planning import check_like_support
+from medfewshot.settings import SegmentSettings
+from medfewshot.types import Case, Plan, Progress, Volume
+from medfewshot.workflow.cases import check_channels, check_folder, find_cases
+from medfewshot.workflow.outputs import inputs_of, stamp_of, write_outputs
+from medfewshot.workflow.record import (
+    REPORT,
+    RUN_RECORD,
+    STATISTICS,
+    CaseResult,
+    RunRecord,
+    remove_results,
+)
+from medfewshot.workflow.supports import ReadImage
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Volumes to segment and where the results go: see :func:`open_batch`.
+
+    Args:
+        cases: The volumes, as paths with a name each.
+        folder: Where results are written.
+        settings: What is written, and what happens to earlier results.
+        first: The volume, if there is only one: it is read already.
+        read: Reads the image of a case from its channel files.
+    """
+
+    cases: tuple[Case, ...]
+    folder: Path
+    settings: SegmentSettings = field(default_factory=SegmentSettings)
+    first: Volume | None = None
+    read: ReadImage = read_image
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Results of a run.
+
+    Args:
+        results: One per volume.
+        folder: Where they are.
+        resumed: Number of results that an earlier run made.
+        warnings: Of the adaptation and of every volume.
+    """
+
+    results: tuple[CaseResult, ...]
+    folder: Path
+    resumed: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[CaseResult, ...]:
+        return tuple(result for result in self.results if result.status == "failed")
+
+
+def open_batch(
+    inputs: Sequence[Path],
+    folder: Path,
+    settings: SegmentSettings | None = None,
+    *,
+    channels: int = 1,
+    plan: Plan | None = None,
+    read: ReadImage = read_image,
+) -> Batch:
+    """Find the volumes and check what can be checked before adaptation costs time.
+
+    Args:
+        inputs: Files, DICOM series folders, or folders of them.
+        folder: Where results are to be written.
+        settings: What is written, and what happens to earlier results.
+        channels: Images per volume.
+        plan: Of the segmenter, if there is one already; a single volume must fit it.
+        read: Reads the image of a case from its channel files.
+
+    Raises:
+        InputError: Nothing is found, the folder cannot take the results, or the only volume cannot be segmented.
+    """
+    settings = settings or SegmentSettings()
+    if settings.dicom_seg:
+        check_available()
+    cases = find_cases(inputs, channels)
+    check_results_folder(folder, cases, settings)
+    first = None
+    if len(cases) == 1:
+        check_channels(cases[0], channels)
+        first = read(cases[0].image_paths)
+        if plan is not None:
+            check_like_support(first, plan)
+    return Batch(tuple(cases), folder, settings, first, read)
+
+
+def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentSettings) -> None:
+    """Raises InputError if writing into ``folder`` would overwrite the scans or an unrelated file."""
+    check_folder(folder)
+    if not folder.is_dir():
+        return
+    inputs = {path.resolve() for case in cases for path in case.image_paths}
+    if any(folder.resolve() in (path, path.parent) for path in inputs):
+        raise InputError(f"{folder}: contains the scans themselves", "give another folder", setting="output")
+    if settings.overwrite:
+        return
+    if (folder / RUN_RECORD).exists():
+        if settings.resume:
+            return
+        raise InputError(
+            f"{folder}: already contains results", "continue or replace them", setting=("resume", "overwrite")
+        )
+    names = {case.case_id for case in cases}
+    taken = [path for path in sorted(folder.iterdir()) if format_of(path) and case_id(path) in names]
+    taken += [path for path in (folder / STATISTICS, folder / REPORT) if path.exists()]
+    if taken:
+        raise InputError(
+            f"{taken[0]}: exists already", "give another folder, or replace it", setting=("output", "overwrite")
+        )
+
+
+def segment(
+    batch: Batch,
+    segmenter: VolumeSegmenter,
+    *,
+    command: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Segment every volume of ``batch`` into its folder. One bad volume does not stop the rest.
+
+    Args:
+        batch: The volumes, the folder and the settings.
+        segmenter: What adaptation made.
+        command: The command line, for the record.
+        progress: Receives events within and between volumes; may cancel: what is done stays and can be resumed.
+
+    Returns:
+        The results; a volume that cannot be segmented is among them as ``failed``.
+
+    Raises:
+        InputError: The folder cannot be used; nothing is written.
+    """
+    folder, settings = batch.folder, batch.settings
+    progress = (progress or Progress()).at("segmenting")
+    check_results_folder(folder, batch.cases, settings)
+    record = RunRecord(folder, segmenter, settings, command)
+    earlier = record.earlier_results() if settings.resume and not settings.overwrite else {}
+    if settings.overwrite:
+        remove_results(folder)
+    _check_same_scans(batch.cases, earlier.values(), folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    resumed, total = 0, len(batch.cases)
+    record.start(earlier)
+    with record:
+        for number, case in enumerate(batch.cases):
+            progress.update(number, total, case.case_id)
+            result = earlier.get(inputs_of(case))
+            if result is not None and result.stamp in ("", stamp_of(case)):
+                resumed += 1
+            else:
+                result = _segment_case(case, segmenter, batch, progress.part(number, total))
+            record.add(result)
+        record.finish()
+    progress.update(total, total, "done")
+    warnings = [f"{result.case}: {text}" for result in record.results for text in result.warnings]
+    return RunResult(tuple(record.results), folder, resumed, (*segmenter.record.get("warnings", ()), *warnings))
+
+
+def _check_same_scans(cases: Sequence[Case], earlier: Iterable[CaseResult], folder: Path) -> None:
+    """Raises InputError if a result would replace that of another scan."""
+    known = {result.case.casefold(): result for result in earlier}
+    for case in cases:
+        result = known.get(case.case_id.casefold())
+        if result is not None and result.inputs != inputs_of(case):
+            raise InputError(
+                f"{folder / str(result.labels)}: is the result of {result.inputs[0]}, not of {case.image_path}",
+                "give another folder, or replace what is there",
+                setting=("output", "overwrite"),
+            )
+
+
+def _segment_case(case: Case, segmenter: VolumeSegmenter, batch: Batch, progress: Progress) -> CaseResult:
+    begun = time.perf_counter()
+    try:
+        check_channels(case, segmenter.plan.channels)
+        volume = batch.first or batch.read(case.image_paths)
+        if inputs_of(case)[0] in {support.get("image") for support in segmenter.record.get("supports", ())}:
+            seen = f"{volume.name}: is one of the supports; its result says nothing about other scans"
+            volume = replace(volume, warnings=(*volume.warnings, seen))
+        read = round(time.perf_counter() - begun, 3)
+        segmentation = segmenter.segment(volume, batch.settings, progress)
+        return write_outputs(
+            case, volume, segmentation, names=segmenter.plan.labels, folder=batch.folder, settings=batch.settings,
+            read_seconds=read,
+        )  # fmt: skip
+    except Exception as error:
+        # Whatever is wrong with one scan, the others still get their turn; the record and exit code say so.
+        return _failure(case, error)
+
+
+def _failure(case: Case, error: Exception) -> CaseResult:
+    """One line for people; and the traceback, unless the input is to blame."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, InputError):
+        return CaseResult(case.case_id, inputs_of(case), "failed", error=text)
+    if isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}; check the disk and the path"
+    else:
+        text = f"{case.image_path}: {kind}: {text}" if text else f"{case.image_path}: {kind}"
+    trace = "".join(traceback.format_exception(error))
+    return CaseResult(case.case_id, inputs_of(case), "failed", error=text, traceback=trace)

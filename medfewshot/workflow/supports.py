@@ -1,0 +1,172 @@
+"""Labelled scans: found on disk, read once, checked, and what to tell whoever adapted to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medfewshot.datasets import Dataset, read_dataset
+from medfewshot.errors import InputError
+from medfewshot.io import in_frame_of, read_image, read_label
+from medfewshot.learners.fusion import UNLEARNED_DICE
+from medfewshot.types import Case, Plan, Progress, Volume
+from medfewshot.workflow.volumes import VolumeLike, as_volume
+
+SupportSource = str | PathLike[str] | Dataset | Sequence[Case] | Sequence[tuple[VolumeLike, VolumeLike]]
+"""A folder, ``dataset.json`` or CSV, what :func:`find_supports` returned, cases, or (image, label)
+pairs."""
+ReadImage = Callable[[Sequence[Path]], Volume]
+
+
+@dataclass(frozen=True)
+class LabelledScans:
+    """Labelled scans in memory.
+
+    Args:
+        images: K images ``(C, *S)``.
+        labels: Their label maps ``(1, *S)``.
+        names: Label value -> name, as far as the dataset knows.
+        seconds: Time that reading took.
+    """
+
+    images: Sequence[Volume]
+    labels: Sequence[Volume]
+    names: Mapping[int, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def find_supports(folder: Path | None = None, pairs: Sequence[tuple[Path, Path]] = ()) -> Dataset:
+    """Labelled cases of a folder (or ``dataset.json``, or CSV), or of (image, label) paths. Reads no voxels.
+
+    Raises:
+        InputError: The folder contains no labelled scan.
+    """
+    if folder is None:
+        cases = tuple(Case(image.name, image.name, None, (image,), label) for image, label in pairs)
+        return Dataset("pairs", None, {}, cases, "pairs")
+    dataset = read_dataset(folder)
+    if not dataset.labelled:
+        raise InputError(f"{folder}: contains no labelled scan", f"see medfewshot inspect {folder}")
+    return dataset
+
+
+def read_supports(
+    source: SupportSource, *, read: ReadImage = read_image, progress: Progress | None = None
+) -> LabelledScans:
+    """Read labelled scans, each once, and bring each label into the frame of its image.
+
+    Args:
+        source: Where they are.
+        read: Reads the image of one case from its channel files.
+        progress: Receives one event per scan.
+
+    Raises:
+        InputError: A file cannot be read, or an image and its label are on different grids; names the file.
+    """
+    begun = time.perf_counter()
+    progress = (progress or Progress()).at("reading supports")
+    if isinstance(source, (str, PathLike)):
+        source = read_dataset(Path(source))
+    names = dict(source.labels) if isinstance(source, Dataset) else {}
+    entries: Sequence[Any] = source.labelled if isinstance(source, Dataset) else list(source)
+    images, labels = [], []
+    for number, entry in enumerate(entries):
+        image, label = _read_case(entry, read) if isinstance(entry, Case) else _read_pair(entry)
+        images.append(image)
+        labels.append(in_frame_of(image, label))
+        progress.update(number + 1, len(entries), image.name)
+    return LabelledScans(images, labels, names, round(time.perf_counter() - begun, 3))
+
+
+def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:
+    if case.label_path is None:
+        raise InputError(f"{case.image_path}: has no label, so it cannot be a support")
+    image, label = read(case.image_paths), read_label(case.label_path)
+    if image.modality is None and case.modality:
+        image = replace(image, modality=case.modality)
+    return image, label
+
+
+def _read_pair(pair: tuple[VolumeLike, VolumeLike]) -> tuple[Volume, Volume]:
+    image, label = pair
+    return as_volume(image), as_volume(label, label=True)
+
+
+def check_marked(labels: Sequence[Volume]) -> None:
+    """Raises InputError for a support in which no structure is marked."""
+    for label in labels:
+        if not label.data.any():
+            raise InputError(
+                f"{label.name}: no structure is marked (every voxel is 0)",
+                "label the structure in this scan or remove the scan",
+            )
+
+
+def check_background(labels: Sequence[Volume], plan: Plan) -> None:
+    """Raises InputError for a support that has no background beside the structures to learn."""
+    for label in labels:
+        if np.isin(label.data, plan.label_values).all():
+            raise InputError(
+                f"{label.name}: the label covers the whole image, so there is no background to tell it from",
+                "make the background 0 and export it again",
+            )
+
+
+def check_kind(volume: Volume, support: Volume) -> None:
+    """Raises InputError if ``volume`` differs from the supports in dimensions or channels."""
+    for kind, other in zip(_kind(volume), _kind(support), strict=True):
+        if kind != other:
+            raise InputError(f"{volume.name}: is {kind} but the support is {other}", "give scans of the supports' kind")
+
+
+def _kind(volume: Volume) -> tuple[str, str]:
+    return f"{volume.spatial_dims}D", f"of {volume.data.shape[0]} channel(s)"
+
+
+def scan_warnings(scans: LabelledScans) -> list[str]:
+    """Warnings of reading, with the file's name, and scans that are given twice: they would count twice."""
+    warnings = [
+        text if volume.name in text else f"{volume.name}: {text}"
+        for volume in (*scans.images, *scans.labels)
+        for text in volume.warnings
+    ]
+    for number, image in enumerate(scans.images):
+        twin = next((one for one in scans.images[:number] if np.array_equal(one.data, image.data)), None)
+        if twin is not None:
+            same = "" if twin.name == image.name else f" (as {twin.name})"
+            warnings.append(f"{image.name}: is given twice{same} among the supports; remove one")
+    return warnings
+
+
+def learner_warnings(record: Mapping[str, Any], plan: Plan) -> list[str]:
+    """What the learner's own record gives reason to warn of."""
+    warnings = _unlearned(record, plan)
+    if record.get("trained") is False:
+        warnings = [
+            "adaptation did not learn the structure: do not use this segmenter; check the supports' labels, or take "
+            "more steps"
+        ]
+    elif record.get("restarts"):
+        warnings.append(f"adaptation collapsed to background and was restarted {record['restarts']} time(s)")
+    if record.get("stopped_by") == "budget":
+        warnings.append(
+            f"the time budget ended adaptation after {record['steps']} steps: results depend on this machine's speed"
+        )
+    return warnings
+
+
+def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Structures that training did not find even in the scans that it learned from."""
+    dice = record.get("training_dice", ())
+    if not record.get("steps") or len(dice) != len(plan.labels):
+        return []
+    missed = [name for name, value in zip(plan.labels.values(), dice, strict=True) if value < UNLEARNED_DICE]
+    registered = " (until then registration alone finds them)" if "network_trust" in record else ""
+    reason = f"hardly learned, Dice below {UNLEARNED_DICE} on the supports themselves; take more steps{registered}"
+    return [f"{', '.join(missed)}: {reason}"] if missed else []

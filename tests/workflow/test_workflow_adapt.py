@@ -1,0 +1,248 @@
+"""Adaptation: labelled scans become a plan, support tensors and a segmenter that knows how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toys
+from PIL import Image
+
+from medfewshot.bundle import load_segmenter
+from medfewshot.errors import InputError
+from medfewshot.inference import segment_volume
+from medfewshot.planning import make_plan, make_support
+from medfewshot.settings import AdaptSettings
+from medfewshot.types import Cancelled, Case, Event, Progress, Volume
+from medfewshot.workflow import LabelledScans, adapt, adapt_to_folder, find_supports, prepare, read_supports
+
+TOY = AdaptSettings(learner="toy", device="cpu")
+LEARNERS = {"toy": toys.ToyLearner}
+
+
+def toy_scans(count: int = 2, names: dict[int, str] | None = None) -> LabelledScans:
+    scans = [toys.make_scan(number) for number in range(count)]
+    images = [Volume(image[None].astype(np.float32), toys.AFFINE) for image, _ in scans]
+    return LabelledScans(images, [Volume(label[None], toys.AFFINE) for _, label in scans], names or {})
+
+
+def toy_learner(**record):
+    """A learner that reports ``record``."""
+
+    class Reporting(toys.ToyLearner):
+        def adapt(self, support):
+            segmenter = super().adapt(support)
+            segmenter.record = record
+            return segmenter
+
+    return {"toy": Reporting}
+
+
+def with_image(scans: LabelledScans, index: int, **changes) -> LabelledScans:
+    images = list(scans.images)
+    images[index] = replace(images[index], **changes)
+    return replace(scans, images=images)
+
+
+def test_a_segmenter_knows_how_it_was_made(tmp_path):
+    root = toys.make_folders(tmp_path, queries=0)
+    pairs = [(root / f"annotated/images/s{k}.nii.gz", root / f"annotated/labels/s{k}.nii.gz") for k in (0, 1)]
+    scans = replace(read_supports(pairs), names={205: "block"})
+    segmenter = adapt(scans, TOY.replace(seed=3), learners=LEARNERS)
+    assert segmenter.plan.labels == {205: "block", 420: "label 420"}
+    record = segmenter.record
+    assert set(record) == {
+        "seed", "supports", "settings", "device", "learner", "keeps_supports", "weights_have_seen", "seconds",
+        "warnings", "profile",
+    }  # fmt: skip
+    assert record["weights_have_seen"] == {}
+    assert record["keeps_supports"] is False
+    assert record["seed"] == 3
+    assert record["supports"] == [{"image": str(image), "label": str(label)} for image, label in pairs]
+    assert record["settings"]["labels"] is None
+    assert record["learner"]["learner"] == "toy"
+    assert set(record["seconds"]) == {"plan", "adapt"}
+    assert record["warnings"] == []
+
+
+def test_a_fast_plan_is_coarser():
+    usual, fast = (prepare(toy_scans(), TOY.replace(fast=fast)).plan for fast in (False, True))
+    assert fast.spacing_mm[0] == pytest.approx(1.7 * usual.spacing_mm[0])
+
+
+def test_stages_have_names():
+    events: list[Event] = []
+    adapt(toy_scans(), TOY, progress=Progress(events.append), learners=LEARNERS)
+    assert list(dict.fromkeys(event.stage for event in events)) == ["planning", "adapting"]
+
+
+def test_a_user_can_cancel(tmp_path):
+    root = toys.make_folders(tmp_path, queries=0)
+    events: list[Event] = []
+    progress = Progress(events.append, cancelled=lambda: len(events) == 1)
+    with pytest.raises(Cancelled):
+        read_supports(root / "annotated", progress=progress)
+    assert [(event.stage, event.done, event.total) for event in events] == [("reading supports", 1, 2)]
+
+
+def test_an_adaptation_is_resumed_only_for_the_same_request(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    support = find_supports(toys.make_folders(tmp_path) / "annotated")
+    folder = tmp_path / "seg"
+    adapt_to_folder(support, folder, TOY)
+    with pytest.raises(InputError, match="already"):
+        adapt_to_folder(support, folder, TOY)
+    assert adapt_to_folder(support, folder, TOY, resume=True).record == load_segmenter(folder).record
+    assert toys.ToyLearner.adapted == 1
+    with pytest.raises(InputError, match="another support or with other settings"):
+        adapt_to_folder(support, folder, TOY.replace(seed=1), resume=True)
+    adapt_to_folder(support, folder, TOY.replace(seed=1), overwrite=True)
+    assert load_segmenter(folder).record["seed"] == 1
+
+
+def test_a_volume_of_another_kind_is_refused_before_adaptation(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    support = find_supports(toys.make_folders(tmp_path) / "annotated")
+    with pytest.raises(InputError, match="is 2D but the support is 3D"):
+        adapt_to_folder(support, tmp_path / "seg", TOY, query=Volume(np.zeros((1, 4, 4), np.float32), np.eye(4)))
+    assert toys.ToyLearner.adapted == 0
+    assert not (tmp_path / "seg").exists()
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"steps": 9, "training_dice": [0.9, 0.31]}, []),
+        ({"steps": 9, "training_dice": [0.9, 0.1]}, ["label 420: hardly learned", "more steps"]),
+        (
+            {"steps": 9, "training_dice": [0.1, 0.1], "network_trust": [0, 0]},
+            ["block, label 420: ", "registration alone"],
+        ),
+        ({"steps": 0, "training_dice": [0.0, 0.0]}, []),
+        ({"steps": 9, "training_dice": [0.0, 0.0], "trained": False}, ["adaptation did not learn", "more steps"]),
+    ],
+)
+def test_structures_that_were_not_learned_are_named(record, told):
+    warnings = adapt(toy_scans(names={205: "block"}), TOY, learners=toy_learner(**record)).record["warnings"]
+    assert len(warnings) == bool(told)
+    assert all(text in warnings[0] for text in told)
+
+
+@pytest.mark.parametrize(
+    ("told", "warning"),
+    [
+        ({"restarts": 2}, "restarted 2 time"),
+        ({"trained": False}, "do not use this segmenter"),
+        ({"stopped_by": "budget", "steps": 31}, "after 31 steps"),
+    ],
+)
+def test_warnings_of_the_learner(told, warning):
+    assert warning in " ".join(adapt(toy_scans(), TOY, learners=toy_learner(**told)).record["warnings"])
+
+
+def test_the_support_holds_planned_tensors():
+    scans = toy_scans()
+    images, labels = scans.images, scans.labels
+    plan = make_plan(images, labels)
+    support = make_support(images, labels, plan)
+    assert (support.shots, support.classes, support.patch_size) == (2, 3, plan.patch_size)
+    for image, label, given in zip(support.images, support.labels, labels, strict=True):
+        assert image.dtype == torch.float32
+        assert label.dtype == torch.int64
+        assert image.shape[1:] == label.shape
+        # The plan is on the native grid here, so classes 1 and 2 have as many voxels as 205 and 420.
+        assert torch.bincount(label.flatten()).tolist()[1:] == [int((given.data == v).sum()) for v in toys.VALUES]
+
+
+def test_the_modality_of_a_dataset_reaches_the_plan(tmp_path):
+    image, label = toys.make_scan(0)
+    paths = toys.save_nifti(tmp_path / "i.nii.gz", image), toys.save_nifti(tmp_path / "l.nii.gz", label)
+    scans = read_supports([Case("i", "i", "CT", (paths[0],), paths[1])])
+    assert scans.images[0].modality == "CT"
+    assert prepare(scans).plan.normalization[0].kind == "window"
+
+
+def test_a_case_without_label_is_no_support():
+    with pytest.raises(InputError, match=r"a\.nii\.gz: has no label"):
+        read_supports([Case("a", "a", None, (Path("a.nii.gz"),))])
+
+
+def test_an_empty_label_is_refused():
+    scans = toy_scans()
+    labels = [scans.labels[0], replace(scans.labels[1], data=scans.labels[1].data * 0)]
+    with pytest.raises(InputError, match="no structure is marked"):
+        prepare(replace(scans, labels=labels))
+
+
+def test_warnings_name_the_file():
+    assert "a.nii.gz: odd" in prepare(with_image(toy_scans(), 0, path=Path("a.nii.gz"), warnings=("odd",))).warnings
+
+
+def test_a_scan_that_is_given_twice_is_named():
+    scans = toy_scans(1)
+    twice = replace(scans, images=scans.images * 2, labels=scans.labels * 2)
+    assert any("is given twice" in text for text in prepare(twice).warnings)
+
+
+def test_a_mask_without_millimetres_fits_its_scan(tmp_path):
+    """A slice of 0.2 mm pixels with a mask drawn as PNG, which knows no millimetres."""
+    label = np.zeros((40, 30), dtype=np.uint8)
+    label[10:20, 10:16] = 1
+    scan = toys.save_nifti(tmp_path / "i.nii.gz", label.astype(np.float32), np.diag([0.2, 0.2, 1, 1]))
+    Image.fromarray(label.T).save(tmp_path / "m.png")
+    scans = read_supports([(scan, tmp_path / "m.png")])
+    images, labels = scans.images, scans.labels
+    support = make_support(images, labels, make_plan(images, labels))
+    assert support.images[0].shape[1:] == support.labels[0].shape
+    with pytest.raises(InputError, match="do not fit"):
+        make_support(images, [replace(labels[0], affine=np.eye(4))], make_plan(images, labels))
+
+
+def test_chosen_structures_leave_the_others_to_the_background():
+    label = np.ones((1, 12, 12), dtype=np.uint8)
+    label[0, :6] = 2
+    image = label + np.random.default_rng(0).normal(size=label.shape)
+    scans = LabelledScans([Volume(image.astype(np.float32), np.eye(4))], [Volume(label, np.eye(4))])
+    with pytest.raises(InputError, match="covers the whole image"):
+        prepare(scans)
+    assert prepare(scans, AdaptSettings(labels=[1])).plan.label_values == (1,)
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 14), (14, 12, 1), (2, 9, 9)])
+def test_the_default_takes_volumes_of_a_slice_or_two(shape):
+    label = np.zeros((1, *shape), dtype=np.uint8)
+    label[:, :, 3:8, :8] = 1
+    image = Volume(10 * label + np.random.default_rng(0).normal(size=label.shape).astype(np.float32), np.eye(4))
+    scans = LabelledScans([image] * 2, [Volume(label, np.eye(4))] * 2)
+    segmenter = adapt(scans, AdaptSettings(steps=1, width=4, weights=None, device="cpu"))
+    assert segment_volume(image, segmenter.plan, segmenter.segmenter).labels.shape == shape
+
+
+def test_supports_of_different_kinds_are_named():
+    scans = with_image(toy_scans(3), 2, affine=toys.AFFINE @ np.diag([3.0, 3.0, 3.0, 1.0]))
+    labels = [*scans.labels[:2], replace(scans.labels[2], affine=scans.images[2].affine)]
+    told = [text for text in prepare(replace(scans, labels=labels)).warnings if "one kind" in text]
+    assert len(told) == 2
+    assert "voxels are coarse" in told[0]
+    assert "field of view is large" in told[1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 43689455076816 bytes"),
+    ],
+)
+def test_adaptation_without_memory(error):
+    class Greedy(toys.ToyLearner):
+        def adapt(self, support):
+            raise error
+
+    with pytest.raises(InputError, match="ran out of memory") as told:
+        adapt(toy_scans(), TOY, learners={"toy": Greedy})
+    assert told.value.settings == ("device", "patch_voxels")
