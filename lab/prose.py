@@ -1,7 +1,7 @@
 """Count what makes the project's text hard to read, and fail above the limits: ``python -m lab.prose``.
 
-It counts words of README and docs, prose lines over 120 characters, phrases that plain English avoids, and findings of
-ruff's docstring rules (printed only). ``--show`` prints the place of every finding.
+It counts words of README and docs, prose lines over 120 characters, sentences over 25 words, phrases that plain English
+avoids, and findings of ruff's docstring rules (printed only). ``--show`` prints the place of every finding.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_README_WORDS, MOST_DOCS_WORDS, MOST_LONG_LINES, MOST_PHRASES = 800, 15_000, 0, 9
-LONGEST_LINE = 120
+MOST_README_WORDS, MOST_DOCS_WORDS, MOST_LONG_LINES, MOST_LONG_SENTENCES, MOST_PHRASES = 800, 15_000, 0, 15, 9
+LONGEST_LINE, LONGEST_SENTENCE = 120, 25
 PHRASES = re.compile(
     r"\b(?:told|anew|hears?|heard|untaught|steady|steadiness|by chance|lone|foreign|kept apart|did not pay|of which"
     r"|that of|so that nobody|what came of|whoever|but for|le(?:ave|aves|ft) out|holds|goes on|go on|gives? way"
@@ -27,13 +27,27 @@ PHRASES = re.compile(
 def pages() -> list[Path]:
     """The Markdown that users and contributors read."""
     named = ["README.md", "CONTRIBUTING.md", "tutorials/README.md", "medfewshot/weights/README.md"]
+    sprawling = [
+        f"{path.relative_to(ROOT)}: {words(sentence)} words: {sentence}"
+        for path in places
+        for sentence in sentences(path)
+        if words(sentence) > LONGEST_SENTENCE
+    ]
     docs = [path for path in sorted((ROOT / "docs").rglob("*.md")) if not path.is_symlink()]
     return [*(ROOT / name for name in named), *docs]
 
 
-def words(path: Path) -> int:
-    """Words of a page: whatever contains a letter or a digit, in tables and code too."""
-    return sum(any(character.isalnum() for character in word) for word in path.read_text(encoding="utf-8").split())
+def words(text: str) -> int:
+    """Count what contains a letter or a digit, in tables and code too."""
+    return sum(any(character.isalnum() for character in word) for word in text.split())
+
+
+def sentences(path: Path) -> Iterator[str]:
+    """Sentences of a page's paragraphs and list items, without formulas."""
+    lines = (re.sub(r"^\s*([-*]|\d+\.) |^[#>].*|^!\[.*", "\n", line) for _, line in prose(path))
+    text = re.sub(r"\$\$.*?\$\$", "", "\n".join(lines), flags=re.DOTALL)
+    for paragraph in re.split(r"\n\s*\n", text):
+        yield from re.split(r"(?<=[.!?:])\s+(?=[A-Z`*$\[])", " ".join(paragraph.split()))
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
@@ -74,18 +88,25 @@ def main() -> int:
         for number, line in prose(path)
         for match in PHRASES.finditer(line)
     ]
+    sprawling = [
+        f"{path.relative_to(ROOT)}: {words(sentence)} words: {sentence}"
+        for path in places
+        for sentence in sentences(path)
+        if words(sentence) > LONGEST_SENTENCE
+    ]
     docs = [path for path in places if path.is_relative_to(ROOT / "docs")]
     rows = [
-        ("words of README.md", words(ROOT / "README.md"), MOST_README_WORDS),
-        ("words of docs/", sum(map(words, docs)), MOST_DOCS_WORDS),
+        ("words of README.md", words((ROOT / "README.md").read_text(encoding="utf-8")), MOST_README_WORDS),
+        ("words of docs/", sum(words(path.read_text(encoding="utf-8")) for path in docs), MOST_DOCS_WORDS),
         (f"prose lines over {LONGEST_LINE} characters", len(long), MOST_LONG_LINES),
+        (f"sentences over {LONGEST_SENTENCE} words", len(sprawling), MOST_LONG_SENTENCES),
         ("phrases to avoid", len(phrases), MOST_PHRASES),
         ("docstring findings (printed only)", len(docstring_findings()), None),
     ]
     for title, count, limit in rows:
         print(f"{title:40} {count:6}" + ("" if limit is None else f"   at most {limit}"))
     if show:
-        print(*long, *phrases, sep="\n")
+        print(*long, *sprawling, *phrases, sep="\n")
     return int(any(limit is not None and count > limit for _, count, limit in rows))
 
 
