@@ -27,12 +27,6 @@ PHRASES = re.compile(
 def pages() -> list[Path]:
     """The Markdown that users and contributors read."""
     named = ["README.md", "CONTRIBUTING.md", "tutorials/README.md", "medfewshot/weights/README.md"]
-    sprawling = [
-        f"{path.relative_to(ROOT)}: {words(sentence)} words: {sentence}"
-        for path in places
-        for sentence in sentences(path)
-        if words(sentence) > LONGEST_SENTENCE
-    ]
     docs = [path for path in sorted((ROOT / "docs").rglob("*.md")) if not path.is_symlink()]
     return [*(ROOT / name for name in named), *docs]
 
