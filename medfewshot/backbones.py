@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 MAX_WIDTH_FACTOR = 8
 """Channels double from level to level up to this multiple of the first level's width."""
@@ -270,4 +272,14 @@ def build_backbone(*, dims: int, in_channels: int = 1, width: int = 16, levels: 
     return UNet(dims, in_channels, 0, width, [[1] * dims, *[[2] * dims] * (levels - 1)], agnostic=True)
 
 
-BACKBONES: dict[str, Callable[..., nn.Module]] = {"unet": build_unet}
+def to_channels_last(network: Network) -> Network:
+    """Channels-last weights: what CPU and GPU convolutions are fastest with. ``network.config`` names its ``dims``."""
+    dims = network.config["dims"]  # type: ignore[index]
+    return network.to(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def seeded(build: Callable[[], Network], seed: int) -> Network:
+    """Build with a fixed seed and leave the caller's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medfewshot.adaptation import make_learner
 from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs
+from medfewshot.learners import make_learner
 from medfewshot.settings import AdaptSettings, SegmentSettings
 from medfewshot.synthetic import COHORT_NAME, make_ct_cohort
 from medfewshot.types import Case, Progress

@@ -6,14 +6,17 @@ nibabel orders it. World coordinates are RAS+ millimetres everywhere. This modul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from medfewshot.errors import InputError
+
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -149,6 +152,31 @@ class Support:
     def spatial_dims(self) -> int:
         return self.images[0].ndim - 1
 
+    @property
+    def channels(self) -> int:
+        return int(self.images[0].shape[0])
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The patch size; without one, a box that holds every support."""
+        shapes = (image.shape[1:] for image in self.images)
+        return self.patch_size or tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Spacing in mm per axis; 1 mm if it is unknown."""
+        return self.spacing_mm or (1.0,) * self.spatial_dims
+
+    def to(self, device: torch.device) -> Support:
+        """The same support with its tensors on ``device``."""
+        images, labels = (tuple(one.to(device) for one in these) for these in (self.images, self.labels))
+        return replace(self, images=images, labels=labels)
+
+    def of(self, examples: Sequence[int]) -> Support:
+        """The support that consists of these examples."""
+        images, labels = (tuple(these[number] for number in examples) for these in (self.images, self.labels))
+        return replace(self, images=images, labels=labels)
+
 
 @dataclass(frozen=True)
 class Query:
@@ -167,6 +195,17 @@ class Episode:
     task: str = ""
     support_subjects: tuple[str, ...] = ()
     query_subjects: tuple[str, ...] = ()
+
+    @property
+    def truth(self) -> Tensor:
+        """The query's label ``(B, *S)``.
+
+        Raises:
+            InputError: The query has none, so there is nothing to learn from.
+        """
+        if self.query.label is None:
+            raise InputError(f"episode {self.task}: its query has no label", "meta-training needs one")
+        return self.query.label
 
 
 WHOLE_VALUES = 60_000_000

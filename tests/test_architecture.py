@@ -41,7 +41,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("bundle",),
     ("report",),
-    ("adaptation",),
     ("workflow",),
     ("api",),
     ("integrations",),

@@ -265,7 +265,7 @@ def test_slabs_cover_everything_once_with_the_windows_of_the_whole(length, patch
 class Doubting(Whole):
     """Doubts its only structure."""
 
-    def examine(self, image):
+    def examine(self, image, *, overlap=0.5):
         return self(image), [(1, "unsure: so it says")]
 
 

@@ -103,7 +103,7 @@ def test_a_segmenter_without_a_profile_flags_nothing():
     assert unlike_sizes({3: 10**6}, volume, PLAN, {}) == ()
 
 
-def test_sizes_are_held_against_the_supports(profile):
+def test_sizes_are_shown_against_the_supports(profile):
     volume, label = scan(9)
     usual = int((label.data == 3).sum())
     assert unlike_sizes({3: usual}, volume, PLAN, profile) == ()

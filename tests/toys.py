@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.learners import LEARNERS, SEGMENTERS
-from medfewshot.learners.base import Segmenter
-from medfewshot.types import Support
+from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
+from medfewshot.types import Progress, Support
 
 SHAPE = (16, 15, 14)
 VALUES = (205, 420)
@@ -37,26 +37,29 @@ class ToySegmenter(Segmenter):
         return cls(torch.empty(0))
 
 
+@dataclass(frozen=True)
 class ToyLearner:
-    adapted = 0
+    seed: int = 0
+    device: Any = None
+    steps: int = 1
+    progress: Progress = field(default_factory=Progress)
+    adapted: ClassVar[int] = 0
     """How often any learner of this kind was asked to adapt."""
-
-    def __init__(self, seed: int = 0, device: Any = None, steps: int = 1, progress: Any = None) -> None:
-        self.progress = progress
 
     def adapt(self, support: Support) -> ToySegmenter:
         ToyLearner.adapted += 1
-        if self.progress is not None:
-            self.progress.update(1, 1, "learning")
+        self.progress.update(1, 1, "learning")
         images = torch.cat([image.flatten(1) for image in support.images], 1)
         labels = torch.cat([label.flatten() for label in support.labels])
         return ToySegmenter(torch.stack([images[:, labels == k].mean(1) for k in range(support.classes)]))
 
 
+TOY = LearnerSpec(name="toy", learner=ToyLearner, summary="the nearest mean intensity", segmenter=ToySegmenter)
+
+
 def install(monkeypatch: Any) -> None:
     """Make ``--learner toy`` known for one test."""
-    monkeypatch.setitem(LEARNERS, "toy", ToyLearner)
-    monkeypatch.setitem(SEGMENTERS, ToySegmenter.kind, ToySegmenter)
+    monkeypatch.setitem(LEARNERS, TOY.name, TOY)
     monkeypatch.setattr(ToyLearner, "adapted", 0)
 
 

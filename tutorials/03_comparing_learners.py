@@ -138,7 +138,7 @@ for learner in ("prototype", "finetune", "maml", "protomaml"):
             if steps == 0 and weights is None and learner in ("prototype", "finetune"):
                 continue
             begun = time.process_time()
-            adapted = LEARNERS[learner](start=start_for(learner, weights), steps=steps, seed=0).adapt(support)
+            adapted = LEARNERS[learner].learner(start=start_for(learner, weights), steps=steps, seed=0).adapt(support)
             seconds = time.process_time() - begun
             segmenter = VolumeSegmenter(plan, adapted, {})
             found = [segmenter.segment(image).labels for image, _ in queries]

@@ -14,14 +14,13 @@ from lab.oracle2d.config import OracleCell
 from lab.oracle2d.protocol import Fold, make_folds, pooled_dice, query_chunks, support_slices
 from lab.oracle2d.scans import Stack, Statistics, normalise, read_stack, statistics_of
 from lab.peers import known_learners
-from medfewshot.adaptation import make_learner
 from medfewshot.benchmark.cells import RECORD, SCORES, read_json, tidy
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.io import write_csv, write_text
-from medfewshot.learners import read_seen
+from medfewshot.learners import make_learner, read_seen
 from medfewshot.learners.base import Learner, Segmenter
 from medfewshot.types import Case, Progress, Support
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.peers import SCAN_PEERS, known_learners, known_segmenters
+from lab.peers import SCAN_PEERS, known_learners
 from lab.peers.nnunet import NnUnet, NnUnetSegmenter
-from medfewshot.adaptation import make_learner
 from medfewshot.benchmark.adapted import KEPT, ScanSegmenter, adapt_cell, read_supports
 from medfewshot.benchmark.cells import Cell, read_json
 from medfewshot.bundle import strict_json
 from medfewshot.devices import resolve_device
 from medfewshot.inference import Segmentation
 from medfewshot.io import write_text
+from medfewshot.learners import make_learner
 from medfewshot.types import Case, Plan, Progress, Volume
 
 PEER_RECORD = "adaptation.json"
@@ -44,8 +44,7 @@ def adapt_any(
     """As :func:`~medfewshot.benchmark.adapted.adapt_cell`, for learners of the package and for peers."""
     if cell.learner.settings.learner in SCAN_PEERS:
         return _adapt_scans(cell, names, cases, folder / KEPT, device, progress)
-    known = {"learners": known_learners(), "segmenters": known_segmenters()}
-    return adapt_cell(cell, names, cases, folder, device, progress, **known)
+    return adapt_cell(cell, names, cases, folder, device, progress, learners=known_learners())
 
 
 def _adapt_scans(

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from medfewshot.augment import Augmentation
-from medfewshot.backbones import choose_strides, cut_to, pad_to_multiple
+from medfewshot.backbones import choose_strides, cut_to, pad_to_multiple, seeded
 from medfewshot.devices import autocast
 from medfewshot.errors import InputError
-from medfewshot.learners.base import Segmenter
-from medfewshot.learners.patches import PatchSampler, on_device, window_of
-from medfewshot.learners.segmenters import seeded
+from medfewshot.learners.base import LearnerSpec, Segmenter
+from medfewshot.learners.patches import PatchSampler
 from medfewshot.types import Progress, Support
 
 MOST_LEVELS = 4
@@ -84,7 +83,7 @@ class MonaiUnet:
         begun = time.perf_counter()
         config = describe_network(support, self.width)
         network = seeded(lambda: _build(config), self.seed).to(self.device).train()
-        sampler = PatchSampler(on_device(support, self.device), self.augmentation, _generator(self.seed))
+        sampler = PatchSampler(support.to(self.device), self.augmentation, _generator(self.seed))
         loss_of = DiceCELoss(**LOSS)
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
         losses: list[float] = []
@@ -120,7 +119,7 @@ class MonaiUnet:
 def describe_network(support: Support, width: int) -> dict[str, Any]:
     """Arguments of MONAI's U-Net for these patches: axes are halved by the rule of this package's own backbone."""
     dims = support.spatial_dims
-    chosen = choose_strides(window_of(support), support.spacing_mm or (1.0,) * dims, MOST_LEVELS + 1)
+    chosen = choose_strides(support.window, support.spacing, MOST_LEVELS + 1)
     strides = [stride for stride in chosen if max(stride) > 1][:MOST_LEVELS] or [[1] * dims]
     return {
         "spatial_dims": dims,
@@ -148,3 +147,11 @@ def _build(config: Mapping[str, Any]) -> nn.Module:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+SPEC = LearnerSpec(
+    name=MonaiSegmenter.kind,
+    learner=MonaiUnet,
+    summary="MONAI's U-Net trained on the supports",
+    segmenter=MonaiSegmenter,
+)

@@ -26,6 +26,7 @@ from medfewshot.bundle import strict_json
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import read_label, write_array, write_label, write_text
+from medfewshot.learners import LearnerSpec
 from medfewshot.types import Plan, Progress, Support, Volume
 
 PYTHON = "MEDFEWSHOT_NNUNET_PYTHON"
@@ -192,3 +193,6 @@ class Driver:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         return self._process.stdin, self._process.stdout
+
+
+SPEC = LearnerSpec(name="nnunet", learner=NnUnet, summary="nnU-Net trained on the supports")

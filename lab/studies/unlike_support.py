@@ -19,8 +19,9 @@ import torch
 
 from lab.studies.pool import Draw, mean_dice, plan_draw
 from medfewshot.episodes import fixed_split
-from medfewshot.learners import Hybrid, HybridSegmenter, load_start
-from medfewshot.learners.fusion import atlas_weight, steadied
+from medfewshot.learners import Finetune, Hybrid, HybridSegmenter, load_start
+from medfewshot.learners.base import OVERLAP
+from medfewshot.learners.fusion import atlas_weight, stabilise
 from medfewshot.settings import PlanSettings
 
 
@@ -73,17 +74,17 @@ def draw_of(cell: Cell, data: Path) -> Draw:
 @torch.no_grad()
 def scores(hybrid: HybridSegmenter, image: torch.Tensor, label: torch.Tensor, classes: int) -> list[float]:
     """Dice of network, half-way network, atlas, hybrid before, hybrid."""
-    network, votes = hybrid._slide(hybrid.part, image), hybrid.atlas.votes(image)
-    weight = atlas_weight(len(hybrid.atlas.images))
+    network, votes = hybrid._slide(hybrid.network, image, OVERLAP), hybrid.atlas.votes(image)
+    weight = atlas_weight(len(hybrid.atlas.image))
     trusting = HybridSegmenter(
-        hybrid.part, hybrid.atlas, patch_size=hybrid.patch_size, weight=weight, trust=hybrid.trust
+        hybrid.network, hybrid.atlas, patch_size=hybrid.patch_size, weight=weight, trust=hybrid.trust
     )
     before = trusting.fuse(network, votes)
     alone = network.argmax(0)
-    cautious = hybrid._slide(hybrid.cautious, image) if hybrid.cautious is not None else network
+    cautious = hybrid._slide(hybrid.cautious, image, OVERLAP) if hybrid.cautious is not None else network
     half_way, steady = cautious.argmax(0), None
     if hybrid.cautious is not None:
-        network, steady = steadied(network, cautious)
+        network, steady = stabilise(network, cautious)
     found = [alone, half_way, votes.argmax(0), before.argmax(0), hybrid.fuse(network, votes, steady).argmax(0)]
     return [mean_dice(one, label, classes) for one in found]
 
@@ -97,7 +98,7 @@ def main() -> None:
     for cell in CELLS[: arguments.cells]:
         draw = draw_of(cell, arguments.data)
         start = load_start(cell.weights).module if cell.weights else None
-        hybrid = Hybrid(steps=cell.steps, start=start).adapt(draw.support)  # type: ignore[arg-type]
+        hybrid = Hybrid(Finetune(steps=cell.steps, start=start)).adapt(draw.support)  # type: ignore[arg-type]
         each = [
             scores(hybrid, image, label, draw.plan.classes)
             for image, label in zip(draw.images, draw.labels, strict=True)

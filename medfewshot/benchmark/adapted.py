@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
-from medfewshot.learners import LEARNERS, SEGMENTERS, Learner
+from medfewshot.learners import LEARNERS, LearnerSpec
 from medfewshot.structures import boxes
 from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow import LabelledScans
@@ -82,8 +82,7 @@ def adapt_cell(
     device: str,
     progress: Progress,
     *,
-    learners: Mapping[str, Callable[..., Learner]] = LEARNERS,
-    segmenters: Mapping[str, Any] = SEGMENTERS,
+    learners: Mapping[str, LearnerSpec] = LEARNERS,
 ) -> ScanSegmenter:
     """Adapt to the supports of a cell, or load the segmenter that an earlier process adapted.
 
@@ -95,13 +94,12 @@ def adapt_cell(
         device: Where to adapt and segment.
         progress: Receives events.
         learners: Learners that the cell may name.
-        segmenters: Kinds of saved segmenters that can be loaded.
 
     Raises:
         InputError: The supports cannot be read, or mark none of the structures.
     """
     kept = folder / KEPT
-    found = _load(kept, device, segmenters)
+    found = _load(kept, device, learners)
     if found is not None:
         return found
     read = read_supports(cell, names, cases)
@@ -110,16 +108,16 @@ def adapt_cell(
     )
     adapted = workflow.adapt(read.scans, settings, progress=progress, learners=learners)
     record = {**adapted.record, "seconds": {**adapted.record["seconds"], "read": read.scans.seconds}, **read.facts}
-    VolumeSegmenter(adapted.plan, adapted.segmenter, record).save(kept, segmenters)
+    VolumeSegmenter(adapted.plan, adapted.segmenter, record).save(kept)
     # Segment with the saved segmenter, as a resumed cell does, so that both give the same numbers.
-    return load_segmenter(kept, resolve_device(device), segmenters)
+    return load_segmenter(kept, resolve_device(device), learners)
 
 
-def _load(kept: Path, device: str, segmenters: Mapping[str, Any]) -> ScanSegmenter | None:
+def _load(kept: Path, device: str, learners: Mapping[str, LearnerSpec]) -> ScanSegmenter | None:
     if not (kept / DESCRIPTION).is_file():
         return None
     try:
-        return load_segmenter(kept, resolve_device(device), segmenters)
+        return load_segmenter(kept, resolve_device(device), learners)
     except InputError:  # a half-written segmenter: adapt again
         shutil.rmtree(kept)
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -17,10 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-from medfewshot.adaptation import make_learner
 from medfewshot.episodes import fixed_split
 from medfewshot.errors import InputError
-from medfewshot.learners import LEARNERS, Learner
+from medfewshot.learners import LEARNERS, LearnerSpec, make_learner
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.settings import AdaptSettings, read_yaml
 
@@ -188,7 +187,7 @@ class BenchmarkConfig(Entry):
         return self
 
 
-def load_benchmark(path: Path, *, learners: Mapping[str, Callable[..., Learner]] = LEARNERS) -> BenchmarkConfig:
+def load_benchmark(path: Path, *, learners: Mapping[str, LearnerSpec] = LEARNERS) -> BenchmarkConfig:
     """Read and check a benchmark file.
 
     Args:
@@ -211,7 +210,7 @@ def validate(kind: type[T], content: Mapping[str, Any], path: Path) -> T:
         raise InputError(f"{path}: {_first_problem(error, content)}") from None
 
 
-def check_learners(entries: Iterable[LearnerEntry], learners: Mapping[str, Callable[..., Learner]], path: Path) -> None:
+def check_learners(entries: Iterable[LearnerEntry], learners: Mapping[str, LearnerSpec], path: Path) -> None:
     """Raises InputError unless every learner exists and takes its settings; names the file and the entry."""
     for entry in entries:
         try:

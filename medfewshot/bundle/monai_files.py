@@ -34,8 +34,8 @@ decides under which terms the weights may be passed on.
 
 
 _KEEPS = (
-    "**This folder holds these scans and labels themselves** (resampled): every new scan is matched to them. "
-    "Pass it on as you would pass on the scans. A segmenter made with `--learner finetune` holds none."
+    "**This folder contains these scans and labels** (resampled): every new scan is registered to them. "
+    "Share it as carefully as the scans themselves."
 )
 
 

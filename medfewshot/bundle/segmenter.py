@@ -18,8 +18,8 @@ from medfewshot.bundle.monai_files import FILES, write_monai_files
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
-from medfewshot.learners import SEGMENTERS
-from medfewshot.learners.base import Segmenter
+from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
+from medfewshot.learners.base import OVERLAP
 from medfewshot.planning import plan_from_dict, plan_to_dict
 from medfewshot.quality import unlike_sizes, unlike_supports
 from medfewshot.settings import InferenceSettings
@@ -63,8 +63,8 @@ class VolumeSegmenter(Segmenter):
         logits: Tensor = self.segmenter(image)
         return logits
 
-    def examine(self, image: Tensor) -> tuple[Tensor, Sequence[Doubt]]:
-        return self.segmenter.examine(image)
+    def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, Sequence[Doubt]]:
+        return self.segmenter.examine(image, overlap=overlap)
 
     def segment(
         self, volume: Volume, settings: InferenceSettings | None = None, progress: Progress | None = None
@@ -75,16 +75,17 @@ class VolumeSegmenter(Segmenter):
         flags = (*unlike_supports(volume, self.plan, profile), *result.flags)
         return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))
 
-    def save(self, folder: str | PathLike[str], kinds: Mapping[str, type[Segmenter]] = SEGMENTERS) -> None:
+    def save(self, folder: str | PathLike[str]) -> None:
         """Write the segmenter. At no moment does a description lie beside weights that are not its own.
 
-        Raises InputError for a segmenter that is not of one of these ``kinds`` (see :func:`load_segmenter`).
+        Raises:
+            InputError: This kind of segmenter cannot be saved.
         """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         segmenter = self.segmenter
-        if segmenter.kind not in kinds:
+        if not segmenter.kind:
             raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,11 +120,17 @@ def check_free(folder: Path) -> None:
 
 
 def load_segmenter(
-    folder: str | PathLike[str], device: torch.device | None = None, kinds: Mapping[str, type[Segmenter]] = SEGMENTERS
+    folder: str | PathLike[str], device: torch.device | None = None, learners: Mapping[str, LearnerSpec] = LEARNERS
 ) -> VolumeSegmenter:
-    """Read what :meth:`VolumeSegmenter.save` wrote. ``kinds``: kind -> subclass of Segmenter.
+    """Read what :meth:`VolumeSegmenter.save` wrote.
 
-    Raises InputError where it is not such a folder or is damaged.
+    Args:
+        folder: The saved segmenter.
+        device: Where its tensors go; None for the CPU.
+        learners: Those whose segmenters can be read.
+
+    Raises:
+        InputError: It is not such a folder, is damaged, or a version of this package made it that cannot be read.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -131,15 +138,16 @@ def load_segmenter(
     folder = Path(folder)
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise InputError(
-            f"{folder}: is no segmenter (it has no {DESCRIPTION}); make one with medfewshot adapt -o NEWFOLDER"
-        )
+        raise InputError(f"{folder}: is no segmenter (it has no {DESCRIPTION})", "make one with medfewshot adapt")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format_version"]
         if version not in READABLE_VERSIONS:
-            raise InputError(f"{path}: format version {version}, this medfewshot reads {FORMAT_VERSION}; adapt again")
+            raise InputError(
+                f"{path}: has format version {version}, this medfewshot reads {READABLE_VERSIONS}", "adapt again"
+            )
         tensors = load_file(folder / WEIGHTS)
+        kinds = {spec.segmenter.kind: spec.segmenter for spec in learners.values() if spec.segmenter is not None}
         segmenter = kinds[description["kind"]].from_config(description["config"])
         segmenter.load_state_dict(tensors)
         plan = plan_from_dict(description["plan"])
@@ -148,7 +156,7 @@ def load_segmenter(
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
         raise InputError(
-            f"{folder}: the segmenter is damaged ({reason}); make it again with medfewshot adapt"
+            f"{folder}: the segmenter is damaged ({reason})", "make it again with medfewshot adapt"
         ) from None
     if device is not None:
         segmenter = segmenter.to(device)

@@ -81,7 +81,7 @@ def predict_slab(
     part = image.narrow(slab.axis + 1, slab.low, slab.high - slab.low)[None]
     doubts: Sequence[Doubt] = ()
     if segmenter.whole_volume:
-        logits, doubts = segmenter.examine(part)
+        logits, doubts = segmenter.examine(part, overlap=overlap)
     else:
         # The scan stays on the CPU, which has more memory; a segmenter on a GPU gets windows and returns logits.
         logits = sliding_window_inference(

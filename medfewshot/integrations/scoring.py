@@ -13,7 +13,7 @@ from monai.utils import MetricReduction
 from torch import Tensor, nn
 
 from medfewshot.errors import InputError
-from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.metrics import METRICS
 
 

@@ -1,64 +1,56 @@
-"""Few-shot learners: one algorithm a file. To add one, write the file and name it here."""
+"""Few-shot learners, one algorithm a file. To add one, write a file that ends with a ``LearnerSpec``; list it below."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from medfewshot.learners import atlas, finetune, hybrid, in_context, maml, protomaml, prototype, ridge
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter
-from medfewshot.learners.base import Learner, MetaLearner, Segmenter
-from medfewshot.learners.finetune import Finetune
+from medfewshot.learners.base import (
+    LEARNERS,
+    FunctionSegmenter,
+    Learner,
+    LearnerSpec,
+    MetaLearner,
+    Segmenter,
+    TrainedOptions,
+    register,
+)
+from medfewshot.learners.choose import choose, make_learner
+from medfewshot.learners.finetune import Finetune, NetworkSegmenter
 from medfewshot.learners.hybrid import Hybrid, HybridSegmenter
 from medfewshot.learners.in_context import InContext, InContextSegmenter
-from medfewshot.learners.inner import MamlStart
+from medfewshot.learners.inner_loop import MamlStart
 from medfewshot.learners.maml import Maml
 from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.prototype import Prototype, PrototypeSegmenter
 from medfewshot.learners.ridge import Ridge, RidgeSegmenter
-from medfewshot.learners.segmenters import NetworkSegmenter
 from medfewshot.learners.starts import (
-    STARTS,
     Start,
+    adaptation_of,
     build_start,
     build_start_backbone,
+    check_adaptation,
     find_weights,
     load_start,
     read_seen,
     save_start,
+    trainable,
 )
 
-LEARNERS: dict[str, Callable[..., Learner]] = {
-    "finetune": Finetune,
-    "prototype": Prototype,
-    "ridge": Ridge,
-    "maml": Maml,
-    "protomaml": ProtoMaml,
-    "in_context": InContext,
-    "atlas": Atlas,
-    "hybrid": Hybrid,
-}
-
-SEGMENTERS: dict[str, type[Segmenter]] = {
-    NetworkSegmenter.kind: NetworkSegmenter,
-    PrototypeSegmenter.kind: PrototypeSegmenter,
-    RidgeSegmenter.kind: RidgeSegmenter,
-    InContextSegmenter.kind: InContextSegmenter,
-    AtlasSegmenter.kind: AtlasSegmenter,
-    HybridSegmenter.kind: HybridSegmenter,
-}
-"""``kind`` in a saved segmenter -> the class that reads it."""
+for _module in (hybrid, finetune, atlas, prototype, ridge, in_context, maml, protomaml):
+    register(_module.SPEC)
 
 __all__ = [
     "LEARNERS",
-    "SEGMENTERS",
-    "STARTS",
     "Atlas",
     "AtlasSegmenter",
     "Finetune",
+    "FunctionSegmenter",
     "Hybrid",
     "HybridSegmenter",
     "InContext",
     "InContextSegmenter",
     "Learner",
+    "LearnerSpec",
     "Maml",
     "MamlStart",
     "MetaLearner",
@@ -70,10 +62,17 @@ __all__ = [
     "RidgeSegmenter",
     "Segmenter",
     "Start",
+    "TrainedOptions",
+    "adaptation_of",
     "build_start",
     "build_start_backbone",
+    "check_adaptation",
+    "choose",
     "find_weights",
     "load_start",
+    "make_learner",
     "read_seen",
+    "register",
     "save_start",
+    "trainable",
 ]

@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medfewshot.learners.base import Segmenter, TensorList
+from medfewshot.learners.base import LearnerSpec, Segmenter, TensorList
 from medfewshot.registration import RegistrationOptions, register
 from medfewshot.structures import dice
 from medfewshot.types import WHOLE_VALUES, Progress, Support
 
+NAME = "atlas"
 SIMILARITY_SHARPNESS = 12.0
 """A support whose local correlation is higher by 0.1 has exp(1.2) times the vote."""
 INTENSITY_TOLERANCE = 0.5
@@ -29,8 +30,9 @@ INTENSITY_TOLERANCE = 0.5
 LEAST_VOTE = 3.0
 """A vote falls by at most exp(-3) for its intensity."""
 FLOOR = 1e-3
-"""Probability that no voxel of no class falls below, so that logits stay finite."""
+"""Minimum probability of every class in every voxel, so that logits stay finite."""
 MOST_LEFT_OUT = 4
+"""Supports that are left out to estimate the accuracy, and supports that each is matched to."""
 
 
 class AtlasSegmenter(Segmenter):
@@ -39,7 +41,7 @@ class AtlasSegmenter(Segmenter):
     Its tensors are the supports themselves, on the planned grid.
     """
 
-    kind = "atlas"
+    kind = NAME
     whole_volume = True
     keeps_supports = True
 
@@ -112,42 +114,49 @@ class Atlas:
     progress: Progress = field(default_factory=Progress)
 
     def adapt(self, support: Support) -> AtlasSegmenter:
-        segmenter = AtlasSegmenter(
+        """Keep the supports; nothing is trained."""
+        self.progress.update(1, 1, "supports kept")
+        return AtlasSegmenter(
             [image.to(self.device, copy=True) for image in support.images],
             [label.to(self.device, copy=True) for label in support.labels],
             classes=support.classes,
-            spacing_mm=support.spacing_mm or (1.0,) * support.spatial_dims,
+            spacing_mm=support.spacing,
             options=self.options,
-            record={"learner": "atlas", "steps": 0, "supports": support.shots},
+            record={"learner": NAME, "steps": 0, "supports": support.shots},
         )
-        self.progress.update(1, 1, "supports kept")
-        return segmenter
 
+    def leave_one_out_dice(self, support: Support, seconds: float | None = None) -> list[float | None]:
+        """Estimate the accuracy of every structure from the supports alone.
 
-def leave_one_out_dice(learner: Atlas, support: Support, seconds: float | None = None) -> list[float | None]:
-    """Per structure, the mean Dice over supports segmented from the others; None where no two supports have it.
+        Args:
+            support: At most ``MOST_LEFT_OUT`` of its examples are left out, each matched to at most as many others.
+                Examples that are too large to be matched as a whole are skipped.
+            seconds: No further example is left out after this time.
 
-    At most ``MOST_LEFT_OUT`` are left out, each matched to at most as many others: an estimate, not a score. After
-    ``seconds`` no other one is, and none that is too large to be matched as a whole.
-    """
-    found: list[list[float]] = [[] for _ in range(support.classes - 1)]
-    begun = time.perf_counter()
-    for left in range(min(support.shots, MOST_LEFT_OUT) if support.shots > 1 else 0):
-        late = seconds is not None and time.perf_counter() - begun > seconds
-        if late or support.images[left][0].numel() * support.classes > WHOLE_VALUES:
-            continue
-        others = [k for k in range(support.shots) if k != left][:MOST_LEFT_OUT]
-        rest = replace(
-            support,
-            images=tuple(support.images[k] for k in others),
-            labels=tuple(support.labels[k] for k in others),
-        )
-        prediction = learner.adapt(rest)(support.images[left][None])[0].argmax(0).cpu()
+        Returns:
+            Per structure, the mean Dice over examples segmented from the others; None if no two examples have it.
+        """
+        found: list[list[float]] = [[] for _ in range(support.classes - 1)]
+        begun = time.perf_counter()
+        rounds = min(support.shots, MOST_LEFT_OUT) if support.shots > 1 else 0
+        progress = self.progress.at("matching supports to each other")
+        for left in range(rounds):
+            progress.update(left, rounds)
+            late = seconds is not None and time.perf_counter() - begun > seconds
+            if not late and support.images[left][0].numel() * support.classes <= WHOLE_VALUES:
+                self._leave_out(support, left, found)
+        if rounds:
+            progress.update(rounds, rounds)
+        return [sum(values) / len(values) if values else None for values in found]
+
+    def _leave_out(self, support: Support, left: int, found: list[list[float]]) -> None:
+        rest = support.of([number for number in range(support.shots) if number != left][:MOST_LEFT_OUT])
+        segmenter = replace(self, progress=Progress()).adapt(rest)
+        prediction = segmenter(support.images[left][None])[0].argmax(0).cpu()
         for index, values in enumerate(found, start=1):
             truth = support.labels[left].cpu() == index
             if truth.any() and any((label == index).any() for label in rest.labels):
                 values.append(dice(prediction == index, truth))
-    return [sum(values) / len(values) if values else None for values in found]
 
 
 def _read(volume: Tensor, grid: Tensor) -> Tensor:
@@ -162,3 +171,11 @@ def _smooth(x: Tensor) -> Tensor:
         return pool(x[None], 3, 1, 1, count_include_pad=False)[0]
     padding = [1, 1] * (x.ndim - 1)  # torch's own padding takes no image thinner than the box
     return (pool(F.pad(x[None], padding), 3, 1) / pool(F.pad(torch.ones_like(x)[None], padding), 3, 1))[0]
+
+
+SPEC = LearnerSpec(
+    name=NAME,
+    learner=Atlas,
+    summary="every support is registered to the scan and the labels vote; nothing is trained",
+    segmenter=AtlasSegmenter,
+)

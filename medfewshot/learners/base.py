@@ -1,15 +1,22 @@
-"""The two contracts of the package: a learner adapts to a support set and returns a segmenter."""
+"""The contracts of the package: a learner adapts to a support set and returns a segmenter; a spec declares it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from medfewshot.types import Doubt, Episode, Support
+from medfewshot.augment import Augmentation
+from medfewshot.backbones import UNet, build_backbone
+from medfewshot.errors import InputError
+from medfewshot.types import Doubt, Episode, Progress, Support
+
+OVERLAP = 0.5
+"""Default share of a sliding window that the next one covers again."""
 
 
 class Segmenter(nn.Module):
@@ -62,8 +69,16 @@ class Segmenter(nn.Module):
         """Logits ``(1, N + 1, *S)`` of one image ``(1, C, *S)`` on :attr:`device`."""
         raise NotImplementedError(f"{type(self).__name__} has neither forward nor predict")
 
-    def examine(self, image: Tensor) -> tuple[Tensor, Sequence[Doubt]]:
-        """Logits ``(1, N + 1, *S)`` of one image ``(1, C, *S)``, and the structures that the segmenter doubts."""
+    def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, Sequence[Doubt]]:
+        """Segment the whole field of view and say which structures are in doubt.
+
+        Args:
+            image: ``(1, C, *S)``.
+            overlap: Share of a window that the next one covers again, for segmenters that use windows inside.
+
+        Returns:
+            Logits ``(1, N + 1, *S)``, and (class index, reason) of each structure that the segmenter doubts.
+        """
         return self(image), ()
 
     def config(self) -> dict[str, Any]:
@@ -130,6 +145,101 @@ class MetaLearner(Learner, Protocol):
     start: nn.Module | None
 
     def meta_loss(self, episode: Episode) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class TrainedOptions:
+    """Settings of every learner that trains a network on the supports."""
+
+    steps: int = 1000
+    """Optimiser steps. With a meta-trained start, 0 trains nothing."""
+    budget_seconds: float | None = None
+    """Upper bound on adaptation time; the schedule is shortened to fit. If it ends adaptation, results depend on the
+    machine's speed."""
+    learning_rate: float = 2e-3
+    """Peak of the one-cycle schedule."""
+    width: int = 16
+    """Channels of the network's finest level, if there is no ``start``."""
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    start: nn.Module | None = None
+    """Weights to start from: what the learner's ``build_start`` makes, or a bare backbone. Copied, never changed."""
+    progress: Progress = field(default_factory=Progress)
+
+    def shared(self) -> dict[str, Any]:
+        """These settings by name, for another learner that trains with them."""
+        return {setting.name: getattr(self, setting.name) for setting in fields(TrainedOptions)}
+
+
+@dataclass(frozen=True)
+class LearnerSpec:
+    """All that the package knows about one learner. The file of each learner ends with one.
+
+    Args:
+        name: The learner's name in settings and files.
+        learner: Builds the learner from its settings, as keywords.
+        summary: One line for ``--help`` and the docs.
+        options: Dataclasses whose fields are the learner's settings; by default ``learner`` is one.
+        segmenter: The class that reads a saved segmenter; None if it cannot be saved.
+        build_start: ``build_start(backbone, **start_options)`` makes the module that meta-training changes; its
+            ``.backbone`` is the network. None if the learner cannot be meta-trained.
+        start_options: Options of ``build_start`` with their defaults.
+        complete_start_options: Start options from the learner's options and the given start options.
+        build_backbone: Makes the random network that meta-training begins with.
+        network: The class of that network, which reads it from a file.
+        shared: Settings of the learner that adaptation must share with meta-training, each with a check of its value.
+            They are saved with the weights.
+        weights: (dimensions, channels) of images -> weights of the package that fit them and are used by default.
+        steps_from_weights: Default number of steps from weights; None for the same as from scratch.
+        adopt: Makes a start of this learner from another learner's start; None if it cannot.
+        auto_dims: Dimensions of images for which ``auto`` chooses this learner.
+    """
+
+    name: str
+    learner: Callable[..., Any]
+    summary: str
+    options: tuple[type, ...] = ()
+    segmenter: type[Segmenter] | None = None
+    build_start: Callable[..., nn.Module] | None = None
+    start_options: Mapping[str, Any] = field(default_factory=dict)
+    complete_start_options: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] = (
+        lambda learner_options, start_options: start_options
+    )
+    build_backbone: Callable[..., nn.Module] = build_backbone
+    network: type[nn.Module] = UNet
+    shared: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+    weights: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    steps_from_weights: int | None = None
+    adopt: Callable[[nn.Module], nn.Module | None] = lambda start: None
+    auto_dims: tuple[int, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The learner's settings with their defaults."""
+        options: Any = self.options or (self.learner,)
+        return {one.name: None if one.default is MISSING else one.default for kind in options for one in fields(kind)}
+
+
+def needs_steps(name: str) -> InputError:
+    """The error of learner ``name`` if it gets neither steps nor a meta-trained start."""
+    remedy = "give meta-trained weights or some steps"
+    return InputError(f"learner {name}: 0 steps leave a random network", remedy, setting="steps")
+
+
+def needs_start(name: str) -> InputError:
+    """The error of learner ``name`` if it is to be meta-trained without what its ``build_start`` makes."""
+    return InputError(f"learner {name}: has no start from build_start", "meta-training needs one")
+
+
+LEARNERS: dict[str, LearnerSpec] = {}
+"""Every learner that settings and files may name."""
+
+
+def register(spec: LearnerSpec) -> LearnerSpec:
+    """Make a learner known by its name, for adaptation, training and saved files."""
+    LEARNERS[spec.name] = spec
+    return spec
 
 
 def _resize_buffers(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:

@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medfewshot.augment import NO_AUGMENTATION, Augmentation
-from medfewshot.backbones import UNet, cut_to
+from medfewshot.augment import NO_AUGMENTATION
+from medfewshot.backbones import UNet, cut_to, pad_to_multiple, seeded, to_channels_last
 from medfewshot.devices import autocast
-from medfewshot.errors import InputError
+from medfewshot.learners.base import TrainedOptions, needs_steps
 from medfewshot.learners.finetune import Finetune
-from medfewshot.learners.fitting import check_kind, fit_strides
-from medfewshot.learners.patches import PatchSampler
-from medfewshot.learners.pooling import shrink_labels
-from medfewshot.learners.segmenters import seeded, to_channels_last
-from medfewshot.types import Episode, Progress, Support
-
-PATCHES_PER_SHOT = 6
-MOST_EXTRA_PATCHES = 20
-"""Patches per class to go on drawing while a class that a support holds has not been seen yet."""
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """What every learner with a head of its own on a backbone's features is told; the names are :class:`Finetune`'s."""
-
-    steps: int = 200
-    """Optimiser steps on the supports before the head is made; 0 with a start is purely feed-forward."""
-    budget_seconds: float | None = None
-    width: int = 16
-    seed: int = 0
-    device: torch.device = torch.device("cpu")
-    start: nn.Module | None = None
-    """What the learner's ``build_start`` makes, or a :class:`UNet` for its features alone; copied, never changed."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    progress: Progress = field(default_factory=Progress)
+from medfewshot.learners.patches import PatchSampler, check_kind, fit_strides
+from medfewshot.types import Episode, Support
 
 
 def voxel_features(network: UNet, image: Tensor) -> Tensor:
@@ -61,54 +37,59 @@ def to_voxels(logits: Tensor, fold: Sequence[int], shape: Sequence[int]) -> Tens
     return cut_to(enlarged, shape)
 
 
-def adapted_features(learner: FeatureOptions, support: Support, name: str) -> tuple[UNet, dict[str, Any]]:
-    """A network of the learner's own, and what became of it: trained on the supports for ``learner.steps``.
+def adapted_features(learner: TrainedOptions, support: Support, name: str) -> tuple[UNet, dict[str, Any]]:
+    """A feature network of the learner's own, trained on the supports for ``learner.steps``.
 
-    Training begins at ``learner.start`` where there is one (a :class:`UNet`, or a module with one as ``backbone``).
-    Raises InputError where there is neither a start nor a step, or the start does not fit the supports.
+    Args:
+        learner: Training begins at its ``start`` if there is one: a :class:`UNet`, or a module with a ``backbone``.
+        support: The supports.
+        name: The learner's name, for record and errors.
+
+    Returns:
+        The network, and the record of its training.
+
+    Raises:
+        InputError: There is neither a start nor a step, or the start does not fit the supports.
     """
     backbone = start_backbone(learner.start, support, name)
     if learner.steps > 0:
         first = None if backbone is None else with_classes(backbone, support.classes, learner.seed)
-        segmenter = Finetune(
-            steps=learner.steps,
-            budget_seconds=learner.budget_seconds,
-            width=learner.width,
-            seed=learner.seed,
-            device=learner.device,
-            augmentation=learner.augmentation,
-            start=first,
-            progress=learner.progress,
-        ).adapt(support)
+        segmenter = Finetune(**learner.shared() | {"start": first}).adapt(support)
         return segmenter.network, segmenter.record | {"learner": name}
     if backbone is None:
-        raise InputError(f"learner {name}: 0 steps leave a random network; give meta-trained weights or some steps")
+        raise needs_steps(name)
     network = to_channels_last(backbone).to(learner.device).eval()
     learner.progress.update(1, 1, "features from the start")
     return network, {"learner": name, "steps": 0, "stopped_by": "steps"}
 
 
 def start_backbone(start: nn.Module | None, support: Support, name: str) -> Any:
-    """A copy of the start's feature network, its strides fitted to the support where it is agnostic.
+    """A copy of the start's feature network, its strides fitted to the support if it is agnostic.
 
-    Raises InputError where it is made for other images than the support's.
+    Raises:
+        InputError: It was made for other images than the support's.
     """
     if start is None:
         return None
-    backbone: Any = getattr(start, "backbone", start)
+    backbone: Any = start.backbone if "backbone" in dict(start.named_children()) else start
     check_kind(backbone, support, name)
     backbone = copy.deepcopy(backbone)
     fit_strides(backbone, support)
     return backbone
 
 
+def adopt_backbone(start: nn.Module) -> UNet | None:
+    """The U-Net of another learner's start; None if it has none."""
+    return start.backbone if isinstance(start.backbone, UNet) else None
+
+
 def with_classes(backbone: UNet, classes: int, seed: int) -> UNet:
-    """A trainable copy whose last layer has ``classes`` outputs, made anew where it had another number."""
+    """A trainable copy whose last layer has ``classes`` outputs, a new one if it had another number."""
     if backbone.config["classes"] == classes:
         network = copy.deepcopy(backbone)
     else:
         config = backbone.config | {"classes": classes}
-        network = seeded(lambda: type(backbone)(**config), seed)  # type: ignore[assignment]
+        network = seeded(lambda: type(backbone)(**config), seed)
         weights = {key: value for key, value in backbone.state_dict().items() if not key.startswith("head.")}
         network.load_state_dict(weights, strict=False)
         network.to(next(backbone.parameters()).device)
@@ -125,22 +106,11 @@ def headless(backbone: UNet) -> UNet:
 def support_features(
     network: UNet, support: Support, device: torch.device, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features ``(1, D, *F)`` and labels ``(1, *F)`` of patches of every support, without gradients, one by one.
-
-    After the planned number it goes on, within limits, until each class that a support holds was seen.
-    """
-    sampler = PatchSampler(support, NO_AUGMENTATION, generator)
-    missing = {index for index in range(support.classes) if any(bool((y == index).any()) for y in support.labels)}
-    planned = PATCHES_PER_SHOT * support.shots
-    for drawn in range(planned + MOST_EXTRA_PATCHES * support.classes):
-        if drawn >= planned and not missing:
-            return
-        image, label = sampler.sample() if drawn < planned else sampler.sample(1.0 if missing != {0} else 0.0)
+    """Features ``(1, D, *F)`` and labels ``(1, *F)`` of patches of every support, without gradients, one by one."""
+    for image, label in PatchSampler(support, NO_AUGMENTATION, generator).cover():
         with torch.no_grad():
             features = voxel_features(network, image[None].to(device))
-        small = shrink_labels(label.to(device)[None], features.shape[2:])
-        missing -= set(small.unique().tolist())
-        yield features, small
+        yield features, shrink_labels(label.to(device)[None], features.shape[2:])
 
 
 def episode_features(backbone: UNet, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,8 +120,12 @@ def episode_features(backbone: UNet, episode: Episode) -> tuple[Tensor, Tensor, 
     return support, labels, voxel_features(backbone, episode.query.image)
 
 
-def query_label(episode: Episode) -> Tensor:
-    """``(B, *S)``. Raises InputError where the episode's query has none."""
-    if episode.query.label is None:
-        raise InputError(f"episode {episode.task}: its query has no label to learn from")
-    return episode.query.label
+def shrink_labels(labels: Tensor, size: torch.Size) -> Tensor:
+    """Nearest-neighbour labels ``(B, *S)`` on the features' grid; a class it would lose marks all that it touches."""
+    fold = [-(-length // n) for length, n in zip(labels.shape[1:], size, strict=True)]
+    whole = pad_to_multiple(labels[:, None].float(), fold)
+    small = F.interpolate(whole, size=size, mode="nearest-exact")[:, 0].long()
+    pool = F.max_pool2d if len(size) == 2 else F.max_pool3d
+    for index in sorted(set(labels.unique().tolist()) - set(small.unique().tolist())):
+        small[pool((whole == index).float(), fold)[:, 0] > 0] = index
+    return small

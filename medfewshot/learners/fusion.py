@@ -1,8 +1,8 @@
-"""How a network and an atlas are heard together: a product of experts, each silent where it is not trusted.
+"""Fusion of network and atlas: a product of two experts, weighted per structure by how far each is trusted.
 
 ``log p = log p_network + w log p_atlas`` (Hinton 2002, "Training products of experts by minimizing contrastive
-divergence", eq. 1, with an exponent for the atlas). Each has a trust per structure. One that is not trusted neither
-holds a structure back nor favours it: for that structure it gives its probability of the likeliest class.
+divergence", eq. 1, with an exponent for the atlas). An expert that is not trusted with a structure is neutral about it:
+it gives that structure its probability of the likeliest class.
 """
 
 from __future__ import annotations
@@ -19,72 +19,81 @@ from medfewshot.types import Doubt
 
 LEAST_WEIGHT, WEIGHT_PER_SUPPORT, MOST_WEIGHT = 0.4, 0.2, 1.6
 """The atlas's exponent: ``min(1.6, 0.4 + 0.2 K)``, chosen on support-pool subjects ..."""
-LEAST_WEIGHT_UNTAUGHT = 1.0
+LEAST_WEIGHT_FROM_SCRATCH = 1.0
 """... and at least this beside a network from random weights."""
+
+# Pairs of thresholds: trust is 0 up to the first, 1 from the second, and linear between (:func:`ramp`).
 DOUBTED_DICE, TRUSTED_DICE = 0.2, 0.5
-"""Leave-one-out Dice at and below which a structure of the atlas is not trusted, and from which it is in full."""
+"""Trust in the atlas by its leave-one-out Dice."""
 APART, TOGETHER = 0.3, 0.7
-"""The same for the Dice of network and atlas with each other, where nothing can be left out ..."""
+"""Trust in the atlas by its Dice with the network, if there is no leave-one-out Dice ..."""
 APART_UNSTEADY, TOGETHER_UNSTEADY = 0.05, 0.2
-"""... and where the network is not steady, or began at random: little agreement then speaks against the network, not
-against the atlas."""
+"""... and if the network is unsteady or trained from scratch: low agreement then speaks against the network."""
 SCARCE, PLENTY = 0.25, 0.5
-"""Volume that the network finds of a structure, as a share of the atlas's: at and below the first it has missed it,
-where the atlas is right ..."""
+"""The network misses a structure by the volume it finds, as a share of the volume that the atlas finds ..."""
 NOWHERE_ELSE, ELSEWHERE = 0.02, 0.05
-"""... and the same of what it finds outside of the atlas's: where a meta-trained network finds that much, the atlas is
-contradicted, as it is by a lesion that lies elsewhere."""
+"""... unless it is meta-trained and finds this share of that volume outside of the atlas's: a lesion that moved."""
 UNLEARNED_DICE, LEARNED_DICE = 0.3, 0.7
-"""Training Dice at and below which the network has not learned a structure, and from which it has in full."""
+"""Trust in the network by its Dice on the training patches."""
 UNSTEADY, STEADY = 0.6, 0.8
-"""Dice of the adapted network with the one half way from its start: the same for being steady on a scan."""
+"""Trust in the network by its Dice with the network half way back to its start."""
 ATLAS_FLOOR = 0.02
-"""Added to the atlas's probabilities: no support's outline forbids a class altogether."""
+"""Added to the atlas's probabilities: no outline of a support excludes a class altogether."""
 NETWORK_FLOOR = 0.01
-"""Added to the network's, which on a scan unlike the supports are sure and wrong: from four supports on, votes that all
-agree outweigh a network that is sure of something else."""
+"""Added to the network's, which can be sure and wrong on a scan unlike the supports: from four supports on, unanimous
+votes outweigh it."""
 LEAST_PROBABILITY = 1e-6
+RELEVANT = 0.05
+"""A class with less probability than this from both experts is scaled down, so that the floors do not favour it."""
 HALF = 0.5
-"""Trust below which whoever reads the result is told."""
-MATCHED_ALONE = "found by matching to the supports alone: the network misses it in this scan, or is not steady on it"
-APART_PLACES = "in doubt: the network finds it where matching to the supports does not"
-HEARD = 0.05
-"""A class that both give less than this sinks below the floors in proportion: floors are for disputes."""
+"""Trust below which the user is told."""
+REGISTRATION_ONLY = "taken from registration only: the network missed it or was unstable on this scan"
+DISAGREE = "uncertain: network and registration disagree about its location"
 
 
 def product(
     network: Tensor, votes: Tensor, weight: float, network_trust: Sequence[float], atlas_trust: Sequence[float]
 ) -> Tensor:
-    """Log-probabilities, up to a constant a voxel, from probabilities ``(N + 1, *S)`` of the two.
+    """Multiply the two experts' probabilities.
 
-    ``log p_c = s_c log n_c + (1 - s_c) max_d log n_d + w (t_c log v_c + (1 - t_c) max_d log v_d) + log h_c`` with
-    trusts ``s_c`` in the network and ``t_c`` in the atlas, in [0, 1], both 1 for the background, and ``v_c = t_c
-    p_atlas,c``: the background has the votes that are not trusted. ``n`` and ``v`` have floors, which ``h_c = min(1,
-    max(n_c, v_c) / HEARD)`` takes away again where neither sees a class.
+    ``log p_c = s_c log n_c + (1 - s_c) max_d log n_d + w (t_c log v_c + (1 - t_c) max_d log v_d) + log r_c`` with
+    trusts ``s_c`` and ``t_c`` in [0, 1], both 1 for the background, and ``v_c = t_c p_atlas,c``: votes that are not
+    trusted count for the background. ``n`` and ``v`` have floors, which ``r_c = min(1, max(n_c, v_c) / RELEVANT)``
+    removes again if neither expert sees a class.
+
+    Args:
+        network: Probabilities ``(N + 1, *S)``.
+        votes: Probabilities ``(N + 1, *S)`` of the atlas.
+        weight: The atlas's exponent ``w``.
+        network_trust: Trust in the network per structure.
+        atlas_trust: Trust in the atlas per structure.
+
+    Returns:
+        Log-probabilities ``(N + 1, *S)`` up to a constant per voxel.
     """
     votes = votes.clone()
     for index, trust in enumerate(atlas_trust, start=1):
         votes[0] += (1 - trust) * votes[index]
         votes[index] *= trust
-    heard = torch.maximum(network, votes).div_(HEARD).clamp_(LEAST_PROBABILITY, 1)
-    fused = _silence((network + NETWORK_FLOOR).log(), network_trust)
-    return fused.add_(_silence(votes.add_(ATLAS_FLOOR).log_(), atlas_trust), alpha=weight).add_(heard.log_())
+    relevance = torch.maximum(network, votes).div_(RELEVANT).clamp_(LEAST_PROBABILITY, 1)
+    fused = _neutralise((network + NETWORK_FLOOR).log(), network_trust)
+    return fused.add_(_neutralise(votes.add_(ATLAS_FLOOR).log_(), atlas_trust), alpha=weight).add_(relevance.log_())
 
 
-def _silence(said: Tensor, trusts: Sequence[float]) -> Tensor:
-    """In place: what is not trusted says of its class what it says of the likeliest."""
+def _neutralise(logs: Tensor, trusts: Sequence[float]) -> Tensor:
+    """In place: move each structure towards the likeliest class by the lack of trust in it."""
     if all(trust == 1 for trust in trusts):
-        return said
-    likeliest = said.amax(0)
+        return logs
+    likeliest = logs.amax(0)
     for index, trust in enumerate(trusts, start=1):
-        said[index].lerp_(likeliest, 1 - trust)
-    return said
+        logs[index].lerp_(likeliest, 1 - trust)
+    return logs
 
 
 class Trusts(NamedTuple):
-    """Per structure, trust in network and atlas in [0, 1], and whether they find it in different places on this scan.
+    """Per structure: trust in network and atlas, in [0, 1], and whether they find it in different places.
 
-    That is asked only where leaving supports out could not tell how far to trust the atlas.
+    ``apart`` is known only if no support could be left out to measure the atlas.
     """
 
     network: list[float]
@@ -99,18 +108,22 @@ def trusts(
     learned: Sequence[float],
     steady: Sequence[float],
     *,
-    untaught: bool = False,
+    from_scratch: bool = False,
 ) -> Trusts:
-    """Trust in network and atlas, structure by structure; ``network`` and ``votes`` are ``(N + 1, *S)``.
+    """Trust in network and atlas on one scan, structure by structure.
 
-    ``left_out`` is the atlas's own trust, None where no support could be left out: then the two are asked whether they
-    find it in the same place. A structure that the network has not learned (``learned``) is the atlas's whatever that
-    is worth; one on which it is not ``steady`` needs an atlas that is trusted. ``untaught``: the network began at
-    random, and where nothing could be left out the atlas is the better of the two until the network contradicts it. A
-    structure that the network has as good as missed is then the atlas's.
+    Args:
+        network: Probabilities ``(N + 1, *S)``.
+        votes: Probabilities ``(N + 1, *S)`` of the atlas.
+        left_out: Trust in the atlas from leaving supports out. None if that was impossible: agreement of the two
+            experts then decides.
+        learned: How far the network learned each structure. What it did not learn is left to the atlas.
+        steady: How steady the network is on this scan. Where it is not, a trusted atlas counts instead.
+        from_scratch: Whether the network began with random weights. Without leave-one-out trust, the atlas then counts
+            more until the network contradicts it.
     """
     found, matched = network.argmax(0), votes.argmax(0)
-    believed = Trusts([], [], [])
+    result = Trusts([], [], [])
     for index, (trust, known, firm) in enumerate(zip(left_out, learned, steady, strict=True), start=1):
         apart = False
         if trust is None:
@@ -118,46 +131,55 @@ def trusts(
             together = 0.0 if math.isnan(together) else together
             doubtful = ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
             apart = together < APART
-            sure = 0.0 if untaught else firm
+            sure = 0.0 if from_scratch else firm
             trust = sure * ramp(together, APART, TOGETHER) + (1 - sure) * doubtful
-            lost = missed(found == index, matched == index, untaught=untaught)
+            lost = missed(found == index, matched == index, from_scratch=from_scratch)
             trust, known = max(trust, lost), min(known, 1 - lost)
         trust = max(trust, 1 - known)
-        believed.atlas.append(trust)
-        believed.network.append(max(min(known, firm), 1 - trust))
-        believed.apart.append(apart)
-    return believed
+        result.atlas.append(trust)
+        result.network.append(max(min(known, firm), 1 - trust))
+        result.apart.append(apart)
+    return result
 
 
-def doubts(believed: Trusts, learned: Sequence[float]) -> list[Doubt]:
-    """Structures of a scan that only the atlas stands for, or where the two differ; not those hardly ``learned``."""
+def doubts(trusted: Trusts, learned: Sequence[float]) -> list[Doubt]:
+    """Structures that come from the atlas only or about which the experts disagree; not those hardly ``learned``."""
     found = []
-    for index, (network, apart, known) in enumerate(
-        zip(believed.network, believed.apart, learned, strict=True), start=1
-    ):
+    for index, (network, apart, known) in enumerate(zip(trusted.network, trusted.apart, learned, strict=True), start=1):
         if known >= HALF and (network < HALF or apart):
-            found.append((index, MATCHED_ALONE if network < HALF else APART_PLACES))
+            found.append((index, REGISTRATION_ONLY if network < HALF else DISAGREE))
     return found
 
 
-def missed(found: Tensor, matched: Tensor, *, untaught: bool = False) -> float:
-    """How far the network, which found the mask ``found``, has missed a structure that is where the atlas has it.
+def missed(found: Tensor, matched: Tensor, *, from_scratch: bool = False) -> float:
+    """How far the network missed a structure that the atlas shows, in [0, 1].
 
-    A network from random weights (``untaught``) has, where it finds next to nothing; another one also has to find
-    nothing elsewhere.
+    Args:
+        found: Mask of the network.
+        matched: Mask of the atlas.
+        from_scratch: Whether the network began with random weights. It then missed the structure if it finds little of
+            it; a meta-trained network must also find nothing elsewhere.
     """
     volume = int(matched.sum())
     if not volume:
         return 0.0
     scarce = 1 - ramp(int(found.sum()) / volume, SCARCE, PLENTY)
-    return scarce if untaught else scarce * (1 - ramp(int((found & ~matched).sum()) / volume, NOWHERE_ELSE, ELSEWHERE))
+    elsewhere = 0.0 if from_scratch else ramp(int((found & ~matched).sum()) / volume, NOWHERE_ELSE, ELSEWHERE)
+    return scarce * (1 - elsewhere)
 
 
-def steadied(adapted: Tensor, cautious: Tensor) -> tuple[Tensor, list[float]]:
-    """Probabilities ``(N + 1, *S)`` of a network and of a more cautious one: what to believe, and how steady it is.
+def stabilise(adapted: Tensor, cautious: Tensor) -> tuple[Tensor, list[float]]:
+    """Combine a network with a more cautious one.
 
-    Where adaptation has gone far and a scan looks unlike the support, the two part company. The less they agree over
-    all structures, the more the geometric mean is the cautious one's. ``adapted`` is changed.
+    On a scan unlike the support, a network that adaptation changed much disagrees with the cautious one. The less they
+    agree over all structures, the more the geometric mean follows the cautious one.
+
+    Args:
+        adapted: Probabilities ``(N + 1, *S)``; changed in place.
+        cautious: Probabilities ``(N + 1, *S)``.
+
+    Returns:
+        Probabilities ``(N + 1, *S)``, and per structure how steady the network is, in [0, 1].
     """
     found, held = adapted.argmax(0), cautious.argmax(0)
     together = [dice(found == index, held == index) for index in range(1, len(adapted))]
@@ -170,22 +192,22 @@ def steadied(adapted: Tensor, cautious: Tensor) -> tuple[Tensor, list[float]]:
     return adapted, [1.0 if math.isnan(value) else ramp(value, UNSTEADY, STEADY) for value in together]
 
 
-def atlas_weight(shots: int, *, untaught: bool = False) -> float:
-    """The atlas's exponent for K = ``shots`` supports, beside a network from random weights (``untaught``) or not."""
+def atlas_weight(shots: int, *, from_scratch: bool = False) -> float:
+    """The atlas's exponent for ``shots`` supports, beside a network trained from scratch or from a start."""
     weight = min(MOST_WEIGHT, LEAST_WEIGHT + WEIGHT_PER_SUPPORT * shots)
-    return max(LEAST_WEIGHT_UNTAUGHT, weight) if untaught else weight
+    return max(LEAST_WEIGHT_FROM_SCRATCH, weight) if from_scratch else weight
 
 
 def atlas_trust(left_out_dice: float | None) -> float | None:
-    """Trust in a structure of the atlas by its leave-one-out Dice; None where there is none."""
+    """Trust in a structure of the atlas by its leave-one-out Dice; None if there is none."""
     return None if left_out_dice is None else ramp(left_out_dice, DOUBTED_DICE, TRUSTED_DICE)
 
 
 def learned(training_dice: Sequence[float]) -> list[float]:
-    """Per structure, how far the network has learned what the supports show, from its Dice on their patches."""
-    return [ramp(dice, UNLEARNED_DICE, LEARNED_DICE) for dice in training_dice]
+    """Per structure, how far the network learned it, by its Dice on the training patches."""
+    return [ramp(value, UNLEARNED_DICE, LEARNED_DICE) for value in training_dice]
 
 
 def ramp(value: float, low: float, high: float) -> float:
-    """0 up to ``low``, 1 from ``high`` on, a line between."""
+    """0 up to ``low``, 1 from ``high`` on, linear between."""
     return min(1.0, max(0.0, (value - low) / (high - low)))

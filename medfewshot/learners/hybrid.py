@@ -1,29 +1,28 @@
-"""Hybrid: matching and adaptation in one learner, their probabilities multiplied (:mod:`medfewshot.learners.fusion`).
+"""Hybrid: a fine-tuned network and an atlas in one learner, their probabilities multiplied (``fusion.py``).
 
-A network adapted to the supports knows edges, an atlas knows place; they err in different voxels. How far each is
-trusted with a structure is found out from the supports where that can be: the atlas by leaving supports out (K >= 2),
-the network by whether it has learned what they show. With one support, which leaves nothing out, the two are asked
-whether they find a structure in the same place, and the network, where it began with meta-trained weights, whether it
-is steady: whether the network half way back to these weights finds the same (the interpolation of Wortsman et al.
-2022, "Robust fine-tuning of zero-shot models", eq. 1, which loses less on scans unlike those adapted to). One that
-began at random gives way to the atlas in a structure of which it finds little.
+The network knows edges, the atlas knows location; they err in different voxels. The supports say how far to trust each
+with a structure: the atlas by leaving supports out (K >= 2), the network by its Dice on the training patches. A single
+support leaves nothing out. Then agreement of the two decides, and, for a meta-trained start, whether the network is
+steady: whether the network half way back to its start finds the same. That is the interpolation of Wortsman et al.
+2022, "Robust fine-tuning of zero-shot models", eq. 1, which loses less on scans unlike those adapted to.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet
-from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
-from medfewshot.learners.base import Segmenter
-from medfewshot.learners.finetune import Finetune
+from medfewshot.learners import finetune
+from medfewshot.learners.atlas import Atlas, AtlasSegmenter
+from medfewshot.learners.base import OVERLAP, LearnerSpec, Segmenter
+from medfewshot.learners.finetune import Finetune, NetworkSegmenter
 from medfewshot.learners.fusion import (
     LEAST_PROBABILITY,
     Trusts,
@@ -32,34 +31,37 @@ from medfewshot.learners.fusion import (
     doubts,
     learned,
     product,
-    steadied,
+    stabilise,
     trusts,
 )
 from medfewshot.learners.linear_head import LinearHeadStart
-from medfewshot.learners.patches import window_of
-from medfewshot.learners.segmenters import NetworkSegmenter, between
-from medfewshot.registration import RegistrationOptions
 from medfewshot.types import Doubt, Progress, Support
 
+NAME = "hybrid"
 HALF_WAY = 0.5
-"""Of the way from the start to the adapted network: best of a quarter, a half and three quarters for a query that is
-unlike the support."""
-OVERLAP = 0.5
+"""Share of the way from the start to the adapted network; best of 1/4, 1/2 and 3/4 on queries unlike the support."""
 CALIBRATION = -1.2
-"""Of the predicted Dice, fitted to support-pool subjects: a product is surer than its factors."""
+"""Offset of the predicted Dice, fitted to support-pool subjects: a product is surer than its factors."""
 MOST_MATCHED = 10
 """Supports that the atlas keeps: each costs seconds in every query."""
 
 
 class HybridSegmenter(Segmenter):
-    """Needs the whole field of view; the network inside still slides over it in windows of ``patch_size``.
+    """Needs the whole field of view; the network inside slides over it in windows of ``patch_size``.
 
-    ``trust``: per structure, of the atlas in [0, 1], None where it shows only with the query; ``learned``: of the
-    network, None for all of it. ``cautious`` is the network half way to its start, where there is one. ``untaught``:
-    the network began at random.
+    Args:
+        network: The adapted network.
+        atlas: The supports.
+        patch_size: Windows of the network.
+        weight: The atlas's exponent.
+        trust: Trust in the atlas per structure, in [0, 1]; None if only the query can tell.
+        learned: Trust in the network per structure; None for 1 everywhere.
+        cautious: The network half way back to its start, if there is one.
+        from_scratch: Whether the network began with random weights.
+        record: What adaptation reports.
     """
 
-    kind = "hybrid"
+    kind = NAME
     whole_volume = True
     keeps_supports = True
 
@@ -73,71 +75,71 @@ class HybridSegmenter(Segmenter):
         trust: Sequence[float | None],
         learned: Sequence[float] | None = None,
         cautious: NetworkSegmenter | None = None,
-        untaught: bool = False,
+        from_scratch: bool = False,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(record)
         self.network, self.atlas, self.cautious = network, atlas, cautious
         self.patch_size, self.weight, self.trust = tuple(patch_size), float(weight), tuple(trust)
         self.learned = tuple(learned or [1.0] * len(self.trust))
-        self.untaught = bool(untaught)
+        self.from_scratch = bool(from_scratch)
 
     @property
     def windowed(self) -> NetworkSegmenter:
-        """The part that needs no more than a window: what is left for volumes that memory does not hold."""
         return self.network
 
     @property
     def calibration(self) -> float | None:
-        """Offset of the predicted Dice; None, as for any network, where the atlas has no say."""
-        return CALIBRATION if self._listens else None
+        return CALIBRATION if self._uses_atlas else None
 
     def predict(self, image: Tensor) -> Tensor:
         return self.examine(image)[0]
 
     @torch.no_grad()
-    def examine(self, image: Tensor) -> tuple[Tensor, list[Doubt]]:
-        """One image ``(1, C, *S)``: its logits ``(1, N + 1, *S)``, and which structures rest on one witness or none."""
+    def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, list[Doubt]]:
         query = image[0].to(self.device)
-        network = self._slide(self.network, query)
-        if not self._listens:
+        network = self._slide(self.network, query, overlap)
+        if not self._uses_atlas:
             return self.fuse(network, None)[None], []
         steady = [1.0] * len(self.trust)
         if self.cautious is not None:
-            network, steady = steadied(network, self._slide(self.cautious, query))
+            network, steady = stabilise(network, self._slide(self.cautious, query, overlap))
         votes = self.atlas.votes(query)
-        believed = self._trusts(network, votes, steady)
-        logits = product(network, votes, self.weight, believed.network, believed.atlas)
-        return logits[None], doubts(believed, self.learned)
+        trusted = self._trusts(network, votes, steady)
+        logits = product(network, votes, self.weight, trusted.network, trusted.atlas)
+        return logits[None], doubts(trusted, self.learned)
 
-    def _slide(self, part: NetworkSegmenter, query: Tensor) -> Tensor:
+    def _slide(self, part: NetworkSegmenter, query: Tensor, overlap: float) -> Tensor:
         """Probabilities ``(N + 1, *S)`` of one network."""
         from monai.inferers import sliding_window_inference
 
         logits = sliding_window_inference(
-            query[None], self.patch_size, 1, part, overlap=OVERLAP, mode="gaussian", padding_mode="replicate",
+            query[None], self.patch_size, 1, part, overlap=overlap, mode="gaussian", padding_mode="replicate",
             device=self.device,
         )  # fmt: skip
         assert isinstance(logits, Tensor)
         return logits[0].float().softmax(0)
 
     @property
-    def _listens(self) -> bool:
-        """Whether any structure of the atlas may be trusted."""
+    def _uses_atlas(self) -> bool:
+        """Whether the atlas may be trusted with any structure."""
         return self.weight > 0 and (any(trust != 0 for trust in self.trust) or min(self.learned) < 1)
 
     def fuse(self, network: Tensor, votes: Tensor | None, steady: Sequence[float] | None = None) -> Tensor:
-        """Log-probabilities, up to a constant a voxel, from probabilities ``(N + 1, *S)`` of the two; None: no votes.
+        """Log-probabilities, up to a constant per voxel, from the two parts.
 
-        ``steady``: per structure, how far the network may be believed on this scan; None: in full.
+        Args:
+            network: Probabilities ``(N + 1, *S)``.
+            votes: Probabilities ``(N + 1, *S)`` of the atlas; None for none.
+            steady: Per structure, how steady the network is on this scan; None for 1 everywhere.
         """
-        if votes is None:  # nothing to dispute with, so no floor that would add up over the background
+        if votes is None:  # no floors, which would add up over the background
             return network.clamp_min(LEAST_PROBABILITY).log()
-        believed = self._trusts(network, votes, steady or [1.0] * len(self.trust))
-        return product(network, votes, self.weight, believed.network, believed.atlas)
+        trusted = self._trusts(network, votes, steady or [1.0] * len(self.trust))
+        return product(network, votes, self.weight, trusted.network, trusted.atlas)
 
     def _trusts(self, network: Tensor, votes: Tensor, steady: Sequence[float]) -> Trusts:
-        return trusts(network, votes, self.trust, self.learned, steady, untaught=self.untaught)
+        return trusts(network, votes, self.trust, self.learned, steady, from_scratch=self.from_scratch)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -148,12 +150,12 @@ class HybridSegmenter(Segmenter):
             "trust": list(self.trust),
             "learned": list(self.learned),
             "cautious": None if self.cautious is None else self.cautious.config(),
-            "untaught": self.untaught,
+            "from_scratch": self.from_scratch,
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> HybridSegmenter:
-        cautious = config.get("cautious")  # the first release had none of these three
+        cautious = config.get("cautious")  # the first release had neither this nor the next two
         return cls(
             NetworkSegmenter.from_config(config["network"]),
             AtlasSegmenter.from_config(config["atlas"]),
@@ -162,41 +164,39 @@ class HybridSegmenter(Segmenter):
             trust=config["trust"],
             learned=config.get("learned"),
             cautious=None if cautious is None else NetworkSegmenter.from_config(cautious),
-            untaught=config.get("untaught", False),
+            from_scratch=config.get("from_scratch", config.get("untaught", False)),  # its name in version 0.2.0.dev0
         )
 
 
 @dataclass(frozen=True)
 class Hybrid:
-    """Finetune and Atlas on the same supports; options as in :class:`~medfewshot.learners.finetune.Finetune`."""
+    """A :class:`Finetune` and an :class:`Atlas` on the same supports."""
 
-    steps: int = 1000
-    budget_seconds: float | None = None
-    width: int = 16
-    learning_rate: float = 2e-3
-    seed: int = 0
-    device: torch.device = torch.device("cpu")
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    start: UNet | LinearHeadStart | None = None
-    options: RegistrationOptions = field(default_factory=RegistrationOptions)
-    progress: Progress = field(default_factory=Progress)
+    finetune: Finetune = field(default_factory=Finetune)
+    atlas: Atlas = field(default_factory=Atlas)
 
     def adapt(self, support: Support) -> HybridSegmenter:
-        begun = time.perf_counter()
-        atlas = Atlas(self.device, self.options)
-        left_out = leave_one_out_dice(atlas, support, self._seconds_to_match)
-        matched = time.perf_counter() - begun
-        network = self._finetune(matched).adapt(support)
-        untaught = self.start is None
-        weight, trust = atlas_weight(support.shots, untaught=untaught), [atlas_trust(dice) for dice in left_out]
-        known = learned(network.record["training_dice"]) if self.steps else [1.0] * len(trust)
-        matched_to = _covering(support, MOST_MATCHED)
-        for index, held in enumerate(_held(matched_to)):
-            if not held:  # what no support of the atlas shows is the network's alone
+        """Measure the atlas by leaving supports out, train the network, and decide how far to trust each.
+
+        Leaving supports out takes at most half of the budget, and at least one is left out.
+        """
+        begun, learner = time.perf_counter(), self.finetune
+        budget = learner.budget_seconds
+        left_out = self.atlas.leave_one_out_dice(support, None if budget is None else budget / 2)
+        if budget is not None:
+            learner = replace(learner, budget_seconds=max(1.0, budget - (time.perf_counter() - begun)))
+        network = learner.adapt(support)
+        from_scratch = learner.start is None
+        weight = atlas_weight(support.shots, from_scratch=from_scratch)
+        trust = [atlas_trust(dice) for dice in left_out]
+        known = learned(network.record["training_dice"]) if learner.steps else [1.0] * len(trust)
+        matched = _covering(support, MOST_MATCHED)
+        for index, shown in enumerate(_shown(matched)):
+            if not shown:  # the atlas cannot find what none of its supports shows
                 trust[index], known[index] = 0.0, 1.0
         cautious = self._cautious(network, support)
         record = network.record | {
-            "learner": "hybrid",
+            "learner": NAME,
             "atlas_left_out_dice": [None if dice is None else round(dice, 4) for dice in left_out],
             "atlas_weight": round(weight, 4),
             "atlas_trust": [None if value is None else round(value, 4) for value in trust],
@@ -205,58 +205,70 @@ class Hybrid:
         }
         return HybridSegmenter(
             NetworkSegmenter(network.network),
-            atlas.adapt(matched_to),
-            patch_size=window_of(support),
+            replace(self.atlas, progress=Progress()).adapt(matched),
+            patch_size=support.window,
             weight=weight,
             trust=trust,
             learned=known,
             cautious=cautious,
-            untaught=untaught,
+            from_scratch=from_scratch,
             record=record,
         )
 
-    @property
-    def _seconds_to_match(self) -> float | None:
-        """Leaving supports out may take half of the budget; one is always left out."""
-        return None if self.budget_seconds is None else self.budget_seconds / 2
-
-    def _finetune(self, seconds_spent: float) -> Finetune:
-        return Finetune(
-            steps=self.steps,
-            budget_seconds=None if self.budget_seconds is None else max(1.0, self.budget_seconds - seconds_spent),
-            learning_rate=self.learning_rate,
-            width=self.width,
-            seed=self.seed,
-            device=self.device,
-            augmentation=self.augmentation,
-            start=self.start,
-            progress=self.progress,
-        )
-
     def _cautious(self, adapted: NetworkSegmenter, support: Support) -> NetworkSegmenter | None:
-        """The network half way back to its start, for a single support; None from a start of no task's own."""
-        if support.shots > 1 or not self.steps or not isinstance(self.start, LinearHeadStart):
+        """The network half way back to a meta-trained start, for a single support; otherwise None."""
+        learner = self.finetune
+        if support.shots > 1 or not learner.steps or not isinstance(learner.start, LinearHeadStart):
             return None
-        begun = replace(self._finetune(0.0), steps=0, progress=Progress()).adapt(support)
+        begun = replace(learner, steps=0, progress=Progress()).adapt(support)
         return NetworkSegmenter(between(begun.network, adapted.network, HALF_WAY))
 
 
+def build(**settings: Any) -> Hybrid:
+    """A hybrid from the settings of both parts, as keywords."""
+    of_network, of_atlas = ({setting.name for setting in fields(part)} for part in (Finetune, Atlas))
+    atlas = {name: value for name, value in settings.items() if name in of_atlas}
+    network = {name: value for name, value in settings.items() if name in of_network or name not in of_atlas}
+    return Hybrid(Finetune(**network), Atlas(**atlas))
+
+
+def between(start: UNet, end: UNet, share: float) -> UNet:
+    """The network ``start + share (end - start)``, weight by weight; both have the same layers."""
+    network, origin = copy.deepcopy(end), start.state_dict()
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(origin[name], 1 - share)
+    return network
+
+
 def _covering(support: Support, count: int) -> Support:
-    """At most ``count`` of the supports, the first ones but for those that a structure would be missing without."""
+    """At most ``count`` supports: the first ones, and those without which a structure would be missing."""
     if support.shots <= count:
         return support
     shown = [set(label.unique().tolist()) for label in support.labels]
     needed: list[int] = []
     for index in range(1, support.classes):
-        holders = [number for number, held in enumerate(shown) if index in held]
+        holders = [number for number, classes in enumerate(shown) if index in classes]
         if holders and not set(holders) & set(needed):
             needed.append(holders[0])
     others = [number for number in range(support.shots) if number not in needed]
-    chosen = sorted((needed + others)[:count])
-    images, labels = ([values[number] for number in chosen] for values in (support.images, support.labels))
-    return replace(support, images=tuple(images), labels=tuple(labels))
+    return support.of(sorted((needed + others)[:count]))
 
 
-def _held(support: Support) -> list[bool]:
+def _shown(support: Support) -> list[bool]:
     """Per structure, whether any of the supports shows it."""
     return [any(bool((label == index).any()) for label in support.labels) for index in range(1, support.classes)]
+
+
+SPEC = LearnerSpec(
+    name=NAME,
+    learner=build,
+    summary="a fine-tuned network and the atlas, their probabilities multiplied",
+    options=(Finetune, Atlas),
+    segmenter=HybridSegmenter,
+    weights=finetune.SPEC.weights,
+    steps_from_weights=finetune.SPEC.steps_from_weights,
+    adopt=finetune.adopt,
+    auto_dims=(3,),
+)

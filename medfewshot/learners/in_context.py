@@ -7,9 +7,10 @@ labelled supports, all on one grid of fixed size, so it sees whole fields of vie
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,18 +18,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medfewshot.augment import Augmentation
-from medfewshot.backbones import UNet, choose_strides
+from medfewshot.backbones import UNet, choose_strides, seeded, to_channels_last
 from medfewshot.devices import autocast
-from medfewshot.errors import InputError
-from medfewshot.learners.base import Segmenter
+from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start, needs_steps
 from medfewshot.learners.cross_unet import CrossUNet
-from medfewshot.learners.features import query_label, start_backbone
-from medfewshot.learners.losses import dice_cross_entropy
-from medfewshot.learners.metric import ABSENT
-from medfewshot.learners.pseudo_episodes import train_on_pseudo_episodes
-from medfewshot.learners.segmenters import seeded, to_channels_last
-from medfewshot.types import Episode, Progress, Support
+from medfewshot.learners.features import start_backbone
+from medfewshot.learners.optimization import (
+    COLLAPSED_DICE,
+    RECENT,
+    GradientDescent,
+    dice_cross_entropy,
+    dice_cross_entropy_parts,
+)
+from medfewshot.learners.patches import PatchSampler
+from medfewshot.learners.prototype_head import ABSENT
+from medfewshot.types import Episode, Support
 
+NAME = "in_context"
+MOST_SHOTS = 3
+"""Supports of one pseudo-episode: more cost time and teach little else."""
 LONGEST_EDGE = {2: 128, 3: 64}
 """Voxels along the longest edge of the working grid, by number of axes."""
 SUPPORTS_AT_ONCE = 8
@@ -119,6 +127,52 @@ def build_cross_unet(
     return network
 
 
+class PseudoEpisodes:
+    """Episodes made of augmented views of the supports: a query, its mask, support images and their masks.
+
+    Each episode is about one class; every view is augmented by itself.
+    The query's example is none of the supports' where there are several; with one support it must be.
+    ``images (K, C, *G)``, ``masks (K, N, *G)`` in [0, 1].
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        spacing_mm: Sequence[float],
+        augmentation: Augmentation,
+        generator: torch.Generator,
+    ) -> None:
+        self.generator, grid = generator, tuple(images.shape[2:])
+        labels = grid_labels(masks)
+        self.samplers = [
+            PatchSampler(
+                Support((image,), (label,), masks.shape[1] + 1, grid, tuple(spacing_mm)), augmentation, generator
+            )
+            for image, label in zip(images, labels, strict=True)
+        ]
+        self.present = sorted(set(labels.unique().tolist()) - {0}) or [1]
+
+    def sample(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``(C, *G)``, ``(*G)`` int64, ``(S, C, *G)``, ``(S, *G)`` float32."""
+        order = torch.randperm(len(self.samplers), generator=self.generator).tolist()
+        index = self.present[int(torch.randint(len(self.present), (1,), generator=self.generator))]
+        query, label = self.samplers[order[0]].sample()
+        views = [self.samplers[i].sample() for i in (order[1:] or order)[:MOST_SHOTS]]
+        images, labels = zip(*views, strict=True)
+        return query, (label == index).long(), torch.stack(images), (torch.stack(labels) == index).float()
+
+
+def grid_labels(masks: Tensor) -> Tensor:
+    """Class fractions ``(K, N, *G)`` -> labels ``(K, *G)``; a class that no voxel has most of marks all it touches."""
+    labels = torch.cat([1 - masks.sum(1, keepdim=True), masks], dim=1).argmax(1)
+    for label, own in zip(labels, masks, strict=True):
+        for index, mask in enumerate(own, start=1):
+            if not bool((label == index).any()):
+                label[mask > 0] = index
+    return labels
+
+
 class InContextSegmenter(Segmenter):
     """Feed-forward: ``(B, C, *S)`` image, the whole field of view -> ``(B, N + 1, *S)`` logits."""
 
@@ -150,30 +204,25 @@ class InContextSegmenter(Segmenter):
 
 
 @dataclass(frozen=True)
-class InContext:
+class InContext(TrainedOptions):
     """A network that reads the supports beside the query.
 
     Made for meta-trained weights: with a ``start`` and 0 steps nothing is trained. Without them the network is trained
     from scratch for ``steps`` on pseudo-episodes, in which augmented views of the supports play support and query; that
     teaches it these very structures and no more, so there a plain fine-tuned network is the better choice.
+
+    ``start`` is an :class:`InContextStart`, or a :class:`UNet`, whose features then join the image's channels. The
+    latter takes steps, because its cross-blocks are new.
     """
 
     steps: int = 200
-    """Optimiser steps on pseudo-episodes, from ``start`` or from a random network; 0 with a start is feed-forward."""
-    budget_seconds: float | None = None
-    learning_rate: float = 2e-3
-    width: int = 16
-    seed: int = 0
-    device: torch.device = torch.device("cpu")
-    start: nn.Module | None = None
-    """An :class:`InContextStart`; or a :class:`UNet`, whose features then join the image's channels, which takes steps:
-    its cross-blocks are new. Copied, never changed."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    progress: Progress = field(default_factory=Progress)
 
     def adapt(self, support: Support) -> InContextSegmenter:
-        """Bring the supports to the working grid, and train for ``steps`` where there are any. Raises InputError for a
-        start unlike the supports, or for neither steps nor a start with cross-blocks."""
+        """Bring the supports to the working grid, and train for ``steps``.
+
+        Raises:
+            InputError: There are neither steps nor a start with cross-blocks, or the start is for other images.
+        """
         begun = time.perf_counter()
         grid = working_grid([label.shape for label in support.labels])
         images = torch.cat([on_grid(image[None].to(self.device), grid) for image in support.images])
@@ -184,17 +233,49 @@ class InContext:
         record: dict[str, Any] = {"steps": 0, "stopped_by": "steps"}
         if self.steps > 0:
             spacing = grid_spacing_mm(support, grid)
-            record = train_on_pseudo_episodes(network, images, masks, spacing, self, begun)
+            generator = torch.Generator().manual_seed(self.seed)
+            episodes = PseudoEpisodes(images, masks, spacing, self.augmentation, generator)
+            record = self._train(network, episodes, begun)
         else:
             self.progress.update(1, 1, "read the supports")
-        record |= {"learner": "in_context", "grid": list(grid), "seconds": round(time.perf_counter() - begun, 2)}
+        record |= {"learner": NAME, "grid": list(grid), "seconds": round(time.perf_counter() - begun, 2)}
         return InContextSegmenter(network, images, masks, record)
+
+    def _train(self, network: CrossUNet, episodes: PseudoEpisodes, begun: float) -> dict[str, Any]:
+        """Train in place; the segmenter's record."""
+        dices: list[float] = []
+
+        def backward() -> float:
+            query, label, images, masks = episodes.sample()
+            with autocast(query.device):
+                logit = network(query[None], images[None], masks[None]).float()
+            logits = torch.stack([torch.zeros_like(logit), logit], dim=1)
+            loss, dice, present = dice_cross_entropy_parts(logits, label[None])
+            loss.backward()
+            if bool(present[0]):
+                dices.append(float(dice[0].detach()))
+            return float(loss.detach())
+
+        descent = GradientDescent(
+            network,
+            steps=self.steps,
+            rate=self.learning_rate,
+            weight_decay=1e-2,
+            budget_seconds=self.budget_seconds,
+            begun=begun,
+            progress=self.progress.at("training the network"),
+        )
+        descent.run(backward)
+        recent = dices[-RECENT:]
+        dice = sum(recent) / len(recent) if recent else 0.0
+        trained = dice >= COLLAPSED_DICE and math.isfinite(descent.recent_loss)
+        return descent.record() | {"trained": trained, "training_dice": [round(dice, 4)]}
 
     def meta_loss(self, episode: Episode) -> Tensor:
         """Loss of the queries read beside the supports. Raises InputError where ``start`` is no InContextStart."""
         if not isinstance(self.start, InContextStart):
-            raise InputError("learner in_context: meta-training needs a start made by in_context.build_start")
-        truth, support = query_label(episode), episode.support
+            raise needs_start(NAME)
+        truth, support = episode.truth, episode.support
         grid = working_grid([truth.shape[1:]])
         images = on_grid(torch.stack(support.images), grid)
         masks = on_grid(class_masks(torch.stack(support.labels), support.classes), grid)
@@ -204,17 +285,17 @@ class InContext:
         return dice_cross_entropy(on_grid(logits, truth.shape[1:]), truth)
 
     def _network(self, support: Support, grid: Sequence[int]) -> CrossUNet:
-        backbone: Any = start_backbone(self.start, support, "in_context")
+        backbone: Any = start_backbone(self.start, support, NAME)
         if isinstance(backbone, CrossUNet):
             fit_pooling(backbone, support, grid)
             return to_channels_last(backbone).to(self.device)
         if self.steps == 0:
-            raise InputError("learner in_context: 0 steps leave a random network; give meta-trained weights or steps")
+            raise needs_steps(NAME)
 
         def build() -> CrossUNet:
             return build_cross_unet(
                 dims=support.spatial_dims,
-                in_channels=support.images[0].shape[0],
+                in_channels=support.channels,
                 patch_size=grid,
                 spacing_mm=grid_spacing_mm(support, grid),
                 width=self.width,
@@ -232,6 +313,18 @@ def fit_pooling(network: CrossUNet, support: Support, grid: Sequence[int]) -> No
 
 def grid_spacing_mm(support: Support, grid: Sequence[int]) -> tuple[float, ...]:
     """Spacing of the working grid in mm: the mean shape of the supports spread over it."""
-    spacing = support.spacing_mm or (1.0,) * len(grid)
     extents = [sum(axis) / support.shots for axis in zip(*(label.shape for label in support.labels), strict=True)]
-    return tuple(s * extent / size for s, extent, size in zip(spacing, extents, grid, strict=True))
+    return tuple(s * extent / size for s, extent, size in zip(support.spacing, extents, grid, strict=True))
+
+
+SPEC = LearnerSpec(
+    name=NAME,
+    learner=InContext,
+    summary="a network that reads the supports beside the query; nothing is trained",
+    segmenter=InContextSegmenter,
+    build_start=build_start,
+    build_backbone=build_backbone,
+    network=CrossUNet,
+    weights={(2, 1): "in-context-2d"},
+    steps_from_weights=0,
+)

@@ -8,15 +8,18 @@ train your MAML"). Meta-training learns ``start``; adaptation follows the inner 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from medfewshot.backbones import UNet
 from medfewshot.errors import InputError
-from medfewshot.learners.fitting import check_kind
-from medfewshot.learners.inner import (
+from medfewshot.learners.base import LearnerSpec
+from medfewshot.learners.finetune import NetworkSegmenter
+from medfewshot.learners.inner_loop import (
     HEAD,
     MamlStart,
     RateKind,
@@ -29,10 +32,12 @@ from medfewshot.learners.inner import (
     inner_step,
     network_loss,
 )
-from medfewshot.learners.losses import dice_cross_entropy
-from medfewshot.learners.segmenters import NetworkSegmenter
-from medfewshot.learners.staged import Adaptation, StagedOptions
+from medfewshot.learners.optimization import dice_cross_entropy
+from medfewshot.learners.patches import check_kind
+from medfewshot.learners.two_stages import TwoStageOptions, TwoStages
 from medfewshot.types import Episode, Support
+
+NAME = "maml"
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,9 @@ class Variant:
     """Whether the outer loss starts with every step's query loss and first-order gradients (MAML++)."""
 
 
+DEFAULT_VARIANT = "maml"
 VARIANTS: dict[str, Variant] = {
-    "maml": Variant(),
+    DEFAULT_VARIANT: Variant(),
     "fomaml": Variant(second_order=False),
     "reptile": Variant(second_order=False),
     "anil": Variant(only=HEAD),
@@ -59,10 +65,10 @@ VARIANTS: dict[str, Variant] = {
 
 
 @dataclass(frozen=True)
-class Maml(StagedOptions):
+class Maml(TwoStageOptions):
     """Gradient descent on the supports from a learned initialisation; see ``VARIANTS`` for what else is learned."""
 
-    variant: str = "maml"
+    variant: str = DEFAULT_VARIANT
     """maml (second order), fomaml (first order), reptile, anil (the head alone), meta-sgd (a rate for each element) or
     maml++ (a rate for each parameter tensor and step, a loss at every step at first)."""
     annealing_episodes: int = 500
@@ -83,7 +89,7 @@ class Maml(StagedOptions):
 
         Raises InputError where the start is not one, or was made for images of another kind.
         """
-        adaptation = Adaptation("maml", self, support, self.build_start)
+        adaptation = TwoStages(NAME, self, support, self.build_start)
         weights = adaptation.start.weights(support.classes)
         weights = adaptation.descend(weights, VARIANTS[self.variant].only)
         segmenter = adaptation.fine_tune(weights)
@@ -98,10 +104,10 @@ class Maml(StagedOptions):
         Raises InputError where there is no start, it has no rates for a variant that learns them, or the query has no
         label.
         """
-        start = as_start(self.start, "maml", self.build_start)
+        start = as_start(self.start, NAME, self.build_start)
         rates_for(self.variant, start.config["rates"])
-        check_kind(start.backbone, episode.support, "maml")
-        query_labels = query_labels_of(episode, "maml")
+        check_kind(start.backbone, episode.support, NAME)
+        query_labels = episode.truth
         variant, progress = VARIANTS[self.variant], self._progress(start)
         if start.training:
             start.episodes += 1
@@ -183,8 +189,23 @@ def step_shares(steps: int, progress: float) -> list[float]:
     return [early] * (steps - 1) + [1 - early * (steps - 1)]
 
 
-def query_labels_of(episode: Episode, name: str) -> Tensor:
-    """``(B, *S)``; raises InputError where they are not known."""
-    if episode.query.label is None:
-        raise InputError(f"learner {name}: the query of episode '{episode.task}' has no label; meta-training needs one")
-    return episode.query.label
+def _start_options(learner_options: Mapping[str, Any], start_options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add the rates that the variant learns."""
+    rates = rates_for(learner_options.get("variant", DEFAULT_VARIANT), start_options.get("rates"))
+    return start_options if rates is None else {**start_options, "rates": rates}
+
+
+SPEC = LearnerSpec(
+    name=NAME,
+    learner=Maml,
+    summary="gradient descent from a meta-learned initialisation (MAML, Reptile, ANIL, Meta-SGD, MAML++)",
+    segmenter=NetworkSegmenter,
+    build_start=MamlStart,
+    start_options=MamlStart.OPTIONS,
+    complete_start_options=_start_options,
+    shared={
+        "variant": VARIANTS.__contains__,
+        "inner_steps": lambda value: type(value) is int and value >= 0,
+        "batch_size": lambda value: type(value) is int and value >= 1,
+    },
+)

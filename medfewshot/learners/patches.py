@@ -1,30 +1,22 @@
-"""Training patches from a support: where to look, and one warped reading."""
+"""Training patches from a support: where to look, and one warped reading. Fit of a backbone to a support."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medfewshot.augment import Augmentation, patch_grid, read_at, vary_intensity
+from medfewshot.backbones import UNet, choose_strides
+from medfewshot.errors import InputError
 from medfewshot.types import Support
 
 FOREGROUND_FRACTION = 2 / 3
-
-
-def window_of(support: Support) -> tuple[int, ...]:
-    """The plan's window; where it has none, a box that holds every support."""
-    return support.patch_size or tuple(max(sizes) for sizes in zip(*(i.shape[1:] for i in support.images), strict=True))
-
-
-def on_device(support: Support, device: torch.device) -> Support:
-    """The same support with its tensors on ``device``."""
-    return replace(
-        support,
-        images=tuple(image.to(device) for image in support.images),
-        labels=tuple(label.to(device) for label in support.labels),
-    )
+PATCHES_PER_SHOT = 6
+MOST_EXTRA_PATCHES = 20
+"""Patches per class that :meth:`PatchSampler.cover` adds while a class of the support is missing."""
 
 
 class PatchSampler:
@@ -34,9 +26,8 @@ class PatchSampler:
         self.support = support
         self.augmentation = augmentation
         self.generator = generator
-        dims = support.spatial_dims
-        self.patch = window_of(support)
-        self.spacing = torch.tensor(support.spacing_mm or (1.0,) * dims, dtype=torch.float32)
+        self.patch = support.window
+        self.spacing = torch.tensor(support.spacing, dtype=torch.float32)
         # Interpolation wants floats; converted once, not once a patch.
         self.labels = [label[None].float() for label in support.labels]
         self.voxels = [
@@ -58,6 +49,17 @@ class PatchSampler:
         images, labels = zip(*[self.sample(foreground) for _ in range(size)], strict=True)
         return torch.stack(images), torch.stack(labels)
 
+    def cover(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """A few patches per shot, then more, within limits, until every class of the support was seen."""
+        missing = set().union(*(set(label.unique().tolist()) for label in self.support.labels))
+        planned = PATCHES_PER_SHOT * self.support.shots
+        for drawn in range(planned + MOST_EXTRA_PATCHES * self.support.classes):
+            if drawn >= planned and not missing:
+                return
+            image, label = self.sample() if drawn < planned else self.sample(1.0 if missing != {0} else 0.0)
+            missing -= set(label.unique().tolist())
+            yield image, label
+
     def _integer(self, below: int) -> int:
         return int(torch.randint(below, (1,), generator=self.generator))
 
@@ -74,3 +76,34 @@ class PatchSampler:
         low = torch.minimum(patch / 2 - 0.5, (size - 1) / 2)
         high = torch.maximum(size - patch / 2 - 0.5, (size - 1) / 2)
         return torch.maximum(torch.minimum(centre, high), low)
+
+
+def check_kind(backbone: Any, support: Support, name: str) -> None:
+    """Check that ``backbone`` was made for images like the supports.
+
+    Args:
+        backbone: A network whose ``config`` has ``dims`` and ``in_channels``.
+        support: The supports.
+        name: The learner's name, for the error.
+
+    Raises:
+        InputError: Dimensions or channels differ.
+    """
+    made = backbone.config["dims"], backbone.config["in_channels"]
+    given = support.spatial_dims, support.channels
+    if made != given:
+        raise InputError(
+            f"learner {name}: its weights are for {made[0]}D images of {made[1]} channel(s), the supports are "
+            f"{given[0]}D with {given[1]}",
+            "choose other weights or none",
+            setting="weights",
+        )
+
+
+def fit_strides(backbone: nn.Module, support: Support) -> None:
+    """Give an agnostic backbone, in place, the strides that its plan would choose; any other stays as it is."""
+    if not isinstance(backbone, UNet) or not backbone.agnostic or backbone.config["classes"]:
+        return
+    strides = choose_strides(support.window, support.spacing, len(backbone.config["strides"]))
+    if strides != backbone.config["strides"]:
+        backbone.set_strides(strides)

@@ -9,6 +9,7 @@ descent (Finn et al. 2017) can go on from there. The initial head is the task's 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,9 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from medfewshot.backbones import UNet, fold_blocks
-from medfewshot.learners.fitting import check_kind
-from medfewshot.learners.inner import (
+from medfewshot.learners.base import LearnerSpec
+from medfewshot.learners.finetune import NetworkSegmenter
+from medfewshot.learners.inner_loop import (
     MamlStart,
     RateKind,
     Weights,
@@ -28,17 +30,14 @@ from medfewshot.learners.inner import (
     inner_step,
     network_loss,
 )
-from medfewshot.learners.losses import dice_cross_entropy
-from medfewshot.learners.maml import query_labels_of
-from medfewshot.learners.segmenters import NetworkSegmenter
-from medfewshot.learners.staged import Adaptation, StagedOptions
+from medfewshot.learners.optimization import dice_cross_entropy
+from medfewshot.learners.patches import check_kind
+from medfewshot.learners.two_stages import TwoStageOptions, TwoStages
 from medfewshot.types import Episode, Support
 
+NAME = "protomaml"
 ABSENT_MARGIN = 10.0
 """How much less than background a class scores that the supports do not show; its row can still be learned."""
-PATCHES_PER_SHOT = 6
-MOST_EXTRA_PATCHES = 20
-"""Patches per class to go on drawing while a class that a support holds has not been met."""
 
 
 def prototype_sums(features: Tensor, labels: Tensor, classes: int, fold: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -71,8 +70,15 @@ def prototype_head(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     return (2 * means).flatten(0, 1), bias.flatten()
 
 
+def build_start(backbone: UNet, **options: Any) -> MamlStart:
+    """A :class:`MamlStart` whose head takes no part: every task's head is made of its prototypes."""
+    start = MamlStart(backbone, **options)
+    start.freeze_head()
+    return start
+
+
 @dataclass(frozen=True)
-class ProtoMaml(StagedOptions):
+class ProtoMaml(TwoStageOptions):
     """Prototypes for a head, then gradient descent on all weights."""
 
     second_order: bool = True
@@ -82,9 +88,7 @@ class ProtoMaml(StagedOptions):
 
     def build_start(self, backbone: UNet) -> MamlStart:
         """Meta-parameters around a copy of ``backbone``; its head takes no part and is not trained."""
-        start = MamlStart(backbone, rates=self.rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
-        start.freeze_head()
-        return start
+        return build_start(backbone, rates=self.rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
 
     def adapt(self, support: Support) -> NetworkSegmenter:
         """Prototypes from patches of every support, the inner rule, then fine-tuning.
@@ -92,7 +96,7 @@ class ProtoMaml(StagedOptions):
         With ``inner_steps`` and ``steps`` 0 the segmenter is a prototypical network. Returns one for windows of
         ``support.patch_size``. Raises InputError where the start is not one, or was made for images of another kind.
         """
-        adaptation = Adaptation("protomaml", self, support, self.build_start)
+        adaptation = TwoStages(NAME, self, support, self.build_start)
         sums, counts = self._prototypes(adaptation)
         return adaptation.fine_tune(adaptation.descend(_weights(adaptation.start, sums, counts)))
 
@@ -103,10 +107,10 @@ class ProtoMaml(StagedOptions):
         Its gradient reaches ``start`` along three ways: through the prototypes, the steps and the query. Raises
         InputError where there is no start, or the query has no label.
         """
-        start = as_start(self.start, "protomaml", self.build_start)
+        start = as_start(self.start, NAME, self.build_start)
         support = episode.support
-        check_kind(start.backbone, support, "protomaml")
-        query_labels = query_labels_of(episode, "protomaml")
+        check_kind(start.backbone, support, NAME)
+        query_labels = episode.truth
         images, labels = torch.stack(support.images), torch.stack(support.labels)
         features = forward_features(start.backbone, images)
         weights = _weights(start, *_sums(start, features, labels, support.classes))
@@ -120,22 +124,15 @@ class ProtoMaml(StagedOptions):
             )
         return dice_cross_entropy(forward(start.backbone, weights, episode.query.image), query_labels)
 
-    def _prototypes(self, adaptation: Adaptation) -> tuple[Tensor, Tensor]:
-        """Sums over patches of all supports, going on until every class that a support holds was met."""
-        support, start, sampler = adaptation.support, adaptation.start, adaptation.sampler
-        held = {index for index in range(support.classes) if any(bool((y == index).any()) for y in support.labels)}
-        planned = PATCHES_PER_SHOT * support.shots
+    def _prototypes(self, adaptation: TwoStages) -> tuple[Tensor, Tensor]:
+        """Sums over patches of all supports, until every class of the support was seen."""
+        support, start = adaptation.support, adaptation.start
         sums, counts = torch.zeros(()), torch.zeros(())
-        missing = set(held)
-        for drawn in range(planned + MOST_EXTRA_PATCHES * support.classes):
-            if drawn >= planned and not missing:
-                break
-            image, label = sampler.sample() if drawn < planned else sampler.sample(1.0 if missing != {0} else 0.0)
+        for image, label in adaptation.sampler.cover():
             with torch.no_grad():
                 features = forward_features(start.backbone, image[None])
                 more, number = _sums(start, features, label[None], support.classes)
             sums, counts = sums.to(more) + more, counts.to(number) + number
-            missing = {index for index in held if not bool(counts[index].any())}
         return sums, counts
 
 
@@ -150,3 +147,17 @@ def _weights(start: MamlStart, sums: Tensor, counts: Tensor) -> Weights:
     rows, bias = prototype_head(sums, counts)
     kernel = rows.view(*rows.shape, *[1] * start.backbone.config["dims"])
     return start.weights(len(counts)) | {"head.weight": kernel, "head.bias": bias}
+
+
+SPEC = LearnerSpec(
+    name=NAME,
+    learner=ProtoMaml,
+    summary="prototypes as the head, then gradient descent from meta-learned weights (Proto-MAML)",
+    segmenter=NetworkSegmenter,
+    build_start=build_start,
+    start_options=MamlStart.OPTIONS,
+    shared={
+        "inner_steps": lambda value: type(value) is int and value >= 0,
+        "batch_size": lambda value: type(value) is int and value >= 1,
+    },
+)

@@ -17,25 +17,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medfewshot.backbones import UNet
-from medfewshot.errors import InputError
-from medfewshot.learners.base import Segmenter
+from medfewshot.backbones import UNet, to_channels_last
+from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start
 from medfewshot.learners.features import (
-    FeatureOptions,
     adapted_features,
+    adopt_backbone,
     episode_features,
     headless,
-    query_label,
     support_features,
     to_voxels,
     voxel_features,
 )
-from medfewshot.learners.losses import dice_cross_entropy
-from medfewshot.learners.metric import STEEPNESS, Background, Metric, PrototypeHead
-from medfewshot.learners.pooling import pool_prototypes, thin_prototypes
-from medfewshot.learners.segmenters import to_channels_last
+from medfewshot.learners.optimization import dice_cross_entropy
+from medfewshot.learners.prototype_head import (
+    STEEPNESS,
+    Background,
+    Metric,
+    PrototypeHead,
+    pool_prototypes,
+    thin_prototypes,
+)
 from medfewshot.types import Episode, Support
 
+NAME = "prototype"
+START_OPTIONS: dict[str, Any] = {
+    "metric": "cosine",
+    "background": "prototypes",
+    "temperature": 20.0,
+    "rank": 4,
+    "seed": 0,
+}
 MOST_PROTOTYPES = 256
 """Of one class."""
 SCORES_AT_ONCE = 1 << 24
@@ -51,17 +62,14 @@ class PrototypeStart(nn.Module):
         self.backbone, self.head = backbone, head
 
 
-def build_start(
-    backbone: UNet,
-    *,
-    metric: Metric = "cosine",
-    background: Background = "prototypes",
-    temperature: float = 20.0,
-    rank: int = 4,
-    seed: int = 0,
-) -> PrototypeStart:
-    """A start around a copy of ``backbone``, whose last layer plays no part; the head begins as ``Prototype``'s."""
-    head = PrototypeHead(backbone.config["width"], metric, background, temperature, rank, seed)
+def build_start(backbone: UNet, **options: Any) -> PrototypeStart:
+    """A start around a copy of ``backbone``, whose last layer plays no part; the head begins as ``Prototype``'s.
+
+    Args:
+        backbone: The feature network.
+        options: ``metric``, ``background``, ``temperature``, ``rank`` and ``seed`` of :class:`PrototypeHead`.
+    """
+    head = PrototypeHead(backbone.config["width"], **START_OPTIONS | options)
     return PrototypeStart(headless(backbone), head.to(next(backbone.parameters()).device))
 
 
@@ -106,7 +114,7 @@ class PrototypeSegmenter(Segmenter):
 
 
 @dataclass(frozen=True)
-class Prototype(FeatureOptions):
+class Prototype(TrainedOptions):
     """Prototypes on a backbone's features.
 
     Features and head come from ``start`` where weights are given. Without it the features are learned on the supports
@@ -114,8 +122,9 @@ class Prototype(FeatureOptions):
     the identity, so it equals ``euclidean``, and the threshold is read off the supports.
     """
 
+    steps: int = 200
     metric: Metric = "cosine"
-    """Metric, background, temperature and rank are for a head made anew; a :class:`PrototypeStart` brings its own."""
+    """Metric, background, temperature and rank are for a new head; a :class:`PrototypeStart` brings its own."""
     background: Background = "prototypes"
     temperature: float = 20.0
     """Sharpness of the softmax over similarities, as in PANet."""
@@ -129,7 +138,7 @@ class Prototype(FeatureOptions):
     def adapt(self, support: Support) -> PrototypeSegmenter:
         """Adapt features, then pool prototypes over patches of every support. Raises InputError for a start unlike
         the supports, or neither start nor steps."""
-        network, record = adapted_features(self, support, "prototype")
+        network, record = adapted_features(self, support, NAME)
         head = self._head(network).to(self.device)
         generator = torch.Generator().manual_seed(self.seed)
         vectors: list[Tensor] = []
@@ -156,11 +165,11 @@ class Prototype(FeatureOptions):
         compact. Raises InputError where ``start`` is no :class:`PrototypeStart`."""
         start, classes = self.start, episode.support.classes
         if not isinstance(start, PrototypeStart):
-            raise InputError("learner prototype: meta-training needs a start made by prototype.build_start")
+            raise needs_start(NAME)
         support, labels, query = episode_features(start.backbone, episode)
         prototypes, owner = self._pool(support, labels, classes)
         logits = start.head(query, prototypes, owner, classes)
-        truth = query_label(episode)
+        truth = episode.truth
         loss = dice_cross_entropy(to_voxels(logits, start.backbone.fold, truth.shape[1:]), truth)
         if start.head.threshold is not None:
             loss = loss + start.head.threshold / start.head.temperature.detach()
@@ -217,3 +226,15 @@ def alignment_loss(
     targets = torch.where(torch.isin(labels, known), labels, IGNORED)
     total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
     return total / (targets != IGNORED).sum().clamp_min(1)
+
+
+SPEC = LearnerSpec(
+    name=NAME,
+    learner=Prototype,
+    summary="each voxel takes the class of the most similar prototype",
+    segmenter=PrototypeSegmenter,
+    build_start=build_start,
+    start_options=START_OPTIONS,
+    shared={"cell": lambda value: type(value) is int and value >= 1},
+    adopt=adopt_backbone,
+)

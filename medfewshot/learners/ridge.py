@@ -17,23 +17,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfewshot.backbones import UNet
+from medfewshot.backbones import UNet, to_channels_last
 from medfewshot.errors import InputError
-from medfewshot.learners.base import Segmenter
+from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start
 from medfewshot.learners.features import (
-    FeatureOptions,
     adapted_features,
+    adopt_backbone,
     episode_features,
     headless,
-    query_label,
     support_features,
     to_voxels,
     voxel_features,
 )
-from medfewshot.learners.losses import dice_cross_entropy
-from medfewshot.learners.metric import ABSENT
-from medfewshot.learners.segmenters import to_channels_last
+from medfewshot.learners.optimization import dice_cross_entropy
+from medfewshot.learners.prototype_head import ABSENT
 from medfewshot.types import Episode, Support
+
+NAME = "ridge"
+START_OPTIONS: dict[str, Any] = {
+    "regularisation": 1e-2,
+    "scale": 10.0,
+    "frequency_power": 0.5,
+    "background": 0.0,
+}
 
 
 def normal_equations(features: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -126,16 +132,14 @@ class RidgeStart(nn.Module):
         self.backbone, self.head = backbone, head
 
 
-def build_start(
-    backbone: UNet,
-    *,
-    regularisation: float = 1e-2,
-    scale: float = 10.0,
-    frequency_power: float = 0.5,
-    background: float = 0.0,
-) -> RidgeStart:
-    """A start around a copy of ``backbone``, whose last layer plays no part; see :class:`RidgeHead`."""
-    head = RidgeHead(regularisation, scale, frequency_power, background)
+def build_start(backbone: UNet, **options: Any) -> RidgeStart:
+    """A start around a copy of ``backbone``, whose last layer plays no part.
+
+    Args:
+        backbone: The feature network.
+        options: ``regularisation``, ``scale``, ``frequency_power`` and ``background`` of :class:`RidgeHead`.
+    """
+    head = RidgeHead(**START_OPTIONS | options)
     return RidgeStart(headless(backbone), head.to(next(backbone.parameters()).device))
 
 
@@ -165,15 +169,16 @@ class RidgeSegmenter(Segmenter):
 
 
 @dataclass(frozen=True)
-class Ridge(FeatureOptions):
+class Ridge(TrainedOptions):
     """A ridge-regression head on a backbone's features.
 
     Features and solver come from ``start`` where weights are given; otherwise the features are learned on the supports
     by ``steps`` of gradient descent, and the solver keeps the four numbers below.
     """
 
+    steps: int = 200
     regularisation: float = 1e-2
-    """This and the next two are for a head made anew; a :class:`RidgeStart` brings its own."""
+    """This and the next two are for a new head; a :class:`RidgeStart` brings its own."""
     scale: float = 10.0
     """Logits per unit of the regression, whose targets are 0 and 1."""
     frequency_power: float = 0.5
@@ -182,7 +187,7 @@ class Ridge(FeatureOptions):
     def adapt(self, support: Support) -> RidgeSegmenter:
         """Adapt features, then solve for the head over patches of every support. Raises InputError for a start unlike
         the supports, or neither start nor steps."""
-        network, record = adapted_features(self, support, "ridge")
+        network, record = adapted_features(self, support, NAME)
         generator = torch.Generator().manual_seed(self.seed)
         sums: Tensor | float = 0.0
         for features, labels in support_features(network, support, self.device, generator):
@@ -196,10 +201,10 @@ class Ridge(FeatureOptions):
         """Query loss under the head solved on the support. Raises InputError where ``start`` is no RidgeStart."""
         start = self.start
         if not isinstance(start, RidgeStart):
-            raise InputError("learner ridge: meta-training needs a start made by ridge.build_start")
+            raise needs_start(NAME)
         support, labels, query = episode_features(start.backbone, episode)
         coefficients = start.head(normal_equations(support, labels, episode.support.classes))
-        truth = query_label(episode)
+        truth = episode.truth
         logits = to_voxels(linear_logits(query, coefficients), start.backbone.fold, truth.shape[1:])
         return dice_cross_entropy(logits, truth)
 
@@ -207,3 +212,14 @@ class Ridge(FeatureOptions):
         if isinstance(self.start, RidgeStart):
             return copy.deepcopy(self.start.head)
         return RidgeHead(self.regularisation, self.scale, self.frequency_power)
+
+
+SPEC = LearnerSpec(
+    name=NAME,
+    learner=Ridge,
+    summary="ridge regression from features to classes",
+    segmenter=RidgeSegmenter,
+    build_start=build_start,
+    start_options=START_OPTIONS,
+    adopt=adopt_backbone,
+)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from medfewshot.backbones import UNet, build_backbone
+from medfewshot.backbones import to_channels_last
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.io import atomic_path, write_text
-from medfewshot.learners import finetune, in_context, prototype, ridge
-from medfewshot.learners.cross_unet import CrossUNet
-from medfewshot.learners.inner import MamlStart, RateKind
-from medfewshot.learners.maml import VARIANTS
-from medfewshot.learners.protomaml import ProtoMaml
-from medfewshot.learners.segmenters import to_channels_last
+from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec
 
 FORMAT_VERSION = 1
 DESCRIPTION = "start.json"
@@ -26,43 +21,16 @@ WEIGHTS = "start.safetensors"
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 
 
-def _protomaml_start(
-    backbone: UNet, *, rates: RateKind = "fixed", inner_steps: int = 5, inner_rate: float = 0.1, **others: Any
-) -> nn.Module:
-    return ProtoMaml(rates=rates, inner_steps=inner_steps, inner_rate=inner_rate, **others).build_start(backbone)
-
-
-def _whole(least: int) -> Callable[[Any], bool]:
-    """Whether a value is a whole number from ``least``."""
-    return lambda value: type(value) is int and value >= least
-
-
-STARTS: dict[str, Callable[..., nn.Module]] = {
-    "finetune": finetune.build_start,
-    "prototype": prototype.build_start,
-    "ridge": ridge.build_start,
-    "maml": MamlStart,
-    "protomaml": _protomaml_start,
-    "in_context": in_context.build_start,
-}
-"""Learner -> ``build_start(backbone, **options)``: a module with every meta-parameter, and ``.backbone`` in it."""
-
-ADAPTATION: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "maml": {"variant": VARIANTS.__contains__, "inner_steps": _whole(0), "batch_size": _whole(1)},
-    "protomaml": {"inner_steps": _whole(0), "batch_size": _whole(1)},
-    "prototype": {"cell": _whole(1)},
-}
-"""Learner -> settings that no start holds and that adaptation must share with meta-training, and which values they may
-have: they are kept beside the weights, and who adapts from these takes them."""
-
-Backbone = UNet | CrossUNet
-
-
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A start and where it comes from. ``options`` went into ``build_start``; ``record`` tells of the training.
+    """A start and where it comes from.
 
-    ``adaptation``: settings of the learner that it was trained with and is to be adapted with (:data:`ADAPTATION`).
+    Args:
+        learner: The learner that was meta-trained.
+        module: What its ``build_start`` made.
+        options: Options of ``build_start``.
+        record: What training reports.
+        adaptation: Settings that adaptation must share with training (``LearnerSpec.shared``).
     """
 
     learner: str
@@ -73,56 +41,80 @@ class Start:
 
     @property
     def backbone(self) -> Any:
-        """A :class:`UNet`, or the :class:`CrossUNet` of a learner that reads supports beside the query."""
+        """The feature network, of the class ``LearnerSpec.network``."""
         return self.module.backbone
+
+
+def trainable(name: str) -> LearnerSpec:
+    """The learner of this name, which can be meta-trained.
+
+    Raises:
+        InputError: There is none, or it cannot be meta-trained.
+    """
+    known = [spec.name for spec in LEARNERS.values() if spec.build_start is not None]
+    if name not in known:
+        problem = "has no meta-parameters" if name in LEARNERS else "unknown"
+        raise InputError(f"learner {name}: {problem}", f"choose {' or '.join(known)}", setting="learner")
+    return LEARNERS[name]
 
 
 def build_start_backbone(
     learner: str, *, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4
-) -> Backbone:
-    """A random network, to be meta-trained, of the kind that ``learner`` stands on."""
-    build: Any = in_context.build_backbone if _network_of(learner) is CrossUNet else build_backbone
-    return build(dims=dims, in_channels=in_channels, width=width, levels=levels)  # type: ignore[no-any-return]
+) -> nn.Module:
+    """A random network, to be meta-trained, of the class that ``learner`` uses."""
+    build = trainable(learner).build_backbone
+    return build(dims=dims, in_channels=in_channels, width=width, levels=levels)
 
 
 def build_start(learner: str, backbone: nn.Module, options: Mapping[str, Any] | None = None) -> nn.Module:
     """A fresh start for ``learner``.
 
-    Raises InputError where it cannot be meta-trained, stands on another kind of network, or an option is unknown.
+    Raises:
+        InputError: It cannot be meta-trained, uses another class of network, or an option is unknown.
     """
-    if learner not in STARTS:
-        raise InputError(f"learner {learner}: has no meta-parameters to train; choose {' or '.join(STARTS)}")
-    if not isinstance(backbone, _network_of(learner)):
+    spec = trainable(learner)
+    if not isinstance(backbone, spec.network):
         raise InputError(
-            f"learner {learner}: cannot begin with the network of weights that were trained for another kind of "
-            "learner; choose other weights or leave them out"
+            f"learner {learner}: cannot begin with the network of another kind of learner",
+            "choose other weights or none",
+            setting="weights",
         )
-    try:
-        return STARTS[learner](backbone, **(options or {}))
-    except TypeError as error:
-        raise InputError(f"learner {learner}: {error}; correct its start options") from None
+    unknown = sorted(set(options or {}) - set(spec.start_options))
+    if unknown:
+        raise InputError(
+            f"learner {learner}: its start has no option {', '.join(unknown)}", "correct its start options"
+        )
+    assert spec.build_start is not None
+    return spec.build_start(backbone, **(options or {}))
 
 
-def adaptation_of(name: str, learner: Any) -> dict[str, Any]:
-    """The settings of ``learner``, called ``name``, that :data:`ADAPTATION` lists."""
-    return {setting: getattr(learner, setting) for setting in ADAPTATION.get(name, ())}
+def adaptation_of(name: str, learner: Learner) -> dict[str, Any]:
+    """The settings of ``learner``, called ``name``, that adaptation must share with meta-training."""
+    return {setting: vars(learner)[setting] for setting in LEARNERS[name].shared}
 
 
 def check_adaptation(learner: str, settings: Mapping[str, Any], where: str) -> None:
-    """Raise InputError, which begins with ``where``, for settings that :data:`ADAPTATION` does not list."""
-    known = ADAPTATION.get(learner, {})
+    """Check settings that adaptation shares with meta-training.
+
+    Raises:
+        InputError: One is unknown or has a wrong value; begins with ``where``.
+    """
+    known = LEARNERS[learner].shared
     for name, value in settings.items():
         if name not in known:
-            told = f"known are {', '.join(known)}" if known else "it has none; take it out"
-            raise InputError(f"{where} {name!r:.40}: is unknown for learner {learner}; {told}")
+            remedy = f"known are {', '.join(known)}" if known else "it has none"
+            raise InputError(f"{where} {name!r:.40}: is unknown for learner {learner}", remedy)
         if not known[name](value):
-            raise InputError(f"{where} {name}: {value!r:.40} is no value that learner {learner} can take; correct it")
+            raise InputError(f"{where} {name}: {value!r:.40} is not a value for learner {learner}", "correct it")
 
 
 def save_start(start: Start, folder: Path, half: bool = False) -> None:
     """Write a start. At no moment does a description lie beside weights that are not its own.
 
-    ``half``: weights as float16, half the size; they are read back as float32.
+    Args:
+        start: What to write.
+        folder: Where; it is made.
+        half: Weights as float16, half the size; they are read back as float32.
     """
     from safetensors.torch import save_file
 
@@ -158,8 +150,10 @@ def load_start(folder: Path | str) -> Start:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format_version"]
         if version != FORMAT_VERSION:
-            raise InputError(f"{path}: format version {version}, this medfewshot reads {FORMAT_VERSION}; train again")
-        backbone = to_channels_last(_network_of(description["learner"])(**description["backbone"]))
+            raise InputError(
+                f"{path}: has format version {version}, this medfewshot reads {FORMAT_VERSION}", "train again"
+            )
+        backbone = to_channels_last(trainable(description["learner"]).network(**description["backbone"]))
         module = build_start(description["learner"], backbone, description["options"])
         module.load_state_dict(load_file(folder / WEIGHTS))
         adaptation = dict(description.get("adaptation", {}))  # older files have none
@@ -169,11 +163,7 @@ def load_start(folder: Path | str) -> Start:
         raise
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
-        raise InputError(f"{folder}: the weights are damaged ({reason}); copy or train them again") from None
-
-
-def _network_of(learner: str) -> type[UNet] | type[CrossUNet]:
-    return CrossUNet if learner == "in_context" else UNet
+        raise InputError(f"{folder}: the weights are damaged ({reason})", "copy or train them again") from None
 
 
 def find_weights(name: Path | str) -> Path:
@@ -185,7 +175,9 @@ def find_weights(name: Path | str) -> Path:
     shipped = sorted(path.parent.name for path in SHIPPED.glob(f"*/{DESCRIPTION}"))
     known = f", or one of {', '.join(shipped)}" if shipped else ""
     near = did_you_mean(str(name), shipped)
-    raise InputError(f"{name}: has no {DESCRIPTION}{near}; give a folder that medfewshot train made{known}")
+    raise InputError(
+        f"{name}: has no {DESCRIPTION}{near}", f"give a folder that medfewshot train made{known}", setting="weights"
+    )
 
 
 def read_seen(name: Path | str) -> Mapping[str, Any]:

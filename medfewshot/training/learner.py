@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from inspect import Parameter, signature
 from typing import Any
 
 import torch
 from torch import nn
 
+from medfewshot.backbones import seeded, to_channels_last
 from medfewshot.errors import InputError
-from medfewshot.learners import LEARNERS, STARTS, Start, build_start, build_start_backbone, load_start
-from medfewshot.learners.base import MetaLearner
-from medfewshot.learners.maml import rates_for
-from medfewshot.learners.segmenters import seeded, to_channels_last
-from medfewshot.learners.starts import ADAPTATION, adaptation_of, check_adaptation
+from medfewshot.learners import (
+    MetaLearner,
+    Start,
+    adaptation_of,
+    build_start,
+    build_start_backbone,
+    check_adaptation,
+    load_start,
+    trainable,
+)
 from medfewshot.training.settings import TrainSettings
 
 RUNS_OWN = {"start", "device", "progress"}
@@ -35,8 +40,7 @@ def make_meta_learner(settings: TrainSettings, device: torch.device) -> tuple[Me
     Random weights follow from the seed. Raises InputError.
     """
     name = settings.learner
-    if name not in LEARNERS:
-        raise InputError(f"learner {name}: unknown; choose {' or '.join(LEARNERS)}")
+    spec = trainable(name)
     given = None if settings.weights is None else load_start(settings.weights)
     if given is not None and given.learner == name:
         options, wanted = share_options(settings, given.adaptation)
@@ -45,10 +49,7 @@ def make_meta_learner(settings: TrainSettings, device: torch.device) -> tuple[Me
     else:
         options, wanted = share_options(settings)
         start = _new_start(settings, None if given is None else given.backbone, wanted)
-    build: Any = LEARNERS[name]
-    learner = build(start=start.module.to(device), device=device, **options)
-    if not hasattr(learner, "meta_loss"):
-        raise InputError(f"learner {name}: cannot be meta-trained; choose another")
+    learner: MetaLearner = spec.learner(start=start.module.to(device), device=device, **options)
     adaptation = adaptation_of(name, learner)
     check_adaptation(name, adaptation, "learner_options")
     return learner, replace(start, adaptation=adaptation)
@@ -62,8 +63,9 @@ def share_options(
     Raises InputError where one is unknown to the learner, or is given twice and differently.
     """
     name, of_learner, of_start = settings.learner, settings.learner_options, settings.start_options
-    learners = set(signature(LEARNERS[name]).parameters) - RUNS_OWN
-    starts = set(_defaults(name)) - APART
+    spec = trainable(name)
+    learners = set(spec.settings) - RUNS_OWN
+    starts = set(spec.start_options) - APART
     unknown = sorted(set(of_learner) - learners)
     if unknown:
         raise InputError(f"learner_options {', '.join(unknown)}: learner {name} has no such setting")
@@ -75,18 +77,7 @@ def share_options(
     from_start = {key: value for key, value in of_start.items() if key in learners - APART}
     for_learner = {**(earlier or {}), **from_start, **of_learner}
     for_start = {**{key: value for key, value in of_learner.items() if key in starts}, **of_start}
-    if name == "maml":
-        rates = rates_for(for_learner.get("variant", "maml"), for_start.get("rates"))
-        for_start |= {} if rates is None else {"rates": rates}
-    return for_learner, for_start
-
-
-def _defaults(learner: str) -> dict[str, Any]:
-    """Options of the learner's ``build_start`` and what they are where nobody gives them."""
-    if learner not in STARTS:
-        return {}
-    parameters = signature(STARTS[learner]).parameters.values()
-    return {one.name: one.default for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+    return for_learner, dict(spec.complete_start_options(for_learner, for_start))
 
 
 def _new_start(settings: TrainSettings, backbone: nn.Module | None, options: dict[str, Any]) -> Start:
@@ -109,9 +100,10 @@ def _check_same(given: Start, wanted: Mapping[str, Any], weights: str) -> None:
 
     It may be adapted in another way than before: steps after the last learned one take its rate.
     """
-    built = _defaults(given.learner) | dict(given.options)
+    spec = trainable(given.learner)
+    built = {**spec.start_options, **given.options}
     for name, value in wanted.items():
-        if name not in ADAPTATION.get(given.learner, {}) and built.get(name) != value:
+        if name not in spec.shared and built.get(name) != value:
             raise InputError(
                 f"weights {weights}: were made with {name} {built.get(name)}, not {value}; leave that out, or begin "
                 "without these weights"

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from medfewshot.episodes import EpisodeSource, episode_seed
 from medfewshot.errors import InputError
 from medfewshot.learners.base import MetaLearner
-from medfewshot.learners.fitting import fit_strides
-from medfewshot.learners.optimizer import AdaptationOptimizer
+from medfewshot.learners.optimization import AdaptationOptimizer
+from medfewshot.learners.patches import fit_strides
 from medfewshot.structures import dice
 from medfewshot.training import checkpoint as disk
 from medfewshot.training.logs import TRAINING, VALIDATION, Logs

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from medfewshot.episodes import EpisodeSettings
-from medfewshot.settings import Factors, Patches, Range, Settings, Share
+from medfewshot.learners.choose import learner_for
+from medfewshot.settings import AUTO, Factors, Patches, Range, Settings, Share
 from medfewshot.synthetic import PopulationSettings
 
 
@@ -88,7 +89,10 @@ Below1 = Annotated[float, Field(ge=0, lt=1)]
 class TrainSettings(Settings):
     """A run is a function of these and of its data; if ``minutes`` is set, also of the clock."""
 
-    learner: str = Field("finetune", description="The learner whose start is trained.")
+    learner: str = Field(
+        default_factory=lambda: learner_for(AUTO, 2),
+        description="The learner whose start is trained. Default: the one that auto chooses for 2D images.",
+    )
     learner_options: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the learner while it trains, e.g. the number of inner steps."
     )

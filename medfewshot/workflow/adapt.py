@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medfewshot.adaptation import choose, make_learner
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_segmenter, strict_json
 from medfewshot.datasets import Dataset
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError
-from medfewshot.learners import LEARNERS, Learner, Segmenter, read_seen
+from medfewshot.learners import LEARNERS, Learner, LearnerSpec, Segmenter, choose, make_learner, read_seen
 from medfewshot.planning import make_plan, make_support
 from medfewshot.quality import support_profile, unlike_each_other
 from medfewshot.settings import AdaptSettings
@@ -32,7 +31,7 @@ from medfewshot.workflow.supports import (
     scan_warnings,
 )
 
-Learners = Mapping[str, Callable[..., Learner]]
+Learners = Mapping[str, LearnerSpec]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def adapt(
         InputError: The learner, the device or the scans cannot be used, or memory runs out.
     """
     progress = progress or Progress()
-    settings = choose(settings or AdaptSettings(), scans.images)
+    settings = choose(settings or AdaptSettings(), scans.images, learners)
     learner = make_learner(settings, progress.at("adapting"), learners)
     progress.at("planning").update(0, 1)
     prepared = prepare(scans, settings)

@@ -44,7 +44,7 @@ FAULTS = [
     ({"learners": [{"name": "a", "learner": "finetune", "steps": -1}]}, "learners: a: steps -1: should be greater"),
     ({"learners": [{"name": "a", "learner": "finetune", "depth": 3}]}, "learners: a: depth: is unknown"),
     ({"learners": [{"name": "a/b", "learner": "finetune"}]}, "learners: a/b: name: "),
-    ({"learners": [{"name": "a", "learner": "prototype", "learning_rate": 0.1}]}, "has no setting learning_rate"),
+    ({"learners": [{"name": "a", "learner": "atlas", "learning_rate": 0.1}]}, "has no setting learning_rate"),
     ({"learners": [{"name": "a", "learner": "finetune", "seed": 1}]}, "learners: a: seed: is decided by the cell"),
     ({"learners": [{"name": "a"}]}, "learners: a: learner: is missing"),
     ({"learners": [{"name": "a", "learner": "finetune"}] * 2}, "learners: the name a comes twice"),
@@ -117,7 +117,7 @@ def test_the_first_seed_runs_on_everything_before_the_next():
     ]  # fmt: skip
 
 
-def test_a_learner_may_be_held_to_some_datasets_and_shots():
+def test_a_learner_may_be_shown_to_some_datasets_and_shots():
     learners = [
         {"name": "a", "learner": "finetune", "datasets": ["other"]},
         {"name": "b", "learner": "finetune", "shots": [2]},

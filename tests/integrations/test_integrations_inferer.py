@@ -89,7 +89,7 @@ class Whole(toys.ToySegmenter):
     def windowed(self):
         return toys.ToySegmenter(self.means)
 
-    def examine(self, image):
+    def examine(self, image, *, overlap=0.5):
         return self(image), [(1, "uncertain")]
 
 

@@ -15,7 +15,7 @@ from monai.transforms import AsDiscreted
 
 from medfewshot.errors import InputError
 from medfewshot.integrations import FewShotLoss, SegmentationMetric
-from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.learners.optimization import dice_cross_entropy
 
 
 def boxes(*spans: tuple[int, int], size: int = 10, classes: int = 3) -> torch.Tensor:

@@ -12,10 +12,10 @@ from boards import only_cell, write_board
 from lab.peers.cells import adapt_any
 from lab.peers.monai_unet import MonaiSegmenter, MonaiUnet
 from lab.protocols import load_volume
-from medfewshot.adaptation import make_learner
 from medfewshot.benchmark import load_benchmark, prepare_data
 from medfewshot.benchmark.cell import run_cell
 from medfewshot.errors import InputError
+from medfewshot.learners import make_learner
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Support
 

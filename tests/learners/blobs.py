@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -41,14 +40,14 @@ def support_of(
 
 def small(name: str, **changes: Any) -> Learner:
     """A tiny learner; what its kind has no setting for (an atlas has no steps) is left out."""
-    known = signature(LEARNERS[name]).parameters
+    known = LEARNERS[name].settings
     quick = RegistrationOptions(affine_steps=6, levels=((2, 4), (1, 4)), starts=0)
     settings = {"steps": 2, "width": 4, "options": quick} | changes
-    return LEARNERS[name](**{key: value for key, value in settings.items() if key in known})
+    return LEARNERS[name].learner(**{key: value for key, value in settings.items() if key in known})
 
 
 def has(name: str, setting: str) -> bool:
-    return setting in signature(LEARNERS[name]).parameters
+    return setting in LEARNERS[name].settings
 
 
 def dice(logits: Tensor, label: Tensor, index: int = 1) -> float:

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from blobs import example, support_of
 from torch import Tensor, nn
 
-from medfewshot.backbones import UNet
-from medfewshot.learners.segmenters import seeded
+from medfewshot.backbones import UNet, seeded
 from medfewshot.types import Episode, Query
 
 FLAT, SOLID = (12, 10), (10, 8, 6)

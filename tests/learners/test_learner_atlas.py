@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass, field
 
 import pytest
 import torch
 from blobs import dice, example, support_of
 
-from medfewshot.learners import atlas, hybrid
-from medfewshot.learners.atlas import Atlas, AtlasSegmenter, leave_one_out_dice
+from medfewshot.learners import atlas
+from medfewshot.learners.atlas import Atlas, AtlasSegmenter
 from medfewshot.learners.finetune import Finetune
-from medfewshot.learners.fusion import ATLAS_FLOOR, HEARD, NETWORK_FLOOR, atlas_trust, atlas_weight
+from medfewshot.learners.fusion import ATLAS_FLOOR, NETWORK_FLOOR, RELEVANT, atlas_trust, atlas_weight
 from medfewshot.learners.hybrid import CALIBRATION, Hybrid, HybridSegmenter
-from medfewshot.registration import RegistrationOptions, Transform, register
-from medfewshot.types import Support
+from medfewshot.learners.hybrid import build as build_hybrid
+from medfewshot.registration import RegistrationOptions, Transform
+from medfewshot.types import Progress, Support
 
 QUICK = RegistrationOptions(levels=((2, 10), (1, 10)), affine_steps=12, starts=0)
 
@@ -87,10 +89,10 @@ def test_a_difference_counts_in_its_neighbourhood(monkeypatch):
 
 
 def test_leaving_one_out_needs_another():
-    assert leave_one_out_dice(Atlas(options=QUICK), support_of([(12, 12)])) == [None]
+    assert Atlas(options=QUICK).leave_one_out_dice(support_of([(12, 12)])) == [None]
     image, label = example((20, 20), seed=1)
     twins = Support((image, image), (label, label), 2, (20, 20), (1.0, 1.0))
-    (found,) = leave_one_out_dice(Atlas(options=QUICK), twins)
+    (found,) = Atlas(options=QUICK).leave_one_out_dice(twins)
     assert found is not None
     assert found > 0.9
 
@@ -100,7 +102,7 @@ def test_a_structure_of_one_support_alone_cannot_be_left_out():
     only_first = label.clone()
     only_first[:2, :2] = 2
     pair = Support((image, image), (only_first, label), 3, (20, 20), (1.0, 1.0))
-    known, unknown = leave_one_out_dice(Atlas(options=QUICK), pair)
+    known, unknown = Atlas(options=QUICK).leave_one_out_dice(pair)
     assert known is not None
     assert unknown is None
 
@@ -114,7 +116,7 @@ def test_a_structure_is_trusted_as_leaving_one_out_says(left_out, trust):
 @pytest.mark.parametrize(("shots", "weight"), [(1, 0.6), (2, 0.8), (5, 1.4), (10, 1.6)])
 def test_more_supports_give_the_atlas_more_say(shots, weight):
     assert atlas_weight(shots) == pytest.approx(weight)
-    assert atlas_weight(shots, untaught=True) == pytest.approx(max(1, weight))
+    assert atlas_weight(shots, from_scratch=True) == pytest.approx(max(1, weight))
 
 
 class Sure:
@@ -143,11 +145,11 @@ def test_a_trusted_atlas_makes_a_product():
     hybrid = hybrid_of(label, support, weight=0.7)
     network, votes = hybrid.network(query[None])[0].softmax(0), hybrid.atlas.votes(query)
     expected = (network + NETWORK_FLOOR).log() + 0.7 * (votes + ATLAS_FLOOR).log()
-    expected += (torch.maximum(network, votes) / HEARD).clamp(1e-6, 1).log()
+    expected += (torch.maximum(network, votes) / RELEVANT).clamp(1e-6, 1).log()
     torch.testing.assert_close(hybrid(query[None])[0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_an_untrusted_structure_is_neither_held_back_nor_favoured():
+def test_an_untrusted_structure_is_neither_shown_back_nor_favoured():
     """By hand, two structures of which the second is not trusted, at one voxel."""
     support = support_of([(16, 16)], labels=2)
     hybrid = hybrid_of(support.labels[0], support, weight=2.0)
@@ -199,43 +201,71 @@ def test_with_one_support_a_structure_found_elsewhere_is_not_trusted():
 
 def test_the_hybrid_of_an_adapted_network():
     support = support_of([(16, 16)], labels=1)
-    hybrid = Hybrid(steps=3, width=4, options=QUICK).adapt(support)
+    hybrid = build_hybrid(steps=3, width=4, options=QUICK).adapt(support)
     assert torch.isfinite(hybrid(support.images[0][None])).all()
     assert hybrid.record["atlas_weight"] == 1.0
     assert hybrid.record["atlas_trust"] == [None]
     assert hybrid.cautious is None  # a random start is no place to go back to
 
 
-def test_the_network_gets_the_time_that_matching_left(monkeypatch):
-    asked, taken = [], []
+@dataclass(frozen=True)
+class Timed(Finetune):
+    """Notes the budget that it gets."""
 
-    def slow(*args, **options):
-        begun = time.perf_counter()
+    budgets: list[float | None] = field(default_factory=list)
+
+    def adapt(self, support):
+        self.budgets.append(self.budget_seconds)
+        return super().adapt(support)
+
+
+@dataclass(frozen=True)
+class Slow(Atlas):
+    """Takes a tenth of a second to leave supports out, and notes how long it may take."""
+
+    budgets: list[float | None] = field(default_factory=list)
+
+    def leave_one_out_dice(self, support, seconds=None):
+        self.budgets.append(seconds)
         time.sleep(0.1)
-        found = register(*args, **options)
-        taken.append(time.perf_counter() - begun)
-        return found
+        return [0.5] * (support.classes - 1)
 
-    def finetune(**options):
-        asked.append(options["budget_seconds"])
-        return Finetune(**options)
 
-    monkeypatch.setattr(atlas, "register", slow)
-    monkeypatch.setattr(hybrid, "Finetune", finetune)
-    twins = support_of([(12, 12), (12, 12)])
-    Hybrid(steps=1, width=4, options=QUICK, budget_seconds=100.0).adapt(twins)
-    assert sum(taken) >= 0.1
-    assert 50 < asked[0] <= 100 - sum(taken)
-    Hybrid(steps=1, width=4, options=QUICK).adapt(twins)
-    assert asked[-1] is None
+@pytest.mark.parametrize("budget", [100.0, None])
+def test_matching_gets_half_of_the_budget_and_the_network_what_is_left(budget):
+    network, slow = Timed(steps=1, width=4, budget_seconds=budget), Slow(options=QUICK)
+    Hybrid(network, slow).adapt(support_of([(12, 12), (12, 12)]))
+    assert slow.budgets == [None if budget is None else 50.0]
+    if budget is None:
+        assert network.budgets == [None]
+    else:
+        assert 50 < network.budgets[0] <= 99.9
+
+
+def test_stages_are_named_in_order():
+    """Leaving supports out takes as long as training: both report what they do."""
+    stages = []
+    progress = Progress(lambda event: stages.append(event.stage))
+    build_hybrid(steps=1, width=4, options=QUICK, progress=progress).adapt(support_of([(12, 12), (12, 12)]))
+    assert list(dict.fromkeys(stages)) == ["matching supports to each other", "training the network"]
+
+
+def test_the_overlap_that_inference_asks_for_is_used():
+    """Windows of a fifth of the image: logits depend on the overlap, whose default is a half."""
+    support = support_of([(30, 30)], patch=(6, 6))
+    hybrid, image = build_hybrid(steps=1, width=4, options=QUICK).adapt(support), support.images[0][None]
+    found = {overlap: hybrid.examine(image, overlap=overlap)[0] for overlap in (0.0, 0.5, 0.75)}
+    assert torch.equal(found[0.5], hybrid(image))
+    assert not torch.allclose(found[0.0], found[0.5])
+    assert not torch.allclose(found[0.75], found[0.5])
 
 
 def test_of_many_supports_the_atlas_keeps_ten():
     one = support_of([(12, 12)], labels=1)
     many = Support(one.images * 12, one.labels * 12, 2, (12, 12), (1.0, 1.0))
-    assert len(Hybrid(steps=1, width=4, options=QUICK).adapt(many).atlas.image) == 10
+    assert len(build_hybrid(steps=1, width=4, options=QUICK).adapt(many).atlas.image) == 10
 
 
 def test_both_need_the_whole_field_of_view():
     assert AtlasSegmenter.whole_volume
-    assert Hybrid(steps=1, width=4, options=QUICK).adapt(support_of([(12, 12)])).whole_volume
+    assert build_hybrid(steps=1, width=4, options=QUICK).adapt(support_of([(12, 12)])).whole_volume

@@ -9,22 +9,22 @@ import pytest
 import torch
 from blobs import support_of
 
-from medfewshot.learners import Hybrid, HybridSegmenter
+from medfewshot.learners import HybridSegmenter
 from medfewshot.learners.fusion import (
-    APART_PLACES,
     ATLAS_FLOOR,
-    MATCHED_ALONE,
+    DISAGREE,
     NETWORK_FLOOR,
+    REGISTRATION_ONLY,
     Trusts,
     doubts,
     learned,
     missed,
     product,
-    steadied,
+    stabilise,
     trusts,
 )
-from medfewshot.learners.hybrid import _covering, _held
-from medfewshot.learners.segmenters import between
+from medfewshot.learners.hybrid import _covering, _shown, between
+from medfewshot.learners.hybrid import build as build_hybrid
 from medfewshot.learners.starts import build_start, build_start_backbone
 from medfewshot.registration import RegistrationOptions
 
@@ -82,7 +82,7 @@ def test_an_unsteady_network_gives_way_to_an_atlas_that_is_roughly_there(steady,
 )
 def test_a_network_from_random_weights_gives_way_where_it_finds_little(found, of_network, of_atlas):
     network, votes = probabilities(found), probabilities([1, 1, 1, 1, 0, 0, 0, 0])
-    assert trusts(network, votes, [None], [1.0], [1.0], untaught=True)[:2] == ([of_network], [of_atlas])
+    assert trusts(network, votes, [None], [1.0], [1.0], from_scratch=True)[:2] == ([of_network], [of_atlas])
 
 
 def masks(found, matched, size=200):
@@ -93,7 +93,7 @@ def masks(found, matched, size=200):
 
 
 @pytest.mark.parametrize(
-    ("found", "taught", "untaught"),
+    ("found", "taught", "from_scratch"),
     [
         ((0, 0), 1, 1),
         ((25, 2), 0.92, 0.92),  # 27 of 100: (0.5 - 0.27) / 0.25
@@ -104,10 +104,10 @@ def masks(found, matched, size=200):
         ((90, 0), 0, 0),
     ],
 )
-def test_a_structure_is_missed_where_little_is_found_and_nothing_elsewhere(found, taught, untaught):
+def test_a_structure_is_missed_where_little_is_found_and_nothing_elsewhere(found, taught, from_scratch):
     pair = masks(found, 100)
     assert missed(*pair) == pytest.approx(taught)
-    assert missed(*pair, untaught=True) == pytest.approx(untaught)
+    assert missed(*pair, from_scratch=True) == pytest.approx(from_scratch)
 
 
 def test_what_the_atlas_does_not_find_is_not_missed():
@@ -124,7 +124,7 @@ def test_a_structure_that_the_network_misses_is_the_atlas_s(steady):
 def test_what_one_witness_stands_for_is_doubted():
     """In turn: both agree; the atlas alone; the two differ; never learned, which adaptation has said."""
     believed = Trusts([1.0, 0.2, 1.0, 0.0], [1.0, 0.8, 0.0, 1.0], [False, True, True, True])
-    assert doubts(believed, [1.0, 1.0, 1.0, 0.0]) == [(2, MATCHED_ALONE), (3, APART_PLACES)]
+    assert doubts(believed, [1.0, 1.0, 1.0, 0.0]) == [(2, REGISTRATION_ONLY), (3, DISAGREE)]
 
 
 @pytest.mark.parametrize(("found", "apart"), [([1, 1, 1, 1, 0, 0, 0], True), ([0, 0, 0, 1, 1, 1, 1], False)])
@@ -137,13 +137,13 @@ def test_two_that_differ_are_told_where_no_support_was_left_out(found, apart):
 def test_a_hybrid_tells_which_structures_it_doubts():
     support = support_of([(16, 16)], labels=1)
     image = support.images[0][None]
-    hybrid = Hybrid(steps=1, width=4, options=QUICK).adapt(support)
+    hybrid = build_hybrid(steps=1, width=4, options=QUICK).adapt(support)
     hybrid.learned = (1.0,)
     with torch.no_grad():
         hybrid.network.network.head.weight.zero_()
         hybrid.network.network.head.bias.copy_(torch.tensor([5.0, -5.0]))
     logits, found = hybrid.examine(image)
-    assert found == [(1, MATCHED_ALONE)]
+    assert found == [(1, REGISTRATION_ONLY)]
     torch.testing.assert_close(hybrid(image), logits)
     assert torch.equal(logits[0].argmax(0), hybrid.atlas.votes(support.images[0]).argmax(0))
     with torch.no_grad():
@@ -155,31 +155,32 @@ def test_a_hybrid_tells_which_structures_it_doubts():
 
 def test_what_leaving_out_says_holds_from_random_weights_too():
     nothing, votes = probabilities([0, 0, 0, 0]), probabilities([1, 1, 0, 0])
-    assert trusts(nothing, votes, [0.0], [1.0], [1.0], untaught=True)[:2] == ([1], [0])
+    assert trusts(nothing, votes, [0.0], [1.0], [1.0], from_scratch=True)[:2] == ([1], [0])
 
 
 def test_neither_finds_a_structure():
     nothing = probabilities([0, 0, 0])
-    believed = trusts(nothing, nothing, [None], [1.0], [1.0], untaught=True)
+    believed = trusts(nothing, nothing, [None], [1.0], [1.0], from_scratch=True)
     assert not product(nothing, nothing, 1.0, believed.network, believed.atlas).argmax(0).any()
 
 
 def test_a_hybrid_knows_that_it_began_at_random():
     support = support_of([(16, 16)], labels=1)
-    random = Hybrid(steps=1, width=4, options=QUICK).adapt(support)
-    assert random.untaught
+    random = build_hybrid(steps=1, width=4, options=QUICK).adapt(support)
+    assert random.from_scratch
     assert random.weight == 1.0
     again = HybridSegmenter.from_config(random.config())
     again.load_state_dict(random.state_dict())
-    assert again.untaught
-    assert not Hybrid(steps=1, start=start(), options=QUICK).adapt(support).untaught
-    old = {key: value for key, value in random.config().items() if key != "untaught"}
-    assert not HybridSegmenter.from_config(old).untaught
+    assert again.from_scratch
+    assert not build_hybrid(steps=1, start=start(), options=QUICK).adapt(support).from_scratch
+    old = {key: value for key, value in random.config().items() if key != "from_scratch"}
+    assert not HybridSegmenter.from_config(old).from_scratch
+    assert HybridSegmenter.from_config({**old, "untaught": True}).from_scratch  # its name in version 0.2.0.dev0
 
 
 def test_a_steady_network_is_left_as_it_is():
     adapted = probabilities([0, 1, 1, 2], 3)
-    found, steady = steadied(adapted.clone(), probabilities([0, 1, 1, 2], 3, sure=0.8))
+    found, steady = stabilise(adapted.clone(), probabilities([0, 1, 1, 2], 3, sure=0.8))
     assert torch.equal(found, adapted)
     assert steady == [1, 1]
 
@@ -187,14 +188,14 @@ def test_a_steady_network_is_left_as_it_is():
 def test_where_the_two_part_company_the_cautious_one_is_believed():
     """Dice 0 on the first structure and 2/3 on the second: 1/3 on the mean, below what is steady."""
     adapted, cautious = probabilities([0, 0, 2, 0], 3), probabilities([1, 1, 2, 2], 3)
-    found, steady = steadied(adapted, cautious.clone())
+    found, steady = stabilise(adapted, cautious.clone())
     torch.testing.assert_close(found, cautious)
     assert steady == pytest.approx([0, (2 / 3 - 0.6) / 0.2])
 
 
 def test_two_networks_that_find_nothing_agree():
     nothing = probabilities([0, 0, 0])
-    found, steady = steadied(nothing.clone(), nothing)
+    found, steady = stabilise(nothing.clone(), nothing)
     assert torch.equal(found, nothing)
     assert steady == [1]
 
@@ -217,7 +218,7 @@ def test_half_way_between_two_networks():
 
 def test_one_support_and_a_start_make_a_cautious_network_that_is_kept():
     support = support_of([(16, 16)], labels=2)
-    hybrid = Hybrid(steps=2, start=start(), options=QUICK).adapt(support)
+    hybrid = build_hybrid(steps=2, start=start(), options=QUICK).adapt(support)
     assert hybrid.cautious is not None
     image = support.images[0][None]
     assert not torch.equal(hybrid.cautious(image), hybrid.network(image))
@@ -230,16 +231,16 @@ def test_one_support_and_a_start_make_a_cautious_network_that_is_kept():
 
 def test_no_cautious_network_without_need():
     two = support_of([(16, 16), (16, 16)], labels=1)
-    assert Hybrid(steps=1, start=start(), options=QUICK).adapt(two).cautious is None
+    assert build_hybrid(steps=1, start=start(), options=QUICK).adapt(two).cautious is None
     one = support_of([(16, 16)], labels=1)
-    untouched = Hybrid(steps=0, start=start(), options=QUICK).adapt(one)
+    untouched = build_hybrid(steps=0, start=start(), options=QUICK).adapt(one)
     assert untouched.cautious is None
     assert untouched.learned == (1,)
 
 
 def test_a_segmenter_of_the_first_release_is_read():
     support = support_of([(16, 16)], labels=1)
-    hybrid = Hybrid(steps=1, width=4, options=QUICK).adapt(support)
+    hybrid = build_hybrid(steps=1, width=4, options=QUICK).adapt(support)
     config = {k: v for k, v in hybrid.config().items() if k not in ("learned", "cautious")}
     again = HybridSegmenter.from_config(config)
     assert again.learned == (1,)
@@ -255,27 +256,12 @@ def test_the_supports_that_are_matched_show_every_structure():
     assert _covering(support, 5) is support
     assert [int(label.max()) for label in _covering(support, 4).labels] == [1, 1, 2, 3]
     assert [int(label.max()) for label in _covering(support, 3).labels] == [1, 2, 3]
-    assert _held(_covering(support, 3)) == [True] * 3
+    assert _shown(_covering(support, 3)) == [True] * 3
 
 
-def test_a_structure_that_no_matched_support_shows_is_the_networks_alone(monkeypatch):
-    monkeypatch.setattr("medfewshot.learners.hybrid.MOST_MATCHED", 1)
+def test_a_structure_that_no_matched_support_shows_is_the_networks_alone():
     support = support_of([(12, 12)] * 2, labels=2)
-    labels = tuple(torch.where(label == other, 0, label) for label, other in zip(support.labels, (2, 1), strict=True))
-    quick = RegistrationOptions(voxels=200, affine_steps=3, levels=((2, 2),))
-    segmenter = Hybrid(steps=1, width=4, options=quick).adapt(replace(support, labels=labels))
+    labels = tuple(torch.where(label == 2, 0, label) for label in support.labels)
+    segmenter = build_hybrid(steps=1, width=4, options=QUICK).adapt(replace(support, labels=labels))
     assert segmenter.trust[1] == 0
     assert segmenter.learned[1] == 1
-
-
-def test_leaving_supports_out_ends_with_half_of_the_budget(monkeypatch):
-    asked = []
-
-    def leave(learner, support, seconds):
-        asked.append(seconds)
-        return [None]
-
-    monkeypatch.setattr("medfewshot.learners.hybrid.leave_one_out_dice", leave)
-    for budget in (None, 8.0):
-        Hybrid(steps=1, width=4, budget_seconds=budget).adapt(support_of([(8, 8)] * 2))
-    assert asked == [None, 4.0]

@@ -16,17 +16,18 @@ from medfewshot.learners import InContext, in_context
 from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.in_context import (
     InContextSegmenter,
+    PseudoEpisodes,
     build_backbone,
     build_cross_unet,
     build_start,
     class_masks,
     compose,
     context_logits,
+    grid_labels,
     grid_spacing_mm,
     on_grid,
     working_grid,
 )
-from medfewshot.learners.pseudo_episodes import PseudoEpisodes, grid_labels
 
 
 def cross_unet(shape, width: int = 6) -> CrossUNet:

@@ -6,11 +6,10 @@ import pytest
 import torch
 from meta import FLAT, SOLID, episode_of, tiny_unet
 
-from medfewshot.backbones import build_backbone
+from medfewshot.backbones import UNet, build_backbone
 from medfewshot.errors import InputError
 from medfewshot.learners import MamlStart
-from medfewshot.learners.fitting import check_kind
-from medfewshot.learners.inner import (
+from medfewshot.learners.inner_loop import (
     HEAD,
     forward,
     forward_features,
@@ -19,6 +18,7 @@ from medfewshot.learners.inner import (
     inner_step,
     with_weights,
 )
+from medfewshot.learners.patches import check_kind
 
 
 def descend(theta, rate, steps, loss, second_order):
@@ -187,7 +187,8 @@ def test_a_start_can_be_written_down(rates):
     with torch.no_grad():
         for parameter in start.parameters():
             parameter.add_(0.1)
-    again = MamlStart.from_config(start.config)
+    options = {key: value for key, value in start.config.items() if key != "network"}
+    again = MamlStart(UNet(**start.config["network"]), **options)
     again.load_state_dict(start.state_dict())
     assert again.config == start.config
     assert float(again.inner_rate) == pytest.approx(0.2)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from medfewshot.learners.losses import dice_cross_entropy, soft_dice
+from medfewshot.learners.optimization import dice_cross_entropy, soft_dice
 
 
 def logits_of(probabilities: torch.Tensor) -> torch.Tensor:

@@ -12,9 +12,9 @@ from meta import FLAT, SOLID, along, episode_of, gradient_of, make_smooth, rando
 
 from medfewshot.errors import InputError
 from medfewshot.learners import Finetune, Maml, MamlStart, NetworkSegmenter
-from medfewshot.learners.inner import forward
-from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.learners.inner_loop import forward
 from medfewshot.learners.maml import VARIANTS, step_shares
+from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.types import Progress, Query
 
 
@@ -267,11 +267,14 @@ def test_meta_loss_is_the_same_every_time():
 @pytest.mark.parametrize("steps", [0, 3, 8])
 def test_steps_count_the_inner_ones(steps):
     told = []
-    progress = Progress(lambda event: told.append((event.done, event.total)))
+    progress = Progress(lambda event: told.append((event.stage, event.done, event.total)))
     record = Maml(steps=steps, inner_steps=3, width=4, progress=progress).adapt(support_of([FLAT])).record
-    total = max(steps, 3)
-    assert told == [(i + 1, total) for i in range(total)]
-    assert record["steps"] == total
+    tuned = max(0, steps - 3)
+    assert told == [
+        *(("inner steps", i + 1, 3) for i in range(3)),
+        *(("training the network", i + 1, tuned) for i in range(tuned)),
+    ]
+    assert record["steps"] == 3 + tuned
     assert record["inner_steps"] == 3
     assert record["stopped_by"] == "steps"
     assert record["trained"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medfewshot.errors import InputError
-from medfewshot.learners.metric import LearnedMetric, PrototypeHead, class_scores, similarity
+from medfewshot.learners.prototype_head import LearnedMetric, PrototypeHead, class_scores, similarity
 
 
 def doubles(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from medfewshot.learners.optimizer import (
+from medfewshot.learners.optimization import (
     ADAMW_SIZE,
     NEWTON_SCHULZ,
     NEWTON_SCHULZ_STEPS,

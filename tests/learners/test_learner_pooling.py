@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from medfewshot.learners.pooling import pool_prototypes, shrink_labels, thin_prototypes
+from medfewshot.learners.features import shrink_labels
+from medfewshot.learners.prototype_head import pool_prototypes, thin_prototypes
 
 
 def doubles(*shape: int, seed: int = 0) -> torch.Tensor:

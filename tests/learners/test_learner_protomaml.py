@@ -12,8 +12,8 @@ from meta import FLAT, SOLID, along, episode_of, gradient_of, make_smooth, rando
 
 from medfewshot.errors import InputError
 from medfewshot.learners import ProtoMaml
-from medfewshot.learners.inner import forward, forward_features
-from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.learners.inner_loop import forward, forward_features
+from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.learners.protomaml import ABSENT_MARGIN, _sums, _weights, prototype_head, prototype_sums
 
 

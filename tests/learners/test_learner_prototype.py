@@ -9,11 +9,11 @@ import torch
 from blobs import backbone_for, dice, episode_of, example, meta_train, small, support_of
 
 from medfewshot.errors import InputError
-from medfewshot.learners import Prototype, PrototypeSegmenter, metric, prototype
+from medfewshot.learners import Prototype, PrototypeSegmenter, prototype
+from medfewshot.learners import prototype_head as metric
 from medfewshot.learners.features import episode_features
-from medfewshot.learners.metric import PrototypeHead
-from medfewshot.learners.pooling import pool_prototypes
 from medfewshot.learners.prototype import alignment_loss, build_start
+from medfewshot.learners.prototype_head import PrototypeHead, pool_prototypes
 from medfewshot.types import Support
 
 

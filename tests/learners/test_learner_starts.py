@@ -13,7 +13,6 @@ from medfewshot.backbones import build_backbone, choose_strides, fold_blocks
 from medfewshot.errors import InputError
 from medfewshot.learners import (
     LEARNERS,
-    STARTS,
     Finetune,
     Start,
     build_start,
@@ -22,9 +21,9 @@ from medfewshot.learners import (
     read_seen,
     save_start,
 )
-from medfewshot.learners.fitting import fit_strides
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
-from medfewshot.learners.starts import ADAPTATION, SHIPPED, adaptation_of, check_adaptation, find_weights
+from medfewshot.learners.patches import fit_strides
+from medfewshot.learners.starts import SHIPPED, adaptation_of, check_adaptation, find_weights
 from medfewshot.types import Episode, Query
 
 SHAPE = (16, 16, 8)
@@ -73,13 +72,16 @@ def test_adaptation_leaves_the_start_alone():
     assert start.backbone.config["classes"] == 0
 
 
-@pytest.mark.parametrize("name", STARTS)
+TRAINABLE = [spec.name for spec in LEARNERS.values() if spec.build_start is not None]
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
 def test_every_start_is_trained_kept_and_fitted_to_another_plan(name, tmp_path):
     torch.manual_seed(3)
     start = build_start(name, build_start_backbone(name, dims=3, width=4, levels=3))
     task = episode(0)
     fit_strides(start.backbone, task.support)
-    LEARNERS[name](start=start).meta_loss(task).backward()
+    LEARNERS[name].learner(start=start).meta_loss(task).backward()
     untrained = [n for n, p in start.named_parameters() if p.requires_grad and p.grad is None]
     assert not untrained
     save_start(Start(name, start), tmp_path)
@@ -88,7 +90,7 @@ def test_every_start_is_trained_kept_and_fitted_to_another_plan(name, tmp_path):
 
     thick = support_of([(72, 24, 8)], labels=2, patch=(64, 24, 8))
     thick = replace(thick, spacing_mm=(1.0, 1.0, 5.0))
-    segmenter = LEARNERS[name](start=again, steps=1 if name == "finetune" else 0).adapt(thick)
+    segmenter = LEARNERS[name].learner(start=again, steps=1 if name == "finetune" else 0).adapt(thick)
     # One reads the whole field of view, 72 voxels on 64; its stem always folds. The others read windows of 64.
     whole = name == "in_context"
     spacing = (72 / 64, 1.0, 5.0) if whole else (1.0, 1.0, 5.0)
@@ -172,10 +174,10 @@ def test_how_to_adapt_comes_back_from_disk_and_older_files_say_nothing(tmp_path)
         ({"inner_stpes": 2}, "adaptation 'inner_stpes': is unknown for learner maml; known are variant, inner_steps"),
         ({"a\nb": 2}, "unknown"),
         ({"start": 1}, "unknown"),
-        ({"variant": "mamal"}, "adaptation variant: 'mamal' is no value"),
-        ({"inner_steps": -1}, "no value"),
-        ({"inner_steps": True}, "no value"),
-        ({"batch_size": 0}, "no value"),
+        ({"variant": "mamal"}, "adaptation variant: 'mamal' is not a value"),
+        ({"inner_steps": -1}, "not a value"),
+        ({"inner_steps": True}, "not a value"),
+        ({"batch_size": 0}, "not a value"),
         ({"variant": ["anil"]}, "damaged"),
         ("anil", "damaged"),
     ],
@@ -191,10 +193,21 @@ def test_unknown_ways_to_adapt_are_refused_in_one_line(tmp_path, adaptation, tol
 
 
 def test_what_adaptation_shares_with_training_is_a_setting_of_the_learner():
-    for name, settings in ADAPTATION.items():
-        usual = adaptation_of(name, LEARNERS[name]())
-        assert set(usual) == set(settings)
+    for name, spec in LEARNERS.items():
+        usual = adaptation_of(name, spec.learner())
+        assert set(usual) == set(spec.shared)
         check_adaptation(name, usual, "")
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_start_options_are_the_defaults_of_a_start(name):
+    spec = LEARNERS[name]
+    backbone = spec.build_backbone(dims=2, width=4, levels=2)
+    starts = []
+    for options in ({}, spec.start_options):
+        torch.manual_seed(0)
+        starts.append(spec.build_start(backbone, **options).state_dict())
+    assert all(torch.equal(value, starts[1][key]) for key, value in starts[0].items())
 
 
 @pytest.mark.parametrize("damage", ["missing", "json", "weights", "version", "learner"])
@@ -220,7 +233,7 @@ def test_damaged_weights_are_refused_in_one_line(tmp_path, damage):
 def test_a_learner_without_meta_parameters_is_refused():
     with pytest.raises(InputError, match="choose finetune"):
         build_start("nonsense", build_backbone(dims=2))
-    with pytest.raises(InputError, match="start options"):
+    with pytest.raises(InputError, match="its start has no option depth"):
         build_start("finetune", build_backbone(dims=2), {"depth": 3})
 
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 import yaml
 
-from medfewshot.adaptation import make_learner
 from medfewshot.errors import InputError
-from medfewshot.learners import Start, load_start, save_start
+from medfewshot.learners import Start, load_start, make_learner, save_start
 from medfewshot.settings import AdaptSettings, load_settings
 from medfewshot.synthetic import PopulationSettings
 from medfewshot.training import BackboneSettings, TaskSettings, TrainSettings, train
@@ -151,7 +150,7 @@ def test_what_contradicts_itself_is_refused_in_one_line(tmp_path):
             {"learner": "prototype", "learner_options": {"metric": "learned"}, "weights": cosine},
             "made with metric cosine",
         ),
-        ({"learner_options": {"inner_steps": "two"}}, "learner_options inner_steps: 'two' is no value"),
+        ({"learner_options": {"inner_steps": "two"}}, "learner_options inner_steps: 'two' is not a value"),
         ({"learner_options": {"variant": "mamal"}}, "variant mamal: unknown"),
         ({"learner_options": {"device": "cpu"}}, "no such setting"),
         ({"learner": "atlas"}, "has no meta-parameters"),

@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 from toys import make_folders
 from typer.testing import CliRunner
 
-from medfewshot.adaptation import make_learner
 from medfewshot.cli.app import app
 from medfewshot.errors import InputError
-from medfewshot.learners import STARTS, load_start
+from medfewshot.learners import LEARNERS, load_start, make_learner
 from medfewshot.settings import AdaptSettings, load_settings
 from medfewshot.training import TrainSettings
 from medfewshot.types import Support
@@ -76,7 +75,7 @@ def test_from_a_file_to_weights_to_a_segmenter(tmp_path):
     assert "start.json" in done.output
 
 
-@pytest.mark.parametrize("learner", STARTS)
+@pytest.mark.parametrize("learner", [spec.name for spec in LEARNERS.values() if spec.build_start])
 def test_every_learner_with_meta_parameters_is_trained_and_adapts(tmp_path, learner):
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY.read_text().replace("learner: finetune", f"learner: {learner}"))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfewshot.learners.losses import dice_cross_entropy
+from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.types import Episode, Query, Support
 
 

@@ -1,4 +1,6 @@
-"""How alike a voxel and a prototype are, and what the prototypes of a class say together.
+"""Prototypes from support features, their similarity to a voxel, and the scores of the classes.
+
+Global prototypes: Wang et al. 2019, PANet. Local prototypes: Ouyang et al. 2020, ALPNet.
 
 Cosine: Wang et al. 2019, PANet. Squared Euclidean: Snell et al. 2017, "Prototypical Networks for Few-shot Learning".
 Learned: a Mahalanobis distance whose matrix is meta-trained (Xing et al. 2002, "Distance Metric Learning"), diagonal
@@ -22,6 +24,8 @@ ABSENT = -1e4
 """Score of a class without any prototype."""
 STEEPNESS = 0.5
 """Of ADNet's sigmoid around the threshold (its kappa)."""
+LOCAL_COVERAGE = 0.5
+"""A grid cell gives a local prototype of a class when this fraction of it belongs to the class."""
 
 
 class LearnedMetric(nn.Module):
@@ -136,3 +140,37 @@ class PrototypeHead(nn.Module):
 def _choose(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise InputError(f"{name} {value}: unknown; choose {' or '.join(known)}")
+
+
+def pool_prototypes(features: Tensor, labels: Tensor, classes: int, cell: int) -> tuple[Tensor, Tensor]:
+    """Global and local prototypes of one batch: ``features (B, D, *S)``, ``labels (B, *S)`` -> ``(P, D)``, ``(P,)``.
+
+    Global: masked average pooling over everything. Local: average pooling over cells of ``cell`` voxels an edge, kept
+    where a class covers at least half of the cell.
+    """
+    pool = F.avg_pool2d if features.ndim == 4 else F.avg_pool3d
+    window = [min(cell, size) for size in features.shape[2:]]
+    vectors, owners = [], []
+    for index in range(classes):
+        mask = (labels == index).unsqueeze(1).to(features)
+        if float(mask.sum()) == 0:
+            continue
+        axes = (0, *range(2, features.ndim))
+        found = [((features * mask).sum(axes) / mask.sum())[None]]
+        coverage = pool(mask, window).flatten(2)
+        local = (pool(features * mask, window).flatten(2) / coverage.clamp_min(1e-6)).movedim(1, -1).flatten(0, 1)
+        found.append(local[coverage[:, 0].flatten() >= LOCAL_COVERAGE])
+        vectors.append(torch.cat(found))
+        owners.append(torch.full((len(vectors[-1]),), index, device=features.device))
+    return torch.cat(vectors), torch.cat(owners)
+
+
+def thin_prototypes(prototypes: Tensor, owner: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """At most ``most`` prototypes of each class, drawn at random: a scan's background alone would give thousands."""
+    kept = []
+    for index in owner.unique().tolist():
+        mine = (owner == index).nonzero()[:, 0]
+        order = torch.randperm(len(mine), generator=generator)[:most].to(mine.device)
+        kept.append(mine[order.sort().values])
+    chosen = torch.cat(kept)
+    return prototypes[chosen], owner[chosen]

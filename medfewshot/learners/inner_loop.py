@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medfewshot.backbones import UNet, cut_to, unfold_blocks
+from medfewshot.backbones import UNet, cut_to, seeded, unfold_blocks
 from medfewshot.devices import autocast
 from medfewshot.errors import InputError
-from medfewshot.learners.losses import dice_cross_entropy
-from medfewshot.learners.segmenters import seeded
+from medfewshot.learners.optimization import dice_cross_entropy
 
 Weights = dict[str, Tensor]
 """Parameter name -> value, as :func:`torch.func.functional_call` takes them."""
@@ -42,6 +41,8 @@ class MamlStart(nn.Module):
     after the last learned one take its rate.
     """
 
+    OPTIONS: ClassVar[Mapping[str, Any]] = {"rates": "fixed", "inner_steps": 5, "inner_rate": 0.1}
+    """Names and defaults of the options."""
     inner_rate: Tensor
     episodes: Tensor
 
@@ -69,12 +70,6 @@ class MamlStart(nn.Module):
                 self.rates[_key(name)] = nn.Parameter(torch.ones_like(value)[None])
             elif rates == "step":
                 self.rates[_key(name)] = nn.Parameter(torch.ones(max(1, inner_steps)))
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> MamlStart:
-        """A start of the form in ``config``; its weights come from ``load_state_dict``."""
-        options = {key: value for key, value in config.items() if key != "network"}
-        return cls(UNet(**config["network"]), **options)
 
     def weights(self, classes: int) -> Weights:
         """Initial weights for a task of ``classes`` logit channels (background included), attached to the start."""
@@ -185,7 +180,7 @@ def with_weights(network: UNet, weights: Weights) -> UNet:
         _replace_head(result, weights["head.weight"], weights["head.bias"])
     else:
         classes = len(weights["head.bias"]) // _block(network)
-        result = seeded(lambda: network.with_strides(network.config["strides"], classes), 0)  # type: ignore[assignment]
+        result = seeded(lambda: network.with_strides(network.config["strides"], classes), 0)
     with torch.no_grad():
         for name, parameter in result.named_parameters():
             parameter.copy_(weights[name])

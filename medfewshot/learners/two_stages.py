@@ -10,17 +10,17 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from medfewshot.augment import NO_AUGMENTATION, Augmentation
-from medfewshot.backbones import UNet, build_unet
-from medfewshot.learners.finetune import DIVERGED_LOSS, Finetune
-from medfewshot.learners.fitting import check_kind, fit_strides
-from medfewshot.learners.inner import (
+from medfewshot.augment import NO_AUGMENTATION
+from medfewshot.backbones import UNet, to_channels_last
+from medfewshot.learners.base import TrainedOptions
+from medfewshot.learners.finetune import DIVERGED_LOSS, Finetune, NetworkSegmenter, random_unet
+from medfewshot.learners.inner_loop import (
     HEAD,
     Loss,
     MamlStart,
@@ -33,69 +33,48 @@ from medfewshot.learners.inner import (
     network_loss,
     with_weights,
 )
-from medfewshot.learners.patches import PatchSampler
-from medfewshot.learners.segmenters import NetworkSegmenter, seeded, to_channels_last
-from medfewshot.types import Progress, Support
+from medfewshot.learners.patches import PatchSampler, check_kind, fit_strides
+from medfewshot.types import Support
 
 
 @dataclass(frozen=True)
-class StagedOptions:
-    """What every learner with an inner rule is told; the names are :class:`Finetune`'s where they mean the same."""
+class TwoStageOptions(TrainedOptions):
+    """Settings of learners with an inner rule.
 
-    steps: int = 1000
-    """Gradient steps in all. The inner rule's are the first of them and always made, so 0 is the rule alone."""
-    budget_seconds: float | None = None
-    """Upper bound on adaptation time; the first inner step is always made."""
+    ``steps`` counts both stages; the inner rule's steps come first and are always made, so 0 is the rule alone.
+    ``learning_rate``, ``weight_decay`` and ``augmentation`` are those of fine-tuning. ``start`` is a
+    :class:`MamlStart`, or a bare U-Net to build one around.
+    """
+
     inner_steps: int = 5
     """Steps of the inner rule, in meta-training and in adaptation."""
     inner_rate: float = 0.1
-    """The inner rule's rate where no ``start`` brings its own."""
+    """The inner rule's rate if ``start`` does not bring its own."""
     batch_size: int = 1
     """Patches per step; in meta-training, the episode's examples that an inner step takes, in turn."""
-    learning_rate: float = 2e-3
-    """Of the fine-tuning stage."""
     weight_decay: float = 1e-2
-    """Of the fine-tuning stage."""
-    width: int = 16
-    """Channels of the finest level, where there is no ``start``."""
-    seed: int = 0
-    device: torch.device = torch.device("cpu")
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    """Of the fine-tuning stage; the inner rule reads plain patches."""
-    start: nn.Module | None = None
-    """A :class:`MamlStart`, or a bare U-Net to build one around; copied, never changed by adaptation."""
-    progress: Progress = field(default_factory=Progress)
 
 
-class Adaptation:
+class TwoStages:
     """One adaptation of ``options`` to ``support``: the start it begins with, and the two stages."""
 
     def __init__(
-        self, name: str, options: StagedOptions, support: Support, build_start: Callable[[UNet], MamlStart]
+        self, name: str, options: TwoStageOptions, support: Support, build_start: Callable[[UNet], MamlStart]
     ) -> None:
         self.name, self.options = name, options
         self.begun = time.perf_counter()
-        images, labels = ([one.to(options.device) for one in these] for these in (support.images, support.labels))
-        self.support = replace(support, images=tuple(images), labels=tuple(labels))
+        self.support = support.to(options.device)
         self.sampler = PatchSampler(self.support, NO_AUGMENTATION, torch.Generator().manual_seed(options.seed))
         self.start = self._start(build_start)
         self.losses: list[float] = []
         self.diverged = False
 
     def _start(self, build_start: Callable[[UNet], MamlStart]) -> MamlStart:
-        dims, options = self.support.spatial_dims, self.options
-
-        def build() -> UNet:
-            return build_unet(
-                dims=dims,
-                in_channels=self.support.images[0].shape[0],
-                classes=2,
-                patch_size=self.sampler.patch,
-                spacing_mm=self.support.spacing_mm or (1.0,) * dims,
-                width=options.width,
-            )
-
-        module = seeded(build, options.seed) if options.start is None else copy.deepcopy(options.start)
+        options = self.options
+        if options.start is None:
+            module: Any = random_unet(options, self.support, classes=2, seed=options.seed)
+        else:
+            module = copy.deepcopy(options.start)
         start = as_start(module, self.name, build_start)
         check_kind(start.backbone, self.support, self.name)
         fit_strides(start.backbone, self.support)
@@ -104,7 +83,7 @@ class Adaptation:
 
     def descend(self, weights: Weights, only: str = "") -> Weights:
         """The inner rule on patches of the support; a step that leads astray is taken back, and is the last."""
-        total = max(self.options.steps, self.options.inner_steps)
+        progress = self.options.progress.at("inner steps")
         weights = detached(weights)
         for step in range(self.options.inner_steps):
             loss = self._loss(only)
@@ -120,7 +99,7 @@ class Adaptation:
                 break
             weights = detached(moved)
             self.losses.append(after)
-            self.options.progress.update(step + 1, total, f"loss {after:.2f}")
+            progress.update(step + 1, self.options.inner_steps, f"loss {after:.2f}")
             if self._left() <= 0:
                 break
         return weights
@@ -147,16 +126,10 @@ class Adaptation:
         return NetworkSegmenter(network, record | {"seconds": round(time.perf_counter() - self.begun, 2)})
 
     def _finetune(self, network: UNet, steps: int) -> Finetune:
-        shared = {f.name for f in fields(Finetune)} & {f.name for f in fields(self.options)}
-        learner = Finetune(**{name: getattr(self.options, name) for name in shared - {"start"}})
-        made, told = self.options.inner_steps, self.options.progress.update
-        return replace(
-            learner,
-            start=network,
-            steps=steps,
-            budget_seconds=None if self.options.budget_seconds is None else self._left(),
-            progress=Progress(lambda event: told(event.done + made, event.total + made, event.text)),
-        )
+        budget = None if self.options.budget_seconds is None else self._left()
+        changes = {"start": network, "steps": steps, "budget_seconds": budget}
+        settings = {**self.options.shared(), **changes}
+        return Finetune(**settings, batch_size=self.options.batch_size, weight_decay=self.options.weight_decay)
 
     def _inner_record(self, network: UNet) -> dict[str, Any]:
         """What Finetune's record says, for the inner rule alone."""

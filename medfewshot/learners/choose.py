@@ -1,0 +1,124 @@
+"""Choice of a learner: what ``auto`` means for given images, and the learner that settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medfewshot.devices import resolve_device
+from medfewshot.errors import InputError, did_you_mean
+from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec
+from medfewshot.learners.starts import load_start
+from medfewshot.settings import AUTO, NO_WEIGHTS, AdaptSettings
+from medfewshot.types import Progress, Volume
+
+OPTIONAL = ("steps", "budget_seconds", "width", "learning_rate")
+"""Settings that some learners do not have."""
+
+
+def choose(
+    settings: AdaptSettings, images: Sequence[Volume], learners: Mapping[str, LearnerSpec] = LEARNERS
+) -> AdaptSettings:
+    """Replace ``auto`` by what it means for ``images``.
+
+    The package's weights are taken only if they fit: images of one kind, and no ``width`` of the user's own.
+
+    Returns:
+        Settings whose ``learner`` is a name and whose ``weights`` are a start or None.
+    """
+    dims = max((image.spatial_dims for image in images), default=3)
+    settings = settings.replace(learner=learner_for(settings.learner, dims, learners))
+    weights = None if settings.weights == NO_WEIGHTS else settings.weights
+    if weights == AUTO:
+        kinds = {(image.spatial_dims, image.data.shape[0]) for image in images}
+        fits = settings.width is None and len(kinds) == 1 and settings.learner in learners
+        weights = learners[settings.learner].weights.get(kinds.pop()) if fits else None
+    return settings.replace(weights=weights)
+
+
+def learner_for(name: str, dims: int, learners: Mapping[str, LearnerSpec] = LEARNERS) -> str:
+    """The name itself; for ``auto``, that of the learner for images with ``dims`` axes."""
+    if name != AUTO:
+        return name
+    return next((spec.name for spec in learners.values() if dims in spec.auto_dims), name)
+
+
+def make_learner(
+    settings: AdaptSettings, progress: Progress | None = None, learners: Mapping[str, LearnerSpec] = LEARNERS
+) -> Learner:
+    """Build the learner that ``settings`` ask for.
+
+    Args:
+        settings: ``auto`` means the learner for 3D images, and no weights: call :func:`choose` first.
+        progress: Receives the learner's events.
+        learners: Those that ``settings`` may name.
+
+    Raises:
+        InputError: The learner or the device is unknown, or the learner lacks a setting.
+    """
+    name = learner_for(settings.learner, 3, learners)
+    if name not in learners:
+        near = did_you_mean(name, learners)
+        raise InputError(f"learner {name}: unknown{near}", f"choose {' or '.join(learners)}", setting="learner")
+    spec = learners[name]
+    given = _given(spec, settings)
+    start: dict[str, Any] = {}
+    if settings.weights not in (None, AUTO, NO_WEIGHTS):
+        start = _start(spec, settings)
+    if settings.steps is None and "steps" in spec.settings:
+        given["steps"] = _default_steps(spec, started=bool(start), fast=settings.fast)
+    if "seed" in spec.settings:
+        given["seed"] = settings.seed
+    if progress is not None and "progress" in spec.settings:
+        given["progress"] = progress
+    learner: Learner = spec.learner(device=resolve_device(settings.device), **start | given)
+    return learner
+
+
+def _given(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
+    """The settings that the user gave, or that every learner has.
+
+    Raises:
+        InputError: The user gave one that this learner lacks.
+    """
+    values = settings.model_dump(include=set(OPTIONAL))
+    given = {name: values[name] for name in OPTIONAL if values[name] is not None}
+    lacking = [
+        name
+        for name, value in given.items()
+        if name not in spec.settings and value != AdaptSettings.model_fields[name].default
+    ]
+    if lacking:
+        problem = f"learner {spec.name}: has no setting {', '.join(lacking)}"
+        raise InputError(problem, "remove it", setting=tuple(lacking))
+    return {name: value for name, value in given.items() if name in spec.settings}
+
+
+def _default_steps(spec: LearnerSpec, *, started: bool, fast: bool) -> int:
+    steps: int = spec.settings["steps"]
+    if started and spec.steps_from_weights is not None:
+        steps = spec.steps_from_weights
+    return -(-steps // 4) if fast else steps
+
+
+def _start(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
+    """``start`` for the learner, and the settings that it shares with meta-training.
+
+    Raises:
+        InputError: The weights cannot be read, or this learner cannot begin with them.
+    """
+    start = load_start(str(settings.weights))
+    if "start" not in spec.settings:
+        raise InputError(f"learner {spec.name}: takes no weights", "remove them", setting="weights")
+    if settings.width is not None:
+        raise InputError(f"weights {settings.weights}: have a width of their own", "remove the width", setting="width")
+    if start.learner == spec.name:
+        return {"start": start.module, **start.adaptation}
+    module = spec.adopt(start.module)
+    if module is None:
+        raise InputError(
+            f"weights {settings.weights}: were trained for learner {start.learner}, not {spec.name}",
+            f"choose learner {start.learner} or other weights",
+            setting=("learner", "weights"),
+        )
+    return {"start": module}

@@ -1,0 +1,250 @@
+"""Training of a network on one support set: loss, optimizer, learning-rate schedule and the loop.
+
+Muon for convolution kernels and AdamW for the rest, which needs half the steps. Jordan et al. 2024, "Muon: An
+optimizer for hidden layers in neural networks": the momentum of a weight matrix is replaced by its nearest
+semi-orthogonal matrix, so that no direction of the layer lags behind. The update is scaled to AdamW's size as in Liu et
+al. 2025, "Muon is scalable for LLM training", so that one learning rate serves both. ``torch.optim.Muon`` takes
+matrices only; convolution kernels are matrices of (outputs, inputs x kernel) here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medfewshot.types import Progress
+
+RECENT = 20
+"""Steps that the final loss is a mean of."""
+TIMED_STEPS = (2, 10)
+"""The budget is turned into steps by timing these; the very first ones are slower than the rest."""
+COLLAPSED_DICE = 0.02
+"""Training Dice below which a network has learned nothing but background."""
+LARGEST_NORM = 5.0
+"""Gradients are clipped to this norm."""
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+ADAMW_SIZE = 0.2
+"""Root mean square of a typical AdamW update, as a multiple of the learning rate."""
+ENDS = ("stem", "head")
+"""First and last layer stay with AdamW, as in the paper."""
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """The semi-orthogonal matrix nearest to ``matrix (rows, columns)``, by five Newton-Schulz iterations.
+
+    An iteration ``x <- p(G) x`` with ``G = x x^T`` takes ``G`` to ``p(G) G p(G)``. So only small square matrices are
+    iterated, and the product of all ``p(G)`` meets the wide one once: a kernel has 27 times as many inputs as outputs.
+    """
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = matrix if wide else matrix.T
+    x = x / (x.norm() + 1e-7)
+    gram = x @ x.T
+    unit = torch.eye(len(x), dtype=x.dtype, device=x.device)
+    product = unit
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        polynomial = a * unit + b * gram + c * gram @ gram
+        product = polynomial @ product
+        gram = polynomial @ gram @ polynomial
+    x = product @ x
+    return x if wide else x.T
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised; ``parameters`` have two axes or more, the first being the outputs."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(gradient)
+        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(momentum, group["momentum"])
+        update = orthogonalised(ahead.reshape(ahead.shape[0], -1))
+        size = ADAMW_SIZE * max(update.shape) ** 0.5
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * size)
+
+
+class AdaptationOptimizer:
+    """Muon and AdamW behind one ``step``, ``zero_grad`` and learning rate."""
+
+    def __init__(self, network: nn.Module, lr: float, weight_decay: float) -> None:
+        kernels: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
+        for name, parameter in network.named_parameters():
+            inner = not any(part in ENDS for part in name.split("."))
+            (kernels if parameter.ndim > 2 and inner else rest).append(parameter)
+        self.parts = (
+            Muon(kernels, lr, weight_decay),
+            torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay),
+        )
+
+    def set_rate(self, lr: float) -> None:
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = lr
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+
+class GradientDescent:
+    """Trains a network for a number of steps, or until a budget is spent.
+
+    Args:
+        network: The network, trained in place.
+        steps: Optimiser steps; fewer if the budget does not allow them.
+        rate: Peak of the one-cycle schedule of the learning rate.
+        weight_decay: Of Muon and AdamW.
+        budget_seconds: Upper bound on the time since ``begun``; None for none.
+        begun: ``time.perf_counter()`` at which the budget began.
+        progress: Receives every step.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        steps: int,
+        rate: float,
+        weight_decay: float,
+        budget_seconds: float | None,
+        begun: float,
+        progress: Progress,
+    ) -> None:
+        self.network, self.steps, self.rate = network, steps, rate
+        self.budget_seconds, self.begun, self.progress = budget_seconds, begun, progress
+        self.optimizer = AdaptationOptimizer(network.train(), rate, weight_decay)
+        self.losses: list[float] = []
+        self.skipped = 0
+        self.stopped_by = ""
+
+    def run(self, backward: Callable[[], float], failed: Callable[[], bool] = lambda: False) -> None:
+        """Train.
+
+        Args:
+            backward: Computes the loss of one step, runs the backward pass and returns the loss.
+            failed: Asked halfway; True ends training.
+        """
+        total, done, timed_from = self.steps, 0, self.begun
+        while done < total and not self.out_of_time():
+            if done == TIMED_STEPS[0]:
+                timed_from = time.perf_counter()
+            elif done == TIMED_STEPS[1]:
+                total = min(total, self._affordable_steps(timed_from))
+            self.optimizer.set_rate(self.rate * one_cycle(done / total))
+            self._step(backward)
+            done += 1
+            self.progress.update(done, total, f"loss {self.losses[-1]:.2f}")
+            if done == total // 2 and failed():
+                self.stopped_by = "collapse"
+                return
+        self.stopped_by = "steps" if done == self.steps else "budget"
+        if done < total:
+            self.progress.update(done, done, "out of time")
+
+    def out_of_time(self) -> bool:
+        """Whether the budget is spent; a first step is always made."""
+        budget = self.budget_seconds
+        return budget is not None and bool(self.losses) and time.perf_counter() - self.begun > budget
+
+    @property
+    def recent_loss(self) -> float:
+        """Mean loss of the last steps; NaN before the first."""
+        recent = self.losses[-RECENT:]
+        return sum(recent) / len(recent) if recent else math.nan
+
+    def record(self) -> dict[str, Any]:
+        """What a segmenter's record says about training."""
+        return {
+            "steps": len(self.losses),
+            "stopped_by": self.stopped_by,
+            "final_loss": round(self.recent_loss, 4) if math.isfinite(self.recent_loss) else None,
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+        }
+
+    def _affordable_steps(self, timed_from: float) -> int:
+        """How many steps fit into the budget, from the time that the first few took."""
+        if self.budget_seconds is None:
+            return self.steps
+        now = time.perf_counter()
+        per_step = (now - timed_from) / (TIMED_STEPS[1] - TIMED_STEPS[0])
+        left = self.budget_seconds - (now - self.begun)
+        return TIMED_STEPS[1] + max(1, int(0.97 * left / per_step))
+
+    def _step(self, backward: Callable[[], float]) -> None:
+        self.losses.append(backward())
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_NORM)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        else:
+            self.skipped += 1
+        self.optimizer.zero_grad()
+
+
+def one_cycle(fraction: float, warm_up: float = 0.15) -> float:
+    """Learning-rate factor: cosine up to 1 during the warm-up, cosine down to 0 at the end (Smith & Topin 2018)."""
+    if fraction < warm_up:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * fraction / warm_up)) / 2
+    return (1 + math.cos(math.pi * (fraction - warm_up) / (1 - warm_up))) / 2
+
+
+def soft_dice(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Soft Dice per foreground class over the whole batch, and which classes the batch holds.
+
+    ``logits (B, N + 1, *S)``, ``labels (B, *S)`` int64 -> ``dice (N,)`` in [0, 1], ``present (N,)`` bool
+    (Milletari et al. 2016, V-Net).
+    """
+    return _soft_dice(_at_least_float32(logits).log_softmax(1), labels)
+
+
+def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy plus (1 - Dice) over the classes present: absent ones leave Dice to the cross entropy."""
+    return dice_cross_entropy_parts(logits, labels)[0]
+
+
+def dice_cross_entropy_parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, and the soft Dice and the classes present that went into it."""
+    log_probabilities = _at_least_float32(logits).log_softmax(1)
+    dice, present = _soft_dice(log_probabilities, labels)
+    dice_term = ((1 - dice) * present).sum() / present.sum().clamp_min(1)
+    cross_entropy = -log_probabilities.gather(1, labels.unsqueeze(1)).mean()
+    return cross_entropy + dice_term, dice, present
+
+
+def _soft_dice(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    # Sums over voxels by class, without a one-hot volume: memory traffic is what this costs.
+    classes = log_probabilities.shape[1]
+    own = log_probabilities.gather(1, labels.unsqueeze(1)).exp().flatten()
+    where = labels.flatten()
+    overlap = own.new_zeros(classes).index_add(0, where, own)[1:]
+    counts = torch.bincount(where, minlength=classes)[1:]
+    predicted = log_probabilities.exp().sum((0, *range(2, log_probabilities.ndim)))[1:]
+    return (2 * overlap + 1e-5) / (predicted + counts + 1e-5), counts > 0
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
