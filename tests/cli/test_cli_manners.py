@@ -150,7 +150,7 @@ def test_every_setting_is_an_option(command, models):
             assert model.model_fields[name].description in known[f"--{option}"].help
 
 
-def test_options_win_over_the_file_and_reach_the_model():
+def test_options_win_over_the_file_and_reach_the_model(tmp_path):
     seen = []
 
     @with_settings()
@@ -159,11 +159,10 @@ def test_options_win_over_the_file_and_reach_the_model():
 
     typer_app = typer.Typer()
     typer_app.command()(command)
-    runner = typer.testing.CliRunner()
-    with runner.isolated_filesystem():
-        Path("a.yaml").write_text("steps: 5\nseed: 3\nfast: true\n")
-        words = ["--config", "a.yaml", "--steps", "9", "--spacing", "2", "--labels", "1=liver", "--budget", "inf"]
-        done = runner.invoke(typer_app, words)
+    path = tmp_path / "a.yaml"
+    path.write_text("steps: 5\nseed: 3\nfast: true\n")
+    words = ["--config", str(path), "--steps", "9", "--spacing", "2", "--labels", "1=liver", "--budget", "inf"]
+    done = typer.testing.CliRunner().invoke(typer_app, words)
     assert done.exit_code == 0, done.output
     assert seen == [AdaptSettings(steps=9, seed=3, fast=True, spacing_mm=2, labels={1: "liver"}, budget_seconds=None)]
 
