@@ -141,7 +141,7 @@ def functions_to_the_file() -> list[str]:
 
     sys.addaudithook(watch)  # cannot be removed: it stays silent once it has seen the file
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        scans = write_blob_dataset(Path(folder) / "blobs", 2, 0, (14, 10, 8), 2)
+        scans = write_blob_dataset(Path(folder) / "blobs", cases=2, shape=(14, 10, 8))
         images, labels = (sorted((scans / name).glob("*.nii.gz")) for name in ("imagesTr", "labelsTr"))
         words = ["segment", images[0], "--support", f"{images[1]}={labels[1]}", "-o", Path(folder) / "out"]
         quick = ["--learner", "finetune", "--weights", "none", "--steps", 1, "--device", "cpu", "-q"]

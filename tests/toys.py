@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,18 @@ def install(monkeypatch: Any) -> None:
     """Make ``--learner toy`` known for one test."""
     monkeypatch.setitem(LEARNERS, TOY.name, TOY)
     monkeypatch.setattr(ToyLearner, "adapted", 0)
+
+
+def fill_disk(monkeypatch: Any, name: str) -> None:
+    """No file called ``name`` can be written, as if the disk were full by then."""
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
 
 
 def make_scan(seed: int, shape: tuple[int, ...] = SHAPE, values: tuple[int, int] = VALUES) -> tuple[Any, Any]:

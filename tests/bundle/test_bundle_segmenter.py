@@ -64,11 +64,7 @@ def test_what_cannot_be_saved():
 def test_new_weights_never_lie_beside_an_old_description(tmp_path, monkeypatch):
     toys.install(monkeypatch)
     adapted("toy").save(tmp_path)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("medfewshot.bundle.segmenter.write_text", full)
+    toys.fill_disk(monkeypatch, "segmenter.json")
     with pytest.raises(OSError, match="No space"):
         adapted("toy").save(tmp_path)
     with pytest.raises(InputError, match="is no segmenter"):

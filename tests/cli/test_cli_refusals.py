@@ -219,10 +219,7 @@ def test_no_file_of_the_user_is_overwritten(run, scans, support):
 
 
 def test_the_disk_is_full(run, scans, support, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device", str(scans / "seg"))
-
-    monkeypatch.setattr("medfewshot.bundle.segmenter.write_text", full)
+    toys.fill_disk(monkeypatch, "segmenter.json")
     check_refused(run("adapt", *support, "-q", "-o", scans / "seg"), "No space left", str(scans / "seg"))
     assert not (scans / "seg" / "segmenter.json").exists()
 

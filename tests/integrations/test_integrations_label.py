@@ -72,13 +72,18 @@ def test_a_scan_unlike_the_supports_is_looked_at_and_chosen(scans):
     assert choose_next(looks) == "odd"
 
 
-def test_labels_and_names_come_from_one_segmenter(scans, monkeypatch):
+def test_labels_and_names_come_from_one_segmenter(scans):
     """Another process may replace the segmenter at any moment."""
-    session = LabelSession(scans / "model", device="cpu")
-    session.adapt(pairs(scans, 1), TOY)
     reads: list[Path] = []
-    real = LabelSession.current.fget
-    monkeypatch.setattr(LabelSession, "current", property(lambda self: reads.append(self.folder) or real(self)))
+
+    class Counting(LabelSession):
+        @property
+        def current(self) -> Path | None:
+            reads.append(self.folder)
+            return super().current
+
+    session = Counting(scans / "model", device="cpu")
+    session.adapt(pairs(scans, 1), TOY)
     answer = session.segment(scans / "cohort" / "q0.nii.gz", scans / "x.nii.gz")
     session.look(scans / "cohort" / "q0.nii.gz")
     assert len(reads) == 2
