@@ -13,9 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.protocols import CHILD, protocol_of
+from lab.protocols import protocol_of
 from medfewshot.benchmark import prepare_data, run_benchmark, select_cells, state_of
 from medfewshot.benchmark.on_ray import RayOptions, run_on_ray
+from medfewshot.benchmark.processes import ChildProcess
 from medfewshot.errors import InputError
 
 
@@ -64,11 +65,12 @@ def _run(options: argparse.Namespace) -> int:
         print(protocol.report(plan, run, options.report, cells))
         return 0
     data = prepare_data(cells, options.data or plan.data, run)
+    runner = ChildProcess(protocol.run)
     if options.ray is None:
-        outcome = run_benchmark(cells, data, run, options.device, tell=print, runner=CHILD)
+        outcome = run_benchmark(cells, data, run, options.device, tell=print, runner=runner)
     else:
         nodes = RayOptions(options.ray, options.cpus, options.gpus)
-        outcome = run_on_ray(cells, data, run, options.device, nodes, tell=print, runner=CHILD)
+        outcome = run_on_ray(cells, data, run, options.device, nodes, tell=print, runner=runner)
     print(protocol.report(plan, run, run / "report", None))
     return 1 if outcome.failed else 0
 

@@ -80,10 +80,7 @@ def budget_declarations(package: Path = PACKAGE) -> list[str]:
 
 def learner_names(package: Path = PACKAGE) -> list[str]:
     """Quoted names of learners outside the file of that learner."""
-    own = {
-        name: (spec.learner if hasattr(spec, "learner") else spec).__module__.rpartition(".")[2]
-        for name, spec in LEARNERS.items()
-    }
+    own = {name: spec.learner.__module__.rpartition(".")[2] for name, spec in LEARNERS.items()}
     return [
         at(path, node, f'"{node.value}"')
         for path, node in nodes(package)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +14,8 @@ from lab.peers.cells import adapt_any
 from medfewshot.benchmark import Cell, load_benchmark, plan_cells, write_report
 from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.config import check_learners, validate
-from medfewshot.benchmark.processes import ChildProcess
 from medfewshot.errors import InputError
 from medfewshot.settings import read_yaml
-
-CHILD = ChildProcess((sys.executable, "-m", "lab.child"))
-"""The process of a cell."""
 
 
 @dataclass(frozen=True)

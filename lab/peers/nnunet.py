@@ -21,7 +21,6 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from medfewshot.benchmark.processes import end
 from medfewshot.bundle import strict_json
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
@@ -193,6 +192,16 @@ class Driver:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         return self._process.stdin, self._process.stdout
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill ``process`` if it still runs, and close its pipes."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
 
 
 SPEC = LearnerSpec(name="nnunet", learner=NnUnet, summary="nnU-Net trained on the supports")

@@ -22,7 +22,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,8 +29,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO
 
 import nibabel as nib
 import numpy as np
@@ -111,41 +108,6 @@ def start(words: list[str], leads: bool = False) -> int:
         os._exit(code)
 
 
-class ForkedCell:
-    """In the place of ``subprocess.Popen`` in a benchmark: the process of a cell and its pipes, without the imports."""
-
-    def __init__(self, command: list[str], stderr: IO[str], **_: object) -> None:
-        from medfewshot.benchmark.child import main
-
-        (its_input, to_it), (from_it, its_output) = os.pipe(), os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 99
-            try:
-                for number, own in enumerate((its_input, its_output, stderr.fileno())):
-                    os.dup2(own, number)
-                os.closerange(3, 256)  # a lock among them, which must end with the first process
-                sys.stdout = os.fdopen(1, "w")
-                code = main(Path(command[-1]))
-            finally:
-                os._exit(code)
-        os.close(its_input)
-        os.close(its_output)
-        self.stdin, self.stdout = os.fdopen(to_it, "w"), os.fdopen(from_it)
-        self.code: int | None = None
-
-    def wait(self) -> int:
-        if self.code is None:
-            self.code = wait(self.pid)
-        return self.code
-
-    def poll(self) -> int | None:
-        return self.code
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-
 def run(words: list[str]) -> int:
     from medfewshot.cli import main
 
@@ -172,6 +134,13 @@ def members(group: int) -> list[int]:
         if int(its_group) == group and state != "Z" and int(path.parent.name) != group:
             found.append(int(path.parent.name))
     return found
+
+
+def is_cell(process: int) -> bool:
+    """Whether it is the process of a benchmark's cell, not a helper of ``multiprocessing``."""
+    with suppress(OSError):
+        return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return False
 
 
 def half_files(folder: Path) -> list[str]:
@@ -250,7 +219,7 @@ def kill(command: str, words: list[str], out: Path, wait_s: float, rng: np.rando
         while time.perf_counter() < ends and not writes_in(out):
             time.sleep(0.0002)
     victim = rng.choice(["all", "first", "cell"]) if command == "benchmark" else "first"
-    cells = members(child) if victim == "cell" else []
+    cells = [one for one in members(child) if is_cell(one)] if victim == "cell" else []
     if cells:  # the benchmark goes on with the next cell and says at its end that one failed
         with suppress(ProcessLookupError):  # it may have ended just now
             os.kill(cells[0], signal.SIGKILL)
@@ -300,10 +269,8 @@ def main() -> None:
 
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     import medfewshot.cli.commands
-    import medfewshot.evaluation  # noqa: F401
-    from medfewshot.benchmark import run as benchmark_run
 
-    benchmark_run.subprocess = SimpleNamespace(Popen=ForkedCell, PIPE=subprocess.PIPE)  # type: ignore[attr-defined]
+    import medfewshot.evaluation  # noqa: F401
 
     root, rng = Path(tempfile.mkdtemp(prefix="kill_test_")), np.random.default_rng(given.seed)
     make_scans(root)

@@ -1,57 +1,62 @@
-"""Run a cell in a process of its own: honest peak memory, and a crash costs one cell."""
+"""Run each cell in a process of its own: its peak memory is its own, and a crash costs one cell."""
 
 from __future__ import annotations
 
-import json
-import subprocess
+import multiprocessing
+import os
 import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
+from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, AnyCell
 from medfewshot.bundle import strict_json
+from medfewshot.errors import InputError
 from medfewshot.io import write_text
-from medfewshot.types import Progress
+from medfewshot.types import Event, Progress
 
 LOG = "log.txt"
-
-
-class CellRunner(Protocol):
-    """Runs a cell and leaves its record (``cell.json``) or why it failed (``failure.json``) in ``folder``."""
-
-    def __call__(self, cell: AnyCell, data: Path, folder: Path, device: str, progress: Progress) -> None: ...
+SECONDS_BETWEEN_REPORTS = 0.5
+CellRunner = Callable[[Any, Path, Path, str, Progress], None]
+"""``run(cell, data, folder, device, progress)`` runs a cell and leaves its record in ``folder``."""
 
 
 @dataclass(frozen=True)
 class ChildProcess:
-    """Runs a cell in a process of its own; it has as many threads as OMP_NUM_THREADS says.
+    """A :data:`CellRunner` that runs the cell in a new Python process and records why it failed, if it did.
+
+    The child has as many threads as OMP_NUM_THREADS says. What it prints is in ``log.txt``.
 
     Args:
-        command: Words that start the process; the cell's folder, which contains the request, is added to them.
+        run: What the child does; it must be importable there.
     """
 
-    command: tuple[str, ...] = (sys.executable, "-m", "medfewshot.benchmark.child")
+    run: CellRunner = run_cell
 
     def __call__(self, cell: AnyCell, data: Path, folder: Path, device: str, progress: Progress) -> None:
         (folder / FAILURE).unlink(missing_ok=True)
-        request = {
-            "protocol": cell.protocol,
-            "fingerprint": cell.fingerprint,
-            "cell": cell.model_dump(mode="json"),
-            "data": str(data.resolve()),
-            "device": device,
-        }
-        write_text(folder / REQUEST, strict_json(request))
-        words = [*self.command, str(folder.resolve())]
-        with (folder / LOG).open("w", encoding="utf-8") as log:
-            child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-            try:
-                for line in child.stdout or ():
-                    _pass_on(line, progress)
-                code = child.wait()
-            finally:  # also when interrupted
-                end(child)
+        write_text(folder / REQUEST, strict_json({"id": cell.id, "fingerprint": cell.fingerprint}))
+        context = multiprocessing.get_context("spawn")
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=_work, args=(self.run, cell, data, folder, device, sender), daemon=True)
+        child.start()
+        sender.close()  # so that the end of the child ends the pipe
+        try:
+            while True:
+                progress.update(*receiver.recv())
+        except EOFError:
+            child.join()
+        finally:  # also when interrupted
+            child.kill()
+            child.join()
+        code = child.exitcode or 0
         if not (folder / RECORD).is_file() and not (folder / FAILURE).is_file():
             ended = f"was ended by signal {-code}, out of memory perhaps" if code < 0 else f"ended with {code}"
             write_failure(folder, cell, f"its process {ended}; see {LOG}")
@@ -63,19 +68,37 @@ def write_failure(folder: Path, cell: AnyCell, message: str) -> None:
     write_text(folder / FAILURE, strict_json(content))
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    """Kill ``process`` if it still runs, and close its pipes."""
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
-
-
-def _pass_on(line: str, progress: Progress) -> None:
+def _work(run: CellRunner, cell: Any, data: Path, folder: Path, device: str, sender: connection.Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with (folder / LOG).open("w", encoding="utf-8") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    warnings.simplefilter("ignore")  # what torch and MONAI warn developers of
     try:
-        done, total, text = json.loads(line)
-    except ValueError:  # something a library printed
-        return
-    progress.update(done, total, text)
+        run(cell, data, folder, device, _reporter(sender))
+    except InputError as error:
+        write_failure(folder, cell, str(error))
+    except Exception as error:  # the record names it, and the other cells run
+        traceback.print_exc()
+        write_failure(folder, cell, f"{type(error).__name__}: {error}")
+
+
+def _reporter(sender: connection.Connection) -> Progress:
+    last = 0.0
+
+    def report(event: Event) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_REPORTS:
+            last = time.monotonic()
+            sender.send((event.done, event.total, event.text or event.stage))
+
+    return Progress(report)
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has ended, by whatever cause."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -28,9 +29,19 @@ def cells(monkeypatch):
     return plan_cells(make_config(seeds=[0, 1]))
 
 
-def in_child(code: str) -> ChildProcess:
-    """Cells run this Python code in place of the real thing."""
-    return ChildProcess((sys.executable, "-c", f"import os, sys, json; {code}"))
+def crash(cell, data, folder, device, progress) -> None:
+    print("chatter", flush=True)
+    progress.update(1, 4, "step")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tarry(cell, data, folder, device, progress) -> None:
+    progress.update(0, 1, str(os.getpid()))
+    time.sleep(600)
+
+
+def blunder(*words) -> None:
+    raise ZeroDivisionError("twice\nover")
 
 
 def test_a_cell_runs_in_a_process_of_its_own(tmp_path):
@@ -52,10 +63,12 @@ def test_a_cell_runs_in_a_process_of_its_own(tmp_path):
 
 def test_a_crash_costs_one_cell_and_is_tried_again(tmp_path, cells):
     data = prepare_data(cells, None, tmp_path)
-    told = []
-    crash = in_child("os.kill(os.getpid(), 9)")
-    outcome = run_benchmark(cells[:1], data, tmp_path, "cpu", tell=told.append, runner=crash)
+    told, seen = [], []
+    progress = Progress(lambda event: seen.append((event.done, event.total, event.text)))
+    outcome = run_benchmark(cells[:1], data, tmp_path, "cpu", progress, told.append, runner=ChildProcess(crash))
     assert "signal 9, out of memory perhaps" in outcome.failed[cells[0].id]
+    assert (0.25, 1, f"{cells[0].id}: step") in seen
+    assert (cells[0].folder(tmp_path) / "log.txt").read_text() == "chatter\n"
     assert told == [f"{cells[0].id}: failed: {outcome.failed[cells[0].id]}"]
     assert state_of(cells[0], tmp_path) is CellState.FAILED
     outcome = run_benchmark(cells, data, tmp_path, "cpu", runner=run_cell)
@@ -133,16 +146,13 @@ def test_two_benchmarks_in_one_folder_share_the_work(tmp_path, cells):
     assert outcome.busy == ran == [cells[0].id]
 
 
-def test_progress_of_a_child_is_passed_on(tmp_path, cells):
-    child = in_child("print('chatter'); print(json.dumps([1, 4, 'step']), flush=True)")
-    seen = []
-    progress = Progress(lambda event: seen.append((event.done, event.total, event.text)))
-    run_benchmark(cells[:1], tmp_path, tmp_path, "cpu", progress, runner=child)
-    assert (0.25, 1, f"{cells[0].id}: step") in seen
+def test_a_programming_error_is_named_on_one_line(tmp_path, cells):
+    outcome = run_benchmark(cells[:1], tmp_path, tmp_path, "cpu", runner=ChildProcess(blunder))
+    assert outcome.failed == {cells[0].id: "ZeroDivisionError: twice over"}
+    assert "Traceback" in (cells[0].folder(tmp_path) / "log.txt").read_text()
 
 
 def test_an_interrupted_benchmark_leaves_no_child_behind(tmp_path, cells):
-    child = in_child("print(json.dumps([0, 1, str(os.getpid())]), flush=True); sys.stdin.read()")
     children = []
 
     def stop(event):
@@ -151,7 +161,7 @@ def test_an_interrupted_benchmark_leaves_no_child_behind(tmp_path, cells):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_benchmark(cells, tmp_path, tmp_path, "cpu", Progress(stop), runner=child)
+        run_benchmark(cells, tmp_path, tmp_path, "cpu", Progress(stop), runner=ChildProcess(tarry))
     (process,) = children
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
@@ -172,7 +182,7 @@ def test_a_killed_benchmark_goes_on_and_leaves_no_child_behind(tmp_path):
     """SIGKILL lets nobody tidy up: the child sees that its parent is gone, and the folder says how far it got."""
     content = {
         "datasets": [{**DATASET, "queries": [2, 6]}],
-        "learners": [{"name": "a", "learner": "finetune", "steps": 60, "width": 8}],
+        "learners": [{"name": "a", "learner": "finetune", "steps": 5, "width": 4}],
         "shots": [1],
         "seeds": [0],
     }
@@ -183,9 +193,11 @@ def test_a_killed_benchmark_goes_on_and_leaves_no_child_behind(tmp_path):
     parent = subprocess.Popen([*words, str(tmp_path / "killed")])
     cases = tmp_path / "killed" / cell / "cases"
     wait_for(lambda: cases.is_dir() and any(cases.glob("*.json")))
+    children = children_of(parent.pid)
+    assert children
     parent.kill()
     parent.wait()
-    wait_for(lambda: not child_of(tmp_path / "killed" / cell))
+    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     assert not (tmp_path / "killed" / cell / "failure.json").exists()
     for name in ("killed", "whole"):
         assert subprocess.run([*words, str(tmp_path / name)], check=False).returncode == 0
@@ -203,16 +215,8 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def child_of(folder: Path) -> bool:
-    """Whether a process still works for the cell in ``folder``."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(folder).encode() in words:
-            return True
-    return False
+def children_of(process: int) -> list[str]:
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
 
 
 def without_seconds(text: str) -> list[str]:
