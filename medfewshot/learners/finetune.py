@@ -171,13 +171,7 @@ class _Attempt:
         self.sampler = PatchSampler(support, learner.augmentation, generator)
         self.network = to_channels_last(self._network()).to(learner.device)
         self.descent = GradientDescent(
-            self.network,
-            steps=learner.steps,
-            rate=learner.learning_rate / 4**restarts,
-            weight_decay=learner.weight_decay,
-            budget_seconds=learner.budget_seconds,
-            begun=begun,
-            progress=learner.progress.at("training the network"),
+            self.network, learner, begun=begun, slower=4**restarts, weight_decay=learner.weight_decay
         )
         self.dice = torch.zeros(support.classes - 1)
         self.seen = torch.zeros(support.classes - 1)

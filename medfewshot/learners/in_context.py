@@ -256,15 +256,7 @@ class InContext(TrainedOptions):
                 dices.append(float(dice[0].detach()))
             return float(loss.detach())
 
-        descent = GradientDescent(
-            network,
-            steps=self.steps,
-            rate=self.learning_rate,
-            weight_decay=1e-2,
-            budget_seconds=self.budget_seconds,
-            begun=begun,
-            progress=self.progress.at("training the network"),
-        )
+        descent = GradientDescent(network, self, begun=begun)
         descent.run(backward)
         recent = dices[-RECENT:]
         dice = sum(recent) / len(recent) if recent else 0.0

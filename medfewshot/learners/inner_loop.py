@@ -101,16 +101,6 @@ class MamlStart(nn.Module):
         return rows if self.head is None else rows.repeat_interleave(_block(self.backbone), 0)
 
 
-def as_start(module: nn.Module | None, name: str, build: Callable[[UNet], MamlStart]) -> MamlStart:
-    """The start itself, or one built around a bare U-Net; raises InputError for anything else, None included."""
-    if isinstance(module, MamlStart):
-        return module
-    if isinstance(module, UNet):
-        return build(module)
-    kind = "no start" if module is None else f"a start of type {type(module).__name__}"
-    raise InputError(f"learner {name}: has {kind}; make one with build_start(backbone)")
-
-
 def inner_step(
     loss: Loss, weights: Weights, rate: Callable[[str], Tensor], *, second_order: bool, only: str = ""
 ) -> tuple[Weights, Tensor]:

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from medfewshot.backbones import UNet
 from medfewshot.errors import InputError
-from medfewshot.learners.base import LearnerSpec
+from medfewshot.learners.base import LearnerSpec, needs_start
 from medfewshot.learners.finetune import NetworkSegmenter
 from medfewshot.learners.inner_loop import (
     HEAD,
     MamlStart,
     RateKind,
     Weights,
-    as_start,
     forward,
     forward_features,
     head_loss,
@@ -104,7 +103,9 @@ class Maml(TwoStageOptions):
         Raises InputError where there is no start, it has no rates for a variant that learns them, or the query has no
         label.
         """
-        start = as_start(self.start, NAME, self.build_start)
+        start = self.start
+        if not isinstance(start, MamlStart):
+            raise needs_start(NAME)
         rates_for(self.variant, start.config["rates"])
         check_kind(start.backbone, episode.support, NAME)
         query_labels = episode.truth

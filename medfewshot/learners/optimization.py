@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfewshot.types import Progress
+from medfewshot.learners.base import TrainedOptions
 
 RECENT = 20
 """Steps that the final loss is a mean of."""
@@ -116,28 +116,25 @@ class GradientDescent:
 
     Args:
         network: The network, trained in place.
-        steps: Optimiser steps; fewer if the budget does not allow them.
-        rate: Peak of the one-cycle schedule of the learning rate.
-        weight_decay: Of Muon and AdamW.
-        budget_seconds: Upper bound on the time since ``begun``; None for none.
+        options: Steps, budget, learning rate and progress.
         begun: ``time.perf_counter()`` at which the budget began.
-        progress: Receives every step.
+        slower: Divides the learning rate.
+        weight_decay: Of Muon and AdamW.
     """
 
     def __init__(
         self,
         network: nn.Module,
+        options: TrainedOptions,
         *,
-        steps: int,
-        rate: float,
-        weight_decay: float,
-        budget_seconds: float | None,
         begun: float,
-        progress: Progress,
+        slower: float = 1,
+        weight_decay: float = 1e-2,
     ) -> None:
-        self.network, self.steps, self.rate = network, steps, rate
-        self.budget_seconds, self.begun, self.progress = budget_seconds, begun, progress
-        self.optimizer = AdaptationOptimizer(network.train(), rate, weight_decay)
+        self.network, self.begun = network, begun
+        self.steps, self.budget_seconds = options.steps, options.budget_seconds
+        self.rate, self.progress = options.learning_rate / slower, options.progress.at("training the network")
+        self.optimizer = AdaptationOptimizer(network.train(), self.rate, weight_decay)
         self.losses: list[float] = []
         self.skipped = 0
         self.stopped_by = ""

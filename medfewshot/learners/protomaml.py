@@ -17,13 +17,12 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from medfewshot.backbones import UNet, fold_blocks
-from medfewshot.learners.base import LearnerSpec
+from medfewshot.learners.base import LearnerSpec, needs_start
 from medfewshot.learners.finetune import NetworkSegmenter
 from medfewshot.learners.inner_loop import (
     MamlStart,
     RateKind,
     Weights,
-    as_start,
     forward,
     forward_features,
     in_turn,
@@ -107,7 +106,9 @@ class ProtoMaml(TwoStageOptions):
         Its gradient reaches ``start`` along three ways: through the prototypes, the steps and the query. Raises
         InputError where there is no start, or the query has no label.
         """
-        start = as_start(self.start, NAME, self.build_start)
+        start = self.start
+        if not isinstance(start, MamlStart):
+            raise needs_start(NAME)
         support = episode.support
         check_kind(start.backbone, support, NAME)
         query_labels = episode.truth

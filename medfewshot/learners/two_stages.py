@@ -18,14 +18,13 @@ from torch import Tensor
 
 from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.backbones import UNet, to_channels_last
-from medfewshot.learners.base import TrainedOptions
+from medfewshot.learners.base import TrainedOptions, needs_start
 from medfewshot.learners.finetune import DIVERGED_LOSS, Finetune, NetworkSegmenter, random_unet
 from medfewshot.learners.inner_loop import (
     HEAD,
     Loss,
     MamlStart,
     Weights,
-    as_start,
     detached,
     forward_features,
     head_loss,
@@ -75,7 +74,9 @@ class TwoStages:
             module: Any = random_unet(options, self.support, classes=2, seed=options.seed)
         else:
             module = copy.deepcopy(options.start)
-        start = as_start(module, self.name, build_start)
+        if not isinstance(module, (MamlStart, UNet)):
+            raise needs_start(self.name)
+        start = module if isinstance(module, MamlStart) else build_start(module)
         check_kind(start.backbone, self.support, self.name)
         fit_strides(start.backbone, self.support)
         to_channels_last(start.backbone)
