@@ -25,6 +25,18 @@ def subsample(values: np.ndarray, most: int = _SAMPLES) -> np.ndarray:
     return flat[:: max(1, flat.size // most) | 1]
 
 
+def robust_window(image: np.ndarray) -> tuple[float, float]:
+    """Return the 0.5 and 99.5 percentiles of the finite intensities, from about 200 000 voxels."""
+    sample = subsample(image, 200_000)
+    sample = sample[np.isfinite(sample)]
+    if sample.size == 0:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(sample, (0.5, 99.5)))
+    if high <= low:
+        low, high = float(sample.min()), float(sample.max())
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
 def constant_channels(image: np.ndarray) -> str:
     """Describe the channels of ``image (C, *S)`` that have the same value in every voxel; "" if there are none."""
     constant = [number for number, channel in enumerate(image, start=1) if channel.min() == channel.max()]

@@ -9,9 +9,8 @@ from grids import volume_of
 
 from medfewshot.datasets import read_dataset
 from medfewshot.inspection import inspect
-from medfewshot.intensities import is_constant, looks_like_hounsfield, subsample
+from medfewshot.intensities import is_constant, looks_like_hounsfield, robust_window, subsample
 from medfewshot.planning import make_plan
-from medfewshot.report.display import robust_window
 
 
 def test_a_sample_visits_every_slice():

@@ -13,7 +13,7 @@ import pytest
 
 from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.io import write_csv
-from medfewshot.report import display, save_preview, save_score_plot, structure_statistics
+from medfewshot.report import paint, planes, save_preview, save_score_plot, structure_statistics
 from medfewshot.structures import compress
 
 NAMES = {1: "liver", 2: "spleen"}
@@ -59,16 +59,16 @@ ORDERS = list(itertools.product(itertools.permutations(range(3)), itertools.prod
 def test_all_48_axis_orders_look_the_same(order, signs):
     image, _, affine = ras_phantom()
     stored, stored_affine = in_other_order(image, affine, list(order), signs)
-    grid = display.grid_of(stored.shape, stored_affine)
+    grid = planes.grid_of(stored.shape, stored_affine)
     assert grid.shape == image.shape
     assert grid.spacing_mm == pytest.approx((2.0, 2.5, 3.0))
     assert np.array_equal(grid.to_ras(stored), image)
     for normal, index in ((0, 20), (1, 16), (2, 13)):
-        file_index = grid.file_index(normal, index)
-        axis = grid.axis[normal]
+        file_index = grid.file_index((normal, index))
+        axis = list(grid.orientation[:, 0]).index(normal)
         assert np.take(stored, file_index, axis=axis).max() == 1000
         assert (
-            display.side_letters(grid, normal)
+            grid.side_letters(normal)
             == {
                 2: ("R", "L", "P", "A"),
                 1: ("R", "L", "I", "S"),
@@ -79,11 +79,11 @@ def test_all_48_axis_orders_look_the_same(order, signs):
 
 def test_pictures_follow_the_radiological_convention():
     image, _, affine = ras_phantom()
-    grid = display.grid_of(image.shape, affine)
+    grid = planes.grid_of(image.shape, affine)
     volume = grid.to_ras(image)
     for normal, index in ((0, 20), (1, 16), (2, 13)):  # right, anterior and superior: left and up in all three planes
-        rows, columns = np.nonzero(display.picture(volume, normal, index) == 1000)
-        height, width = display.picture(volume, normal, index).shape
+        rows, columns = np.nonzero(planes.picture(volume, (normal, index)) == 1000)
+        height, width = planes.picture(volume, (normal, index)).shape
         assert rows.min() > height / 2, "row 0 is the bottom: the box must be in the upper half"
         assert columns.max() < width / 2, "the box must be in the left half"
 
@@ -108,16 +108,16 @@ def test_oblique_directions_get_two_letters():
     angle = np.radians(40)
     affine = np.eye(4)
     affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    grid = display.grid_of((10, 10, 10), affine)
+    grid = planes.grid_of((10, 10, 10), affine)
     assert grid.oblique_degrees(0) == pytest.approx(40)
     assert grid.oblique_degrees(2) == pytest.approx(0)
-    assert display.side_letters(grid, 2) == ("RA", "LP", "PR", "AL")
+    assert grid.side_letters(2) == ("RA", "LP", "PR", "AL")
 
 
 def test_thick_slices_and_slabs_are_shown_as_slices():
-    thick = display.grid_of((64, 64, 20), np.diag([1.0, 1.0, 5.0, 1.0]))
-    slab = display.grid_of((128, 128, 8), np.diag([0.7, 0.7, 2.0, 1.0]))
-    cube = display.grid_of((64, 64, 64), np.eye(4))
+    thick = planes.grid_of((64, 64, 20), np.diag([1.0, 1.0, 5.0, 1.0]))
+    slab = planes.grid_of((128, 128, 8), np.diag([0.7, 0.7, 2.0, 1.0]))
+    cube = planes.grid_of((64, 64, 64), np.eye(4))
     assert (thick.slices_lead, slab.slices_lead, cube.slices_lead) == (True, True, False)
     assert thick.acquired == 2
 
@@ -125,63 +125,67 @@ def test_thick_slices_and_slabs_are_shown_as_slices():
 def test_slices_are_spread_through_the_structure():
     profile = np.zeros((40, 1))
     profile[10:30] = 1
-    slices = display.spread_slices(profile, 5)
+    slices = planes.spread_slices(profile, 5)
     assert slices == [12, 16, 20, 24, 28]
     profile[:] = 0
     profile[39] = 1
-    assert display.spread_slices(profile, 5) == [37, 38, 39]
-    assert display.spread_slices(np.ones((2, 1)), 5) == [0, 1]
-    assert len(display.spread_slices(np.zeros((30, 1)), 5)) == 5
+    assert planes.spread_slices(profile, 5) == [37, 38, 39]
+    assert planes.spread_slices(np.ones((2, 1)), 5) == [0, 1]
+    assert len(planes.spread_slices(np.zeros((30, 1)), 5)) == 5
 
 
 def test_a_small_structure_is_not_hidden_by_a_large_one():
     labels = np.zeros((40, 40, 40), dtype=np.uint8)
     labels[5:35, 5:35, 5:35] = 1
     labels[18:20, 18:20, 30:32] = 2
-    assert display.best_slices([display.profiles(labels)[2]])[0] in (30, 31)
+    assert planes.best_slices([planes.profiles(labels)[2]])[0] in (30, 31)
 
 
 def test_structures_that_share_no_slice_take_turns():
     labels = np.zeros((40, 40, 40), dtype=np.uint8)
     labels[2:6, 2:6, 2:6] = 1
     labels[30:36, 30:36, 30:36] = 2
-    assert display.best_slices(display.profiles(labels)) == [2, 30, 2]
-    assert display.best_slices(display.profiles(labels * 0)) == [20, 20, 20]
+    assert planes.best_slices(planes.profiles(labels)) == [2, 30, 2]
+    assert planes.best_slices(planes.profiles(labels * 0)) == [20, 20, 20]
 
 
 def test_the_zoom_holds_the_structure_and_stays_in_the_field():
-    grid = display.grid_of((100, 80, 60), np.diag([1.0, 2.0, 1.0, 1.0]))
-    mask = np.zeros((80, 100), dtype=bool)
-    mask[2:10, 60:70] = True
-    left, right, bottom, top = display.zoom_mm(mask, grid, 2, 1.0)
+    shape, extent = (80, 100), (100.0, 160.0)
+    left, right, bottom, top = planes.window_mm((slice(2, 10), slice(60, 70)), shape, extent, 1.0)
     assert left <= 60
     assert right >= 70
     assert 0 <= bottom <= 4
     assert top >= 20
     assert top - bottom == pytest.approx(right - left)
-    whole = display.zoom_mm(np.ones((80, 100), dtype=bool), grid, 2, 1.0)
-    assert whole == pytest.approx(display.field_mm(grid, 2, 1.0))
+    field = planes.window_mm(None, shape, extent, 1.0)
+    assert field == (-30, 130, 0, 160)  # the whole picture, in the middle
+    assert planes.window_mm((slice(0, 80), slice(0, 100)), shape, extent, 1.0) == pytest.approx(field)
+
+
+def test_a_volume_of_one_slice_has_one_view():
+    for shape, view in (((40, 30, 1), (2, 0)), ((40, 1, 30), (1, 0)), ((1, 1, 30), (0, 0))):
+        assert planes.choose_views(planes.grid_of(shape, np.eye(4)), np.zeros(shape, np.uint8)) == [view]
 
 
 def test_scale_bars_are_round():
-    assert display.round_length_mm(320) == 50
-    assert display.round_length_mm(80) == 20
-    assert display.round_length_mm(3) == pytest.approx(0.5)
+    assert paint.round_length_mm(320) == 50
+    assert paint.round_length_mm(80) == 20
+    assert paint.round_length_mm(3) == pytest.approx(0.5)
 
 
 def test_preview_draws_a_contour_in_the_colour_of_each_structure(tmp_path):
-    from medfewshot.report.paint import COLOURS
-
     image, labels, affine = ras_phantom()
     labels[3:8, 3:8, 3:8] = 2
     path = save_preview(tmp_path / "deep" / "p.png", image[None], labels, affine, NAMES, title="two boxes")
     picture = read_png(path)
     assert picture.shape[0] > 500
     assert picture.shape[1] > 1000
-    assert near_colour(picture, COLOURS[0]) > 300
-    assert near_colour(picture, COLOURS[1]) > 300
+    assert near_colour(picture, paint.COLOURS[0]) > 300
+    assert near_colour(picture, paint.COLOURS[1]) > 300
     only_one = read_png(save_preview(tmp_path / "q.png", image, labels * (labels == 1), affine, NAMES))
-    assert near_colour(only_one, COLOURS[1]) < near_colour(picture, COLOURS[1]) / 2  # the legend's swatch is left
+    assert (
+        near_colour(only_one, paint.COLOURS[1]) < near_colour(picture, paint.COLOURS[1]) / 2
+    )  # the legend's swatch is left
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["p.png"], "no temporary file is left"
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from medfewshot.errors import GridMismatchError, InputError
+from medfewshot.intensities import robust_window
 from medfewshot.io import atomic_path
-from medfewshot.report import display, paint
-from medfewshot.report.paint import Entry, Scene, View
-from medfewshot.structures import compress
-
-MONTAGE_SLICES = 5
+from medfewshot.report import paint
+from medfewshot.report.paint import Entry, Scene
+from medfewshot.report.planes import grid_of, is_raster
+from medfewshot.structures import compress, voxel_size
 
 
 def save_preview(
@@ -65,99 +65,82 @@ def save_preview(
         if array is not None and array.shape != labels.shape:
             raise GridMismatchError(f"the {what} has shape {array.shape}, the segmentation {labels.shape}")
 
-    values, ranks = compress(labels, *([] if reference is None else [reference]))
-    listed = [int(v) for v in names if v != 0] + [v for v in values[1:] if v not in names]
-    colour_of = {value: paint.COLOURS[i % len(paint.COLOURS)] for i, value in enumerate(listed)}
-    scene = _scene(image, ranks, affine, uncertainty, window, tuple(colour_of.get(v, "") for v in values))
-    entries = _entries(scene, values, ranks, names, listed, colour_of, predicted_dice or {})
-    figure = paint.figure(scene, _views(scene), entries, title=title or path.stem, facts=_facts(scene), flags=flags)
+    listed, ranks = _rank(names, labels, *([] if reference is None else [reference]))
+    scene = _scene(image, ranks, affine, uncertainty, window)
+    unit = "px" if scene.in_pixels else "ml" if labels.ndim == 3 else "cm²"
+    one_voxel = {"px": 1.0, "ml": voxel_size(affine, 3) / 1000, "cm²": voxel_size(affine, 2) / 100}[unit]
+    sizes = [one_voxel * np.bincount(r.ravel(order="K"), minlength=len(listed) + 1)[1:] for r in ranks]
+    entries = [
+        _entry(names.get(value, f"label {value}"), size, unit, (predicted_dice or {}).get(value))
+        for value, *size in zip(listed, *sizes, strict=True)
+    ]
+    facts = _facts(scene, labels.shape, affine)
+    figure = paint.figure(scene, entries, title=title or path.stem, facts=facts, flags=flags)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=paint.DPI, facecolor=paint.BLACK)
     return path
 
 
+def _rank(names: Mapping[int, str], *label_maps: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
+    """Return the values of ``names``, then those without a name; and the label maps with positions in this list."""
+    values, maps = compress(*label_maps)
+    listed = [int(value) for value in names if value != 0] + [value for value in values[1:] if value not in names]
+    rank_of = np.zeros(len(values), dtype=np.min_scalar_type(len(listed)))
+    rank_of[1:] = [listed.index(value) + 1 for value in values[1:]]
+    return listed, [rank_of[ranks] for ranks in maps]
+
+
 def _scene(
     image: np.ndarray,
-    ranks: tuple[np.ndarray, ...],
+    ranks: Sequence[np.ndarray],
     affine: np.ndarray,
     uncertainty: np.ndarray | None,
     window: tuple[float, float] | None,
-    colours: tuple[str, ...],
 ) -> Scene:
     flat = image.ndim == 2
-    raster = flat and display.is_raster(affine)
+    raster = flat and is_raster(affine)
     if raster:  # as the file stores it: in an axial picture, LPS axes run to the right and downwards
         affine = np.diag([*(np.array([-1, -1, 1]) * np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)), 1.0])
-    to_3d: Callable[[np.ndarray], np.ndarray] = (lambda a: a[..., None]) if flat else (lambda a: a)
-    grid = display.grid_of(to_3d(image).shape, affine)
-    shown = [grid.to_ras(to_3d(r)) for r in ranks]
-    together = grid.to_ras(to_3d(np.maximum(*ranks))) if len(ranks) > 1 else shown[0]
-    doubt = None if uncertainty is None else grid.to_ras(to_3d(np.nan_to_num(np.asarray(uncertainty, np.float32))))
+    grid = grid_of((*image.shape, 1)[:3], affine)
+
+    def to_ras(array: np.ndarray) -> np.ndarray:
+        return grid.to_ras(array[..., None] if flat else array)
+
     return Scene(
         grid=grid,
-        image=grid.to_ras(to_3d(image)),
-        ranks=shown[0],
-        reference=shown[1] if len(shown) > 1 else None,
-        uncertainty=doubt,
-        colours=colours,
-        window=window or display.robust_window(image),
-        structures=together,
-        flat=flat,
+        image=to_ras(image),
+        ranks=to_ras(ranks[0]),
+        reference=to_ras(ranks[1]) if len(ranks) > 1 else None,
+        uncertainty=None if uncertainty is None else to_ras(np.nan_to_num(np.asarray(uncertainty, np.float32))),
+        window=window or robust_window(image),
         raster=raster,
     )
 
 
-def _views(scene: Scene) -> list[View]:
-    grid = scene.grid
-    if scene.flat:
-        return [View(grid.axis.index(2), 0)]
-    profiles = display.profiles(scene.structures)
-    if not grid.slices_lead:
-        normals = (2, 1, 0)
-        best = display.best_slices([profiles[normal] for normal in normals])
-        return [View(normal, index) for normal, index in zip(normals, best, strict=True)]
-    lead = grid.acquired
-    across = 2 if lead == 1 else 1
-    slices = display.spread_slices(profiles[lead], MONTAGE_SLICES)[::-1]  # from superior, anterior or right
-    return [*(View(lead, i) for i in slices), View(across, display.best_slices([profiles[across]])[0])]
+def _entry(name: str, sizes: Sequence[float], unit: str, predicted_dice: float | None) -> Entry:
+    """Describe a structure; ``sizes``: of the segmentation and, if there is one, of the reference."""
+    found, *expected = sizes
+    text = _amount(found, unit) if found else "not found"
+    if found and predicted_dice is not None:
+        text += f", predicted Dice {predicted_dice:.2f}"
+    if expected:
+        text += f", reference {_amount(expected[0], unit)}" if expected[0] else ", absent in the reference"
+    return Entry(name, text, paint.WHITE if found else paint.GREY if expected == [0] else paint.RED)
 
 
-def _entries(
-    scene: Scene,
-    values: tuple[int, ...],
-    ranks: tuple[np.ndarray, ...],
-    names: Mapping[int, str],
-    listed: list[int],
-    colour_of: Mapping[int, str],
-    predicted_dice: Mapping[int, float],
-) -> list[Entry]:
-    """Return one entry of the legend per structure: colour, name, size and predicted Dice."""
-    counts = [np.bincount(r.ravel(order="K"), minlength=len(values)) for r in ranks]
-    entries = []
-    for value in listed:
-        rank = values.index(value) if value in values else None
-        found = [int(count[rank]) if rank is not None else 0 for count in counts]
-        text = scene.amount(found[0]) if found[0] else "not found"
-        if found[0] and value in predicted_dice:
-            text += f", predicted Dice {predicted_dice[value]:.2f}"
-        if len(found) > 1:
-            text += f", reference {scene.amount(found[1])}" if found[1] else ", absent in the reference"
-        expected = len(found) == 1 or found[1] > 0
-        entries.append(Entry(colour_of[value], names.get(value, f"label {value}"), text, found[0] > 0, expected))
-    return entries
+def _amount(size: float, unit: str) -> str:
+    return f"{size:.0f} {unit}" if size >= 100 else f"{size:.3g} {unit}"
 
 
-def _facts(scene: Scene) -> str:
+def _facts(scene: Scene, shape: Sequence[int], affine: np.ndarray) -> str:
     """Describe the scan in one line."""
-    grid = scene.grid
-    shape = [grid.shape[grid.axis.index(i)] for i in range(2 if scene.flat else 3)]
-    spacing = [grid.spacing_mm[grid.axis.index(i)] for i in range(len(shape))]
+    spacing_mm = np.linalg.norm(affine[:3, : len(shape)], axis=0)
     low, high = scene.window
-    facts = [" × ".join(map(str, shape)) + (" pixels" if scene.flat else " voxels")]
+    facts = [" × ".join(map(str, shape)) + (" pixels" if len(shape) == 2 else " voxels")]
     if not scene.in_pixels:
-        facts.append(" × ".join(f"{s:.2f}" for s in spacing) + " mm")
+        facts.append(" × ".join(f"{s:.2f}" for s in spacing_mm) + " mm")
     facts.append(f"grey levels {low:.4g} to {high:.4g}")
-    oblique = max(grid.oblique_degrees(axis) for axis in range(3))
+    oblique = max(scene.grid.oblique_degrees(axis) for axis in range(3))
     if oblique > 1:
         facts.append(f"scanned {oblique:.0f}° oblique")
     if not scene.raster:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medfewshot.report.display import robust_window
+from medfewshot.intensities import robust_window
 from medfewshot.report.page.content import Viewer
 
 LARGEST_CASE = 3_000_000
