@@ -2,12 +2,19 @@
 
 from medfewshot.io.dicom_seg import can_refer_to, write_dicom_seg
 from medfewshot.io.files import atomic_path, write_csv, write_text
-from medfewshot.io.find import find_images, is_series_folder, volumes_in
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.geometry import check_affine, check_same_grid, in_frame_of
-from medfewshot.io.load import read_image, read_label
-from medfewshot.io.naming import case_id, format_of, looks_like_label, output_suffix, stem_of
-from medfewshot.io.save import write_array, write_label
+from medfewshot.io.paths import (
+    case_id,
+    find_images,
+    format_of,
+    is_series_folder,
+    looks_like_label,
+    output_suffix,
+    stem_of,
+    volumes_in,
+)
+from medfewshot.io.volumes import read_image, read_label, write_array, write_label
 
 __all__ = [
     "FORMATS",

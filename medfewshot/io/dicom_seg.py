@@ -16,9 +16,8 @@ import numpy as np
 from medfewshot import __version__
 from medfewshot.errors import InputError
 from medfewshot.io.files import atomic_path
-from medfewshot.io.formats.base import Header
+from medfewshot.io.formats.base import Header, reading
 from medfewshot.io.formats.dicom import DICOM, slice_files
-from medfewshot.io.guards import reading
 from medfewshot.types import Volume
 
 OWN_SCHEME = "99MEDFEWSHOT"
@@ -65,12 +64,16 @@ def write_dicom_seg(path: Path, labels: np.ndarray, names: Mapping[int, str], so
     Raises:
         InputError: The series cannot be read, or the extra is not installed.
     """
-    import highdicom as hd
-
     check_available()
+    import highdicom as hd
+    from pydicom import dcmread
+
     if source.path is None or not can_refer_to(source) or labels.shape != source.spatial_shape:
         raise ValueError(f"{source.name}: a DICOM segmentation needs the series that it refers to, on the same grid")
-    images = [_read_header(file) for file in slice_files(source.path)]
+    images = []
+    for file in slice_files(source.path):
+        with reading(file):
+            images.append(dcmread(file, force=True, stop_before_pixels=True))
     warnings = _fill_in(images, source)
     masks = np.stack([value == labels.T for value in names], axis=-1)  # (frames, rows, columns, segments)
     segmentation = hd.seg.Segmentation(
@@ -92,13 +95,6 @@ def write_dicom_seg(path: Path, labels: np.ndarray, names: Mapping[int, str], so
     with atomic_path(path) as temporary:
         segmentation.save_as(temporary)
     return warnings
-
-
-def _read_header(path: Path) -> Any:
-    from pydicom import dcmread
-
-    with reading(path):
-        return dcmread(path, force=True, stop_before_pixels=True)
 
 
 def _fill_in(images: list[Any], source: Volume) -> tuple[str, ...]:

@@ -15,44 +15,34 @@ _SAME_POSITION_MM = 0.01
 _PARALLEL_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True, eq=False)
-class Pose:
-    """Where a slice lies, in LPS mm. ``row`` and ``column``: unit vectors along which column and row index grow.
-
-    ``spacing_mm``: along ``row``, along ``column``.
-    """
-
-    position: np.ndarray
-    row: np.ndarray
-    column: np.ndarray
-    spacing_mm: tuple[float, float]
-
-    @property
-    def normal(self) -> np.ndarray:
-        return np.cross(self.row, self.column)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Slice:
-    """One DICOM file. ``size``: columns, rows, frames. ``pose``: None if the file lacks any part of it.
+    """One DICOM file.
 
-    ``spacing_mm``: of the pixels, if known. ``step_mm``: the spacing between slices that the file itself states.
+    Attributes:
+        size: Columns, rows, frames.
+        spacing_mm: Of the pixels, along a row and along a column. 1 mm if the file does not state it.
+        step_mm: The spacing between slices that the file itself states.
+        pose: ``(3, 3)`` in LPS: the position in mm, and the unit vectors along which column and row index grow. None if
+            the file lacks any of them, or the spacing.
     """
 
     path: Path
     series: str
     description: str
     modality: str
+    sop_class: str
     size: tuple[int, int, int]
     components: int
-    spacing_mm: tuple[float, float] | None
-    pose: Pose | None
-    thickness_mm: float = 1.0
-    step_mm: float | None = None
-    sop_class: str = ""
+    has_spacing: bool
+    spacing_mm: tuple[float, float]
+    thickness_mm: float
+    step_mm: float | None
+    pose: np.ndarray | None
 
     @property
-    def placed(self) -> Pose:
+    def placed(self) -> np.ndarray:
+        """The pose. Raises InputError if there is none."""
         if self.pose is None:
             raise InputError(
                 f"{self.path}: states no position, orientation or pixel spacing, so it is no slice of a volume",
@@ -64,24 +54,23 @@ class Slice:
 def sorted_stack(slices: Sequence[Slice], name: str) -> list[Slice]:
     """The slices along their normal. File names and instance numbers do not count: scanners number as they please."""
     _check_alike(slices, name)
-    normal = slices[0].placed.normal
-    return sorted(slices, key=lambda one: float(normal @ one.placed.position))
+    normal = np.cross(*slices[0].placed[1:])
+    return sorted(slices, key=lambda one: float(normal @ one.placed[0]))
 
 
 def stack_affine(stack: Sequence[Slice], name: str) -> np.ndarray:
     """``(4, 4)`` RAS affine from the positions themselves. Raises InputError for gaps, repeats and tilt."""
-    first = stack[0].placed
-    positions = np.array([one.placed.position for one in stack])
-    _check_gaps(stack, positions @ first.normal, name)
+    first, row, column = stack[0].placed
+    normal = np.cross(row, column)
+    positions = np.array([one.placed[0] for one in stack])
+    _check_gaps(stack, positions @ normal, name)
     if len(stack) > 1:
-        step = (positions[-1] - positions[0]) / (len(stack) - 1)
+        step = (positions[-1] - first) / (len(stack) - 1)
     else:
-        step = first.normal * stack[0].thickness_mm
+        step = normal * stack[0].thickness_mm
+    width, height = stack[0].spacing_mm
     affine = np.eye(4)
-    affine[:3, 0] = first.row * first.spacing_mm[0]
-    affine[:3, 1] = first.column * first.spacing_mm[1]
-    affine[:3, 2] = step
-    affine[:3, 3] = positions[0]
+    affine[:3] = np.column_stack([row * width, column * height, step, first])
     check_affine(affine, name)
     _check_straight(positions, step, name)
     return LPS_TO_RAS @ affine
@@ -104,7 +93,7 @@ def _check_alike(slices: Sequence[Slice], name: str) -> None:
             "put each size in its own folder",
         )
     first = slices[0]
-    odd = [one for one in slices if not _parallel(first.placed, one.placed)]
+    odd = [one for one in slices if not _parallel(first, one)]
     if odd:
         raise InputError(
             f"{name}: {len(odd)} of {len(slices)} slices are turned or scaled against the others, such as "
@@ -113,8 +102,8 @@ def _check_alike(slices: Sequence[Slice], name: str) -> None:
         )
 
 
-def _parallel(first: Pose, second: Pose) -> bool:
-    turned = max(np.abs(first.row - second.row).max(), np.abs(first.column - second.column).max())
+def _parallel(first: Slice, second: Slice) -> bool:
+    turned = np.abs(first.placed[1:] - second.placed[1:]).max()
     return bool(turned < _PARALLEL_TOLERANCE) and np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3)
 
 

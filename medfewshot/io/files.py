@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medfewshot.io.naming import PathLike, suffix_of
+from medfewshot.io.paths import PathLike, suffix_of
 
 
 @contextmanager

@@ -40,20 +40,15 @@ def check_affine(affine: np.ndarray, name: str) -> None:
             f"{name}: the voxel spacing is {_numbers(lengths)} mm, and zero is no spacing",
             "set the true spacing in the header or convert the file again from its source",
         )
-    degrees = shear_degrees(affine)
-    if np.sin(np.radians(degrees)) > SHEAR_TOLERANCE:
+    unit = affine[:3, :3] / lengths
+    cosine = np.abs(unit.T @ unit - np.eye(3)).max()
+    if cosine > SHEAR_TOLERANCE:
+        degrees = np.degrees(np.arcsin(min(cosine, 1.0)))
         raise InputError(
             f"{name}: the grid is sheared, its axes are {degrees:.2f} degrees off a right angle (gantry tilt, or an "
             "affine registration in the header)",
             "resample it onto an orthogonal grid first",
         )
-
-
-def shear_degrees(affine: np.ndarray) -> float:
-    """The largest deviation from a right angle between two voxel axes, in degrees."""
-    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    cosines = np.abs(unit.T @ unit - np.eye(3)).max()
-    return float(np.degrees(np.arcsin(min(cosines, 1.0))))
 
 
 def corner_distance_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
@@ -63,21 +58,16 @@ def corner_distance_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, 
     return float(np.linalg.norm(((first - second) @ corners.T)[:3], axis=0).max())
 
 
-def default_tolerance_mm(affine: np.ndarray, dims: int = 3) -> float:
+def tolerance_mm(affine: np.ndarray, dims: int) -> float:
     """5 % of the smallest voxel edge: moves no boundary, and is more than headers round. At least 0.01 mm."""
     return max(0.05 * float(np.linalg.norm(affine[:3, :dims], axis=0).min()), 0.01)
 
 
-def check_same_grid(image: Volume, label: Volume, tolerance_mm: float | None = None) -> None:
+def check_same_grid(image: Volume, label: Volume) -> None:
     """Check that two volumes lie on one voxel grid. If a file states no millimetres (PNG), only shapes are compared.
 
-    Args:
-        image: One volume.
-        label: The other.
-        tolerance_mm: How far apart the same corner voxel may lie. Default: see :func:`default_tolerance_mm`.
-
     Raises:
-        GridMismatchError: They do not.
+        GridMismatchError: Their shapes differ, or a corner is farther apart than :func:`tolerance_mm`.
     """
     if image.spatial_shape != label.spatial_shape:
         raise GridMismatchError(
@@ -86,13 +76,12 @@ def check_same_grid(image: Volume, label: Volume, tolerance_mm: float | None = N
         )
     if not (image.has_spacing and label.has_spacing):
         return
-    if tolerance_mm is None:
-        tolerance_mm = default_tolerance_mm(image.affine, image.spatial_dims)
+    tolerance = tolerance_mm(image.affine, image.spatial_dims)
     distance = corner_distance_mm(image.affine, label.affine, image.spatial_shape)
-    if not distance <= tolerance_mm:
+    if not distance <= tolerance:
         raise GridMismatchError(
             f"{image.name} and {label.name} lie on different grids: the same voxel is up to {distance:.4g} mm apart "
-            f"({tolerance_mm:.3g} mm is tolerated, {_grid(image)} and {_grid(label)})",
+            f"({tolerance:.3g} mm is tolerated, {_grid(image)} and {_grid(label)})",
             "resample one onto the other's grid (labels with nearest neighbour), or copy the header if only the "
             "header is wrong",
         )

@@ -106,10 +106,13 @@ def test_an_anonymised_source(tmp_path, changes):
     assert np.array_equal(read_back(tmp_path / "seg.dcm", folder)[..., 0], labels == 205)
 
 
-def test_without_the_extra(monkeypatch):
+def test_without_the_extra(tmp_path, monkeypatch):
+    volume = read_image(corpus_dicom.series(tmp_path))
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(InputError, match=r"pip install 'medfewshot\[dicom\]'"):
         check_available()
+    with pytest.raises(InputError, match=r"pip install 'medfewshot\[dicom\]'"):
+        write_dicom_seg(tmp_path / "seg.dcm", labels_for(volume.spatial_shape), NAMES, volume)
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from medfewshot.io.formats.base import Format
 from medfewshot.io.formats.dicom import DICOM
-from medfewshot.io.formats.metaimage import METAIMAGE
+from medfewshot.io.formats.itk import METAIMAGE, NRRD, SEG_NRRD
 from medfewshot.io.formats.nifti import NIFTI
-from medfewshot.io.formats.nrrd import NRRD, SEG_NRRD
 from medfewshot.io.formats.pictures import BMP, JPEG, PNG, TIFF
 
 FORMATS: tuple[Format, ...] = (NIFTI, NRRD, SEG_NRRD, METAIMAGE, PNG, JPEG, TIFF, BMP, DICOM)

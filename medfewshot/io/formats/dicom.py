@@ -10,23 +10,12 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io.dicom_stack import Pose, Slice, sorted_stack, stack_affine, stack_warnings
-from medfewshot.io.formats.base import DType, Format
-from medfewshot.io.guards import check_size, reading
-from medfewshot.io.itk import affine_of, array_of, quiet_itk
+from medfewshot.io.dicom_stack import Slice, sorted_stack, stack_affine, stack_warnings
+from medfewshot.io.formats.base import DType, Format, check_size, reading
+from medfewshot.io.formats.itk import affine_of, array_of, quiet_itk
 from medfewshot.types import Volume
 
 _SUFFIXES = (".dcm", ".ima")
-_SERIES = "0020|000e"
-_DESCRIPTION = "0008|103e"
-_MODALITY = "0008|0060"
-_SOP_CLASS = "0008|0016"
-_POSITION = "0020|0032"
-_ORIENTATION = "0020|0037"
-_PIXEL_SPACING = "0028|0030"
-_DETECTOR_SPACING = "0018|1164"
-_STEP = "0018|0088"
-
 _NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC")
 _SOP_CLASS_ELEMENT = b"\x02\x00\x02\x00UI"
 _WITHOUT_IMAGE = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("9.", "11.", "66", "88.", "104.", "481."))
@@ -48,13 +37,20 @@ def read(path: Path, dtype: DType) -> Volume:
         for one in slices:
             if one.components != 1:
                 raise InputError(f"{one.path}: is a colour DICOM image", "remove it: only grey values can be segmented")
-        if len(slices) == 1 and slices[0].size[2] > 1:
-            return _multi_frame(path, slices[0], warnings)
-        if len(slices) == 1 and slices[0].pose is None:
-            return _projection(slices[0], warnings)
-        stack = sorted_stack(slices, str(path))
-        affine = stack_affine(stack, str(path))
-        return _volume(_pixels(stack), affine, stack[0], warnings + stack_warnings(stack, affine))
+        first = slices[0]
+        if len(slices) == 1 and first.size[2] > 1:
+            data, affine = _multi_frame(path, first)
+            warnings += ("multi-frame DICOM: gaps between its slices cannot be checked",)
+        elif len(slices) == 1 and first.pose is None:
+            data = array_of(_image(first.path), np.float32).reshape(1, *first.size[:2])
+            affine = np.diag([-first.spacing_mm[0], -first.spacing_mm[1], 1.0, 1.0])
+        else:
+            stack = sorted_stack(slices, str(path))
+            first, affine = stack[0], stack_affine(stack, str(path))
+            data = _pixels(stack)
+            warnings += stack_warnings(stack, affine)
+    has_spacing = first.has_spacing or data.ndim == 4
+    return Volume(data, affine, modality=first.modality or None, warnings=warnings, has_spacing=has_spacing)
 
 
 def slice_files(path: Path) -> list[Path]:
@@ -90,7 +86,12 @@ def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:
         raise InputError(f"{path}: the folder contains no DICOM files", "name an image file or a DICOM series folder")
     slices, others = _scan(files)
     if path.is_file():
-        slices = _series_of(path, slices)
+        own = [one.series for one in slices if one.path.name == path.name]
+        if not own:
+            raise InputError(
+                f"{path}: is no readable DICOM image", "export it again, or name another file of the series"
+            )
+        slices = [one for one in slices if one.series == own[0]]
     images = [one for one in slices if one.modality not in _NO_IMAGES]
     if not images:
         kinds = ", ".join(sorted({one.modality for one in slices})) or "reports, plans or segmentations"
@@ -128,34 +129,33 @@ def _read_slice(path: Path) -> Slice:
     def text(tag: str) -> str:
         return str(reader.GetMetaData(tag)).strip().strip("\0") if reader.HasMetaDataKey(tag) else ""
 
-    size, spacing = (*reader.GetSize(), 1)[:3], reader.GetSpacing()
+    size, spacing = (*reader.GetSize(), 1)[:3], (*reader.GetSpacing(), 1.0)
     check_size(size, 4, path)
-    known = _floats(text(_PIXEL_SPACING) or text(_DETECTOR_SPACING), 2)
-    if known is not None and known.min() <= 0:  # GDCM replaces it with 1 mm and says nothing
-        raise InputError(f"{path}: states a pixel spacing of {known[0]:g} x {known[1]:g} mm", "export the series again")
-    pixel_mm = (float(spacing[0]), float(spacing[1])) if known is not None else None
-    step = _floats(text(_STEP), 1)
+    pixel_mm = _floats(text("0028|0030") or text("0018|1164"), 2)  # of the patient, or else of the detector
+    if pixel_mm is not None and pixel_mm.min() <= 0:  # GDCM replaces it with 1 mm and says nothing
+        raise InputError(
+            f"{path}: states a pixel spacing of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm", "export the series again"
+        )
+    position, orientation = _floats(text("0020|0032"), 3), _floats(text("0020|0037"), 6)
+    pose = None
+    if position is not None and orientation is not None and pixel_mm is not None:
+        axes = [axis / max(float(np.linalg.norm(axis)), 1e-9) for axis in orientation.reshape(2, 3)]
+        pose = np.stack([position, *axes])
+    step = _floats(text("0018|0088"), 1)
     return Slice(
         path=path,
-        series=text(_SERIES),
-        description=text(_DESCRIPTION) or "no description",
-        modality=text(_MODALITY),
+        series=text("0020|000e"),
+        description=text("0008|103e") or "no description",
+        modality=text("0008|0060"),
+        sop_class=text("0008|0016"),
         size=(int(size[0]), int(size[1]), int(size[2])),
         components=reader.GetNumberOfComponents(),
-        spacing_mm=pixel_mm,
-        pose=_pose(_floats(text(_POSITION), 3), _floats(text(_ORIENTATION), 6), pixel_mm),
-        thickness_mm=float((*spacing, 1.0)[2]),
+        has_spacing=pixel_mm is not None,
+        spacing_mm=(1.0, 1.0) if pixel_mm is None else (float(spacing[0]), float(spacing[1])),
+        thickness_mm=float(spacing[2]),
         step_mm=None if step is None else abs(float(step[0])),
-        sop_class=text(_SOP_CLASS),
+        pose=pose,
     )
-
-
-def _pose(
-    position: np.ndarray | None, orientation: np.ndarray | None, spacing_mm: tuple[float, float] | None
-) -> Pose | None:
-    if position is None or orientation is None or spacing_mm is None:
-        return None
-    return Pose(position, _unit(orientation[:3]), _unit(orientation[3:]), spacing_mm)
 
 
 def _reader(path: Path) -> Any:
@@ -167,23 +167,17 @@ def _reader(path: Path) -> Any:
     return reader
 
 
+def _image(path: Path) -> Any:
+    with reading(path):
+        return _reader(path).Execute()
+
+
 def _floats(text: str, count: int) -> np.ndarray | None:
     try:
         numbers = np.array([float(part) for part in text.split("\\")])
     except ValueError:
         return None
     return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / max(float(np.linalg.norm(vector)), 1e-9)
-
-
-def _series_of(path: Path, slices: Sequence[Slice]) -> list[Slice]:
-    own = [one.series for one in slices if one.path.name == path.name]
-    if not own:
-        raise InputError(f"{path}: is no readable DICOM image", "export it again, or name another file of the series")
-    return [one for one in slices if one.series == own[0]]
 
 
 def _check_one_series(path: Path, slices: Sequence[Slice]) -> None:
@@ -202,36 +196,18 @@ def _pixels(stack: Sequence[Slice]) -> np.ndarray:
     check_size((columns, rows, len(stack)), 4, stack[0].path.parent)
     data = np.empty((1, columns, rows, len(stack)), dtype=np.float32)
     for index, one in enumerate(stack):
-        data[..., index] = _read_pixels(one.path).reshape(1, columns, rows)
+        data[..., index] = array_of(_image(one.path), np.float32).reshape(1, columns, rows)
     return data
 
 
-def _read_pixels(path: Path) -> np.ndarray:
-    with reading(path):
-        return array_of(_reader(path).Execute(), np.float32)
-
-
-def _multi_frame(path: Path, one: Slice, warnings: tuple[str, ...]) -> Volume:
+def _multi_frame(path: Path, one: Slice) -> tuple[np.ndarray, np.ndarray]:
     if one.sop_class not in _ENHANCED:
         raise InputError(
             f"{path}: {one.path.name} has {one.size[2]} frames without slice positions (a film?)",
             "convert it to NIfTI first, e.g. with dcm2niix",
         )
-    with reading(one.path):
-        image = _reader(one.path).Execute()
-    warnings += ("multi-frame DICOM: gaps between its slices cannot be checked",)
-    return _volume(array_of(image, np.float32), affine_of(image), one, warnings)
-
-
-def _projection(one: Slice, warnings: tuple[str, ...]) -> Volume:
-    dx, dy = one.spacing_mm or (1.0, 1.0)
-    data = _read_pixels(one.path).reshape(1, *one.size[:2])
-    return _volume(data, np.diag([-dx, -dy, 1.0, 1.0]), one, warnings)
-
-
-def _volume(data: np.ndarray, affine: np.ndarray, one: Slice, warnings: tuple[str, ...]) -> Volume:
-    has_spacing = one.spacing_mm is not None or data.ndim == 4
-    return Volume(data, affine, modality=one.modality or None, warnings=warnings, has_spacing=has_spacing)
+    image = _image(one.path)
+    return array_of(image, np.float32), affine_of(image)
 
 
 DICOM = Format(name="a DICOM series", suffixes=_SUFFIXES, read=read, recognises=is_dicom_file, folders=True)

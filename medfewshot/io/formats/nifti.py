@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io.formats.base import DType, Format, kept_header
-from medfewshot.io.geometry import complete_2d, corner_distance_mm, default_tolerance_mm
-from medfewshot.io.guards import check_size
+from medfewshot.io.formats.base import DType, Format, check_size, kept_header
+from medfewshot.io.geometry import complete_2d, corner_distance_mm, tolerance_mm
 from medfewshot.types import Volume
 
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
@@ -26,7 +25,9 @@ def read(path: Path, dtype: DType) -> Volume:
 
     opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
     with opener(path, "rb") as stream:
-        kind = nib.Nifti2Image if _is_nifti2(stream) else nib.Nifti1Image
+        is_nifti2 = nib.Nifti2Header.may_contain_header(stream.read(nib.Nifti2Header.sizeof_hdr))
+        stream.seek(0)
+        kind = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
         image: Any = kind.from_stream(stream)
         shape = _spatial_shape(image.shape, path)
         _check_dtype(image.get_data_dtype(), path)
@@ -35,7 +36,11 @@ def read(path: Path, dtype: DType) -> Volume:
         # replace.
         data = np.asanyarray(image.dataobj, dtype=dtype).copy(order="C")
         _read_to_end(stream, path)
-    affine, warnings = _affine(image, shape)
+    warnings = _orientation_warnings(image.header, shape)
+    affine = np.array(image.affine, dtype=np.float64)  # the sform if its code is set, else the qform, else a guess
+    affine[:3] *= _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+    if len(shape) == 2:
+        affine = complete_2d(affine)
     return Volume(data.reshape(1, *shape), affine, image.header.copy(), warnings=warnings)
 
 
@@ -72,12 +77,6 @@ def _read_to_end(stream: Any, path: Path) -> None:
             )
 
 
-def _is_nifti2(stream: Any) -> bool:
-    size = stream.read(4)
-    stream.seek(0)
-    return 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big"))
-
-
 def _spatial_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
     """Drop trailing axes of length 1 beyond the third. A 2D file stays 2D."""
     while len(shape) > 3 and shape[-1] == 1:
@@ -99,22 +98,14 @@ def _check_dtype(dtype: np.dtype[Any], path: Path) -> None:
         raise InputError(f"{path}: contains complex numbers", "save the magnitude")
 
 
-def _affine(image: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The sform if its code is set, else the qform, else nibabel's guess, in mm; and warnings."""
-    affine = np.array(image.affine, dtype=np.float64)
-    warnings = _orientation_warnings(image.header, shape)
-    affine[:3] *= _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
-    return (complete_2d(affine) if len(shape) == 2 else affine), warnings
-
-
 def _orientation_warnings(header: Any, shape: tuple[int, ...]) -> tuple[str, ...]:
-    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
-    if not sform_code and not qform_code:
+    sform, sform_code = header.get_sform(coded=True)
+    qform, qform_code = header.get_qform(coded=True)
+    if sform_code == qform_code == 0:
         return ("the header states no orientation (sform and qform codes are 0): left and right are a guess",)
     if sform_code and qform_code:
-        sform = header.get_sform()
-        distance = corner_distance_mm(sform, header.get_qform(), shape)
-        if distance > default_tolerance_mm(sform, len(shape)):
+        distance = corner_distance_mm(sform, qform, shape)
+        if distance > tolerance_mm(sform, len(shape)):
             return (f"sform and qform disagree by up to {distance:.3g} mm: the sform is used",)
     return ()
 

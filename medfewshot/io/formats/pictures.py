@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format
-from medfewshot.io.itk import array_of, image_of, read_itk, write_itk
+from medfewshot.io.formats.itk import array_of, image_of, read_itk, write_itk
 from medfewshot.types import Volume
 
 
@@ -63,18 +64,16 @@ PNG = Format(
     results=".png",
     writes=(".png",),
     write=write,
-    dtypes=(np.uint8, np.uint16),
     only_2d=True,
+    dtypes=(np.uint8, np.uint16),
 )
 JPEG = Format(name="JPEG", suffixes=(".jpg", ".jpeg"), read=read, read_label=_refuse_label, results=".png")
-TIFF = Format(
+TIFF = replace(
+    PNG,
     name="TIFF",
     suffixes=(".tif", ".tiff"),
-    read=read,
     results=".tif",
     writes=(".tif", ".tiff"),
-    write=write,
     dtypes=(np.uint8, np.uint16, np.float32),
-    only_2d=True,
 )
 BMP = Format(name="BMP", suffixes=(".bmp",), read=read, results=".png")

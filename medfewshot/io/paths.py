@@ -1,12 +1,14 @@
-"""What file names say: the format, the case, and whether a file is a label map or a scan."""
+"""What paths say: the format, the case, whether a file is a label map, and which images a path stands for."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from medfewshot.errors import InputError
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.formats.base import Header
 from medfewshot.types import Volume
@@ -15,6 +17,8 @@ PathLike = str | os.PathLike[str]
 Formats = tuple[Format, ...]
 
 _LABEL_ENDINGS = ("_seg", "_label", "_mask")
+_DEPTH = 4
+"""How many folders deep to look for series: as deep as a PACS export, but not a whole disk."""
 
 
 def suffix_of(path: PathLike, *, formats: Formats = FORMATS) -> str:
@@ -80,3 +84,70 @@ def output_suffix(
         return formats[0].results
     too_small = (real_numbers and np.float32 not in target.dtypes) or (channels and target.only_2d)
     return formats[0].results if too_small else own
+
+
+def is_series_folder(path: PathLike, *, formats: Formats = FORMATS) -> bool:
+    """Whether a folder is one image: it directly contains a file of a DICOM series."""
+    path = Path(path)
+    return path.is_dir() and any(
+        (found := format_at(file, formats=formats)) is not None and found.folders
+        for file in _visible(path)
+        if file.is_file()
+    )
+
+
+def volumes_in(folder: Path, *, formats: Formats = FORMATS) -> list[Path]:
+    """The images and label maps directly in a folder, files and series folders, sorted. Hidden ones are ignored.
+
+    A file of a DICOM series is not one of them, because it is only a slice of a volume.
+    """
+
+    def is_volume(path: Path) -> bool:
+        found = format_of(path, formats=formats)
+        whole = found is not None and not found.folders and path.is_file()
+        return whole or is_series_folder(path, formats=formats)
+
+    return [path for path in _visible(folder) if is_volume(path)]
+
+
+def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
+    """The images that ``path`` stands for, sorted.
+
+    A file or a DICOM series folder stands for itself. Any other folder stands for the images in it and the DICOM series
+    below it. Hidden files and files that look like labels (``*_seg``, ``*_label``, ``*_mask``) are ignored.
+
+    Raises:
+        InputError: There are none.
+    """
+    path = Path(path)
+    if path.is_file():
+        if format_at(path, formats=formats) is None:
+            raise InputError(f"{path}: is no image of a known format", f"give {supported(formats)}")
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: does not exist", "check the path")
+    if is_series_folder(path, formats=formats):
+        return [path]
+    found = sorted([*_image_files(path, formats), *_series_folders(path, formats, _DEPTH)])
+    if not found:
+        below = [child for child in _visible(path) if child.is_dir() and "label" not in child.name.lower()]
+        nearest = next((f", e.g. {child}" for child in below if _image_files(child, formats)), "")
+        raise InputError(f"{path}: contains no images", f"give {supported(formats)}, or a folder of them{nearest}")
+    return found
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+
+
+def _image_files(folder: Path, formats: Formats) -> list[Path]:
+    volumes = volumes_in(folder, formats=formats)
+    return [path for path in volumes if path.is_file() and not looks_like_label(path, formats=formats)]
+
+
+def _series_folders(folder: Path, formats: Formats, depth: int) -> Iterator[Path]:
+    for child in _visible(folder) if depth else ():
+        if is_series_folder(child, formats=formats):
+            yield child
+        elif child.is_dir():
+            yield from _series_folders(child, formats, depth - 1)

@@ -1,22 +1,50 @@
-"""SimpleITK images: files, arrays and affines."""
+"""NRRD and MetaImage, through SimpleITK; and its images as arrays, which pictures and DICOM share."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medfewshot.errors import InputError
+from medfewshot.io.formats.base import DType, Format, check_size
 from medfewshot.io.geometry import LPS_TO_RAS
-from medfewshot.io.guards import check_size
 from medfewshot.types import Volume
 
 _HEADERS_ALONE = (".mhd", ".nhdr")
 """Suffixes of headers whose voxels are in another file."""
+
+
+def read_volume(path: Path, dtype: DType) -> Volume:
+    """Read ``data (C, *S)`` in ``dtype``, or as stored if it is None. A vector image has one channel per component."""
+    image = read_itk(path)
+    if image.GetDimension() not in (2, 3):
+        raise InputError(
+            f"{path}: has {image.GetDimension()} axes {image.GetSize()}, a time series or a sequence",
+            "extract one volume",
+        )
+    if image.GetNumberOfComponentsPerPixel() in (3, 4) and "8-bit unsigned" in image.GetPixelIDTypeAsString():
+        raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
+    return Volume(array_of(image, dtype), affine_of(image))
+
+
+def write_volume(path: Path, data: np.ndarray, like: Volume) -> None:
+    """Write ``data (*S)``, or ``(N, *S)`` as a vector image, on the grid of ``like``."""
+    image = image_of(data, is_vector=data.ndim > like.spatial_dims)
+    dims = image.GetDimension()
+    lps = LPS_TO_RAS @ like.affine
+    if dims == 2 and np.abs(lps[2, :2]).max() > 1e-6:
+        raise InputError(f"{like.name}: this format cannot hold a tilted 2D slice", "write .nii.gz")
+    spacing = np.linalg.norm(lps[:dims, :dims], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:dims, :dims] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:dims, 3].tolist())
+    write_itk(path, image, compress=True)
 
 
 @contextmanager
@@ -59,33 +87,6 @@ def write_itk(path: Path, image: Any, *, compress: bool) -> None:
         raise OSError(errno.EIO, "cannot be written") from error
 
 
-def read_volume(path: Path, dtype: type[np.floating[Any]] | None) -> Volume:
-    """Read ``data (C, *S)`` in ``dtype``, or as stored if it is None. A vector image has one channel per component."""
-    image = read_itk(path)
-    if image.GetDimension() not in (2, 3):
-        raise InputError(
-            f"{path}: has {image.GetDimension()} axes {image.GetSize()}, a time series or a sequence",
-            "extract one volume",
-        )
-    if image.GetNumberOfComponentsPerPixel() in (3, 4) and "8-bit unsigned" in image.GetPixelIDTypeAsString():
-        raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
-    return Volume(array_of(image, dtype), affine_of(image))
-
-
-def write_volume(path: Path, data: np.ndarray, like: Volume) -> None:
-    """Write ``data (*S)``, or ``(N, *S)`` as a vector image, on the grid of ``like``."""
-    image = image_of(data, is_vector=data.ndim > like.spatial_dims)
-    dims = image.GetDimension()
-    lps = LPS_TO_RAS @ like.affine
-    if dims == 2 and np.abs(lps[2, :2]).max() > 1e-6:
-        raise InputError(f"{like.name}: this format cannot hold a tilted 2D slice", "write .nii.gz")
-    spacing = np.linalg.norm(lps[:dims, :dims], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:dims, :dims] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:dims, 3].tolist())
-    write_itk(path, image, compress=True)
-
-
 def affine_of(image: Any) -> np.ndarray:
     """``(4, 4)`` affine, voxel index -> RAS mm, of a 2D or 3D image. 2D gets a third axis of 1 mm."""
     dims = image.GetDimension()
@@ -109,3 +110,12 @@ def image_of(data: np.ndarray, *, is_vector: bool = False) -> Any:
     import SimpleITK as sitk
 
     return sitk.GetImageFromArray(np.ascontiguousarray(data.T), isVector=is_vector)
+
+
+NRRD = Format(
+    name="NRRD", suffixes=(".nrrd", ".nhdr"), read=read_volume, results=".nrrd", writes=(".nrrd",), write=write_volume
+)
+SEG_NRRD = replace(
+    NRRD, name="3D Slicer's segmentation", suffixes=(".seg.nrrd",), writes=(".seg.nrrd",), labels_only=True
+)
+METAIMAGE = replace(NRRD, name="MetaImage", suffixes=(".mha", ".mhd"), results=".mha", writes=(".mha",))

@@ -1,4 +1,4 @@
-"""Read images and label maps, and refuse whatever would give a wrong result without a message."""
+"""Read images and label maps, refuse what would give a wrong result without a message, and write results."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from medfewshot.errors import InputError
+from medfewshot.io.files import atomic_path
 from medfewshot.io.formats import FORMATS, Format
-from medfewshot.io.formats.base import Header
+from medfewshot.io.formats.base import Header, reading
 from medfewshot.io.geometry import check_affine, check_same_grid
-from medfewshot.io.guards import reading
-from medfewshot.io.naming import Formats, PathLike, format_at, suffix_of, supported
+from medfewshot.io.paths import Formats, PathLike, format_at, format_of, suffix_of, supported
 from medfewshot.types import Volume
 
 WHOLE_NUMBER_TOLERANCE = 1e-3
 """How far a label may lie from a whole number: further than a float file with a slope rounds, and less than
 interpolation gives."""
+_LABEL_DTYPES = (np.uint8, np.uint16, np.int32)
+_HIGHEST_LABEL = np.iinfo(np.int32).max
 
 
 def read_image(path: PathLike | Sequence[PathLike], *, formats: Formats = FORMATS) -> Volume:
@@ -36,9 +38,8 @@ def read_image(path: PathLike | Sequence[PathLike], *, formats: Formats = FORMAT
     Raises:
         InputError: Names the file and what would give a wrong result later.
     """
-    if isinstance(path, (str, os.PathLike)):
-        return _read_one_image(Path(path), formats)
-    channels = [_read_one_image(Path(one), formats) for one in path]
+    paths = [path] if isinstance(path, (str, os.PathLike)) else path
+    channels = [_read(Path(one), formats) for one in paths]
     if not channels:
         raise InputError("no image path was given", "name at least one file")
     for channel in channels[1:]:
@@ -70,15 +71,40 @@ def read_label(path: PathLike, *, formats: Formats = FORMATS) -> Volume:
     return replace(volume, data=data, warnings=volume.warnings + _label_warnings(data))
 
 
-def _read_one_image(path: Path, formats: Formats) -> Volume:
-    volume = _read(path, formats)
-    broken = volume.data.size - int(np.isfinite(volume.data).sum())
-    if broken:
-        raise InputError(
-            f"{path}: {broken} of {volume.data.size} voxels are NaN or infinite",
-            "replace them with the background value",
-        )
-    return volume
+def write_label(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:
+    """Write a label map in the smallest of uint8, uint16 and int32. The file appears whole or not at all.
+
+    Args:
+        path: Its suffix selects the format.
+        labels: ``(*S)``, whole numbers >= 0.
+        like: The image with the grid. A NIfTI result of a NIfTI image gets its sform, qform, their codes and its units.
+        formats: The formats to choose from.
+
+    Raises:
+        InputError: The format cannot hold these labels.
+        ValueError: The labels do not fit ``like``, or are no whole numbers >= 0.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != like.spatial_shape:
+        raise ValueError(f"labels of shape {labels.shape} do not fit {like.name} of shape {like.spatial_shape}")
+    if labels.dtype.kind not in "bui":
+        raise ValueError(f"labels must be whole numbers, not {labels.dtype}")
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    if low < 0 or high > _HIGHEST_LABEL:
+        raise ValueError(f"labels must lie between 0 and {_HIGHEST_LABEL}, not {low} and {high}")
+    smallest = next(dtype for dtype in _LABEL_DTYPES if high <= np.iinfo(dtype).max)
+    _write(Path(path), labels.astype(smallest), like, formats)
+
+
+def write_array(path: PathLike, data: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:
+    """Write a float32 map ``(*S)``, or several ``(N, *S)`` such as probabilities, on the grid of ``like``.
+
+    ``(N, *S)`` becomes a 4D NIfTI with N last, or a vector NRRD or MetaImage. Raises as :func:`write_label`.
+    """
+    data = np.asarray(data, dtype=np.float32)
+    if like.spatial_shape not in (data.shape, data.shape[1:]):
+        raise ValueError(f"an array of shape {data.shape} does not fit {like.name} of shape {like.spatial_shape}")
+    _write(Path(path), data, like, formats)
 
 
 def _read(path: Path, formats: Formats, *, is_label: bool = False) -> Volume:
@@ -91,6 +117,12 @@ def _read(path: Path, formats: Formats, *, is_label: bool = False) -> Volume:
     if 0 in volume.data.shape:
         raise InputError(f"{path}: has no voxels, its shape is {volume.spatial_shape}", "export it again")
     check_affine(volume.affine, str(path))
+    broken = volume.data.size - np.count_nonzero(np.isfinite(volume.data))
+    if broken:
+        raise InputError(
+            f"{path}: {broken} of {volume.data.size} voxels are NaN or infinite",
+            "replace them with the background value",
+        )
     return replace(volume, path=path, header=Header(found, volume.affine, volume.spatial_shape, volume.header))
 
 
@@ -111,30 +143,22 @@ def _format(path: Path, formats: Formats) -> Format:
 
 def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
     if values.dtype.kind == "f":
-        values = _rounded(values, path)
+        values, given = np.rint(values), values
+        off = np.abs(given - values)
+        if off.max() > WHOLE_NUMBER_TOLERANCE:
+            raise InputError(
+                f"{path}: contains {np.count_nonzero(off > WHOLE_NUMBER_TOLERANCE)} values that are no whole numbers, "
+                f"such as {float(given.flat[off.argmax()]):.9g}",
+                "resample a label map with nearest neighbour, or threshold a probability map",
+            )
     low, high = values.min(), values.max()
     if low < 0:
         raise InputError(f"{path}: contains the negative label {int(low)}", "labels are whole numbers from 0 up")
-    if high > np.iinfo(np.int32).max:
+    if high > _HIGHEST_LABEL:
         raise InputError(
             f"{path}: contains the label {int(high)}, which needs more than 32 bits", "renumber the labels"
         )
     return values.astype(np.int16 if high <= np.iinfo(np.int16).max else np.int32)
-
-
-def _rounded(values: np.ndarray, path: Path) -> np.ndarray:
-    if not np.isfinite(values).all():
-        raise InputError(f"{path}: contains NaN or infinite labels", "labels are whole numbers from 0 up")
-    rounded = np.rint(values)
-    off = np.abs(values - rounded)
-    if off.max() > WHOLE_NUMBER_TOLERANCE:
-        example = float(values.flat[int(off.argmax())])
-        raise InputError(
-            f"{path}: contains {int((off > WHOLE_NUMBER_TOLERANCE).sum())} values that are no whole numbers, such as "
-            f"{example:.9g}",
-            "resample a label map with nearest neighbour, or threshold a probability map",
-        )
-    return rounded
 
 
 def _label_warnings(data: np.ndarray) -> tuple[str, ...]:
@@ -144,3 +168,16 @@ def _label_warnings(data: np.ndarray) -> tuple[str, ...]:
     if highest == 255 and bool(((data == 0) | (data == 255)).all()):
         return ("0/255 mask: read as one structure with value 255",)
     return ()
+
+
+def _write(path: Path, data: np.ndarray, like: Volume, formats: Formats) -> None:
+    target, suffix = format_of(path, formats=formats), suffix_of(path, formats=formats)
+    if target is None or target.write is None or suffix not in target.writes:
+        choices = ", ".join(dict.fromkeys(one.writes[0] for one in formats if one.writes and not one.labels_only))
+        raise InputError(f"{path}: results are not written as {suffix or 'a file without suffix'}", f"use {choices}")
+    if target.only_2d and data.ndim != 2:
+        raise InputError(f"{path}: {target.name} holds one 2D map, not {data.shape}", f"use {formats[0].results}")
+    if data.dtype.type not in target.dtypes:
+        raise InputError(f"{path}: {target.name} cannot hold {data.dtype} values", f"use {formats[0].results}")
+    with atomic_path(path) as temporary:
+        target.write(temporary, data, like)
