@@ -110,7 +110,7 @@ def evaluate(
     scores = evaluate_arrays(
         prediction.data[0], reference.data[0], spacing, labels=chosen, tolerance_mm=settings.tolerance_mm
     )
-    return Evaluation(tuple(scores), (), settings.tolerance_mm, 0)
+    return Evaluation(tuple(scores), (), settings.tolerance_mm)
 
 
 def get_segmenter(

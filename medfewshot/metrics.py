@@ -29,7 +29,7 @@ from scipy.spatial import cKDTree
 
 from medfewshot import structures
 from medfewshot.errors import InputError
-from medfewshot.structures import Box, foreground_box
+from medfewshot.structures import Box, boxes
 
 DEFAULT_TOLERANCE_MM = 2.0
 """Surface Dice forgives deviations up to this, about the slice thickness of a good CT; state it beside every value."""
@@ -77,13 +77,14 @@ class MaskPair:
     @cached_property
     def inside(self) -> tuple[np.ndarray, np.ndarray]:
         """Prediction and reference within their common box; the whole masks if both are empty."""
-        box = self._box or foreground_box(self.prediction | self.reference) or ()
+        box = self._box or boxes(self.prediction | self.reference).get(1, ())
         return self._maps[0][box] == self._value, self._maps[1][box] == self._value
 
     @cached_property
     def distances_mm(self) -> tuple[np.ndarray, np.ndarray]:
-        """See :func:`surface_distances`."""
-        return surface_distances(*self.inside, self.spacing_mm)
+        """From every surface voxel of the prediction to the nearest of the reference, and back, in mm."""
+        predicted, true = (surface(mask) for mask in self.inside)
+        return nearest_mm(predicted, true, self.spacing_mm), nearest_mm(true, predicted, self.spacing_mm)
 
     @property
     def both_present(self) -> bool:
@@ -130,8 +131,8 @@ class Metric:
         Raises:
             InputError: The masks differ in shape, are not 2D or 3D or hold fractions, or the spacing does not fit.
         """
-        masks = check_masks(prediction, reference, spacing_mm)
-        return self.function(MaskPair(*masks, tuple(spacing_mm), tolerance_mm=tolerance_mm))
+        predicted, true = (m.astype(bool) for m in check_label_maps(prediction, reference, spacing_mm))
+        return self.function(MaskPair(predicted, true, spacing_mm, tolerance_mm=tolerance_mm))
 
 
 def dice(pair: MaskPair) -> float:
@@ -204,42 +205,39 @@ METRICS: dict[str, Metric] = {
 """Column name -> metric. To add one, write a function and a row; every table gets its column."""
 
 
-def surface_distances(
-    prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float], *, dense: float = DENSE_SURFACE
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the distance from every surface voxel of one mask to the nearest surface voxel of the other.
+def surface(mask: np.ndarray) -> np.ndarray:
+    """Return the voxels of ``mask (*S)`` with a face neighbour outside it."""
+    return mask ^ ndimage.binary_erosion(mask)
+
+
+def nearest_mm(
+    origin: np.ndarray, target: np.ndarray, spacing_mm: Sequence[float], *, dense: float = DENSE_SURFACE
+) -> np.ndarray:
+    """Compute the exact distance from every voxel of one surface to the nearest voxel of another.
 
     Args:
-        prediction: Bool mask.
-        reference: Bool mask.
+        origin: Bool mask of N surface voxels.
+        target: Bool mask of the same shape.
         spacing_mm: ``(D,)``.
         dense: Share of surface voxels above which the distance transform is used, not the search tree.
 
     Returns:
-        ``(P,)`` from prediction to reference and ``(R,)`` back, in mm; inf if the other mask is empty. They are
-        float32, so that a distance that equals the tolerance on paper, such as 3 x 0.7 = 2.1, does so here too.
+        ``(N,)`` in mm; inf if ``target`` is empty. It is float32, so that a distance that equals the tolerance on
+        paper, such as 3 x 0.7 = 2.1, does so here too.
     """
-    spacing = np.asarray(spacing_mm, dtype=np.float64)
-    predicted, true = surface(prediction), surface(reference)
-    return _distances(predicted, true, spacing, dense), _distances(true, predicted, spacing, dense)
-
-
-def surface(mask: np.ndarray) -> np.ndarray:
-    """Return the voxels of ``mask (*S)`` with a face neighbour outside it: ``mask ^ binary_erosion(mask)``, faster."""
-    padded = np.pad(mask, 1)
-    interior = mask.copy()
-    for axis, size in enumerate(mask.shape):
-        for start in (0, 2):
-            window = [slice(1, 1 + n) for n in mask.shape]
-            window[axis] = slice(start, start + size)
-            interior &= padded[tuple(window)]
-    return mask & ~interior
-
-
-def check_masks(prediction: Any, reference: Any, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return both masks as bool arrays, or raise InputError if they or the spacing do not fit together."""
-    masks = check_label_maps(prediction, reference, spacing_mm)
-    return masks[0].astype(bool, copy=False), masks[1].astype(bool, copy=False)
+    count = np.count_nonzero(origin)
+    if count == 0 or not target.any():
+        return np.full(count, np.inf, np.float32)
+    if count > dense * origin.size:
+        return ndimage.distance_transform_edt(~target, sampling=spacing_mm)[origin].astype(np.float32)
+    distances = np.zeros(count, np.float32)
+    apart = ~target[origin]  # where the surfaces coincide the distance is 0 without a search
+    if apart.any():
+        # Each tree answers one batch of queries: a plain one is built in half the time and is no slower to search.
+        spacing = np.asarray(spacing_mm, dtype=np.float64)
+        tree = cKDTree(np.argwhere(target) * spacing, leafsize=32, balanced_tree=False, compact_nodes=False)
+        distances[apart] = tree.query(np.argwhere(origin & ~target) * spacing)[0]
+    return distances
 
 
 def check_label_maps(prediction: Any, reference: Any, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -271,19 +269,3 @@ def percentile(values: np.ndarray, share: float) -> float:
     upper = min(lower + 1, values.size - 1)
     ordered = np.partition(values, (lower, upper)).astype(np.float64)
     return float(ordered[lower] + (float(rank) - lower) * (ordered[upper] - ordered[lower]))
-
-
-def _distances(origin: np.ndarray, target: np.ndarray, spacing: np.ndarray, dense: float) -> np.ndarray:
-    """Exact distance in mm of each origin voxel ``(N,)`` float32 to the nearest target voxel, inf if there is none."""
-    count = np.count_nonzero(origin)
-    if count == 0 or not target.any():
-        return np.full(count, np.inf, np.float32)
-    if count > dense * origin.size:
-        return ndimage.distance_transform_edt(~target, sampling=spacing)[origin].astype(np.float32)
-    distances = np.zeros(count, np.float32)
-    apart = ~target[origin]  # where the surfaces coincide the distance is 0 without a search
-    if apart.any():
-        # Each tree answers one batch of queries: a plain one is built in half the time and is no slower to search.
-        tree = cKDTree(np.argwhere(target) * spacing, leafsize=32, balanced_tree=False, compact_nodes=False)
-        distances[apart] = tree.query(np.argwhere(origin & ~target) * spacing)[0]
-    return distances

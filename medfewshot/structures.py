@@ -6,7 +6,7 @@ connected if they touch at a face, an edge or a corner: 26 neighbours in 3D, 8 i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -98,7 +98,10 @@ def structures(labels: np.ndarray) -> dict[int, Structure]:
 
 
 def boxes(labels: np.ndarray) -> dict[int, Box]:
-    """Return the box of each non-zero value of ``labels (*S)`` in ascending order, in one pass over the array."""
+    """Return the box of each non-zero value of ``labels (*S)`` in ascending order, in one pass over the array.
+
+    ``boxes(mask).get(1)`` is the box around a bool mask, None for an empty one.
+    """
     labels = _whole_numbers(labels)
     if labels.size == 0:
         return {}
@@ -107,19 +110,6 @@ def boxes(labels: np.ndarray) -> dict[int, Box]:
     values, renumbered = np.unique(labels, return_inverse=True)
     found = ndimage.find_objects(renumbered.reshape(labels.shape) + 1)
     return {int(value): box for value, box in zip(values, found, strict=True) if value != 0}
-
-
-def foreground_box(mask: np.ndarray) -> Box | None:
-    """Return the box around all of ``mask (*S)`` bool, or None for an empty mask."""
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        # Each axis is searched within the box found so far, which makes a small organ in a large scan cheap.
-        inside = mask[tuple(box)]
-        hits = np.flatnonzero(inside.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        if hits.size == 0:
-            return None
-        box.append(slice(int(hits[0]), int(hits[-1]) + 1))
-    return tuple(box)
 
 
 def keep_largest(labels: np.ndarray, values: Iterable[int]) -> None:
@@ -170,18 +160,13 @@ def compress(*arrays: np.ndarray) -> tuple[tuple[int, ...], tuple[np.ndarray, ..
         The values that occur in any array, 0 first and then ascending; and each array with every value replaced by
         its position among them, as uint8 if that is large enough.
     """
-    whole = [_whole_numbers(array) for array in arrays]
-    values = np.array([0, *sorted({value for array in whole for value in boxes(array)})], dtype=np.int64)
-    dtype = np.uint8 if len(values) <= 256 else np.uint32
-    order = np.argsort(values)
-    low, high = int(values.min()), int(values.max())
-    if high - low < 2**20:
-        table = np.zeros(high - low + 1, dtype=dtype)
-        table[values - low] = np.arange(len(values))
-        ranks = [table[array.astype(np.int64, copy=False) - low if low else array.astype(np.intp)] for array in whole]
-    else:
-        ranks = [order[np.searchsorted(values[order], array)].astype(dtype) for array in whole]
-    return tuple(int(v) for v in values), tuple(ranks)
+    found = [structures(array) for array in arrays]
+    values = (0, *sorted({value for one in found for value in one}))
+    ranks = tuple(np.zeros(array.shape, np.uint8 if len(values) <= 256 else np.uint32) for array in arrays)
+    for one, renumbered in zip(found, ranks, strict=True):
+        for value, structure in one.items():
+            renumbered[structure.box][structure.mask] = values.index(value)
+    return values, ranks
 
 
 def union(first: Box | None, second: Box | None) -> Box | None:
@@ -189,11 +174,6 @@ def union(first: Box | None, second: Box | None) -> Box | None:
     if first is None or second is None:
         return first or second
     return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
-
-
-def volume_ml(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Return the volume of ``mask (X, Y, Z)`` in ml, or NaN for a 2D mask, which has an area only."""
-    return np.count_nonzero(mask) * float(np.prod(spacing_mm)) / 1000.0 if mask.ndim == 3 else float("nan")
 
 
 def _whole_numbers(labels: np.ndarray) -> np.ndarray:

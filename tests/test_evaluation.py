@@ -17,7 +17,6 @@ from medfewshot.evaluation import (
     Evaluation,
     bootstrap_interval,
     evaluate_arrays,
-    evaluate_folders,
     evaluate_pairs,
     match_cases,
     summarize,
@@ -92,12 +91,12 @@ def test_any_label_value_is_scored_as_the_metrics_do(offset: int) -> None:
     assert row.values == {name: metric(*masks, SPACING, tolerance_mm=1.0) for name, metric in METRICS.items()}
 
 
-def test_a_metric_is_one_row(tmp_path: Path) -> None:
-    """A row that is handed in has its column in both tables, the meaning and the mean, and sees the whole masks."""
+def test_a_metric_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new row has its column in both tables, the meaning and the mean, and sees the whole masks."""
     toy = Metric("share", "share of the image", lambda pair: float(pair.prediction.mean()), "prediction / image")
-    save(tmp_path / "p" / "a.nii.gz", label_map(1))
-    save(tmp_path / "r" / "a.nii.gz", label_map(1, 2))
-    evaluation = evaluate_folders(tmp_path / "p", tmp_path / "r", metrics={**METRICS, "share": toy})
+    monkeypatch.setitem(METRICS, "share", toy)
+    pair = save(tmp_path / "p.nii.gz", label_map(1)), save(tmp_path / "r.nii.gz", label_map(1, 2))
+    evaluation = evaluate_pairs([("a", *pair)])
     evaluation.write(tmp_path / "out")
     scores = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
     assert [float(row["share"]) for row in scores] == pytest.approx([0.027, 0])
@@ -106,7 +105,7 @@ def test_a_metric_is_one_row(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert document["meaning"]["share"] == "prediction / image"
     assert document["all_labels"]["share_mean"] == pytest.approx(0.0135)
-    read = CaseScore.from_row(scores[0], evaluation.metrics)
+    read = CaseScore.from_row(scores[0])
     assert (read.values, read.label) == (evaluation.scores[0].values, 1)
 
 
@@ -344,7 +343,10 @@ def test_written_files_are_complete_and_strict(tmp_path: Path) -> None:
         save(tmp_path / "p" / f"{case}.nii.gz", label_map(*values))
         save(tmp_path / "r" / f"{case}.nii.gz", label_map(1, 2))
     save(tmp_path / "r" / "d.nii.gz", label_map(1))
-    evaluation = evaluate_folders(tmp_path / "p", tmp_path / "r", labels={1: "liver", 2: "spleen"}, tolerance_mm=1.5)
+    matched = match_cases(tmp_path / "p", tmp_path / "r")
+    evaluation = evaluate_pairs(
+        matched.pairs, labels={1: "liver", 2: "spleen"}, tolerance_mm=1.5, warnings=matched.warnings
+    )
     evaluation.write(tmp_path / "out" / "deep")
     folder = tmp_path / "out" / "deep"
     assert sorted(path.name for path in folder.iterdir()) == ["scores.csv", "summary.csv", "summary.json"]

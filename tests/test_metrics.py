@@ -15,7 +15,6 @@ from scipy import ndimage
 from medfewshot import metrics
 from medfewshot.errors import InputError
 from medfewshot.metrics import METRICS, Metric
-from medfewshot.structures import volume_ml
 
 SPACING = (0.7, 1.3, 2.5)
 
@@ -102,7 +101,6 @@ def test_concentric_spheres_are_their_radii_apart() -> None:
     assert asd_mm(inner, outer, spacing) == pytest.approx(4.0, abs=0.25)
     assert dice(inner, outer, spacing) == pytest.approx(2 * 8**3 / (8**3 + 12**3), abs=0.01)
     assert rvd(inner, outer, spacing) == pytest.approx((8 / 12) ** 3 - 1, abs=0.01)
-    assert volume_ml(outer, spacing) == pytest.approx(4 / 3 * np.pi * 12**3 / 1000, rel=0.01)
 
 
 def test_distances_scale_with_the_spacing_and_overlap_does_not() -> None:
@@ -131,7 +129,7 @@ def test_surface_is_the_eroded_rim_also_at_the_image_border(seed: int, shape: tu
 def test_tree_and_transform_give_the_same_distances() -> None:
     rng = np.random.default_rng(3)
     pair = rng.random((14, 15, 16)) < 0.1, rng.random((14, 15, 16)) < 0.1
-    transform, tree = (metrics.surface_distances(*pair, SPACING, dense=dense)[0] for dense in (-1.0, 2.0))
+    transform, tree = (metrics.nearest_mm(*pair, SPACING, dense=dense) for dense in (-1.0, 2.0))
     np.testing.assert_allclose(transform, tree, rtol=1e-6)
 
 
@@ -238,8 +236,3 @@ def test_mixed_int_and_float_spacing_integer_masks_and_fortran_order() -> None:
     first, second = blobs(5, (12, 13, 14), 0.2)
     expected = our_values(first, second, (1.0, 2.0, 0.5), 1.0)
     assert our_values(first.astype(np.uint8), np.asfortranarray(second), (1, 2, 0.5), 1.0) == expected
-
-
-def test_volume_of_a_2d_mask_is_undefined() -> None:
-    assert np.isnan(volume_ml(np.ones((3, 3), bool), (1, 1)))
-    assert volume_ml(np.ones((10, 10, 10), bool), (1, 1, 2)) == pytest.approx(2.0)

@@ -16,7 +16,7 @@ from medfewshot.errors import InputError
 from medfewshot.inspection.measure import label_stats
 from medfewshot.planning import make_plan
 from medfewshot.report.tables import structure_statistics
-from medfewshot.structures import boxes, dice, foreground_box, keep_largest, structures, voxel_size
+from medfewshot.structures import boxes, dice, keep_largest, structures, voxel_size
 
 DIAGONAL = np.zeros((8, 8, 8), np.uint8)
 DIAGONAL[1:3, 1:3, 1:3] = 1
@@ -78,7 +78,7 @@ def test_only_the_largest_component_stays() -> None:
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(7, 9), (6, 7, 8)]))
 def test_the_box_of_a_mask_is_the_smallest(seed: int, shape: tuple[int, ...]) -> None:
     mask = np.random.default_rng(seed).random(shape) < 0.02
-    assert foreground_box(mask) == (ndimage.find_objects(mask.astype(int), 1)[0] if mask.any() else None)
+    assert boxes(mask).get(1) == (ndimage.find_objects(mask.astype(int), 1)[0] if mask.any() else None)
 
 
 def test_a_voxel_has_a_volume_and_a_pixel_an_area() -> None:

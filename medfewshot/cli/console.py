@@ -19,6 +19,7 @@ from rich.table import Table
 from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
+from medfewshot.metrics import METRICS
 from medfewshot.types import Event, Progress
 from medfewshot.workflow import RunResult
 
@@ -109,7 +110,7 @@ class Console:
         self.out.print(table)
 
     def score_table(self, evaluation: Evaluation) -> None:
-        shown = [metric for metric in evaluation.metrics.values() if metric.headline and metric.name != "dice"]
+        shown = [metric for metric in METRICS.values() if metric.headline and metric.name != "dice"]
         table = _table(
             f"Scores (95 % intervals; surface Dice at {evaluation.tolerance_mm:g} mm)",
             "structure", "cases", "missed", "false\nalarms", "Dice", "from - to",

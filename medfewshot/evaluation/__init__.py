@@ -5,10 +5,9 @@ Missed structures, false alarms and correct absences are counted separately besi
 """
 
 from medfewshot.evaluation.matching import MatchedCases, match_cases
-from medfewshot.evaluation.results import Evaluation
-from medfewshot.evaluation.run import evaluate_folders, evaluate_pairs
+from medfewshot.evaluation.results import Evaluation, LabelSummary, bootstrap_interval, case_means, mean, summarize
+from medfewshot.evaluation.run import evaluate_pairs
 from medfewshot.evaluation.scores import CaseScore, evaluate_arrays
-from medfewshot.evaluation.summary import LabelSummary, bootstrap_interval, case_means, mean, summarize
 
 __all__ = [
     "CaseScore",
@@ -18,7 +17,6 @@ __all__ = [
     "bootstrap_interval",
     "case_means",
     "evaluate_arrays",
-    "evaluate_folders",
     "evaluate_pairs",
     "match_cases",
     "mean",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,9 @@ def match_cases(predictions: Path, reference: Path) -> MatchedCases:
     Raises:
         InputError: A path does not exist, nothing matches, or a case has two files.
     """
-    predictions, reference = Path(predictions), _reference_folder(Path(reference))
+    predictions, reference = Path(predictions), Path(reference)
+    labels = (reference / name for name in _REFERENCE_FOLDERS)
+    reference = next((folder for folder in labels if folder.is_dir()), reference)
     predicted_files, reference_files = _files(predictions), _files(reference)
     if predictions.is_file() and reference.is_file():
         return MatchedCases(((_short_id(reference), predictions, reference),))
@@ -59,13 +61,6 @@ def match_cases(predictions: Path, reference: Path) -> MatchedCases:
             *_left_over(without_reference, len(predicted_files), f"predictions in {predictions} have no reference"),
         ),
     )
-
-
-def _reference_folder(path: Path) -> Path:
-    for name in _REFERENCE_FOLDERS:
-        if (path / name).is_dir():
-            return path / name
-    return path
 
 
 def _files(path: Path) -> list[Path]:
@@ -116,7 +111,10 @@ def _short_id(path: Path) -> str:
 
 
 def _left_over(paths: list[Path], total: int, what: str) -> list[str]:
-    if not paths:
-        return []
-    names = ", ".join(path.name for path in sorted(paths)[:_SHOWN])
-    return [f"{len(paths)} of {total} {what} and are not scored: {names}{', ...' if len(paths) > _SHOWN else ''}"]
+    names = [path.name for path in sorted(paths)]
+    return [f"{len(paths)} of {total} {what} and are not scored: {some(names)}"] if paths else []
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few of many names for a message."""
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -1,18 +1,65 @@
-"""The result of an evaluation and its three files: ``scores.csv``, ``summary.csv``, ``summary.json``."""
+"""Results of an evaluation: averages with bootstrap intervals over subjects, and the three files.
+
+Nowhere else are scores averaged.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medfewshot.evaluation.scores import CaseScore
-from medfewshot.evaluation.summary import RESAMPLES, LabelSummary, summarize
+import numpy as np
+
+from medfewshot.evaluation.scores import CaseScore, flat_row
 from medfewshot.io import write_csv, write_text
-from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, Metric
+from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS
+
+RESAMPLES, SEED = 2000, 0
+ALL_LABELS = "all labels"
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """One label over all cases, or all labels together: then a mean over the means of the cases.
+
+    ``cases = found + missed + false_alarms + absent`` for one label; for all labels the four count pairs of case and
+    label.
+
+    Attributes:
+        label: Label value; None for all labels together.
+        means: Metric name -> mean over the cases in which it is defined. Dice and surface Dice count misses and false
+            alarms as 0; distances are undefined there, and ``distances_left_out`` says how many they leave out.
+        dice_ci_low: Lower end of the 95 % percentile bootstrap over subjects; NaN for fewer than two.
+        dice_ci_high: Upper end.
+    """
+
+    label: int | None
+    label_name: str
+    cases: int
+    subjects: int
+    found: int
+    missed: int
+    false_alarms: int
+    absent: int
+    means: Mapping[str, float]
+    dice_ci_low: float
+    dice_ci_high: float
+    dice_median: float
+    distances_left_out: int
+
+    @property
+    def dice_mean(self) -> float:
+        """The mean by which methods are compared."""
+        return self.means["dice"]
+
+    def row(self) -> dict[str, Any]:
+        """Return the columns of ``summary.csv``, one ``<metric>_mean`` a metric; None for an undefined value."""
+        return flat_row(self, "means", "_mean")
 
 
 @dataclass(frozen=True)
@@ -23,20 +70,16 @@ class Evaluation:
         scores: One per case and label.
         warnings: One line each.
         tolerance_mm: Tolerance of the surface Dice.
-        seed: Seed of the bootstrap.
-        metrics: The metrics that were computed.
     """
 
     scores: tuple[CaseScore, ...]
     warnings: tuple[str, ...] = ()
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
-    seed: int = 0
-    metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
 
     @cached_property
     def summaries(self) -> tuple[LabelSummary, ...]:
         """One summary per label, the one of all labels last."""
-        return summarize(self.scores, seed=self.seed)
+        return summarize(self.scores)
 
     def score_rows(self) -> list[dict[str, Any]]:
         """Return one plain dict per case and label; None for an undefined value."""
@@ -52,7 +95,7 @@ class Evaluation:
         rows = self.summary_rows()
         document = {
             "tolerance_mm": self.tolerance_mm,
-            "bootstrap": {"over": "subjects", "interval": 0.95, "resamples": RESAMPLES, "seed": self.seed},
+            "bootstrap": {"over": "subjects", "interval": 0.95, "resamples": RESAMPLES, "seed": SEED},
             "meaning": self._meaning(),
             "labels": rows[:-1],
             "all_labels": rows[-1] if rows else None,
@@ -70,6 +113,80 @@ class Evaluation:
             "missed": f"in the reference only: {one_sided}",
             "false_alarm": f"in the prediction only: {one_sided}",
             "absent": "in neither: part of no mean, counted in its own column",
-            **{name: m.meaning.format(tolerance_mm=self.tolerance_mm) for name, m in self.metrics.items()},
+            **{name: m.meaning.format(tolerance_mm=self.tolerance_mm) for name, m in METRICS.items()},
             "all labels": "mean over cases of the mean over the labels of a case",
         }
+
+
+def summarize(scores: Sequence[CaseScore]) -> tuple[LabelSummary, ...]:
+    """Return one summary per label in order of first appearance, then one of all labels. Empty for no scores."""
+    if not scores:
+        return ()
+    by_label: dict[int, list[CaseScore]] = defaultdict(list)
+    for score in scores:
+        by_label[score.label].append(score)
+    labels = [_summary(label, group[0].label_name, group) for label, group in by_label.items()]
+    return (*labels, _summary(None, ALL_LABELS, scores))
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of the defined values, NaN if there is none; say beside it how many are left out."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def case_means(scores: Iterable[CaseScore], metric: str = "dice") -> dict[tuple[str, str], float]:
+    """Return (subject id, case id) -> mean over the labels in which a metric is defined, NaN if in none."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for score in scores:
+        values[score.subject_id, score.case_id].append(score.values[metric])
+    return {case: mean(found) for case, found in values.items()}
+
+
+def bootstrap_interval(
+    values: Sequence[float], subjects: Sequence[str], *, seed: int = SEED, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of a mean, whole subjects resampled with replacement.
+
+    Args:
+        values: One value per scan.
+        subjects: Whose scan it is: scans of one subject are not independent, so they are drawn together.
+        seed: Of the draws.
+        resamples: Number of draws.
+
+    Returns:
+        ``(NaN, NaN)`` for fewer than two subjects.
+
+    References:
+        Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
+    """
+    _, index = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
+    count = np.bincount(index).astype(np.float64)
+    if count.size < 2:
+        return float("nan"), float("nan")
+    total = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
+    drawn = np.random.default_rng(seed).integers(0, count.size, (resamples, count.size))
+    low, high = np.percentile(total[drawn].sum(axis=1) / count[drawn].sum(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _summary(label: int | None, name: str, scores: Sequence[CaseScore]) -> LabelSummary:
+    """The scores of each case are averaged within the case before anything else."""
+    status = [score.status for score in scores]
+    dices = {case: value for case, value in case_means(scores).items() if not np.isnan(value)}
+    low, high = bootstrap_interval(list(dices.values()), [subject for subject, _ in dices])
+    return LabelSummary(
+        label=label,
+        label_name=name,
+        cases=len({score.case_id for score in scores}),
+        subjects=len({score.subject_id for score in scores}),
+        found=status.count("found"),
+        missed=status.count("missed"),
+        false_alarms=status.count("false_alarm"),
+        absent=status.count("absent"),
+        means={metric: mean(case_means(scores, metric).values()) for metric in scores[0].values},
+        dice_ci_low=low,
+        dice_ci_high=high,
+        dice_median=float(np.median(list(dices.values()))) if dices else float("nan"),
+        distances_left_out=status.count("missed") + status.count("false_alarm"),
+    )

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medfewshot.errors import InputError
-from medfewshot.evaluation.matching import match_cases
+from medfewshot.evaluation.matching import some
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
 from medfewshot.io import check_same_grid, read_label
-from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, Metric
+from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.structures import boxes
 from medfewshot.types import Progress, Volume
-
-_SHOWN = 5
-
-
-def evaluate_folders(
-    predictions: Path,
-    reference: Path,
-    *,
-    labels: Mapping[int, str] | Sequence[int] | None = None,
-    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
-    subjects: Mapping[str, str] | None = None,
-    seed: int = 0,
-    metrics: Mapping[str, Metric] = METRICS,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Score what :func:`match_cases` pairs with :func:`evaluate_pairs`; warn about files without a counterpart."""
-    matched = match_cases(predictions, reference)
-    evaluation = evaluate_pairs(
-        matched.pairs, labels=labels, tolerance_mm=tolerance_mm, subjects=subjects, seed=seed, metrics=metrics,
-        progress=progress,
-    )  # fmt: skip
-    return replace(evaluation, warnings=matched.warnings + evaluation.warnings)
 
 
 def evaluate_pairs(
@@ -44,8 +21,7 @@ def evaluate_pairs(
     labels: Mapping[int, str] | Sequence[int] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
     subjects: Mapping[str, str] | None = None,
-    seed: int = 0,
-    metrics: Mapping[str, Metric] = METRICS,
+    warnings: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score files label by label.
@@ -56,8 +32,7 @@ def evaluate_pairs(
             that a label that is predicted but never drawn counts as a false alarm.
         tolerance_mm: Tolerance of the surface Dice.
         subjects: Case id -> subject id for the bootstrap; None: every case is a subject.
-        seed: Seed of the bootstrap.
-        metrics: What to compute.
+        warnings: Warnings about the pairs, from :func:`match_cases`; they come first in the result's.
         progress: Called before each case and at the end.
 
     Raises:
@@ -65,29 +40,35 @@ def evaluate_pairs(
         GridMismatchError: The grids of a pair differ.
     """
     _check_pairs(pairs)
-    progress = progress or Progress()
+    progress, subjects_of, told = progress or Progress(), subjects or {}, list(warnings)
     scores: list[CaseScore] = []
     dims: dict[str, int] = {}
     without_spacing: list[str] = []
-    warnings: list[str] = []
     for done, (case, predicted_path, reference_path) in enumerate(pairs):
         progress.update(done, len(pairs), case)
         prediction, reference = read_label(Path(predicted_path)), read_label(Path(reference_path))
         check_same_grid(prediction, reference)
         scores += evaluate_arrays(
             prediction.data[0], reference.data[0], reference.spacing_mm, labels=labels, case_id=case,
-            subject_id=(subjects or {}).get(case), tolerance_mm=tolerance_mm, metrics=metrics,
+            subject_id=subjects_of.get(case), tolerance_mm=tolerance_mm,
         )  # fmt: skip
         dims[case] = reference.spatial_dims
         without_spacing += [] if reference.has_spacing else [case]
-        warnings += _case_warnings(case, (prediction, reference), label_names(labels) if labels is not None else None)
+        told += _case_warnings(case, (prediction, reference), labels)
     progress.update(len(pairs), len(pairs), "evaluated")
     if labels is None:
-        scores = _with_absent_rows(scores, dims, subjects or {}, metrics)
+        scores = _with_absent_rows(scores, dims, subjects_of)
     if not scores:
-        warnings.append("nothing was scored: every label map is background only; pass labels to score correct absences")
-    warnings += _run_warnings(without_spacing, dims, subjects)
-    return Evaluation(tuple(scores), tuple(dict.fromkeys(warnings)), tolerance_mm, seed, metrics)
+        told.append("nothing was scored: every label map is background only; pass labels to score correct absences")
+    if without_spacing:
+        told.append(
+            f"{len(without_spacing)} of {len(dims)} references state no voxel size in mm: their distances, and the "
+            f"tolerance of their surface Dice, are in pixels, not mm ({some(without_spacing)})"
+        )
+    unknown = [case for case in dims if subjects is not None and case not in subjects]
+    if unknown:
+        told.append(f"no subject is known for {some(unknown)}: each counts as a subject of its own")
+    return Evaluation(tuple(scores), tuple(dict.fromkeys(told)), tolerance_mm)
 
 
 def _check_pairs(pairs: Sequence[tuple[str, Path, Path]]) -> None:
@@ -101,44 +82,22 @@ def _check_pairs(pairs: Sequence[tuple[str, Path, Path]]) -> None:
 
 
 def _with_absent_rows(
-    scores: Sequence[CaseScore], dims: Mapping[str, int], subjects: Mapping[str, str], metrics: Mapping[str, Metric]
+    scores: Sequence[CaseScore], dims: Mapping[str, int], subjects: Mapping[str, str]
 ) -> list[CaseScore]:
     """Add rows for the labels that a case lacks: all labels are known only after the last case."""
     by_key = {(score.case_id, score.label): score for score in scores}
     values = sorted({score.label for score in scores})
     return [
-        by_key.get((case, value))
-        or absent_score(case, subjects.get(case, case), value, str(value), spatial_dims, metrics)
+        by_key.get((case, value)) or absent_score(case, subjects.get(case, case), value, str(value), spatial_dims)
         for case, spatial_dims in dims.items()
         for value in values
     ]
 
 
-def _case_warnings(case: str, volumes: Sequence[Volume], labels: Mapping[int, str] | None) -> list[str]:
+def _case_warnings(case: str, volumes: Sequence[Volume], labels: Mapping[int, str] | Sequence[int] | None) -> list[str]:
     warnings = [f"{volume.name}: {warning}" for volume in volumes for warning in volume.warnings]
-    if labels is not None:
-        others = sorted({value for volume in volumes for value in boxes(volume.data[0])} - set(labels))
-        if others:
-            warnings.append(
-                f"case {case}: values {others} are in its files but not among the labels, and are not scored"
-            )
-    return warnings
-
-
-def _run_warnings(
-    without_spacing: Sequence[str], cases: Collection[str], subjects: Mapping[str, str] | None
-) -> list[str]:
-    warnings = []
-    if without_spacing:
-        warnings.append(
-            f"{len(without_spacing)} of {len(cases)} references state no voxel size in mm: their distances, and the "
-            f"tolerance of their surface Dice, are in pixels, not mm ({_some(without_spacing)})"
-        )
-    unknown = [case for case in cases if subjects is not None and case not in subjects]
-    if unknown:
-        warnings.append(f"no subject is known for {_some(unknown)}: each counts as a subject of its own")
-    return warnings
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    if labels is None:
+        return warnings
+    others = sorted({value for volume in volumes for value in boxes(volume.data[0])} - label_names(labels).keys())
+    told = f"case {case}: values {others} are in its files but not among the labels, and are not scored"
+    return [*warnings, told] if others else warnings

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, MaskPair, Metric, check_label_maps
-from medfewshot.structures import boxes, union, volume_ml
+from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, MaskPair, check_label_maps
+from medfewshot.structures import boxes, union
 
 Status = Literal["found", "missed", "false_alarm", "absent"]
 NAN = float("nan")
@@ -47,25 +47,21 @@ class CaseScore:
         return flat_row(self, "values")
 
     @classmethod
-    def from_row(cls, row: Mapping[str, str], metrics: Mapping[str, Metric] = METRICS) -> CaseScore:
-        """Read a row of ``scores.csv``; other columns are ignored.
+    def from_row(cls, row: Mapping[str, str]) -> CaseScore:
+        """Read a row of ``scores.csv``; an empty cell is NaN, and other columns are ignored.
 
         Raises:
             KeyError, ValueError: A column is missing or is not a number.
         """
-
-        def number(name: str) -> float:
-            return float(row[name]) if row[name] != "" else NAN
-
         return cls(
             case_id=row["case_id"],
             subject_id=row["subject_id"],
             label=int(row["label"]),
             label_name=row["label_name"],
             status=row["status"],  # type: ignore[arg-type]
-            values={name: number(name) for name in metrics},
-            volume_ml=number("volume_ml"),
-            reference_volume_ml=number("reference_volume_ml"),
+            values={name: float(row[name] or NAN) for name in METRICS},
+            volume_ml=float(row["volume_ml"] or NAN),
+            reference_volume_ml=float(row["reference_volume_ml"] or NAN),
         )
 
 
@@ -78,7 +74,6 @@ def evaluate_arrays(
     case_id: str = "",
     subject_id: str | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
-    metrics: Mapping[str, Metric] = METRICS,
 ) -> list[CaseScore]:
     """Score every label of one case, in the order of ``labels``.
 
@@ -90,7 +85,6 @@ def evaluate_arrays(
         case_id: Name of the case.
         subject_id: Whose scan it is; None: that of the case alone.
         tolerance_mm: Tolerance of the surface Dice.
-        metrics: What to compute.
 
     Raises:
         InputError: The arrays or the spacing do not fit together.
@@ -103,29 +97,24 @@ def evaluate_arrays(
     for label, name in names.items():
         box = union(predicted.get(label), true.get(label))
         if box is None:
-            scores.append(absent_score(case_id, subject, label, name, reference.ndim, metrics))
+            scores.append(absent_score(case_id, subject, label, name, reference.ndim))
             continue
         pair = MaskPair(prediction, reference, spacing_mm, value=label, box=box, tolerance_mm=tolerance_mm)
-        scores.append(
-            CaseScore(
-                case_id,
-                subject,
-                label,
-                name,
-                _status(label in predicted, label in true),
-                {key: float(metric.function(pair)) for key, metric in metrics.items()},
-                *(volume_ml(mask, spacing_mm) for mask in pair.inside),
-            )
+        missed: Status = "missed" if label in true else "false_alarm"
+        status: Status = "found" if label in true and label in predicted else missed
+        values = {key: float(metric.function(pair)) for key, metric in METRICS.items()}
+        volumes = (
+            np.count_nonzero(mask) * float(np.prod(spacing_mm)) / 1000 if mask.ndim == 3 else NAN
+            for mask in pair.inside
         )
+        scores.append(CaseScore(case_id, subject, label, name, status, values, *volumes))
     return scores
 
 
-def absent_score(
-    case_id: str, subject_id: str, label: int, name: str, spatial_dims: int, metrics: Mapping[str, Metric] = METRICS
-) -> CaseScore:
+def absent_score(case_id: str, subject_id: str, label: int, name: str, spatial_dims: int) -> CaseScore:
     """Return the row of a label that is rightly in neither map."""
     volume = 0.0 if spatial_dims == 3 else NAN
-    return CaseScore(case_id, subject_id, label, name, "absent", dict.fromkeys(metrics, NAN), volume, volume)
+    return CaseScore(case_id, subject_id, label, name, "absent", dict.fromkeys(METRICS, NAN), volume, volume)
 
 
 def label_names(labels: Mapping[int, str] | Sequence[int]) -> dict[int, str]:
@@ -143,9 +132,3 @@ def flat_row(record: object, metrics: str, suffix: str = "") -> dict[str, Any]:
     for name, value in vars(record).items():
         row |= {f"{metric}{suffix}": one for metric, one in value.items()} if name == metrics else {name: value}
     return {key: None if isinstance(one, float) and not math.isfinite(one) else one for key, one in row.items()}
-
-
-def _status(predicted: bool, true: bool) -> Status:
-    if predicted and true:
-        return "found"
-    return "missed" if true else "false_alarm"

@@ -12,7 +12,7 @@ import numpy as np
 
 from medfewshot.report import planes
 from medfewshot.report.planes import Grid, View, picture
-from medfewshot.structures import boxes, foreground_box
+from medfewshot.structures import boxes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +131,7 @@ def _view(panels: np.ndarray, scene: Scene, view: View, modes: Sequence[str], sa
     together = np.any([picture(scene.structures, other) > 0 for other in same_plane], axis=0)
     extent_mm, aspect = scene.grid.extent_mm(view[0]), panels[0].bbox.height / panels[0].bbox.width
     field = planes.window_mm(None, together.shape, extent_mm, aspect)
-    zoom = planes.window_mm(foreground_box(together), together.shape, extent_mm, aspect)
+    zoom = planes.window_mm(boxes(together).get(1), together.shape, extent_mm, aspect)
     for axes, mode in zip(panels, modes, strict=True):
         left, right, bottom, top = field if mode == "field" else zoom
         _panel(axes, scene, view, mode)

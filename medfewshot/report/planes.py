@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.structures import Box, foreground_box
+from medfewshot.structures import Box, boxes
 
 ANISOTROPIC_FROM = 3.0  # ratio of largest to smallest spacing from which the acquired slices are shown first
 MONTAGE_SLICES = 5
@@ -165,8 +165,8 @@ def profiles(ranks: np.ndarray) -> list[np.ndarray]:
     """
     count = max(int(ranks.max(initial=0)), 1) + 1
     result = [np.zeros((n, count - 1)) for n in ranks.shape]
-    box = foreground_box(ranks > 0)
-    for axis, side in enumerate(box or ()):
+    box = boxes(ranks > 0).get(1, ())
+    for axis, side in enumerate(box):
         areas = [np.bincount(row.reshape(-1), minlength=count)[1:] for row in np.moveaxis(ranks[box], axis, 0)]
         result[axis][side] = np.stack(areas) / np.maximum(np.max(areas, axis=0), 1)
     return result

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
-from medfewshot.evaluation import Evaluation, evaluate_folders, match_cases
+from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.planning import label_values
 from medfewshot.report import save_score_plot
 from medfewshot.settings import EvaluateSettings
@@ -44,8 +44,9 @@ def evaluate(
     names = label_names(predictions, reference)
     chosen = label_values(settings.labels, names) if settings.labels else []
     asked = {value: names.get(value, f"label {value}") for value in chosen}
-    evaluation = evaluate_folders(
-        predictions, reference, labels=asked or names or None, tolerance_mm=settings.tolerance_mm,
+    matched = match_cases(predictions, reference)
+    evaluation = evaluate_pairs(
+        matched.pairs, labels=asked or names or None, tolerance_mm=settings.tolerance_mm, warnings=matched.warnings,
         progress=progress.at("scoring"),
     )  # fmt: skip
     found = {score.label for score in evaluation.scores if score.status != "absent"}
@@ -89,7 +90,10 @@ def report(
     if reference is None:
         return write_report(folder, path, viewer=viewer, progress=progress.at("report"))
     names = label_names(folder, reference)
-    evaluation = evaluate_folders(folder, reference, labels=names or None, progress=progress.at("scoring"))
+    matched = match_cases(folder, reference)
+    evaluation = evaluate_pairs(
+        matched.pairs, labels=names or None, warnings=matched.warnings, progress=progress.at("scoring")
+    )
     return write_scored_report(folder, reference, evaluation, path, viewer=viewer, progress=progress)
 
 
