@@ -268,9 +268,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
-    import medfewshot.cli.commands
-
-    import medfewshot.evaluation  # noqa: F401
+    import medfewshot.cli.console
+    import medfewshot.workflow  # noqa: F401
 
     root, rng = Path(tempfile.mkdtemp(prefix="kill_test_")), np.random.default_rng(given.seed)
     make_scans(root)
