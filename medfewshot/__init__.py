@@ -29,7 +29,6 @@ _PUBLIC = {
     "Query": "medfewshot.types",
     "Segmenter": "medfewshot.learners",
     "Support": "medfewshot.types",
-    "Task": "medfewshot.types",
     "Volume": "medfewshot.types",
 }
 

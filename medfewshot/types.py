@@ -74,16 +74,6 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One structure, or several told apart, in one modality. ``labels`` maps file label value -> name."""
-
-    name: str
-    labels: Mapping[int, str]
-    cases: tuple[Case, ...]
-    modality: str | None = None
-
-
-@dataclass(frozen=True)
 class Normalization:
     """How intensities become network input.
 

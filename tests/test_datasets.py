@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medfewshot.datasets import LAYOUTS, Dataset, Layout, as_task, parse_pair, read_dataset
+from medfewshot.datasets import LAYOUTS, Dataset, Layout, parse_pair, read_dataset
 from medfewshot.errors import InputError
 from medfewshot.types import Case
 
@@ -72,9 +72,6 @@ def test_msd(tmp_path):
     assert dict(dataset.labels) == {1: "liver", 205: "lesion"}
     assert [case.case_id for case in dataset.cases] == ["a", "b", "c"]
     assert [case.case_id for case in dataset.unlabelled] == ["c"]
-    task = as_task(dataset)
-    assert task.labels == dataset.labels
-    assert task.cases == dataset.cases
 
 
 def test_the_json_file_itself_and_other_names(tmp_path):
@@ -204,13 +201,6 @@ def test_folder_mistakes_are_named(tmp_path, names, words):
     touch(tmp_path, *names)
     with pytest.raises(InputError, match=words):
         read_dataset(tmp_path)
-
-
-def test_labels_of_folders_come_from_the_files(tmp_path):
-    touch(tmp_path, "images/a.nii.gz", "images/b.nii.gz")
-    write_label(tmp_path / "labels/a.nii.gz", np.array([[[0, 205]]]))
-    write_label(tmp_path / "labels/b.nii.gz", np.array([[[3, 0]]]))
-    assert dict(as_task(read_dataset(tmp_path)).labels) == {3: "label 3", 205: "label 205"}
 
 
 def test_csv(tmp_path):

@@ -7,7 +7,7 @@ import medfewshot
 NAMES = {
     "__version__", "adapt", "segment", "evaluate", "load_segmenter", "VolumeSegmenter", "Segmentation", "LEARNERS",
     "METRICS", "InputError", "GridMismatchError", "Case", "Episode", "Learner", "Plan", "Query", "Segmenter", "Support",
-    "Task", "Volume",
+    "Volume",
 }  # fmt: skip
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from medfewshot.datasets.dataset import Dataset, Layout, as_task, find_label_values
+from medfewshot.datasets.dataset import Dataset, Layout
 from medfewshot.datasets.folders import read_case_folders, read_one_folder, read_two_folders
 from medfewshot.datasets.json_file import read_json
 from medfewshot.datasets.pairs import parse_pair
 from medfewshot.datasets.table import read_csv
 from medfewshot.errors import InputError
 
-__all__ = ["LAYOUTS", "Dataset", "Layout", "as_task", "find_label_values", "parse_pair", "read_dataset"]
+__all__ = ["LAYOUTS", "Dataset", "Layout", "parse_pair", "read_dataset"]
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout("dataset.json (Decathlon or nnU-Net)", read_json),

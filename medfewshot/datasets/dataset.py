@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, read_label
-from medfewshot.structures import boxes
-from medfewshot.types import Case, Task
+from medfewshot.io import case_id
+from medfewshot.types import Case
 
 _MR_WORDS = re.compile(r"(?:^|[^A-Z])(MRI?|T1\w*|T2\w*|FLAIR|ADC|DWI|BSSFP|SPIR)(?:$|[^A-Z])")
 
@@ -21,7 +20,7 @@ class Dataset:
     """Cases found on disk, sorted by file name.
 
     Attributes:
-        labels: Label value in the files -> name, without background. Empty if the layout names none (see ``as_task``).
+        labels: Label value in the files -> name, without background. Empty if the layout names none.
         source: The layout: "msd", "nnunet", "folders", "csv".
         notes: What was found and ignored, one line each.
     """
@@ -54,27 +53,6 @@ class Layout(NamedTuple):
 
     description: str
     read: Callable[[Path], Dataset | None]
-
-
-def as_task(dataset: Dataset, name: str | None = None) -> Task:
-    """The data set as one task. If its layout names no labels, the label files are read for their values.
-
-    Raises:
-        InputError: Nothing is labelled, or the label files contain only background.
-    """
-    labels = dict(dataset.labels) or {value: f"label {value}" for value in find_label_values(dataset.labelled)}
-    if not labels:
-        raise InputError(f"{dataset.name}: no labelled structure found", "add label files, or name the labels")
-    return Task(name=name or dataset.name, labels=labels, cases=dataset.cases, modality=dataset.modality)
-
-
-def find_label_values(cases: Iterable[Case]) -> tuple[int, ...]:
-    """All values but 0 in the cases' label files, sorted. Reads every file."""
-    values: set[int] = set()
-    for case in cases:
-        if case.label_path is not None:
-            values.update(boxes(read_label(case.label_path).data[0]))
-    return tuple(sorted(values))
 
 
 def path_id(path: Path) -> str:
