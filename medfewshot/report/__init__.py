@@ -3,7 +3,7 @@
 matplotlib is imported only when a picture is drawn, and without pyplot: no global state, no window.
 """
 
-from medfewshot.report.page import prepare_case, prepared_path
+from medfewshot.report.page.viewer import prepare_case, prepared_path
 from medfewshot.report.plots import save_score_plot
 from medfewshot.report.preview import save_preview
 from medfewshot.report.tables import structure_statistics

@@ -13,20 +13,10 @@ from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.metrics import METRICS
-from medfewshot.report.page import (
-    DisplayVolumes,
-    Flag,
-    Page,
-    PageCase,
-    Score,
-    StructureRow,
-    display_volumes,
-    load_case,
-    preview_uri,
-    raise_flags,
-    voxel_budget,
-    write_page,
-)
+from medfewshot.report.page.content import Flag, Page, PageCase, Score, StructureRow
+from medfewshot.report.page.flags import raise_flags
+from medfewshot.report.page.viewer import DisplayVolumes, display_volumes, load_case, voxel_budget
+from medfewshot.report.page.write import preview_uri, write_page
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.record import REPORT, flag_warning, read_record
 

@@ -10,7 +10,10 @@ import toys
 from browser import Browser, find_chromium
 from PIL import Image
 
-from medfewshot.report.page import Page, PageCase, Score, StructureRow, display_volumes, raise_flags, write_page
+from medfewshot.report.page.content import Page, PageCase, Score, StructureRow
+from medfewshot.report.page.flags import raise_flags
+from medfewshot.report.page.viewer import display_volumes
+from medfewshot.report.page.write import write_page
 
 NAMES = {1: "left <block>", 2: "right block"}
 

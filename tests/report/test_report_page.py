@@ -21,22 +21,10 @@ import toys
 from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_pairs, match_cases
 from medfewshot.io import read_label
-from medfewshot.report.page import (
-    Flag,
-    Page,
-    PageCase,
-    Score,
-    StructureRow,
-    display_volumes,
-    load_case,
-    prepared_path,
-    raise_flags,
-    render_page,
-    voxel_budget,
-)
-from medfewshot.report.page.flags import modified_z
-from medfewshot.report.page.plots import Dot, strip_plot
-from medfewshot.report.page.volumes import coarsening
+from medfewshot.report.page.content import Flag, Page, PageCase, Score, StructureRow
+from medfewshot.report.page.flags import modified_z, raise_flags
+from medfewshot.report.page.viewer import coarsening, display_volumes, load_case, prepared_path, voxel_budget
+from medfewshot.report.page.write import render_page
 from medfewshot.settings import AdaptSettings
 from medfewshot.workflow import adapt, open_batch, read_supports, segment, write_report
 from medfewshot.workflow.report import run_page
@@ -51,7 +39,7 @@ def finished(tmp_path_factory):
     (root / "cohort" / "zz.nii.gz").write_bytes(b"no image")
     pair = [root / "annotated" / kind / "s0.nii.gz" for kind in ("images", "labels")]
     scans = dataclasses.replace(read_supports([pair]), names={205: "left", 420: "right"})
-    segmenter = adapt(scans, AdaptSettings(learner="toy", device="cpu"), learners={"toy": toys.ToyLearner})
+    segmenter = adapt(scans, AdaptSettings(learner="toy", device="cpu"), learners={"toy": toys.TOY})
     segment(open_batch([root / "cohort"], root / "out"), segmenter)
     return root
 
@@ -306,21 +294,25 @@ def test_modified_z():
     assert modified_z(9, [1, 2, 3, 4]) == 0
 
 
+def strip_plots(*cases: PageCase) -> dict[str, str]:
+    """The SVG of each plot of a page, by its title."""
+    text = render_page(Page("run", {1: "liver"}, cases))
+    return dict(re.findall(r"<figcaption>(.*?)</figcaption>\s*<svg(.*?)</svg>", text, re.S))
+
+
 def test_a_strip_plot_places_its_dots():
-    dots = [
-        Dot(0.0, "a", "case-1"),
-        Dot(0.5, NASTY, "case-2"),
-        Dot(1.0, "c", "case-3"),
-        Dot(float("nan"), "d", "case-4"),
-    ]
-    plot = strip_plot([("liver", dots)], "Dice", low=0, high=1)
-    (row,) = plot.rows
-    assert [x for x, _, _ in row.dots] == [150, (150 + 624) / 2, 624]
-    assert row.median == ((150 + 624) / 2, 0.5)
-    assert [text for _, text in plot.ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
-    assert strip_plot([("liver", [])], "Dice") is None
+    values = (("a", 0.0), (NASTY, 0.5), ("c", 1.0), ("d", float("nan")))
+    cases = [PageCase(name, structures=(StructureRow(1, "liver", None, dice),)) for name, dice in values]
+    plots = strip_plots(*cases, PageCase("without the structure"))
+    assert list(plots) == ["Predicted Dice"]
+    plot = plots["Predicted Dice"]
+    dots = re.findall(r'<a href="#([^"]*)"><circle class="dot" cx="([^"]*)"', plot)
+    assert dots == [("case-1", "150.0"), ("case-2", str((150 + 624) / 2)), ("case-3", "624.0")]
+    assert '<line class="median" x1="387.0"' in plot
+    assert "median 0.5" in plot
+    assert re.findall(r'class="tick".*?>(.*?)<', plot) == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
 
 
 def test_a_plot_of_equal_values():
-    (row,) = strip_plot([("liver", [Dot(7.0, "a", "x"), Dot(7.0, "b", "y")])], "Size in ml").rows
-    assert len({(x, y) for x, y, _ in row.dots}) == 2
+    plot = strip_plots(*cases_of(7.0, 7.0))["Size"]
+    assert len(set(re.findall(r'cx="([^"]*)" cy="([^"]*)"', plot))) == 2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,13 +25,15 @@ FEWEST = 5
 
 def raise_flags(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
     """Add flags to each case: failures, absent structures, low predicted Dice, unusual sizes, low scores."""
-    sizes = _by_structure(cases, lambda row: math.log(row.size) if row.size else None)
-    predictions = _by_structure(cases, lambda row: row.predicted_dice)
-    return tuple(replace(case, flags=(*case.flags, *_flags(case, sizes, predictions))) for case in cases)
+    of_label: dict[int, list[StructureRow]] = defaultdict(list)
+    for case in cases:
+        for row in case.structures:
+            of_label[row.label].append(row)
+    return tuple(replace(case, flags=(*case.flags, *_flags(case, of_label))) for case in cases)
 
 
 def modified_z(value: float, others: Sequence[float]) -> float:
-    """``0.6745 (value - median) / MAD`` over ``others``; 0 for fewer than five, or where half of them are the same."""
+    """``0.6745 (value - median) / MAD`` over ``others``; 0 for fewer than five, or if half of them are the same."""
     if len(others) < FEWEST:
         return 0.0
     median = float(np.median(others))
@@ -38,40 +41,34 @@ def modified_z(value: float, others: Sequence[float]) -> float:
     return 0.6745 * (value - median) / spread if spread > 0 else 0.0
 
 
-def _by_structure(cases, value_of) -> dict[int, list[float]]:
-    found: dict[int, list[float]] = {}
-    for case in cases:
-        for row in case.structures:
-            value = value_of(row)
-            if value is not None:
-                found.setdefault(row.label, []).append(value)
-    return found
-
-
-def _flags(case: PageCase, sizes: dict[int, list[float]], predictions: dict[int, list[float]]) -> list[Flag]:
+def _flags(case: PageCase, of_label: dict[int, list[StructureRow]]) -> list[Flag]:
     if case.status == "failed":
         return [Flag("failed", "error")]
-    flags = []
-    for row in case.structures:
-        flags += [Flag(f"{row.name}: {text}") for text in _structure_flags(row, sizes, predictions)]
-    return flags
+    return [Flag(f"{row.name}: {text}") for row in case.structures for text in _reasons(row, of_label[row.label])]
 
 
-def _structure_flags(row: StructureRow, sizes: dict[int, list[float]], predictions: dict[int, list[float]]):
-    if row.score is not None and row.score.status == "missed":
+def _reasons(row: StructureRow, others: Sequence[StructureRow]) -> Iterator[str]:
+    status = row.score.status if row.score else "not scored"
+    if status == "missed":
         yield "missed"
-    elif row.score is not None and row.score.status == "false_alarm":
+    elif status == "false_alarm":
         yield "not in the reference"
-    elif row.size == 0 and (row.score is None or row.score.status != "absent"):
+    elif row.size == 0 and status != "absent":
         yield "not found"
-    if row.score is not None and row.score.status == "found" and row.score.dice < LOW_DICE:
+    if row.score and status == "found" and row.score.dice < LOW_DICE:
         yield f"Dice {row.score.dice:.2f}"
     if row.predicted_dice is not None:
-        others = predictions[row.label]
-        odd = modified_z(row.predicted_dice, others) < -OUTLIER
-        if row.predicted_dice < LOW_DICE or (odd and row.predicted_dice < np.median(others) - FAR_IN_DICE):
+        predictions = [other.predicted_dice for other in others if other.predicted_dice is not None]
+        if row.predicted_dice < LOW_DICE or _side(row.predicted_dice, predictions, FAR_IN_DICE) < 0:
             yield f"low predicted Dice ({row.predicted_dice:.2f})"
     if row.size:
-        z = modified_z(math.log(row.size), sizes[row.label])
-        if abs(z) > OUTLIER and abs(math.log(row.size) - float(np.median(sizes[row.label]))) > math.log(FAR_IN_SIZE):
-            yield f"unusually {'large' if z > 0 else 'small'} for these cases"
+        sizes = [math.log(other.size) for other in others if other.size]
+        if side := _side(math.log(row.size), sizes, math.log(FAR_IN_SIZE)):
+            yield f"unusually {'large' if side > 0 else 'small'} for these cases"
+
+
+def _side(value: float, others: Sequence[float], far: float) -> int:
+    """Return 1 or -1 if a value is far above or below the median of ``others`` and an outlier, or else 0."""
+    distance = value - float(np.median(others))
+    odd = abs(modified_z(value, others)) > OUTLIER and abs(distance) > far
+    return int(math.copysign(1, distance)) if odd else 0

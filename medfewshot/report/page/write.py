@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
+import io
+import math
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from medfewshot import __version__
 from medfewshot.io import write_text
 from medfewshot.metrics import METRICS, Metric
-from medfewshot.report.page.content import Page, PageCase, StructureRow
-from medfewshot.report.page.plots import WIDTH, Dot, StripPlot, strip_plot
-from medfewshot.report.paint import COLOURS
+from medfewshot.report.page.content import Page, StructureRow
+from medfewshot.report.paint import colour_of
 
 HEADLINE = [metric for metric in METRICS.values() if metric.headline]
 """The metrics that have a column and a plot."""
+PREVIEW_WIDTH = 1100
 
 
 def write_page(path: Path, page: Page) -> Path:
     """Write the page, whole or not at all. Returns ``path``."""
-    # A file name may hold bytes that are no letters: they become question marks, not an error at the end of a run.
+    # A file name may contain bytes that are no letters: they become question marks, not an error at the end of a run.
     write_text(path, render_page(page).encode("utf-8", "replace").decode("utf-8"))
     return path
 
@@ -35,12 +37,11 @@ def render_page(page: Page) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _number
-    environment.filters["cell"] = _cell
-    environment.filters["heading"] = _heading
+    environment.filters |= {"heading": _heading, "median": median}
     viewing = any(case.viewer for case in page.cases)
     scripts = [_asset("page.js"), *([_asset("niivue.umd.js")] if viewing else [])]
     anchors = {case.name: f"case-{number}" for number, case in enumerate(page.cases, start=1)}
+    colours = {value: colour_of(rank) for rank, value in enumerate(page.structures, start=1)}
     return environment.from_string(_asset("page.html")).render(
         page=page,
         metrics=HEADLINE,
@@ -49,15 +50,23 @@ def render_page(page: Page) -> str:
         niivue=Markup(scripts[1]) if viewing else None,
         policy=_policy(scripts),
         anchors=anchors,
-        colours={value: COLOURS[i % len(COLOURS)] for i, value in enumerate(page.structures)},
-        plots=_plots(page, anchors),
-        plot_width=WIDTH,
-        settings=Markup(_json_for_html(_settings(page, anchors))),
-        flagged=sum(bool(case.flags) and case.status != "failed" for case in page.cases),
-        failed=sum(case.status == "failed" for case in page.cases),
+        colours=colours,
+        plots=_plots(page),
+        settings=_settings(page, anchors, colours),
         version=__version__,
-        row_of=_row_of,
     )
+
+
+def preview_uri(path: Path) -> str:
+    """A picture as a data URI: JPEG, at most ``PREVIEW_WIDTH`` pixels wide."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((PREVIEW_WIDTH, 10 * PREVIEW_WIDTH), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _asset(name: str) -> str:
@@ -73,13 +82,10 @@ def _policy(scripts: list[str]) -> str:
     )
 
 
-def _settings(page: Page, anchors: dict[str, str]) -> dict[str, Any]:
-    """What the viewer's script has to know; the volumes themselves lie in elements of their own."""
+def _settings(page: Page, anchors: dict[str, str], colours: dict[int, str]) -> dict[str, Any]:
+    """What the viewer's script must know; the volumes are in elements of their own."""
     return {
-        "labels": [
-            {"value": value, "name": name, "colour": COLOURS[i % len(COLOURS)]}
-            for i, (value, name) in enumerate(page.structures.items())
-        ],
+        "labels": [{"value": v, "name": name, "colour": colours[v]} for v, name in page.structures.items()],
         "cases": [
             {
                 "id": anchors[case.name],
@@ -95,46 +101,62 @@ def _settings(page: Page, anchors: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _json_for_html(content: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(content, ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _plots(page: Page, anchors: dict[str, str]) -> list[tuple[str, StripPlot]]:
-    def rows(value_of: Callable[[StructureRow], float | None]) -> list[tuple[str, list[Dot]]]:
-        found = []
-        for value, name in page.structures.items():
-            dots = [(case.name, value_of(row)) for case in page.cases for row in case.structures if row.label == value]
-            found.append((name, [Dot(v, case, anchors[case]) for case, v in dots if v is not None]))
-        return found
-
-    def scores(name: str) -> list[tuple[str, list[Dot]]]:
-        return rows(lambda row: row.score.values.get(name) if row.score else None)
-
-    wanted = []
-    for metric in HEADLINE:
-        low = None if metric.better == "zero" else 0.0
-        high = 1.0 if metric.better == "higher" else None
-        wanted.append((metric.title, strip_plot(scores(metric.name), _heading(metric), low=low, high=high)))
-    wanted.append(("Size", strip_plot(rows(lambda row: row.size or None), f"Size in {page.unit}", low=0.0)))
-    predicted = rows(lambda row: row.predicted_dice)
-    wanted.append(("Predicted Dice", strip_plot(predicted, "Predicted Dice", low=0.0, high=1.0)))
-    return [(name, plot) for name, plot in wanted if plot is not None]
-
-
 def _heading(metric: Metric) -> str:
     return f"{metric.title[:1].upper()}{metric.title[1:]} {metric.unit}".strip()
 
 
-def _row_of(case: PageCase, value: int) -> StructureRow | None:
-    return next((row for row in case.structures if row.label == value), None)
+class StripPlot(NamedTuple):
+    """One measurement of every case, which ``page.html`` draws as dots.
+
+    Attributes:
+        title: name of the measurement.
+        axis: what is measured, with its unit.
+        ticks: round numbers from at most the smallest to at least the largest value.
+        rows: (structure, its dots as (case, value)).
+    """
+
+    title: str
+    axis: str
+    ticks: list[float]
+    rows: list[tuple[str, list[tuple[str, float]]]]
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _plots(page: Page) -> list[StripPlot]:
+    """Return a plot of each measurement that any case has."""
+
+    def score(metric: str) -> Callable[[StructureRow], float | None]:
+        return lambda row: row.score.values.get(metric) if row.score else None
+
+    plots = []
+    for metric in HEADLINE:
+        low = None if metric.better == "zero" else 0.0
+        high = 1.0 if metric.better == "higher" else None
+        plots.append(_plot(page, metric.title, _heading(metric), score(metric.name), low=low, high=high))
+    plots.append(_plot(page, "Size", f"Size in {page.unit}", lambda row: row.size or None, low=0.0))
+    plots.append(_plot(page, "Predicted Dice", "Predicted Dice", lambda row: row.predicted_dice, low=0.0, high=1.0))
+    return [plot for plot in plots if plot is not None]
 
 
-def _cell(value: float | None) -> str:
-    """A value to sort by: what is undefined sorts last."""
-    return "" if value is None else f"{value:.6g}"
+def _plot(
+    page: Page, title: str, axis: str, value_of: Callable[[StructureRow], float | None], *,
+    low: float | None, high: float | None = None,
+) -> StripPlot | None:  # fmt: skip
+    """Collect the finite values; the axis runs from ``low`` to ``high``, by default the smallest and largest value."""
+    from matplotlib.ticker import MaxNLocator
+
+    measured = [
+        (row.label, case.name, value)
+        for case in page.cases
+        for row in case.structures
+        if (value := value_of(row)) is not None and math.isfinite(value)
+    ]
+    if not measured:
+        return None
+    values = [value for _, _, value in measured]
+    low = min(values) if low is None else low
+    high = max(values) if high is None else high
+    ticks = MaxNLocator(5, steps=(1, 2, 5, 10)).tick_values(low, high if high > low else low + 1)
+    rows = [
+        (name, [(case, value) for v, case, value in measured if v == label]) for label, name in page.structures.items()
+    ]
+    return StripPlot(title, axis, list(ticks), rows)

@@ -1,17 +1,26 @@
-"""Scans and label maps small enough to travel inside a page: 8 bits, and coarser if they are large."""
+"""What the viewer shows of a case: 8-bit volumes, coarser if the scan is large.
+
+They are written while the scan is in memory, so that the report need not read it again.
+"""
 
 from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from medfewshot.intensities import robust_window
+from medfewshot.io import atomic_path
 from medfewshot.report.page.content import Viewer
 
+FOLDER = "report"
 LARGEST_CASE = 3_000_000
 """Voxels of one case in the page."""
 ALL_CASES = 40_000_000
@@ -55,7 +64,7 @@ class DisplayVolumes:
 
     def coarser(self, budget: int) -> DisplayVolumes:
         """The same with at most ``budget`` voxels; without the reference."""
-        steps = coarsening(self.grey.shape, tuple(self.spacing_mm * self.steps), budget)
+        steps = coarsening(self.grey.shape, self.spacing_mm * self.steps, budget)
         if max(steps) == 1:
             return self
         doubt = self.uncertainty
@@ -111,7 +120,7 @@ def display_volumes(
         budget: largest number of voxels; a larger scan is shown coarser.
     """
     affine = np.asarray(affine, dtype=np.float64)
-    steps = coarsening(labels.shape, tuple(np.linalg.norm(affine[:3, :3], axis=0)), budget)
+    steps = coarsening(labels.shape, np.linalg.norm(affine[:3, :3], axis=0), budget)
     low, high = robust_window(image)
     return DisplayVolumes(
         grey=_bytes((_block_mean(image, steps) - low) * (255 / (high - low))),
@@ -124,11 +133,58 @@ def display_volumes(
     )
 
 
-def coarsening(shape: Sequence[int], spacing: Sequence[float], budget: int) -> tuple[int, ...]:
+def prepared_path(folder: Path, case: str) -> Path:
+    """The file that :func:`prepare_case` writes for ``case`` into the run's ``folder``."""
+    return folder / FOLDER / f"{case}.npz"
+
+
+def prepare_case(
+    folder: Path,
+    case: str,
+    image: np.ndarray,
+    labels: np.ndarray,
+    affine: np.ndarray,
+    *,
+    labels_file: Path,
+    values: Sequence[int],
+    uncertainty: np.ndarray | None = None,
+) -> None:
+    """Write the :func:`display_volumes` of a case into ``folder/report``; nothing for a 2D image.
+
+    Call it after ``labels_file`` is written: if that file changes later (a correction by hand), the report ignores the
+    prepared volumes, and reads the scan and its labels again.
+    """
+    if labels.ndim != 3:
+        return
+    volumes = display_volumes(image, labels, affine, values=values, uncertainty=uncertainty)
+    arrays = {name: array for name, array in vars(volumes).items() if array is not None}
+    with atomic_path(prepared_path(folder, case)) as temporary:
+        np.savez_compressed(temporary, labels_digest=_digest(labels_file), **arrays)
+
+
+def load_case(folder: Path, case: str, *, labels_file: Path) -> DisplayVolumes | None:
+    """The volumes of :func:`prepare_case`; None if they are missing, damaged or older than the labels."""
+    try:
+        with np.load(prepared_path(folder, case), allow_pickle=False) as file:
+            arrays: dict[str, Any] = dict(file)
+        if str(arrays.pop("labels_digest")) != _digest(labels_file):
+            return None
+        arrays |= {name: tuple(arrays[name].tolist()) for name in ("shape", "steps", "window")}
+        return DisplayVolumes(**arrays)
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile):
+        return None
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def coarsening(shape: Sequence[int], spacing_mm: Sequence[float] | np.ndarray, budget: int) -> tuple[int, ...]:
     """Voxels per block along each axis: the finest axis is made coarser until the volume fits."""
     steps = [1, 1, 1]
     while np.prod([-(-n // s) for n, s in zip(shape, steps, strict=True)]) > budget:
-        sizes = [spacing[i] * steps[i] if shape[i] > steps[i] else np.inf for i in range(3)]
+        sizes = [spacing_mm[i] * steps[i] if shape[i] > steps[i] else np.inf for i in range(3)]
         steps[int(np.argmin(sizes))] += 1
     return tuple(steps)
 
@@ -168,10 +224,8 @@ def _ranks(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
 
 def _block_ranks(ranks: np.ndarray, steps: Sequence[int]) -> np.ndarray:
     """Rank of the voxel in the middle of each block; a structure that this would lose marks all blocks it touches."""
-    middle = tuple(slice(min(step // 2, n - 1), None, step) for step, n in zip(steps, ranks.shape, strict=True))
-    small = np.zeros([-(-n // s) for n, s in zip(ranks.shape, steps, strict=True)], np.uint8)
-    sampled = ranks[middle]
-    small[tuple(slice(0, n) for n in sampled.shape)] = sampled
+    middle = [np.minimum(np.arange(0, n, step) + step // 2, n - 1) for n, step in zip(ranks.shape, steps, strict=True)]
+    small = ranks[np.ix_(*middle)]
     for rank in set(np.unique(ranks)) - set(np.unique(small)):
         small[tuple((np.argwhere(ranks == rank) // np.asarray(steps)).T)] = rank
     return small
@@ -181,8 +235,5 @@ def _nifti(data: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercept: 
     import nibabel as nib
 
     image: nib.Nifti1Image = nib.Nifti1Image(data, affine)
-    image.header["descrip"] = b""
-    raw = bytearray(image.to_bytes())
-    # nibabel would rescale the data instead of writing a slope, so the slope goes into the header's bytes here.
-    raw[112:120] = np.array([slope, intercept], "<f4").tobytes()
-    return base64.b64encode(gzip.compress(bytes(raw), 6, mtime=0)).decode()
+    image.header.set_slope_inter(slope, intercept)
+    return base64.b64encode(gzip.compress(image.to_bytes(), 6, mtime=0)).decode()
