@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, Layout
-from medfewshot.datasets.folders import read_case_folders, read_one_folder, read_two_folders
 from medfewshot.datasets.json_file import read_json
-from medfewshot.datasets.pairs import parse_pair
+from medfewshot.datasets.pairs import parse_pair, read_case_folders, read_one_folder, read_two_folders
 from medfewshot.datasets.table import read_csv
 from medfewshot.errors import InputError
 

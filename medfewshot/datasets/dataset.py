@@ -60,9 +60,18 @@ def path_id(path: Path) -> str:
     return path.name if path.is_dir() else case_id(path)
 
 
-def by_file_name(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """The cases in the order that splits into support and query are defined by, whatever the layout."""
-    return tuple(sorted(cases, key=lambda case: (case.image_path.name, str(case.image_path))))
+def checked(cases: Iterable[Case], where: Path) -> tuple[Case, ...]:
+    """The cases in the order that splits into support and query are defined by, whatever the layout: by file name.
+
+    Raises:
+        InputError: Their numbers of channel files differ.
+    """
+    ordered = tuple(sorted(cases, key=lambda case: (case.image_path.name, str(case.image_path))))
+    example = {len(case.image_paths): case.case_id for case in reversed(ordered)}
+    if len(example) > 1:
+        found = ", ".join(f"{name} has {count}" for count, name in sorted(example.items()))
+        raise InputError(f"{where}: cases differ in their number of channel files ({found})", "add the missing files")
+    return ordered
 
 
 def modality_of(channel_names: Sequence[str]) -> str | None:
@@ -78,13 +87,3 @@ def _kind(name: str) -> str | None:
     if upper.startswith("CT"):
         return "CT"
     return "MR" if _MR_WORDS.search(upper) else None
-
-
-def check_channels(cases: Iterable[Case], where: Path) -> None:
-    """Raise InputError unless all cases have the same number of channel files."""
-    by_count: dict[int, Case] = {}
-    for case in cases:
-        by_count.setdefault(len(case.image_paths), case)
-    if len(by_count) > 1:
-        found = ", ".join(f"{case.case_id} has {count}" for count, case in sorted(by_count.items()))
-        raise InputError(f"{where}: cases differ in their number of channel files ({found})", "add the missing files")

@@ -11,7 +11,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from medfewshot.datasets.dataset import Dataset, by_file_name, check_channels, modality_of
+from medfewshot.datasets.dataset import Dataset, checked, modality_of
 from medfewshot.errors import InputError
 from medfewshot.io import case_id, stem_of
 from medfewshot.types import Case
@@ -69,10 +69,14 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
             "add the key, or remove the file to have images/ and labels/ paired by name",
         )
     modality = modality_of(channels)
-    cases = by_file_name(_case(path, entry, modality) for entry in entries)
-    _check_unique(cases, path)
-    check_channels(cases, path)
-    labels = _labels(path, content.get("labels", {}))
+    by_image: dict[Path, Case] = {}
+    for entry in entries:
+        case = _case(path, entry, modality)
+        other = by_image.setdefault(case.image_path, case)
+        if other is not case:
+            both = f"{other.label_path} and {case.label_path}"
+            raise InputError(f"{path}: two labels for one image {case.image_path}: {both}", "keep one")
+    cases, labels = checked(by_image.values(), path), _labels(path, content.get("labels", {}))
     return Dataset(str(content.get("name") or path.parent.name), modality, labels, cases, source, channels)
 
 
@@ -143,12 +147,3 @@ def _ordered_names(entries: Mapping[str, Any] | list[Any] | str) -> tuple[str, .
     if isinstance(entries, Mapping):
         return tuple(str(entries[key]) for key in sorted(entries, key=int))
     return tuple(str(entry) for entry in entries)
-
-
-def _check_unique(cases: tuple[Case, ...], path: Path) -> None:
-    seen: dict[Path, Case] = {}
-    for case in cases:
-        other = seen.setdefault(case.image_path, case)
-        if other is not case:
-            labels = f"{other.label_path} and {case.label_path}"
-            raise InputError(f"{path}: two labels for one image {case.image_path}: {labels}", "keep one")

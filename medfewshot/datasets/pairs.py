@@ -1,13 +1,150 @@
-"""``image=label`` as it is typed on a command line."""
+"""Images paired with their labels: by file name in folders, or one by one as ``image=label``."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from medfewshot.datasets.dataset import Dataset, checked, path_id
 from medfewshot.errors import InputError
+from medfewshot.io import is_series_folder, looks_like_label, volumes_in
+from medfewshot.types import Case
 
-_DRIVE = re.compile(r"(?:^|[=:])[A-Za-z]$")
+_IMAGE_FOLDERS = ("images", "imagesTr", "image", "imgs", "img")
+_LABEL_FOLDERS = ("labels", "labelsTr", "label", "masks", "mask", "segmentations", "seg")
+_LABEL_NAME = re.compile(r"(?:(.+)[_.-])?(?:seg|segmentation|label|labels|mask|masks|gt)", re.IGNORECASE)
+_IMAGE_NAME = re.compile(r"(?:(.+)[_.-])?(?:image|img|volume|scan)", re.IGNORECASE)
+_CHANNEL = re.compile(r"(.+)_\d{4}")
+_DRIVE = re.compile(r"(?<![^=:])[A-Za-z]:(?=[\\/])")
+
+
+def read_two_folders(folder: Path) -> Dataset | None:
+    """Pair ``images/`` and ``labels/``, or folders of the usual other names. Unlabelled images are kept.
+
+    Raises:
+        InputError: No label belongs to an image, or two labels (or images) belong to one case.
+    """
+    images, labels = _first_folder(folder, _IMAGE_FOLDERS), _first_folder(folder, _LABEL_FOLDERS)
+    if images is None or labels is None:
+        return None
+    dataset = _dataset(folder, *_pair(volumes_in(images), volumes_in(labels)))
+    if dataset is None:
+        raise InputError(
+            f"{folder}: no file in {labels.name}/ has the name of an image in {images.name}/",
+            "give a label the name of its image, or list the pairs in a CSV",
+        )
+    return dataset
+
+
+def read_one_folder(folder: Path) -> Dataset | None:
+    """Pair ``case.nii.gz`` + ``case_seg.nii.gz`` in one folder. Plain ``image`` + ``label`` get the folder's name.
+
+    Raises:
+        InputError: Two labels belong to one image.
+    """
+    return _dataset(folder, *_pair_in_one(folder)) if folder.is_dir() else None
+
+
+def read_case_folders(folder: Path) -> Dataset | None:
+    """Pair ``case1/image.nii.gz`` + ``case1/label.nii.gz``: one case a folder, which gives the case its name.
+
+    Raises:
+        InputError: Two labels in a folder belong to one image.
+    """
+    if not folder.is_dir():
+        return None
+    cases, notes = [], []
+    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not is_series_folder(path)):
+        found, more = _pair_in_one(child)
+        labelled = [case for case in found if case.label_path is not None]
+        if len(labelled) == 1:
+            cases.append(Case(child.name, child.name, None, labelled[0].image_paths, labelled[0].label_path))
+        elif labelled:
+            notes.append(f"{child}: ignored, because it contains {len(labelled)} pairs and not one case")
+        notes += more
+    return _dataset(folder, cases, notes)
+
+
+def _dataset(folder: Path, cases: list[Case], notes: list[str]) -> Dataset | None:
+    """None if no case has a label."""
+    if not any(case.label_path for case in cases):
+        return None
+    return Dataset(folder.resolve().name, None, {}, checked(cases, folder), "folders", notes=tuple(notes))
+
+
+def _first_folder(folder: Path, names: Iterable[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _pair(images: list[Path], labels: list[Path]) -> tuple[list[Case], list[str]]:
+    """Pair by case id. A label's ``_seg`` ending and an image's channel number count only if they make a pair."""
+    label_of = _labels_by_id(labels, {path_id(image) for image in images})
+    files: dict[str, list[Path]] = {}
+    channels_used = {_base(path_id(image)) for image in images if path_id(image) not in label_of} & set(label_of)
+    for image in images:
+        name = path_id(image)
+        if name not in label_of and (_base(name) in label_of or (channels_used and _base(name))):
+            name = _base(name)
+        files.setdefault(name, []).append(image)
+    cases = [_case(name, paths, label_of.get(name)) for name, paths in sorted(files.items())]
+    notes = [f"{path}: label without an image" for name, path in sorted(label_of.items()) if name not in files]
+    return cases, notes
+
+
+def _base(name: str) -> str:
+    match = _CHANNEL.fullmatch(name)
+    return match[1] if match else ""
+
+
+def _labels_by_id(labels: list[Path], image_ids: set[str]) -> dict[str, Path]:
+    known = image_ids | {_base(name) for name in image_ids}
+    found: dict[str, Path] = {}
+    for path in labels:
+        name = path_id(path)
+        match = _LABEL_NAME.fullmatch(name)
+        if name not in known and match and match[1] in known:
+            name = match[1]
+        _add_label(found, name, path)
+    return found
+
+
+def _add_label(found: dict[str, Path], name: str, path: Path) -> None:
+    if name in found:
+        raise InputError(
+            f"two labels for one image '{name}': {found[name]} and {path}", "keep one, or list them in a CSV"
+        )
+    found[name] = path
+
+
+def _case(name: str, images: list[Path], label: Path | None) -> Case:
+    if len({path_id(image) for image in images}) < len(images):
+        raise InputError(f"two images for one case '{name}': {', '.join(map(str, images))}", "keep one")
+    return Case(name, name, None, tuple(sorted(images)), label)
+
+
+def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
+    labels: dict[str, Path] = {}
+    images: list[Path] = []
+    for path in volumes_in(folder):
+        match = _LABEL_NAME.fullmatch(path_id(path))
+        if match or looks_like_label(path):
+            _add_label(labels, (match[1] or "") if match else path_id(path), path)
+        else:
+            images.append(path)
+    cases = [_case_in_one(image, labels, folder) for image in images]
+    used = {case.label_path for case in cases}
+    return cases, [f"{path}: label without an image" for path in labels.values() if path not in used]
+
+
+def _case_in_one(image: Path, labels: dict[str, Path], folder: Path) -> Case:
+    name = path_id(image)
+    if name not in labels:
+        match = _IMAGE_NAME.fullmatch(name)
+        if match and (match[1] or "") in labels:
+            name = match[1] or ""
+    case_name = name or folder.resolve().name
+    return Case(case_name, case_name, None, (image,), labels.get(name))
 
 
 def parse_pair(text: str) -> tuple[Path, Path]:
@@ -18,35 +155,28 @@ def parse_pair(text: str) -> tuple[Path, Path]:
     Raises:
         InputError: No separator, a side that does not exist, or more than one possible split.
     """
-    splits = [(text[:i], text[i + 1 :], i) for i, sign in enumerate(text) if sign in "=:"]
-    splits = [(left, right, i) for left, right, i in splits if left and right]
-    if not splits:
+    cuts = [i for i, sign in enumerate(text) if sign in "=:" and 0 < i < len(text) - 1]
+    if not cuts:
         raise InputError(f"'{text}': is no pair", "write image=label, for example scan.nii.gz=scan_label.nii.gz")
-    existing = [(Path(left), Path(right)) for left, right, _ in splits if Path(left).exists() and Path(right).exists()]
+    pairs = [(Path(text[:i]), Path(text[i + 1 :])) for i in cuts]
+    existing = [(image, label) for image, label in pairs if image.exists() and label.exists()]
     if len(existing) == 1:
         return existing[0]
     if existing:
-        found = " or ".join(f"({left}, {right})" for left, right in existing)
+        found = " or ".join(f"({image}, {label})" for image, label in existing)
         raise InputError(f"'{text}': can be split in several ways, {found}", "rename a file, or list the pair in a CSV")
-    raise _missing(text, splits)
-
-
-def _missing(text: str, splits: list[tuple[str, str, int]]) -> InputError:
-    """The error for the split that was most likely meant: one side exists, no drive letter, ``=`` before ``:``."""
+    # Name the missing side of the split that was most likely meant: one side exists, no drive letter, "=" before ":".
+    drives = [match.end() - 1 for match in _DRIVE.finditer(text)]
     ranks = [
-        (Path(left).exists() + Path(right).exists(), not _is_drive(text, i), text[i] == "=")
-        for left, right, i in splits
+        (any(side.exists() for side in pair), i not in drives, text[i] == "=")
+        for i, pair in zip(cuts, pairs, strict=True)
     ]
-    best = [split for split, rank in zip(splits, ranks, strict=True) if rank == max(ranks)]
+    best = [pair for pair, rank in zip(pairs, ranks, strict=True) if rank == max(ranks)]
     if len(best) > 1:
-        return InputError(
+        raise InputError(
             f"'{text}': no split into image and label exists on disk, and it is not clear which one is meant",
             "check the paths",
         )
-    sides = {"image": best[0][0], "label": best[0][1]}
-    missing = " and ".join(f"{name} {side}" for name, side in sides.items() if not Path(side).exists())
-    return InputError(f"'{text}': {missing} not found", "check the path, a pair is written image=label")
-
-
-def _is_drive(text: str, i: int) -> bool:
-    return text[i] == ":" and bool(_DRIVE.search(text[:i])) and text[i + 1 : i + 2] in ("\\", "/")
+    sides = zip(("image", "label"), best[0], strict=True)
+    missing = " and ".join(f"{name} {side}" for name, side in sides if not side.exists())
+    raise InputError(f"'{text}': {missing} not found", "check the path, a pair is written image=label")

@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from medfewshot.datasets.dataset import Dataset, by_file_name, check_channels, path_id
+from medfewshot.datasets.dataset import Dataset, checked, path_id
 from medfewshot.errors import InputError
 from medfewshot.types import Case
 
@@ -28,27 +28,24 @@ def read_csv(path: Path) -> Dataset | None:
     rows = _rows(path)
     if not rows:
         raise InputError(f"{path}: no case below the header", "add lines of the form image.nii.gz,label.nii.gz")
-    files = [_image_files(path, line, row) for line, row in rows]
     first_line: dict[tuple[Path, ...], int] = {}
-    for (line, _), images in zip(rows, files, strict=True):
+    for line, row in rows:
+        if not row["image"]:
+            raise InputError(f"{path}, line {line}: the image column is empty", "give a path or remove the line")
+        images = tuple(_existing(path, line, "image", part.strip()) for part in row["image"].split("|"))
         if first_line.setdefault(images, line) != line:
             raise InputError(
                 f"{path}, line {line}: {images[0].name} is listed in line {first_line[images]} already, and an image "
                 "cannot have two labels",
                 "remove one line",
             )
-    names = _case_names(path, [images[0] for images in files])
-    cases = by_file_name(
-        Case(
-            name,
-            row.get("subject") or name,
-            row.get("modality") or None,
-            images,
-            _existing(path, line, "label", row["label"]) if row["label"] else None,
-        )
-        for (line, row), images, name in zip(rows, files, names, strict=True)
-    )
-    check_channels(cases, path)
+    counts, found = Counter(path_id(images[0]) for images in first_line), []
+    for (line, row), images in zip(rows, first_line, strict=True):
+        name = path_id(images[0])
+        name = name if counts[name] == 1 else _long_name(path, images[0])
+        label = _existing(path, line, "label", row["label"]) if row["label"] else None
+        found.append(Case(name, row.get("subject") or name, row.get("modality") or None, images, label))
+    cases = checked(found, path)
     modalities = {case.modality for case in cases}
     return Dataset(path.stem, modalities.pop() if len(modalities) == 1 else None, {}, cases, "csv")
 
@@ -88,12 +85,6 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
 
 
-def _image_files(path: Path, line: int, row: _Row) -> tuple[Path, ...]:
-    if not row["image"]:
-        raise InputError(f"{path}, line {line}: the image column is empty", "give a path or remove the line")
-    return tuple(_existing(path, line, "image", part.strip()) for part in row["image"].split("|"))
-
-
 def _existing(path: Path, line: int, column: str, text: str) -> Path:
     file = path.parent / text
     if not file.exists():
@@ -101,13 +92,8 @@ def _existing(path: Path, line: int, column: str, text: str) -> Path:
     return file
 
 
-def _case_names(path: Path, images: list[Path]) -> list[str]:
-    """Case ids. If files in different folders share a name, their folders go in front."""
-    counts = Counter(path_id(image) for image in images)
-    return [path_id(image) if counts[path_id(image)] == 1 else _long_name(path, image) for image in images]
-
-
 def _long_name(path: Path, image: Path) -> str:
+    """The case id with its folders in front, for files in different folders that share a name."""
     try:
         parts = image.resolve().relative_to(path.parent.resolve()).parent.parts
     except ValueError:
