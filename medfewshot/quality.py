@@ -142,7 +142,7 @@ def predicted_dice(inside: float, voxels: float, total: float, calibration: floa
 
 
 def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:
-    order = planned_order(volume, plan)
+    order = planned_order(volume, plan.axes)
     known = volume.has_spacing
     spacing = [volume.spacing_mm[axis] for axis in order]
     extent = [volume.spacing_mm[axis] * volume.spatial_shape[axis] for axis in order]

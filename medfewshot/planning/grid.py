@@ -10,18 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import nibabel as nib
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from medfewshot.errors import InputError
 from medfewshot.planning.normalise import normalise
-from medfewshot.planning.orientation import AxisOrder, order_for
-from medfewshot.types import Plan, Volume
+from medfewshot.types import Plan, Support, Volume
 
 MOST_PLANNED_VOXELS = 2e9
 """A volume that is larger than this on the plan's grid has a wrong spacing, such as metres for millimetres."""
+SAME_SPACING = 1e-3
+"""Spacings that differ by a smaller share are the same, so that nothing is interpolated."""
+LOST_VOXELS = 8
+"""A structure with fewer planned voxels gets every planned voxel that it touches."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,27 @@ class Planned:
     native_shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """The plan's grid in one volume.
+
+    Attributes:
+        orientation: See :func:`orientation_to`.
+        blocks: Voxels that are averaged along each planned axis before interpolation, ``(D,)``.
+        step: Edges of a planned voxel, in averaged blocks, ``(D,)``.
+        shape: ``(*P)``.
+        affine: ``(4, 4)``, planned index -> RAS mm.
+        maps: One per planned axis.
+    """
+
+    orientation: np.ndarray
+    blocks: np.ndarray
+    step: np.ndarray
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    maps: tuple[AxisMap, ...]
+
+
 def to_plan(volume: Volume, plan: Plan) -> Planned:
     """Bring an image to the plan's frame, spacing and intensities.
 
@@ -54,12 +80,10 @@ def to_plan(volume: Volume, plan: Plan) -> Planned:
         InputError: See :func:`check_like_support`.
     """
     check_like_support(volume, plan)
-    order = order_for(volume.affine, np.array(plan.axes), plan.spatial_dims)
-    data, affine = order.apply(volume.data), order.affine(volume.affine, volume.spatial_shape)
-    data, affine = _average_blocks(data, affine, plan.spacing_mm)
-    image, affine = _respace(data, affine, plan.spacing_mm, "bilinear")
-    maps = axis_maps(volume.affine, affine, order)
-    return Planned(normalise(image, plan.normalization), maps, affine, volume.spatial_shape)
+    grid = _grid(volume, plan)
+    data, _ = reorient(volume, grid.orientation)
+    image = _respace(_average_blocks(data, grid.blocks), grid)
+    return Planned(normalise(image, plan.normalization), grid.maps, grid.affine, volume.spatial_shape)
 
 
 def native_labels_to_plan(label: Volume, plan: Plan) -> Tensor:
@@ -68,31 +92,81 @@ def native_labels_to_plan(label: Volume, plan: Plan) -> Tensor:
     Each voxel takes the nearest native voxel. A structure that is too small for the grid gets every planned voxel that
     it touches.
     """
-    order = order_for(label.affine, np.array(plan.axes), plan.spatial_dims)
-    classes = np.zeros(label.data.shape, dtype=np.int16)
+    grid = _grid(label, plan)
+    classes = np.zeros(label.spatial_shape, dtype=np.int16)
     for index, value in enumerate(plan.label_values, start=1):
-        classes[label.data == value] = index
-    data, affine = order.apply(classes), order.affine(label.affine, label.spatial_shape)
-    # The grid of the image: block averaging moves the first voxel's centre, so labels must start from it too.
-    reduced = _block_factors(affine, plan.spacing_mm, data.shape[1:])
-    coarse = _coarse_affine(affine, reduced)
-    shape = tuple(int(np.ceil(size / factor)) for size, factor in zip(data.shape[1:], reduced, strict=True))
-    target_shape, target_affine = _spaced_grid(shape, coarse, plan.spacing_mm)
-    maps = axis_maps(label.affine, target_affine, order)
-    planned = _nearest(data[0], maps, order, target_shape)
-    _restore_lost(planned, classes[0], maps, len(plan.labels))
-    return torch.from_numpy(planned.astype(np.int64))
+        classes[label.data[0] == value] = index
+    native_axes = [axis_map.native_axis for axis_map in grid.maps]
+    nearest = [
+        _whole((np.arange(size) - m.offset) / m.step, classes.shape[m.native_axis])
+        for size, m in zip(grid.shape, grid.maps, strict=True)
+    ]
+    planned = np.ascontiguousarray(classes.transpose(native_axes)[np.ix_(*nearest)], dtype=np.int64)
+    for index in range(1, plan.classes):
+        if np.count_nonzero(planned == index) < LOST_VOXELS:
+            voxels = np.argwhere(classes == index)
+            at = [m.offset + m.step * voxels[:, m.native_axis] for m in grid.maps]
+            planned[tuple(_whole(a, size) for a, size in zip(at, grid.shape, strict=True))] = index
+    return torch.from_numpy(planned)
 
 
-def planned_order(volume: Volume, plan: Plan) -> tuple[int, ...]:
-    """Return the native axis that becomes each planned axis."""
-    return order_for(volume.affine, np.array(plan.axes), plan.spatial_dims).order
+def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:
+    """Bring every labelled volume to the planned grid: the tensors that learners adapt to.
+
+    Args:
+        images: K images ``(C, *S)``.
+        labels: Their label maps ``(1, *S)``.
+        plan: What the planned grid is.
+
+    Raises:
+        InputError: An image and its label are on different grids.
+    """
+    planned = tuple(to_plan(image, plan).image for image in images)
+    marked = tuple(native_labels_to_plan(label, plan) for label in labels)
+    for image, label, volume in zip(planned, marked, images, strict=True):
+        if image.shape[1:] != label.shape:
+            raise InputError(f"{volume.name}: the scan and its label do not fit, {image.shape[1:]} and {label.shape}")
+    return Support(planned, marked, plan.classes, patch_size=plan.patch_size, spacing_mm=plan.spacing_mm)
 
 
-def axis_maps(native: np.ndarray, planned: np.ndarray, order: AxisOrder) -> tuple[AxisMap, ...]:
-    """Return one map per planned axis, from the two affines ``(4, 4)`` alone."""
-    matrix = np.linalg.inv(planned) @ native
-    return tuple(AxisMap(axis, float(matrix[i, axis]), float(matrix[i, 3])) for i, axis in enumerate(order.order))
+def direction_cosines(affine: np.ndarray) -> np.ndarray:
+    """Return the unit column vectors ``(3, 3)`` of a voxel -> RAS mm affine."""
+    matrix = np.asarray(affine, dtype=np.float64)[:3, :3]
+    return matrix / np.linalg.norm(matrix, axis=0, keepdims=True)
+
+
+def orientation_to(volume: Volume, axes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+    """Return the axis order and flips, of 48, that bring a volume closest to the frame of the support.
+
+    Closest-canonical orientation is wrong for oblique stacks: near 45 degrees it puts the slice axis first in one
+    subject and second in the next. Planar images have no patient frame: they stay as they are.
+
+    Args:
+        volume: Any.
+        axes: Direction cosines ``(3, 3)`` of the support's frame, as columns.
+
+    Returns:
+        ``(3, 2)`` as in nibabel: row i has the planned axis that native axis i becomes, and -1 if it is reversed.
+    """
+    if volume.spatial_dims == 2:
+        return np.array([(0, 1), (1, 1), (2, 1)])
+    agreement = np.asarray(axes, dtype=np.float64).T @ direction_cosines(volume.affine)
+    planned, native = linear_sum_assignment(np.abs(agreement), maximize=True)
+    orientation = np.empty((3, 2), dtype=int)
+    orientation[native] = np.stack([planned, np.where(agreement[planned, native] < 0, -1, 1)], axis=1)
+    return orientation
+
+
+def reorient(volume: Volume, orientation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return data ``(C, *S)``, a view, and affine ``(4, 4)`` with reordered axes."""
+    data = nib.orientations.apply_orientation(np.moveaxis(volume.data, 0, -1), orientation)
+    shape = (*volume.spatial_shape, 1)[:3]
+    return np.moveaxis(data, -1, 0), volume.affine @ nib.orientations.inv_ornt_aff(orientation, shape)
+
+
+def planned_order(volume: Volume, axes: Sequence[Sequence[float]] | np.ndarray) -> list[int]:
+    """Return the native axis that becomes each planned axis; ``axes`` as in :func:`orientation_to`."""
+    return np.argsort(orientation_to(volume, axes)[: volume.spatial_dims, 0]).tolist()
 
 
 def sample_axis(values: Tensor, coordinates: np.ndarray, axis: int) -> Tensor:
@@ -133,117 +207,64 @@ def check_like_support(volume: Volume, plan: Plan) -> None:
             f"{volume.name}: has {volume.data.shape[0]} channel(s) but the support has {plan.channels}",
             "give the same channels in the same order",
         )
-    sizes = [
-        volume.spatial_shape[axis] * volume.spacing_mm[axis] / target
-        for axis, target in zip(planned_order(volume, plan), plan.spacing_mm, strict=True)
-    ]
-    if np.prod(sizes) > MOST_PLANNED_VOXELS:
-        extent = " x ".join(f"{n * s:.4g}" for n, s in zip(volume.spatial_shape, volume.spacing_mm, strict=True))
+    extent_mm = np.multiply(volume.spatial_shape, volume.spacing_mm)
+    voxels = np.prod(extent_mm) / np.prod(plan.spacing_mm)
+    if voxels > MOST_PLANNED_VOXELS:
         raise InputError(
-            f"{volume.name}: measures {extent} mm, {np.prod(sizes):.2g} voxels at the support's resolution",
+            f"{volume.name}: measures {' x '.join(f'{mm:.4g}' for mm in extent_mm)} mm, {voxels:.2g} voxels at the "
+            "support's resolution",
             "check the spacing and its unit in the header",
         )
+
+
+def _grid(volume: Volume, plan: Plan) -> _Grid:
+    """Interpolation sees voxels alone, no frame, because MONAI would straighten the residual shear of a header."""
+    orientation, dims = orientation_to(volume, plan.axes), volume.spatial_dims
+    _, affine = reorient(volume, orientation)
+    order = np.argsort(orientation[:dims, 0]).tolist()
+    sizes = np.array(volume.spatial_shape)[order]
+    blocks = np.clip((plan.spacing_mm / _spacing(affine, dims) + 1e-3).astype(np.int64), 1, sizes)
+    to_blocks = np.diag([*blocks, 1.0, 1.0][:4])
+    to_blocks[:dims, 3] = (blocks - 1) / 2
+    step = plan.spacing_mm / _spacing(affine @ to_blocks, dims)
+    step[np.abs(step - 1) <= SAME_SPACING] = 1
+    shape = np.round(1 / step * (np.ceil(sizes / blocks) - 1) + 1)
+    planned = affine @ to_blocks @ np.diag([*step, 1.0, 1.0][:4])
+    matrix = np.linalg.inv(planned) @ volume.affine
+    maps = tuple(AxisMap(axis, float(matrix[i, axis]), float(matrix[i, 3])) for i, axis in enumerate(order))
+    return _Grid(orientation, blocks, step, tuple(int(n) for n in shape), planned, maps)
 
 
 def _spacing(affine: np.ndarray, dims: int) -> np.ndarray:
     return np.linalg.norm(affine[:3, :3], axis=0)[:dims]
 
 
-def _block_factors(affine: np.ndarray, target_mm: Sequence[float], shape: Sequence[int]) -> tuple[int, ...]:
-    ratio = np.asarray(target_mm) / _spacing(affine, len(target_mm))
-    return tuple(max(1, min(int(r + 1e-3), size)) for r, size in zip(ratio, shape, strict=True))
-
-
-def _coarse_affine(affine: np.ndarray, factors: Sequence[int]) -> np.ndarray:
-    scale = np.eye(4)
-    for axis, factor in enumerate(factors):
-        scale[axis, axis] = factor
-        scale[axis, 3] = (factor - 1) / 2
-    return affine @ scale
-
-
-def _average_blocks(data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _average_blocks(data: np.ndarray, blocks: np.ndarray) -> Tensor:
     """Average whole blocks of voxels before interpolation, which would otherwise keep all the noise of a fine scan."""
-    factors = _block_factors(affine, target_mm, data.shape[1:])
-    if all(factor == 1 for factor in factors):
-        return data, affine
-    pool = F.avg_pool2d if len(factors) == 2 else F.avg_pool3d
-    channels = []
-    for channel in data:
-        # ceil_mode keeps the last, partial block and averages what there is of it.
-        block = torch.from_numpy(_contiguous(channel))[None, None]
-        channels.append(pool(block, factors, ceil_mode=True, count_include_pad=False)[0, 0].numpy())
-    return np.stack(channels), _coarse_affine(affine, factors)
+    image = _as_tensor(data)
+    if (blocks == 1).all():
+        return image
+    pool = F.avg_pool2d if len(blocks) == 2 else F.avg_pool3d
+    # ceil_mode keeps the last, partial block and averages what there is of it.
+    return pool(image, tuple(blocks.tolist()), ceil_mode=True, count_include_pad=False)
 
 
-def _contiguous(data: np.ndarray) -> np.ndarray:
+def _as_tensor(data: np.ndarray) -> Tensor:
     data = np.ascontiguousarray(data, dtype=np.float32)
     # NumPy calls an array contiguous whatever the stride of an axis of one voxel; torch takes none that is negative.
-    return data if min(data.strides) >= 0 else data.copy()
+    return torch.from_numpy(data if min(data.strides) >= 0 else data.copy())
 
 
-def _spaced_grid(
-    shape: Sequence[int], affine: np.ndarray, target_mm: Sequence[float]
-) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine that MONAI's ``Spacing`` gives, without resampling anything."""
+def _respace(image: Tensor, grid: _Grid) -> Tensor:
     from monai.data import MetaTensor
-    from monai.transforms import Spacing
+    from monai.transforms import SpatialResample
 
-    dims = len(shape)
-    lazy = Spacing(_in_voxels(affine, target_mm), mode="nearest", lazy=True)
-    pending = lazy(MetaTensor(torch.empty([1] * (dims + 1)).expand(1, *shape), affine=torch.eye(dims + 1)))
-    result_shape = tuple(int(n) for n in pending.peek_pending_shape())
-    return result_shape, affine @ _homogeneous(pending.peek_pending_affine())
-
-
-def _respace(data: np.ndarray, affine: np.ndarray, target_mm: Sequence[float], mode: str) -> tuple[Tensor, np.ndarray]:
-    from monai.data import MetaTensor
-    from monai.transforms import Spacing
-
-    dims = len(target_mm)
-    tensor = torch.from_numpy(_contiguous(data))
-    image = MetaTensor(tensor, affine=torch.eye(dims + 1))
-    spaced = Spacing(_in_voxels(affine, target_mm), mode=mode, padding_mode="border", dtype=torch.float32)(image)
-    return spaced.as_tensor().contiguous(), affine @ _homogeneous(spaced.affine)
+    resample = SpatialResample(mode="bilinear", padding_mode="border", dtype=torch.float32)
+    target = torch.from_numpy(np.diag([*grid.step, 1.0]))
+    spaced = resample(MetaTensor(image, affine=torch.eye(len(target))), dst_affine=target, spatial_size=grid.shape)
+    return spaced.as_tensor().contiguous()
 
 
-def _in_voxels(affine: np.ndarray, target_mm: Sequence[float]) -> tuple[float, ...]:
-    """Target spacing in voxels of the grid at hand. MONAI sees an array without a frame and scales its axes alone.
-
-    A planar slice may lie in any plane of the patient, where its (3, 3) affine would be singular; a residual shear of
-    the header would be straightened, which no map of single axes can undo; and MONAI's tolerances are absolute.
-    """
-    ratio = np.asarray(target_mm, dtype=np.float64) / _spacing(affine, len(target_mm))
-    return tuple(float(r) for r in ratio)
-
-
-def _homogeneous(small: Tensor) -> np.ndarray:
-    """(4, 4) from MONAI's (dims + 1, dims + 1)."""
-    full = np.eye(4)
-    keep = [*range(len(small) - 1), 3]
-    full[np.ix_(keep, keep)] = small.numpy()
-    return full
-
-
-def _nearest(data: np.ndarray, maps: Sequence[AxisMap], order: AxisOrder, shape: Sequence[int]) -> np.ndarray:
-    """Labels at the native voxel nearest to each planned voxel's centre; ``data`` is already reordered."""
-    picks = []
-    for planned_axis, (size, axis_map) in enumerate(zip(shape, maps, strict=True)):
-        native = (np.arange(size) - axis_map.offset) / axis_map.step
-        length = data.shape[planned_axis]
-        index = np.clip(np.rint(native), 0, length - 1).astype(np.int64)
-        picks.append(length - 1 - index if order.flip[planned_axis] else index)
-    return data[np.ix_(*picks)].copy()
-
-
-def _restore_lost(planned: np.ndarray, native: np.ndarray, maps: Sequence[AxisMap], classes: int) -> None:
-    """Mark every planned voxel that a lost structure touches (in place)."""
-    for index in range(1, classes + 1):
-        if (planned == index).sum() >= 8:
-            continue
-        voxels = np.argwhere(native == index)
-        if not len(voxels):
-            continue
-        at = [m.offset + m.step * voxels[:, m.native_axis] for m in maps]
-        where = [np.clip(np.rint(a), 0, n - 1).astype(np.int64) for a, n in zip(at, planned.shape, strict=True)]
-        planned[tuple(where)] = index
+def _whole(coordinates: np.ndarray, size: int) -> np.ndarray:
+    """Nearest indices of an axis of ``size`` voxels."""
+    return np.clip(np.rint(coordinates), 0, size - 1).astype(np.int64)

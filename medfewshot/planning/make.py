@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.intensities import is_constant
-from medfewshot.planning.label_names import label_values
+from medfewshot.planning.grid import direction_cosines, planned_order
+from medfewshot.planning.labels import choose_labels, labelled
 from medfewshot.planning.normalise import choose_normalization
-from medfewshot.planning.orientation import direction_cosines, order_for
 from medfewshot.settings import PlanSettings
 from medfewshot.structures import TINY_VOXELS, Structure, structures, voxel_size
 from medfewshot.types import Plan, Volume
@@ -33,8 +32,6 @@ PATCH_PIXELS = 65_536
 """Size of a training patch: a forward and backward pass takes two CPU cores a fifth of a second."""
 MODALITIES = ("CT", "MR", "MRI", "PT", "PET", "NM", "US", "XA", "CR", "DX", "MG", "RF", "OCT", "OP", "SM", "XC", "OT")
 """DICOM's names of modalities."""
-MOST_LABELS = 500
-"""No atlas in use has more structures: more values are intensities, not labels."""
 ONE_PIECE = 0.95
 """A structure is in one piece if its largest connected component has this share of it in every support."""
 
@@ -47,15 +44,6 @@ class _Measured:
     size: float
     in_one_piece: bool
     has_tiny_pieces: bool
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """Grid of one support in the plan's frame, and the structures in it by label value."""
-
-    shape: tuple[int, ...]
-    spacing: np.ndarray
-    structures: Mapping[int, _Measured]
 
 
 def make_plan(
@@ -79,13 +67,19 @@ def make_plan(
     settings = settings or PlanSettings()
     _check_alike(images, settings.modality)
     found = [structures(label.data[0]) for label in labels]
-    wanted = _choose_labels(labels, found, names or {}, settings.labels)
+    wanted = choose_labels(labels, found, names or {}, settings.labels)
+    measured = {
+        value: [_measure(one[value], label) for one, label in zip(found, labels, strict=True) if value in one]
+        for value in wanted
+    }
     dims = images[0].spatial_dims
     axes = direction_cosines(images[0].affine) if dims == 3 else np.eye(3)
-    scans = [_measure(label, one, axes, wanted) for label, one in zip(labels, found, strict=True)]
+    orders = [planned_order(label, axes) for label in labels]
+    spacings = np.array([np.array(label.spacing_mm)[order] for label, order in zip(labels, orders, strict=True)])
+    shapes = np.array([np.array(label.spatial_shape)[order] for label, order in zip(labels, orders, strict=True)])
+    spacing = _target_spacing(spacings, shapes * spacings, measured, settings)
+    shape = tuple(max(1, round(float(n))) for n in np.median(shapes * spacings / spacing, axis=0))
     masks = [np.isin(label.data[0], list(wanted)) for label in labels]
-    spacing = _target_spacing(scans, settings)
-    shape = _median_shape(scans, spacing)
     normalization = tuple(
         choose_normalization(images, masks, channel, settings.modality) for channel in range(images[0].data.shape[0])
     )
@@ -97,9 +91,9 @@ def make_plan(
         patch_size=_patch_size(shape, spacing, _patch_voxels(settings, spacing)),
         normalization=normalization,
         labels=wanted,
-        keep_largest=tuple(v for v in wanted if all(one.in_one_piece for one in _of_label(scans, v))),
+        keep_largest=tuple(v for v in wanted if all(one.in_one_piece for one in measured[v])),
         median_shape=shape,
-        notes=tuple(_notes(scans, wanted)),
+        notes=tuple(_notes(measured, wanted, len(labels))),
     )
 
 
@@ -133,66 +127,23 @@ def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
         )
 
 
-def _choose_labels(
-    labels: Sequence[Volume],
-    found: Sequence[Mapping[int, Structure]],
-    names: Mapping[int, str],
-    wanted: Mapping[int, str] | Sequence[int | str] | None,
-) -> dict[int, str]:
-    present = sorted({value for one in found for value in one})
-    if not present:
-        files = ", ".join(label.name for label in labels)
-        raise InputError(f"{files}: no structure is marked (every voxel is 0)", "label the structure in at least one")
-    if not wanted:
-        if len(present) > MOST_LABELS:
-            most = max(range(len(found)), key=lambda number: len(found[number]))
-            raise InputError(
-                f"{labels[most].name}: the labels hold {len(present)} different values, as an image does",
-                "give the label map as the label, or choose the structures",
-                setting="labels",
-            )
-        chosen = present
-    else:
-        chosen = label_values(wanted, names)
-        missing = [v for v in chosen if v not in present]
-        if missing:
-            raise InputError(
-                f"label {', '.join(map(str, missing))} is in no support",
-                f"the supports hold {', '.join(map(str, present))}",
-                setting="labels",
-            )
-    given = dict(wanted) if isinstance(wanted, Mapping) else {}
-    called = {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
-    count = Counter(called.values())  # results are kept by name: two structures of one name would be one
-    return {value: f"{name} ({value})" if count[name] > 1 else name for value, name in called.items()}
+def _measure(structure: Structure, label: Volume) -> _Measured:
+    sizes = structure.component_voxels
+    one = bool(sizes.max() >= ONE_PIECE * structure.voxels)
+    return _Measured(
+        extent_mm=max(n * s for n, s in zip(structure.extent, label.spacing_mm, strict=True)),
+        size=structure.voxels * voxel_size(label.affine, label.spatial_dims),
+        in_one_piece=one,
+        # Specks beside a structure in one piece are slips of the pen, not structures that could vanish.
+        has_tiny_pieces=bool(sizes.max() <= TINY_VOXELS or (not one and sizes.min() <= TINY_VOXELS)),
+    )
 
 
-def _measure(label: Volume, found: Mapping[int, Structure], axes: np.ndarray, values: Collection[int]) -> _Scan:
-    order = list(order_for(label.affine, axes, label.spatial_dims).order)
-    voxel = voxel_size(label.affine, label.spatial_dims)
-    measured = {}
-    for value, structure in found.items():
-        if value not in values:
-            continue
-        sizes = structure.component_voxels
-        one = bool(sizes.max() >= ONE_PIECE * structure.voxels)
-        measured[value] = _Measured(
-            extent_mm=max(n * s for n, s in zip(structure.extent, label.spacing_mm, strict=True)),
-            size=structure.voxels * voxel,
-            in_one_piece=one,
-            # Specks beside a structure in one piece are slips of the pen, not structures that could vanish.
-            has_tiny_pieces=bool(sizes.max() <= TINY_VOXELS or (not one and sizes.min() <= TINY_VOXELS)),
-        )
-    shape, spacing = np.array(label.spatial_shape)[order], np.array(label.spacing_mm)[order]
-    return _Scan(tuple(int(n) for n in shape), spacing, measured)
-
-
-def _of_label(scans: Sequence[_Scan], value: int) -> list[_Measured]:
-    return [scan.structures[value] for scan in scans if value in scan.structures]
-
-
-def _target_spacing(scans: Sequence[_Scan], settings: PlanSettings) -> np.ndarray:
-    native = np.median([scan.spacing for scan in scans], axis=0)
+def _target_spacing(
+    spacings: np.ndarray, extents_mm: np.ndarray, measured: Mapping[int, Sequence[_Measured]], settings: PlanSettings
+) -> np.ndarray:
+    """Return the planned spacing in mm, ``(D,)``; ``spacings`` and ``extents_mm`` are ``(K, D)``, one row a support."""
+    native = np.median(spacings, axis=0)
     thick = native >= THICK_RATIO * native.min()
     if settings.spacing_mm is not None:
         given = np.asarray(settings.spacing_mm, dtype=float)
@@ -204,14 +155,16 @@ def _target_spacing(scans: Sequence[_Scan], settings: PlanSettings) -> np.ndarra
             )
         given = np.broadcast_to(given, native.shape)
         return np.where(thick, native, given) if np.ndim(settings.spacing_mm) == 0 else given.copy()
-    field_mm = np.median([np.sort(np.array(scan.shape) * scan.spacing)[-2] for scan in scans])
-    by_label = [_of_label(scans, value) for value in sorted({value for scan in scans for value in scan.structures})]
-    extents = [np.median([one.extent_mm for one in label]) for label in by_label]
-    diameters = [np.median([_diameter_mm(one.size, len(native)) for one in label]) for label in by_label]
-    context_mm = _context_spacing(scans, native, thick, _patch_voxels(settings, native))
+    field_mm = np.median(np.sort(extents_mm, axis=1)[:, -2])
+    lengths = [np.median([one.extent_mm for one in label]) for label in measured.values()]
+    diameters = [np.median([_diameter_mm(one.size, len(native)) for one in label]) for label in measured.values()]
+    # The spacing of the thin axes at which one patch covers CONTEXT_FRACTION of the median scan.
+    extent, thin = np.median(extents_mm, axis=0), ~thick
+    covered = np.prod(extent[thin]) * float(np.prod(extent[thick] / native[thick])) * CONTEXT_FRACTION
+    context_mm = float((covered / _patch_voxels(settings, native)) ** (1 / thin.sum()))
     goal = min(
         max(field_mm / FIELD_OF_VIEW_VOXELS, context_mm),
-        max(extents) / STRUCTURE_VOXELS,
+        max(lengths) / STRUCTURE_VOXELS,
         min(diameters) / SMALLEST_DIAMETER_VOXELS,
     )
     if len(native) == 2:
@@ -222,14 +175,6 @@ def _target_spacing(scans: Sequence[_Scan], settings: PlanSettings) -> np.ndarra
     return np.where(thick, native, np.maximum(native, goal))
 
 
-def _context_spacing(scans: Sequence[_Scan], native: np.ndarray, thick: np.ndarray, patch_voxels: int) -> float:
-    """Spacing (mm) of the thin axes at which one patch covers CONTEXT_FRACTION of the median scan."""
-    extent = np.median([np.array(scan.shape) * scan.spacing for scan in scans], axis=0)
-    thin = ~thick
-    columns = float(np.prod(extent[thick] / native[thick]))
-    return float((np.prod(extent[thin]) * columns * CONTEXT_FRACTION / patch_voxels) ** (1 / thin.sum()))
-
-
 def _patch_voxels(settings: PlanSettings, native: np.ndarray) -> int:
     return settings.patch_voxels or (PATCH_PIXELS if len(native) == 2 else PATCH_VOXELS)
 
@@ -237,11 +182,6 @@ def _patch_voxels(settings: PlanSettings, native: np.ndarray) -> int:
 def _diameter_mm(size: float, dims: int) -> float:
     """Diameter of the sphere (disc) with a structure's volume in mm³ (area in mm²)."""
     return float(2 * np.sqrt(size / np.pi)) if dims == 2 else float((6 * size / np.pi) ** (1 / 3))
-
-
-def _median_shape(scans: Sequence[_Scan], spacing: np.ndarray) -> tuple[int, ...]:
-    shapes = [np.array(scan.shape) * scan.spacing / spacing for scan in scans]
-    return tuple(max(1, round(float(n))) for n in np.median(shapes, axis=0))
 
 
 def _patch_size(shape: Sequence[int], spacing: np.ndarray, budget: int) -> tuple[int, ...]:
@@ -265,19 +205,12 @@ def _round(size: float) -> int:
     return -(-whole // step) * step
 
 
-def labelled(name: str, value: int) -> str:
-    """Return ``liver (label 6)``, or ``label 6`` for a structure without a name."""
-    return name if name == f"label {value}" else f"{name} (label {value})"
-
-
-def _notes(scans: Sequence[_Scan], labels: Mapping[int, str]) -> list[str]:
+def _notes(measured: Mapping[int, Sequence[_Measured]], labels: Mapping[int, str], supports: int) -> list[str]:
     notes = []
-    for value, name in labels.items():
-        found = _of_label(scans, value)
+    for value, found in measured.items():
+        name = labelled(labels[value], value)
         if any(one.has_tiny_pieces for one in found):
-            notes.append(
-                f"{labelled(name, value)} has pieces of {TINY_VOXELS} voxels or fewer: expect some of them to be missed"
-            )
-        if len(found) < len(scans):
-            notes.append(f"{labelled(name, value)} is missing from {len(scans) - len(found)} of {len(scans)} supports")
+            notes.append(f"{name} has pieces of {TINY_VOXELS} voxels or fewer: expect some of them to be missed")
+        if len(found) < supports:
+            notes.append(f"{name} is missing from {supports - len(found)} of {supports} supports")
     return notes

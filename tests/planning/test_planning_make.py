@@ -264,10 +264,17 @@ def test_a_plan_survives_json():
 
 
 @pytest.mark.parametrize("field", ["axes", "labels", "normalization", "patch_size"])
-def test_a_plan_without_a_field_is_refused(field):
+def test_a_plan_without_a_field_is_refused_in_one_line(field):
     data = plan_to_dict(plan_for(pair((16, 16, 16))))
     del data[field]
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match=f"^{field} of the plan: .*$"):
+        plan_from_dict(data)
+
+
+def test_an_unknown_normalization_is_refused():
+    data = plan_to_dict(plan_for(pair((16, 16, 16))))
+    data["normalization"][0]["kind"] = "histogram"
+    with pytest.raises(ValueError, match="normalization"):
         plan_from_dict(data)
 
 

@@ -1,0 +1,92 @@
+"""Label values and names: which structures a plan contains, and what they are called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from medfewshot.errors import InputError, did_you_mean
+from medfewshot.structures import Structure
+from medfewshot.types import Volume
+
+MOST_LABELS = 500
+"""No atlas in use has more structures: more values are intensities, not labels."""
+
+
+def label_values(wanted: Iterable[int | str], names: Mapping[int, str]) -> list[int]:
+    """Return the label value of each entry of ``wanted``.
+
+    Args:
+        wanted: Values, which are returned as they are, or names in upper or lower case.
+        names: Label value -> name.
+
+    Raises:
+        InputError: A name is unknown or belongs to several values.
+    """
+    return [_value(one, names) for one in wanted]
+
+
+def labelled(name: str, value: int) -> str:
+    """Return ``liver (label 6)``, or ``label 6`` for a structure without a name."""
+    return name if name == f"label {value}" else f"{name} (label {value})"
+
+
+def choose_labels(
+    labels: Sequence[Volume],
+    found: Sequence[Mapping[int, Structure]],
+    names: Mapping[int, str],
+    wanted: Mapping[int, str] | Sequence[int | str] | None,
+) -> dict[int, str]:
+    """Return label value -> name of the structures to learn, ``wanted`` or all that are found.
+
+    Args:
+        labels: Label maps of the supports.
+        found: Their structures by label value.
+        names: Label value -> name, as far as they are known.
+        wanted: Values or names, or value -> name; None: all.
+
+    Raises:
+        InputError: No structure is marked, a wanted one is in no support, or there are too many for a label map.
+    """
+    present = sorted({value for one in found for value in one})
+    if not present:
+        files = ", ".join(label.name for label in labels)
+        raise InputError(f"{files}: no structure is marked (every voxel is 0)", "label the structure in at least one")
+    if not wanted:
+        if len(present) > MOST_LABELS:
+            most = max(range(len(found)), key=lambda number: len(found[number]))
+            raise InputError(
+                f"{labels[most].name}: the labels hold {len(present)} different values, as an image does",
+                "give the label map as the label, or choose the structures",
+                setting="labels",
+            )
+        chosen = present
+    else:
+        chosen = label_values(wanted, names)
+        missing = [v for v in chosen if v not in present]
+        if missing:
+            raise InputError(
+                f"label {', '.join(map(str, missing))} is in no support",
+                f"the supports hold {', '.join(map(str, present))}",
+                setting="labels",
+            )
+    given = dict(wanted) if isinstance(wanted, Mapping) else {}
+    called = {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
+    count = Counter(called.values())  # results are kept by name: two structures of one name would be one
+    return {value: f"{name} ({value})" if count[name] > 1 else name for value, name in called.items()}
+
+
+def _value(one: int | str, names: Mapping[int, str]) -> int:
+    if not isinstance(one, str):
+        return int(one)
+    found = [value for value, name in names.items() if name.casefold() == one.casefold()]
+    if len(found) == 1:
+        return found[0]
+    known = [name for name in names.values() if name]
+    if found:
+        values = ", ".join(map(str, found))
+        raise InputError(f"label {one}: stands for {values}", "give the value", setting="labels")
+    if not known:
+        problem = f"label {one}: nothing names the structures (a dataset.json would)"
+        raise InputError(problem, "give label values", setting="labels")
+    raise InputError(f"label {one}: unknown{did_you_mean(one, known)}", f"known are {', '.join(known)}")
