@@ -59,9 +59,10 @@ def write_oracle_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "oracle-2d.tex", "\n".join(table.latex() for table in tables))
     write_csv(folder / "oracle-2d.csv", [_named(group, row) for group in groups for row in group.rows])
-    plots = [path for path in save_oracle_plot(_points(groups), folder / "dice_vs_structure") if path.suffix == ".svg"]
-    lines = _head(groups).splitlines()[1:]
-    write_page(folder / "index.html", protocol=config.protocol, head=lines, tables=tables, plots=plots, failures=failed)
+    plots = save_oracle_plot(_points(groups), folder / "dice_vs_structure")
+    write_page(
+        folder / "index.html", protocol=config.protocol, head=_head(groups), tables=tables, plots=plots, failures=failed
+    )
     write_text(folder / "oracle-2d.md", report_text(groups, failed))
     return folder / "oracle-2d.md"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,35 +61,29 @@ def run_on_ray(
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
             cell = waiting.pop(ready)
-            _merge(outcome, cell, ray, ready, tell)
+            try:
+                found, lines = ray.get(ready)
+            except ray.exceptions.RayError as error:  # the node is lost, or it has another version of this package
+                found, lines = _failed(cell, str(error).strip().splitlines()[-1])
+            outcome.add(found)
+            for line in lines:
+                tell(line)
             progress.update(len(cells) - len(waiting), len(cells), cell.id)
     return outcome
 
 
-def run_one(cell: AnyCell, data: str, run: str, device: str, runner: CellRunner = CHILD) -> dict[str, Any]:
-    """Run one cell on its node; returns plain data (``outcome``, ``lines``)."""
+def run_one(
+    cell: AnyCell, data: str, run: str, device: str, runner: CellRunner = CHILD
+) -> tuple[BenchmarkRun, list[str]]:
+    """Run one cell on its node; returns what became of it and the lines for the user."""
     if not Path(run).is_dir():
-        message = f"{run}: is not there on the node that was to run it; use a folder that all nodes share"
-        return {"outcome": asdict(BenchmarkRun(failed={cell.id: message})), "lines": [f"{cell.id}: failed: {message}"]}
+        return _failed(cell, f"{run}: is not there on the node that was to run it; use a folder that all nodes share")
     lines: list[str] = []
-    outcome = run_benchmark([cell], Path(data), Path(run), device, tell=lines.append, runner=runner)
-    return {"outcome": asdict(outcome), "lines": lines}
+    return run_benchmark([cell], Path(data), Path(run), device, tell=lines.append, runner=runner), lines
 
 
-def _merge(outcome: BenchmarkRun, cell: AnyCell, ray: Any, ready: Any, tell: Callable[[str], None]) -> None:
-    try:
-        answer = ray.get(ready)
-    except ray.exceptions.RayError as error:  # the node is lost, or it has another version of this package
-        outcome.failed[cell.id] = str(error).strip().splitlines()[-1]
-        tell(f"{cell.id}: failed: {outcome.failed[cell.id]}")
-        return
-    for line in answer["lines"]:
-        tell(line)
-    found = BenchmarkRun(**answer["outcome"])
-    outcome.done += found.done
-    outcome.skipped += found.skipped
-    outcome.busy += found.busy
-    outcome.failed |= found.failed
+def _failed(cell: AnyCell, message: str) -> tuple[BenchmarkRun, list[str]]:
+    return BenchmarkRun(failed={cell.id: message}), [f"{cell.id}: failed: {message}"]
 
 
 @contextmanager

@@ -20,23 +20,22 @@ def write_page(
     path: Path,
     *,
     protocol: str,
-    head: Sequence[str],
+    head: str,
     tables: Sequence[Table],
     plots: Sequence[Path],
     failures: Mapping[str, str],
     cases: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write the page; returns ``path``. ``head``: paragraphs; ``plots``: SVG files; ``cases``: see
-    :func:`case_pictures`."""
+    """Write the page; returns ``path``. ``head``: Markdown; ``cases``: see :func:`case_pictures`."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    text = template.render(
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters["embedded"] = _embedded
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         protocol=protocol,
-        head=[part.replace("`", "").lstrip("#- ").strip() for part in head if part.strip(" #")],
+        head=[line.replace("`", "").lstrip("#- ").strip() for line in head.splitlines()[1:] if line.strip(" #")],
         tables=[table for table in tables if table.rows],
-        plots=[{"title": plot.stem.replace("_vs_", " against ").capitalize(), "data": _svg(plot)} for plot in plots],
+        plots={plot.stem.replace("_vs_", " against ").capitalize(): plot for plot in plots if plot.suffix == ".svg"},
         tasks=cases,
         failures=failures,
     )
@@ -44,23 +43,26 @@ def write_page(
     return path
 
 
-def _svg(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def _embedded(path: Path) -> str:
+    """A picture as a data address."""
+    kind = {".svg": "svg+xml"}.get(path.suffix, path.suffix[1:])
+    return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def case_pictures(groups: Sequence[Group], run: Path) -> list[dict[str, Any]]:
     """One entry per dataset and K: the cases of its best learner that have pictures in the run directory ``run``."""
-    best: dict[tuple[str, int | str], Group] = {}
+    best: dict[Any, Group] = {}
     for group in groups:
-        if not group.results or not math.isfinite(group.summaries[-1].dice_mean):
-            continue
-        task = group.key[:2]
-        if task not in best or group.summaries[-1].dice_mean > best[task].summaries[-1].dice_mean:
-            best[task] = group
-    entries = []
-    for (dataset, shots), group in best.items():
-        title = f"{dataset}, K = {shots}: {group.key[2]}, Dice {group.summaries[-1].dice_mean:.3f}"
-        cases = choose(group, run)
-        if cases:
-            entries.append({"title": title, "cases": cases})
-    return entries
+        if group.results and math.isfinite(dice := group.summaries[-1].dice_mean):
+            known = best.setdefault(group.key[:2], group)
+            if dice > known.summaries[-1].dice_mean:
+                best[group.key[:2]] = group
+    chosen = [(group, choose(group, run)) for group in best.values()]
+    return [
+        {
+            "title": f"{group.key[0]}, K = {group.key[1]}: {group.key[2]}, Dice {group.summaries[-1].dice_mean:.3f}",
+            "cases": cases,
+        }
+        for group, cases in chosen
+        if cases
+    ]

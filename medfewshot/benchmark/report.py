@@ -23,6 +23,12 @@ from medfewshot.benchmark.tables import (
 )
 from medfewshot.io import write_csv, write_text
 
+WHOLE_POOL = [
+    "K = pool (n): all n scans of the support pool, an upper bound and no few-shot result. No draw is left there: "
+    "seeds are the learner's alone.",
+    "",
+]
+
 
 def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequence[Cell] | None = None) -> Path:
     """Write tables and plots of a run directory, finished or not; cells that were not run show as such.
@@ -47,13 +53,12 @@ def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequen
     write_text(folder / "tables.tex", "\n".join(table.latex() for table in tables if table.rows))
     write_csv(folder / "summary.csv", summary_rows(board.groups))
     write_csv(folder / "comparisons.csv", [asdict(comparison) for comparison in compare(board.groups)])
-    plots = [path for path in save_plots(board.groups, folder) if path.suffix == ".svg"]
     write_page(
         folder / "index.html",
         protocol=config.protocol,
-        head=_head(config, board).splitlines()[1:],
+        head=_head(config, board),
         tables=tables,
-        plots=plots,
+        plots=save_plots(board.groups, folder),
         failures=board.failed,
         cases=case_pictures(board.groups, run),
     )
@@ -89,58 +94,37 @@ def _head(config: BenchmarkConfig, board: Board) -> str:
         f"subjects of support and query disjoint. Supports are drawn with the seeds "
         f"{seeds}; queries are {queries}. Cells: {counts} (of {sum(states.values())}).",
         "",
-        *_whole_pool(groups),
+        *(WHOLE_POOL if any(group.whole_pool for group in groups) else []),
         *metrics_line(result.record for group in groups for result in group.results),
-        *_machines(groups),
-        *_unmarked(groups),
-        *_seen(groups),
+        *_facts(groups),
     ]
     return "\n".join(lines)
 
 
-def _whole_pool(groups: Sequence[Group]) -> list[str]:
-    if not any(group.whole_pool for group in groups):
-        return []
-    return [
-        "K = pool (n): all n scans of the support pool, an upper bound and no few-shot result. No draw is left there: "
-        "seeds are the learner's alone.",
-        "",
-    ]
-
-
-def _machines(groups: Sequence[Group]) -> list[str]:
-    """What the numbers were made with; more than one line says that they are not of one kind."""
-    found = dict.fromkeys(
-        f"{record['device']}, {record['machine']}; "
-        + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        for group in groups
-        for record in (result.record for result in group.results)
-    )
-    return [*(f"Made with: {text}." for text in found), ""] if found else []
-
-
-def _unmarked(groups: Sequence[Group]) -> list[str]:
-    """Structures that a draw's supports do not hold: no learner can know them, and no score counts them."""
-    found: dict[str, list[str]] = {}
+def _facts(groups: Sequence[Group]) -> list[str]:
+    """What a reader must know of the numbers, as paragraphs: machines, structures without a label, weights' data."""
+    made: dict[str, None] = {}
+    unmarked: dict[str, dict[str, None]] = {}
+    seen: dict[str, None] = {}
     for group in groups:
         for result in group.results:
-            for name in result.record.get("unmarked", ()):
-                task = f"{result.cell.dataset.name}, K = {group.shots_text}, seed {result.cell.seed}"
-                found.setdefault(task, []).append(str(name))
-    lines = [f"- {task}: {', '.join(dict.fromkeys(names))}" for task, names in found.items()]
-    return ["Structures that no support of a draw marks; they are left out there:", "", *lines, ""] if lines else []
-
-
-def _seen(groups: Sequence[Group]) -> list[str]:
-    """What weights were trained on: a number on a dataset that a model has seen says so."""
-    found: dict[str, None] = {}
-    for group in groups:
-        for result in group.results:
-            for dataset, facts in (result.record.get("weights_have_seen") or {}).items():
+            record = result.record
+            versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+            made[f"Made with: {record['device']}, {record['machine']}; {versions}."] = None
+            task = f"{result.cell.dataset.name}, K = {group.shots_text}, seed {result.cell.seed}"
+            for name in record.get("unmarked", ()):
+                unmarked.setdefault(task, {})[str(name)] = None
+            for dataset, facts in (record.get("weights_have_seen") or {}).items():
                 labels = ", ".join(str(name or value) for value, name in facts.get("labels", {}).items())
-                text = f"{len(facts.get('subjects', ()))} subjects of {dataset} ({labels})"
-                found[f"- {group.key[2]}: {text}"] = None
-    return ["Weights have seen, none of it queries:", "", *found, ""] if found else []
+                subjects = len(facts.get("subjects", ()))
+                seen[f"- {group.key[2]}: {subjects} subjects of {dataset} ({labels})"] = None
+    missing = [f"- {task}: {', '.join(names)}" for task, names in unmarked.items()]
+    lines = [*made, ""] if made else []
+    if missing:
+        lines += ["Structures that no support of a draw marks; they are left out there:", "", *missing, ""]
+    if seen:
+        lines += ["Weights have seen, none of it queries:", "", *seen, ""]
+    return lines
 
 
 def failed_cells(failed: Mapping[str, str]) -> str:

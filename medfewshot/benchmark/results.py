@@ -68,6 +68,15 @@ class Group:
         ]
         return summarize(pooled)
 
+    @property
+    def whole(self) -> LabelSummary | None:
+        """The summary of all labels; None if nothing has run."""
+        return self.summaries[-1] if self.summaries else None
+
+    def largest(self, *keys: str) -> float | None:
+        """Largest over seeds of a number in the records, by its path there; None if no record has it."""
+        return max((value for value in self.values(*keys) if value is not None), default=None)
+
     def mean(self, *keys: str) -> float | None:
         """Mean over seeds of a number in the records, by its path there; None where no record has it."""
         values = [value for value in self.values(*keys) if value is not None]

@@ -28,6 +28,13 @@ class BenchmarkRun:
     """Being run by another process in the same run directory."""
     failed: dict[str, str] = field(default_factory=dict)
 
+    def add(self, other: BenchmarkRun) -> None:
+        """Add what became of other cells."""
+        self.done += other.done
+        self.skipped += other.skipped
+        self.busy += other.busy
+        self.failed |= other.failed
+
 
 def run_benchmark(
     cells: Sequence[AnyCell],

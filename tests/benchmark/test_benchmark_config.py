@@ -50,7 +50,7 @@ FAULTS = [
     ({"learners": [{"name": "a", "learner": "finetune"}] * 2}, "learners: the name a comes twice"),
     ({"learners": [{"name": "a", "learner": "finetune", "datasets": ["b"]}]}, "learner a: dataset b is not among"),
     ({"learners": []}, "learners: "),
-    ({"datasets": [{"name": "unheard-of"}]}, "datasets: unheard-of: no fixed split for 'unheard-of'"),
+    ({"datasets": [{"name": "unheard-of"}]}, "datasets: unheard-of: 'unheard-of' has no fixed split"),
     ({"datasets": [{**DATASET, "labels": [0, 1]}]}, "0 is background"),
     ({"datasets": [{**DATASET, "queries": [1, 5]}]}, "pool and queries overlap"),
     ({"datasets": [{**DATASET, "queries": None}]}, "give both pool and queries"),

@@ -40,7 +40,7 @@ def test_cases_are_the_best_the_median_and_the_worst(tmp_path):
         "q2": ("blob_2: median, Dice 0.60", "blob_1: median, Dice 0.70"),
     }
     assert [s.case for s in shown] == ["q0", "q1", "q2"]  # the worst first
-    assert all(s.data.startswith("data:image/webp;base64,") for s in shown)
+    assert all(s.path == picture_of(cells[0].folder(tmp_path), s.case) for s in shown)
 
 
 def test_the_page_needs_no_other_file(tmp_path):
@@ -61,7 +61,7 @@ def test_the_page_needs_no_other_file(tmp_path):
 def test_names_cannot_become_markup(tmp_path):
     table = Table("Scores", "a <b>", ("dataset",), (("<script>alert(1)</script>",),))
     page = write_page(
-        tmp_path / "index.html", protocol="volume", head=["x & y"], tables=[table], plots=[],
+        tmp_path / "index.html", protocol="volume", head="# Benchmark\n\nx & y", tables=[table], plots=[],
         failures={"a": "<i>"},
     )  # fmt: skip
     text = page.read_text(encoding="utf-8")

@@ -46,7 +46,7 @@ class FakeRay:
 
     def get(self, ready):
         answer = ready[0]()
-        for name in [*answer["outcome"]["done"], *answer["outcome"]["skipped"]]:
+        for name in [*answer[0].done, *answer[0].skipped]:
             if name in self.lost:
                 raise self.exceptions.RayError("trace\nthe node is gone")
         return answer
@@ -74,8 +74,8 @@ def test_outcomes_of_all_nodes_come_together(tmp_path, monkeypatch):
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
     cell = only_cell(learners=[{"name": "a", "learner": "finetune"}])
-    answer = run_one(cell, str(tmp_path), str(tmp_path / "absent"), "cpu")
-    assert "use a folder that all nodes share" in answer["outcome"]["failed"][cell.id]
+    found, _ = run_one(cell, str(tmp_path), str(tmp_path / "absent"), "cpu")
+    assert "use a folder that all nodes share" in found.failed[cell.id]
     assert not (tmp_path / "absent").exists()
 
 
