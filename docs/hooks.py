@@ -17,6 +17,7 @@ EXAMPLES = {
     "evaluate": "medfewshot evaluate out/ --reference labels/ -o scores/",
     "report": "medfewshot report out/ --reference labels/",
     "demo": "medfewshot demo -o demo/",
+    "learners": "medfewshot learners",
     "train": "medfewshot train configs/train/cpu.yaml -o runs/cpu",
     "benchmark": "medfewshot benchmark configs/benchmark/small.yaml -o runs/small",
     "label-app": "medfewshot label-app app/ --labels 1=liver,2=spleen",

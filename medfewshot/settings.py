@@ -180,7 +180,10 @@ class PlanSettings(Settings):
 class AdaptSettings(PlanSettings):
     """How to adapt to labelled scans; None takes the learner's own value."""
 
-    learner: str = Field(AUTO, description="The algorithm; auto chooses one for 3D and for 2D images.")
+    learner: str = Field(
+        AUTO,
+        description="The algorithm: a name that `medfewshot learners` lists, or auto (by dimensions).",
+    )
     steps: int | None = Field(
         None, ge=0, description="Optimiser steps; more is better and slower. Default: the learner's own."
     )

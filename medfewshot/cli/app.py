@@ -18,6 +18,7 @@ from medfewshot.cli.benchmark import benchmark
 from medfewshot.cli.data import data
 from medfewshot.cli.demo import demo, label_app
 from medfewshot.cli.evaluate import evaluate, inspect, report
+from medfewshot.cli.learners import learners
 from medfewshot.cli.options import option_name
 from medfewshot.cli.train import train
 from medfewshot.errors import InputError
@@ -32,8 +33,8 @@ EXIT_CODES = (
 
 
 RESUMABLE = {
-    "segment": "what was finished is kept, segment --resume goes on from there",
-    "train": "train --resume goes on from the last checkpoint",
+    "segment": "what was finished is kept, segment --resume continues from there",
+    "train": "train --resume continues from the last checkpoint",
 }
 """What is left of a command that was interrupted."""
 
@@ -96,6 +97,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "report": report,
     "inspect": inspect,
+    "learners": learners,
     "label-app": label_app,
     "demo": demo,
     "benchmark": benchmark,

@@ -1,4 +1,4 @@
-"""``medfewshot benchmark``: its words, and what it prints."""
+"""``medfewshot benchmark``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from medfewshot.cli.options import Device, Json, Quiet
 from medfewshot.errors import InputError
 
 
@@ -17,18 +18,16 @@ def benchmark(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Run directory (default: runs/NAME of the CONFIG file).")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder that holds the datasets (default: MEDFEWSHOT_DATA).")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the datasets (default: MEDFEWSHOT_DATA).")] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Cells whose name has this in it, or matches it as a pattern, as `'abd-*/k1/*'` does; repeatable."
+            help="Cells whose name contains this or matches it as a pattern, e.g. `'abd-*/k1/*'`; repeatable."
         ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Of the file's seeds only these, e.g. 0,1.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Only these of the file's seeds, e.g. 0,1.")] = None,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Every N-th cell, beginning with the I-th: one per machine.")
+        str | None, typer.Option(metavar="I/N", help="Every N-th cell from the I-th on: one shard per machine.")
     ] = None,
     list_cells: Annotated[
         bool, typer.Option("--list", help="Show the cells and how far they are; run nothing.")
@@ -37,7 +36,7 @@ def benchmark(
         Path | None,
         typer.Option(help="Write tables and plots of the cells that are done into this folder; run nothing."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     ray: Annotated[
         str | None,
         typer.Option(
@@ -48,17 +47,17 @@ def benchmark(
     ] = None,
     cpus: Annotated[float, typer.Option(min=0, help="Cores of a cell.", rich_help_panel="Ray")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of a cell.", rich_help_panel="Ray")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Measure learners: datasets x learners x shots x seeds, with tables, intervals and plots.
 
     `medfewshot benchmark configs/benchmark/small.yaml` runs in a minute and needs no data.
 
     Each cell, named dataset/learner/kSHOTS/sSEED, adapts to K scans of a support pool, segments every query volume and
-    scores it. Stop it at any time: the same command goes on where it was, and cells that failed are tried again. At
-    the end, `report/` in the run directory holds tables (Markdown, LaTeX, CSV) and plots; cells that were not run show
-    as such. Threads: as OMP_NUM_THREADS says.
+    scores it. Stop it at any time: the same command continues, and tries cells that failed again. At the end, `report/`
+    in the run directory contains tables (Markdown, LaTeX, CSV) and plots, and names the cells that were not run.
+    OMP_NUM_THREADS sets the number of threads.
     """
     from medfewshot.cli.console import Console
 
@@ -105,7 +104,7 @@ def _run(plan: Any, cells: Any, run: Path, where: _Where, console: Any) -> int:
                 options = RayOptions(where.ray, where.cpus, where.gpus)
                 outcome = run_on_ray(cells, source, run, where.device, options, progress, console.told)
     except KeyboardInterrupt:
-        console.error("interrupted; what was finished is kept, and the same command goes on from there")
+        console.error("interrupted; what was finished is kept, and the same command continues from there")
         return 130
     for name, message in outcome.failed.items():
         console.error(f"{name} failed: {message}; run the same command to try again")
@@ -152,7 +151,7 @@ def _seeds(text: str | None) -> list[int]:
     try:
         return [int(part) for part in text.split(",")] if text is not None else []
     except ValueError:
-        raise InputError(f"--seeds {text}: give whole numbers separated by commas, e.g. --seeds 0,1") from None
+        raise InputError(f"--seeds {text}: is no list of seeds", "give whole numbers, e.g. --seeds 0,1") from None
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:
@@ -161,5 +160,5 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     try:
         index, count = (int(part) for part in text.split("/"))
     except ValueError:
-        raise InputError(f"--shard {text}: give it as I/N, e.g. --shard 1/4") from None
+        raise InputError(f"--shard {text}: is no share", "give I/N, e.g. --shard 1/4") from None
     return index, count

@@ -1,4 +1,4 @@
-"""What the commands print: tables and warnings for people on standard error, JSON for programs on standard output."""
+"""What the commands print: tables and warnings for people, JSON for programs on standard output."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Console:
         typer.echo(f"medfewshot: {text}", err=True)
 
     def warnings(self, warnings: Sequence[str], rest: str = "in the record") -> None:
-        """Each once; a long list is cut. ``rest``: where to find what is left out, the record on disk."""
+        """Print each warning once; a long list is cut. ``rest``: where to find the others."""
         unique = list(dict.fromkeys(warnings))
         for warning in unique[:MOST_WARNINGS]:
             self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
@@ -130,10 +130,10 @@ class Console:
             )  # fmt: skip
         self.out.print(table)
         if left_out:
-            self.say("* missed structures and false alarms have no distance: Dice 0 for them, but no part in HD95")
+            self.say("* missed structures and false alarms have no distance: they count as Dice 0, and not in HD95")
 
     def rows(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
-        """A table of texts, its columns named as the rows' keys; the first, what one types, is never broken."""
+        """A table of texts with the rows' keys as titles; the first column is never broken, users type it."""
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
         for index, name in enumerate(rows[0]):
             table.add_column(name, overflow="fold", no_wrap=index == 0)
@@ -165,7 +165,7 @@ class Console:
 
 
 def _rich(stderr: bool, quiet: bool) -> RichConsole:
-    # File names may look like markup or emoji codes. Where nobody watches, tables are as wide as they need.
+    # File names may look like markup or emoji codes. If nobody watches, tables are as wide as they need.
     console = RichConsole(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 200
@@ -173,7 +173,7 @@ def _rich(stderr: bool, quiet: bool) -> RichConsole:
 
 
 def _table(title: str, first: str, *others: str) -> Table:
-    """The first column is text, the others are numbers; what is narrow stays in one line."""
+    """A table whose first column is text and whose others are numbers; narrow titles stay in one line."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(first, overflow="fold")
     for name in others:

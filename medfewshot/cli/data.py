@@ -8,14 +8,13 @@ from typing import Annotated
 
 import typer
 
+from medfewshot.cli.options import Json, Quiet
 from medfewshot.errors import InputError
 
 Folder = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="FOLDER", help="Folder of the sets (default: MEDFEWSHOT_DATA, else data)."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 data = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +58,7 @@ def fetch_set(
 ) -> None:
     """Download a set, check its MD5 and unpack it: a folder for `inspect`, `benchmark` and `--support-dir`.
 
-    A set that is there already is used as it is. Without a network, get NAME.tar elsewhere and put it into FOLDER: the
+    A set that exists already is used as it is. Without a network, get NAME.tar elsewhere and put it into FOLDER: the
     same command checks and unpacks it.
     """
     from medfewshot.cli.console import Console
@@ -82,8 +81,8 @@ def fetch_set(
 
 
 def _folder(given: Path | None) -> Path:
-    """Raises InputError where it is a file."""
+    """Raises InputError if it is a file."""
     folder = given or Path(os.environ.get("MEDFEWSHOT_DATA") or "data")
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"-o {folder}: is a file; give a folder")
+        raise InputError(f"-o {folder}: is a file", "give a folder")
     return folder

@@ -57,7 +57,7 @@ def evaluate(
     if folder is not None:
         write_scores(evaluation, folder)
         if (predictions / RUN_RECORD).is_file():
-            write_scored_report(predictions, reference, evaluation, folder / REPORT, progress=progress)
+            report(predictions, folder / REPORT, reference=reference, evaluation=evaluation, progress=progress)
     return evaluation
 
 
@@ -66,6 +66,7 @@ def report(
     path: Path | None = None,
     *,
     reference: Path | None = None,
+    evaluation: Evaluation | None = None,
     viewer: bool = True,
     progress: Progress | None = None,
 ) -> Path:
@@ -75,6 +76,7 @@ def report(
         folder: The folder of the run.
         path: The file to write; default: ``report.html`` in ``folder``.
         reference: Folder of reference labels.
+        evaluation: The scores, if they are computed already.
         viewer: Whether the page contains the volumes.
         progress: Receives one event per case; may cancel.
 
@@ -87,29 +89,17 @@ def report(
     path, progress = path or folder / REPORT, progress or Progress()
     if path.is_dir():
         raise InputError(f"{path}: is a folder", f"give the name of the file, e.g. {path / REPORT}", setting="output")
-    if reference is None:
-        return write_report(folder, path, viewer=viewer, progress=progress.at("report"))
-    names = label_names(folder, reference)
-    matched = match_cases(folder, reference)
-    evaluation = evaluate_pairs(
-        matched.pairs, labels=names or None, warnings=matched.warnings, progress=progress.at("scoring")
+    references: dict[str, Path] = {}
+    if reference is not None:
+        matched = match_cases(folder, reference)
+        references = {case: truth for case, _, truth in matched.pairs}
+        evaluation = evaluation or evaluate_pairs(
+            matched.pairs, labels=label_names(folder, reference) or None, warnings=matched.warnings,
+            progress=progress.at("scoring"),
+        )  # fmt: skip
+    return write_report(
+        folder, path, evaluation=evaluation, references=references, viewer=viewer, progress=progress.at("report")
     )
-    return write_scored_report(folder, reference, evaluation, path, viewer=viewer, progress=progress)
-
-
-def write_scored_report(
-    folder: Path,
-    reference: Path,
-    evaluation: Evaluation,
-    path: Path,
-    *,
-    viewer: bool = True,
-    progress: Progress | None = None,
-) -> Path:
-    """Write the report of a run with its scores, the references in the viewer; returns ``path``."""
-    references = {case: truth for case, _, truth in match_cases(folder, reference).pairs}
-    progress = (progress or Progress()).at("report")
-    return write_report(folder, path, evaluation=evaluation, references=references, viewer=viewer, progress=progress)
 
 
 def check_scores_folder(folder: Path) -> None:

@@ -79,15 +79,15 @@ def test_an_interruption_says_how_to_go_on(run, board, monkeypatch):
     run_with(monkeypatch, stop)
     done = run("benchmark", board)
     assert done.code == 130
-    assert "the same command goes on from there" in done.err
+    assert "the same command continues from there" in done.err
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--only", "nothing"], "no cell matches"),
-        (["--seeds", "a"], "--seeds a: give whole numbers"),
-        (["--shard", "3"], "--shard 3: give it as I/N"),
+        (["--seeds", "a"], "--seeds a: is no list of seeds"),
+        (["--shard", "3"], "--shard 3: is no share"),
         (["--shard", "3/2"], "give i/n with i from 1 to n"),
         (["--device", "toaster"], "unknown device"),
     ],

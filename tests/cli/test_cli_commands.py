@@ -13,6 +13,7 @@ import toys
 
 import medfewshot
 from medfewshot import synthetic
+from medfewshot.learners import LEARNERS
 
 
 @pytest.mark.parametrize("command", ["segment", "adapt", "evaluate", "report", "inspect", "label-app", "demo"])
@@ -20,6 +21,12 @@ def test_help(run, command):
     done = run(command, "--help")
     assert done.code == 0
     assert command in done.out
+
+
+def test_learners_are_listed(run):
+    listed = json.loads(run("learners", "--json").out)["learners"]
+    assert [row["learner"] for row in listed] == list(LEARNERS)
+    assert all(row["what it does"] for row in listed)
 
 
 def test_version(run):

@@ -15,7 +15,7 @@ import typer.testing
 from rich.console import Console as RichConsole
 from typer.main import get_command
 
-from medfewshot.cli.app import app
+from medfewshot.cli.app import COMMANDS, app
 from medfewshot.cli.console import Console
 from medfewshot.cli.options import ConfigFile, with_settings
 from medfewshot.settings import AdaptSettings, EvaluateSettings, SegmentSettings
@@ -81,10 +81,7 @@ def test_scores_by_name(run, scans):
     assert [row["label"] for row in json.loads(done.out)["summary"]] == [205, None]
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["", "segment", "adapt", "train", "evaluate", "report", "inspect", "label-app", "demo", "benchmark", "data"],
-)
+@pytest.mark.parametrize("command", ["", "data", *COMMANDS])
 def test_the_help_says_what_exit_codes_mean(run, command):
     text = " ".join(run(*command.split(), "--help").out.split())
     assert "Exit codes" in text

@@ -20,7 +20,7 @@ from medfewshot.types import Cancelled, Case, Event, Progress, Volume
 from medfewshot.workflow import LabelledScans, adapt, adapt_to_folder, find_supports, prepare, read_supports
 
 TOY = AdaptSettings(learner="toy", device="cpu")
-LEARNERS = {"toy": toys.ToyLearner}
+LEARNERS = {"toy": toys.TOY}
 
 
 def toy_scans(count: int = 2, names: dict[int, str] | None = None) -> LabelledScans:
@@ -38,7 +38,7 @@ def toy_learner(**record):
             segmenter.record = record
             return segmenter
 
-    return {"toy": Reporting}
+    return {"toy": replace(toys.TOY, learner=Reporting)}
 
 
 def with_image(scans: LabelledScans, index: int, **changes) -> LabelledScans:
@@ -244,5 +244,5 @@ def test_adaptation_without_memory(error):
             raise error
 
     with pytest.raises(InputError, match="ran out of memory") as told:
-        adapt(toy_scans(), TOY, learners={"toy": Greedy})
+        adapt(toy_scans(), TOY, learners={"toy": replace(toys.TOY, learner=Greedy)})
     assert told.value.settings == ("device", "patch_voxels")

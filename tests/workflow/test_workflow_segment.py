@@ -55,7 +55,7 @@ def scans(tmp_path):
 def segmenter(scans):
     return adapt(
         read_supports(scans / "annotated"), AdaptSettings(learner="toy", device="cpu"),
-        learners={"toy": toys.ToyLearner},
+        learners={"toy": toys.TOY},
     )  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def test_every_support_is_read_once(scans):
         return read_image(paths)
 
     supports = read_supports(scans / "annotated", read=read)
-    adapt(supports, AdaptSettings(learner="toy"), learners={"toy": toys.ToyLearner})
+    adapt(supports, AdaptSettings(learner="toy"), learners={"toy": toys.TOY})
     assert seen == ["s0.nii.gz", "s1.nii.gz"]
 
 
