@@ -9,7 +9,7 @@ from difflib import get_close_matches
 class InputError(ValueError):
     """Input or a setting that cannot be used. The command line prints one line and exits with 2.
 
-    The library knows settings by their Python names and never writes a command-line flag into a text. It passes the
+    The library knows settings by their Python names and never writes a command-line option into a text. It passes the
     name in ``setting``, and whoever prints the error spells it: see :meth:`render`.
 
     Args:

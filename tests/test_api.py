@@ -47,6 +47,8 @@ def test_paths_and_a_saved_segmenter(tmp_path):
     assert medfewshot.segment(root / "cohort" / "q0.nii.gz", root / "annotated", learner="toy").labels.any()
     scores = medfewshot.evaluate(root / "reference", root / "reference").scores
     assert {score.dice for score in scores} == {1.0}
+    named = medfewshot.evaluate(root / "reference", root / "reference", labels={205: "block"}).scores
+    assert {score.label_name for score in named} == {"block"}
     assert len(scores) == 6
     with pytest.raises(TypeError, match="steps"):
         medfewshot.segment(root / "cohort" / "q0.nii.gz", segmenter, steps=4)

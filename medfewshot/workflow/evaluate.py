@@ -42,8 +42,10 @@ def evaluate(
     if folder is not None:
         check_scores_folder(folder)
     names = label_names(predictions, reference)
-    chosen = label_values(settings.labels, names) if settings.labels else []
-    asked = {value: names.get(value, f"label {value}") for value in chosen}
+    given = settings.labels
+    asked = (
+        given if isinstance(given, dict) else {v: names.get(v, f"label {v}") for v in label_values(given or (), names)}
+    )
     matched = match_cases(predictions, reference)
     evaluation = evaluate_pairs(
         matched.pairs, labels=asked or names or None, tolerance_mm=settings.tolerance_mm, warnings=matched.warnings,

@@ -119,5 +119,5 @@ def test_wrong_words(run, tmp_path, monkeypatch):
     assert "contains no dataset.json" in run("data", "fetch", NAME, "-o", tmp_path).err
     (tmp_path / "file").touch()
     assert "is a file; give a folder" in run("data", "fetch", NAME, "-o", tmp_path / "file").err
-    monkeypatch.setattr(public.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     assert "0.0 GB free" in run("data", "fetch", "Task03_Liver", "-o", tmp_path).err

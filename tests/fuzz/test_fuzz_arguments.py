@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from medfewshot.cli import main
 
 COMMANDS = ("segment", "adapt", "evaluate", "inspect")
-FLAGS = [
+OPTIONS = [
     "--support", "--support-dir", "--segmenter", "--learner", "--steps", "--budget", "--seed", "--labels", "--modality",
     "--spacing", "--config", "--device", "--fast", "--probabilities", "--uncertainty", "--resume", "--overwrite",
     "--quiet", "--json", "-r", "--tolerance", "--no-previews", "--version", "-h", "--", "-",
@@ -24,7 +24,7 @@ VALUES = [
     "annotated/images/s0.nii.gz=annotated/labels/s0.nii.gz",
 ]  # fmt: skip
 
-words = st.lists(st.one_of(st.sampled_from(FLAGS), st.sampled_from(VALUES), st.text(max_size=8)), max_size=8)
+words = st.lists(st.one_of(st.sampled_from(OPTIONS), st.sampled_from(VALUES), st.text(max_size=8)), max_size=8)
 
 
 @pytest.fixture(scope="module")
