@@ -13,7 +13,7 @@ import pytest
 
 from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.io import write_csv
-from medfewshot.report import paint, planes, save_preview, save_score_plot, structure_statistics
+from medfewshot.report import paint, planes, save_dice_plot, save_preview, structure_statistics
 from medfewshot.structures import compress
 
 NAMES = {1: "liver", 2: "spleen"}
@@ -344,12 +344,11 @@ def test_csv(tmp_path):
     assert "with a comma" in path.read_text(encoding="utf-8")
 
 
-def test_score_plot(tmp_path):
+def test_dice_plot(tmp_path):
     scores = {"liver": [0.9, 0.8, 0.95], "a structure with a long name": [0.4, float("nan")], "no $ne": [float("nan")]}
-    assert read_png(save_score_plot(tmp_path / "s.png", scores, "three draws")).shape[0] > 300
-    assert read_png(save_score_plot(tmp_path / "h.png", {"liver": [12.0, 3.0]}, score="HD95 (mm)")).shape[0] > 300
+    assert read_png(save_dice_plot(tmp_path / "s.png", scores)).shape[0] > 300
     with pytest.raises(InputError):
-        save_score_plot(tmp_path / "e.png", {})
+        save_dice_plot(tmp_path / "e.png", {})
 
 
 def test_pyplot_stays_out():

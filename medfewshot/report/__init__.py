@@ -3,8 +3,8 @@
 matplotlib is imported only when a picture is drawn, and without pyplot: no global state, no window.
 """
 
+from medfewshot.report.dice_plot import save_dice_plot
 from medfewshot.report.page.viewer import prepare_case, prepared_path
-from medfewshot.report.plots import save_score_plot
 from medfewshot.report.preview import save_preview
 from medfewshot.report.tables import structure_statistics
 
@@ -12,6 +12,6 @@ __all__ = [
     "prepare_case",
     "prepared_path",
     "save_preview",
-    "save_score_plot",
+    "save_dice_plot",
     "structure_statistics",
 ]

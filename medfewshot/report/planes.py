@@ -204,20 +204,17 @@ def window_mm(box: Box | None, shape: tuple[int, int], extent_mm: tuple[float, f
     The window is not larger than the smallest one around the whole picture, and lies within the picture if it fits.
 
     Args:
-        box: rows and columns of a :func:`picture`; None for the whole picture, without a margin.
+        box: rows and columns of a :func:`picture`; None for the whole picture.
         shape: rows and columns of the picture.
         extent_mm: width and height of the picture.
         aspect: height / width of the window.
     """
+    rows, columns = box or (slice(0, shape[0]), slice(0, shape[1]))
     extent = np.array(extent_mm)
     pixel = extent / shape[::-1]
-    whole = max(extent[0], extent[1] / aspect)
-    low, high = np.zeros(2), extent
-    width = whole
-    if box is not None:
-        low, high = (np.array(ends) * pixel for ends in zip(*[(s.start, s.stop) for s in box[::-1]], strict=True))
-        least = max(extent[0] / 8, 12 * pixel[0])  # a single voxel is not shown as one large square
-        width = min(max(*(high - low) * 4 / 3 / (1, aspect), least), whole)
+    low, high = np.array([columns.start, rows.start]) * pixel, np.array([columns.stop, rows.stop]) * pixel
+    least = max(extent[0] / 8, 12 * pixel[0])  # a single voxel is not shown as one large square
+    width = min(max(*(high - low) * 4 / 3 / (1, aspect), least), max(extent / (1, aspect)))
     half = np.array([width, width * aspect]) / 2
     centre = np.where(half * 2 >= extent, extent / 2, np.clip((low + high) / 2, half, extent - half))
     (left, bottom), (right, top) = (centre - half).tolist(), (centre + half).tolist()

@@ -10,7 +10,7 @@ from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.planning import label_values
-from medfewshot.report import save_score_plot
+from medfewshot.report import save_dice_plot
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
 from medfewshot.workflow.cases import check_folder
@@ -125,7 +125,7 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
         if score.status != "absent":
             by_label.setdefault(score.label_name, []).append(score.dice)
     if by_label:
-        save_score_plot(folder / "dice.png", by_label, "Dice per structure")
+        save_dice_plot(folder / "dice.png", by_label)
 
 
 def label_names(predictions: Path, reference: Path) -> Mapping[int, str]:
