@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfewshot.cli.options import ConfigFile, Json, Output, PairOption, Quiet, SupportDir, only_folder, with_settings
+from medfewshot.cli.options import ConfigFile, Json, Output, PairOption, Quiet, SupportDir, with_settings
 from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings, SegmentSettings
 
@@ -142,7 +142,8 @@ def _find(pairs: list[str] | None, folders: list[Path] | None, choices: str) -> 
     from medfewshot.datasets import parse_pair
     from medfewshot.workflow import find_supports
 
-    folder = only_folder(folders)
-    if bool(pairs) == (folder is not None):
+    if len(folders or ()) > 1:
+        raise InputError("give one --support-dir", "scans of several folders can be listed in a CSV (image,label)")
+    if bool(pairs) == bool(folders):
         raise InputError(f"give {'only one of ' if pairs else ''}{choices}")
-    return find_supports(folder, [parse_pair(text) for text in pairs or ()])
+    return find_supports(folders[0] if folders else None, [parse_pair(text) for text in pairs or ()])

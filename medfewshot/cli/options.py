@@ -11,7 +11,6 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings, EvaluateSettings, SegmentSettings, Settings, load_settings, option_of
 
 PairOption = Annotated[
@@ -99,10 +98,3 @@ def _option_parameter(model: type[Settings], name: str) -> inspect.Parameter:
     )
     annotation: Any = Annotated[kind | None, info]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def only_folder(folders: list[Path] | None) -> Path | None:
-    """The folder of ``--support-dir``; typer alone would silently take the last of several."""
-    if folders and len(folders) > 1:
-        raise InputError("give one --support-dir", "scans of several folders can be listed in a CSV (image,label)")
-    return folders[0] if folders else None

@@ -16,7 +16,7 @@ from medfewshot.datasets import Dataset
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError
 from medfewshot.learners import LEARNERS, Learner, LearnerSpec, Segmenter, choose, make_learner, read_seen
-from medfewshot.planning import make_plan, make_support
+from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import support_profile, unlike_each_other
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
@@ -24,7 +24,6 @@ from medfewshot.workflow.cases import check_folder
 from medfewshot.workflow.supports import (
     LabelledScans,
     check_background,
-    check_kind,
     check_marked,
     learner_warnings,
     read_supports,
@@ -73,6 +72,7 @@ def adapt(
     scans: LabelledScans,
     settings: AdaptSettings | None = None,
     *,
+    query: Volume | None = None,
     progress: Progress | None = None,
     learners: Learners = LEARNERS,
 ) -> VolumeSegmenter:
@@ -81,6 +81,7 @@ def adapt(
     Args:
         scans: What :func:`~medfewshot.workflow.read_supports` read.
         settings: How to adapt.
+        query: A volume that is to be segmented; adaptation does not begin if it is of another kind.
         progress: Receives events of the stages; may cancel.
         learners: Those that ``settings`` may name.
 
@@ -96,6 +97,8 @@ def adapt(
     learner = make_learner(settings, progress.at("adapting"), learners)
     progress.at("planning").update(0, 1)
     prepared = prepare(scans, settings)
+    if query is not None:
+        check_like_support(query, prepared.plan)
     begun = time.perf_counter()
     progress.at("adapting").update(0, 1)
     segmenter = _adapt(learner, prepared.support, settings)
@@ -158,9 +161,7 @@ def adapt_to_folder(
     if not overwrite:
         check_free(folder)
     scans = read_supports(support, progress=progress)
-    if query is not None:
-        check_kind(query, scans.images[0])
-    made = adapt(scans, settings, progress=progress)
+    made = adapt(scans, settings, query=query, progress=progress)
     segmenter = VolumeSegmenter(made.plan, made.segmenter, {**made.record, "request": request})
     segmenter.save(folder)
     return segmenter

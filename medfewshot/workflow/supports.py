@@ -118,17 +118,6 @@ def check_background(labels: Sequence[Volume], plan: Plan) -> None:
             )
 
 
-def check_kind(volume: Volume, support: Volume) -> None:
-    """Raises InputError if ``volume`` differs from the supports in dimensions or channels."""
-    for kind, other in zip(_kind(volume), _kind(support), strict=True):
-        if kind != other:
-            raise InputError(f"{volume.name}: is {kind} but the support is {other}", "give scans of the supports' kind")
-
-
-def _kind(volume: Volume) -> tuple[str, str]:
-    return f"{volume.spatial_dims}D", f"of {volume.data.shape[0]} channel(s)"
-
-
 def scan_warnings(scans: LabelledScans) -> list[str]:
     """Warnings of reading, with the file's name, and scans that are given twice: they would count twice."""
     warnings = [
