@@ -212,11 +212,11 @@ def test_the_cuts_leave_no_trace(segmenter, overlap, slab_values):
     data = np.random.default_rng(0).uniform(size=(14, 41, 9))
     native = reoriented(volume_of(data, affine), ALL_ORIENTATIONS[21])
     plan = plan_of((1.4, 1.2, 2.0), axes=axes_of(affine), patch_size=(8, 12, 4), labels={1: "a", 2: "b"})
-    options = replace(EVERYTHING, overlap=overlap)
+    options = EVERYTHING.model_copy(update={"overlap": overlap})
     whole = segment_volume(native, plan, segmenter, options)
     assert len(np.unique(whole.labels)) == 3
     assert_same(segment_volume(native, plan, segmenter, options, limits=MemoryLimits(slab_values, 5_000)), whole)
-    foreground = replace(options, probabilities=False, uncertainty=False)
+    foreground = options.model_copy(update={"probabilities": False, "uncertainty": False})
     cut = segment_volume(native, plan, segmenter, foreground, limits=MemoryLimits(slab_values, 700))
     np.testing.assert_array_equal(cut.labels, whole.labels)
     assert_same_numbers(cut, whole)

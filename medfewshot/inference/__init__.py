@@ -5,7 +5,7 @@ probabilities keeps edges smooth and values whole. That happens slab by slab alo
 largest array that grows with the number of classes is one slab, whatever the size of the scan.
 """
 
-from medfewshot.inference.limits import MemoryLimits
 from medfewshot.inference.segment import Segmentation, segment_volume
+from medfewshot.inference.windows import MemoryLimits
 
 __all__ = ["MemoryLimits", "Segmentation", "segment_volume"]

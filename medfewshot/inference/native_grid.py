@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.inference.limits import MemoryLimits
-from medfewshot.inference.windows import Slab
+from medfewshot.inference.windows import MemoryLimits, Slab
 from medfewshot.planning import AxisMap, Planned, axis_weights, labelled, sample_axis
 from medfewshot.quality import predicted_dice
 from medfewshot.settings import InferenceSettings
-from medfewshot.structures import keep_largest
+from medfewshot.structures import boxes, keep_largest
 from medfewshot.types import Plan
 
 FOREGROUND_FLOOR = 0.02
@@ -33,6 +32,7 @@ class NativeWriter:
     def __init__(self, planned: Planned, plan: Plan, settings: InferenceSettings, limits: MemoryLimits) -> None:
         self.planned, self.plan, self.settings, self.limits = planned, plan, settings, limits
         shape = planned.native_shape
+        self._native_sizes = [shape[axis_map.native_axis] for axis_map in planned.maps]
         self.labels = np.zeros(shape, dtype=np.uint8 if plan.classes <= 256 else np.uint16)
         self.probabilities = None
         if settings.probabilities:
@@ -48,8 +48,7 @@ class NativeWriter:
     def write(self, probabilities: Tensor, slab: Slab) -> None:
         """Write the native voxels whose planned coordinate falls in ``[slab.start, slab.stop)``."""
         self._add_totals(probabilities, slab)
-        axis_map = self.planned.maps[slab.axis]
-        start, stop = _native_range(axis_map, slab, self.planned.native_shape[axis_map.native_axis])
+        start, stop = _native_range(self.planned.maps[slab.axis], slab, self._native_sizes[slab.axis])
         if stop <= start:
             return
         box = self._foreground_box(probabilities, slab)
@@ -66,8 +65,8 @@ class NativeWriter:
         """Add up each class over all native voxels of the slab, without interpolating them."""
         sizes = self.planned.image.shape[1:]
         weights = [
-            torch.from_numpy(axis_weights(axis_map, self.planned.native_shape[axis_map.native_axis], size))
-            for axis_map, size in zip(self.planned.maps, sizes, strict=True)
+            torch.from_numpy(axis_weights(axis_map, native_size, size))
+            for axis_map, native_size, size in zip(self.planned.maps, self._native_sizes, sizes, strict=True)
         ]
         for index in range(slab.start, slab.stop):
             values = probabilities.select(slab.axis + 1, index - slab.low).double()
@@ -77,21 +76,16 @@ class NativeWriter:
 
     def _foreground_box(self, probabilities: Tensor, slab: Slab) -> list[tuple[int, int]] | None:
         """Native range per planned axis that can contain foreground; everything if maps are asked for."""
-        sizes = [self.planned.native_shape[m.native_axis] for m in self.planned.maps]
         if self.settings.probabilities or self.settings.uncertainty:
-            return [(0, size) for size in sizes]
-        foreground = probabilities[0] < 1 - FOREGROUND_FLOOR
+            return [(0, size) for size in self._native_sizes]
+        found = boxes((probabilities[0] < 1 - FOREGROUND_FLOOR).numpy()).get(1)
+        if found is None:
+            return None
         box = []
-        for axis, (axis_map, size) in enumerate(zip(self.planned.maps, sizes, strict=True)):
-            others = [a for a in range(foreground.ndim) if a != axis]
-            hits = foreground.any(dim=others[0]) if len(others) == 1 else foreground.amax(dim=others)
-            where = hits.nonzero()
-            if not len(where):
-                return None
-            offset = slab.low if axis == slab.axis else 0
-            edges = [float(where[0]) + offset - 1, float(where[-1]) + offset + 1]
-            native = sorted((edge - axis_map.offset) / axis_map.step for edge in edges)
-            box.append((max(0, int(np.floor(native[0]))), min(size, int(np.ceil(native[1])) + 1)))
+        for axis, (axis_map, size, side) in enumerate(zip(self.planned.maps, self._native_sizes, found, strict=True)):
+            edges = np.array([side.start - 1, side.stop]) + (slab.low if axis == slab.axis else 0)
+            low, high = sorted((edges - axis_map.offset) / axis_map.step)
+            box.append((max(0, int(np.floor(low))), min(size, int(np.ceil(high)) + 1)))
         return box
 
     def _write_box(self, probabilities: Tensor, slab: Slab, ranges: Sequence[tuple[int, int]]) -> None:
@@ -101,8 +95,7 @@ class NativeWriter:
         for axis in axes:
             at = self.planned.maps[axis].coordinates(*ranges[axis]) - (slab.low if axis == slab.axis else 0)
             values = sample_axis(values, at, axis + 1)
-        native_axes = [m.native_axis for m in self.planned.maps]
-        back = [native_axes.index(axis) for axis in range(len(native_axes))]
+        back = np.argsort([axis_map.native_axis for axis_map in self.planned.maps]).tolist()
         values = values.permute(0, *[axis + 1 for axis in back])
         where = tuple(slice(*ranges[axis]) for axis in back)
         best, index = values.max(0)
@@ -158,10 +151,5 @@ class NativeWriter:
 def _native_range(axis_map: AxisMap, slab: Slab, size: int) -> tuple[int, int]:
     """Native indices that fall in the slab; the first and last slab also take what lies beyond the planned grid."""
     at = axis_map.coordinates(0, size)
-    inside = np.ones(size, dtype=bool)
-    if slab.start > 0:
-        inside &= at >= slab.start
-    if not slab.last:
-        inside &= at < slab.stop
-    where = np.flatnonzero(inside)
+    where = np.flatnonzero(((at >= slab.start) | (slab.start == 0)) & ((at < slab.stop) | slab.last))
     return (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from medfewshot.inference.limits import MemoryLimits
 from medfewshot.inference.native_grid import NativeWriter
-from medfewshot.inference.windows import cut_slabs, fit_memory, on_cpu, predict_slab
+from medfewshot.inference.windows import MemoryLimits, cut_slabs, fit_memory, on_cpu, predict_slab
 from medfewshot.learners.base import Segmenter
 from medfewshot.planning import labelled, to_plan
 from medfewshot.settings import InferenceSettings
@@ -94,6 +93,9 @@ def segment_volume(
         "predict": round(predicting, 3),
         "restore": round(time.perf_counter() - begun - planning_seconds - predicting, 3),
     }
+    # A structure that was not found has a warning already.
+    unsure = [(plan.label_values[index - 1], reason) for index, reason in doubts]
+    flags = [f"{labelled(plan.labels[value], value)} is {reason}" for value, reason in unsure if writer.voxels[value]]
     return Segmentation(
         labels=labels,
         probabilities=writer.probabilities,
@@ -101,13 +103,7 @@ def segment_volume(
         confidence=writer.confidence(),
         predicted_dice=writer.predicted_dice(segmenter.calibration),
         voxels=writer.voxels,
-        flags=_as_flags(doubts, plan, writer.voxels),
+        flags=tuple(flags),
         seconds=seconds,
         warnings=(*warnings, *writer.warnings),
     )
-
-
-def _as_flags(doubts: Sequence[Doubt], plan: Plan, voxels: Mapping[int, int]) -> tuple[str, ...]:
-    """Flags of structures that were found; those that were not have a warning already."""
-    reasons = [(plan.label_values[index - 1], reason) for index, reason in doubts]
-    return tuple(f"{labelled(plan.labels[value], value)} is {reason}" for value, reason in reasons if voxels[value])

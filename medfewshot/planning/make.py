@@ -147,7 +147,7 @@ def _target_spacing(
     thick = native >= THICK_RATIO * native.min()
     if settings.spacing_mm is not None:
         given = np.asarray(settings.spacing_mm, dtype=float)
-        if given.size not in (1, native.size) or not (np.isfinite(given) & (given > 0)).all():
+        if given.size not in (1, native.size):
             raise InputError(
                 f"target spacing {settings.spacing_mm} mm does not fit {native.size} axes",
                 f"give one positive number, or {native.size}",
