@@ -4,7 +4,7 @@ Missed structures, false alarms and correct absences are counted separately besi
 ``medfewshot.metrics`` states the policy for empty masks.
 """
 
-from medfewshot.evaluation.matching import MatchedCases, match_cases
+from medfewshot.evaluation.matching import match_cases
 from medfewshot.evaluation.results import Evaluation, LabelSummary, bootstrap_interval, case_means, mean, summarize
 from medfewshot.evaluation.run import evaluate_pairs
 from medfewshot.evaluation.scores import CaseScore, evaluate_arrays
@@ -13,7 +13,6 @@ __all__ = [
     "CaseScore",
     "Evaluation",
     "LabelSummary",
-    "MatchedCases",
     "bootstrap_interval",
     "case_means",
     "evaluate_arrays",

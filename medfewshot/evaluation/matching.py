@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from medfewshot.errors import InputError
 from medfewshot.io import case_id, format_of, looks_like_label
 
+Pair = tuple[str, Path, Path]
+"""Case id, prediction and reference."""
+
 # What tools append to the name of a case when they write its segmentation.
-_ENDINGS = ("_segmentation", "_prediction", "_labels", "_label", "_pred", "_mask", "_seg", "_gt")
+_ENDING = re.compile(r"(?<=.)_(segmentation|prediction|labels?|pred|mask|seg|gt)\Z", re.IGNORECASE)
 _REFERENCE_FOLDERS = ("labelsTr", "labels")
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
-class MatchedCases:
-    """``pairs``: (case id, prediction, reference), sorted by case id. ``warnings``: files that have no counterpart."""
-
-    pairs: tuple[tuple[str, Path, Path], ...]
-    warnings: tuple[str, ...] = ()
-
-
-def match_cases(predictions: Path, reference: Path) -> MatchedCases:
+def match_cases(predictions: Path, reference: Path) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
     """Pair the files of two folders by case id, or two single files, or a single file with one of a folder.
 
     ``case_seg.nii.gz`` and similar names count as ``case``. If ``case.nii.gz`` exists too, it is the prediction; among
@@ -33,6 +28,9 @@ def match_cases(predictions: Path, reference: Path) -> MatchedCases:
         predictions: Folder or file.
         reference: Folder or file; a dataset folder with ``labelsTr`` will do.
 
+    Returns:
+        The pairs, sorted by case id; and warnings about files that have no counterpart.
+
     Raises:
         InputError: A path does not exist, nothing matches, or a case has two files.
     """
@@ -41,26 +39,32 @@ def match_cases(predictions: Path, reference: Path) -> MatchedCases:
     reference = next((folder for folder in labels if folder.is_dir()), reference)
     predicted_files, reference_files = _files(predictions), _files(reference)
     if predictions.is_file() and reference.is_file():
-        return MatchedCases(((_short_id(reference), predictions, reference),))
+        return ((_case_of(reference), predictions, reference),), ()
     predicted, extra = _by_case(predicted_files)
     true, unused = _by_case(reference_files, scans_beside=reference.is_dir())
-    common = sorted(predicted.keys() & true.keys())
-    if not common:
+    pairs = tuple((case, predicted[case], true[case]) for case in sorted(predicted.keys() & true.keys()))
+    if not pairs:
         raise InputError(
             f"no prediction in {predictions} (e.g. {predicted_files[0].name}) has the case id of a reference in "
             f"{reference} (e.g. {reference_files[0].name})",
             "name both files after the case",
         )
-    pairs = tuple((case, predicted[case], true[case]) for case in common)
-    without_prediction = [path for case, path in true.items() if case not in predicted] + unused
-    without_reference = [path for case, path in predicted.items() if case not in true] + extra
-    return MatchedCases(
-        pairs,
-        (
-            *_left_over(without_prediction, len(reference_files), f"references in {reference} have no prediction"),
-            *_left_over(without_reference, len(predicted_files), f"predictions in {predictions} have no reference"),
-        ),
+    unused += [path for case, path in true.items() if case not in predicted]
+    extra += [path for case, path in predicted.items() if case not in true]
+    left_over = (
+        (unused, len(reference_files), f"references in {reference} have no prediction"),
+        (extra, len(predicted_files), f"predictions in {predictions} have no reference"),
     )
+    return pairs, tuple(
+        f"{len(paths)} of {total} {what} and are not scored: {some([path.name for path in sorted(paths)])}"
+        for paths, total, what in left_over
+        if paths
+    )
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few of many names for a message."""
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _files(path: Path) -> list[Path]:
@@ -82,39 +86,16 @@ def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[st
     """
     exact: dict[str, Path] = {}
     short: dict[str, Path] = {}
-    passed_over = []
     for path in files:
-        identifier, shortened = case_id(path), _short_id(path)
-        _add(exact if identifier == shortened else short, shortened, path)
-    for identifier, path in list(short.items()):
-        if identifier not in exact:
-            continue
-        if scans_beside and looks_like_label(path):
-            del exact[identifier]
-        else:
-            passed_over.append(path)
-    return short | exact, passed_over
+        case = _case_of(path)
+        named = exact if case == case_id(path) else short
+        if case in named:
+            raise InputError(f"two files for case {case}: {named[case]} and {path}", "keep one of them there")
+        named[case] = path
+    both = exact.keys() & short.keys()
+    scans = {case for case in both if scans_beside and looks_like_label(short[case])}
+    return short | {case: exact[case] for case in exact if case not in scans}, [short[case] for case in both - scans]
 
 
-def _add(cases: dict[str, Path], identifier: str, path: Path) -> None:
-    if identifier in cases:
-        raise InputError(f"two files for case {identifier}: {cases[identifier]} and {path}", "keep one of them there")
-    cases[identifier] = path
-
-
-def _short_id(path: Path) -> str:
-    identifier = case_id(path)
-    for ending in _ENDINGS:
-        if identifier.lower().endswith(ending) and len(identifier) > len(ending):
-            return identifier[: -len(ending)]
-    return identifier
-
-
-def _left_over(paths: list[Path], total: int, what: str) -> list[str]:
-    names = [path.name for path in sorted(paths)]
-    return [f"{len(paths)} of {total} {what} and are not scored: {some(names)}"] if paths else []
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first few of many names for a message."""
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+def _case_of(path: Path) -> str:
+    return _ENDING.sub("", case_id(path))

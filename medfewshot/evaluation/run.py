@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medfewshot.errors import InputError
-from medfewshot.evaluation.matching import some
+from medfewshot.evaluation.matching import Pair, some
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
 from medfewshot.io import check_same_grid, read_label
@@ -16,7 +16,7 @@ from medfewshot.types import Progress, Volume
 
 
 def evaluate_pairs(
-    pairs: Sequence[tuple[str, Path, Path]],
+    pairs: Sequence[Pair],
     *,
     labels: Mapping[int, str] | Sequence[int] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
@@ -71,7 +71,7 @@ def evaluate_pairs(
     return Evaluation(tuple(scores), tuple(dict.fromkeys(told)), tolerance_mm)
 
 
-def _check_pairs(pairs: Sequence[tuple[str, Path, Path]]) -> None:
+def _check_pairs(pairs: Sequence[Pair]) -> None:
     if not pairs:
         raise InputError("nothing to evaluate: no pair of prediction and reference was given")
     seen: set[str] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medfewshot.datasets import Dataset
-from medfewshot.inspection.checks import check_dataset
+from medfewshot.inspection.checks import CHECKS
 from medfewshot.inspection.measure import measure_case
 from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
 from medfewshot.types import Progress
@@ -25,7 +25,6 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         rows.append(row)
         problems += found
     progress.update(len(dataset.cases), len(dataset.cases), "")
-    problems += check_dataset(dataset, rows)
-    order = {"error": 0, "warning": 1}
-    problems.sort(key=lambda problem: order[problem.severity])
+    problems += [problem for check in CHECKS for problem in check(dataset, rows)]
+    problems.sort(key=lambda problem: problem.severity != "error")
     return Inspection(dataset.name, dict(dataset.labels), tuple(rows), tuple(problems))

@@ -17,11 +17,6 @@ ANISOTROPY = 5.0
 Check = Callable[[Dataset, Sequence[CaseRow]], Iterator[Problem]]
 
 
-def check_dataset(dataset: Dataset, rows: Sequence[CaseRow]) -> list[Problem]:
-    """Run all checks that compare cases."""
-    return [problem for check in CHECKS for problem in check(dataset, rows)]
-
-
 def _unlabelled(dataset: Dataset, rows: Sequence[CaseRow]) -> Iterator[Problem]:
     for note in dataset.notes:
         yield Problem("warning", dataset.name, note)

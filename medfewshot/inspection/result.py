@@ -99,14 +99,10 @@ class Inspection:
         """Return all values that are named or found, sorted."""
         return sorted({*self.labels, *(stats.value for case in self.cases for stats in case.labels)})
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one flat row a case, with four columns a label; empty cells are ""."""
-        return [self._row(case) for case in self.cases]
-
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write ``inspection.csv`` (one row a case) and ``inspection.json`` (everything); return both paths."""
         folder = Path(folder)
-        write_csv(folder / "inspection.csv", self.rows())
+        write_csv(folder / "inspection.csv", map(self._row, self.cases))
         content = {
             "name": self.name,
             "summary": self.summary,
@@ -121,27 +117,28 @@ class Inspection:
         return self.labels.get(value, f"label {value}")
 
     def _row(self, case: CaseRow) -> dict[str, Any]:
+        """One flat row, with four columns a label."""
         row: dict[str, Any] = {
             "case_id": case.case_id,
             "subject_id": case.subject_id,
             "image": case.image,
-            "label": case.label or "",
+            "label": case.label,
             "usable": case.usable,
             "shape": "x".join(map(str, case.shape or ())),
-            "channels": case.channels or "",
+            "channels": case.channels,
             "spacing_mm": "x".join(f"{length:.4g}" for length in case.spacing_mm or ()),
-            "orientation": case.orientation or "",
-            "modality": case.modality or "",
-            **dict(zip(_INTENSITIES, case.intensity or ("",) * 5, strict=True)),
+            "orientation": case.orientation,
+            "modality": case.modality,
+            **dict(zip(_INTENSITIES, case.intensity or (None,) * 5, strict=True)),
             "label_values": " ".join(str(stats.value) for stats in case.labels),
         }
         found = {stats.value: stats for stats in case.labels}
         for value in self.label_values():
             name, stats = f"{self.label_name(value)} ({value})", found.get(value)
-            row[f"{name} voxels"] = stats.voxels if stats else ""
-            row[f"{name} ml"] = round(stats.ml, 3) if stats and stats.ml is not None else ""
-            row[f"{name} components"] = stats.components if stats else ""
-            row[f"{name} touches border"] = stats.touches_border if stats else ""
+            row[f"{name} voxels"] = stats and stats.voxels
+            row[f"{name} ml"] = round(stats.ml, 3) if stats and stats.ml is not None else None
+            row[f"{name} components"] = stats and stats.components
+            row[f"{name} touches border"] = stats and stats.touches_border
         return row
 
 

@@ -46,9 +46,9 @@ def evaluate(
     asked = (
         given if isinstance(given, dict) else {v: names.get(v, f"label {v}") for v in label_values(given or (), names)}
     )
-    matched = match_cases(predictions, reference)
+    pairs, unmatched = match_cases(predictions, reference)
     evaluation = evaluate_pairs(
-        matched.pairs, labels=asked or names or None, tolerance_mm=settings.tolerance_mm, warnings=matched.warnings,
+        pairs, labels=asked or names or None, tolerance_mm=settings.tolerance_mm, warnings=unmatched,
         progress=progress.at("scoring"),
     )  # fmt: skip
     found = {score.label for score in evaluation.scores if score.status != "absent"}
@@ -93,10 +93,10 @@ def report(
         raise InputError(f"{path}: is a folder", f"give the name of the file, e.g. {path / REPORT}", setting="output")
     references: dict[str, Path] = {}
     if reference is not None:
-        matched = match_cases(folder, reference)
-        references = {case: truth for case, _, truth in matched.pairs}
+        pairs, unmatched = match_cases(folder, reference)
+        references = {case: truth for case, _, truth in pairs}
         evaluation = evaluation or evaluate_pairs(
-            matched.pairs, labels=label_names(folder, reference) or None, warnings=matched.warnings,
+            pairs, labels=label_names(folder, reference) or None, warnings=unmatched,
             progress=progress.at("scoring"),
         )  # fmt: skip
     return write_report(

@@ -81,7 +81,7 @@ def test_a_run_on_a_page(ran):
 
 
 def test_what_the_page_says_of_a_case(ran):
-    evaluation = evaluate_pairs(match_cases(ran / "out", ran / "reference").pairs, labels={205: "left", 420: "right"})
+    evaluation = evaluate_pairs(match_cases(ran / "out", ran / "reference")[0], labels={205: "left", 420: "right"})
     page = run_page(ran / "out", evaluation=evaluation, references={"q0": ran / "reference" / "q0.nii.gz"})
     first, _, failed = page.cases
     assert page.unit == "ml"
