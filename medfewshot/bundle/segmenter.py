@@ -18,6 +18,7 @@ from medfewshot.bundle.monai_files import FILES, write_monai_files
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
+from medfewshot.io.tensors import read_tensors, refuse_damage
 from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
 from medfewshot.learners.base import OVERLAP
 from medfewshot.planning import plan_from_dict, plan_to_dict
@@ -132,32 +133,22 @@ def load_segmenter(
     Raises:
         InputError: It is not such a folder, is damaged, or a version of this package made it that cannot be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     path = folder / DESCRIPTION
     if not path.is_file():
         raise InputError(f"{folder}: is no segmenter (it has no {DESCRIPTION})", "make one with medfewshot adapt")
-    try:
+    with refuse_damage(f"{folder}: the segmenter is damaged", "make it again with medfewshot adapt"):
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format_version"]
         if version not in READABLE_VERSIONS:
             raise InputError(
                 f"{path}: has format version {version}, this medfewshot reads {READABLE_VERSIONS}", "adapt again"
             )
-        tensors = load_file(folder / WEIGHTS)
+        tensors = read_tensors(folder / WEIGHTS)[0]
         kinds = {spec.segmenter.kind: spec.segmenter for spec in learners.values() if spec.segmenter is not None}
         segmenter = kinds[description["kind"]].from_config(description["config"])
         segmenter.load_state_dict(tensors)
         plan = plan_from_dict(description["plan"])
-    except InputError:
-        raise
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
-        raise InputError(
-            f"{folder}: the segmenter is damaged ({reason})", "make it again with medfewshot adapt"
-        ) from None
     if device is not None:
         segmenter = segmenter.to(device)
     return VolumeSegmenter(plan, segmenter, description.get("record", {}))

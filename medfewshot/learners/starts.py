@@ -12,7 +12,8 @@ from torch import nn
 
 from medfewshot.backbones import to_channels_last
 from medfewshot.errors import InputError, did_you_mean
-from medfewshot.io import atomic_path, write_text
+from medfewshot.io import write_text
+from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec
 
 FORMAT_VERSION = 1
@@ -116,15 +117,12 @@ def save_start(start: Start, folder: Path, half: bool = False) -> None:
         folder: Where; it is made.
         half: Weights as float16, half the size; they are read back as float32.
     """
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in start.module.state_dict().items()}
+    tensors = start.module.state_dict()
     if half:
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary)
+    write_tensors(folder / WEIGHTS, tensors)
     description = {
         "format_version": FORMAT_VERSION,
         "learner": start.learner,
@@ -141,12 +139,9 @@ def load_start(folder: Path | str) -> Start:
 
     Raises InputError where it is no such folder, it is damaged, or it asks for adaptation in an unknown way.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = find_weights(folder)
     path = folder / DESCRIPTION
-    try:
+    with refuse_damage(f"{folder}: the weights are damaged", "copy or train them again"):
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format_version"]
         if version != FORMAT_VERSION:
@@ -155,15 +150,10 @@ def load_start(folder: Path | str) -> Start:
             )
         backbone = to_channels_last(trainable(description["learner"]).network(**description["backbone"]))
         module = build_start(description["learner"], backbone, description["options"])
-        module.load_state_dict(load_file(folder / WEIGHTS))
+        module.load_state_dict(read_tensors(folder / WEIGHTS)[0])
         adaptation = dict(description.get("adaptation", {}))  # older files have none
         check_adaptation(description["learner"], adaptation, f"{path}: adaptation")
         return Start(description["learner"], module, description["options"], description["record"], adaptation)
-    except InputError:
-        raise
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
-        raise InputError(f"{folder}: the weights are damaged ({reason})", "copy or train them again") from None
 
 
 def find_weights(name: Path | str) -> Path:

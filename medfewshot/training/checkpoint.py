@@ -1,4 +1,4 @@
-"""Checkpoints: the whole state of a run in one safetensors file; its header contains plain data as JSON.
+"""The state of optimizers as tensors by name, for the checkpoints of a run.
 
 A checkpoint replaces the previous one atomically, so a run can be stopped at any moment. It contains no random state:
 every episode draws from its own generator, seeded by the run's seed and the episode's number.
@@ -6,57 +6,12 @@ every episode draws from its own generator, seeded by the run's seed and the epi
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medfewshot.errors import InputError
-from medfewshot.io import atomic_path
-
 NAME = "checkpoint.safetensors"
-_FACTS = "facts"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """``tensors`` by dotted name; ``facts``: plain data."""
-
-    tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any]
-
-
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; it is on the disk before it replaces the previous one."""
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_FACTS: json.dumps(dict(checkpoint.facts))})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        InputError: The file is missing or damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})[_FACTS])
-            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
-        raise InputError(f"{path}: cannot be resumed from ({reason})", "replace the run", setting="overwrite") from None
 
 
 def optimizer_tensors(
@@ -75,15 +30,13 @@ def restore_optimizer(
     optimizers: Sequence[torch.optim.Optimizer], names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor]
 ) -> None:
     """Undo :func:`optimizer_tensors`; moments keep the memory layout of their parameters."""
+    parameters = {name: parameter for parameter, name in names.items()}
     owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    for parameter, name in names.items():
-        state = {}
-        for full, value in tensors.items():
-            owner, _, what = full.rpartition(".")
-            if owner == name:
-                state[what] = torch.empty_like(parameter).copy_(value) if value.ndim else value.clone()
-        if state:
-            owners[parameter].state[parameter] = state
+    for full, value in tensors.items():
+        name, _, what = full.rpartition(".")
+        parameter = parameters[name]
+        kept = torch.empty_like(parameter).copy_(value) if value.ndim else value.clone()
+        owners[parameter].state[parameter][what] = kept
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from medfewshot.episodes import EpisodeSource, episode_seed
 from medfewshot.errors import InputError
+from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners.base import MetaLearner
 from medfewshot.learners.optimization import AdaptationOptimizer
 from medfewshot.learners.patches import fit_strides
@@ -94,7 +95,8 @@ class Trainer:
         """Train to the end of the steps or minutes and return a summary; the last step's state is saved."""
         path = self.folder / disk.NAME
         if resume and path.is_file():
-            self._restore(disk.read_checkpoint(path))
+            with refuse_damage(f"{path}: cannot be resumed from", "replace the run", setting="overwrite"):
+                self._restore(*read_tensors(path))
         self.world.wait()
         with self._open_logs() as logs:
             while self._fraction() < 1:
@@ -262,31 +264,26 @@ class Trainer:
             "validated": self.validated,
             "settings": self.settings.model_dump(mode="json"),
         }
-        disk.write_checkpoint(self.folder / disk.NAME, disk.Checkpoint(tensors, facts))
+        write_tensors(self.folder / disk.NAME, tensors, facts)
 
-    def _restore(self, state: disk.Checkpoint) -> None:
-        wanted, kept = self.settings.model_dump(mode="json"), dict(state.facts["settings"])
+    def _restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        path = self.folder / disk.NAME
+        wanted, kept = self.settings.model_dump(mode="json"), dict(facts["settings"])
         changed = sorted(name for name in wanted if name not in kept or _differ(wanted[name], kept[name]))
         if changed:
             raise InputError(
-                f"{self.folder / disk.NAME}: was made with other settings ({', '.join(changed)})",
+                f"{path}: was made with other settings ({', '.join(changed)})",
                 "resume with the same settings, or replace the run",
                 setting="overwrite",
             )
-        try:
-            self.start.load_state_dict(disk.without_prefix("start", state.tensors))
+        with refuse_damage(f"{path}: is of another network", "replace the run", setting="overwrite"):
+            self.start.load_state_dict(disk.without_prefix("start", tensors))
             for name, value in self.ema.items():
-                value.copy_(state.tensors[f"ema.{name}"])
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{self.folder / disk.NAME}: is of another network ({reason})", "replace the run", setting="overwrite"
-            ) from None
-        disk.restore_optimizer(self.optimizers, self.names, disk.without_prefix("optimizer", state.tensors))
-        self.step, self.skipped = int(state.facts["step"]), int(state.facts["skipped"])
-        self.seconds = float(state.facts["seconds"])
-        self.sums = torch.tensor(state.facts["sums"], dtype=torch.float64)
-        self.validated = dict(state.facts.get("validated", {}))
+                value.copy_(tensors[f"ema.{name}"])
+            disk.restore_optimizer(self.optimizers, self.names, disk.without_prefix("optimizer", tensors))
+        self.step, self.skipped, self.seconds = facts["step"], facts["skipped"], facts["seconds"]
+        self.sums = torch.tensor(facts["sums"], dtype=torch.float64)
+        self.validated = dict(facts.get("validated", {}))
 
 
 def _differ(wanted: Any, kept: Any) -> bool:

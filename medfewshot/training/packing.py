@@ -7,7 +7,6 @@ structure is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from torch import Tensor
 from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.episodes import FIXED_SPLITS, Example, LabelledTask, fixed_split
 from medfewshot.errors import InputError
-from medfewshot.io import atomic_path, in_frame_of, read_image, read_label
+from medfewshot.io import in_frame_of, read_image, read_label
+from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.planning import make_plan, native_labels_to_plan, to_plan
 from medfewshot.settings import PlanSettings
 from medfewshot.training.settings import BaseDataset
@@ -27,7 +27,6 @@ from medfewshot.types import Case, Progress
 
 FORMAT_VERSION = 2
 CODES = 255
-_FACTS = "facts"
 
 
 def encode_volume(subject: str, image: Tensor, label: Tensor, spacing_mm: tuple[float, ...]) -> Example:
@@ -105,14 +104,12 @@ def _as_wanted(task: LabelledTask, wanted: BaseDataset) -> LabelledTask:
 
 def write_pack(tasks: tuple[LabelledTask, ...], path: Path) -> None:
     """Write one safetensors file; the header contains what is no tensor, as JSON."""
-    from safetensors.torch import save_file
-
     tensors: dict[str, Tensor] = {}
     facts: list[dict[str, Any]] = []
     for number, task in enumerate(tasks):
         for index, example in enumerate(task.examples):
-            tensors[f"{number}.{index}.codes"] = example.image.contiguous()
-            tensors[f"{number}.{index}.label"] = example.label.contiguous()
+            tensors[f"{number}.{index}.codes"] = example.image
+            tensors[f"{number}.{index}.label"] = example.label
         facts.append(
             {
                 "name": task.name,
@@ -124,9 +121,7 @@ def write_pack(tasks: tuple[LabelledTask, ...], path: Path) -> None:
                 "scales": [[example.low, example.step] for example in task.examples],
             }
         )
-    header = json.dumps({"format_version": FORMAT_VERSION, "datasets": facts})
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_FACTS: header})
+    write_tensors(path, tensors, {"format_version": FORMAT_VERSION, "datasets": facts})
 
 
 def read_pack(path: Path, wanted: Mapping[str, BaseDataset]) -> tuple[LabelledTask, ...]:
@@ -139,19 +134,11 @@ def read_pack(path: Path, wanted: Mapping[str, BaseDataset]) -> tuple[LabelledTa
     Raises:
         InputError: The file is damaged, or made for other data sets or labels than ``wanted``.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})[_FACTS])
-            if facts["format_version"] != FORMAT_VERSION:
-                raise InputError(f"{path}: is a pack of another version", "delete it and pack again")
-            found = tuple(_unpack(file, number, f) for number, f in enumerate(facts["datasets"]))
-    except InputError:
-        raise
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
-        raise InputError(f"{path}: is no pack of volumes ({reason})", "delete it and pack again") from None
+    with refuse_damage(f"{path}: is no pack of volumes", "delete it and pack again"):
+        tensors, facts = read_tensors(path)
+        if facts["format_version"] != FORMAT_VERSION:
+            raise InputError(f"{path}: is a pack of another version", "delete it and pack again")
+        found = tuple(_unpack(tensors, number, task) for number, task in enumerate(facts["datasets"]))
     asked = {name: (tuple(d.labels), tuple(d.validation_labels)) for name, d in wanted.items()}
     if asked != {task.name: (task.labels, task.validation_labels) for task in found}:
         raise InputError(
@@ -160,11 +147,11 @@ def read_pack(path: Path, wanted: Mapping[str, BaseDataset]) -> tuple[LabelledTa
     return tuple(_as_wanted(task, wanted[task.name]) for task in found)
 
 
-def _unpack(file: Any, number: int, facts: Mapping[str, Any]) -> LabelledTask:
+def _unpack(tensors: Mapping[str, Tensor], number: int, facts: Mapping[str, Any]) -> LabelledTask:
     spacing_mm = tuple(facts["spacing_mm"])
 
     def example(index: int, subject: str) -> Example:
-        codes, label = (file.get_tensor(f"{number}.{index}.{what}") for what in ("codes", "label"))
+        codes, label = (tensors[f"{number}.{index}.{what}"] for what in ("codes", "label"))
         low, step = facts["scales"][index]
         return Example(subject, codes, label, spacing_mm, low, step)
 

@@ -9,7 +9,8 @@ from toy_tasks import StoppingSource, ToyLearner, ToySource, ToyStart
 
 from medfewshot.episodes import episode_seed
 from medfewshot.errors import InputError
-from medfewshot.training.checkpoint import NAME, read_checkpoint, write_checkpoint
+from medfewshot.io.tensors import read_tensors, write_tensors
+from medfewshot.training.checkpoint import NAME
 from medfewshot.training.logs import TRAINING, VALIDATION, read_log
 from medfewshot.training.loop import Trainer, query_dice, warm_cosine
 from medfewshot.training.settings import TrainSettings
@@ -109,12 +110,12 @@ def test_other_settings_are_not_resumed(tmp_path):
 
 def test_a_setting_that_an_earlier_version_did_not_have_is_no_other_setting(tmp_path):
     trainer(tmp_path).run()
-    state = read_checkpoint(tmp_path / NAME)
-    del state.facts["settings"]["tasks"]["synthetic"]["merge"]
-    write_checkpoint(tmp_path / NAME, state)
+    tensors, facts = read_tensors(tmp_path / NAME)
+    del facts["settings"]["tasks"]["synthetic"]["merge"]
+    write_tensors(tmp_path / NAME, tensors, facts)
     trainer(tmp_path).run(resume=True)
-    state.facts["settings"]["tasks"]["synthetic"]["depth"] = 3
-    write_checkpoint(tmp_path / NAME, state)
+    facts["settings"]["tasks"]["synthetic"]["depth"] = 3
+    write_tensors(tmp_path / NAME, tensors, facts)
     with pytest.raises(InputError, match=r"other settings \(tasks\)"):
         trainer(tmp_path).run(resume=True)
 
