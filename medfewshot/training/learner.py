@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from medfewshot.backbones import seeded, to_channels_last
 from medfewshot.errors import InputError
@@ -35,76 +35,75 @@ APART = {"seed"}
 
 
 def make_meta_learner(settings: TrainSettings, device: torch.device) -> tuple[MetaLearner, Start]:
-    """The learner with its start on ``device``, and that start as it is to be saved, with how it is to be adapted.
+    """Build the learner with its start on ``device``, and describe the start for saving.
 
-    Random weights follow from the seed. Raises InputError.
+    Random weights follow from the seed.
+
+    Raises:
+        InputError: An option cannot be used, or the weights to continue from do not fit.
     """
-    name = settings.learner
-    spec = trainable(name)
-    given = None if settings.weights is None else load_start(settings.weights)
+    name, weights = settings.learner, settings.weights
+    given = None if weights is None else load_start(weights)
     if given is not None and given.learner == name:
-        options, wanted = share_options(settings, given.adaptation)
-        _check_same(given, wanted, str(settings.weights))
+        options, wanted = _share_options(settings, given.adaptation)
+        _check_same(given, wanted, str(weights))
         start = given
     else:
-        options, wanted = share_options(settings)
-        start = _new_start(settings, None if given is None else given.backbone, wanted)
-    learner: MetaLearner = spec.learner(start=start.module.to(device), device=device, **options)
+        options, wanted = _share_options(settings, {})
+        start = _new_start(settings, given, wanted)
+    learner: MetaLearner = trainable(name).learner(start=start.module.to(device), device=device, **options)
     adaptation = adaptation_of(name, learner)
     check_adaptation(name, adaptation, "learner_options")
     return learner, replace(start, adaptation=adaptation)
 
 
-def share_options(
-    settings: TrainSettings, earlier: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the learner and of its ``build_start``. ``earlier``: the learner's where the settings say nothing.
+def _share_options(settings: TrainSettings, earlier: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the learner and of its ``build_start``. ``earlier``: the learner's if the settings do not name them.
 
-    Raises InputError where one is unknown to the learner, or is given twice and differently.
+    Raises:
+        InputError: One is unknown to the learner, or has two different values.
     """
     name, of_learner, of_start = settings.learner, settings.learner_options, settings.start_options
     spec = trainable(name)
     learners = set(spec.settings) - RUNS_OWN
-    starts = set(spec.start_options) - APART
     unknown = sorted(set(of_learner) - learners)
     if unknown:
         raise InputError(f"learner_options {', '.join(unknown)}: learner {name} has no such setting")
     for option in sorted((set(of_learner) & set(of_start)) - APART):
         if of_learner[option] != of_start[option]:
             raise InputError(
-                f"start_options {option} {of_start[option]}: learner_options say {of_learner[option]}; say it once"
+                f"start_options {option} {of_start[option]}: learner_options say {of_learner[option]}", "say it once"
             )
     from_start = {key: value for key, value in of_start.items() if key in learners - APART}
-    for_learner = {**(earlier or {}), **from_start, **of_learner}
-    for_start = {**{key: value for key, value in of_learner.items() if key in starts}, **of_start}
-    return for_learner, dict(spec.complete_start_options(for_learner, for_start))
+    from_learner = {key: value for key, value in of_learner.items() if key in set(spec.start_options) - APART}
+    for_learner = {**earlier, **from_start, **of_learner}
+    return for_learner, dict(spec.complete_start_options(for_learner, {**from_learner, **of_start}))
 
 
-def _new_start(settings: TrainSettings, backbone: nn.Module | None, options: dict[str, Any]) -> Start:
-    """A start around ``backbone``, or around random weights."""
-    name, shape = settings.learner, settings.backbone
-
-    def build() -> nn.Module:
-        return build_start_backbone(
-            name, dims=shape.dims, in_channels=shape.in_channels, width=shape.width, levels=shape.levels
-        )
-
-    if backbone is None:
-        backbone = to_channels_last(seeded(build, settings.seed))  # type: ignore[arg-type]
-    module = seeded(lambda: build_start(name, backbone, options), settings.seed)
-    return Start(name, module, options)
+def _new_start(settings: TrainSettings, given: Start | None, options: dict[str, Any]) -> Start:
+    """A start around the network of ``given``, or around a random one."""
+    name, seed = settings.learner, settings.seed
+    if given is not None:
+        backbone = given.backbone
+    else:
+        build = partial(build_start_backbone, name, **settings.backbone.model_dump())
+        backbone = to_channels_last(seeded(build, seed))  # type: ignore[arg-type]
+    return Start(name, seeded(lambda: build_start(name, backbone, options), seed), options)
 
 
 def _check_same(given: Start, wanted: Mapping[str, Any], weights: str) -> None:
-    """Raise InputError where a start to go on with was built in another way than is ``wanted``.
+    """Check that a start to continue from was built as ``wanted``.
 
     It may be adapted in another way than before: steps after the last learned one take its rate.
+
+    Raises:
+        InputError: It was built in another way.
     """
     spec = trainable(given.learner)
     built = {**spec.start_options, **given.options}
     for name, value in wanted.items():
         if name not in spec.shared and built.get(name) != value:
             raise InputError(
-                f"weights {weights}: were made with {name} {built.get(name)}, not {value}; leave that out, or begin "
-                "without these weights"
+                f"weights {weights}: were made with {name} {built.get(name)}, not {value}",
+                "remove that option, or train without these weights",
             )

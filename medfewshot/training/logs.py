@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import time
@@ -24,10 +22,6 @@ LONGEST_PARAM = 500
 PARAMS_AT_ONCE = 100
 
 
-def _silent(text: str) -> None:
-    """Take a warning that nobody wants."""
-
-
 class Logs:
     """Appends rows to the logs of a run; rows after ``step`` are dropped, because a resumed run writes them again.
 
@@ -46,7 +40,7 @@ class Logs:
         step: int = 0,
         mlflow: str | None = None,
         settings: Mapping[str, Any] | None = None,
-        warn: Callable[[str], None] = _silent,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,16 +51,12 @@ class Logs:
 
     def write(self, name: str, row: Mapping[str, Any]) -> None:
         """Append a row, which begins with ``step``, to the file ``name``; its rows have the same columns."""
-        path, text = self.folder / name, io.StringIO()
-        writer = csv.DictWriter(text, list(row), lineterminator="\n")
+        path, line = self.folder / name, ",".join(map(str, row.values())) + "\n"
         if path.is_file():
-            writer.writerow(row)
             with path.open("a", newline="", encoding="utf-8") as file:
-                file.write(text.getvalue())  # one call to the system: a kill leaves whole rows
+                file.write(line)  # one call to the system: a kill leaves whole rows
         else:
-            writer.writeheader()
-            writer.writerow(row)
-            write_text(path, text.getvalue())
+            write_text(path, ",".join(row) + "\n" + line)
         kind = Path(name).stem
         values = {f"{kind}/{key}": float(value) for key, value in row.items() if key != "step"}
         if self._board is not None:
@@ -112,15 +102,14 @@ class MlflowRun:
         self._earlier: dict[str, int] = {}
         """Last step that an earlier process sent, for every value."""
         try:
-            self._client = client = _client_of(where)
+            self._client, experiment = _connect(where)
+            client = self._client
             if record.is_file():
                 self.run_id = str(json.loads(record.read_text(encoding="utf-8"))["run_id"])
                 client.update_run(self.run_id, status="RUNNING")
                 self._earlier = _last_steps(client, self.run_id)
             else:
-                self.run_id = client.create_run(
-                    _experiment_id(client, where), run_name=folder.absolute().name
-                ).info.run_id
+                self.run_id = client.create_run(experiment, run_name=folder.absolute().name).info.run_id
                 _log_params(client, self.run_id, settings)
                 write_text(record, json.dumps({"run_id": self.run_id}) + "\n")
         except Exception as error:  # of the database, of the network, of MLflow
@@ -171,27 +160,20 @@ def check_mlflow(where: str) -> None:
         ) from None
 
 
-def _client_of(where: str) -> Any:
-    """Connect to a tracking URI, or to the database file (for ``mlflow ui``) in a folder."""
+def _connect(where: str) -> tuple[Any, str]:
+    """A client of a tracking URI, or of the database file (for ``mlflow ui``) in a folder; and our experiment's id."""
     from mlflow import MlflowClient
 
-    if _is_uri(where):
-        return MlflowClient(tracking_uri=where)
-    folder = Path(where).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=f"sqlite:///{(folder / DATABASE).as_posix()}")
-
-
-def _is_uri(where: str) -> bool:
-    return "://" in where or where == "databricks"
-
-
-def _experiment_id(client: Any, where: str) -> str:
+    place = None
+    if "://" not in where and where != "databricks":
+        folder = Path(where).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        where, place = f"sqlite:///{(folder / DATABASE).as_posix()}", (folder / "artifacts").as_uri()
+    client = MlflowClient(tracking_uri=where)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is not None:
-        return str(experiment.experiment_id)
-    place = None if _is_uri(where) else (Path(where).absolute() / "artifacts").as_uri()
-    return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+        return client, str(experiment.experiment_id)
+    return client, str(client.create_experiment(EXPERIMENT, artifact_location=place))
 
 
 def _last_steps(client: Any, run_id: str) -> dict[str, int]:
@@ -224,23 +206,23 @@ def _first_line(error: Exception) -> str:
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """Read the rows of a log; no file has no rows. A row that was cut off in the middle is ignored."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    whole = [row for row in rows if None not in row and None not in row.values()]
-    return [{key: float(value) for key, value in row.items()} for row in whole]
+    header, *rows = _whole_lines(path) or [""]
+    names = header.rstrip("\n").split(",")
+    return [dict(zip(names, map(float, row.split(",")), strict=True)) for row in rows]
 
 
 def _drop_rows_after(path: Path, step: int) -> None:
-    if not path.is_file():
-        return
-    header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-    if not header.endswith("\n"):  # cut off before the first row
-        path.unlink()
-        return
-    whole = [line for line in lines if line.endswith("\n") and line.count(",") == header.count(",")]
-    write_text(path, "".join([header, *(line for line in whole if int(line.split(",")[0]) <= step)]))
+    lines = _whole_lines(path)
+    if lines:
+        write_text(path, "".join([lines[0], *(row for row in lines[1:] if int(row.split(",")[0]) <= step)]))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a log, header first, without what a kill cut off. The cells are names and numbers, never quoted."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [line for line in lines if line.endswith("\n") and line.count(",") == lines[0].count(",")]
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

@@ -84,7 +84,7 @@ class Trainer:
         self.names = {p: name for name, p in self.start.named_parameters() if p.requires_grad}
         self.counter = dict(self.start.named_buffers()).get("episodes")
         """Number of episodes seen so far by all processes, for starts that anneal."""
-        self.optimizers = _make_optimizers(self.start, self.names, settings)
+        self.optimizers = _make_optimizers(self.start, settings)
         self.ema = {name: value.detach().clone() for name, value in self.start.state_dict().items()}
         self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.sums = torch.zeros(3, dtype=torch.float64)
@@ -302,27 +302,22 @@ def warm_cosine(fraction: float, warm_up: float) -> float:
 
 def query_dice(learner: MetaLearner, episode: Episode) -> Tensor:
     """Dice of every class in every query that contains it, after adaptation to the support: ``(n,)``."""
-    assert episode.query.label is not None
-    prediction = learner.adapt(episode.support)(episode.query.image).argmax(1).to(episode.query.label.device)
-    scores = []
-    for found, truth in zip(prediction, episode.query.label, strict=True):
-        for index in range(1, episode.support.classes):
-            if bool((truth == index).any()):
-                scores.append(dice(found == index, truth == index))
+    prediction = learner.adapt(episode.support)(episode.query.image).argmax(1).to(episode.truth.device)
+    scores = [
+        dice(found == index, truth == index)
+        for found, truth in zip(prediction, episode.truth, strict=True)
+        for index in range(1, episode.support.classes)
+        if bool((truth == index).any())
+    ]
     return torch.tensor(scores, dtype=torch.float64)
 
 
-def _make_optimizers(
-    start: nn.Module, names: Mapping[nn.Parameter, str], settings: TrainSettings
-) -> tuple[torch.optim.Optimizer, ...]:
+def _make_optimizers(start: nn.Module, settings: TrainSettings) -> tuple[torch.optim.Optimizer, ...]:
     """Optimizers that together own every trained parameter once."""
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "muon":
-        return AdaptationOptimizer(start, settings.learning_rate, settings.weight_decay).parts
-    return (torch.optim.AdamW(_groups(names, settings.weight_decay), lr=settings.learning_rate),)
-
-
-def _groups(names: Mapping[nn.Parameter, str], weight_decay: float) -> list[dict[str, Any]]:
-    kernels = [p for p in names if p.ndim > 1]
-    rest = [p for p in names if p.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+        return AdaptationOptimizer(start, rate, decay).parts
+    trained = [parameter for parameter in start.parameters() if parameter.requires_grad]
+    kernels = {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay}
+    rest = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}
+    return (torch.optim.AdamW([kernels, rest], lr=rate),)

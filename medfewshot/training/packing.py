@@ -52,16 +52,11 @@ def pack_datasets(
     progress = progress or Progress()
     packed: list[LabelledTask] = []
     for name, wanted in datasets.items():
-        dataset = read_dataset(_folder(name, wanted, root))
+        dataset = read_dataset((root or Path()) / (wanted.folder or name))  # an absolute folder stays
         cases = _pool(name, wanted, dataset)
         progress.update(len(packed), len(datasets), f"packing {name}")
         packed.append(_pack(name, wanted, dataset, cases))
     return tuple(packed)
-
-
-def _folder(name: str, wanted: BaseDataset, root: Path | None) -> Path:
-    folder = Path(wanted.folder or name)
-    return folder if folder.is_absolute() or root is None else root / folder
 
 
 def _pool(name: str, wanted: BaseDataset, dataset: Dataset) -> list[Case]:
@@ -78,12 +73,11 @@ def _pool(name: str, wanted: BaseDataset, dataset: Dataset) -> list[Case]:
 
 
 def _pack(name: str, wanted: BaseDataset, dataset: Dataset, cases: list[Case]) -> LabelledTask:
-    pairs = []
+    images, labels = [], []
     for case in cases:
         assert case.label_path is not None
-        image, label = read_image(case.image_paths), read_label(case.label_path)
-        pairs.append((image, in_frame_of(image, label)))
-    images, labels = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        images.append(read_image(case.image_paths))
+        labels.append(in_frame_of(images[-1], read_label(case.label_path)))
     values = tuple(dict.fromkeys((*wanted.labels, *wanted.validation_labels))) or None
     settings = PlanSettings(modality=dataset.modality, spacing_mm=wanted.spacing_mm, labels=values)
     plan = make_plan(images, labels, names=dataset.labels, settings=settings)
@@ -94,12 +88,9 @@ def _pack(name: str, wanted: BaseDataset, dataset: Dataset, cases: list[Case]) -
         )
         for case, image, label in zip(cases, images, labels, strict=True)
     )
-    task = LabelledTask(name, examples, wanted.labels, wanted.validation_labels, dict(plan.labels))
-    return _as_wanted(task, wanted)
-
-
-def _as_wanted(task: LabelledTask, wanted: BaseDataset) -> LabelledTask:
-    return replace(task, patches=wanted.patches, weight=wanted.weight)
+    return LabelledTask(
+        name, examples, wanted.labels, wanted.validation_labels, dict(plan.labels), wanted.patches, wanted.weight
+    )
 
 
 def write_pack(tasks: tuple[LabelledTask, ...], path: Path) -> None:
@@ -144,7 +135,8 @@ def read_pack(path: Path, wanted: Mapping[str, BaseDataset]) -> tuple[LabelledTa
         raise InputError(
             f"{path}: was packed for other data sets or labels than the settings name", "delete it and pack again"
         )
-    return tuple(_as_wanted(task, wanted[task.name]) for task in found)
+    settings = [wanted[task.name] for task in found]
+    return tuple(replace(t, patches=s.patches, weight=s.weight) for t, s in zip(found, settings, strict=True))
 
 
 def _unpack(tensors: Mapping[str, Tensor], number: int, facts: Mapping[str, Any]) -> LabelledTask:

@@ -31,16 +31,15 @@ class World:
         """Sum every parameter's gradient, in one message; a parameter without a gradient counts as zero."""
         if self.size == 1:
             return
-        wanted = [p for p in parameters if p.requires_grad]
-        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in wanted])
-        dist.all_reduce(flat)
-        offset = 0
-        for parameter in wanted:
-            part = flat[offset : offset + parameter.numel()].view_as(parameter)
-            offset += parameter.numel()
+        gradients = []
+        for parameter in parameters:
             if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter)
-            parameter.grad.copy_(part)
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def sum(self, values: Tensor) -> Tensor:
         if self.size > 1:
@@ -70,7 +69,9 @@ def join_world(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" and not shares_device() else "gloo")
+    shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
+    # NCCL does not let processes share a GPU. Sharing pays if making episodes takes longer than learning from them.
+    dist.init_process_group("nccl" if device.type == "cuda" and not shared else "gloo")
     try:
         yield World(dist.get_rank(), size)
         dist.barrier()  # no process closes connections while another still works
@@ -84,11 +85,3 @@ def local_device(device: torch.device) -> torch.device:
     if device.type != "cuda" or local is None:
         return device
     return torch.device("cuda", int(local) % torch.cuda.device_count())
-
-
-def shares_device() -> bool:
-    """Whether several processes of this machine use one GPU, which NCCL does not allow.
-
-    Sharing pays if a process needs longer to make episodes (thousands of small operations) than the GPU.
-    """
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
