@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LINEAR = {2: "bilinear", 3: "trilinear"}
+"""torch's name of linear interpolation, by the number of axes."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -67,10 +70,9 @@ def _random_affine(spacing: Tensor, config: Augmentation, generator: torch.Gener
     angles = _uniform((3,), -1, 1, generator) * config.rotation_rad
     if dims == 3:
         thick = spacing / spacing.min() >= 3
-        for axis in range(3):
+        if thick.any():
             # A rotation that tilts thick slices blends voxels that are centimetres apart, so it is kept small.
-            if bool(thick.any()) and not bool(thick[axis]):
-                angles[axis] *= 0.25
+            angles[~thick] *= 0.25
     bound = math.log1p(config.scale)
     zoom = torch.exp(_uniform((1,), -bound, bound, generator) + _uniform((dims,), -bound / 3, bound / 3, generator))
     in_mm = _rotation(angles, dims) @ torch.diag(zoom)
@@ -173,17 +175,15 @@ def _bias_field(image: Tensor, config: Augmentation, generator: torch.Generator)
     dims = image.ndim - 1
     strength = config.bias * float(torch.rand(1, generator=generator))
     coarse = torch.randn((1, 1, *([3] * dims)), generator=generator) * strength
-    mode = "bilinear" if dims == 2 else "trilinear"
-    field = F.interpolate(coarse.to(image), size=image.shape[1:], mode=mode, align_corners=True)[0]
+    field = F.interpolate(coarse.to(image), size=image.shape[1:], mode=LINEAR[dims], align_corners=True)[0]
     low = image.amin()
     return (image - low) * field.exp() + low
 
 
 def _lower_resolution(image: Tensor, generator: torch.Generator) -> Tensor:
     """Imitate a coarser acquisition: sample down and up again."""
-    dims = image.ndim - 1
     factor = float(_uniform((1,), 1.2, 2.0, generator))
-    mode = "bilinear" if dims == 2 else "trilinear"
+    mode = LINEAR[image.ndim - 1]
     small = [max(2, round(size / factor)) if size > 16 else size for size in image.shape[1:]]
     down = F.interpolate(image[None], size=small, mode=mode)
     return F.interpolate(down, size=image.shape[1:], mode=mode)[0]

@@ -11,7 +11,6 @@ References:
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Spacing = Sequence[float]
+LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Transform:
     def grid(self, size: Sequence[int]) -> Tensor:
         """Sampling grid ``(K, *size, d)`` for ``F.grid_sample(..., align_corners=False)`` on the supports' volumes."""
         points = centred_points(size, self.query_half_mm)
-        field = F.interpolate(self.field, size=tuple(size), mode=_linear(len(size)), align_corners=False)
-        return _to_grid(_apply(self.matrix, self.shift, points + field), self.support_half_mm)
+        field = F.interpolate(self.field, size=tuple(size), mode=LINEAR[len(size)], align_corners=False)
+        return _to_grid(points + field, self.matrix, self.shift, self.support_half_mm)
 
     def of(self, index: int) -> Transform:
         """The transform to one of the K supports, if memory holds only one grid at a time."""
@@ -96,8 +96,8 @@ def register(
     options = options or RegistrationOptions()
     spacing = torch.tensor(spacing_mm, dtype=torch.float32, device=query.device)
     shape = _working_shape([query, *supports], spacing_mm, options.voxels)
-    fixed = _resized(query, shape)[None]
-    moving = torch.cat([_resized(image.to(query.device), shape)[None] for image in supports])
+    fixed = _resized(query[None], shape)
+    moving = torch.cat([_resized(image[None].to(query.device), shape) for image in supports])
     half_query = torch.tensor(query.shape[1:], device=query.device) * spacing / 2
     half_support = torch.stack([torch.tensor(s.shape[1:], device=query.device) * spacing / 2 for s in supports])
     with torch.enable_grad():
@@ -138,23 +138,23 @@ def _affine(
     """The best of several starts for each support: ``matrix (K, d, d)``, ``shift (K, d)`` mm."""
     shots, dims = moving.shape[0], fixed.ndim - 2
     size = [min(n, max(4, n // 2)) for n in fixed.shape[2:]]
-    fixed, moving = _resized(fixed[0], size)[None], torch.stack([_resized(one, size) for one in moving])
+    fixed, moving = _resized(fixed, size), _resized(moving, size)
     offsets = _starts(half_query, options.starts).to(fixed)
     starts = len(offsets)
     moving, half_support = moving.repeat_interleave(starts, 0), half_support.repeat_interleave(starts, 0)
     points = centred_points(size, half_query)
     matrix = torch.eye(dims, device=fixed.device).repeat(shots * starts, 1, 1).requires_grad_()
     shift = offsets.repeat(shots, 1).div(half_query).requires_grad_()
-    optimizer = torch.optim.Adam([{"params": [matrix], "lr": 0.02}, {"params": [shift], "lr": 0.02}])
+    optimizer = torch.optim.Adam([matrix, shift], lr=0.02)
     scores = torch.zeros(shots * starts, device=fixed.device)
     for step in range(options.affine_steps):
         if step == options.affine_steps // 3 and starts > 1:
             # A third of the steps is enough to compare the starts. Only the best one continues.
-            keep = _best(scores, shots, starts)
+            keep = torch.arange(shots, device=fixed.device) * starts + scores.view(shots, starts).argmax(1)
             matrix, shift = matrix.detach()[keep].requires_grad_(), shift.detach()[keep].requires_grad_()
             moving, half_support, starts = moving[keep], half_support[keep], 1
-            optimizer = torch.optim.Adam([{"params": [matrix], "lr": 0.02}, {"params": [shift], "lr": 0.02}])
-        grid = _to_grid(_apply(matrix, shift * half_query, points.expand(len(moving), *points.shape)), half_support)
+            optimizer = torch.optim.Adam([matrix, shift], lr=0.02)
+        grid = _to_grid(points.expand(len(moving), *points.shape), matrix, shift * half_query, half_support)
         scores = _similarity(moving, fixed, grid, 7)
         optimizer.zero_grad()
         (-scores.sum()).backward()
@@ -172,23 +172,23 @@ def _deform(
     field = torch.zeros((shots, dims, *[2] * dims), device=fixed.device)
     for coarsening, steps in options.levels:
         size = [min(n, max(4, n // coarsening)) for n in fixed.shape[2:]]
-        a, b = torch.stack([_resized(one, size) for one in moving]), _resized(fixed[0], size)[None]
+        a, b = _resized(moving, size), _resized(fixed, size)
         voxel_mm = (2 * half_query / torch.tensor(size, device=fixed.device)).view(1, dims, *[1] * dims)
         control = [max(2, -(-n // options.control)) for n in size]
-        field = F.interpolate(field, size=control, mode=_linear(dims), align_corners=True)
+        field = F.interpolate(field, size=control, mode=LINEAR[dims], align_corners=True)
         field = field.detach().requires_grad_()
         rate = options.rate * float(voxel_mm.min())
         optimizer = torch.optim.Adam([field], lr=rate, betas=(0.9, 0.99))
         points = centred_points(size, half_query)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = rate * (1 - 0.9 * step / steps)
-            smooth = F.interpolate(_blur(field), size=size, mode=_linear(dims), align_corners=True)
-            grid = _to_grid(_apply(matrix, shift, points + smooth), half_support)
+            smooth = F.interpolate(_box(field, 3), size=size, mode=LINEAR[dims], align_corners=True)
+            grid = _to_grid(points + smooth, matrix, shift, half_support)
             loss = -_similarity(a, b, grid, options.window).sum() + options.smoothness * _diffusion(smooth, voxel_mm)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        field = F.interpolate(_blur(field), size=size, mode=_linear(dims), align_corners=True).detach()
+        field = F.interpolate(_box(field, 3), size=size, mode=LINEAR[dims], align_corners=True).detach()
     return field
 
 
@@ -214,57 +214,43 @@ def _diffusion(field: Tensor, voxel_mm: Tensor) -> Tensor:
     return total
 
 
-def _best(scores: Tensor, shots: int, starts: int) -> Tensor:
-    first = torch.arange(shots, device=scores.device) * starts
-    return first + scores.view(shots, starts).argmax(1)
-
-
 def _starts(half_mm: Tensor, share: float) -> Tensor:
     """Shifts ``(starts, d)`` in mm: none, and both ways along each axis, because scans differ in their extent."""
-    shifts = [torch.zeros(len(half_mm))]
-    for axis in range(len(half_mm) if share else 0):
-        for sign in (1, -1):
-            shift = torch.zeros(len(half_mm))
-            shift[axis] = sign * 2 * share * float(half_mm[axis])
-            shifts.append(shift)
-    return torch.stack(shifts)
+    none = torch.zeros(1, len(half_mm))
+    if not share:
+        return none
+    along = torch.diag(2 * share * half_mm.cpu().double()).float()
+    return torch.cat([none, torch.stack([along, -along], dim=1).flatten(0, 1)])
 
 
-def _apply(matrix: Tensor, shift: Tensor, points: Tensor) -> Tensor:
-    """``(K, d, d)``, ``(K, d)``, ``(K, d, *S)`` -> ``(K, d, *S)``."""
-    return torch.einsum("kij,kj...->ki...", matrix, points) + shift.view(*shift.shape, *[1] * (points.ndim - 2))
-
-
-def _to_grid(points_mm: Tensor, half_mm: Tensor) -> Tensor:
-    unit = points_mm / half_mm.view(*half_mm.shape, *[1] * (points_mm.ndim - 2))
-    return unit.flip(1).movedim(1, -1)
+def _to_grid(points_mm: Tensor, matrix: Tensor, shift: Tensor, half_mm: Tensor) -> Tensor:
+    """Map points ``(K, d, *S)`` by ``(K, d, d)`` and ``(K, d)``, and express them for ``F.grid_sample``."""
+    axes = [1] * (points_mm.ndim - 2)
+    moved = torch.einsum("kij,kj...->ki...", matrix, points_mm) + shift.view(*shift.shape, *axes)
+    return (moved / half_mm.view(*half_mm.shape, *axes)).flip(1).movedim(1, -1)
 
 
 def _working_shape(images: Sequence[Tensor], spacing_mm: Spacing, voxels: int) -> list[int]:
     """One array shape for all images. Axes that must be coarser than the images become nearly isotropic in mm."""
     largest = [max(image.shape[axis] for image in images) for axis in range(1, images[0].ndim)]
     extent = [n * s for n, s in zip(largest, spacing_mm, strict=True)]
-    for edge in itertools.count(0):
+    edge = 0
+    while True:
         spacing = min(spacing_mm) * 1.05**edge
         shape = [max(1, min(n, round(e / spacing))) for n, e in zip(largest, extent, strict=True)]
         if math.prod(shape) <= voxels:
             return shape
-    raise AssertionError("unreachable")
+        edge += 1
 
 
-def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
-    """``(C, *S)`` -> ``(C, *size)``: axes that get coarser are averaged, axes that get finer are interpolated."""
-    image = image[None]
-    down = [min(a, b) for a, b in zip(image.shape[2:], size, strict=True)]
-    if down != list(image.shape[2:]):
-        image = F.interpolate(image, size=down, mode="area")
+def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
+    """``(B, C, *S)`` -> ``(B, C, *size)``: axes that get coarser are averaged, axes that get finer are interpolated."""
+    down = [min(a, b) for a, b in zip(images.shape[2:], size, strict=True)]
+    if down != list(images.shape[2:]):
+        images = F.interpolate(images, size=down, mode="area")
     if down != list(size):
-        image = F.interpolate(image, size=tuple(size), mode=_linear(image.ndim - 2), align_corners=False)
-    return image[0]
-
-
-def _blur(field: Tensor) -> Tensor:
-    return _box(field, 3)
+        images = F.interpolate(images, size=tuple(size), mode=LINEAR[len(size)], align_corners=False)
+    return images
 
 
 def _box(x: Tensor, window: int) -> Tensor:
@@ -283,7 +269,3 @@ def _box(x: Tensor, window: int) -> Tensor:
         rest = sums.narrow(axis, 2 * reach + 1, size - 1) - sums.narrow(axis, 0, size - 1)
         x = torch.cat([head, rest], dim=axis) / (2 * reach + 1)
     return x
-
-
-def _linear(dims: int) -> str:
-    return "bilinear" if dims == 2 else "trilinear"
