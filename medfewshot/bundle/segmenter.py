@@ -111,12 +111,13 @@ class VolumeSegmenter(Segmenter):
 def check_free(folder: Path) -> None:
     """Raises InputError where saving a segmenter in ``folder`` would replace a file of something else's."""
     if (folder / DESCRIPTION).exists():
-        raise InputError(f"{folder}: already holds a segmenter; add --overwrite to replace it")
+        raise InputError(f"{folder}: already contains a segmenter", "replace it", setting="overwrite")
     for name in (WEIGHTS, *FILES):
         if (folder / name).exists():
             raise InputError(
-                f"{folder / name}: is there already, in a folder that holds no segmenter; give another folder with -o, "
-                "or --overwrite to replace it"
+                f"{folder / name}: exists already, in a folder that contains no segmenter",
+                "give another folder or replace it",
+                setting=("output", "overwrite"),
             )
 
 

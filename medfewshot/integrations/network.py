@@ -30,7 +30,7 @@ def list_images(folder: str | PathLike[str], channels: int = 1) -> list[dict[str
     """
     cases = [case for case in find_cases([Path(folder)], channels) if format_of(case.image_path) == NIFTI]
     if not cases:
-        raise InputError(f"{folder}: holds no NIfTI image (.nii, .nii.gz); for other formats use medfewshot segment")
+        raise InputError(f"{folder}: holds no NIfTI image (.nii, .nii.gz)", "for other formats use medfewshot segment")
     for case in cases:
         check_channels(case, channels)
     return [

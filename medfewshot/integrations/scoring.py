@@ -55,7 +55,7 @@ class SegmentationMetric(CumulativeIterationMetric):
     ) -> None:
         super().__init__()
         if metric not in METRICS:
-            raise InputError(f"metric {metric}: unknown; choose {', '.join(METRICS)}")
+            raise InputError(f"metric {metric}: unknown", f"choose {', '.join(METRICS)}")
         self.metric, self.include_background = metric, include_background
         self.reduction, self.get_not_nans = reduction, get_not_nans
 

@@ -51,7 +51,7 @@ class MamlStart(nn.Module):
     ) -> None:
         super().__init__()
         if rates not in get_args(RateKind):
-            raise InputError(f"rates {rates}: unknown; choose {' or '.join(get_args(RateKind))}")
+            raise InputError(f"rates {rates}: unknown", f"choose {' or '.join(get_args(RateKind))}")
         headless = backbone.config["classes"] == 0
         self.backbone = copy.deepcopy(backbone) if headless else _with_two_classes(backbone)
         self.head = _two_rows(backbone) if headless else None
@@ -181,7 +181,7 @@ def _with_two_classes(backbone: UNet) -> UNet:
     """A copy whose head has two classes; the structures of a larger head, which no other task shares, are averaged."""
     classes, block = backbone.config["classes"], _block(backbone)
     if classes < 2:
-        raise InputError(f"backbone: its head has {classes} class(es); build it with 2, background and foreground")
+        raise InputError(f"backbone: its head has {classes} class(es)", "build it with 2, background and foreground")
     result = copy.deepcopy(backbone)
     if classes > 2:
         head: Any = result.head

@@ -174,13 +174,15 @@ def rates_for(variant: str, asked: RateKind | None = None) -> RateKind | None:
     if learned == "fixed":
         return asked
     if asked not in (None, learned):
-        raise InputError(f"variant {variant}: learns rates of the kind {learned}, its start has {asked}; give it those")
+        raise InputError(
+            f"variant {variant}: learns rates of the kind {learned}, its start has {asked}", "give it those"
+        )
     return learned
 
 
 def _variant(name: str) -> Variant:
     if str(name) not in VARIANTS:
-        raise InputError(f"variant {name}: unknown; choose {' or '.join(VARIANTS)}")
+        raise InputError(f"variant {name}: unknown", f"choose {' or '.join(VARIANTS)}")
     return VARIANTS[name]
 
 

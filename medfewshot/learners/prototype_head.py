@@ -139,7 +139,7 @@ class PrototypeHead(nn.Module):
 
 def _choose(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise InputError(f"{name} {value}: unknown; choose {' or '.join(known)}")
+        raise InputError(f"{name} {value}: unknown", f"choose {' or '.join(known)}")
 
 
 def pool_prototypes(features: Tensor, labels: Tensor, classes: int, cell: int) -> tuple[Tensor, Tensor]:
