@@ -53,10 +53,7 @@ def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Pl
 def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
     """Return how ``volume (C, *S)`` differs from every support, one sentence each.
 
-    Args:
-        volume: The query.
-        plan: Plan of the supports.
-        profile: Of :func:`support_profile`. If it is empty (saved by an early version), nothing is compared.
+    ``profile`` is that of :func:`support_profile`. If it is empty (saved by an early version), nothing is compared.
     """
     constant = constant_channels(volume.data)
     flags = [constant] if constant else []
@@ -68,12 +65,7 @@ def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> t
 
 
 def unlike_each_other(images: Sequence[Volume], profile: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name supports whose voxel size or field of view differs from every other support, one sentence each.
-
-    Args:
-        images: The supports.
-        profile: Of :func:`support_profile`, for these images.
-    """
+    """Name supports whose voxel size or field of view differs from every other support, one sentence each."""
     own = profile["supports"]
     return tuple(
         f"{image.name}: {text.replace('the supports', 'the others')}; are these scans of one kind?"
@@ -91,14 +83,7 @@ def support_distance(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> 
 
 
 def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name structures that are far larger or smaller than in every support.
-
-    Args:
-        voxels: Label value -> voxels in the result.
-        volume: The query.
-        plan: Plan of the supports.
-        profile: Of :func:`support_profile`.
-    """
+    """Name structures that are far larger or smaller than in every support; ``voxels``: label value -> voxels."""
     unit, per_unit = ("ml", 1000.0) if volume.spatial_dims == 3 else ("mm²", 1.0)
     unit = unit if volume.has_spacing else "pixels"
     voxel = voxel_size(volume.affine, volume.spatial_dims)
@@ -144,20 +129,16 @@ def predicted_dice(inside: float, voxels: float, total: float, calibration: floa
 def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:
     order = planned_order(volume, plan.axes)
     known = volume.has_spacing
+    sample = np.stack([subsample(channel, SAMPLES) for channel in volume.data]).astype(np.float32, copy=False)
+    channels = normalise(torch.from_numpy(sample), plan.normalization).numpy()
     spacing = [volume.spacing_mm[axis] for axis in order]
     extent = [volume.spacing_mm[axis] * volume.spatial_shape[axis] for axis in order]
     return {
         "spacing_mm": [round(length, 4) for length in spacing] if known else [],
         "extent_mm": [round(length, 2) for length in extent] if known else [],
-        "intensities": _percentiles(volume, plan),
+        "intensities": [[round(float(v), 4) for v in np.percentile(values, PERCENTILES)] for values in channels],
         "modality": volume.modality,
     }
-
-
-def _percentiles(volume: Volume, plan: Plan) -> list[list[float]]:
-    sample = np.stack([subsample(channel, SAMPLES) for channel in volume.data]).astype(np.float32, copy=False)
-    values = normalise(torch.from_numpy(sample), plan.normalization).numpy()
-    return [[round(float(v), 4) for v in np.percentile(channel, PERCENTILES)] for channel in values]
 
 
 def _modality(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[str]:

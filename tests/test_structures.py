@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from medfewshot.errors import InputError
-from medfewshot.inspection.measure import label_stats
+from medfewshot.inspection.checks import label_stats
 from medfewshot.planning import make_plan
 from medfewshot.report.tables import structure_statistics
 from medfewshot.structures import boxes, dice, keep_largest, structures, voxel_size

@@ -4,9 +4,8 @@ Missed structures, false alarms and correct absences are counted separately besi
 ``medfewshot.metrics`` states the policy for empty masks.
 """
 
-from medfewshot.evaluation.matching import match_cases
+from medfewshot.evaluation.files import evaluate_pairs, match_cases
 from medfewshot.evaluation.results import Evaluation, LabelSummary, bootstrap_interval, case_means, mean, summarize
-from medfewshot.evaluation.run import evaluate_pairs
 from medfewshot.evaluation.scores import CaseScore, evaluate_arrays
 
 __all__ = [

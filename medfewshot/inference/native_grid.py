@@ -39,9 +39,8 @@ class NativeWriter:
             self.probabilities = np.zeros((plan.classes, *shape), dtype=np.float16)
             self.probabilities[0] = 1
         self.uncertainty = np.zeros(shape, dtype=np.float32) if settings.uncertainty else None
-        # One row a slice along the axis that is cut, and summed in the end: the sums do not depend on the cuts.
-        slices = max(*shape, *planned.image.shape[1:])
-        self._sums, self._counts, self._totals = (np.zeros((slices, plan.classes)) for _ in range(3))
+        # Float64: what the cuts change in a sum is far below the four decimals that are returned.
+        self._sums, self._counts, self._totals = (np.zeros(plan.classes) for _ in range(3))
         self.voxels: dict[int, int] = {}
         self.warnings: list[str] = []
 
@@ -72,7 +71,7 @@ class NativeWriter:
             values = probabilities.select(slab.axis + 1, index - slab.low).double()
             for axis in reversed([axis for axis in range(len(sizes)) if axis != slab.axis]):
                 values = values @ weights[axis]
-            self._totals[index] = (values * weights[slab.axis][index]).numpy()
+            self._totals += (values * weights[slab.axis][index]).numpy()
 
     def _foreground_box(self, probabilities: Tensor, slab: Slab) -> list[tuple[int, int]] | None:
         """Native range per planned axis that can contain foreground; everything if maps are asked for."""
@@ -101,21 +100,13 @@ class NativeWriter:
         best, index = values.max(0)
         chosen = index.numpy().astype(self.labels.dtype)
         self.labels[where] = chosen
-        self._add_confidence(chosen, best.numpy(), back.index(slab.axis), ranges[slab.axis])
+        self._counts += np.bincount(chosen.ravel(), minlength=self.plan.classes)
+        self._sums += np.bincount(chosen.ravel(), best.numpy().ravel(), self.plan.classes)
         if self.probabilities is not None:
             self.probabilities[(slice(None), *where)] = values.numpy().astype(np.float16)
         if self.uncertainty is not None:
             entropy = -torch.special.xlogy(values, values).sum(0) / float(np.log(self.plan.classes))
             self.uncertainty[where] = entropy.clamp(0, 1).numpy()
-
-    def _add_confidence(self, chosen: np.ndarray, best: np.ndarray, axis: int, rows: tuple[int, int]) -> None:
-        """Add up, slice by slice along ``axis``, the voxels of each class and their probabilities."""
-        classes, (first, stop) = self.plan.classes, rows
-        row = np.arange(stop - first).reshape([-1 if a == axis else 1 for a in range(chosen.ndim)])
-        bins = (chosen + classes * row).ravel()
-        size, shape = classes * (stop - first), (stop - first, classes)
-        self._counts[first:stop] += np.bincount(bins, minlength=size).reshape(shape)
-        self._sums[first:stop] += np.bincount(bins, best.ravel().astype(np.float64), size).reshape(shape)
 
     def finish(self) -> np.ndarray:
         """Drop stray components, count voxels, and return the labels ``(*S)`` with the file's own values."""
@@ -126,26 +117,22 @@ class NativeWriter:
         missing = [value for value, count in self.voxels.items() if not count]
         self.warnings = [f"{labelled(self.plan.labels[value], value)} was not found" for value in missing]
         table = np.array([0, *self.plan.label_values])
-        unsigned = np.uint8 if table.max() <= np.iinfo(np.uint8).max else np.uint16
-        return table.astype(unsigned if table.max() <= np.iinfo(np.uint16).max else np.int32)[self.labels]
+        smallest = next(dtype for dtype in (np.uint8, np.uint16, np.int32) if table.max() <= np.iinfo(dtype).max)
+        return table.astype(smallest)[self.labels]
 
     def confidence(self) -> dict[int, float]:
         """Label value -> mean probability of the voxels that were given this label."""
-        sums, counts = self._sums.sum(0), self._counts.sum(0)
         return {
-            value: round(float(sums[index] / counts[index]), 4)
+            value: round(float(self._sums[index] / self._counts[index]), 4)
             for index, value in enumerate(self.plan.label_values, start=1)
-            if counts[index]
+            if self._counts[index]
         }
 
     def predicted_dice(self, calibration: float | None) -> dict[int, float]:
         """Label value -> see :func:`medfewshot.quality.predicted_dice`."""
-        sums, counts, totals = self._sums.sum(0), self._counts.sum(0), self._totals.sum(0)
-        found = {
-            value: predicted_dice(sums[index], counts[index], totals[index], calibration)
-            for index, value in enumerate(self.plan.label_values, start=1)
-        }
-        return {value: round(dice, 4) for value, dice in found.items() if dice is not None}
+        sums = zip(self._sums[1:], self._counts[1:], self._totals[1:], strict=True)
+        found = [predicted_dice(*one, calibration) for one in sums]
+        return {value: round(d, 4) for value, d in zip(self.plan.label_values, found, strict=True) if d is not None}
 
 
 def _native_range(axis_map: AxisMap, slab: Slab, size: int) -> tuple[int, int]:

@@ -75,14 +75,7 @@ def cut_slabs(
 def predict_slab(
     image: Tensor, plan: Plan, segmenter: Segmenter, slab: Slab, *, overlap: float
 ) -> tuple[Tensor, Sequence[Doubt]]:
-    """Return the probabilities ``(N + 1, *P)`` of the part that is read, and the structures that are in doubt.
-
-    Args:
-        image: The whole planned image ``(C, *P)``.
-        plan: Its plan.
-        segmenter: Any.
-        slab: Which part.
-        overlap: Of the windows.
+    """Return the probabilities ``(N + 1, *P)`` of the part of ``image (C, *P)`` that is read, and what is in doubt.
 
     Returns:
         Float32 on the CPU; and the class indices in doubt with the reasons.

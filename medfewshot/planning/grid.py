@@ -113,11 +113,6 @@ def native_labels_to_plan(label: Volume, plan: Plan) -> Tensor:
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:
     """Bring every labelled volume to the planned grid: the tensors that learners adapt to.
 
-    Args:
-        images: K images ``(C, *S)``.
-        labels: Their label maps ``(1, *S)``.
-        plan: What the planned grid is.
-
     Raises:
         InputError: An image and its label are on different grids.
     """

@@ -37,13 +37,7 @@ def choose_labels(
     names: Mapping[int, str],
     wanted: Mapping[int, str] | Sequence[int | str] | None,
 ) -> dict[int, str]:
-    """Return label value -> name of the structures to learn, ``wanted`` or all that are found.
-
-    Args:
-        labels: Label maps of the supports.
-        found: Their structures by label value.
-        names: Label value -> name, as far as they are known.
-        wanted: Values or names, or value -> name; None: all.
+    """Return label value -> name of the structures to learn: ``wanted``, or all that are ``found`` in ``labels``.
 
     Raises:
         InputError: No structure is marked, a wanted one is in no support, or there are too many for a label map.

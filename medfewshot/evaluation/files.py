@@ -1,0 +1,194 @@
+"""Evaluation of files: predictions and references are paired by case id, and scored one pair at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from medfewshot.errors import InputError
+from medfewshot.evaluation.results import Evaluation
+from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
+from medfewshot.io import case_id, check_same_grid, format_of, looks_like_label, read_label
+from medfewshot.metrics import DEFAULT_TOLERANCE_MM
+from medfewshot.structures import boxes
+from medfewshot.types import Progress, Volume
+
+Pair = tuple[str, Path, Path]
+"""Case id, prediction and reference."""
+
+# What tools append to the name of a case when they write its segmentation.
+_ENDING = re.compile(r"(?<=.)_(segmentation|prediction|labels?|pred|mask|seg|gt)\Z", re.IGNORECASE)
+_REFERENCE_FOLDERS = ("labelsTr", "labels")
+_SHOWN = 5
+
+
+def match_cases(predictions: Path, reference: Path) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """Pair the files of two folders by case id, or two single files, or a single file with one of a folder.
+
+    ``case_seg.nii.gz`` and similar names count as ``case``. If ``case.nii.gz`` exists too, it is the prediction; among
+    references it is the scan, and ignored.
+
+    Args:
+        predictions: Folder or file.
+        reference: Folder or file; a dataset folder with ``labelsTr`` will do.
+
+    Returns:
+        The pairs, sorted by case id; and warnings about files that have no counterpart.
+
+    Raises:
+        InputError: A path does not exist, nothing matches, or a case has two files.
+    """
+    predictions, reference = Path(predictions), Path(reference)
+    labels = (reference / name for name in _REFERENCE_FOLDERS)
+    reference = next((folder for folder in labels if folder.is_dir()), reference)
+    predicted_files, reference_files = _files(predictions), _files(reference)
+    if predictions.is_file() and reference.is_file():
+        return ((_case_of(reference), predictions, reference),), ()
+    predicted, extra = _by_case(predicted_files)
+    true, unused = _by_case(reference_files, scans_beside=reference.is_dir())
+    pairs = tuple((case, predicted[case], true[case]) for case in sorted(predicted.keys() & true.keys()))
+    if not pairs:
+        raise InputError(
+            f"no prediction in {predictions} (e.g. {predicted_files[0].name}) has the case id of a reference in "
+            f"{reference} (e.g. {reference_files[0].name})",
+            "name both files after the case",
+        )
+    unused += [path for case, path in true.items() if case not in predicted]
+    extra += [path for case, path in predicted.items() if case not in true]
+    left_over = (
+        (unused, len(reference_files), f"references in {reference} have no prediction"),
+        (extra, len(predicted_files), f"predictions in {predictions} have no reference"),
+    )
+    return pairs, tuple(
+        f"{len(paths)} of {total} {what} and are not scored: {_some([path.name for path in sorted(paths)])}"
+        for paths, total, what in left_over
+        if paths
+    )
+
+
+def evaluate_pairs(
+    pairs: Sequence[Pair],
+    *,
+    labels: Mapping[int, str] | Sequence[int] | None = None,
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    subjects: Mapping[str, str] | None = None,
+    warnings: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score files label by label.
+
+    Args:
+        pairs: Case id, prediction and reference of each case.
+        labels: Label values to score, with or without names. None: every value in any reference or prediction, so
+            that a label that is predicted but never drawn counts as a false alarm.
+        tolerance_mm: Tolerance of the surface Dice.
+        subjects: Case id -> subject id for the bootstrap; None: every case is a subject.
+        warnings: Warnings about the pairs, from :func:`match_cases`; they come first in the result's.
+        progress: Called before each case and at the end.
+
+    Raises:
+        InputError: There are no pairs, or a case comes twice.
+        GridMismatchError: The grids of a pair differ.
+    """
+    _check_pairs(pairs)
+    progress, subjects_of, told = progress or Progress(), subjects or {}, list(warnings)
+    scores: list[CaseScore] = []
+    dims: dict[str, int] = {}
+    without_spacing: list[str] = []
+    for done, (case, predicted_path, reference_path) in enumerate(pairs):
+        progress.update(done, len(pairs), case)
+        prediction, reference = read_label(Path(predicted_path)), read_label(Path(reference_path))
+        check_same_grid(prediction, reference)
+        scores += evaluate_arrays(
+            prediction.data[0], reference.data[0], reference.spacing_mm, labels=labels, case_id=case,
+            subject_id=subjects_of.get(case), tolerance_mm=tolerance_mm,
+        )  # fmt: skip
+        dims[case] = reference.spatial_dims
+        without_spacing += [] if reference.has_spacing else [case]
+        told += _case_warnings(case, (prediction, reference), labels)
+    progress.update(len(pairs), len(pairs), "evaluated")
+    if labels is None:
+        scores = _with_absent_rows(scores, dims, subjects_of)
+    if not scores:
+        told.append("nothing was scored: every label map is background only; pass labels to score correct absences")
+    if without_spacing:
+        told.append(
+            f"{len(without_spacing)} of {len(dims)} references state no voxel size in mm: their distances, and the "
+            f"tolerance of their surface Dice, are in pixels, not mm ({_some(without_spacing)})"
+        )
+    unknown = [case for case in dims if subjects is not None and case not in subjects]
+    if unknown:
+        told.append(f"no subject is known for {_some(unknown)}: each counts as a subject of its own")
+    return Evaluation(tuple(scores), tuple(dict.fromkeys(told)), tolerance_mm)
+
+
+def _files(path: Path) -> list[Path]:
+    """Unlike ``find_images``, keep files whose names say that they are labels."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder")
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != "." and format_of(file))
+    if not files:
+        raise InputError(f"{path}: no image files in this folder")
+    return files
+
+
+def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[str, Path], list[Path]]:
+    """Case id -> file, and the files whose case has a file with a better name already.
+
+    ``scans_beside``: beside ``case_seg`` and similar names, ``case`` is the scan, not a better named label.
+    """
+    exact: dict[str, Path] = {}
+    short: dict[str, Path] = {}
+    for path in files:
+        case = _case_of(path)
+        named = exact if case == case_id(path) else short
+        if case in named:
+            raise InputError(f"two files for case {case}: {named[case]} and {path}", "keep one of them there")
+        named[case] = path
+    both = exact.keys() & short.keys()
+    scans = {case for case in both if scans_beside and looks_like_label(short[case])}
+    return short | {case: exact[case] for case in exact if case not in scans}, [short[case] for case in both - scans]
+
+
+def _case_of(path: Path) -> str:
+    return _ENDING.sub("", case_id(path))
+
+
+def _check_pairs(pairs: Sequence[Pair]) -> None:
+    if not pairs:
+        raise InputError("nothing to evaluate: no pair of prediction and reference was given")
+    seen: set[str] = set()
+    for case, _, reference in pairs:
+        if case in seen:
+            raise InputError(f"case {case} comes twice, the second time with {reference}", "give each case once")
+        seen.add(case)
+
+
+def _with_absent_rows(
+    scores: Sequence[CaseScore], dims: Mapping[str, int], subjects: Mapping[str, str]
+) -> list[CaseScore]:
+    """Add rows for the labels that a case lacks: all labels are known only after the last case."""
+    by_key = {(score.case_id, score.label): score for score in scores}
+    values = sorted({score.label for score in scores})
+    return [
+        by_key.get((case, value)) or absent_score(case, subjects.get(case, case), value, str(value), spatial_dims)
+        for case, spatial_dims in dims.items()
+        for value in values
+    ]
+
+
+def _case_warnings(case: str, volumes: Sequence[Volume], labels: Mapping[int, str] | Sequence[int] | None) -> list[str]:
+    warnings = [f"{volume.name}: {warning}" for volume in volumes for warning in volume.warnings]
+    if labels is None:
+        return warnings
+    others = sorted({value for volume in volumes for value in boxes(volume.data[0])} - label_names(labels).keys())
+    told = f"case {case}: values {others} are in its files but not among the labels, and are not scored"
+    return [*warnings, told] if others else warnings
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first few of many names for a message."""
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
