@@ -276,6 +276,13 @@ def test_an_undeclared_dependency_is_found():
     assert not undeclared_faults("import json\nimport numpy as np\nfrom yaml import safe_load", IO_FILE, declared)
 
 
+def test_the_house_is_described():
+    """CONTRIBUTING names every room."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    missing = [room for room in FLOOR_OF if room != "__main__" and f"`{room}`" not in text]
+    assert not missing, f"add {', '.join(missing)} to the table of rooms in CONTRIBUTING.md"
+
+
 def test_the_version_has_one_place():
     """``medfewshot/__init__.py``; pyproject.toml reads it, and no other file states a version of the project."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
