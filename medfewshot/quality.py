@@ -89,17 +89,10 @@ def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile:
     voxel = voxel_size(volume.affine, volume.spatial_dims)
     flags = []
     for value, count in voxels.items():
-        known = [s["sizes"][str(value)] for s in profile.get("supports") or [] if str(value) in s["sizes"]]
-        if count and known and (kind := _outside(count * voxel, known, SIZE_FACTOR, ("small", "large"))):
-            low, high, own = (_plain(size / per_unit) for size in (min(known), max(known), count * voxel))
-            where = low if low == high else f"{low} to {high}"
-            name = labelled(plan.labels[value], value)
-            flags.append(f"{name} is {kind}: {own} {unit} where the supports have {where}")
+        known = [s["sizes"][str(value)] / per_unit for s in profile.get("supports") or [] if str(value) in s["sizes"]]
+        if count and (unusual := _unusual(count * voxel / per_unit, known, SIZE_FACTOR, ("small", "large"), unit)):
+            flags.append(f"{labelled(plan.labels[value], value)} is {unusual}")
     return tuple(flags)
-
-
-def _plain(size: float) -> str:
-    return f"{size:.3g}" if size < 1000 else f"{size:.0f}"
 
 
 def predicted_dice(inside: float, voxels: float, total: float, calibration: float | None = None) -> float | None:
@@ -155,17 +148,18 @@ def _lengths(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> I
     for key, factor, kinds, subject in checks:
         for axis, length in enumerate(own[key]):
             known = [s[key][axis] for s in supports if s[key]]
-            if known and (kind := _outside(length, known, factor, kinds)):
-                where = f"{min(known):.3g}" if min(known) == max(known) else f"{min(known):.3g} to {max(known):.3g}"
-                yield f"{subject} {kind}: {length:.3g} mm along axis {axis + 1} where the supports have {where}"
+            if unusual := _unusual(length, known, factor, kinds, f"mm along axis {axis + 1}"):
+                yield f"{subject} {unusual}"
                 break
 
 
-def _outside(value: float, known: Sequence[float], factor: float, kinds: tuple[str, str]) -> str | None:
-    """The first of ``kinds`` if the value is far below the known ones, the second if it is far above."""
-    if value < min(known) / factor:
-        return kinds[0]
-    return kinds[1] if value > max(known) * factor else None
+def _unusual(value: float, known: Sequence[float], factor: float, kinds: tuple[str, str], unit: str) -> str | None:
+    """Say so if a value is far below the known ones (the first of ``kinds``) or far above (the second)."""
+    if not known or min(known) / factor <= value <= max(known) * factor:
+        return None
+    own, low, high = (f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in (value, min(known), max(known)))
+    where = low if low == high else f"{low} to {high}"
+    return f"{kinds[value > max(known)]}: {own} {unit} where the supports have {where}"
 
 
 def _intensities(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medfewshot.inference.windows import MemoryLimits, Slab
-from medfewshot.planning import AxisMap, Planned, axis_weights, labelled, sample_axis
+from medfewshot.planning import AxisMap, Planned, axis_weights, sample_axis
 from medfewshot.quality import predicted_dice
 from medfewshot.settings import InferenceSettings
 from medfewshot.structures import boxes, keep_largest
@@ -25,8 +25,6 @@ class NativeWriter:
     Attributes:
         probabilities: ``(N + 1, *S)`` float16, or None.
         uncertainty: ``(*S)`` float32, or None.
-        voxels: After :meth:`finish`: label value -> voxels.
-        warnings: After :meth:`finish`: structures that were not found.
     """
 
     def __init__(self, planned: Planned, plan: Plan, settings: InferenceSettings, limits: MemoryLimits) -> None:
@@ -41,8 +39,6 @@ class NativeWriter:
         self.uncertainty = np.zeros(shape, dtype=np.float32) if settings.uncertainty else None
         # Float64: what the cuts change in a sum is far below the four decimals that are returned.
         self._sums, self._counts, self._totals = (np.zeros(plan.classes) for _ in range(3))
-        self.voxels: dict[int, int] = {}
-        self.warnings: list[str] = []
 
     def write(self, probabilities: Tensor, slab: Slab) -> None:
         """Write the native voxels whose planned coordinate falls in ``[slab.start, slab.stop)``."""
@@ -108,17 +104,14 @@ class NativeWriter:
             entropy = -torch.special.xlogy(values, values).sum(0) / float(np.log(self.plan.classes))
             self.uncertainty[where] = entropy.clamp(0, 1).numpy()
 
-    def finish(self) -> np.ndarray:
-        """Drop stray components, count voxels, and return the labels ``(*S)`` with the file's own values."""
+    def finish(self) -> tuple[np.ndarray, dict[int, int]]:
+        """Drop stray components; return the labels ``(*S)`` with the file's own values, and label value -> voxels."""
         if self.settings.keep_largest:
             keep_largest(self.labels, [self.plan.label_values.index(value) + 1 for value in self.plan.keep_largest])
-        counts = np.bincount(self.labels.ravel(), minlength=self.plan.classes)
-        self.voxels = {value: int(count) for value, count in zip(self.plan.label_values, counts[1:], strict=True)}
-        missing = [value for value, count in self.voxels.items() if not count]
-        self.warnings = [f"{labelled(self.plan.labels[value], value)} was not found" for value in missing]
+        counts = np.bincount(self.labels.ravel(), minlength=self.plan.classes)[1:].tolist()
         table = np.array([0, *self.plan.label_values])
         smallest = next(dtype for dtype in (np.uint8, np.uint16, np.int32) if table.max() <= np.iinfo(dtype).max)
-        return table.astype(smallest)[self.labels]
+        return table.astype(smallest)[self.labels], dict(zip(self.plan.label_values, counts, strict=True))
 
     def confidence(self) -> dict[int, float]:
         """Label value -> mean probability of the voxels that were given this label."""

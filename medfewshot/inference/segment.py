@@ -87,23 +87,23 @@ def segment_volume(
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
         progress.update(number + 1, len(slabs), "segment")
-    labels = writer.finish()
+    labels, voxels = writer.finish()
     seconds = {
         "plan": round(planning_seconds, 3),
         "predict": round(predicting, 3),
         "restore": round(time.perf_counter() - begun - planning_seconds - predicting, 3),
     }
-    # A structure that was not found has a warning already.
+    names = {value: labelled(name, value) for value, name in plan.labels.items()}
+    warnings += [f"{names[value]} was not found" for value, count in voxels.items() if not count]
     unsure = [(plan.label_values[index - 1], reason) for index, reason in doubts]
-    flags = [f"{labelled(plan.labels[value], value)} is {reason}" for value, reason in unsure if writer.voxels[value]]
     return Segmentation(
         labels=labels,
         probabilities=writer.probabilities,
         uncertainty=writer.uncertainty,
         confidence=writer.confidence(),
         predicted_dice=writer.predicted_dice(segmenter.calibration),
-        voxels=writer.voxels,
-        flags=tuple(flags),
+        voxels=voxels,
+        flags=tuple(f"{names[value]} is {reason}" for value, reason in unsure if voxels[value]),
         seconds=seconds,
-        warnings=(*warnings, *writer.warnings),
+        warnings=tuple(warnings),
     )

@@ -46,24 +46,21 @@ def choose_labels(
     if not present:
         files = ", ".join(label.name for label in labels)
         raise InputError(f"{files}: no structure is marked (every voxel is 0)", "label the structure in at least one")
-    if not wanted:
-        if len(present) > MOST_LABELS:
-            most = max(range(len(found)), key=lambda number: len(found[number]))
-            raise InputError(
-                f"{labels[most].name}: the labels hold {len(present)} different values, as an image does",
-                "give the label map as the label, or choose the structures",
-                setting="labels",
-            )
-        chosen = present
-    else:
-        chosen = label_values(wanted, names)
-        missing = [v for v in chosen if v not in present]
-        if missing:
-            raise InputError(
-                f"label {', '.join(map(str, missing))} is in no support",
-                f"the supports hold {', '.join(map(str, present))}",
-                setting="labels",
-            )
+    if not wanted and len(present) > MOST_LABELS:
+        most = max(range(len(found)), key=lambda number: len(found[number]))
+        raise InputError(
+            f"{labels[most].name}: the labels hold {len(present)} different values, as an image does",
+            "give the label map as the label, or choose the structures",
+            setting="labels",
+        )
+    chosen = label_values(wanted, names) if wanted else present
+    missing = [str(value) for value in chosen if value not in present]
+    if missing:
+        raise InputError(
+            f"label {', '.join(missing)} is in no support",
+            f"the supports hold {', '.join(map(str, present))}",
+            setting="labels",
+        )
     given = dict(wanted) if isinstance(wanted, Mapping) else {}
     called = {value: str(given.get(value) or names.get(value) or f"label {value}") for value in chosen}
     count = Counter(called.values())  # results are kept by name: two structures of one name would be one
