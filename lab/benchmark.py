@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab.protocols import protocol_of
 from medfewshot.benchmark import prepare_data, run_benchmark, select_cells, state_of
-from medfewshot.benchmark.on_ray import RayOptions, run_on_ray
+from medfewshot.benchmark.on_ray import run_on_ray
 from medfewshot.benchmark.processes import ChildProcess
 from medfewshot.errors import InputError
 
@@ -69,8 +69,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.ray is None:
         outcome = run_benchmark(cells, data, run, options.device, tell=print, runner=runner)
     else:
-        nodes = RayOptions(options.ray, options.cpus, options.gpus)
-        outcome = run_on_ray(cells, data, run, options.device, nodes, tell=print, runner=runner)
+        nodes = {"address": options.ray, "cpus": options.cpus, "gpus": options.gpus}
+        outcome = run_on_ray(cells, data, run, options.device, tell=print, runner=runner, **nodes)
     print(protocol.report(plan, run, run / "report", None))
     return 1 if outcome.failed else 0
 

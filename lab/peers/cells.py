@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.peers import SCAN_PEERS, known_learners
 from lab.peers.nnunet import NnUnet, NnUnetSegmenter
-from medfewshot.benchmark.adapted import KEPT, ScanSegmenter, adapt_cell, read_supports
+from medfewshot.benchmark.adapted import KEPT, ScanSegmenter, adapt_cell, adaptation_facts, read_supports
 from medfewshot.benchmark.cells import Cell, read_json
 from medfewshot.bundle import strict_json
 from medfewshot.devices import resolve_device
@@ -54,19 +54,19 @@ def _adapt_scans(
         record = read_json(kept / PEER_RECORD)
         return PeerSegmenter(NnUnetSegmenter(kept, record["learner"], resolve_device(device)), record)
     progress.update(0, 1, "reading supports")
-    read = read_supports(cell, names, cases)
+    scans, known = read_supports(cell, names, cases)
     settings = cell.learner.settings.replace(seed=cell.seed, device=device)
     learner = make_learner(settings, progress, known_learners())
     assert isinstance(learner, NnUnet)
-    segmenter = learner.adapt_scans(read.scans.images, read.scans.labels, read.known, cell.dataset.modality, kept)
-    reported, facts = segmenter.record, read.facts
+    segmenter = learner.adapt_scans(scans.images, scans.labels, known, cell.dataset.modality, kept)
+    reported, facts = segmenter.record, adaptation_facts(names, known)
     peaks = [value for value in (facts["peak_gb"], reported["peak_gb"]) if value is not None]
     lost = not math.isfinite(reported.get("final_loss", 0.0))
     record = {
         **facts,
         "learner": reported,
         "seconds": {
-            "read": read.scans.seconds,
+            "read": scans.seconds,
             "plan": reported["seconds"]["plan"],
             "adapt": reported["seconds"]["train"],
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,44 +34,27 @@ class ScanSegmenter(Protocol):
     def segment(self, volume: Volume) -> Segmentation: ...
 
 
-@dataclass(frozen=True)
-class Supports:
-    """The supports of a cell, read from disk.
-
-    Attributes:
-        scans: images, label maps, and the names of all structures that the cell asks for.
-        marked: label values that occur in the label maps.
-    """
-
-    scans: LabelledScans
-    marked: frozenset[int]
-
-    @property
-    def known(self) -> dict[int, str]:
-        """The structures that at least one support marks."""
-        return {value: name for value, name in self.scans.names.items() if value in self.marked}
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Entries of the record: unmarked structures, and the peak memory of this process so far."""
-        return {
-            "unmarked": [name for value, name in self.scans.names.items() if value not in self.marked],
-            "peak_gb": peak_memory_gb(),
-            "peak_device_gb": peak_device_memory_gb(),
-        }
-
-
-def read_supports(cell: Cell, names: Mapping[int, str], cases: Sequence[Case]) -> Supports:
+def read_supports(cell: Cell, names: Mapping[int, str], cases: Sequence[Case]) -> tuple[LabelledScans, dict[int, str]]:
     """Read the supports of a cell.
 
+    Returns:
+        The scans, and the structures of ``names`` that at least one of them marks.
+
     Raises:
-        InputError: The supports mark none of the structures in ``names``.
+        InputError: The supports mark none of the structures.
     """
     scans = replace(workflow.read_supports(cases), names=names)
-    supports = Supports(scans, frozenset(value for label in scans.labels for value in boxes(label.data[0])))
-    if not supports.known:
+    marked = {value for label in scans.labels for value in boxes(label.data[0])}
+    known = {value: name for value, name in names.items() if value in marked}
+    if not known:
         raise InputError(f"{cell.id}: no support of this draw marks {', '.join(names.values())}", "use another seed")
-    return supports
+    return scans, known
+
+
+def adaptation_facts(names: Mapping[int, str], known: Mapping[int, str]) -> dict[str, Any]:
+    """Entries of the record: unmarked structures, and the peak memory of this process so far."""
+    unmarked = [name for value, name in names.items() if value not in known]
+    return {"unmarked": unmarked, "peak_gb": peak_memory_gb(), "peak_device_gb": peak_device_memory_gb()}
 
 
 def adapt_cell(
@@ -99,25 +82,18 @@ def adapt_cell(
         InputError: The supports cannot be read, or mark none of the structures.
     """
     kept = folder / KEPT
-    found = _load(kept, device, learners)
-    if found is not None:
-        return found
-    read = read_supports(cell, names, cases)
+    if (kept / DESCRIPTION).is_file():
+        try:
+            return load_segmenter(kept, resolve_device(device), learners)
+        except InputError:  # a half-written segmenter: adapt again
+            shutil.rmtree(kept)
+    scans, known = read_supports(cell, names, cases)
     settings = cell.learner.settings.replace(
-        seed=cell.seed, device=device, modality=cell.dataset.modality, labels=read.known
+        seed=cell.seed, device=device, modality=cell.dataset.modality, labels=known
     )
-    adapted = workflow.adapt(read.scans, settings, progress=progress, learners=learners)
-    record = {**adapted.record, "seconds": {**adapted.record["seconds"], "read": read.scans.seconds}, **read.facts}
+    adapted = workflow.adapt(scans, settings, progress=progress, learners=learners)
+    seconds = {**adapted.record["seconds"], "read": scans.seconds}
+    record = {**adapted.record, "seconds": seconds, **adaptation_facts(names, known)}
     VolumeSegmenter(adapted.plan, adapted.segmenter, record).save(kept)
     # Segment with the saved segmenter, as a resumed cell does, so that both give the same numbers.
     return load_segmenter(kept, resolve_device(device), learners)
-
-
-def _load(kept: Path, device: str, learners: Mapping[str, LearnerSpec]) -> ScanSegmenter | None:
-    if not (kept / DESCRIPTION).is_file():
-        return None
-    try:
-        return load_segmenter(kept, resolve_device(device), learners)
-    except InputError:  # a half-written segmenter: adapt again
-        shutil.rmtree(kept)
-        return None

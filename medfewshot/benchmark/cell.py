@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from medfewshot.benchmark.adapted import ScanSegmenter, adapt_cell
-from medfewshot.benchmark.cells import RECORD, SCORES, Cell, read_json, tidy
+from medfewshot.benchmark.cells import RECORD, SCORES, Cell, picture_of, read_json, tidy
 from medfewshot.benchmark.config import ALL
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
-from medfewshot.benchmark.pictures import save_picture
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_arrays, mean
 from medfewshot.io import check_same_grid, read_image, read_label, write_csv, write_text
+from medfewshot.report import save_preview
 from medfewshot.types import Case, Progress
-
-
-class Adapt(Protocol):
-    """How a cell gets its segmenter; see :func:`~medfewshot.benchmark.adapted.adapt_cell`."""
-
-    def __call__(
-        self, cell: Cell, names: Mapping[int, str], cases: Sequence[Case], folder: Path, device: str, progress: Progress
-    ) -> ScanSegmenter: ...
 
 
 def run_cell(
@@ -38,7 +30,7 @@ def run_cell(
     device: str = "auto",
     progress: Progress | None = None,
     *,
-    adapt: Adapt = adapt_cell,
+    adapt: Callable[..., ScanSegmenter] = adapt_cell,
 ) -> None:
     """Adapt, segment every query, score; leave ``scores.csv`` and then ``cell.json`` in ``folder``.
 
@@ -50,7 +42,7 @@ def run_cell(
         folder: Folder of the cell.
         device: Where to adapt and segment.
         progress: Receives events.
-        adapt: Adapts to the supports.
+        adapt: Adapts to the supports, with the arguments of :func:`~medfewshot.benchmark.adapted.adapt_cell`.
 
     Raises:
         InputError: Scans cannot be used.
@@ -79,16 +71,14 @@ def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list
     cases = sorted(dataset.labelled, key=lambda case: (case.image_path.name, str(case.image_path)))
     pool, query = cell.dataset.split
     if max(pool[-1], query[-1]) >= len(cases):
-        raise InputError(
-            f"{root}: holds {len(cases)} labelled scans, the split reaches to number {max(pool[-1], query[-1])}; "
-            "complete the dataset or give pool and queries"
-        )
+        problem = f"contains {len(cases)} labelled scans, the split reaches to number {max(pool[-1], query[-1])}"
+        raise InputError(f"{root}: {problem}", "complete the dataset, or give pool and queries in the benchmark file")
     drawn = pool if cell.shots == ALL else draw_support(pool, cell.shots, cell.seed)
     supports = [cases[index] for index in drawn]
     queries = [cases[index] for index in query][: cell.queries]
     shared = {case.subject_id for case in supports} & {case.subject_id for case in queries}
     if shared:
-        raise InputError(f"{root}: subject {min(shared)} is in the support and in the queries; correct the split")
+        raise InputError(f"{root}: subject {min(shared)} is in the support and in the queries", "correct the split")
     return _label_names(cell, dataset.labels, root), supports, queries
 
 
@@ -97,27 +87,25 @@ def _label_names(cell: Cell, known: Mapping[int, str], root: Path) -> dict[int, 
     if isinstance(wanted, dict):
         return dict(wanted)
     if wanted is None and not known:
-        raise InputError(f"{root}: names no labels; give them in the benchmark file")
+        raise InputError(f"{root}: names no labels", "give them in the benchmark file")
     values = wanted if wanted is not None else tuple(known)
     unknown = sorted(set(values) - set(known)) if known else []
     if unknown:
-        raise InputError(f"{root}: has no label {unknown[0]}; it has {', '.join(map(str, known))}")
+        raise InputError(f"{root}: has no label {unknown[0]}", f"it has {', '.join(map(str, known))}")
     return {value: known.get(value, f"label {value}") for value in values}
 
 
 def check_seen(seen: Mapping[str, Any], cell: Cell, queries: Sequence[Case]) -> None:
-    """``seen``: dataset -> subjects and labels that the weights were trained on. Raises InputError for a query."""
+    """Raises InputError if weights were trained on a query. ``seen``: dataset -> subjects and labels."""
     subjects = set(seen.get(cell.dataset.source, {}).get("subjects", ()))
     known = sorted({case.subject_id for case in queries} & subjects)
     if known:
-        raise InputError(
-            f"{cell.learner.settings.weights}: was trained on {known[0]}, a query of {cell.dataset.name}; "
-            "train without the query set"
-        )
+        problem = f"was trained on {known[0]}, a query of {cell.dataset.name}"
+        raise InputError(f"{cell.learner.settings.weights}: {problem}", "train without the query set")
 
 
 def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path) -> dict[str, Any]:
-    """Rows and seconds of one query, from disk where they are there already."""
+    """Rows and seconds of one query, from disk if an earlier process has made them."""
     path = folder / "cases" / f"{case.case_id}.json"
     if path.is_file():
         return read_json(path)
@@ -129,35 +117,29 @@ def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path) -
     segmentation = segmenter.segment(image)
     segmented = time.perf_counter()
     if case.label_path is None:
-        raise InputError(f"{case.image_path}: has no label, so it cannot be a query of a benchmark")
+        raise InputError(f"{case.image_path}: has no label, so it cannot be a query", "correct the split")
     reference = read_label(case.label_path)
     check_same_grid(image, reference)
-    scores = evaluate_arrays(
-        segmentation.labels,
-        reference.data[0],
-        reference.spacing_mm,
-        labels=segmenter.plan.labels,
-        case_id=case.case_id,
-        subject_id=case.subject_id,
-        tolerance_mm=cell.tolerance_mm,
-    )
+    found, truth, names = segmentation.labels, reference.data[0], segmenter.plan.labels
+    about: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "tolerance_mm": cell.tolerance_mm}
+    scores = evaluate_arrays(found, truth, reference.spacing_mm, labels=names, **about)
     scored = time.perf_counter()
     seconds = {"read": read - begun, "segment": segmented - read, "metrics": scored - segmented}
-    rows = []
-    for score in scores:
-        row = score.row() | {
+    rows = [
+        score.row()
+        | {
             "confidence": segmentation.confidence.get(score.label),
             "predicted_dice": segmentation.predicted_dice.get(score.label),
             "flags": "; ".join(segmentation.flags),
             "seconds": round(segmented - begun, 3),
         }
-        rows.append(row)
+        for score in scores
+    ]
     if cell.pictures:
+        picture = picture_of(folder, case.case_id)
+        picture.parent.mkdir(exist_ok=True)
         title = f"{case.case_id}, {cell.learner.name}, K = {cell.shots}"
-        save_picture(
-            folder, case.case_id, image.data, segmentation.labels, reference.data[0], image.affine,
-            segmenter.plan.labels, title,
-        )  # fmt: skip
+        save_preview(picture, image.data, found, image.affine, names, reference=truth, title=title)
     record = {"case": case.case_id, "rows": rows, "seconds": {key: round(value, 4) for key, value in seconds.items()}}
     write_text(path, strict_json(record))
     return read_json(path)
@@ -202,8 +184,7 @@ def _record(
 
 def _larger(first: float | None, second: float | None) -> float | None:
     """Adaptation may have been in an earlier process."""
-    known = [value for value in (first, second) if value is not None]
-    return max(known) if known else None
+    return max((value for value in (first, second) if value is not None), default=None)
 
 
 def _mean_dice(records: Sequence[dict[str, Any]]) -> float | None:

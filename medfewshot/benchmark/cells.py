@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,26 +29,6 @@ class CellState(StrEnum):
     FAILED = "failed"
     BEGUN = "begun"
     NOT_RUN = "not run"
-
-
-class AnyCell(Protocol):
-    """What a cell of any protocol is: settings that decide a result, and where it lies."""
-
-    protocol: ClassVar[str]
-
-    @property
-    def dataset(self) -> Any: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def id(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    def folder(self, run: Path) -> Path: ...
-    def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
-
-
-C = TypeVar("C", bound=AnyCell)
 
 
 class Cell(BaseModel):
@@ -84,57 +65,53 @@ class Cell(BaseModel):
 
 def plan_cells(config: BenchmarkConfig) -> list[Cell]:
     """All cells, in the order in which they run: seed, then K, then dataset, then learner."""
+    common = {"queries": config.queries, "tolerance_mm": config.tolerance_mm, "pictures": config.pictures}
     return [
-        Cell(
-            dataset=dataset,
-            learner=learner,
-            shots=shots,
-            seed=seed,
-            queries=config.queries,
-            tolerance_mm=config.tolerance_mm,
-            pictures=config.pictures,
-        )
-        for seed in config.seeds
-        for shots in config.shots
-        for dataset in config.datasets
-        for learner in config.learners
+        Cell(dataset=dataset, learner=learner, shots=shots, seed=seed, **common)
+        for seed, shots, dataset, learner in product(config.seeds, config.shots, config.datasets, config.learners)
         if (learner.datasets is None or dataset.name in learner.datasets)
         and (learner.shots is None or shots in learner.shots)
     ]
 
 
 def select_cells(
-    cells: Iterable[C], only: Sequence[str] = (), seeds: Sequence[int] = (), shard: tuple[int, int] | None = None
-) -> list[C]:
+    cells: Iterable[Cell], only: Sequence[str] = (), seeds: Sequence[int] = (), shard: tuple[int, int] | None = None
+) -> list[Cell]:
     """Those whose id matches one of ``only``, of these ``seeds``, and every n-th for ``shard`` (i, n), i from 1.
 
     A pattern is a shell pattern over the whole id, ``abd-*/atlas/k1/*``, or a part of an id without any ``*``.
-    Raises InputError where nothing is left.
+
+    Raises:
+        InputError: No cell is left.
     """
     chosen = [cell for cell in cells if (not seeds or cell.seed in seeds)]
     if only:
         chosen = [cell for cell in chosen if any(_matches(cell.id, pattern) for pattern in only)]
     if not chosen:
-        raise InputError("no cell matches --only and --seeds; --list shows the names of all")
+        raise InputError("no cell matches the chosen names and seeds", "list all cells", setting=("only", "seeds"))
     if shard is not None:
         index, count = shard
         if not 1 <= index <= count:
-            raise InputError(f"--shard {index}/{count}: give i/n with i from 1 to n")
+            raise InputError(f"{index}/{count}: is no shard", "give i/n with i from 1 to n", setting="shard")
         chosen = chosen[index - 1 :: count]
     return chosen
 
 
-def state_of(cell: AnyCell, run: Path) -> CellState:
+def state_of(cell: Cell, run: Path) -> CellState:
     """Raises InputError where the folder holds a cell of the same name with other settings."""
     folder = cell.folder(run)
     for name, state in ((RECORD, CellState.DONE), (FAILURE, CellState.FAILED), (REQUEST, CellState.BEGUN)):
         if (folder / name).is_file():
             if read_json(folder / name).get("fingerprint") != cell.fingerprint:
-                raise InputError(
-                    f"{folder}: was run with other settings; give another -o, another name, or remove that folder"
-                )
+                remedy = "choose another run directory or another name, or remove that folder"
+                raise InputError(f"{folder}: was run with other settings", remedy, setting="output")
             return state
     return CellState.NOT_RUN
+
+
+def picture_of(folder: Path, case: str) -> Path:
+    """Where a query's picture is, if it was painted. ``folder``: that of the cell."""
+    return folder / "pictures" / f"{case}.webp"
 
 
 def tidy(folder: Path) -> None:
@@ -149,9 +126,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again") from None
+        raise InputError(f"{path}: is damaged", "remove its folder, and the cell runs again") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again")
+        raise InputError(f"{path}: is damaged", "remove its folder, and the cell runs again")
     return content
 
 
@@ -179,21 +156,16 @@ def weights_digest(name: str) -> str:
     except InputError:
         folder = Path(name)  # the cell that runs says what is missing
     files = sorted(folder.glob("*.safetensors"))
-    digest = hashlib.sha256()
-    for path in files:
-        status = path.stat()
-        digest.update(_file_digest(path, status.st_mtime_ns, status.st_size))
-    return digest.hexdigest()[:16] if files else name
+    digests = [_file_digest(path, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:16] if files else name
 
 
 @cache
-def _file_digest(path: Path, changed: int, size: int) -> bytes:
+def _file_digest(path: Path, changed: int) -> bytes:
     """Read again only if the file has changed: every cell asks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _matches(identifier: str, pattern: str) -> bool:
-    if any(sign in pattern for sign in "*?["):
-        return fnmatchcase(identifier, pattern)
-    return pattern in identifier
+    return fnmatchcase(identifier, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from medfewshot.benchmark.config import Shots
-from medfewshot.benchmark.results import Group, subject_dice
+from medfewshot.benchmark.results import Group, by_task, subject_dice
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,7 @@ def compare(groups: Sequence[Group]) -> list[Comparison]:
     Learners on the whole pool are compared with one another, never with those on few supports.
     The test is Wilcoxon's signed-rank test, two-sided (Wilcoxon 1945; zero differences by Pratt 1959).
     """
-    families: dict[tuple[str, Shots], list[Group]] = {}
-    for group in groups:
-        families.setdefault(group.key[:2], []).append(group)
-    return [found for family in families.values() for found in _compare_family(family)]
+    return [found for family in by_task(groups) for found in _compare_family(family)]
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:
@@ -62,28 +59,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _compare_family(groups: Sequence[Group]) -> list[Comparison]:
-    pairs = []
+    found = []
     for first, second in itertools.combinations(groups, 2):
         shared = {r.cell.seed for r in first.results} & {r.cell.seed for r in second.results}
         mine, theirs = (
             subject_dice(result for result in group.results if result.cell.seed in shared) for group in (first, second)
         )
-        subjects = sorted(mine.keys() & theirs.keys())
-        if subjects:
-            differences = [mine[subject] - theirs[subject] for subject in subjects]
-            pairs.append((first, second, len(shared), differences, signed_rank_p(differences)))
-    corrected = holm([p for *_, p in pairs])
-    return [
-        Comparison(
-            *first.key[:2],
-            first=first.key[2],
-            second=second.key[2],
-            seeds=seeds,
-            subjects=len(differences),
-            difference=float(np.mean(differences)),
-            wins=int(np.sum(np.asarray(differences) > 0)),
-            p=p,
-            p_holm=p_holm,
-        )
-        for (first, second, seeds, differences, p), p_holm in zip(pairs, corrected, strict=True)
-    ]
+        differences = np.array([mine[subject] - theirs[subject] for subject in sorted(mine.keys() & theirs.keys())])
+        if len(differences):
+            p = signed_rank_p(differences.tolist())
+            mean, wins = float(differences.mean()), int((differences > 0).sum())
+            found.append(Comparison(*first.key, second.key[2], len(shared), len(differences), mean, wins, p, p))
+    corrected = holm([comparison.p for comparison in found])
+    return [replace(comparison, p_holm=p) for comparison, p in zip(found, corrected, strict=True)]

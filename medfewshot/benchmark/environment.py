@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medfewshot import __version__
 from medfewshot.devices import describe_device, resolve_device
-
-_PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel")
+from medfewshot.workflow.record import versions
 
 
 def describe_run(device: str) -> dict[str, Any]:
@@ -22,25 +19,14 @@ def describe_run(device: str) -> dict[str, Any]:
         "device": describe_device(resolve_device(device)),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "versions": {"medfewshot": __version__, "python": platform.python_version(), **_versions()},
+        "versions": versions(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def peak_device_memory_gb() -> float | None:
     """Most memory that tensors have taken on a CUDA device, in GB (2**30 bytes); None where it was not used."""
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
-        return None
-    return round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    used = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return round(torch.cuda.max_memory_allocated() / 2**30, 3) if used else None
 
 
 def peak_memory_gb() -> float | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from medfewshot.benchmark.pictures import choose
-from medfewshot.benchmark.results import Group
+from medfewshot.benchmark.cells import picture_of
+from medfewshot.benchmark.results import Group, by_task
 from medfewshot.benchmark.tables import Table
 from medfewshot.io import write_text
 
@@ -51,18 +52,45 @@ def _embedded(path: Path) -> str:
 
 def case_pictures(groups: Sequence[Group], run: Path) -> list[dict[str, Any]]:
     """One entry per dataset and K: the cases of its best learner that have pictures in the run directory ``run``."""
-    best: dict[Any, Group] = {}
-    for group in groups:
-        if group.results and math.isfinite(dice := group.summaries[-1].dice_mean):
-            known = best.setdefault(group.key[:2], group)
-            if dice > known.summaries[-1].dice_mean:
-                best[group.key[:2]] = group
-    chosen = [(group, choose(group, run)) for group in best.values()]
+    entries = []
+    for same in by_task(groups):
+        done = [group for group in same if group.whole and math.isfinite(group.whole.dice_mean)]
+        if done:
+            dice, group = max(((group.summaries[-1].dice_mean, group) for group in done), key=lambda pair: pair[0])
+            dataset, shots, learner = group.key
+            cases = choose(group, run)
+            if cases:
+                title = f"{dataset}, K = {shots}: {learner}, Dice {dice:.3f}"
+                entries.append({"title": title, "cases": cases})
+    return entries
+
+
+class Shown(NamedTuple):
+    """One case of one result, its picture, and why it is shown: ``("liver: worst, Dice 0.31", ...)``."""
+
+    case: str
+    seed: int
+    reasons: tuple[str, ...]
+    path: Path
+
+
+def choose(group: Group, run: Path) -> list[Shown]:
+    """Best, median and worst case of each structure of the group's first seed, worst first; each case once."""
+    if not group.results:
+        return []
+    result = group.results[0]
+    folder = result.cell.folder(run)
+    reasons: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for label in dict.fromkeys(score.label for score in result.scores):
+        ranked = [score for score in result.scores if score.label == label and not math.isnan(score.dice)]
+        ranked.sort(key=lambda score: (score.dice, score.case_id))
+        places = {len(ranked) - 1: "best", len(ranked) // 2: "median", 0: "worst"} if ranked else {}
+        for index, place in places.items():
+            score = ranked[index]
+            if picture_of(folder, score.case_id).is_file():
+                text = f"{score.label_name}: {place}, Dice {score.dice:.2f}"
+                reasons[score.case_id].append((score.dice, text))
     return [
-        {
-            "title": f"{group.key[0]}, K = {group.key[1]}: {group.key[2]}, Dice {group.summaries[-1].dice_mean:.3f}",
-            "cases": cases,
-        }
-        for group, cases in chosen
-        if cases
+        Shown(case, result.cell.seed, tuple(text for _, text in sorted(reasons[case])), picture_of(folder, case))
+        for case in sorted(reasons, key=lambda case: min(reasons[case])[0])
     ]

@@ -89,7 +89,8 @@ def save_panels(panels: Mapping[str, Callable[[Axes], None]], x_label: str, stem
 def _draw_seconds(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -> None:
     shots = list(dict.fromkeys(group.shots_text for group in groups))
     for group in groups:
-        style = _style(group, learners) | {"marker": MARKERS[shots.index(group.shots_text) % len(MARKERS)]}
+        marker = MARKERS[shots.index(group.shots_text) % len(MARKERS)]
+        style = style_of(learners.index(group.key[2])) | {"marker": marker}
         seconds = max(LEAST_SECONDS, group.mean("seconds", "adapt") or 0.0)
         _points(axes, [seconds], [group], markersize=6, alpha=0.9, label=_label(group), **style)
     _log_axis(axes)
@@ -99,13 +100,13 @@ def _draw_shots(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) ->
     """Points over K; the whole pool is a dashed line, because nobody knows the curve between K = 5 and it."""
     for group in groups:
         if group.whole_pool:
-            colour, label = _style(group, learners)["color"], f"{group.key[2]}, whole pool"
+            colour, label = style_of(learners.index(group.key[2]))["color"], f"{group.key[2]}, whole pool"
             axes.axhline(group.summaries[-1].dice_mean, color=colour, linestyle="--", linewidth=1.0, label=label)
     few = sorted((group for group in groups if not group.whole_pool), key=lambda group: group.cell.supports)
     for name in learners:
         mine = [group for group in few if group.key[2] == name]
         if mine:
-            style = {"markersize": 4.5, "linewidth": 1.3, "label": name, **_style(mine[0], learners)}
+            style = {"markersize": 4.5, "linewidth": 1.3, "label": name, **style_of(learners.index(name))}
             _points(axes, [group.cell.supports for group in mine], mine, **style)
     axes.set_xticks(sorted({group.cell.supports for group in few}))
 
@@ -114,7 +115,7 @@ def _draw_volume(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -
     """A point for each structure of each query, over its reference volume; a missed one has Dice 0."""
     for group in groups:
         volumes, dices = volume_and_dice(group)
-        style = _style(group, learners)
+        style = style_of(learners.index(group.key[2]))
         axes.scatter(volumes, dices, s=10, color=style["color"], marker=style["marker"], alpha=0.45, linewidths=0)
         parts = np.array_split(np.argsort(volumes, kind="stable"), BINS)
         if min(map(len, parts)) < LEAST_OF_A_BIN:
@@ -140,10 +141,6 @@ def style_of(index: int) -> dict[str, Any]:
     turn, place = divmod(index, len(COLOURS))
     face = "white" if turn % 2 else COLOURS[place]
     return {"color": COLOURS[place], "marker": MARKERS[place], "markerfacecolor": face}
-
-
-def _style(group: Group, learners: Sequence[str]) -> dict[str, Any]:
-    return style_of(learners.index(group.key[2]))
 
 
 def _label(group: Group) -> str:

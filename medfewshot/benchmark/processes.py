@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medfewshot.benchmark.cell import run_cell
-from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, AnyCell
+from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, Cell
 from medfewshot.bundle import strict_json
 from medfewshot.errors import InputError
 from medfewshot.io import write_text
@@ -40,7 +40,7 @@ class ChildProcess:
 
     run: CellRunner = run_cell
 
-    def __call__(self, cell: AnyCell, data: Path, folder: Path, device: str, progress: Progress) -> None:
+    def __call__(self, cell: Cell, data: Path, folder: Path, device: str, progress: Progress) -> None:
         (folder / FAILURE).unlink(missing_ok=True)
         write_text(folder / REQUEST, strict_json({"id": cell.id, "fingerprint": cell.fingerprint}))
         context = multiprocessing.get_context("spawn")
@@ -62,7 +62,7 @@ class ChildProcess:
             write_failure(folder, cell, f"its process {ended}; see {LOG}")
 
 
-def write_failure(folder: Path, cell: AnyCell, message: str) -> None:
+def write_failure(folder: Path, cell: Cell, message: str) -> None:
     """Leave ``failure.json``, with ``message`` on one line."""
     content = {"id": cell.id, "fingerprint": cell.fingerprint, "message": " ".join(message.split())}
     write_text(folder / FAILURE, strict_json(content))

@@ -6,28 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from medfewshot.benchmark import tables
 from medfewshot.benchmark.cells import Cell, CellState, plan_cells
 from medfewshot.benchmark.comparison import compare
 from medfewshot.benchmark.config import BenchmarkConfig
 from medfewshot.benchmark.page import case_pictures, write_page
 from medfewshot.benchmark.plots import save_plots
 from medfewshot.benchmark.results import Board, Group, read_board
-from medfewshot.benchmark.tables import (
-    Table,
-    comparison_table,
-    cost_table,
-    metrics_line,
-    score_table,
-    structure_table,
-    summary_rows,
-)
 from medfewshot.io import write_csv, write_text
 
-WHOLE_POOL = [
+WHOLE_POOL = (
     "K = pool (n): all n scans of the support pool, an upper bound and no few-shot result. No draw is left there: "
-    "seeds are the learner's alone.",
-    "",
-]
+    "seeds are the learner's alone."
+)
 
 
 def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequence[Cell] | None = None) -> Path:
@@ -47,17 +38,17 @@ def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequen
     """
     cells = plan_cells(config) if cells is None else cells
     board = read_board(cells, run)
-    tables = report_tables(config, board.groups)
+    shown = report_tables(config, board.groups)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "tables.md", report_text(config, board))
-    write_text(folder / "tables.tex", "\n".join(table.latex() for table in tables if table.rows))
-    write_csv(folder / "summary.csv", summary_rows(board.groups))
+    write_text(folder / "tables.tex", "\n".join(table.latex() for table in shown if table.rows))
+    write_csv(folder / "summary.csv", tables.summary_rows(board.groups))
     write_csv(folder / "comparisons.csv", [asdict(comparison) for comparison in compare(board.groups)])
     write_page(
         folder / "index.html",
         protocol=config.protocol,
         head=_head(config, board),
-        tables=tables,
+        tables=shown,
         plots=save_plots(board.groups, folder),
         failures=board.failed,
         cases=case_pictures(board.groups, run),
@@ -67,18 +58,18 @@ def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequen
 
 def report_text(config: BenchmarkConfig, board: Board) -> str:
     """The report as Markdown: what was run, every table with a row, failed cells."""
-    tables = report_tables(config, board.groups)
-    parts = [_head(config, board), *(table.markdown() for table in tables if table.rows), failed_cells(board.failed)]
+    shown = report_tables(config, board.groups)
+    parts = [_head(config, board), *(table.markdown() for table in shown if table.rows), failed_cells(board.failed)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def report_tables(config: BenchmarkConfig, groups: Sequence[Group]) -> list[Table]:
+def report_tables(config: BenchmarkConfig, groups: Sequence[Group]) -> list[tables.Table]:
     """Scores, comparisons, structures and costs."""
     return [
-        score_table(groups, config.tolerance_mm),
-        comparison_table(compare(groups)),
-        structure_table(groups, config.tolerance_mm),
-        cost_table(groups),
+        tables.score_table(groups, config.tolerance_mm),
+        tables.comparison_table(compare(groups)),
+        tables.structure_table(groups, config.tolerance_mm),
+        tables.cost_table(groups),
     ]
 
 
@@ -94,8 +85,8 @@ def _head(config: BenchmarkConfig, board: Board) -> str:
         f"subjects of support and query disjoint. Supports are drawn with the seeds "
         f"{seeds}; queries are {queries}. Cells: {counts} (of {sum(states.values())}).",
         "",
-        *(WHOLE_POOL if any(group.whole_pool for group in groups) else []),
-        *metrics_line(result.record for group in groups for result in group.results),
+        *([WHOLE_POOL, ""] if any(group.whole_pool for group in groups) else []),
+        *tables.metrics_line(result.record for group in groups for result in group.results),
         *_facts(groups),
     ]
     return "\n".join(lines)

@@ -7,13 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, AnyCell, Cell, CellState, read_json, state_of
+from medfewshot.benchmark.cells import FAILURE, RECORD, SCORES, Cell, CellState, read_json, state_of
 from medfewshot.benchmark.config import ALL, Shots
 from medfewshot.errors import InputError
 from medfewshot.evaluation import CaseScore, LabelSummary, case_means, mean, summarize
@@ -84,7 +84,11 @@ class Group:
 
     def values(self, *keys: str) -> list[Any]:
         """One value per finished seed."""
-        return [_at(result.record, keys) for result in self.results]
+
+        def step(record: Any, key: str) -> Any:
+            return record.get(key) if isinstance(record, Mapping) else None
+
+        return [reduce(step, keys, result.record) for result in self.results]
 
 
 @dataclass(frozen=True)
@@ -123,22 +127,30 @@ def group_cells(cells: Sequence[Cell], find: Callable[[Cell], CellResult | None]
     return [Group(mine, tuple(result for result in results if result is not None)) for mine, results in found]
 
 
+def by_task(groups: Iterable[Group]) -> list[list[Group]]:
+    """The groups of each (dataset, K)."""
+    tasks: dict[tuple[str, Shots], list[Group]] = {}
+    for group in groups:
+        tasks.setdefault(group.key[:2], []).append(group)
+    return list(tasks.values())
+
+
 def _shots_order(shots: Shots) -> tuple[bool, int]:
     return (True, 0) if shots == ALL else (False, shots)
 
 
 def read_result(cell: Cell, folder: Path) -> CellResult:
-    """Raises InputError where the cell's files are damaged."""
+    """Read a finished cell. Raises InputError if its files are damaged."""
     path = folder / SCORES
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             scores = tuple(CaseScore.from_row(row) for row in csv.DictReader(stream))
     except (OSError, KeyError, ValueError):
-        raise InputError(f"{path}: is damaged; remove its folder, and the cell runs again") from None
+        raise InputError(f"{path}: is damaged", "remove its folder, and the cell runs again") from None
     return CellResult(cell, read_json(folder / RECORD), scores)
 
 
-def failures(cells: Iterable[AnyCell], run: Path) -> dict[str, str]:
+def failures(cells: Iterable[Cell], run: Path) -> dict[str, str]:
     """Id -> message of the cells that failed."""
     return {
         cell.id: str(read_json(cell.folder(run) / FAILURE).get("message"))
@@ -155,9 +167,3 @@ def subject_dice(results: Iterable[CellResult]) -> dict[str, float]:
             values.setdefault(subject, []).append(dice)
     means = {subject: mean(found) for subject, found in values.items()}
     return {subject: dice for subject, dice in means.items() if not math.isnan(dice)}
-
-
-def _at(record: Any, keys: Sequence[str]) -> Any:
-    for key in keys:
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return record

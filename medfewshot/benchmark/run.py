@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medfewshot.benchmark.cells import FAILURE, RECORD, AnyCell, CellState, read_json, state_of, tidy
+from medfewshot.benchmark.cells import FAILURE, RECORD, Cell, CellState, read_json, state_of, tidy
 from medfewshot.benchmark.processes import CellRunner, ChildProcess
 from medfewshot.errors import InputError
 from medfewshot.synthetic import write_blob_dataset
@@ -37,7 +37,7 @@ class BenchmarkRun:
 
 
 def run_benchmark(
-    cells: Sequence[AnyCell],
+    cells: Sequence[Cell],
     data: Path,
     run: Path,
     device: str = "auto",
@@ -79,30 +79,40 @@ def run_benchmark(
     return outcome
 
 
-def prepare_data(cells: Sequence[AnyCell], given: str | Path | None, run: Path) -> Path:
-    """Make the made-up datasets; the folder of the others: ``given``, else that of MEDFEWSHOT_DATA.
+def prepare_data(cells: Sequence[Cell], given: str | Path | None, run: Path) -> Path:
+    """Make the synthetic datasets of these cells in ``run``, and find the others.
 
-    Raises InputError where a dataset of these cells is not there.
+    Args:
+        cells: The cells.
+        given: Folder of the datasets; None for that of MEDFEWSHOT_DATA.
+        run: Run directory.
+
+    Returns:
+        The folder of the datasets.
+
+    Raises:
+        InputError: A dataset is not there.
     """
-    entries = {cell.dataset.name: cell.dataset for cell in cells}.values()
-    for entry in entries:
-        if entry.blobs is not None:
-            made = entry.blobs
-            write_blob_dataset(run / "data" / entry.source, made.cases, made.seed, shape=made.shape, labels=made.labels)
-    named = given or os.environ.get("MEDFEWSHOT_DATA")
-    needed = [entry for entry in entries if entry.blobs is None]
+    needed = []
+    for entry in {cell.dataset.name: cell.dataset for cell in cells}.values():
+        if entry.blobs is None:
+            needed.append(entry)
+        else:
+            write_blob_dataset(run / "data" / entry.source, **entry.blobs.model_dump())
     if not needed:
         return run / "data"
+    named = given or os.environ.get("MEDFEWSHOT_DATA")
     if not named:
-        raise InputError("where the datasets are is not known; give --data FOLDER or set MEDFEWSHOT_DATA")
+        raise InputError("the folder of the datasets is unknown", "give it or set MEDFEWSHOT_DATA", setting="data")
     root = Path(named).resolve()
     for entry in needed:
         if not (root / entry.source).is_dir():
-            raise InputError(f"{root / entry.source}: does not exist; give --data FOLDER or leave out {entry.name}")
+            remedy = f"give the folder of the datasets, or choose cells without {entry.name}"
+            raise InputError(f"{root / entry.source}: does not exist", remedy, setting="data")
     return root
 
 
-def _note(outcome: BenchmarkRun, cell: AnyCell, run: Path) -> str:
+def _note(outcome: BenchmarkRun, cell: Cell, run: Path) -> str:
     """Enter what became of a cell; a line that says it."""
     if state_of(cell, run) is not CellState.DONE:
         outcome.failed[cell.id] = str(read_json(cell.folder(run) / FAILURE)["message"])

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from medfewshot.benchmark.comparison import Comparison
-from medfewshot.benchmark.config import ALL, Shots
-from medfewshot.benchmark.results import Group
+from medfewshot.benchmark.config import ALL
+from medfewshot.benchmark.results import Group, by_task
 from medfewshot.evaluation import LabelSummary, mean
 from medfewshot.metrics import METRICS, Metric
 
@@ -33,16 +33,8 @@ class Table:
         """A ``tabular`` with booktabs' rules; text columns to the left, the others to the right."""
         texts = {"dataset", "learner", "structure", "first", "second", "stopped by"}
         kinds = "".join("l" if column in texts else "r" for column in self.columns)
-        lines = [
-            f"% {self.title}: {self.note}",
-            rf"\begin{{tabular}}{{{kinds}}}",
-            r"\toprule",
-            _latex_row(self.columns),
-            r"\midrule",
-            *map(_latex_row, self.rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
+        head = [f"% {self.title}: {self.note}", rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", _latex_row(self.columns)]
+        lines = [*head, r"\midrule", *map(_latex_row, self.rows), r"\bottomrule", r"\end{tabular}"]
         return "\n".join(lines) + "\n"
 
 
@@ -79,11 +71,8 @@ def _of_pool(group: Group, pools: Mapping[str, float]) -> list[str]:
 
 def structure_table(groups: Sequence[Group], tolerance_mm: float) -> Table:
     """A row per dataset, K, structure and learner."""
-    tasks: dict[tuple[str, Shots], list[Group]] = {}
-    for group in groups:
-        tasks.setdefault(group.key[:2], []).append(group)
     rows = []
-    for same in tasks.values():
+    for same in by_task(groups):
         labels = dict.fromkeys((row.label, row.label_name) for group in same for row in group.summaries[:-1])
         for label, name in labels:
             for group in same:

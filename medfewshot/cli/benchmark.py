@@ -88,7 +88,7 @@ class _Where:
 
 def _run(plan: Any, cells: Any, run: Path, where: _Where, console: Any) -> int:
     from medfewshot.benchmark import prepare_data, run_benchmark, write_report
-    from medfewshot.benchmark.on_ray import RayOptions, run_on_ray
+    from medfewshot.benchmark.on_ray import run_on_ray
     from medfewshot.devices import resolve_device
     from medfewshot.workflow import check_folder
 
@@ -101,8 +101,8 @@ def _run(plan: Any, cells: Any, run: Path, where: _Where, console: Any) -> int:
             if where.ray is None:
                 outcome = run_benchmark(cells, source, run, where.device, progress, console.told)
             else:
-                options = RayOptions(where.ray, where.cpus, where.gpus)
-                outcome = run_on_ray(cells, source, run, where.device, options, progress, console.told)
+                nodes: dict[str, Any] = {"address": where.ray, "cpus": where.cpus, "gpus": where.gpus}
+                outcome = run_on_ray(cells, source, run, where.device, progress, console.told, **nodes)
     except KeyboardInterrupt:
         console.error("interrupted; what was finished is kept, and the same command continues from there")
         return 130

@@ -30,7 +30,7 @@ def save_preview(
     predicted_dice: Mapping[int, float] | None = None,
     flags: Sequence[str] = (),
 ) -> Path:
-    """Paint a segmentation on its scan and write it atomically as PNG.
+    """Paint a segmentation on its scan and write it atomically, as PNG or in the format of the suffix.
 
     The upper row shows three orthogonal planes where the structures are largest, the lower row the same magnified. If
     slices are thick, the acquired slices come first and one plane is reformatted. Radiological convention; slice
@@ -77,7 +77,7 @@ def save_preview(
     facts = _facts(scene, labels.shape, affine)
     figure = paint.figure(scene, entries, title=title or path.stem, facts=facts, flags=flags)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=paint.DPI, facecolor=paint.BLACK)
+        figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=paint.DPI, facecolor=paint.BLACK)
     return path
 
 

@@ -149,11 +149,11 @@ def test_supports_and_queries_never_share_a_subject(data):
 
 
 def test_what_the_dataset_lacks_is_told(tmp_path, data):
-    with pytest.raises(InputError, match="holds 6 labelled scans, the split reaches to number 8"):
+    with pytest.raises(InputError, match="contains 6 labelled scans, the split reaches to number 8"):
         find_scans(only_cell(datasets=[{**DATASET, "queries": [2, 9]}]), data)
     with pytest.raises(InputError, match="has no label 5; it has 1, 2"):
         find_scans(only_cell(datasets=[{**DATASET, "labels": [5]}]), data)
-    with pytest.raises(InputError, match="does not exist; give --data"):
+    with pytest.raises(InputError, match="does not exist; give the folder"):
         prepare_data([only_cell(datasets=[{"name": "abd-mr-chaos"}], learners=[{"name": "toy", "learner": "toy"}])],
                      tmp_path, tmp_path)  # fmt: skip
 

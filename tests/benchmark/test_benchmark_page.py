@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 from boards import two_learners, write_cells
 
 from medfewshot.benchmark import plan_cells, write_report
-from medfewshot.benchmark.page import write_page
-from medfewshot.benchmark.pictures import choose, picture_of, save_picture
+from medfewshot.benchmark.cells import picture_of
+from medfewshot.benchmark.page import choose, write_page
 from medfewshot.benchmark.results import read_groups
 from medfewshot.benchmark.tables import Table
 
@@ -17,10 +16,10 @@ SCORES = {"q0": {1: 0.9, 2: 0.1}, "q1": {1: 0.5, 2: 0.8}, "q2": {1: 0.7, 2: 0.6}
 
 
 def paint(folder, case):
-    image = np.random.default_rng(0).normal(size=(20, 18, 6)).astype(np.float32)
-    labels = np.zeros(image.shape, dtype=np.uint8)
-    labels[5:10, 5:10, 2:4] = 1
-    return save_picture(folder, case, image, labels, np.roll(labels, 1, 0), np.eye(4), {1: "blob_1"}, case)
+    path = picture_of(folder, case)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"RIFF....WEBP")
+    return path
 
 
 def test_cases_are_the_best_the_median_and_the_worst(tmp_path):
@@ -31,8 +30,6 @@ def test_cases_are_the_best_the_median_and_the_worst(tmp_path):
     for case in SCORES:
         path = paint(cells[0].folder(tmp_path), case)
         assert path == picture_of(cells[0].folder(tmp_path), case)
-        assert path.read_bytes()[8:12] == b"WEBP"
-        assert not path.with_suffix(".png").exists()
     shown = choose(group, tmp_path)
     assert {s.case: s.reasons for s in shown} == {
         "q0": ("blob_2: worst, Dice 0.10", "blob_1: best, Dice 0.90"),

@@ -13,7 +13,7 @@ from boards import make_config, only_cell
 
 from medfewshot.benchmark import plan_cells, prepare_data, run_benchmark
 from medfewshot.benchmark.cell import run_cell
-from medfewshot.benchmark.on_ray import RayOptions, run_on_ray, run_one
+from medfewshot.benchmark.on_ray import run_on_ray, run_one
 from medfewshot.errors import InputError
 
 
@@ -63,7 +63,7 @@ def test_outcomes_of_all_nodes_come_together(tmp_path, monkeypatch):
     fake = FakeRay(lost=(cells[1].id,))
     on_fake(monkeypatch, fake)
     told = []
-    outcome = run_on_ray(cells, data, tmp_path, "cpu", RayOptions(cpus=2, gpus=0.5), tell=told.append, runner=run_cell)
+    outcome = run_on_ray(cells, data, tmp_path, "cpu", tell=told.append, runner=run_cell, cpus=2, gpus=0.5)
     assert fake.asked == [{"num_cpus": 2, "num_gpus": 0.5}]
     assert sorted(outcome.done) == [cells[0].id, cells[2].id]
     assert outcome.failed == {cells[1].id: "the node is gone"}
@@ -74,7 +74,7 @@ def test_outcomes_of_all_nodes_come_together(tmp_path, monkeypatch):
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
     cell = only_cell(learners=[{"name": "a", "learner": "finetune"}])
-    found, _ = run_one(cell, str(tmp_path), str(tmp_path / "absent"), "cpu")
+    found, _ = run_one(cell, tmp_path, tmp_path / "absent", "cpu")
     assert "use a folder that all nodes share" in found.failed[cell.id]
     assert not (tmp_path / "absent").exists()
 
@@ -97,8 +97,8 @@ def test_no_such_cluster(tmp_path, monkeypatch):
     on_fake(monkeypatch, NoCluster())
     cell = only_cell(learners=[{"name": "a", "learner": "finetune"}])
     with pytest.raises(InputError) as error:
-        run_on_ray([cell], tmp_path, tmp_path, "cpu", RayOptions("elsewhere:1"))
-    assert str(error.value) == "--ray elsewhere:1: no such cluster (nobody there); try --ray local"
+        run_on_ray([cell], tmp_path, tmp_path, "cpu", address="elsewhere:1")
+    assert str(error.value) == "elsewhere:1: no such cluster (nobody there); try local (setting: ray)"
 
 
 def real_ray(monkeypatch):

@@ -172,7 +172,7 @@ def test_datasets_that_are_not_needed_need_not_be_there(tmp_path, monkeypatch):
     monkeypatch.delenv("MEDFEWSHOT_DATA", raising=False)
     cells = plan_cells(make_config(datasets=[DATASET, {"name": "abd-mr-chaos"}]))
     assert prepare_data(cells[:1], None, tmp_path) == tmp_path / "data"
-    with pytest.raises(InputError, match="give --data FOLDER or set MEDFEWSHOT_DATA"):
+    with pytest.raises(InputError, match="give it or set MEDFEWSHOT_DATA"):
         prepare_data(cells, None, tmp_path)
 
 
