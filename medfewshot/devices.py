@@ -34,14 +34,12 @@ def resolve_device(name: str = "auto") -> torch.device:
         near = did_you_mean(name, KNOWN)
         raise InputError(f"unknown device {name}{near}", "choose auto, cpu, cuda, cuda:N or mps", setting="device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)",
-            "choose auto or cpu",
-            setting="device",
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"device {name}: this machine has no MPS", "choose auto or cpu", setting="device")
-    return device
+        lack = f"{torch.cuda.device_count()} CUDA device(s)"
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        lack = "no MPS"
+    else:
+        return device
+    raise InputError(f"device {name}: this machine has {lack}", "choose auto or cpu", setting="device")
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -70,10 +70,10 @@ class Transform:
 
     def of(self, index: int) -> Transform:
         """The transform to one of the K supports, if memory holds only one grid at a time."""
-        matrix, shift, field, half = (
-            values[index : index + 1] for values in (self.matrix, self.shift, self.field, self.support_half_mm)
+        one = slice(index, index + 1)
+        return Transform(
+            self.matrix[one], self.shift[one], self.field[one], self.query_half_mm, self.support_half_mm[one]
         )
-        return Transform(matrix, shift, field, self.query_half_mm, half)
 
 
 def register(

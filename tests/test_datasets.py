@@ -68,10 +68,10 @@ def nnunet(root: Path, **changes) -> Path:
 def test_msd(tmp_path):
     msd(tmp_path)
     dataset = read_dataset(tmp_path)
-    assert (dataset.name, dataset.modality, dataset.source) == ("toy", "CT", "msd")
+    assert (dataset.name, dataset.modality) == ("toy", "CT")
     assert dict(dataset.labels) == {1: "liver", 205: "lesion"}
     assert [case.case_id for case in dataset.cases] == ["a", "b", "c"]
-    assert [case.case_id for case in dataset.unlabelled] == ["c"]
+    assert [case.case_id for case in dataset.labelled] == ["a", "b"]
 
 
 def test_the_json_file_itself_and_other_names(tmp_path):
@@ -82,7 +82,7 @@ def test_the_json_file_itself_and_other_names(tmp_path):
 def test_nnunet_v2_with_two_channels(tmp_path):
     nnunet(tmp_path)
     dataset = read_dataset(tmp_path)
-    assert (dataset.source, dataset.channel_names, dataset.modality) == ("nnunet", ("T1", "T2 FLAIR"), "MR")
+    assert dataset.modality == "MR"
     assert dict(dataset.labels) == {1: "liver", 2: "tumour"}
     assert [case.case_id for case in dataset.cases] == ["p_1", "q_2"]
     assert [path.name for path in dataset.cases[1].image_paths] == ["q_2_0000.nii.gz", "q_2_0001.nii.gz"]
@@ -153,9 +153,8 @@ def test_broken_json(tmp_path, text, words):
 def test_paired_folders(tmp_path, names):
     touch(tmp_path, *names)
     dataset = read_dataset(tmp_path)
-    assert dataset.source == "folders"
     assert [case.case_id for case in dataset.labelled] == ["a"]
-    assert [case.case_id.removesuffix("_image") for case in dataset.unlabelled] == ["b"]
+    assert [case.case_id.removesuffix("_image") for case in dataset.cases] == ["a", "b"]
 
 
 def test_one_folder_a_case(tmp_path):
@@ -210,7 +209,7 @@ def test_csv(tmp_path):
         "﻿Image;label;subject;modality;age\nx/b.nii.gz;;s1;MR;3\n\nx/a.nii.gz;x/a_lab.nii.gz;s1;MR\n", encoding="utf-8"
     )
     dataset = read_dataset(table)
-    assert (dataset.source, dataset.modality, dataset.name) == ("csv", "MR", "cases")
+    assert (dataset.modality, dataset.name) == ("MR", "cases")
     assert [(case.case_id, case.subject_id, case.label_path is None) for case in dataset.cases] == [
         ("a", "s1", False),
         ("b", "s1", True),
@@ -252,17 +251,17 @@ def test_a_layout_is_one_function(tmp_path):
             return None
         files = [[path / name for name in line.split()] for line in table.read_text().splitlines()]
         cases = tuple(Case(image.stem, image.stem, "CT", (image,), label) for image, label in files)
-        return Dataset("toy", "CT", {1: "liver"}, cases, "pairs")
+        return Dataset("toy", "CT", {1: "liver"}, cases)
 
     layouts = (*LAYOUTS, Layout("pairs.txt with one pair a line", read_pairs))
     with pytest.raises(InputError, match=r"image,label, or .*, or pairs\.txt with one pair a line"):
         read_dataset(tmp_path, layouts=layouts)
     (tmp_path / "pairs.txt").write_text("a.nii x.nii\nb.nii y.nii\n")
     dataset = read_dataset(tmp_path, {1: "Leber"}, layouts=layouts)
-    assert (dataset.source, dataset.labels) == ("pairs", {1: "Leber"})
+    assert (dataset.name, dataset.labels) == ("toy", {1: "Leber"})
     assert [case.label_path.name for case in dataset.labelled] == ["x.nii", "y.nii"]
     touch(tmp_path, "a.nii.gz", "a_seg.nii.gz")
-    assert read_dataset(tmp_path, layouts=layouts).source == "folders", "the first layout that fits counts"
+    assert read_dataset(tmp_path, layouts=layouts).name == tmp_path.name, "the first layout that fits counts"
 
 
 def test_csv_lines_of_separators_are_empty(tmp_path):

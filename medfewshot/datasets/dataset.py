@@ -21,7 +21,6 @@ class Dataset:
 
     Attributes:
         labels: Label value in the files -> name, without background. Empty if the layout names none.
-        source: The layout: "msd", "nnunet", "folders", "csv".
         notes: What was found and ignored, one line each.
     """
 
@@ -29,17 +28,11 @@ class Dataset:
     modality: str | None
     labels: Mapping[int, str]
     cases: tuple[Case, ...]
-    source: str
-    channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> tuple[Case, ...]:
         return tuple(case for case in self.cases if case.label_path is not None)
-
-    @property
-    def unlabelled(self) -> tuple[Case, ...]:
-        return tuple(case for case in self.cases if case.label_path is None)
 
 
 class Layout(NamedTuple):

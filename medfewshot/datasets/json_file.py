@@ -58,10 +58,10 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
     if "channel_names" in content:
-        source, channels = "nnunet", _ordered_names(content["channel_names"])
+        channels = _ordered_names(content["channel_names"])
         entries = _nnunet_entries(path, content, len(channels))
     elif "training" in content:
-        source, channels = "msd", _ordered_names(content.get("modality", {}))
+        channels = _ordered_names(content.get("modality", {}))
         entries = _msd_entries(path, content)
     else:
         raise InputError(
@@ -77,7 +77,7 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
             both = f"{other.label_path} and {case.label_path}"
             raise InputError(f"{path}: two labels for one image {case.image_path}: {both}", "keep one")
     cases, labels = checked(by_image.values(), path), _labels(path, content.get("labels", {}))
-    return Dataset(str(content.get("name") or path.parent.name), modality, labels, cases, source, channels)
+    return Dataset(str(content.get("name") or path.parent.name), modality, labels, cases)
 
 
 def _case(path: Path, entry: _Entry, modality: str | None) -> Case:

@@ -70,7 +70,7 @@ def _dataset(folder: Path, cases: list[Case], notes: list[str]) -> Dataset | Non
     """None if no case has a label."""
     if not any(case.label_path for case in cases):
         return None
-    return Dataset(folder.resolve().name, None, {}, checked(cases, folder), "folders", notes=tuple(notes))
+    return Dataset(folder.resolve().name, None, {}, checked(cases, folder), tuple(notes))
 
 
 def _first_folder(folder: Path, names: Iterable[str]) -> Path | None:
@@ -87,7 +87,11 @@ def _pair(images: list[Path], labels: list[Path]) -> tuple[list[Case], list[str]
         if name not in label_of and (_base(name) in label_of or (channels_used and _base(name))):
             name = _base(name)
         files.setdefault(name, []).append(image)
-    cases = [_case(name, paths, label_of.get(name)) for name, paths in sorted(files.items())]
+    cases = []
+    for name, paths in sorted(files.items()):
+        if len({path_id(path) for path in paths}) < len(paths):
+            raise InputError(f"two images for one case '{name}': {', '.join(map(str, paths))}", "keep one")
+        cases.append(Case(name, name, None, tuple(sorted(paths)), label_of.get(name)))
     notes = [f"{path}: label without an image" for name, path in sorted(label_of.items()) if name not in files]
     return cases, notes
 
@@ -117,12 +121,6 @@ def _add_label(found: dict[str, Path], name: str, path: Path) -> None:
     found[name] = path
 
 
-def _case(name: str, images: list[Path], label: Path | None) -> Case:
-    if len({path_id(image) for image in images}) < len(images):
-        raise InputError(f"two images for one case '{name}': {', '.join(map(str, images))}", "keep one")
-    return Case(name, name, None, tuple(sorted(images)), label)
-
-
 def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
     labels: dict[str, Path] = {}
     images: list[Path] = []
@@ -132,19 +130,16 @@ def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
             _add_label(labels, (match[1] or "") if match else path_id(path), path)
         else:
             images.append(path)
-    cases = [_case_in_one(image, labels, folder) for image in images]
+    cases = []
+    for image in images:
+        name = path_id(image)
+        match = _IMAGE_NAME.fullmatch(name)
+        if name not in labels and match and (match[1] or "") in labels:
+            name = match[1] or ""
+        case_name = name or folder.resolve().name
+        cases.append(Case(case_name, case_name, None, (image,), labels.get(name)))
     used = {case.label_path for case in cases}
     return cases, [f"{path}: label without an image" for path in labels.values() if path not in used]
-
-
-def _case_in_one(image: Path, labels: dict[str, Path], folder: Path) -> Case:
-    name = path_id(image)
-    if name not in labels:
-        match = _IMAGE_NAME.fullmatch(name)
-        if match and (match[1] or "") in labels:
-            name = match[1] or ""
-    case_name = name or folder.resolve().name
-    return Case(case_name, case_name, None, (image,), labels.get(name))
 
 
 def parse_pair(text: str) -> tuple[Path, Path]:

@@ -47,7 +47,7 @@ def read_csv(path: Path) -> Dataset | None:
         found.append(Case(name, row.get("subject") or name, row.get("modality") or None, images, label))
     cases = checked(found, path)
     modalities = {case.modality for case in cases}
-    return Dataset(path.stem, modalities.pop() if len(modalities) == 1 else None, {}, cases, "csv")
+    return Dataset(path.stem, modalities.pop() if len(modalities) == 1 else None, {}, cases)
 
 
 def _rows(path: Path) -> list[tuple[int, _Row]]:

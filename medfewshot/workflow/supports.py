@@ -49,7 +49,7 @@ def find_supports(folder: Path | None = None, pairs: Sequence[tuple[Path, Path]]
     """
     if folder is None:
         cases = tuple(Case(image.name, image.name, None, (image,), label) for image, label in pairs)
-        return Dataset("pairs", None, {}, cases, "pairs")
+        return Dataset("pairs", None, {}, cases)
     dataset = read_dataset(folder)
     if not dataset.labelled:
         raise InputError(f"{folder}: contains no labelled scan", f"see medfewshot inspect {folder}")

@@ -25,7 +25,6 @@ def cohort(tmp_path_factory):
 
 def test_cohort_is_a_decathlon_dataset(cohort):
     dataset = read_dataset(cohort)
-    assert dataset.source == "msd"
     assert dataset.modality == "CT"
     assert dict(dataset.labels) == CT_LABELS
     assert len(dataset.labelled) == 6

@@ -29,9 +29,12 @@ def read(path: Path, dtype: DType) -> Volume:
         stream.seek(0)
         kind = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
         image: Any = kind.from_stream(stream)
-        shape = _spatial_shape(image.shape, path)
-        _check_dtype(image.get_data_dtype(), path)
-        check_size(image.shape, image.get_data_dtype().itemsize, path)
+        shape, stored = _spatial_shape(image.shape, path), image.get_data_dtype()
+        if stored.names is not None:
+            raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
+        if stored.kind == "c":
+            raise InputError(f"{path}: contains complex numbers", "save the magnitude")
+        check_size(image.shape, stored.itemsize, path)
         # nibabel reads here, so a truncated file fails here. The copy releases a mapped file, which its own result may
         # replace.
         data = np.asanyarray(image.dataobj, dtype=dtype).copy(order="C")
@@ -89,13 +92,6 @@ def _spatial_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
     if len(shape) < 2:
         raise InputError(f"{path}: has shape {shape}", "an image needs 2 or 3 axes")
     return tuple(int(n) for n in shape)
-
-
-def _check_dtype(dtype: np.dtype[Any], path: Path) -> None:
-    if dtype.names is not None:
-        raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
-    if dtype.kind == "c":
-        raise InputError(f"{path}: contains complex numbers", "save the magnitude")
 
 
 def _orientation_warnings(header: Any, shape: tuple[int, ...]) -> tuple[str, ...]:
