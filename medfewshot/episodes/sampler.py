@@ -117,11 +117,6 @@ class EpisodeSampler:
         weights = np.array([pool.task.weight for pool in self._pools])
         self._chances = weights / weights.sum()
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that are drawn from."""
-        return tuple(pool.task.name for pool in self._pools)
-
     def sample(self, seed: int, *, progress: float = 1.0, device: torch.device = CPU) -> Episode:
         """Draw the episode of ``seed``.
 

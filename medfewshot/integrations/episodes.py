@@ -112,8 +112,7 @@ def examples_of(
         if missing:
             raise InputError(f"item {number}: has no {', '.join(missing)}", f"its keys are {', '.join(map(str, item))}")
         image, label = item[image_key], _plain(item[label_key])
-        spacing = tuple(float(size) for size in image.pixdim) if isinstance(image, MetaTensor) else None
-        spacing = spacing[: label.ndim - 1] if spacing is not None else None
+        spacing = tuple(image.pixdim.tolist())[: label.ndim - 1] if isinstance(image, MetaTensor) else None
         examples.append(Example(str(item[subject_key]), _plain(image), label[0], spacing))
     return examples
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+from nibabel.orientations import axcodes2ornt, ornt_transform
 from scipy.spatial.transform import Rotation
 
 from medfewshot.io import write_text
@@ -137,9 +137,9 @@ def _reorient(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same scan with its array axes in another order and direction."""
     turn = ornt_transform(nib.orientations.io_orientation(affine), axcodes2ornt(tuple(codes)))
-    turned = affine @ inv_ornt_aff(turn, image.shape)
-    image, label = (np.ascontiguousarray(nib.orientations.apply_orientation(a, turn)) for a in (image, label))
-    return image, label, turned
+    turned = [nib.Nifti1Image(array, affine).as_reoriented(turn) for array in (image, label)]
+    image, label = (np.ascontiguousarray(volume.dataobj) for volume in turned)
+    return image, label, turned[0].affine
 
 
 def _save(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

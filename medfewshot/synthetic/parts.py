@@ -92,7 +92,7 @@ def distance(part: Part, draw: Draw, points: Tensor, noise: Tensor) -> Tensor:
         d = part.radii[0] - noise[:, part.channel]  # where the field is high; as an area of loops and septa
         d = d * part.radii[1]
     else:
-        d = _ellipsoid(part, draw, _periodic(part, points) if part.kind != "ellipsoid" else points)
+        d = _ellipsoid(part, draw, _stack(part, points) if part.kind == "column" else points)
     if part.rough and part.kind != "noise":
         d = d + part.rough * noise[:, part.channel]
     if part.kind == "ribs":
@@ -132,17 +132,15 @@ def _weighted(values: Tensor, *weights: Tensor) -> Tensor:
     return torch.bmm(torch.stack(weights, 1), values.flatten(2)).unflatten(2, values.shape[2:])
 
 
-def _periodic(part: Part, points: Tensor) -> Tensor:
-    """Vertebrae repeat along z with a period of 2.4 half heights; ribs hang from an endless wall."""
-    if part.kind == "ribs":
-        return points
+def _stack(part: Part, points: Tensor) -> Tensor:
+    """Vertebrae repeat along z with a period of 2.4 half heights."""
     period = 2.4 * part.radii[2]
     x, y, z = points.unbind(1)
     return torch.stack([x, y, z - period * torch.round(z / period) + part.centre[2]], dim=1)
 
 
 def _ribs(part: Part, points: Tensor, wall: Tensor) -> Tensor:
-    """Slanting bars in the wall: ``hollow`` is their thickness, ``path[0]`` = (pitch, slope, width)."""
+    """Slanting bars in an endless wall: ``hollow`` is their thickness, ``path[0]`` = (pitch, slope, width)."""
     pitch, slope, width = part.path[0]
     height = (points[:, 2] + slope * points[:, 1]) / pitch
     across = (height - torch.round(height)).abs() * pitch

@@ -124,7 +124,9 @@ def _template_points(
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij")) * extent.view(3, 1, 1, 1).to(device)
     thin = patch[2] == 1
     spread = torch.tensor([0.02, 0.02, 0.1] if thin else [0.04, 0.04, 0.1])
-    turn = torch.linalg.matrix_exp(_skew(torch.randn((members, 3), generator=generator) * spread))
+    angles = torch.randn((members, 3), generator=generator) * spread
+    # Rotations: the matrix exponential of the cross product with each rotation vector.
+    turn = torch.linalg.matrix_exp(torch.linalg.cross(torch.eye(3)[None], angles[:, None]))
     zoom = torch.exp(0.08 * torch.randn((members, 1, 1), generator=generator))
     offset = 0.06 * torch.randn((members, 3), generator=generator) * extent
     if thin:
@@ -133,13 +135,6 @@ def _template_points(
     posed = torch.einsum("mij,j...->mi...", (turn * zoom).to(device), grid) + column(centre.to(device), grid[None])
     velocity = warp.velocity_fields(members, float(rng.uniform(0.03, 0.11)), generator, device)
     return posed + warp.sample_smooth(warp.integrate(velocity), posed)
-
-
-def _skew(angles: Tensor) -> Tensor:
-    x, y, z = angles.unbind(1)
-    zero = torch.zeros_like(x)
-    rows = [torch.stack(row, 1) for row in ((zero, -z, y), (z, zero, -x), (-y, x, zero))]
-    return torch.stack(rows, 1)
 
 
 def paint(
