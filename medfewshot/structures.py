@@ -61,7 +61,10 @@ class Structure:
     @cached_property
     def centroid(self) -> np.ndarray:
         """Mean voxel index in the whole label map, ``(D,)`` float64."""
-        return np.array([self._mean_index(axis) for axis in range(self.mask.ndim)])
+        axes = range(self.mask.ndim)
+        profiles = [np.count_nonzero(self.mask, axis=tuple(a for a in axes if a != axis)) for axis in axes]
+        means = [float(profile @ np.arange(len(profile))) / self.voxels for profile in profiles]
+        return np.array([side.start + mean for side, mean in zip(self.box, means, strict=True)])
 
     def centroid_mm(self, affine: np.ndarray) -> tuple[float, float, float]:
         """Return the centroid in RAS mm; ``affine`` is ``(4, 4)``, voxel index -> RAS mm."""
@@ -77,11 +80,6 @@ class Structure:
     def component_voxels(self) -> np.ndarray:
         """Voxels of components 1, 2, ..., in that order."""
         return np.bincount(self.components.ravel())[1:]
-
-    def _mean_index(self, axis: int) -> float:
-        others = tuple(other for other in range(self.mask.ndim) if other != axis)
-        profile = np.count_nonzero(self.mask, axis=others)
-        return self.box[axis].start + float(profile @ np.arange(len(profile))) / self.voxels
 
 
 def structures(labels: np.ndarray) -> dict[int, Structure]:
