@@ -21,8 +21,8 @@ from medfewshot.workflow import (
     Batch,
     adapt_to_folder,
     check_folder,
+    report,
     segment,
-    write_report,
     write_scores,
 )
 
@@ -94,7 +94,7 @@ def run_demo(
     write_scores(evaluation, output / "scores")
     clock.lap("score")
     references = {case_id: reference for case_id, _, reference in pairs}
-    write_report(folder, output / REPORT, evaluation=evaluation, references=references, progress=progress.at("report"))
+    report(folder, output / REPORT, evaluation=evaluation, references=references, progress=progress)
     clock.lap("report")
     return DemoResult(evaluation, clock.seconds, tuple(segmenter.record["warnings"]))
 

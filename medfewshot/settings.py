@@ -83,7 +83,7 @@ class Settings(BaseModel):
 
     def replace(self, **changes: Any) -> Self:
         """The same settings with some changed; the changes are validated."""
-        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+        return type(self)(**{**dict(self), **changes})
 
 
 def parse_labels(labels: Any) -> Any:
@@ -154,12 +154,19 @@ Factors = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(
 """Smallest and largest factor, above 0."""
 Patches = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], ...], ...], Field(min_length=1), BeforeValidator(_several)]
 """Patch sizes in voxels; one size stands for a list of one."""
+Labels = Annotated[
+    dict[int, str] | tuple[int | str, ...] | None,
+    BeforeValidator(parse_labels), AfterValidator(check_labels), Option(kind=str),
+]  # fmt: skip
+"""Structures: label value -> name, or values and names."""
+Weights = Annotated[str | None, BeforeValidator(lambda weights: str(weights) if isinstance(weights, Path) else weights)]
+"""A folder or the name of shipped weights."""
 
 
 class PlanSettings(Settings):
     """What a user may decide about the plan; None lets the supports decide."""
 
-    labels: Annotated[dict[int, str] | tuple[int | str, ...] | None, Option(kind=str)] = Field(
+    labels: Labels = Field(
         None,
         description="Structures to learn, by value (1,6), name (liver,spleen), or named (1=liver,6=spleen). The others "
         "become background. Default: all.",
@@ -172,9 +179,6 @@ class PlanSettings(Settings):
         None, ge=1024, description="Voxels of one training patch: bounds memory and time. Default: derived."
     )
     fast: bool = Field(False, description="A first look: a grid 1.7 times as coarse and a quarter of the steps.")
-
-    _read_labels = field_validator("labels", mode="before")(parse_labels)
-    _check_labels = field_validator("labels")(check_labels)
 
 
 class AdaptSettings(PlanSettings):
@@ -196,7 +200,7 @@ class AdaptSettings(PlanSettings):
     )
     width: int | None = Field(None, ge=4, le=256, description="Channels of the network's finest level.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
-    weights: str | None = Field(
+    weights: Weights = Field(
         AUTO,
         description="Meta-trained weights to start from: a folder that `medfewshot train` made, a name that comes with "
         "the package, auto (the package's own if they fit) or none (random).",
@@ -210,11 +214,6 @@ class AdaptSettings(PlanSettings):
             return None if math.isinf(float(seconds)) and float(seconds) > 0 else seconds
         except (TypeError, ValueError):
             return seconds
-
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _as_text(cls, weights: Any) -> Any:
-        return str(weights) if isinstance(weights, Path) else weights
 
 
 class InferenceSettings(Settings):
@@ -243,15 +242,10 @@ class SegmentSettings(InferenceSettings):
 class EvaluateSettings(Settings):
     """How segmentations are scored."""
 
-    labels: Annotated[dict[int, str] | tuple[int | str, ...] | None, Option(kind=str)] = Field(
-        None, description="Structures to score, by value or name. Default: what was learned."
-    )
+    labels: Labels = Field(None, description="Structures to score, by value or name. Default: what was learned.")
     tolerance_mm: Annotated[float, Option("tolerance", float)] = Field(
         2.0, ge=0, description="Tolerance of the surface Dice in mm."
     )
-
-    _read_labels = field_validator("labels", mode="before")(parse_labels)
-    _check_labels = field_validator("labels")(check_labels)
 
 
 Model = TypeVar("Model", bound=Settings)

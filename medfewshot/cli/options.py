@@ -86,7 +86,7 @@ def _option_parameter(model: type[Settings], name: str) -> inspect.Parameter:
     option = option_of(field)
     parts: list[Any] = [option.kind, *get_args(field.annotation), field.annotation]
     kind = next(part for part in parts if part not in (None, NoneType))
-    spelling = f"--{option.name or name.replace('_', '-')}"
+    spelling = f"--{model.options()[name]}"
     if kind is bool and field.default:
         spelling += f"/--no-{spelling[2:]}"
     shown = {None: "", False: "", True: " (default: on)"}.get(field.default, f" (default: {field.default})")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from medfewshot.episodes import EpisodeSettings
 from medfewshot.learners.choose import learner_for
-from medfewshot.settings import AUTO, Factors, Patches, Range, Settings, Share
+from medfewshot.settings import AUTO, Factors, Patches, Range, Settings, Share, Weights
 from medfewshot.synthetic import PopulationSettings
 
 
@@ -99,7 +98,7 @@ class TrainSettings(Settings):
     start_options: dict[str, Any] = Field(default_factory=dict, description="Settings of the learner's start.")
     backbone: BackboneSettings = Field(default_factory=BackboneSettings, description="The network.")
     tasks: TaskSettings = Field(default_factory=TaskSettings, description="What is trained on.")
-    weights: str | None = Field(
+    weights: Weights = Field(
         None, description="Weights to continue from: a folder or the name of shipped weights. Default: random ones."
     )
     seed: int = Field(0, ge=0, description="Same seed and machine, same result.")
@@ -124,8 +123,3 @@ class TrainSettings(Settings):
     checkpoint_every: Count = Field(100, description="Steps; an interrupted run continues from the last checkpoint.")
     log_every: Count = Field(10, description="Steps between rows of the training log.")
     half: bool = Field(False, description="Write the start as float16: half the size on disk.")
-
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _as_text(cls, weights: Any) -> Any:
-        return str(weights) if isinstance(weights, Path) else weights

@@ -39,9 +39,9 @@ a run can be stopped at any moment and resumed::
 
 from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, prepare
 from medfewshot.workflow.cases import check_channels, check_folder, find_cases
-from medfewshot.workflow.evaluate import check_scores_folder, evaluate, report, write_scores
+from medfewshot.workflow.evaluate import evaluate, write_scores
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record
-from medfewshot.workflow.report import write_report
+from medfewshot.workflow.report import report
 from medfewshot.workflow.segment import Batch, RunResult, check_results_folder, open_batch, segment
 from medfewshot.workflow.supports import LabelledScans, SupportSource, find_supports, read_supports
 from medfewshot.workflow.volumes import VolumeLike, as_volume
@@ -63,7 +63,6 @@ __all__ = [
     "check_channels",
     "check_folder",
     "check_results_folder",
-    "check_scores_folder",
     "evaluate",
     "find_cases",
     "find_supports",
@@ -73,6 +72,5 @@ __all__ = [
     "read_supports",
     "report",
     "segment",
-    "write_report",
     "write_scores",
 ]

@@ -1,12 +1,10 @@
-"""Evaluation of a run or of any folder of segmentations: names, scores, tables, plot and a scored report."""
+"""Evaluation of a run or of any folder of segmentations: scores, tables, plot and a scored report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.planning import label_values
@@ -14,8 +12,8 @@ from medfewshot.report import save_dice_plot
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
 from medfewshot.workflow.cases import check_folder
-from medfewshot.workflow.record import REPORT, RUN_RECORD, read_record
-from medfewshot.workflow.report import write_report
+from medfewshot.workflow.record import REPORT, RUN_RECORD
+from medfewshot.workflow.report import label_names, report
 
 
 def evaluate(
@@ -63,47 +61,6 @@ def evaluate(
     return evaluation
 
 
-def report(
-    folder: Path,
-    path: Path | None = None,
-    *,
-    reference: Path | None = None,
-    evaluation: Evaluation | None = None,
-    viewer: bool = True,
-    progress: Progress | None = None,
-) -> Path:
-    """Write the report of a run, with scores if there are references.
-
-    Args:
-        folder: The folder of the run.
-        path: The file to write; default: ``report.html`` in ``folder``.
-        reference: Folder of reference labels.
-        evaluation: The scores, if they are computed already.
-        viewer: Whether the page contains the volumes.
-        progress: Receives one event per case; may cancel.
-
-    Returns:
-        The written file.
-
-    Raises:
-        InputError: ``folder`` contains no run, or ``path`` is a folder.
-    """
-    path, progress = path or folder / REPORT, progress or Progress()
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder", f"give the name of the file, e.g. {path / REPORT}", setting="output")
-    references: dict[str, Path] = {}
-    if reference is not None:
-        pairs, unmatched = match_cases(folder, reference)
-        references = {case: truth for case, _, truth in pairs}
-        evaluation = evaluation or evaluate_pairs(
-            pairs, labels=label_names(folder, reference) or None, warnings=unmatched,
-            progress=progress.at("scoring"),
-        )  # fmt: skip
-    return write_report(
-        folder, path, evaluation=evaluation, references=references, viewer=viewer, progress=progress.at("report")
-    )
-
-
 def check_scores_folder(folder: Path) -> None:
     """Raises InputError if scores would replace a file that no evaluation wrote."""
     check_folder(folder)
@@ -126,23 +83,3 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
             by_label.setdefault(score.label_name, []).append(score.dice)
     if by_label:
         save_dice_plot(folder / "dice.png", by_label)
-
-
-def label_names(predictions: Path, reference: Path) -> Mapping[int, str]:
-    """Names of the structures, by label value.
-
-    The run's record says what was learned; otherwise the ``dataset.json`` of the references lists names. A structure
-    that the record knows by number alone takes its name from ``dataset.json``.
-    """
-    known: dict[int, str] = {}
-    for folder in (reference, reference.parent):
-        if (folder / "dataset.json").is_file():
-            known = dict(read_dataset(folder).labels)
-            break
-    if not (predictions / RUN_RECORD).is_file():
-        return known
-    try:
-        learned = {int(value): str(name) for value, name in read_record(predictions)["plan"]["labels"].items()}
-    except (InputError, KeyError, TypeError, ValueError, AttributeError):
-        return known
-    return {v: known.get(v, name) if name == f"label {v}" else name for v, name in learned.items()}

@@ -106,8 +106,7 @@ class RunRecord:
         """
         if not (self.folder / RUN_RECORD).is_file():
             return {}
-        content = read_record(self.folder)
-        results = _results(content, self.folder)
+        content, results = read_run(self.folder)
         if content.get("fingerprint") != self.fingerprint:
             raise InputError(
                 f"{self.folder}: contains results of another segmenter or other settings",
@@ -182,12 +181,21 @@ def read_record(folder: Path) -> dict[str, Any]:
     return content
 
 
+def read_run(folder: Path) -> tuple[dict[str, Any], list[CaseResult]]:
+    """Read the record in ``folder``, and its ``outputs`` as objects. Raises InputError if it is damaged."""
+    content = read_record(folder)
+    try:
+        return content, [CaseResult(**{**entry, "inputs": tuple(entry["inputs"])}) for entry in content["outputs"]]
+    except (KeyError, TypeError):
+        raise _damaged(folder) from None
+
+
 def remove_results(folder: Path) -> None:
     """Delete the files of an earlier run, which its record names, and no others."""
     if not (folder / RUN_RECORD).is_file():
         return
     try:
-        entries = _results(read_record(folder), folder)
+        entries = read_run(folder)[1]
     except InputError:
         entries = []
     for entry in entries:
@@ -198,13 +206,6 @@ def remove_results(folder: Path) -> None:
     for name in (STATISTICS, REPORT):
         (folder / name).unlink(missing_ok=True)
     (folder / RUN_RECORD).unlink()
-
-
-def _results(content: dict[str, Any], folder: Path) -> list[CaseResult]:
-    try:
-        return [CaseResult(**{**entry, "inputs": tuple(entry["inputs"])}) for entry in content["outputs"]]
-    except (KeyError, TypeError):
-        raise _damaged(folder) from None
 
 
 def _damaged(folder: Path) -> InputError:

@@ -1,4 +1,4 @@
-"""The report of a run: what ``run.json`` says, its pictures and volumes, and scores where there are references."""
+"""The report of a run: what ``run.json`` says, its pictures and volumes, and scores if there are references."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
-from medfewshot.evaluation import Evaluation
+from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.metrics import METRICS
 from medfewshot.report.page.content import Flag, Page, PageCase, Score, StructureRow
@@ -18,42 +19,73 @@ from medfewshot.report.page.flags import raise_flags
 from medfewshot.report.page.viewer import DisplayVolumes, display_volumes, load_case, voxel_budget
 from medfewshot.report.page.write import preview_uri, write_page
 from medfewshot.types import Progress, Volume
-from medfewshot.workflow.record import REPORT, flag_warning, read_record
+from medfewshot.workflow.record import REPORT, RUN_RECORD, CaseResult, flag_warning, read_record, read_run
 
 _SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "pixels": "voxels"}
 
 
-def write_report(
+def report(
     folder: Path,
     path: Path | None = None,
     *,
+    reference: Path | None = None,
     evaluation: Evaluation | None = None,
     references: Mapping[str, Path] | None = None,
     viewer: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the report of a run.
+    """Write the report of a run, with scores if there are references.
 
     The viewer shows what :func:`medfewshot.report.prepare_case` wrote during the run. If that is missing or the labels
     have changed since, the scan and its labels are read again; if the scan is gone, the case has no viewer and the
     report says so.
 
     Args:
-        folder: the folder of the run.
-        path: the file to write, by default ``folder/report.html``.
-        evaluation: scores to show.
-        references: case -> file with reference labels, for the viewer.
-        viewer: whether the page contains the viewer and the volumes.
-        progress: told about each case.
+        folder: The folder of the run.
+        path: The file to write; default: ``report.html`` in ``folder``.
+        reference: Folder of reference labels.
+        evaluation: The scores, if they are computed already.
+        references: Case -> file with reference labels, if they are matched already.
+        viewer: Whether the page contains the viewer and the volumes.
+        progress: Receives one event per case; may cancel.
 
     Returns:
         The written file.
 
     Raises:
-        InputError: if the folder contains no run or ``run.json`` is damaged.
+        InputError: ``folder`` contains no run, ``run.json`` is damaged, or ``path`` is a folder.
     """
-    page = run_page(folder, evaluation=evaluation, references=references, viewer=viewer, progress=progress)
-    return write_page(path or folder / REPORT, page)
+    path, progress = path or folder / REPORT, progress or Progress()
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder", f"give the name of the file, e.g. {path / REPORT}", setting="output")
+    if reference is not None:
+        pairs, unmatched = match_cases(folder, reference)
+        references = {case: truth for case, _, truth in pairs}
+        evaluation = evaluation or evaluate_pairs(
+            pairs, labels=label_names(folder, reference) or None, warnings=unmatched,
+            progress=progress.at("scoring"),
+        )  # fmt: skip
+    page = run_page(
+        folder, evaluation=evaluation, references=references or {}, viewer=viewer, progress=progress.at("report")
+    )
+    return write_page(path, page)
+
+
+def label_names(predictions: Path, reference: Path) -> Mapping[int, str]:
+    """Names of the structures, by label value.
+
+    The run's record says what was learned; otherwise the ``dataset.json`` of the references lists names. A structure
+    that the record knows by number alone takes its name from ``dataset.json``.
+    """
+    described = [folder for folder in (reference, reference.parent) if (folder / "dataset.json").is_file()]
+    known = dict(read_dataset(described[0]).labels) if described else {}
+    if not (predictions / RUN_RECORD).is_file():
+        return known
+    try:
+        learned = _structures(read_record(predictions))
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
+        return known
+    return {v: known.get(v, name) if name == f"label {v}" else name for v, name in learned.items()}
 
 
 def run_page(
@@ -64,77 +96,80 @@ def run_page(
     viewer: bool = True,
     progress: Progress | None = None,
 ) -> Page:
-    """The content of the report; see :func:`write_report`."""
-    progress = progress or Progress()
-    if not (folder / "run.json").is_file():
+    """The content of the report, as :func:`report` writes it."""
+    references, progress = references or {}, progress or Progress()
+    if not (folder / RUN_RECORD).is_file():
         raise InputError(f"{folder}: contains no run (no run.json)", "give a folder that medfewshot segment wrote")
-    record = read_record(folder)
+    record, results = read_run(folder)
     try:
-        structures = {int(value): str(name) for value, name in record["plan"]["labels"].items()}
-        outputs = [dict(entry) for entry in record["outputs"]]
-        unit = _unit(outputs)
-        scores = _scores(evaluation)
+        structures, unit = _structures(record), _unit(results)
+        scores = {(row["case_id"], row["label"]): row for row in (evaluation.score_rows() if evaluation else [])}
         cases = []
-        for number, entry in enumerate(outputs):
-            progress.update(number, len(outputs), str(entry["case"]))
-            case = _case(folder, entry, structures, unit, scores)
+        for number, result in enumerate(results):
+            progress.update(number, len(results), result.case)
+            case = _case(folder, result, structures, unit, scores)
             if viewer and case.status == "done":
-                reference = (references or {}).get(case.name)
-                case = _with_viewer(case, folder, entry, tuple(structures), voxel_budget(len(outputs)), reference)
+                budget, reference = voxel_budget(len(results)), references.get(case.name)
+                case = _with_viewer(case, folder, result, tuple(structures), budget, reference)
             cases.append(case)
+        # Warnings of the cases stand with the cases.
+        of_cases = {f"{result.case}: {text}" for result in results for text in result.warnings}
+        return Page(
+            title=folder.resolve().name,
+            structures=structures,
+            cases=raise_flags(cases),
+            unit=unit,
+            facts=_facts(record, evaluation),
+            summary=tuple(evaluation.summary_rows()) if evaluation else (),
+            warnings=(
+                *(text for text in record.get("warnings", []) if text not in of_cases),
+                *(evaluation.warnings if evaluation else ()),
+            ),
+        )
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / 'run.json'}: is damaged ({error})", "segment again and overwrite it") from None
-    return Page(
-        title=folder.resolve().name,
-        structures=structures,
-        cases=raise_flags(cases),
-        unit=unit,
-        facts=_facts(record, evaluation),
-        summary=tuple(evaluation.summary_rows()) if evaluation is not None else (),
-        warnings=(*_run_warnings(record, outputs), *(evaluation.warnings if evaluation is not None else ())),
-    )
+        raise InputError(f"{folder / RUN_RECORD}: is damaged ({error})", "segment again and overwrite it") from None
 
 
-def _unit(outputs: Sequence[Mapping[str, Any]]) -> str:
-    rows = [row for entry in outputs for row in entry["statistics"]]
+def _structures(record: Mapping[str, Any]) -> dict[int, str]:
+    """Label value -> name of what was learned."""
+    return {int(value): str(name) for value, name in record["plan"]["labels"].items()}
+
+
+def _unit(results: Sequence[CaseResult]) -> str:
+    rows = [row for result in results for row in result.statistics]
     return next((unit for unit, key in _SIZES.items() if any(row.get(key) is not None for row in rows)), "ml")
-
-
-def _scores(evaluation: Evaluation | None) -> dict[tuple[str, int], dict[str, Any]]:
-    rows = evaluation.score_rows() if evaluation is not None else []
-    return {(row["case_id"], row["label"]): row for row in rows}
 
 
 def _case(
     folder: Path,
-    entry: Mapping[str, Any],
+    result: CaseResult,
     structures: Mapping[int, str],
     unit: str,
     scores: Mapping[tuple[str, int], Mapping[str, Any]],
 ) -> PageCase:
-    name = str(entry["case"])
-    found = {int(row["label"]): row for row in entry["statistics"]}
-    rows = []
-    for value, structure in structures.items():
-        row = found.get(value)
-        score = scores.get((name, value))
-        if row is None and score is None:
-            continue
-        size = row.get(_SIZES[unit]) if row is not None else None
-        predicted = entry.get("predicted_dice", {}).get(structure)
-        rows.append(StructureRow(value, structure, size, predicted, _score(score, unit)))
-    preview = folder / "previews" / f"{name}.png"
-    unlike = [str(text) for text in entry.get("flags", ())]
-    errors = [str(entry["error"])] if entry.get("error") else []
+    measured = {int(row["label"]): row for row in result.statistics}
+    rows = [
+        StructureRow(
+            value, name, measured.get(value, {}).get(_SIZES[unit]), result.predicted_dice.get(name),
+            _score(scores.get((result.case, value)), unit),
+        )
+        for value, name in structures.items()
+        if value in measured or (result.case, value) in scores
+    ]  # fmt: skip
+    preview = f"previews/{result.case}.png"
+    shown = preview in result.files and (folder / preview).is_file()
     return PageCase(
-        name=name,
-        status=str(entry["status"]),
+        name=result.case,
+        status=result.status,
         structures=tuple(rows),
-        seconds=sum(entry["seconds"].values()) if entry["seconds"] else None,
-        files=tuple(str(file) for file in (entry["labels"], *entry["files"]) if file),
-        warnings=(*errors, *(str(text) for text in entry["warnings"] if text not in map(flag_warning, unlike))),
-        flags=tuple(Flag(text) for text in unlike),
-        preview=preview_uri(preview) if f"previews/{name}.png" in entry["files"] and preview.is_file() else None,
+        seconds=sum(result.seconds.values()) if result.seconds else None,
+        files=tuple(file for file in (result.labels, *result.files) if file),
+        warnings=(
+            *([result.error] if result.error else []),
+            *(text for text in result.warnings if text not in map(flag_warning, result.flags)),
+        ),
+        flags=tuple(Flag(text) for text in result.flags),
+        preview=preview_uri(folder / preview) if shown else None,
     )
 
 
@@ -146,17 +181,12 @@ def _score(row: Mapping[str, Any] | None, unit: str) -> Score | None:
 
 
 def _with_viewer(
-    case: PageCase,
-    folder: Path,
-    entry: Mapping[str, Any],
-    values: Sequence[int],
-    budget: int,
-    reference: Path | None,
+    case: PageCase, folder: Path, result: CaseResult, values: Sequence[int], budget: int, reference: Path | None
 ) -> PageCase:
     """The case with its volumes; unchanged for a 2D image, which the viewer does not show."""
-    labels_file = folder / entry["labels"]
+    labels_file = folder / str(result.labels)
     try:
-        volumes = load_case(folder, case.name, labels_file=labels_file) or _read_case(folder, entry, values)
+        volumes = load_case(folder, case.name, labels_file=labels_file) or _read_case(folder, result, values)
         if volumes is None:
             return case
         volumes = volumes.coarser(budget)
@@ -170,14 +200,14 @@ def _with_viewer(
     return replace(case, viewer=volumes.encoded())
 
 
-def _read_case(folder: Path, entry: Mapping[str, Any], values: Sequence[int]) -> DisplayVolumes | None:
+def _read_case(folder: Path, result: CaseResult, values: Sequence[int]) -> DisplayVolumes | None:
     """The volumes of a case from its files; None for a 2D image."""
-    if not any(row.get("volume_ml") is not None for row in entry["statistics"]):
+    if not any(row.get("volume_ml") is not None for row in result.statistics):
         return None
-    labels = read_label(folder / entry["labels"])
-    image = read_image(Path(entry["inputs"][0]))
+    labels = read_label(folder / str(result.labels))
+    image = read_image(Path(result.inputs[0]))
     check_same_grid(image, labels)
-    uncertain = next((folder / file for file in entry["files"] if file.startswith("uncertainty/")), None)
+    uncertain = next((folder / file for file in result.files if file.startswith("uncertainty/")), None)
     doubt = read_image(uncertain) if uncertain is not None and uncertain.is_file() else None
     return display_volumes(
         image.data[0], labels.data[0], labels.affine, values=values, uncertainty=doubt.data[0] if doubt else None
@@ -187,26 +217,17 @@ def _read_case(folder: Path, entry: Mapping[str, Any], values: Sequence[int]) ->
 def _facts(record: Mapping[str, Any], evaluation: Evaluation | None) -> dict[str, str]:
     plan, adaptation = record["plan"], record.get("adaptation", {})
     settings, learner = adaptation.get("settings", {}), adaptation.get("learner", {})
-    seconds = record.get("seconds", {})
-    versions = record.get("versions", {})
+    steps = [f"{learner['steps']} steps"] if "steps" in learner else []
     facts = {
         "Finished": record.get("finished") or "not finished: the run was stopped",
-        "Learner": ", ".join(
-            [str(settings.get("learner", "unknown")), *([f"{learner['steps']} steps"] if "steps" in learner else [])]
-        ),
+        "Learner": ", ".join([str(settings.get("learner", "unknown")), *steps]),
         "Supports": ", ".join(Path(pair["image"]).name for pair in record["supports"]) or "not recorded",
         "Plan": f"{plan['spatial_dims']}D at {' × '.join(f'{s:.3g}' for s in plan['spacing_mm'])} mm",
         "Seed": str(record.get("seed")),
         "Device": str(record.get("device")),
-        "Seconds": ", ".join(f"{stage} {time:.1f}" for stage, time in seconds.items()),
-        "Versions": ", ".join(f"{name} {v}" for name, v in versions.items() if name != "platform"),
+        "Seconds": ", ".join(f"{stage} {time:.1f}" for stage, time in record.get("seconds", {}).items()),
+        "Versions": ", ".join(f"{name} {v}" for name, v in record.get("versions", {}).items() if name != "platform"),
     }
     if evaluation is not None:
         facts["Surface Dice"] = f"share of the surfaces within {evaluation.tolerance_mm:g} mm of each other"
     return facts
-
-
-def _run_warnings(record: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those of the adaptation: those of the cases stand with the cases."""
-    of_cases = {f"{entry['case']}: {text}" for entry in outputs for text in entry["warnings"]}
-    return [text for text in record.get("warnings", []) if text not in of_cases]

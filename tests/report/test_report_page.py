@@ -26,7 +26,7 @@ from medfewshot.report.page.flags import modified_z, raise_flags
 from medfewshot.report.page.viewer import coarsening, display_volumes, load_case, prepared_path, voxel_budget
 from medfewshot.report.page.write import render_page
 from medfewshot.settings import AdaptSettings
-from medfewshot.workflow import adapt, open_batch, read_supports, segment, write_report
+from medfewshot.workflow import adapt, open_batch, read_supports, report, segment
 from medfewshot.workflow.report import run_page
 
 NASTY = "</script><img src=x onerror=alert(1)>\"'&"
@@ -61,7 +61,7 @@ def nifti(text: str) -> nib.Nifti1Image:
 
 
 def test_a_run_on_a_page(ran):
-    path = write_report(ran / "out")
+    path = report(ran / "out")
     assert path == ran / "out" / "report.html"
     text = path.read_text(encoding="utf-8")
     for word in (
@@ -139,10 +139,10 @@ def test_a_scan_that_has_moved_costs_the_viewer_only(ran):
 
 def test_folders_without_a_run(tmp_path):
     with pytest.raises(InputError, match="contains no run"):
-        write_report(tmp_path)
+        report(tmp_path)
     (tmp_path / "run.json").write_text('{"plan": {}, "outputs": []}')
     with pytest.raises(InputError, match="damaged"):
-        write_report(tmp_path)
+        report(tmp_path)
 
 
 def nasty_page() -> Page:

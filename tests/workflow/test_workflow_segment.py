@@ -26,8 +26,8 @@ from medfewshot.workflow import (
     find_cases,
     open_batch,
     read_supports,
+    report,
     segment,
-    write_report,
 )
 
 PLAIN = SegmentSettings(previews=False)
@@ -166,7 +166,7 @@ def test_every_scan_is_read_once(scans, segmenter, inputs):
 
     batch = open_batch([scans / inputs], scans / "out", plan=segmenter.plan, read=read)
     segment(batch, segmenter)
-    write_report(scans / "out")
+    report(scans / "out")
     assert seen == [case.image_path.name for case in batch.cases]
 
 
@@ -198,7 +198,7 @@ def test_a_record_of_a_newer_version_is_refused(scans, segmenter):
     segment_cases(cases, segmenter, out)
     record = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps(record | {"format_version": 2}))
-    for work in (lambda: segment_cases(cases, segmenter, out, PLAIN.replace(resume=True)), lambda: write_report(out)):
+    for work in (lambda: segment_cases(cases, segmenter, out, PLAIN.replace(resume=True)), lambda: report(out)):
         with pytest.raises(InputError, match=r"run\.json: has format version 2, .* reads up to 1; update medfewshot"):
             work()
 
