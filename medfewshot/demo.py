@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from medfewshot.datasets import Dataset, read_dataset
@@ -70,33 +71,34 @@ def run_demo(
     make_learner(settings)  # reports what is wrong with the settings before anything is written
     check_folder(output)
     _check_own(output, makes_data=data is None)
-    clock = _Clock()
+    ends = {"": time.perf_counter()}
     if data is None:
         making = progress.at("making scans")
         data = make_data(output / "data", shots + queries, settings.seed, progress=making.update)
-    clock.lap("data")
+    ends["data"] = time.perf_counter()
     dataset = read_dataset(data)
     support, query = _split(dataset, shots, queries, settings.seed)
     supports = replace(dataset, cases=tuple(support))
     segmenter = adapt_to_folder(supports, output / "segmenter", settings, overwrite=True, progress=progress)
-    clock.lap("adapt")
+    ends["adapt"] = time.perf_counter()
     folder = output / "segmentations"
     batch = Batch(tuple(query), folder, SegmentSettings(overwrite=(folder / RUN_RECORD).is_file()))
     result = segment(batch, segmenter, command=command, progress=progress)
     if result.failed:
         raise InputError(str(result.failed[0].error))
-    clock.lap("segment")
+    ends["segment"] = time.perf_counter()
     pairs = [
         (case.case_id, folder / str(one.labels), Path(str(case.label_path)))
         for case, one in zip(query, result.results, strict=True)
     ]
     evaluation = evaluate_pairs(pairs, labels=segmenter.plan.labels, progress=progress.at("scoring"))
     write_scores(evaluation, output / "scores")
-    clock.lap("score")
+    ends["score"] = time.perf_counter()
     references = {case_id: reference for case_id, _, reference in pairs}
-    report(folder, output / REPORT, evaluation=evaluation, references=references, progress=progress)
-    clock.lap("report")
-    return DemoResult(evaluation, clock.seconds, tuple(segmenter.record["warnings"]))
+    report(folder, output / REPORT, reference=references, evaluation=evaluation, progress=progress)
+    ends["report"] = time.perf_counter()
+    seconds = {stage: round(end - begun, 2) for (_, begun), (stage, end) in pairwise(ends.items())}
+    return DemoResult(evaluation, seconds, tuple(segmenter.record["warnings"]))
 
 
 def _check_own(folder: Path, makes_data: bool) -> None:
@@ -124,15 +126,3 @@ def _split(dataset: Dataset, shots: int, queries: int, seed: int) -> tuple[list[
     support = [case for index, case in enumerate(cases) if index in chosen]
     query = [case for index, case in enumerate(cases) if index not in chosen][:queries]
     return support, query
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name], self._last = round(now - self._last, 2), now

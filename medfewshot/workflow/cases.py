@@ -30,14 +30,12 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
         InputError: Nothing is found, or two results would have the same name.
     """
     paths = list({path.resolve(): path for given in inputs for path in find_images(given)}.values())
-    if channels == 1:
-        cases = [_case(case_id(path), [path]) for path in paths]
-    else:
-        groups: dict[tuple[Path, str], list[Path]] = {}
-        for path in paths:
-            groups.setdefault((path.parent, _without_channel(path)), []).append(path)
-        cases = [_case(name, sorted(group)) for (_, name), group in groups.items()]
-    return _named_apart(cases)
+    groups: dict[tuple[Path, str], list[Path]] = {}
+    for path in paths:
+        channel = _CHANNEL.fullmatch(stem_of(path)) if channels > 1 else None
+        key = (path, case_id(path)) if channels == 1 else (path.parent, channel[1] if channel else case_id(path))
+        groups.setdefault(key, []).append(path)
+    return _named_apart([Case(name, name, None, tuple(sorted(group))) for (_, name), group in groups.items()])
 
 
 def check_channels(case: Case, channels: int) -> None:
@@ -56,15 +54,6 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{existing}: is a file", "give a folder", setting="output")
     if not os.access(existing, os.W_OK):
         raise InputError(f"{existing}: cannot be written to", "give another folder", setting="output")
-
-
-def _case(name: str, paths: Sequence[Path]) -> Case:
-    return Case(name, name, None, tuple(paths))
-
-
-def _without_channel(path: Path) -> str:
-    match = _CHANNEL.fullmatch(stem_of(path))
-    return match[1] if match else case_id(path)
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:

@@ -80,14 +80,13 @@ def write_outputs(
 
 def _write_maps(name: str, volume: Volume, segmentation: Segmentation, folder: Path) -> list[str]:
     """Write class probabilities and uncertainty, if computed; returns the paths relative to ``folder``."""
+    maps = {"probabilities": segmentation.probabilities, "uncertainty": segmentation.uncertainty}
     files = []
-    if segmentation.probabilities is not None:
-        suffix = output_suffix(volume, real_numbers=True, channels=True)
-        files.append(f"probabilities/{name}{suffix}")
-        write_array(folder / files[-1], segmentation.probabilities, volume)
-    if segmentation.uncertainty is not None:
-        files.append(f"uncertainty/{name}{output_suffix(volume, real_numbers=True)}")
-        write_array(folder / files[-1], segmentation.uncertainty, volume)
+    for kind, array in maps.items():
+        if array is not None:
+            suffix = output_suffix(volume, real_numbers=True, channels=kind == "probabilities")
+            files.append(f"{kind}/{name}{suffix}")
+            write_array(folder / files[-1], array, volume)
     return files
 
 

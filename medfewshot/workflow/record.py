@@ -132,6 +132,11 @@ class RunRecord:
         self._unwritten = False
         self._due = time.monotonic() + 10 * (time.monotonic() - begun)
 
+    def warnings(self) -> list[str]:
+        """Of the adaptation and of every volume of this run."""
+        of_cases = [f"{result.case}: {text}" for result in self.results for text in result.warnings]
+        return [*self.segmenter.record.get("warnings", ()), *of_cases]
+
     def _known(self) -> list[CaseResult]:
         return [*self.results, *self._earlier.values()]
 
@@ -140,7 +145,6 @@ class RunRecord:
         spent: Counter[str] = Counter()
         for result in self.results:
             spent.update(result.seconds)
-        warnings = [f"{result.case}: {text}" for result in self.results for text in result.warnings]
         return {
             "format_version": FORMAT_VERSION,
             "command": self.command,
@@ -154,7 +158,7 @@ class RunRecord:
             "options": _inference(self.settings),
             "seconds": {**adapted.get("seconds", {}), **{name: round(time, 3) for name, time in spent.items()}},
             "outputs": [asdict(result) for result in self._known()],
-            "warnings": [*adapted.get("warnings", ()), *warnings],
+            "warnings": self.warnings(),
             "versions": versions(),
             "fingerprint": self.fingerprint,
         }

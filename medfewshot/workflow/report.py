@@ -28,9 +28,8 @@ def report(
     folder: Path,
     path: Path | None = None,
     *,
-    reference: Path | None = None,
+    reference: Path | Mapping[str, Path] | None = None,
     evaluation: Evaluation | None = None,
-    references: Mapping[str, Path] | None = None,
     viewer: bool = True,
     progress: Progress | None = None,
 ) -> Path:
@@ -43,9 +42,8 @@ def report(
     Args:
         folder: The folder of the run.
         path: The file to write; default: ``report.html`` in ``folder``.
-        reference: Folder of reference labels.
+        reference: Folder of reference labels, or the file of each case.
         evaluation: The scores, if they are computed already.
-        references: Case -> file with reference labels, if they are matched already.
         viewer: Whether the page contains the viewer and the volumes.
         progress: Receives one event per case; may cancel.
 
@@ -58,16 +56,14 @@ def report(
     path, progress = path or folder / REPORT, progress or Progress()
     if path.is_dir():
         raise InputError(f"{path}: is a folder", f"give the name of the file, e.g. {path / REPORT}", setting="output")
-    if reference is not None:
+    if isinstance(reference, Path):
         pairs, unmatched = match_cases(folder, reference)
-        references = {case: truth for case, _, truth in pairs}
+        reference = {case: truth for case, _, truth in pairs}
         evaluation = evaluation or evaluate_pairs(
             pairs, labels=label_names(folder, reference) or None, warnings=unmatched,
             progress=progress.at("scoring"),
         )  # fmt: skip
-    page = run_page(
-        folder, evaluation=evaluation, references=references or {}, viewer=viewer, progress=progress.at("report")
-    )
+    page = run_page(folder, evaluation=evaluation, references=reference, viewer=viewer, progress=progress.at("report"))
     return write_page(path, page)
 
 

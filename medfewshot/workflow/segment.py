@@ -17,14 +17,7 @@ from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow.cases import check_channels, check_folder, find_cases
 from medfewshot.workflow.outputs import inputs_of, stamp_of, write_outputs
-from medfewshot.workflow.record import (
-    REPORT,
-    RUN_RECORD,
-    STATISTICS,
-    CaseResult,
-    RunRecord,
-    remove_results,
-)
+from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, RunRecord, remove_results
 from medfewshot.workflow.supports import ReadImage
 
 
@@ -172,8 +165,7 @@ def segment(
             record.add(result)
         record.finish()
     progress.update(total, total, "done")
-    warnings = [f"{result.case}: {text}" for result in record.results for text in result.warnings]
-    return RunResult(tuple(record.results), folder, resumed, (*segmenter.record.get("warnings", ()), *warnings))
+    return RunResult(tuple(record.results), folder, resumed, tuple(record.warnings()))
 
 
 def _check_same_scans(cases: Sequence[Case], earlier: Iterable[CaseResult], folder: Path) -> None:

@@ -19,8 +19,7 @@ from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow.volumes import VolumeLike, as_volume
 
 SupportSource = str | PathLike[str] | Dataset | Sequence[Case] | Sequence[tuple[VolumeLike, VolumeLike]]
-"""A folder, ``dataset.json`` or CSV, what :func:`find_supports` returned, cases, or (image, label)
-pairs."""
+"""A folder, ``dataset.json`` or CSV, what :func:`find_supports` returned, cases, or (image, label) pairs."""
 ReadImage = Callable[[Sequence[Path]], Volume]
 
 
@@ -77,7 +76,10 @@ def read_supports(
     entries: Sequence[Any] = source.labelled if isinstance(source, Dataset) else list(source)
     images, labels = [], []
     for number, entry in enumerate(entries):
-        image, label = _read_case(entry, read) if isinstance(entry, Case) else _read_pair(entry)
+        if isinstance(entry, Case):
+            image, label = _read_case(entry, read)
+        else:
+            image, label = as_volume(entry[0]), as_volume(entry[1], label=True)
         images.append(image)
         labels.append(in_frame_of(image, label))
         progress.update(number + 1, len(entries), image.name)
@@ -91,11 +93,6 @@ def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:
     if image.modality is None and case.modality:
         image = replace(image, modality=case.modality)
     return image, label
-
-
-def _read_pair(pair: tuple[VolumeLike, VolumeLike]) -> tuple[Volume, Volume]:
-    image, label = pair
-    return as_volume(image), as_volume(label, label=True)
 
 
 def check_marked(labels: Sequence[Volume]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.data.utils import to_affine_nd
 
 from medfewshot.errors import InputError
 from medfewshot.io import check_affine, read_image, read_label
@@ -52,18 +53,10 @@ def as_volume(value: VolumeLike, *, label: bool = False) -> Volume:
 def _plain_array(value: Any) -> tuple[np.ndarray, np.ndarray]:
     """Data ``(C, *S)`` and affine ``(4, 4)`` of an array, tensor or MetaTensor."""
     if hasattr(value, "affine") and hasattr(value, "as_tensor"):
-        affine = _square_affine(np.asarray(value.affine, dtype=np.float64))
+        affine = np.asarray(to_affine_nd(3, np.asarray(value.affine, dtype=np.float64)))
         check_affine(affine, "array")
         return value.as_tensor().detach().cpu().numpy(), affine
     # NumPy has no bfloat16.
     plain = value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
     data = plain.detach().cpu().numpy() if hasattr(plain, "detach") else np.asarray(plain)
     return data if data.ndim == 4 else data[None], np.eye(4)
-
-
-def _square_affine(affine: np.ndarray) -> np.ndarray:
-    if affine.shape == (4, 4):
-        return affine
-    full = np.eye(4)
-    full[:2, :2], full[:2, 3] = affine[:2, :2], affine[:2, 2]
-    return full
