@@ -58,11 +58,11 @@ def report(
         raise InputError(f"{path}: is a folder", f"give the name of the file, e.g. {path / REPORT}", setting="output")
     if isinstance(reference, Path):
         pairs, unmatched = match_cases(folder, reference)
-        reference = {case: truth for case, _, truth in pairs}
         evaluation = evaluation or evaluate_pairs(
             pairs, labels=label_names(folder, reference) or None, warnings=unmatched,
             progress=progress.at("scoring"),
         )  # fmt: skip
+        reference = {case: truth for case, _, truth in pairs}
     page = run_page(folder, evaluation=evaluation, references=reference, viewer=viewer, progress=progress.at("report"))
     return write_page(path, page)
 
