@@ -66,7 +66,9 @@ def train(
         if world.first:
             prepare_folder(folder, resume, overwrite)
             if pack is not None and not pack.is_file():
-                write_pack(_read_raw(settings, data, progress), pack)
+                if settings.tasks.real is None:
+                    raise InputError("the settings name no real data sets to pack", "remove it", setting="pack")
+                write_pack(_read_real(settings, data, pack, progress), pack)
         world.wait()
         learner, start = make_meta_learner(settings, chosen)
         real = _read_real(settings, data, pack, progress)
@@ -91,19 +93,16 @@ def train(
         return record
 
 
-def _read_raw(settings: TrainSettings, data: Path | None, progress: Progress | None) -> tuple[LabelledTask, ...]:
-    real = settings.tasks.real
-    if real is None:
-        raise InputError("the settings name no real data sets to pack", "remove it", setting="pack")
-    return pack_datasets(real.datasets, Path(real.root) if real.root else data, progress=progress)
-
-
 def _read_real(
     settings: TrainSettings, data: Path | None, pack: Path | None, progress: Progress | None
 ) -> tuple[LabelledTask, ...]:
-    if settings.tasks.real is None:
+    """The labelled volumes, from the pack if it exists."""
+    real = settings.tasks.real
+    if real is None:
         return ()
-    return _read_raw(settings, data, progress) if pack is None else read_pack(pack, settings.tasks.real.datasets)
+    if pack is not None and pack.is_file():
+        return read_pack(pack, real.datasets)
+    return pack_datasets(real.datasets, Path(real.root) if real.root else data, progress=progress)
 
 
 def seen_data(tasks: Sequence[LabelledTask]) -> Mapping[str, Any]:
