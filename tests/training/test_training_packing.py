@@ -11,7 +11,7 @@ from toys import make_scan, save_nifti
 from medfewshot.episodes import EpisodeSampler, Example, LabelledTask
 from medfewshot.errors import InputError
 from medfewshot.training.packing import encode_volume, pack_datasets, read_pack, write_pack
-from medfewshot.training.run import seen_data
+from medfewshot.training.run import seen_data, train
 from medfewshot.training.settings import BackboneSettings, BaseDataset, RealSettings, TaskSettings, TrainSettings
 from medfewshot.training.sources import make_sources
 
@@ -96,6 +96,23 @@ def test_validation_without_such_structures_says_so(packed):
     _, validation, warnings = sources(seen, synthetic={"patches": (8, 8, 8)}, real=REAL)
     assert not validation.sample(5).task.startswith("blocks")
     assert warnings == []
+
+
+def test_a_run_makes_the_pack_and_a_later_one_needs_no_data(root, tmp_path):
+    real = REAL.replace(datasets={"blocks": {"labels": (2,), "validation_labels": (4,)}})
+    settings = TrainSettings(
+        learner_options={"steps": 1}, backbone=BackboneSettings(width=4, levels=2), steps=1, episodes_per_step=1,
+        validation_episodes=1, tasks=TaskSettings(synthetic=None, real=real),
+    )  # fmt: skip
+    pack = tmp_path / "base.safetensors"
+    first, later = (
+        train(settings, tmp_path / name, device="cpu", data=data, pack=pack)
+        for name, data in (("first", root), ("later", tmp_path / "nowhere"))
+    )
+    assert first["seen"] == later["seen"]
+    assert first["validation"] == later["validation"]
+    with pytest.raises(InputError, match="no real data sets to pack"):
+        train(settings.replace(tasks=TaskSettings()), tmp_path / "x", device="cpu", pack=tmp_path / "other")
 
 
 def test_what_cannot_be_trained_on_is_refused(packed, root, tmp_path):
