@@ -35,6 +35,8 @@ EXIT_CODES = (
 RESUMABLE = {
     "segment": "what was finished is kept, segment --resume continues from there",
     "train": "train --resume continues from the last checkpoint",
+    "benchmark": "what was finished is kept, and the same command continues from there",
+    "data": "nothing of the set was left behind",
 }
 """What is left of a command that was interrupted."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,74 +59,48 @@ def benchmark(
     in the run directory contains tables (Markdown, LaTeX, CSV) and plots, and names the cells that were not run.
     OMP_NUM_THREADS sets the number of threads.
     """
+    from medfewshot.benchmark import load_benchmark, plan_cells, select_cells, write_report
     from medfewshot.cli.console import Console
+    from medfewshot.workflow import check_folder
 
-    console = Console(quiet, json)
-    run = output or Path("runs") / config.stem
-    from medfewshot.benchmark import load_benchmark, plan_cells, select_cells
-
-    plan = load_benchmark(config)
-    cells = select_cells(plan_cells(plan), only or [], _seeds(seeds), _shard(shard))
+    console, run = Console(quiet, json), output or Path("runs") / config.stem
+    plan, share = load_benchmark(config), _numbers(shard, r"\d+/\d+", "shard", "1/4")
+    wanted = _numbers(seeds, r"\d+(,\d+)*", "seeds", "0,1")
+    cells = select_cells(plan_cells(plan), only or (), wanted, (share[0], share[1]) if share else None)
     if list_cells:
-        raise typer.Exit(_list(cells, run, console))
-    if report is not None:
-        raise typer.Exit(_report(plan, cells, run, report, console))
-    where = _Where(data, device, ray, cpus, gpus)
-    raise typer.Exit(_run(plan, cells, run, where, console))
+        _list(cells, run, console)
+        return
+    check_folder(report or run)
+    done: dict[str, Any] = {}
+    if report is None:
+        nodes = {"address": ray, "cpus": cpus, "gpus": gpus} if ray is not None else {}
+        done = _run(cells, data or plan.data, run, device, nodes, console)
+    tables = write_report(plan, run, report or run / "report", cells if report else None)
+    if done:
+        what = {"done": "done", "skipped": "done earlier", "failed": "failed", "busy": "busy elsewhere"}
+        console.say("cells: " + ", ".join(f"{len(done[key])} {text}" for key, text in what.items() if done[key]))
+    console.say(f"report: {tables}")
+    console.json({"output": str(run), "report": str(tables), **done})
+    raise typer.Exit(1 if done.get("failed") else 0)
 
 
-@dataclass(frozen=True)
-class _Where:
-    """Where the scans are and where cells run."""
-
-    data: Path | None
-    device: str
-    ray: str | None
-    cpus: float
-    gpus: float
-
-
-def _run(plan: Any, cells: Any, run: Path, where: _Where, console: Any) -> int:
-    from medfewshot.benchmark import prepare_data, run_benchmark, write_report
+def _run(cells: Any, data: Any, run: Path, device: str, nodes: dict[str, Any], console: Any) -> dict[str, Any]:
+    """Run the cells, on a cluster if ``nodes`` say which one; the ids of the cells by what became of them."""
+    from medfewshot.benchmark import prepare_data, run_benchmark
     from medfewshot.benchmark.on_ray import run_on_ray
     from medfewshot.devices import resolve_device
-    from medfewshot.workflow import check_folder
 
-    if where.ray is None:  # a cluster's nodes may have devices that this machine lacks
-        resolve_device(where.device)
-    check_folder(run)
-    source = prepare_data(cells, where.data or plan.data, run)
-    try:
-        with console.progress("Benchmark") as progress:
-            if where.ray is None:
-                outcome = run_benchmark(cells, source, run, where.device, progress, console.told)
-            else:
-                nodes: dict[str, Any] = {"address": where.ray, "cpus": where.cpus, "gpus": where.gpus}
-                outcome = run_on_ray(cells, source, run, where.device, progress, console.told, **nodes)
-    except KeyboardInterrupt:
-        console.error("interrupted; what was finished is kept, and the same command continues from there")
-        return 130
+    if not nodes:  # a cluster's nodes may have devices that this machine lacks
+        resolve_device(device)
+    source, run_all = prepare_data(cells, data, run), run_on_ray if nodes else run_benchmark
+    with console.progress("Benchmark") as progress:
+        outcome = run_all(cells, source, run, device, progress, console.told, **nodes)
     for name, message in outcome.failed.items():
         console.error(f"{name} failed: {message}; run the same command to try again")
-    tables = write_report(plan, run, run / "report")
-    console.say(_counts(outcome))
-    console.say(f"report: {tables}")
-    console.json({"output": str(run), "report": str(tables), **vars(outcome)})
-    return 1 if outcome.failed else 0
+    return vars(outcome)
 
 
-def _report(plan: Any, cells: Any, run: Path, folder: Path, console: Any) -> int:
-    from medfewshot.benchmark import write_report
-    from medfewshot.workflow import check_folder
-
-    check_folder(folder)
-    tables = write_report(plan, run, folder, cells)
-    console.say(f"report: {tables}")
-    console.json({"output": str(run), "report": str(tables)})
-    return 0
-
-
-def _list(cells: Any, run: Path, console: Any) -> int:
+def _list(cells: Any, run: Path, console: Any) -> None:
     from medfewshot.benchmark import state_of
 
     states = {cell.id: state_of(cell, run).value for cell in cells}
@@ -134,31 +108,10 @@ def _list(cells: Any, run: Path, console: Any) -> int:
         console.say(f"{state:8} {name}")
     console.say(", ".join(f"{count} {state}" for state, count in Counter(states.values()).items()))
     console.json({"cells": states})
-    return 0
 
 
-def _counts(outcome: Any) -> str:
-    parts = {
-        "done": outcome.done,
-        "done earlier": outcome.skipped,
-        "failed": outcome.failed,
-        "busy elsewhere": outcome.busy,
-    }
-    return "cells: " + ", ".join(f"{len(found)} {what}" for what, found in parts.items() if found)
-
-
-def _seeds(text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text is not None else []
-    except ValueError:
-        raise InputError(f"--seeds {text}: is no list of seeds", "give whole numbers, e.g. --seeds 0,1") from None
-
-
-def _shard(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    try:
-        index, count = (int(part) for part in text.split("/"))
-    except ValueError:
-        raise InputError(f"--shard {text}: is no share", "give I/N, e.g. --shard 1/4") from None
-    return index, count
+def _numbers(text: str | None, pattern: str, setting: str, example: str) -> list[int]:
+    """The whole numbers in the text of an option; none if it is not given."""
+    if text is not None and not re.fullmatch(pattern, text.replace(" ", "")):
+        raise InputError(f"{text}: cannot be read", f"give e.g. {example}", setting=setting)
+    return [int(number) for number in re.findall(r"\d+", text or "")]

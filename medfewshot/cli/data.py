@@ -69,11 +69,7 @@ def fetch_set(
     one = find_set(name)
     structures = ", ".join(one.structures)
     console.say(f"{name}: {one.modality}, {structures}; about {one.size_text}; licence {one.licence} ({one.source})")
-    try:
-        fetched = fetch(name, folder, progress=not quiet and console.err.is_terminal)
-    except KeyboardInterrupt:
-        console.error(f"interrupted; nothing of {name} was left behind")
-        raise typer.Exit(130) from None
+    fetched = fetch(name, folder, progress=not quiet and console.err.is_terminal)
     found = read_dataset(folder / name)
     how = "fetched" if fetched else "is there already, nothing was downloaded"
     console.say(f"{folder / name}: {how}; {len(found.labelled)} labelled scans")
@@ -84,5 +80,5 @@ def _folder(given: Path | None) -> Path:
     """Raises InputError if it is a file."""
     folder = given or Path(os.environ.get("MEDFEWSHOT_DATA") or "data")
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"-o {folder}: is a file", "give a folder")
+        raise InputError(f"{folder}: is a file", "give a folder", setting="output")
     return folder

@@ -30,10 +30,8 @@ ConfigFile = Annotated[
         "--config", help="YAML file with these settings; options given here win.", rich_help_panel="Adaptation"
     ),
 ]
-DEVICES = ["auto", "cpu", "cuda", "gpu", "mps"]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda (or gpu), cuda:N or mps.", autocompletion=lambda: list(DEVICES))
-]
+_DEVICE = AdaptSettings.model_fields["device"]
+Device = Annotated[str, typer.Option(help=_DEVICE.description, autocompletion=lambda: list(option_of(_DEVICE).words))]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")]

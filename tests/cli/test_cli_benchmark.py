@@ -86,8 +86,8 @@ def test_an_interruption_says_how_to_go_on(run, board, monkeypatch):
     ("words", "told"),
     [
         (["--only", "nothing"], "no cell matches"),
-        (["--seeds", "a"], "--seeds a: is no list of seeds"),
-        (["--shard", "3"], "--shard 3: is no share"),
+        (["--seeds", "a"], "a: cannot be read; give e.g. 0,1 (option: --seeds)"),
+        (["--shard", "3"], "3: cannot be read; give e.g. 1/4 (option: --shard)"),
         (["--shard", "3/2"], "give i/n with i from 1 to n"),
         (["--device", "toaster"], "unknown device"),
     ],
