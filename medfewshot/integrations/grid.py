@@ -81,23 +81,19 @@ class ToPland(MapTransform, InvertibleTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
-        self.label = ensure_tuple_rep(label, len(self.keys))
-        self._image, self._label = ToPlan(plan), ToPlan(plan, label=True)
+        self.transforms = [ToPlan(plan, one) for one in ensure_tuple_rep(label, len(self.keys))]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        for key, label in self.key_iterator(result, self.label):
-            result[key] = self._of(label)(result[key])
+        for key, transform in self.key_iterator(result, self.transforms):
+            result[key] = transform(result[key])
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        for key, label in self.key_iterator(result, self.label):
-            result[key] = self._of(label).inverse(result[key])
+        for key, transform in self.key_iterator(result, self.transforms):
+            result[key] = transform.inverse(result[key])
         return result
-
-    def _of(self, label: bool) -> ToPlan:
-        return self._label if label else self._image
 
 
 def _nearest(values: torch.Tensor, coordinates: np.ndarray, axis: int) -> torch.Tensor:

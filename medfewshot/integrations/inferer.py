@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
 
-from medfewshot.inference import Segmentation, segment_volume
+from medfewshot.inference import segment_volume
 from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import plan_from_dict
 from medfewshot.settings import InferenceSettings
@@ -56,29 +56,30 @@ class FewShotInferer(Inferer):
             whole = isinstance(network, Segmenter) and network.whole_volume
             segmenter = FunctionSegmenter(lambda part: network(part, *args, **kwargs), whole_volume=whole)
         assert isinstance(segmenter, Segmenter)
-        results = [self._one(image, segmenter) for image in _decollated(inputs)]
-        batch = MetaTensor(torch.stack(results).to(inputs.device))
+        results = [segment_tensor(image, self.plan, segmenter, self.settings) for image in _decollated(inputs)]
+        batch = MetaTensor(torch.from_numpy(np.stack([arrays[self.output] for arrays in results])).to(inputs.device))
         if isinstance(inputs, MetaTensor):
             batch.copy_meta_from(inputs)
         return batch
 
-    def _one(self, image: Tensor, segmenter: Segmenter) -> Tensor:
-        done, flat = segment_tensor(image, self.plan, segmenter, self.settings)
-        result = done.labels[None] if self.output == "labels" else done.probabilities
-        assert result is not None
-        array = np.ascontiguousarray(result, np.int32 if self.output == "labels" else np.float32)
-        return torch.from_numpy(array[..., None] if flat else array)
 
+def segment_tensor(image: Any, plan: Plan, segmenter: Segmenter, settings: InferenceSettings) -> dict[str, np.ndarray]:
+    """Segment ``image (C, *S)``; for a 2D plan, ``S`` may end with an axis of length 1.
 
-def segment_tensor(
-    image: Any, plan: Plan, segmenter: Segmenter, settings: InferenceSettings
-) -> tuple[Segmentation, bool]:
-    """The segmentation of ``image (C, *S)``, and whether a last axis of length 1 was taken off for a 2D plan."""
+    Returns:
+        ``labels (1, *S)`` int32; if asked for, ``probabilities (N + 1, *S)`` and ``uncertainty (1, *S)``, float32.
+    """
     volume = as_volume(image if isinstance(image, MetaTensor) else MetaTensor(image))
     flat = plan.spatial_dims == 2 and volume.spatial_dims == 3 and volume.data.shape[-1] == 1
     if flat:
         volume = Volume(volume.data[..., 0], volume.affine)
-    return segment_volume(volume, plan, segmenter, settings), flat
+    done = segment_volume(volume, plan, segmenter, settings)
+    arrays = {"labels": done.labels[None].astype(np.int32)}
+    if done.probabilities is not None:
+        arrays["probabilities"] = done.probabilities.astype(np.float32)
+    if done.uncertainty is not None:
+        arrays["uncertainty"] = done.uncertainty[None]
+    return {name: array[..., None] if flat else array for name, array in arrays.items()}
 
 
 def _decollated(inputs: Tensor) -> list[Tensor]:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from medfewshot.api import get_segmenter
 from medfewshot.bundle import VolumeSegmenter
-from medfewshot.inference import Segmentation
 from medfewshot.integrations.inferer import segment_tensor
 from medfewshot.settings import InferenceSettings
 from medfewshot.types import Plan
@@ -69,8 +68,8 @@ class FewShotSegment(Transform):
     def segment(self, img: Any, *, probabilities: bool = False, uncertainty: bool = False) -> dict[str, MetaTensor]:
         """``labels (1, *S)``; on request ``probabilities (N + 1, *S)`` and ``uncertainty (1, *S)``, float32."""
         settings = self.settings.replace(probabilities=probabilities, uncertainty=uncertainty)
-        done, flat = segment_tensor(img, self.plan, self.segmenter, settings)
-        return {name: _like(img, array, flat) for name, array in _arrays(done).items()}
+        arrays = segment_tensor(img, self.plan, self.segmenter, settings)
+        return {name: _like(img, array) for name, array in arrays.items()}
 
 
 class FewShotSegmentd(MapTransform):
@@ -122,18 +121,9 @@ class FewShotSegmentd(MapTransform):
         return result
 
 
-def _arrays(done: Segmentation) -> dict[str, np.ndarray]:
-    arrays = {"labels": done.labels[None].astype(np.int32)}
-    if done.probabilities is not None:
-        arrays["probabilities"] = done.probabilities.astype(np.float32)
-    if done.uncertainty is not None:
-        arrays["uncertainty"] = done.uncertainty[None]
-    return arrays
-
-
-def _like(image: Any, array: np.ndarray, flat: bool) -> MetaTensor:
+def _like(image: Any, array: np.ndarray) -> MetaTensor:
     """``array`` with the geometry and history of ``image``, on its device."""
-    values: Tensor = torch.from_numpy(array[..., None] if flat else array)
+    values: Tensor = torch.from_numpy(array)
     if isinstance(image, Tensor):
         values = values.to(image.device)
     if not isinstance(image, MetaTensor):
