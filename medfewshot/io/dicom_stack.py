@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io.geometry import LPS_TO_RAS, check_affine
+from medfewshot.io.geometry import LPS_TO_RAS, SHEAR_TOLERANCE, check_affine
 
 _SAME_POSITION_MM = 0.01
 _PARALLEL_TOLERANCE = 1e-3
+_ROUNDING_MM = 0.2
+"""How far aside two positions lead that are rounded to 0.1 mm in each coordinate."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Slice:
-    """One DICOM file.
+    """One DICOM file, or one frame of an enhanced file.
 
     Attributes:
         size: Columns, rows, frames.
@@ -25,6 +27,8 @@ class Slice:
         step_mm: The spacing between slices that the file itself states.
         pose: ``(3, 3)`` in LPS: the position in mm, and the unit vectors along which column and row index grow. None if
             the file lacks any of them, or the spacing.
+        frame: Of an enhanced multi-frame file, from 0. None if the file is the slice.
+        rescale: Slope and intercept of a frame. The reader of single-frame files applies their own.
     """
 
     path: Path
@@ -39,6 +43,12 @@ class Slice:
     thickness_mm: float
     step_mm: float | None
     pose: np.ndarray | None
+    frame: int | None = None
+    rescale: tuple[float, float] = (1.0, 0.0)
+
+    @property
+    def name(self) -> str:
+        return self.path.name if self.frame is None else f"frame {self.frame + 1} of {self.path.name}"
 
     @property
     def placed(self) -> np.ndarray:
@@ -65,7 +75,7 @@ def stack_affine(stack: Sequence[Slice], name: str) -> np.ndarray:
     positions = np.array([one.placed[0] for one in stack])
     _check_gaps(stack, positions @ normal, name)
     if len(stack) > 1:
-        step = (positions[-1] - first) / (len(stack) - 1)
+        step = _upright((positions[-1] - first) / (len(stack) - 1), normal, stack)
     else:
         step = normal * stack[0].thickness_mm
     width, height = stack[0].spacing_mm
@@ -74,6 +84,15 @@ def stack_affine(stack: Sequence[Slice], name: str) -> np.ndarray:
     check_affine(affine, name)
     _check_straight(positions, step, name)
     return LPS_TO_RAS @ affine
+
+
+def _upright(step: np.ndarray, normal: np.ndarray, stack: Sequence[Slice]) -> np.ndarray:
+    """The step along the normal, if what leads aside from it is a shear by its angle and rounding by its length."""
+    straight = normal * (normal @ step)
+    aside = float(np.linalg.norm(step - straight))
+    rounding = min(_ROUNDING_MM, 0.25 * min(stack[0].spacing_mm))
+    is_rounding = aside > SHEAR_TOLERANCE * np.linalg.norm(step) and aside * (len(stack) - 1) < rounding
+    return straight if is_rounding else step
 
 
 def stack_warnings(stack: Sequence[Slice], affine: np.ndarray) -> tuple[str, ...]:
@@ -97,7 +116,7 @@ def _check_alike(slices: Sequence[Slice], name: str) -> None:
     if odd:
         raise InputError(
             f"{name}: {len(odd)} of {len(slices)} slices are turned or scaled against the others, such as "
-            f"{odd[0].path.name} against {first.path.name} (a localizer?)",
+            f"{odd[0].name} against {first.name} (a localizer?)",
             "put each orientation in its own folder",
         )
 
@@ -128,7 +147,7 @@ def _check_gaps(stack: Sequence[Slice], depths: np.ndarray, name: str) -> None:
 
 def _gap_error(stack: Sequence[Slice], gaps: np.ndarray, usual: float, uneven: np.ndarray, name: str) -> InputError:
     at = int(uneven[0])
-    between = f"between {stack[at].path.name} and {stack[at + 1].path.name}"
+    between = f"between {stack[at].name} and {stack[at + 1].name}"
     multiples = gaps[uneven] / usual
     lost = np.rint(multiples) - 1
     if (lost >= 1).all() and (np.abs(multiples - lost - 1) < 0.1).all():

@@ -204,7 +204,7 @@ def test_a_film_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "film.dcm")
 
 
-def test_enhanced_multi_frame_is_read_with_a_warning(tmp_path: Path) -> None:
+def test_enhanced_multi_frame_of_another_writer(tmp_path: Path) -> None:
     """ITK writes no enhanced MR, but its multi-frame secondary capture becomes one if its class is replaced."""
     file = tmp_path / "a.dcm"
     sitk.WriteImage(sitk.GetImageFromArray(ramp().T.astype(np.uint8)), str(file))
@@ -213,7 +213,13 @@ def test_enhanced_multi_frame_is_read_with_a_warning(tmp_path: Path) -> None:
     file.write_bytes(content.replace(b"1.2.840.10008.5.1.4.1.1.7.2", b"1.2.840.10008.5.1.4.1.1.4.1"))
     volume = read_image(tmp_path)
     assert np.array_equal(volume.data[0], ramp())
-    assert "gaps between its slices cannot be checked" in volume.warnings[0]
+    assert volume.warnings == ()
+
+
+def test_a_mosaic_is_refused(tmp_path: Path) -> None:
+    write_dicom(tmp_path, keep=[0], tags={"0008|0008": "ORIGINAL\\PRIMARY\\M\\ND\\MOSAIC"})
+    with pytest.raises(InputError, match=r"000\.dcm: is a mosaic.*; convert it with dcm2niix"):
+        read_image(tmp_path)
 
 
 @pytest.mark.real

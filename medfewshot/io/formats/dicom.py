@@ -1,4 +1,4 @@
-"""DICOM series, through SimpleITK and GDCM: which files belong together, and their pixels."""
+"""DICOM series, through SimpleITK and GDCM: which files belong together, and their pixels. Mosaics are refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
+from medfewshot.io.dicom_frames import frame_pixels, frames_of, is_enhanced
 from medfewshot.io.dicom_stack import Slice, sorted_stack, stack_affine, stack_warnings
 from medfewshot.io.formats.base import DType, Format, check_size, reading
-from medfewshot.io.formats.itk import affine_of, array_of, quiet_itk
+from medfewshot.io.formats.itk import array_of, quiet_itk
 from medfewshot.types import Volume
 
 _SUFFIXES = (".dcm", ".ima")
@@ -20,9 +21,6 @@ _NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "D
 _SOP_CLASS_ELEMENT = b"\x02\x00\x02\x00UI"
 _WITHOUT_IMAGE = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("9.", "11.", "66", "88.", "104.", "481."))
 """Storage classes of waveforms, presentation states, registrations and segmentations, reports, PDFs, radiotherapy."""
-
-_ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.130")
-"""Enhanced CT, MR and PET: the multi-frame classes whose frames are slices of a volume with known positions."""
 
 
 def read(path: Path, dtype: DType) -> Volume:
@@ -37,11 +35,13 @@ def read(path: Path, dtype: DType) -> Volume:
         for one in slices:
             if one.components != 1:
                 raise InputError(f"{one.path}: is a colour DICOM image", "remove it: only grey values can be segmented")
+            if one.size[2] > 1:
+                raise InputError(
+                    f"{path}: {one.path.name} has {one.size[2]} frames without slice positions (a film?)",
+                    "convert it to NIfTI first, e.g. with dcm2niix",
+                )
         first = slices[0]
-        if len(slices) == 1 and first.size[2] > 1:
-            data, affine = _multi_frame(path, first)
-            warnings += ("multi-frame DICOM: gaps between its slices cannot be checked",)
-        elif len(slices) == 1 and first.pose is None:
+        if len(slices) == 1 and first.pose is None:
             data = array_of(_image(first.path), np.float32).reshape(1, *first.size[:2])
             affine = np.diag([-first.spacing_mm[0], -first.spacing_mm[1], 1.0, 1.0])
         else:
@@ -57,7 +57,7 @@ def slice_files(path: Path) -> list[Path]:
     """The files of a series in the order of the volume's last axis. Raises InputError for a multi-frame object."""
     with quiet_itk():
         slices, _ = _series(path)
-        if any(one.size[2] > 1 for one in slices):
+        if any(one.frame is not None or one.size[2] > 1 for one in slices):
             raise InputError(
                 f"{path}: is multi-frame, and a DICOM segmentation cannot refer to it",
                 "leave this setting out",
@@ -110,7 +110,8 @@ def _scan(files: Sequence[Path]) -> tuple[list[Slice], list[Path]]:
             others.append(file)
             continue
         with reading(file):
-            slices.append(_read_slice(file))
+            one = _read_slice(file)
+            slices.extend(frames_of(one) if is_enhanced(one) else [one])
     return slices, others
 
 
@@ -129,6 +130,8 @@ def _read_slice(path: Path) -> Slice:
     def text(tag: str) -> str:
         return str(reader.GetMetaData(tag)).strip().strip("\0") if reader.HasMetaDataKey(tag) else ""
 
+    if "MOSAIC" in text("0008|0008").upper().split("\\"):
+        raise InputError(f"{path}: is a mosaic: its slices are tiles of one image", "convert it with dcm2niix")
     size, spacing = (*reader.GetSize(), 1)[:3], (*reader.GetSpacing(), 1.0)
     check_size(size, 4, path)
     pixel_mm = _floats(text("0028|0030") or text("0018|1164"), 2)  # of the patient, or else of the detector
@@ -181,7 +184,8 @@ def _floats(text: str, count: int) -> np.ndarray | None:
 
 
 def _check_one_series(path: Path, slices: Sequence[Slice]) -> None:
-    names, counts = {one.series: one.description for one in slices}, Counter(one.series for one in slices)
+    names = {one.series: one.description for one in slices}
+    counts = Counter(series for series, _ in {(one.series, one.path): None for one in slices})
     if len(names) > 1:
         listing = ", ".join(f"{names[series]!r} ({count} files)" for series, count in counts.items())
         raise InputError(
@@ -195,19 +199,16 @@ def _pixels(stack: Sequence[Slice]) -> np.ndarray:
     columns, rows, _ = stack[0].size
     check_size((columns, rows, len(stack)), 4, stack[0].path.parent)
     data = np.empty((1, columns, rows, len(stack)), dtype=np.float32)
+    places: dict[Path, list[int]] = {}
     for index, one in enumerate(stack):
-        data[..., index] = array_of(_image(one.path), np.float32).reshape(1, columns, rows)
+        if one.frame is None:
+            data[..., index] = array_of(_image(one.path), np.float32).reshape(1, columns, rows)
+        else:
+            places.setdefault(one.path, []).append(index)
+    for path, indices in places.items():
+        with reading(path):
+            data[0][..., indices] = frame_pixels([stack[index] for index in indices])
     return data
-
-
-def _multi_frame(path: Path, one: Slice) -> tuple[np.ndarray, np.ndarray]:
-    if one.sop_class not in _ENHANCED:
-        raise InputError(
-            f"{path}: {one.path.name} has {one.size[2]} frames without slice positions (a film?)",
-            "convert it to NIfTI first, e.g. with dcm2niix",
-        )
-    image = _image(one.path)
-    return array_of(image, np.float32), affine_of(image)
 
 
 DICOM = Format(name="a DICOM series", suffixes=_SUFFIXES, read=read, recognises=is_dicom_file, folders=True)

@@ -1,0 +1,153 @@
+"""Enhanced multi-frame DICOM gives the same voxels and the same grid as its slices in single files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from io_samples import LPS, OBLIQUE, affine_of, ramp, rotation, write_dicom
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+    RLELossless,
+)
+
+from medfewshot.errors import InputError
+from medfewshot.io import read_image
+
+ROOT = "1.2.826.0.1.3680043.8.498"
+
+
+def group(**values: object) -> Dataset:
+    dataset = Dataset()
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def write_enhanced(
+    file: Path,
+    affine: np.ndarray = OBLIQUE,
+    *,
+    order: Sequence[int] = range(6),
+    slopes: Sequence[float] = (1.0,),
+    sop_class: str = EnhancedCTImageStorage,
+    decimals: int = 6,
+    repeats: int = 1,
+    compress: str | None = None,
+    stacks: int = 1,
+) -> Path:
+    """The ramp as one file: frame ``f`` is slice ``order[f]``, stored divided by its slope; rounded positions."""
+    lps = LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    axes = lps[:3, :3] / spacing
+    ds = group(SOPClassUID=sop_class, SOPInstanceUID=f"{ROOT}.5.1", SeriesInstanceUID=f"{ROOT}.5", Modality="CT")
+    ds.preamble, ds.file_meta = bytes(128), FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = sop_class, ds.SOPInstanceUID
+    order = [*order] * repeats
+    ds.NumberOfFrames, ds.Columns, ds.Rows = len(order), *ramp().shape[:2]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 1
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
+    measures = group(PixelSpacing=[spacing[1], spacing[0]], SliceThickness=spacing[2])
+    orientation = group(ImageOrientationPatient=[round(x, 9) for x in axes[:, :2].T.ravel()])
+    ds.SharedFunctionalGroupsSequence = [
+        group(PlaneOrientationSequence=[orientation], PixelMeasuresSequence=[measures])
+    ]
+    frames, pixels = [], []
+    for number, index in enumerate(order):
+        slope = slopes[number % len(slopes)]
+        position = np.round(lps[:3, 3] + index * lps[:3, 2], decimals)
+        frames.append(
+            group(
+                PlanePositionSequence=[group(ImagePositionPatient=position.tolist())],
+                FrameContentSequence=[group(StackID=str(number % stacks + 1), InStackPositionNumber=index + 1)],
+                PixelValueTransformationSequence=[group(RescaleSlope=slope, RescaleIntercept=-100.0)],
+            )
+        )
+        pixels.append(np.rint((ramp()[:, :, index].T + 100.0) / slope).astype("<i2").tobytes())
+    ds.PerFrameFunctionalGroupsSequence, ds.PixelData = frames, b"".join(pixels)
+    if compress:
+        ds.compress(compress)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    dcmwrite(file, ds, enforce_file_format=True)
+    return file
+
+
+@settings(max_examples=15)
+@given(
+    st.tuples(*[st.floats(-3.1, 3.1)] * 3),
+    st.permutations(range(6)),
+    st.lists(st.sampled_from([0.25, 0.5, 1.0]), min_size=1, max_size=6),
+    st.sampled_from([EnhancedCTImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedCTImageStorage]),
+)
+def test_frames_in_any_order_are_the_single_frame_series(
+    tmp_path_factory: pytest.TempPathFactory,
+    angles: tuple[float, ...],
+    order: list[int],
+    slopes: list[float],
+    sop_class: str,
+) -> None:
+    folder, affine = tmp_path_factory.mktemp("enhanced"), affine_of(rotation(angles))
+    write_dicom(folder / "series", affine)
+    write_enhanced(folder / "enhanced" / "a.dcm", affine, order=order, slopes=slopes, sop_class=sop_class)
+    series, enhanced = read_image(folder / "series"), read_image(folder / "enhanced")
+    assert np.array_equal(enhanced.data, series.data)
+    assert np.array_equal(enhanced.data[0], ramp())
+    np.testing.assert_allclose(enhanced.affine, series.affine, atol=1e-4)
+    assert enhanced.has_spacing
+    assert enhanced.warnings == ()
+
+
+def test_rounded_positions_keep_the_spacing(tmp_path: Path) -> None:
+    volume = read_image(write_enhanced(tmp_path / "a.dcm", decimals=1))
+    np.testing.assert_allclose(volume.affine, OBLIQUE, atol=0.1)
+    assert volume.spacing_mm[2] == pytest.approx(5, abs=0.04)
+
+
+def test_compressed_frames_keep_their_own_slope(tmp_path: Path) -> None:
+    order, slopes = [0, 2, 4, 1, 3, 5], [0.5, 1.0, 0.25]
+    volume = read_image(write_enhanced(tmp_path / "a.dcm", order=order, slopes=slopes, compress=RLELossless))
+    assert np.array_equal(volume.data[0], ramp())
+
+
+def test_one_frame_keeps_its_place_and_thickness(tmp_path: Path) -> None:
+    volume = read_image(write_enhanced(tmp_path / "a.dcm", order=[0]))
+    np.testing.assert_allclose(volume.affine, OBLIQUE, atol=1e-4)
+    assert volume.spatial_shape == (*ramp().shape[:2], 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"repeats": 2}, "12 slices lie at only 6 positions .several time points, echoes"),
+        ({"order": [0, 1, 3, 4, 5]}, r"1 slice.* missing, the first between frame 2 of a\.dcm and frame 3 of a\.dcm"),
+        ({"stacks": 2}, "its frames belong to 2 stacks"),
+    ],
+)
+def test_refused(tmp_path: Path, changes: dict[str, object], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        read_image(write_enhanced(tmp_path / "a.dcm", **changes))
+
+
+def test_time_points_in_files_of_their_own_are_refused(tmp_path: Path) -> None:
+    write_enhanced(tmp_path / "a.dcm")
+    write_enhanced(tmp_path / "b.dcm")
+    with pytest.raises(InputError, match="12 slices lie at only 6 positions"):
+        read_image(tmp_path)
+
+
+def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_enhanced(tmp_path / "a.dcm")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(InputError, match=r"enhanced .*pip install 'medfewshot\[dicom\]'"):
+        read_image(file)
