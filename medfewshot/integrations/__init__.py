@@ -12,8 +12,7 @@ All of them can be built from plain data by MONAI's ``ConfigParser``.
 
 from medfewshot.integrations.episodes import EpisodeDataset, examples_of, to_episode
 from medfewshot.integrations.grid import ToPlan, ToPland
-from medfewshot.integrations.inferer import FewShotInferer
-from medfewshot.integrations.network import list_images, load_network
+from medfewshot.integrations.inferer import FewShotInferer, list_images, load_network
 from medfewshot.integrations.scoring import FewShotLoss, SegmentationMetric
 from medfewshot.integrations.transforms import FewShotSegment, FewShotSegmentd
 

@@ -1,8 +1,10 @@
-"""An inferer that takes images as they come from the scanner and gives results on the same grid."""
+"""An inferer from native images to results on the same grid; and what the inference config of a saved bundle calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +13,17 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
 
+from medfewshot.bundle import VolumeSegmenter, load_segmenter
+from medfewshot.devices import resolve_device
+from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
+from medfewshot.io import format_of
+from medfewshot.io.formats.nifti import NIFTI
 from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import plan_from_dict
 from medfewshot.settings import InferenceSettings
 from medfewshot.types import Plan, Volume
-from medfewshot.workflow import as_volume
+from medfewshot.workflow import as_volume, check_channels, find_cases
 
 Output = Literal["labels", "probabilities"]
 
@@ -89,3 +96,32 @@ def _decollated(inputs: Tensor) -> list[Tensor]:
     affines = torch.as_tensor(inputs.affine)
     affines = affines if affines.ndim == 3 else affines.expand(len(inputs), *affines.shape)
     return [MetaTensor(image, affine=affine) for image, affine in zip(inputs.as_tensor(), affines, strict=True)]
+
+
+def load_network(folder: str | PathLike[str], device: str | None = None) -> VolumeSegmenter:
+    """Read the segmenter in ``folder``: a torch module on planned tensors, with its ``plan``.
+
+    Raises:
+        InputError: ``folder`` contains no segmenter.
+    """
+    return load_segmenter(Path(folder), resolve_device(device) if device is not None else None)
+
+
+def list_images(folder: str | PathLike[str], channels: int = 1) -> list[dict[str, str | list[str]]]:
+    """``[{"image": path}, ...]`` for every NIfTI image in ``folder``; a list of paths if there are several channels.
+
+    With several channels the files are ``case_0000.nii.gz``, ``case_0001.nii.gz``, ...
+
+    Raises:
+        InputError: ``folder`` contains no NIfTI image, or channels are missing.
+    """
+    cases = [case for case in find_cases([Path(folder)], channels) if format_of(case.image_path) == NIFTI]
+    if not cases:
+        raise InputError(
+            f"{folder}: contains no NIfTI image (.nii, .nii.gz)", "for other formats use medfewshot segment"
+        )
+    for case in cases:
+        check_channels(case, channels)
+    return [
+        {"image": str(case.image_path) if channels == 1 else [str(path) for path in case.image_paths]} for case in cases
+    ]

@@ -59,8 +59,9 @@ class CaseResult:
 class RunRecord:
     """The record of one run, on disk from its first moment; ``add`` writes it again with one more result.
 
-    Writing takes longer with every volume. If it would take more than a tenth of the time, it waits for a later volume,
-    ``finish`` or the end of a ``with`` block. A process that is killed meanwhile repeats what was not yet recorded.
+    Writing takes longer with every volume. If it would take more than a tenth of the time, it waits for a later volume
+    or the end of the ``with`` block, which also notes the time. A process that is killed meanwhile repeats what was not
+    yet recorded.
     """
 
     def __init__(
@@ -87,15 +88,14 @@ class RunRecord:
         if time.monotonic() >= self._due:
             self._write(None)
 
-    def finish(self) -> None:
-        """Results of scans that this run did not ask for stay in the record, as their files stay in the folder."""
-        self._write(_now())
-
     def __enter__(self) -> RunRecord:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._unwritten:
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Results of scans that this run did not ask for stay in the record, as their files stay in the folder."""
+        if kind is None:
+            self._write(_now())
+        elif self._unwritten:
             self._write(None)
 
     def earlier_results(self) -> dict[tuple[str, ...], CaseResult]:

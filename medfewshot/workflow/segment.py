@@ -163,7 +163,6 @@ def segment(
             else:
                 result = _segment_case(case, segmenter, batch, progress.part(number, total))
             record.add(result)
-        record.finish()
     progress.update(total, total, "done")
     return RunResult(tuple(record.results), folder, resumed, tuple(record.warnings()))
 
