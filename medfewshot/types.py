@@ -29,6 +29,7 @@ class Volume:
     ``header``: what the writer needs to give the same grid and format back; opaque outside ``io``.
     ``modality``: ``"CT"``, ``"MR"``, ... where the file itself says so (DICOM), else None.
     ``has_spacing``: False if the file states no millimetres (a photograph, a PNG); the affine then counts pixels.
+    ``names``: of a label map whose file names its structures (3D Slicer): label value -> name.
     """
 
     data: np.ndarray
@@ -38,6 +39,7 @@ class Volume:
     modality: str | None = None
     warnings: tuple[str, ...] = ()
     has_spacing: bool = True
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medfewshot.errors import InputError
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
-from medfewshot.io import case_id, check_same_grid, format_of, looks_like_label, read_label
+from medfewshot.io import case_id, check_same_grid, format_of, looks_like_label, match_names, read_label
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.structures import boxes
 from medfewshot.types import Progress, Volume
@@ -96,10 +97,14 @@ def evaluate_pairs(
     scores: list[CaseScore] = []
     dims: dict[str, int] = {}
     without_spacing: list[str] = []
+    named: dict[int, Volume] = {}
     for done, (case, predicted_path, reference_path) in enumerate(pairs):
         progress.update(done, len(pairs), case)
         prediction, reference = read_label(Path(predicted_path)), read_label(Path(reference_path))
         check_same_grid(prediction, reference)
+        _check_names(named, reference)
+        if prediction.names and reference.names:
+            reference, prediction = match_names([reference, prediction])
         scores += evaluate_arrays(
             prediction.data[0], reference.data[0], reference.spacing_mm, labels=labels, case_id=case,
             subject_id=subjects_of.get(case), tolerance_mm=tolerance_mm,
@@ -165,6 +170,17 @@ def _check_pairs(pairs: Sequence[Pair]) -> None:
         if case in seen:
             raise InputError(f"case {case} comes twice, the second time with {reference}", "give each case once")
         seen.add(case)
+
+
+def _check_names(named: dict[int, Volume], reference: Volume) -> None:
+    """One value must be one structure in all references, because scores are counted by value."""
+    for value, name in reference.names.items():
+        other = named.setdefault(value, replace(reference, data=reference.data[:, :0]))
+        if other.names[value].casefold() != name.casefold():
+            raise InputError(
+                f"{reference.name}: label {value} is '{name}', but '{other.names[value]}' in {other.name}",
+                "give each structure the same value in every reference",
+            )
 
 
 def _with_absent_rows(

@@ -4,6 +4,7 @@ from medfewshot.io.dicom_seg import can_refer_to, write_dicom_seg
 from medfewshot.io.files import atomic_path, write_csv, write_text
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.geometry import check_affine, check_same_grid, in_frame_of
+from medfewshot.io.names import match_names
 from medfewshot.io.paths import (
     case_id,
     find_images,
@@ -29,6 +30,7 @@ __all__ = [
     "in_frame_of",
     "is_series_folder",
     "looks_like_label",
+    "match_names",
     "output_suffix",
     "read_image",
     "read_label",

@@ -13,7 +13,7 @@ import numpy as np
 
 from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.errors import InputError
-from medfewshot.io import in_frame_of, read_image, read_label
+from medfewshot.io import in_frame_of, match_names, read_image, read_label
 from medfewshot.learners.fusion import UNLEARNED_DICE
 from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow.volumes import VolumeLike, as_volume
@@ -83,7 +83,9 @@ def read_supports(
         images.append(image)
         labels.append(in_frame_of(image, label))
         progress.update(number + 1, len(entries), image.name)
-    return LabelledScans(images, labels, names, round(time.perf_counter() - begun, 3))
+    labels = match_names(labels, names)
+    found = {value: name for label in labels for value, name in label.names.items()}
+    return LabelledScans(images, labels, names or found, round(time.perf_counter() - begun, 3))
 
 
 def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from medfewshot.io.formats.base import DType, Format, check_size
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.types import Volume
 
+_SEGMENT_NAME = re.compile(r"(Segment\d+)_Name")
 _HEADERS_ALONE = (".mhd", ".nhdr")
 """Suffixes of headers whose voxels are in another file."""
 
@@ -31,6 +33,29 @@ def read_volume(path: Path, dtype: DType) -> Volume:
     if image.GetNumberOfComponentsPerPixel() in (3, 4) and "8-bit unsigned" in image.GetPixelIDTypeAsString():
         raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
     return Volume(array_of(image, dtype), affine_of(image))
+
+
+def read_segmentation(path: Path) -> Volume:
+    """Read a label map of 3D Slicer with the names of its segments."""
+    import SimpleITK as sitk
+
+    volume = read_volume(path, None)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    values: dict[int, str] = {}
+    for key in reader.GetMetaDataKeys():
+        segment = _SEGMENT_NAME.fullmatch(key)
+        number = f"{segment[1]}_LabelValue" if segment else ""
+        if segment is None or not reader.HasMetaDataKey(number):
+            continue
+        value, name = int(reader.GetMetaData(number)), reader.GetMetaData(key).strip()
+        if values.setdefault(value, name) != name and volume.data.shape[0] == 1:
+            raise InputError(f"{path}: names label {value} both '{values[value]}' and '{name}'", "keep one name")
+    repeated = [name for name in values.values() if list(values.values()).count(name) > 1]
+    if repeated:
+        raise InputError(f"{path}: two of its segments are named '{repeated[0]}'", "rename one of them")
+    return replace(volume, names=dict(sorted(values.items())))
 
 
 def write_volume(path: Path, data: np.ndarray, like: Volume) -> None:
@@ -116,6 +141,11 @@ NRRD = Format(
     name="NRRD", suffixes=(".nrrd", ".nhdr"), read=read_volume, results=".nrrd", writes=(".nrrd",), write=write_volume
 )
 SEG_NRRD = replace(
-    NRRD, name="3D Slicer's segmentation", suffixes=(".seg.nrrd",), writes=(".seg.nrrd",), labels_only=True
+    NRRD,
+    name="3D Slicer's segmentation",
+    suffixes=(".seg.nrrd",),
+    writes=(".seg.nrrd",),
+    labels_only=True,
+    read_label=read_segmentation,
 )
 METAIMAGE = replace(NRRD, name="MetaImage", suffixes=(".mha", ".mhd"), results=".mha", writes=(".mha",))
