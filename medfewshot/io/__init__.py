@@ -7,6 +7,7 @@ from medfewshot.io.geometry import check_affine, check_same_grid, in_frame_of
 from medfewshot.io.names import match_names
 from medfewshot.io.paths import (
     case_id,
+    files_without_image,
     find_images,
     format_of,
     is_series_folder,
@@ -25,6 +26,7 @@ __all__ = [
     "case_id",
     "check_affine",
     "check_same_grid",
+    "files_without_image",
     "find_images",
     "format_of",
     "in_frame_of",

@@ -87,13 +87,25 @@ def output_suffix(
 
 
 def is_series_folder(path: PathLike, *, formats: Formats = FORMATS) -> bool:
-    """Whether a folder is one image: it directly contains a file of a DICOM series."""
-    path = Path(path)
-    return path.is_dir() and any(
-        (found := format_at(file, formats=formats)) is not None and found.folders
-        for file in _visible(path)
-        if file.is_file()
-    )
+    """Whether a folder is one image: it directly contains a file of a DICOM series, and not only reports or plans."""
+    return any(has_image for _, has_image in _series_files(Path(path), formats))
+
+
+def files_without_image(path: PathLike, *, formats: Formats = FORMATS, depth: int = _DEPTH) -> list[Path]:
+    """The reports, plans and structure sets that :func:`find_images` skips. The reader of a series names its own."""
+    folder = Path(path)
+    beside = [] if is_series_folder(folder, formats=formats) else [file for file, _ in _series_files(folder, formats)]
+    for child in _visible(folder) if depth and folder.is_dir() else ():
+        beside += files_without_image(child, formats=formats, depth=depth - 1) if child.is_dir() else []
+    return beside
+
+
+def _series_files(folder: Path, formats: Formats) -> Iterator[tuple[Path, bool]]:
+    """The files of DICOM directly in a folder, and whether each contains an image."""
+    for file in _visible(folder) if folder.is_dir() else ():
+        found = format_at(file, formats=formats) if file.is_file() else None
+        if found is not None and found.folders:
+            yield file, found.has_image(file)
 
 
 def volumes_in(folder: Path, *, formats: Formats = FORMATS) -> list[Path]:
@@ -113,8 +125,9 @@ def volumes_in(folder: Path, *, formats: Formats = FORMATS) -> list[Path]:
 def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
     """The images that ``path`` stands for, sorted.
 
-    A file or a DICOM series folder stands for itself. Any other folder stands for the images in it and the DICOM series
-    below it. Hidden files and files that look like labels (``*_seg``, ``*_label``, ``*_mask``) are ignored.
+    A file stands for itself. A folder stands for the DICOM series in it, the images beside them, and the series below.
+    Hidden files, files that look like labels (``*_seg``, ``*_label``, ``*_mask``), and pictures beside the slices of a
+    series are ignored.
 
     Raises:
         InputError: There are none.
@@ -126,13 +139,20 @@ def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: does not exist", "check the path")
+    files, series = _image_files(path, formats), [*_series_folders(path, formats, _DEPTH)]
     if is_series_folder(path, formats=formats):
-        return [path]
-    found = sorted([*_image_files(path, formats), *_series_folders(path, formats, _DEPTH)])
+        # A picture beside slices is a preview of them, but a volume beside a stray slice is a scan.
+        files = [file for file in files if (own := format_of(file, formats=formats)) and not own.only_2d]
+        series.append(path)
+    found = sorted([*files, *series])
     if not found:
         below = [child for child in _visible(path) if child.is_dir() and "label" not in child.name.lower()]
         nearest = next((f", e.g. {child}" for child in below if _image_files(child, formats)), "")
-        raise InputError(f"{path}: contains no images", f"give {supported(formats)}, or a folder of them{nearest}")
+        skipped = files_without_image(path, formats=formats)
+        only = f", only {len(skipped)} DICOM file(s) without one, such as {skipped[0].name}" if skipped else ""
+        raise InputError(
+            f"{path}: contains no images{only}", f"give {supported(formats)}, or a folder of them{nearest}"
+        )
     return found
 
 
@@ -149,5 +169,5 @@ def _series_folders(folder: Path, formats: Formats, depth: int) -> Iterator[Path
     for child in _visible(folder) if depth else ():
         if is_series_folder(child, formats=formats):
             yield child
-        elif child.is_dir():
+        if child.is_dir():
             yield from _series_folders(child, formats, depth - 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, format_of, read_image
+from medfewshot.io import case_id, files_without_image, format_of, read_image
 from medfewshot.io.dicom_seg import check_available
 from medfewshot.planning import check_like_support
 from medfewshot.settings import SegmentSettings
@@ -31,6 +31,7 @@ class Batch:
         settings: What is written, and what happens to earlier results.
         first: The volume, if there is only one: it is read already.
         read: Reads the image of a case from its channel files.
+        warnings: Of what was skipped.
     """
 
     cases: tuple[Case, ...]
@@ -38,6 +39,7 @@ class Batch:
     settings: SegmentSettings = field(default_factory=SegmentSettings)
     first: Volume | None = None
     read: ReadImage = read_image
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ def open_batch(
         first = read(cases[0].image_paths)
         if plan is not None:
             check_like_support(first, plan)
-    return Batch(tuple(cases), folder, settings, first, read)
+    skipped = [file for given in inputs for file in files_without_image(given)]
+    told = (f"{len(skipped)} DICOM file(s) without an image ignored, such as {skipped[0]}",) if skipped else ()
+    return Batch(tuple(cases), folder, settings, first, read, told)
 
 
 def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentSettings) -> None:
@@ -164,7 +168,7 @@ def segment(
                 result = _segment_case(case, segmenter, batch, progress.part(number, total))
             record.add(result)
     progress.update(total, total, "done")
-    return RunResult(tuple(record.results), folder, resumed, tuple(record.warnings()))
+    return RunResult(tuple(record.results), folder, resumed, (*batch.warnings, *record.warnings()))
 
 
 def _check_same_scans(cases: Sequence[Case], earlier: Iterable[CaseResult], folder: Path) -> None:

@@ -69,5 +69,5 @@ def test_contradictions_name_both() -> None:
 def test_evaluation_matches_and_refuses(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a.seg.nrrd", (1, 2, 3)), write(tmp_path / "b.seg.nrrd", (2, 1, 3))
     assert [score.values["dice"] for score in evaluate_pairs([("x", second, first)]).scores] == [1.0, 1.0, 1.0]
-    with pytest.raises(InputError, match=r"b\.seg\.nrrd: label 2 is 'liver', but 'spleen' in .*a\.seg\.nrrd"):
+    with pytest.raises(InputError, match=r"b\.seg\.nrrd: label 1 is 'spleen', but 'liver' in .*a\.seg\.nrrd"):
         evaluate_pairs([("x", first, first), ("y", second, second)])

@@ -9,7 +9,7 @@ import pytest
 from io_samples import ramp, write_dicom, write_itk, write_nifti, write_picture
 
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, find_images, is_series_folder, output_suffix, read_image
+from medfewshot.io import case_id, files_without_image, find_images, is_series_folder, output_suffix, read_image
 from medfewshot.types import Volume
 
 
@@ -82,6 +82,27 @@ def test_a_file_and_a_series_stand_for_themselves(tmp_path: Path) -> None:
     assert find_images(files[0]) == [files[0]]
     label = write_nifti(tmp_path / "a_seg.nii")
     assert find_images(label) == [label]
+
+
+def test_a_stray_slice_hides_no_scan(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "c0.nii")
+    (tmp_path / "preview.png").touch()
+    write_dicom(tmp_path, keep=[0], names=["stray.dcm"])
+    write_dicom(tmp_path / "series")
+    assert find_images(tmp_path) == [tmp_path, tmp_path / "c0.nii", tmp_path / "series"]
+
+
+def test_a_structure_set_is_no_scan(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "patient" / "series")
+    uid = b"1.2.840.10008.5.1.4.1.1.481.3\0"
+    plan = tmp_path / "patient" / "rs.dcm"
+    plan.write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x02\x00UI" + len(uid).to_bytes(2, "little") + uid)
+    assert find_images(tmp_path / "patient") == [tmp_path / "patient" / "series"]
+    assert files_without_image(tmp_path) == [plan]
+    (tmp_path / "only").mkdir()
+    plan.rename(tmp_path / "only" / "rs.dcm")
+    with pytest.raises(InputError, match=r"contains no images, only 1 DICOM file\(s\) without one, such as rs\.dcm"):
+        find_images(tmp_path / "only")
 
 
 def test_nothing_found(tmp_path: Path) -> None:

@@ -170,6 +170,16 @@ def test_every_scan_is_read_once(scans, segmenter, inputs):
     assert seen == [case.image_path.name for case in batch.cases]
 
 
+def test_what_is_skipped_is_told(scans, segmenter):
+    uid = b"1.2.840.10008.5.1.4.1.1.481.3\0"
+    file = scans / "cohort" / "rs.dcm"
+    file.write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x02\x00UI" + len(uid).to_bytes(2, "little") + uid)
+    batch = open_batch([scans / "cohort"], scans / "out", PLAIN)
+    assert file not in [case.image_path for case in batch.cases]
+    told = f"1 DICOM file(s) without an image ignored, such as {file}"
+    assert told in segment(batch, segmenter).warnings
+
+
 def test_every_support_is_read_once(scans):
     seen: list[str] = []
 

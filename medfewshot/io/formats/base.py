@@ -45,6 +45,7 @@ class Format:
         labels_only: Whether every file with these suffixes is a label map and never a scan.
         recognises: Tells from the content of a file whether it has this format. Asked only if its suffix is unknown.
         folders: Whether a folder that contains such files is one image, as a DICOM series is.
+        has_image: Tells whether a file of this format contains an image at all. A DICOM report does not.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Format:
     labels_only: bool = False
     recognises: Callable[[Path], bool] | None = None
     folders: bool = False
+    has_image: Callable[[Path], bool] = Path.is_file
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,6 +115,11 @@ def _scan(files: Sequence[Path]) -> tuple[list[Slice], list[Path]]:
     return slices, others
 
 
+def has_image(path: Path) -> bool:
+    """Whether a DICOM file is no report, plan, presentation state or segmentation, by its class."""
+    return path.is_file() and not _sop_class(path).startswith(_WITHOUT_IMAGE)
+
+
 def _sop_class(path: Path) -> str:
     """The class in the file's meta header, which is always little endian with explicit types. "" if absent."""
     with path.open("rb") as stream:
@@ -211,4 +216,6 @@ def _pixels(stack: Sequence[Slice]) -> np.ndarray:
     return data
 
 
-DICOM = Format(name="a DICOM series", suffixes=_SUFFIXES, read=read, recognises=is_dicom_file, folders=True)
+DICOM = Format(
+    name="a DICOM series", suffixes=_SUFFIXES, read=read, recognises=is_dicom_file, folders=True, has_image=has_image
+)

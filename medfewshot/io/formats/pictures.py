@@ -67,7 +67,9 @@ PNG = Format(
     only_2d=True,
     dtypes=(np.uint8, np.uint16),
 )
-JPEG = Format(name="JPEG", suffixes=(".jpg", ".jpeg"), read=read, read_label=_refuse_label, results=".png")
+JPEG = Format(
+    name="JPEG", suffixes=(".jpg", ".jpeg"), read=read, read_label=_refuse_label, results=".png", only_2d=True
+)
 TIFF = replace(
     PNG,
     name="TIFF",
@@ -76,4 +78,4 @@ TIFF = replace(
     writes=(".tif", ".tiff"),
     dtypes=(np.uint8, np.uint16, np.float32),
 )
-BMP = Format(name="BMP", suffixes=(".bmp",), read=read, results=".png")
+BMP = Format(name="BMP", suffixes=(".bmp",), read=read, results=".png", only_2d=True)
