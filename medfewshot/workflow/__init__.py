@@ -38,13 +38,12 @@ a run can be stopped at any moment and resumed::
 """
 
 from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, prepare
-from medfewshot.workflow.cases import check_channels, check_folder, find_cases
 from medfewshot.workflow.evaluate import evaluate, write_scores
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record
 from medfewshot.workflow.report import report
-from medfewshot.workflow.segment import Batch, RunResult, check_results_folder, open_batch, segment
+from medfewshot.workflow.segment import Batch, RunResult, open_batch, segment
 from medfewshot.workflow.supports import LabelledScans, SupportSource, find_supports, read_supports
-from medfewshot.workflow.volumes import VolumeLike, as_volume
+from medfewshot.workflow.volumes import VolumeLike, as_volume, check_channels, check_folder, find_cases
 
 __all__ = [
     "REPORT",
@@ -62,7 +61,6 @@ __all__ = [
     "as_volume",
     "check_channels",
     "check_folder",
-    "check_results_folder",
     "evaluate",
     "find_cases",
     "find_supports",

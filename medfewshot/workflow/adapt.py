@@ -20,7 +20,6 @@ from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import support_profile, unlike_each_other
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
-from medfewshot.workflow.cases import check_folder
 from medfewshot.workflow.supports import (
     LabelledScans,
     check_background,
@@ -29,6 +28,7 @@ from medfewshot.workflow.supports import (
     read_supports,
     scan_warnings,
 )
+from medfewshot.workflow.volumes import check_folder
 
 Learners = Mapping[str, LearnerSpec]
 

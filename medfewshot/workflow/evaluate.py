@@ -11,9 +11,9 @@ from medfewshot.planning import label_values
 from medfewshot.report import save_dice_plot
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
-from medfewshot.workflow.cases import check_folder
 from medfewshot.workflow.record import REPORT, RUN_RECORD
 from medfewshot.workflow.report import label_names, report
+from medfewshot.workflow.volumes import check_folder
 
 
 def evaluate(

@@ -15,10 +15,10 @@ from medfewshot.io.dicom_seg import check_available
 from medfewshot.planning import check_like_support
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Plan, Progress, Volume
-from medfewshot.workflow.cases import check_channels, check_folder, find_cases
 from medfewshot.workflow.outputs import inputs_of, stamp_of, write_outputs
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, RunRecord, remove_results
 from medfewshot.workflow.supports import ReadImage
+from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from medfewshot.workflow import (
     adapt,
     check_channels,
     check_folder,
-    check_results_folder,
     find_cases,
     open_batch,
     read_supports,
     report,
     segment,
 )
+from medfewshot.workflow.segment import check_results_folder
 
 PLAIN = SegmentSettings(previews=False)
 
