@@ -62,7 +62,7 @@ class ResidualBlock(nn.Module):
         self, dims: int, inputs: int, outputs: int, stride: Sequence[int] | int = 1, agnostic: bool = False
     ) -> None:
         super().__init__()
-        conv: Any = nn.Conv2d if dims == 2 else nn.Conv3d
+        conv = convolution(dims)
         self.agnostic = agnostic
         self.conv1 = conv(inputs, outputs, 3, stride, 1, bias=False)
         self.norm1 = InstanceNorm(outputs)
@@ -90,7 +90,7 @@ class UNet(nn.Module):
         width: Channels of the finest level.
         strides: For each level one step per axis: first the fold of the stem, then the downsampling before each level.
         agnostic: The stem is a strided convolution and only the head's weights depend on the strides, so that one set
-            of weights serves every anisotropy. See :meth:`with_strides`.
+            of weights serves every anisotropy. See :meth:`set_strides`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class UNet(nn.Module):
         agnostic: bool = False,
     ) -> None:
         super().__init__()
-        conv: Any = nn.Conv2d if dims == 2 else nn.Conv3d
+        conv = convolution(dims)
         block, fold = prod(strides[0]), tuple(strides[0])
         widths = [min(width * 2**level, width * MAX_WIDTH_FACTOR) for level in range(len(strides))]
         self.config: dict[str, Any] = {
@@ -143,17 +143,9 @@ class UNet(nn.Module):
         for block, stride in zip(blocks, strides[1:], strict=True):
             block.conv1.stride = tuple(stride)
 
-    def with_strides(self, strides: Sequence[Sequence[int]], classes: int = 0) -> UNet:
-        """A copy of an agnostic network with other strides and, for ``classes > 0``, a new head.
-
-        Torch's global generator initialises the head.
-
-        Raises:
-            ValueError: The network is not agnostic or has another number of levels.
-        """
-        if not self.agnostic or len(strides) != len(self.encoder):
-            raise ValueError("strides can change only if the network is agnostic and has as many levels")
-        network = UNet(**self.config | {"strides": strides, "classes": classes})
+    def with_classes(self, classes: int) -> UNet:
+        """A copy with a new head of ``classes`` outputs, which torch's global generator initialises."""
+        network = UNet(**self.config | {"classes": classes})
         trunk = {name: value for name, value in self.state_dict().items() if not name.startswith("head.")}
         network.load_state_dict(trunk, strict=False)
         return network.to(next(self.parameters()).device)
@@ -185,6 +177,11 @@ class UNet(nn.Module):
             return self.features(x)
         logits = unfold_blocks(self.head(self.features(x)), self.fold)
         return cut_to(logits, x.shape[2:])
+
+
+def convolution(dims: int) -> Any:
+    """The class of a convolution with ``dims`` axes."""
+    return nn.Conv2d if dims == 2 else nn.Conv3d
 
 
 def pad_to_multiple(x: Tensor, multiple: Sequence[int]) -> Tensor:

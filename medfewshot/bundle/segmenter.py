@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medfewshot.bundle.json_text import strict_json
-from medfewshot.bundle.monai_files import FILES, write_monai_files
+from medfewshot.bundle.monai_files import TEMPLATES, write_monai_files
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation, segment_volume
 from medfewshot.io import atomic_path, write_text
@@ -112,7 +112,7 @@ def check_free(folder: Path) -> None:
     """Raises InputError where saving a segmenter in ``folder`` would replace a file of something else's."""
     if (folder / DESCRIPTION).exists():
         raise InputError(f"{folder}: already contains a segmenter", "replace it", setting="overwrite")
-    for name in (WEIGHTS, *FILES):
+    for name in (WEIGHTS, *TEMPLATES):
         if (folder / name).exists():
             raise InputError(
                 f"{folder / name}: exists already, in a folder that contains no segmenter",

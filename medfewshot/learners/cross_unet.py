@@ -8,8 +8,9 @@ double from level to level; and a stem that folds voxel blocks into channels, as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from medfewshot.backbones import InstanceNorm, UNet, cut_to, fold_blocks, pad_to_multiple, unfold_blocks
+from medfewshot.backbones import InstanceNorm, convolution, cut_to, fold_blocks, pad_to_multiple, unfold_blocks
+from medfewshot.errors import InputError
 
 MAX_WIDTH_FACTOR = 4
 """Channels double from level to level up to this multiple of the first level's width."""
@@ -32,8 +34,8 @@ class CrossConv(nn.Module):
 
     def __init__(self, dims: int, query: int, support: int, outputs: int) -> None:
         super().__init__()
-        self.query = _conv(dims)(query, outputs, 3, padding=1)
-        self.support = _conv(dims)(support, outputs, 3, padding=1, bias=False)
+        self.query = convolution(dims)(query, outputs, 3, padding=1)
+        self.support = convolution(dims)(support, outputs, 3, padding=1, bias=False)
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
         return self.query(query)[:, None] + each(self.support, support)
@@ -62,58 +64,60 @@ class CrossBlock(nn.Module):
 class CrossUNet(nn.Module):
     """Query image, support images and binary masks -> one logit a voxel; any ``*S`` (padded and cropped inside).
 
-    ``strides[0]`` is the fold of the stems; ``strides[i]`` the pooling before level i. With ``features``, the
-    configuration of a :class:`~medfewshot.backbones.UNet`, that network's feature maps are further channels of every
-    image. No weight depends on the pooling, so that a trained network serves every anisotropy: :meth:`set_strides`.
+    No weight depends on the pooling, so that a trained network serves every anisotropy: :meth:`set_strides`.
+
+    Args:
+        dims: 2 or 3.
+        in_channels: Channels of every image.
+        width: Channels of the finest level.
+        strides: For each level one step per axis: first the fold of the stems, then the pooling before each level.
+        features: None. Files of version 0.2.0.dev0 may name a feature network here.
+
+    Raises:
+        InputError: A file asks for a feature network.
     """
 
     def __init__(
-        self,
-        dims: int,
-        in_channels: int,
-        width: int,
-        strides: Sequence[Sequence[int]],
-        features: Mapping[str, Any] | None = None,
+        self, dims: int, in_channels: int, width: int, strides: Sequence[Sequence[int]], features: None = None
     ) -> None:
         super().__init__()
+        if features is not None:
+            raise InputError(
+                "the network reads the features of another one, which only version 0.2.0.dev0 knew", "adapt again"
+            )
         self.config: dict[str, Any] = {
             "dims": dims,
             "in_channels": in_channels,
             "width": width,
             "strides": [list(stride) for stride in strides],
-            "features": dict(features) if features is not None else None,
         }
-        self.features = UNet(**features) if features is not None else None
-        if self.features is not None:
-            self.features.head.requires_grad_(False)  # only what comes before it is used
-            in_channels += self.features.config["width"]
         self.fold = tuple(strides[0])
         self.set_strides(strides)
-        block = _product(self.fold)
+        block = prod(self.fold)
         widths = [min(width * 2**level, width * MAX_WIDTH_FACTOR) for level in range(len(strides))]
-        self.stem_query = _conv(dims)(in_channels * block, width, 3, padding=1)
-        self.stem_support = _conv(dims)((in_channels + 1) * block, width, 3, padding=1)
+        self.stem_query = convolution(dims)(in_channels * block, width, 3, padding=1)
+        self.stem_support = convolution(dims)((in_channels + 1) * block, width, 3, padding=1)
         self.encoder = nn.ModuleList([CrossBlock(dims, width, width, width)])
         for narrow, wide in pairwise(widths):
             self.encoder.append(CrossBlock(dims, narrow, narrow, wide))
         self.decoder = nn.ModuleList()
         for level, (narrow, wide) in enumerate(pairwise(widths)):
             self.decoder.append(CrossBlock(dims, narrow + wide, narrow + wide, narrow, renew=level > 0))
-        self.head = _conv(dims)(width, block, 1)
+        self.head = convolution(dims)(width, block, 1)
 
     def set_strides(self, strides: Sequence[Sequence[int]]) -> None:
         """Change the pooling in place; the fold and the number of levels stay. Weights stay as they are."""
         if tuple(strides[0]) != self.fold or len(strides) != len(self.config["strides"]):
             raise ValueError("only the pooling can change: the fold and the number of levels are in the weights")
         self.config["strides"] = [list(stride) for stride in strides]
-        self.multiple = tuple(_product(axis) for axis in zip(*strides, strict=True))
+        self.multiple = tuple(prod(axis) for axis in zip(*strides, strict=True))
         self.pools = [tuple(stride) for stride in strides[1:]]
 
     def forward(self, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
         """``query (B, C, *S)``, ``images (B, K, C, *S)``, ``masks (B, K, *S)`` in [0, 1] -> logits ``(B, *S)``."""
         size = query.shape[2:]
-        u = self.stem_query(self._folded(self._described(query)))
-        v = torch.cat([each(self._described, images), masks[:, :, None].to(images)], dim=2)
+        u = self.stem_query(self._folded(query))
+        v = torch.cat([images, masks[:, :, None].to(images)], dim=2)
         v = each(lambda x: self.stem_support(self._folded(x)), v)
         skips = []
         for level, block in enumerate(self.encoder):
@@ -129,14 +133,6 @@ class CrossUNet(nn.Module):
             u, v = block(u, v)
         return cut_to(unfold_blocks(self.head(u), self.fold), size)[:, 0]
 
-    def _described(self, image: Tensor) -> Tensor:
-        """The image and, where there is a feature network, its map brought to the image's grid."""
-        if self.features is None:
-            return image
-        described = self.features.features(image)
-        size = [n * fold for n, fold in zip(described.shape[2:], self.features.fold, strict=True)]
-        return torch.cat([image, cut_to(_enlarged(described, size), image.shape[2:]).to(image)], dim=1)
-
     def _folded(self, x: Tensor) -> Tensor:
         memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
         return fold_blocks(pad_to_multiple(x, self.multiple), self.fold).contiguous(memory_format=memory)
@@ -151,12 +147,8 @@ def each(function: Any, x: Tensor) -> Tensor:
     return rearrange(function(rearrange(x, "b k ... -> (b k) ...")), "(b k) ... -> b k ...", b=x.shape[0])
 
 
-def _conv(dims: int) -> Any:
-    return nn.Conv2d if dims == 2 else nn.Conv3d
-
-
 def _conv_norm(dims: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(_conv(dims)(channels, channels, 3, padding=1, bias=False), InstanceNorm(channels))
+    return nn.Sequential(convolution(dims)(channels, channels, 3, padding=1, bias=False), InstanceNorm(channels))
 
 
 def _act(x: Tensor) -> Tensor:
@@ -165,10 +157,3 @@ def _act(x: Tensor) -> Tensor:
 
 def _enlarged(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="nearest")
-
-
-def _product(values: Sequence[int]) -> int:
-    result = 1
-    for value in values:
-        result *= value
-    return result

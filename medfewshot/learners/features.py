@@ -1,4 +1,4 @@
-"""Backbone features for learners that bring their own head: where they come from, and the way back to voxels."""
+"""Features of a network, for learners that bring their own head: from a start to features, and back to voxels."""
 
 from __future__ import annotations
 
@@ -11,60 +11,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medfewshot.augment import NO_AUGMENTATION
-from medfewshot.backbones import UNet, cut_to, pad_to_multiple, seeded, to_channels_last
+from medfewshot.backbones import UNet, cut_to, pad_to_multiple
 from medfewshot.devices import autocast
-from medfewshot.learners.base import TrainedOptions, needs_steps
-from medfewshot.learners.finetune import Finetune
+from medfewshot.learners.optimization import at_least_float32
 from medfewshot.learners.patches import PatchSampler, check_kind, fit_strides
 from medfewshot.types import Episode, Support
 
 
-def voxel_features(network: UNet, image: Tensor) -> Tensor:
-    """``(B, C, *S)`` -> float32 features ``(B, D, *ceil(S / fold))`` of the finest decoder level."""
-    with autocast(image.device):
-        features = network.features(image)
-    features = features.float()
-    # Padding of the network is cut off, so that features and image cover the same field.
-    size = [-(-length // fold) for length, fold in zip(image.shape[2:], network.fold, strict=True)]
-    return cut_to(features, size)
+class HeadStart(nn.Module):
+    """What meta-training changes: a network, and the learned numbers of the learner's own head if it has any."""
+
+    backbone: Any
+    head: Any
+
+    def __init__(self, backbone: nn.Module, head: nn.Module | None = None) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
 
 
-def to_voxels(logits: Tensor, fold: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Logits on the features' grid ``(B, N + 1, *ceil(S / fold))`` -> ``(B, N + 1, *S)`` with ``S = shape``."""
-    # The last block may reach beyond an odd edge: enlarge by the fold and cut, or everything would be squeezed.
-    size = [n * f for n, f in zip(logits.shape[2:], fold, strict=True)]
-    enlarged = F.interpolate(logits, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
-    return cut_to(enlarged, shape)
+def start_behind(backbone: UNet, head: nn.Module) -> HeadStart:
+    """A start around a copy of ``backbone``, whose last layer ``head`` replaces: that layer needs no gradient."""
+    network = copy.deepcopy(backbone)
+    network.head.requires_grad_(False)
+    return HeadStart(network, head.to(next(network.parameters()).device))
 
 
-def adapted_features(learner: TrainedOptions, support: Support, name: str) -> tuple[UNet, dict[str, Any]]:
-    """A feature network of the learner's own, trained on the supports for ``learner.steps``.
-
-    Args:
-        learner: Training begins at its ``start`` if there is one: a :class:`UNet`, or a module with a ``backbone``.
-        support: The supports.
-        name: The learner's name, for record and errors.
-
-    Returns:
-        The network, and the record of its training.
-
-    Raises:
-        InputError: There is neither a start nor a step, or the start does not fit the supports.
-    """
-    backbone = start_backbone(learner.start, support, name)
-    if learner.steps > 0:
-        first = None if backbone is None else with_classes(backbone, support.classes, learner.seed)
-        segmenter = Finetune(**learner.shared() | {"start": first}).adapt(support)
-        return segmenter.network, segmenter.record | {"learner": name}
-    if backbone is None:
-        raise needs_steps(name)
-    network = to_channels_last(backbone).to(learner.device).eval()
-    learner.progress.update(1, 1, "features from the start")
-    return network, {"learner": name, "steps": 0, "stopped_by": "steps"}
+def own_start(start: nn.Module | None, head: type[nn.Module]) -> HeadStart | None:
+    """The start if it has a head of this class; None for other starts and bare networks."""
+    return start if isinstance(start, HeadStart) and isinstance(start.head, head) else None
 
 
 def start_backbone(start: nn.Module | None, support: Support, name: str) -> Any:
-    """A copy of the start's feature network, its strides fitted to the support if it is agnostic.
+    """A copy of the start's network, its strides fitted to the support if it is agnostic; None for no start.
 
     Raises:
         InputError: It was made for other images than the support's.
@@ -83,30 +61,36 @@ def adopt_backbone(start: nn.Module) -> UNet | None:
     return start.backbone if isinstance(start.backbone, UNet) else None
 
 
-def with_classes(backbone: UNet, classes: int, seed: int) -> UNet:
-    """A trainable copy whose last layer has ``classes`` outputs, a new one if it had another number."""
-    if backbone.config["classes"] == classes:
-        network = copy.deepcopy(backbone)
-    else:
-        config = backbone.config | {"classes": classes}
-        network = seeded(lambda: type(backbone)(**config), seed)
-        weights = {key: value for key, value in backbone.state_dict().items() if not key.startswith("head.")}
-        network.load_state_dict(weights, strict=False)
-        network.to(next(backbone.parameters()).device)
-    return network.requires_grad_(True)
+def block_features(network: UNet, images: Tensor) -> Tensor:
+    """``(B, C, *S)`` -> features ``(B, D, *S')`` of the padded images, in float32 at least."""
+    with autocast(images.device):
+        features = network.features(images)
+    return at_least_float32(features)
 
 
-def headless(backbone: UNet) -> UNet:
-    """A copy for a start whose own head takes the place of the last layer: that layer asks for no gradient."""
-    network = copy.deepcopy(backbone)
-    network.head.requires_grad_(False)
-    return network
+def features_one_by_one(network: UNet, images: Tensor) -> Tensor:
+    """:func:`block_features`, one image at a time: the normalisation of a single sample is faster on a CPU."""
+    return torch.cat([block_features(network, image[None]) for image in images])
 
 
-def support_features(
-    network: UNet, support: Support, device: torch.device, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
+def voxel_features(network: UNet, images: Tensor) -> Tensor:
+    """``(B, C, *S)`` -> features ``(B, D, *ceil(S / fold))`` of the finest decoder level."""
+    # Padding of the network is cut off, so that features and image cover the same field.
+    size = [-(-length // fold) for length, fold in zip(images.shape[2:], network.fold, strict=True)]
+    return cut_to(block_features(network, images), size)
+
+
+def to_voxels(logits: Tensor, fold: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Logits on the features' grid ``(B, N + 1, *ceil(S / fold))`` -> ``(B, N + 1, *S)`` with ``S = shape``."""
+    # The last block may reach beyond an odd edge: enlarge by the fold and cut, or everything would be squeezed.
+    size = [n * f for n, f in zip(logits.shape[2:], fold, strict=True)]
+    enlarged = F.interpolate(logits, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
+    return cut_to(enlarged, shape)
+
+
+def support_features(network: UNet, support: Support, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Features ``(1, D, *F)`` and labels ``(1, *F)`` of patches of every support, without gradients, one by one."""
+    device = next(network.parameters()).device
     for image, label in PatchSampler(support, NO_AUGMENTATION, generator).cover():
         with torch.no_grad():
             features = voxel_features(network, image[None].to(device))

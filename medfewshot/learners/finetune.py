@@ -14,6 +14,7 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.backbones import UNet, build_unet, cut_to, seeded, to_channels_last, unfold_blocks
 from medfewshot.devices import autocast
 from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start, needs_steps
+from medfewshot.learners.features import adopt_backbone, block_features, features_one_by_one, start_backbone
 from medfewshot.learners.linear_head import LinearHead, LinearHeadStart, class_frequencies
 from medfewshot.learners.optimization import (
     COLLAPSED_DICE,
@@ -113,7 +115,9 @@ class Finetune(TrainedOptions):
         truth = episode.truth
         backbone = start.backbone
         head = LinearHead(backbone, support.classes, class_frequencies(support.labels, support.classes))
-        features = _features_of_all(backbone, torch.cat([torch.stack(support.images), query.image]))
+        # One pass is faster on a GPU.
+        extract = features_one_by_one if query.image.device.type == "cpu" else block_features
+        features = extract(backbone, torch.cat([torch.stack(support.images), query.image]))
         head.add(features[: support.shots], torch.stack(support.labels))
         weight, bias = start.as_head(head)
         scores = torch.einsum("bd...,od->bo...", features[support.shots :], weight)
@@ -130,7 +134,8 @@ def adopt(start: nn.Module) -> LinearHeadStart | None:
     """A start as it is, or one around the U-Net of another learner's start; None if that has none."""
     if isinstance(start, LinearHeadStart):
         return start
-    return LinearHeadStart(start.backbone) if isinstance(start.backbone, UNet) else None
+    backbone = adopt_backbone(start)
+    return None if backbone is None else LinearHeadStart(backbone)
 
 
 def random_unet(options: TrainedOptions, support: Support, *, classes: int, seed: int) -> UNet:
@@ -148,17 +153,32 @@ def random_unet(options: TrainedOptions, support: Support, *, classes: int, seed
     )
 
 
-def _features(network: UNet, image: Tensor) -> Tensor:
-    with autocast(image.device):
-        features = network.features(image)
-    return features.float()
+def adapted_features(learner: TrainedOptions, support: Support, name: str) -> tuple[UNet, dict[str, Any]]:
+    """A feature network of another learner's own, trained on the supports for ``learner.steps``.
 
+    Args:
+        learner: Training begins at its ``start`` if there is one: a :class:`UNet`, or a module with a ``backbone``.
+        support: The supports.
+        name: The learner's name, for record and errors.
 
-def _features_of_all(network: UNet, images: Tensor) -> Tensor:
-    """One pass on a GPU; one image at a time on a CPU, where the normalisation of a lone sample is faster."""
-    if images.device.type != "cpu":
-        return _features(network, images)
-    return torch.cat([_features(network, image[None]) for image in images])
+    Returns:
+        The network, and the record of its training.
+
+    Raises:
+        InputError: There is neither a start nor a step, or the start does not fit the supports.
+    """
+    backbone: UNet | None = start_backbone(learner.start, support, name)
+    if learner.steps > 0:
+        if backbone is not None and backbone.config["classes"] != support.classes:
+            backbone = seeded(partial(backbone.with_classes, support.classes), learner.seed)
+        start = None if backbone is None else backbone.requires_grad_(True)
+        segmenter = Finetune(**learner.shared() | {"start": start}).adapt(support)
+        return segmenter.network, segmenter.record | {"learner": name}
+    if backbone is None:
+        raise needs_steps(name)
+    network = to_channels_last(backbone).to(learner.device).eval()
+    learner.progress.update(1, 1, "features from the start")
+    return network, {"learner": name, "steps": 0, "stopped_by": "steps"}
 
 
 class _Attempt:
@@ -190,14 +210,14 @@ class _Attempt:
         support, backbone = self.support, copy.deepcopy(start.backbone)
         check_kind(backbone, support, NAME)
         fit_strides(backbone, support)
-        network = seeded(lambda: backbone.with_strides(backbone.config["strides"], support.classes), seed)
+        network = seeded(lambda: backbone.with_classes(support.classes), seed)
         network = to_channels_last(network).to(self.learner.device)
         sampler = PatchSampler(support, NO_AUGMENTATION, torch.Generator().manual_seed(self.learner.seed))
         patches = [sampler.sample() for _ in range(max(HEAD_PATCHES, 2 * support.shots))]
         head = LinearHead(network, support.classes, class_frequencies([y for _, y in patches], support.classes))
         with torch.no_grad():
             for image, label in patches:
-                head.add(_features(network, image[None]), label[None])
+                head.add(block_features(network, image[None]), label[None])
             weight, bias = start.as_head(head)
             network.head.weight.copy_(weight.view_as(network.head.weight))  # type: ignore[operator,union-attr,arg-type]
             network.head.bias.copy_(bias)  # type: ignore[operator,union-attr]

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from medfewshot.augment import Augmentation
-from medfewshot.backbones import UNet, choose_strides, seeded, to_channels_last
+from medfewshot.backbones import choose_strides, seeded, to_channels_last
 from medfewshot.devices import autocast
 from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start, needs_steps
 from medfewshot.learners.cross_unet import CrossUNet
-from medfewshot.learners.features import start_backbone
+from medfewshot.learners.features import HeadStart, start_backbone
 from medfewshot.learners.optimization import (
     COLLAPSED_DICE,
     RECENT,
@@ -75,7 +75,9 @@ def compose(binary: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(binary[:, :1]), binary], dim=1)
 
 
-def context_logits(network: CrossUNet, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
+def context_logits(
+    network: CrossUNet, query: Tensor, images: Tensor, masks: Tensor, *, at_once: int = SUPPORTS_AT_ONCE
+) -> Tensor:
     """``query (C, *G)``, ``images (K, C, *G)``, ``masks (K, N, *G)`` -> logits ``(N + 1, *G)``, one pass a class.
 
     A class that no support shows gets a logit of -1e4.
@@ -85,46 +87,21 @@ def context_logits(network: CrossUNet, query: Tensor, images: Tensor, masks: Ten
         if not bool(mask.any()):
             found.append(torch.full_like(query[0], ABSENT))
             continue
-        groups = zip(images.split(SUPPORTS_AT_ONCE), mask.split(SUPPORTS_AT_ONCE), strict=True)
+        groups = zip(images.split(at_once), mask.split(at_once), strict=True)
         with autocast(query.device):
             passes = [network(query[None], some[None], theirs[None])[0].float() * len(some) for some, theirs in groups]
         found.append(torch.stack(passes).sum(0) / len(images))
     return compose(torch.stack(found)[None])[0]
 
 
-class InContextStart(nn.Module):
-    """What meta-training learns: the cross-block network, and nothing besides."""
-
-    def __init__(self, backbone: CrossUNet) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-
-def build_start(backbone: CrossUNet) -> InContextStart:
-    """A start around a copy of ``backbone``, from :func:`build_backbone` or :func:`build_cross_unet`."""
-    return InContextStart(copy.deepcopy(backbone))
+def build_start(backbone: CrossUNet) -> HeadStart:
+    """A start around a copy of ``backbone``; the network is all that meta-training changes."""
+    return HeadStart(copy.deepcopy(backbone))
 
 
 def build_backbone(*, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4) -> CrossUNet:
     """A network to be meta-trained: its stems fold 2 voxels an axis, its pooling is set for each grid."""
     return CrossUNet(dims, in_channels, width, [[2] * dims] * levels)
-
-
-def build_cross_unet(
-    *,
-    dims: int,
-    in_channels: int,
-    patch_size: Sequence[int],
-    spacing_mm: Sequence[float],
-    width: int,
-    features: UNet | None = None,
-) -> CrossUNet:
-    """A network whose strides follow from the grid's size and spacing; ``features`` is copied into it."""
-    strides = choose_strides(patch_size, spacing_mm)
-    network = CrossUNet(dims, in_channels, width, strides, features.config if features is not None else None)
-    if network.features is not None and features is not None:
-        network.features.load_state_dict(features.state_dict())
-    return network
 
 
 class PseudoEpisodes:
@@ -211,8 +188,7 @@ class InContext(TrainedOptions):
     from scratch for ``steps`` on pseudo-episodes, in which augmented views of the supports play support and query; that
     teaches it these very structures and no more, so there a plain fine-tuned network is the better choice.
 
-    ``start`` is an :class:`InContextStart`, or a :class:`UNet`, whose features then join the image's channels. The
-    latter takes steps, because its cross-blocks are new.
+    ``start`` is what :func:`build_start` makes, or a bare :class:`CrossUNet`.
     """
 
     steps: int = 200
@@ -221,7 +197,7 @@ class InContext(TrainedOptions):
         """Bring the supports to the working grid, and train for ``steps``.
 
         Raises:
-            InputError: There are neither steps nor a start with cross-blocks, or the start is for other images.
+            InputError: There are neither steps nor a start, or the start is another learner's or for other images.
         """
         begun = time.perf_counter()
         grid = working_grid([label.shape for label in support.labels])
@@ -264,8 +240,8 @@ class InContext(TrainedOptions):
         return descent.record() | {"trained": trained, "training_dice": [round(dice, 4)]}
 
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Loss of the queries read beside the supports. Raises InputError where ``start`` is no InContextStart."""
-        if not isinstance(self.start, InContextStart):
+        """Loss of the queries read beside the supports. Raises InputError if ``start`` is not from build_start."""
+        if not isinstance(self.start, HeadStart) or not isinstance(self.start.backbone, CrossUNet):
             raise needs_start(NAME)
         truth, support = episode.truth, episode.support
         grid = working_grid([truth.shape[1:]])
@@ -277,24 +253,18 @@ class InContext(TrainedOptions):
         return dice_cross_entropy(on_grid(logits, truth.shape[1:]), truth)
 
     def _network(self, support: Support, grid: Sequence[int]) -> CrossUNet:
-        backbone: Any = start_backbone(self.start, support, NAME)
-        if isinstance(backbone, CrossUNet):
-            fit_pooling(backbone, support, grid)
-            return to_channels_last(backbone).to(self.device)
-        if self.steps == 0:
+        network: Any = start_backbone(self.start, support, NAME)
+        if network is None and self.steps == 0:
             raise needs_steps(NAME)
-
-        def build() -> CrossUNet:
-            return build_cross_unet(
-                dims=support.spatial_dims,
-                in_channels=support.channels,
-                patch_size=grid,
-                spacing_mm=grid_spacing_mm(support, grid),
-                width=self.width,
-                features=backbone,
-            )
-
-        return to_channels_last(seeded(build, self.seed)).to(self.device)
+        if network is None:
+            strides = choose_strides(grid, grid_spacing_mm(support, grid))
+            size = support.spatial_dims, support.channels, self.width
+            network = seeded(lambda: CrossUNet(*size, strides), self.seed)
+        elif isinstance(network, CrossUNet):
+            fit_pooling(network, support, grid)
+        else:
+            raise needs_start(NAME)
+        return to_channels_last(network).to(self.device)
 
 
 def fit_pooling(network: CrossUNet, support: Support, grid: Sequence[int]) -> None:

@@ -170,7 +170,7 @@ def with_weights(network: UNet, weights: Weights) -> UNet:
         _replace_head(result, weights["head.weight"], weights["head.bias"])
     else:
         classes = len(weights["head.bias"]) // _block(network)
-        result = seeded(lambda: network.with_strides(network.config["strides"], classes), 0)
+        result = seeded(lambda: network.with_classes(classes), 0)
     with torch.no_grad():
         for name, parameter in result.named_parameters():
             parameter.copy_(weights[name])

@@ -209,15 +209,6 @@ def one_cycle(fraction: float, warm_up: float = 0.15) -> float:
     return (1 + math.cos(math.pi * (fraction - warm_up) / (1 - warm_up))) / 2
 
 
-def soft_dice(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Soft Dice per foreground class over the whole batch, and which classes the batch holds.
-
-    ``logits (B, N + 1, *S)``, ``labels (B, *S)`` int64 -> ``dice (N,)`` in [0, 1], ``present (N,)`` bool
-    (Milletari et al. 2016, V-Net).
-    """
-    return _soft_dice(_at_least_float32(logits).log_softmax(1), labels)
-
-
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy plus (1 - Dice) over the classes present: absent ones leave Dice to the cross entropy."""
     return dice_cross_entropy_parts(logits, labels)[0]
@@ -225,14 +216,19 @@ def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def dice_cross_entropy_parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The loss, and the soft Dice and the classes present that went into it."""
-    log_probabilities = _at_least_float32(logits).log_softmax(1)
-    dice, present = _soft_dice(log_probabilities, labels)
+    log_probabilities = at_least_float32(logits).log_softmax(1)
+    dice, present = soft_dice(log_probabilities, labels)
     dice_term = ((1 - dice) * present).sum() / present.sum().clamp_min(1)
     cross_entropy = -log_probabilities.gather(1, labels.unsqueeze(1)).mean()
     return cross_entropy + dice_term, dice, present
 
 
-def _soft_dice(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def soft_dice(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Soft Dice per foreground class over the whole batch, and which classes the batch contains.
+
+    ``log_probabilities (B, N + 1, *S)``, ``labels (B, *S)`` int64 -> ``dice (N,)`` in [0, 1], ``present (N,)`` bool
+    (Milletari et al. 2016, V-Net).
+    """
     # Sums over voxels by class, without a one-hot volume: memory traffic is what this costs.
     classes = log_probabilities.shape[1]
     own = log_probabilities.gather(1, labels.unsqueeze(1)).exp().flatten()
@@ -243,5 +239,6 @@ def _soft_dice(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
     return (2 * overlap + 1e-5) / (predicted + counts + 1e-5), counts > 0
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
+def at_least_float32(logits: Tensor) -> Tensor:
+    """The same in float32; float64 stays."""
     return logits if logits.dtype == torch.float64 else logits.float()

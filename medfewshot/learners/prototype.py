@@ -9,25 +9,27 @@ cannot stand for all of the background. Hansen et al. 2022, ADNet: or no prototy
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from medfewshot.backbones import UNet, to_channels_last
 from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start
 from medfewshot.learners.features import (
-    adapted_features,
+    HeadStart,
     adopt_backbone,
     episode_features,
-    headless,
+    own_start,
+    start_behind,
     support_features,
     to_voxels,
     voxel_features,
 )
+from medfewshot.learners.finetune import adapted_features
 from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.learners.prototype_head import (
     STEEPNESS,
@@ -40,13 +42,7 @@ from medfewshot.learners.prototype_head import (
 from medfewshot.types import Episode, Support
 
 NAME = "prototype"
-START_OPTIONS: dict[str, Any] = {
-    "metric": "cosine",
-    "background": "prototypes",
-    "temperature": 20.0,
-    "rank": 4,
-    "seed": 0,
-}
+START_OPTIONS = {"metric": "cosine", "background": "prototypes", "temperature": 20.0, "rank": 4, "seed": 0}
 MOST_PROTOTYPES = 256
 """Of one class."""
 SCORES_AT_ONCE = 1 << 24
@@ -54,29 +50,21 @@ SCORES_AT_ONCE = 1 << 24
 IGNORED = -100
 
 
-class PrototypeStart(nn.Module):
-    """What meta-training learns: a feature network, a temperature, and where chosen a metric and a threshold."""
-
-    def __init__(self, backbone: UNet, head: PrototypeHead) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-
-def build_start(backbone: UNet, **options: Any) -> PrototypeStart:
+def build_start(backbone: UNet, **options: Any) -> HeadStart:
     """A start around a copy of ``backbone``, whose last layer plays no part; the head begins as ``Prototype``'s.
 
     Args:
         backbone: The feature network.
         options: ``metric``, ``background``, ``temperature``, ``rank`` and ``seed`` of :class:`PrototypeHead`.
     """
-    head = PrototypeHead(backbone.config["width"], **START_OPTIONS | options)
-    return PrototypeStart(headless(backbone), head.to(next(backbone.parameters()).device))
+    return start_behind(backbone, PrototypeHead(backbone.config["width"], **options))
 
 
 class PrototypeSegmenter(Segmenter):
     """Feed-forward: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, temperature times similarity."""
 
-    kind = "prototype"
+    kind = NAME
+    scores_at_once: int = SCORES_AT_ONCE
     prototypes: Tensor
     owner: Tensor
 
@@ -100,7 +88,7 @@ class PrototypeSegmenter(Segmenter):
 
     def predict(self, image: Tensor) -> Tensor:
         features = voxel_features(self.network, image)
-        parts = features.flatten(2).split(max(1, SCORES_AT_ONCE // max(1, len(self.prototypes))), dim=2)
+        parts = features.flatten(2).split(max(1, self.scores_at_once // max(1, len(self.prototypes))), dim=2)
         logits = torch.cat([self.head(part, self.prototypes, self.owner, self.classes) for part in parts], dim=2)
         return to_voxels(logits.unflatten(2, features.shape[2:]), self.network.fold, image.shape[2:])
 
@@ -124,7 +112,7 @@ class Prototype(TrainedOptions):
 
     steps: int = 200
     metric: Metric = "cosine"
-    """Metric, background, temperature and rank are for a new head; a :class:`PrototypeStart` brings its own."""
+    """Metric, background, temperature and rank are for a new head; a start of this learner brings its own."""
     background: Background = "prototypes"
     temperature: float = 20.0
     """Sharpness of the softmax over similarities, as in PANet."""
@@ -139,50 +127,43 @@ class Prototype(TrainedOptions):
         """Adapt features, then pool prototypes over patches of every support. Raises InputError for a start unlike
         the supports, or neither start nor steps."""
         network, record = adapted_features(self, support, NAME)
-        head = self._head(network).to(self.device)
+        own = own_start(self.start, PrototypeHead)
+        head = (self._new_head(network) if own is None else copy.deepcopy(own.head)).to(self.device)
         generator = torch.Generator().manual_seed(self.seed)
         vectors: list[Tensor] = []
         owners: list[Tensor] = []
-        for features, labels in support_features(network, support, self.device, generator):
+        for features, labels in support_features(network, support, generator):
             prototypes, owner = pool_prototypes(features, labels, support.classes, self.cell)
             vectors.append(prototypes)
             owners.append(owner)
         prototypes, owner = thin_prototypes(torch.cat(vectors), torch.cat(owners), MOST_PROTOTYPES, generator)
-        segmenter = PrototypeSegmenter(
-            network,
-            head,
-            prototypes,
-            owner,
-            classes=support.classes,
-            record=record | {"prototypes": len(prototypes)},
-        )
-        if head.threshold is not None and not isinstance(self.start, PrototypeStart):
-            self._fit_threshold(segmenter, support)
+        record["prototypes"] = len(prototypes)
+        segmenter = PrototypeSegmenter(network, head, prototypes, owner, classes=support.classes, record=record)
+        if own is None:  # nothing has learned the threshold yet
+            generator = torch.Generator().manual_seed(self.seed)
+            fit_threshold(segmenter, support_features(network, support, generator))
         return segmenter
 
     def meta_loss(self, episode: Episode) -> Tensor:
         """Query loss; plus ``alignment`` times PANet's loss, plus ADNet's ``T / temperature``, which keeps classes
-        compact. Raises InputError where ``start`` is no :class:`PrototypeStart`."""
-        start, classes = self.start, episode.support.classes
-        if not isinstance(start, PrototypeStart):
+        compact. Raises InputError if ``start`` is not from :func:`build_start`."""
+        start, classes = own_start(self.start, PrototypeHead), episode.support.classes
+        if start is None:
             raise needs_start(NAME)
+        head: PrototypeHead = start.head
         support, labels, query = episode_features(start.backbone, episode)
         prototypes, owner = self._pool(support, labels, classes)
-        logits = start.head(query, prototypes, owner, classes)
+        logits = head(query, prototypes, owner, classes)
         truth = episode.truth
         loss = dice_cross_entropy(to_voxels(logits, start.backbone.fold, truth.shape[1:]), truth)
-        if start.head.threshold is not None:
-            loss = loss + start.head.threshold / start.head.temperature.detach()
+        if head.threshold is not None:
+            loss = loss + head.threshold / head.temperature.detach()
         if self.alignment:
-            found = logits.argmax(1)
-            loss = loss + self.alignment * alignment_loss(
-                start.head, support, labels, *self._pool(query, found, classes), classes
-            )
+            pooled = self._pool(query, logits.argmax(1), classes)
+            loss = loss + self.alignment * alignment_loss(head, support, labels, *pooled, classes)
         return loss
 
-    def _head(self, network: UNet) -> PrototypeHead:
-        if isinstance(self.start, PrototypeStart):
-            return copy.deepcopy(self.start.head)
+    def _new_head(self, network: UNet) -> PrototypeHead:
         features = network.config["width"]
         return PrototypeHead(features, self.metric, self.background, self.temperature, self.rank, self.seed)
 
@@ -190,22 +171,28 @@ class Prototype(TrainedOptions):
         generator = torch.Generator().manual_seed(self.seed)
         return thin_prototypes(*pool_prototypes(features, labels, classes, self.cell), MOST_PROTOTYPES, generator)
 
-    def _fit_threshold(self, segmenter: PrototypeSegmenter, support: Support) -> None:
-        """Nothing has learned the threshold yet: put it between structures and background as the supports show them."""
-        head, sums = segmenter.head, torch.zeros(2, 2, dtype=torch.float64)
-        assert head.threshold is not None
-        generator = torch.Generator().manual_seed(self.seed)
-        for features, labels in support_features(segmenter.network, support, self.device, generator):
-            with torch.no_grad():
-                logits = head(features, segmenter.prototypes, segmenter.owner, segmenter.classes)
-            # The best class's logit less the background's is STEEPNESS * (T - A).
-            margin = (logits[:, 1:].amax(1) - logits[:, 0]).double().cpu()
-            for row, mask in enumerate((labels.cpu() == 0, labels.cpu() > 0)):
-                sums[row] += torch.stack([margin[mask].sum(), mask.sum().double()])
-        if bool((sums[:, 1] > 0).all()):
-            middle = float((sums[:, 0] / sums[:, 1]).mean())
-            with torch.no_grad():
-                head.threshold.sub_(middle / STEEPNESS)
+
+def fit_threshold(segmenter: PrototypeSegmenter, examples: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Put the threshold of a head, if it has one, between structures and background as the supports show them.
+
+    Args:
+        segmenter: Its head is changed in place.
+        examples: Features ``(1, D, *F)`` and labels ``(1, *F)`` of the supports.
+    """
+    head, sums = segmenter.head, torch.zeros(2, 2, dtype=torch.float64)
+    if head.threshold is None:
+        return
+    for features, labels in examples:
+        with torch.no_grad():
+            logits = head(features, segmenter.prototypes, segmenter.owner, segmenter.classes)
+        # The best class's logit less the background's is STEEPNESS * (T - A).
+        margin = (logits[:, 1:].amax(1) - logits[:, 0]).double().cpu()
+        for row, mask in enumerate((labels.cpu() == 0, labels.cpu() > 0)):
+            sums[row] += torch.stack([margin[mask].sum(), mask.sum().double()])
+    if bool((sums[:, 1] > 0).all()):
+        middle = float((sums[:, 0] / sums[:, 1]).mean())
+        with torch.no_grad():
+            head.threshold.sub_(middle / STEEPNESS)
 
 
 def alignment_loss(

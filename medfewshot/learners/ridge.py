@@ -21,25 +21,22 @@ from medfewshot.backbones import UNet, to_channels_last
 from medfewshot.errors import InputError
 from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start
 from medfewshot.learners.features import (
-    adapted_features,
+    HeadStart,
     adopt_backbone,
     episode_features,
-    headless,
+    own_start,
+    start_behind,
     support_features,
     to_voxels,
     voxel_features,
 )
+from medfewshot.learners.finetune import adapted_features
 from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.learners.prototype_head import ABSENT
 from medfewshot.types import Episode, Support
 
 NAME = "ridge"
-START_OPTIONS: dict[str, Any] = {
-    "regularisation": 1e-2,
-    "scale": 10.0,
-    "frequency_power": 0.5,
-    "background": 0.0,
-}
+START_OPTIONS = {"regularisation": 1e-2, "scale": 10.0, "frequency_power": 0.5, "background": 0.0}
 
 
 def normal_equations(features: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -124,29 +121,20 @@ def linear_logits(features: Tensor, coefficients: Tensor) -> Tensor:
     return torch.einsum("bd...,cd->bc...", features, coefficients[:, :-1]) + constant
 
 
-class RidgeStart(nn.Module):
-    """What meta-training learns: a feature network and the four numbers of the solver."""
-
-    def __init__(self, backbone: UNet, head: RidgeHead) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-
-def build_start(backbone: UNet, **options: Any) -> RidgeStart:
+def build_start(backbone: UNet, **options: Any) -> HeadStart:
     """A start around a copy of ``backbone``, whose last layer plays no part.
 
     Args:
         backbone: The feature network.
         options: ``regularisation``, ``scale``, ``frequency_power`` and ``background`` of :class:`RidgeHead`.
     """
-    head = RidgeHead(**START_OPTIONS | options)
-    return RidgeStart(headless(backbone), head.to(next(backbone.parameters()).device))
+    return start_behind(backbone, RidgeHead(**options))
 
 
 class RidgeSegmenter(Segmenter):
     """Feed-forward: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, linear in the features."""
 
-    kind = "ridge"
+    kind = NAME
     coefficients: Tensor
 
     def __init__(self, network: UNet, coefficients: Tensor, record: Mapping[str, Any] | None = None) -> None:
@@ -178,7 +166,7 @@ class Ridge(TrainedOptions):
 
     steps: int = 200
     regularisation: float = 1e-2
-    """This and the next two are for a new head; a :class:`RidgeStart` brings its own."""
+    """This and the next two are for a new head; a start of this learner brings its own."""
     scale: float = 10.0
     """Logits per unit of the regression, whose targets are 0 and 1."""
     frequency_power: float = 0.5
@@ -190,28 +178,26 @@ class Ridge(TrainedOptions):
         network, record = adapted_features(self, support, NAME)
         generator = torch.Generator().manual_seed(self.seed)
         sums: Tensor | float = 0.0
-        for features, labels in support_features(network, support, self.device, generator):
+        for features, labels in support_features(network, support, generator):
             sums = sums + normal_equations(features, labels, support.classes)
         assert isinstance(sums, Tensor)
+        own = own_start(self.start, RidgeHead)
+        new = RidgeHead(self.regularisation, self.scale, self.frequency_power)
+        head = (new if own is None else copy.deepcopy(own.head)).to(self.device)
         with torch.no_grad():
-            coefficients = self._head().to(self.device)(sums)
+            coefficients = head(sums)
         return RidgeSegmenter(network, coefficients, record)
 
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Query loss under the head solved on the support. Raises InputError where ``start`` is no RidgeStart."""
-        start = self.start
-        if not isinstance(start, RidgeStart):
+        """Query loss under the head solved on the support. Raises InputError if ``start`` is not ours."""
+        start = own_start(self.start, RidgeHead)
+        if start is None:
             raise needs_start(NAME)
         support, labels, query = episode_features(start.backbone, episode)
         coefficients = start.head(normal_equations(support, labels, episode.support.classes))
         truth = episode.truth
         logits = to_voxels(linear_logits(query, coefficients), start.backbone.fold, truth.shape[1:])
         return dice_cross_entropy(logits, truth)
-
-    def _head(self) -> RidgeHead:
-        if isinstance(self.start, RidgeStart):
-            return copy.deepcopy(self.start.head)
-        return RidgeHead(self.regularisation, self.scale, self.frequency_power)
 
 
 SPEC = LearnerSpec(

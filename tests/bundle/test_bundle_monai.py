@@ -15,7 +15,7 @@ from monai import bundle as monai_bundle
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 import medfewshot
-from medfewshot.bundle.monai_files import INFERENCE, LICENCE, METADATA, READ_ME, metadata
+from medfewshot.bundle.monai_files import INFERENCE, LICENCE, METADATA, READ_ME
 from medfewshot.errors import InputError
 from medfewshot.integrations import FewShotInferer, list_images
 from medfewshot.io import read_image, read_label
@@ -142,7 +142,7 @@ def test_the_read_me_quotes_without_markup_or_folders(made, monkeypatch, tmp_pat
     assert "`x'y.nii.gz`" in text
     assert "<script>" not in text.replace("\\<", "")
     assert "medical device" not in (tmp_path / "a_b" / LICENCE).read_text()
-    described = metadata(segmenter.plan, segmenter.record)
+    described = json.loads((tmp_path / "a_b" / METADATA).read_text())
     assert described["network_data_format"]["inputs"]["image"]["format"] == "hounsfield"
     assert described["label_values"] == {"205": "label 205", "420": "label 420"}
 

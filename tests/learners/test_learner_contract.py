@@ -9,7 +9,7 @@ import pytest
 import torch
 from blobs import example, has, small, support_of
 
-from medfewshot.backbones import build_unet
+from medfewshot.backbones import UNet, build_unet
 from medfewshot.learners import LEARNERS
 from medfewshot.types import Progress
 
@@ -26,15 +26,17 @@ SUPPORTS = {
 }
 
 
-def start_for(support) -> torch.nn.Module:
-    dims = support.spatial_dims
+def start_for(name, support) -> torch.nn.Module:
+    """A bare network of the learner's own class."""
+    if LEARNERS[name].network is not UNet:
+        return LEARNERS[name].build_backbone(dims=support.spatial_dims, in_channels=support.channels, width=4)
     torch.manual_seed(5)
     return build_unet(
-        dims=dims,
-        in_channels=support.images[0].shape[0],
+        dims=support.spatial_dims,
+        in_channels=support.channels,
         classes=support.classes,
         patch_size=support.patch_size,
-        spacing_mm=(1.0,) * dims,
+        spacing_mm=support.spacing,
         width=4,
     )
 
@@ -94,7 +96,7 @@ def test_gradients_stay_switched_as_they_were(name):
 def test_adapting_changes_neither_learner_nor_support(name):
     support = support_of([(12, 10), (10, 14)], patch=(8, 8))
     tensors = [t.clone() for t in (*support.images, *support.labels)]
-    start = start_for(support).train()
+    start = start_for(name, support).train()
     weights, layout = copy.deepcopy(start.state_dict()), [p.stride() for p in start.parameters()]
     learner = small(name, start=start)
     settings = dict(vars(learner))

@@ -6,15 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from medfewshot.backbones import build_unet
+from medfewshot.errors import InputError
 from medfewshot.learners.cross_unet import CrossBlock, CrossConv, CrossUNet, each
 
 STRIDES = {2: [[2, 2], [2, 2], [2, 1]], 3: [[2, 2, 1], [2, 2, 2], [2, 2, 1]]}
 
 
-def network(dims: int, channels: int = 1, features: dict | None = None) -> CrossUNet:
+def network(dims: int, channels: int = 1) -> CrossUNet:
     torch.manual_seed(0)
-    return CrossUNet(dims, channels, 4, STRIDES[dims], features)
+    return CrossUNet(dims, channels, 4, STRIDES[dims])
 
 
 def inputs(shape, shots: int = 3, channels: int = 1, batch: int = 1, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -109,19 +109,10 @@ def test_every_parameter_is_used(dims):
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
-def test_a_feature_network_in_front():
-    torch.manual_seed(1)
-    front = build_unet(dims=2, in_channels=1, classes=2, patch_size=(64, 64), spacing_mm=(1.0, 1.0), width=4)
-    net = network(2, features=front.config)
-    given = inputs((17, 12))
-    answer = net(*given)
-    assert answer.shape == (1, 17, 12)
-    with torch.no_grad():
-        net.features.stem.weight.mul_(-1)
-    assert not torch.equal(net(*given), answer)
-    again = CrossUNet(**net.config)
-    again.load_state_dict(net.state_dict())
-    assert torch.equal(again(*given), net(*given))
+def test_a_file_that_names_a_feature_network_is_refused():
+    assert CrossUNet(**network(2).config, features=None).config == network(2).config
+    with pytest.raises(InputError, match="adapt again"):
+        CrossUNet(**network(2).config, features={"dims": 2})
 
 
 def test_each_support_by_itself():

@@ -9,10 +9,10 @@ import torch
 from blobs import backbone_for, dice, episode_of, example, meta_train, small, support_of
 
 from medfewshot.errors import InputError
-from medfewshot.learners import Prototype, PrototypeSegmenter, prototype
-from medfewshot.learners import prototype_head as metric
-from medfewshot.learners.features import episode_features
-from medfewshot.learners.prototype import alignment_loss, build_start
+from medfewshot.learners import Prototype
+from medfewshot.learners.features import episode_features, support_features, to_voxels
+from medfewshot.learners.optimization import dice_cross_entropy
+from medfewshot.learners.prototype import PrototypeSegmenter, alignment_loss, build_start, fit_threshold
 from medfewshot.learners.prototype_head import PrototypeHead, pool_prototypes
 from medfewshot.types import Support
 
@@ -51,17 +51,16 @@ def test_a_class_in_a_corner_of_the_support_has_a_prototype():
         assert set(segmenter.owner.tolist()) == set(range(13))
 
 
-def test_memory_is_bounded_without_a_trace(monkeypatch):
+def test_memory_is_bounded_without_a_trace():
     support = support_of([(16, 14, 12)])
     segmenter = small("prototype").adapt(support)
     image, _ = example((16, 14, 12), seed=50)
-    whole = segmenter(image[None])
-    sizes = []
-    original = metric.similarity
-    monkeypatch.setattr(prototype, "SCORES_AT_ONCE", 50 * len(segmenter.prototypes))
-    monkeypatch.setattr(metric, "similarity", lambda *a: sizes.append(original(*a).numel()) or original(*a))
+    whole, most, voxels = segmenter(image[None]), 50, []
+    segmenter.scores_at_once = most * len(segmenter.prototypes)
+    segmenter.head.register_forward_pre_hook(lambda _, given: voxels.append(given[0].shape[2]))
     torch.testing.assert_close(segmenter(image[None]), whole, atol=1e-5, rtol=1e-5)
-    assert max(sizes) <= 50 * len(segmenter.prototypes)
+    assert len(voxels) > 1
+    assert max(voxels) <= most
 
 
 class Folded(torch.nn.Module):
@@ -90,14 +89,13 @@ def test_odd_sizes_are_not_squeezed(length):
 # The background's threshold
 
 
-def test_the_threshold_lies_between_structure_and_background(monkeypatch):
+def test_the_threshold_lies_between_structure_and_background():
     """By hand: mean squared distances to the prototype (2, 0) are 2 in the background, 0 and 1/2 in the structure."""
     features = torch.tensor([[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0]]).view(1, 2, 2, 2)
     labels = torch.tensor([[[0, 0], [1, 1]]])
-    monkeypatch.setattr(prototype, "support_features", lambda *_: [(features, labels)])
     head = PrototypeHead(2, "euclidean", "threshold", temperature=1.0)
     segmenter = PrototypeSegmenter(Folded(), head, torch.tensor([[2.0, 0.0]]), torch.tensor([1]), classes=2)
-    Prototype()._fit_threshold(segmenter, support_of([(8, 8)]))
+    fit_threshold(segmenter, [(features, labels)])
     assert float(head.threshold.detach()) == pytest.approx((2 + 1 / 4) / 2)
 
 
@@ -109,7 +107,7 @@ def test_adaptation_reads_the_threshold_off_the_supports():
     threshold = segmenter.head.threshold.detach()
     found = float(threshold)
     threshold.fill_(5.0)
-    learner._fit_threshold(segmenter, support)
+    fit_threshold(segmenter, support_features(segmenter.network, support, torch.Generator().manual_seed(0)))
     assert float(threshold) == pytest.approx(found, abs=1e-3)
     assert found != pytest.approx(-10, abs=0.1)  # what a new head has
 
@@ -162,17 +160,19 @@ def test_the_loss_reaches_every_meta_parameter(shape, background):
     assert frozen == ["backbone.head.weight", "backbone.head.bias"]
 
 
-def test_meta_training_asks_for_a_low_threshold(monkeypatch):
-    """ADNet's T / temperature, whose temperature is not pushed by it; the query's loss and alignment left out."""
-    monkeypatch.setattr(prototype, "dice_cross_entropy", lambda logits, truth: 0 * logits.sum())
-    start = build_start(backbone_for((12, 12)), background="threshold", temperature=4.0)
+def test_meta_training_asks_for_a_low_threshold():
+    """Beside the query's loss ADNet's T / temperature, whose temperature is not pushed by it."""
+    start, episode = build_start(backbone_for((12, 12)), background="threshold", temperature=4.0), episode_of((12, 12))
     with torch.no_grad():
         start.head.threshold.fill_(3.0)
-    loss = Prototype(start=start, alignment=0.0).meta_loss(episode_of((12, 12)))
-    assert float(loss.detach()) == pytest.approx(3 / 4)
-    loss.backward()
-    assert float(start.head.threshold.grad) == pytest.approx(1 / 4)
-    assert not start.head.log_temperature.grad
+    support, labels, query = episode_features(start.backbone, episode)
+    logits = start.head(query, *pool_prototypes(support, labels, 2, cell=4), 2)
+    voxels = to_voxels(logits, start.backbone.fold, (12, 12))
+    extra = Prototype(start=start, alignment=0.0).meta_loss(episode) - dice_cross_entropy(voxels, episode.truth)
+    assert float(extra.detach()) == pytest.approx(3 / 4, abs=1e-5)
+    extra.backward()
+    assert float(start.head.threshold.grad) == pytest.approx(1 / 4, abs=1e-5)
+    assert float(start.head.log_temperature.grad) == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])
