@@ -79,13 +79,13 @@ def scores(hybrid: HybridSegmenter, image: torch.Tensor, label: torch.Tensor, cl
     trusting = HybridSegmenter(
         hybrid.network, hybrid.atlas, patch_size=hybrid.patch_size, weight=weight, trust=hybrid.trust
     )
-    before = trusting.fuse(network, votes)
+    before = trusting.fuse(network, votes)[0]
     alone = network.argmax(0)
     cautious = hybrid._slide(hybrid.cautious, image, OVERLAP) if hybrid.cautious is not None else network
     half_way, steady = cautious.argmax(0), None
     if hybrid.cautious is not None:
         network, steady = stabilise(network, cautious)
-    found = [alone, half_way, votes.argmax(0), before.argmax(0), hybrid.fuse(network, votes, steady).argmax(0)]
+    found = [alone, half_way, votes.argmax(0), before.argmax(0), hybrid.fuse(network, votes, steady)[0].argmax(0)]
     return [mean_dice(one, label, classes) for one in found]
 
 

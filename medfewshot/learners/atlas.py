@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from medfewshot.learners.base import LearnerSpec, Segmenter, TensorList
-from medfewshot.registration import RegistrationOptions, register
+from medfewshot.registration import RegistrationOptions, Transform, register
 from medfewshot.structures import dice
 from medfewshot.types import WHOLE_VALUES, Progress, Support
 
@@ -68,8 +69,12 @@ class AtlasSegmenter(Segmenter):
     def votes(self, query: Tensor) -> Tensor:
         """Class probabilities ``(N + 1, *S)`` of one query ``(C, *S)``."""
         query = query.float()
+        found = register([image.float() for image in self.image], query, self.spacing_mm, self.options)
+        return self.weigh(query, *found)
+
+    def weigh(self, query: Tensor, transform: Transform, correlation: Tensor) -> Tensor:
+        """Class probabilities ``(N + 1, *S)`` from the supports as :func:`register` found them in ``query (C, *S)``."""
         size = query.shape[1:]
-        transform, correlation = register([i.float() for i in self.image], query, self.spacing_mm, self.options)
         mode = "bilinear" if len(size) == 2 else "trilinear"
         total = query.new_zeros((self.classes, *size))
         weights = query.new_zeros((1, *size))
@@ -89,20 +94,12 @@ class AtlasSegmenter(Segmenter):
         return (SIMILARITY_SHARPNESS * (correlation - 1) - penalty).exp()
 
     def config(self) -> dict[str, Any]:
-        options = asdict(self.options) | {"levels": [list(level) for level in self.options.levels]}
-        return {"classes": self.classes, "spacing_mm": list(self.spacing_mm), "options": options}
+        return {"classes": self.classes, "spacing_mm": self.spacing_mm, "options": asdict(self.options)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> AtlasSegmenter:
-        options = dict(config["options"])
-        options["levels"] = tuple((int(a), int(b)) for a, b in options["levels"])
-        return cls(
-            [],
-            [],
-            classes=config["classes"],
-            spacing_mm=config["spacing_mm"],
-            options=RegistrationOptions(**options),
-        )
+        options = TypeAdapter(RegistrationOptions).validate_python(config["options"])
+        return cls([], [], classes=config["classes"], spacing_mm=config["spacing_mm"], options=options)
 
 
 @dataclass(frozen=True)

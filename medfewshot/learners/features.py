@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.backbones import UNet, cut_to, pad_to_multiple
 from medfewshot.devices import autocast
-from medfewshot.learners.optimization import at_least_float32
 from medfewshot.learners.patches import PatchSampler, check_kind, fit_strides
 from medfewshot.types import Episode, Support
 
@@ -62,19 +61,14 @@ def adopt_backbone(start: nn.Module) -> UNet | None:
 
 
 def block_features(network: UNet, images: Tensor) -> Tensor:
-    """``(B, C, *S)`` -> features ``(B, D, *S')`` of the padded images, in float32 at least."""
+    """``(B, C, *S)`` -> float32 features ``(B, D, *S')`` of the padded images."""
     with autocast(images.device):
         features = network.features(images)
-    return at_least_float32(features)
-
-
-def features_one_by_one(network: UNet, images: Tensor) -> Tensor:
-    """:func:`block_features`, one image at a time: the normalisation of a single sample is faster on a CPU."""
-    return torch.cat([block_features(network, image[None]) for image in images])
+    return features.float()
 
 
 def voxel_features(network: UNet, images: Tensor) -> Tensor:
-    """``(B, C, *S)`` -> features ``(B, D, *ceil(S / fold))`` of the finest decoder level."""
+    """``(B, C, *S)`` -> float32 features ``(B, D, *ceil(S / fold))`` of the finest decoder level."""
     # Padding of the network is cut off, so that features and image cover the same field.
     size = [-(-length // fold) for length, fold in zip(images.shape[2:], network.fold, strict=True)]
     return cut_to(block_features(network, images), size)

@@ -24,7 +24,7 @@ from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.backbones import UNet, build_unet, cut_to, seeded, to_channels_last, unfold_blocks
 from medfewshot.devices import autocast
 from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start, needs_steps
-from medfewshot.learners.features import adopt_backbone, block_features, features_one_by_one, start_backbone
+from medfewshot.learners.features import adopt_backbone, block_features, start_backbone
 from medfewshot.learners.linear_head import LinearHead, LinearHeadStart, class_frequencies
 from medfewshot.learners.optimization import (
     COLLAPSED_DICE,
@@ -115,9 +115,10 @@ class Finetune(TrainedOptions):
         truth = episode.truth
         backbone = start.backbone
         head = LinearHead(backbone, support.classes, class_frequencies(support.labels, support.classes))
-        # One pass is faster on a GPU.
-        extract = features_one_by_one if query.image.device.type == "cpu" else block_features
-        features = extract(backbone, torch.cat([torch.stack(support.images), query.image]))
+        images = torch.cat([torch.stack(support.images), query.image])
+        # One pass on a GPU; one image at a time on a CPU, where the normalisation of a single sample is faster.
+        batches = images.split(1 if images.device.type == "cpu" else len(images))
+        features = torch.cat([block_features(backbone, batch) for batch in batches])
         head.add(features[: support.shots], torch.stack(support.labels))
         weight, bias = start.as_head(head)
         scores = torch.einsum("bd...,od->bo...", features[support.shots :], weight)

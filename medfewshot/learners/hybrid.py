@@ -25,7 +25,6 @@ from medfewshot.learners.base import OVERLAP, LearnerSpec, Segmenter
 from medfewshot.learners.finetune import Finetune, NetworkSegmenter
 from medfewshot.learners.fusion import (
     LEAST_PROBABILITY,
-    Trusts,
     atlas_trust,
     atlas_weight,
     doubts,
@@ -99,15 +98,13 @@ class HybridSegmenter(Segmenter):
     def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, list[Doubt]]:
         query = image[0].to(self.device)
         network = self._slide(self.network, query, overlap)
-        if not self._uses_atlas:
-            return self.fuse(network, None)[None], []
-        steady = [1.0] * len(self.trust)
+        if not self._uses_atlas:  # no floors, which would add up over the background
+            return network.clamp_min(LEAST_PROBABILITY).log()[None], []
+        steady = None
         if self.cautious is not None:
             network, steady = stabilise(network, self._slide(self.cautious, query, overlap))
-        votes = self.atlas.votes(query)
-        trusted = self._trusts(network, votes, steady)
-        logits = product(network, votes, self.weight, trusted.network, trusted.atlas)
-        return logits[None], doubts(trusted, self.learned)
+        logits, doubted = self.fuse(network, self.atlas.votes(query), steady)
+        return logits[None], doubted
 
     def _slide(self, part: NetworkSegmenter, query: Tensor, overlap: float) -> Tensor:
         """Probabilities ``(N + 1, *S)`` of one network."""
@@ -125,21 +122,21 @@ class HybridSegmenter(Segmenter):
         """Whether the atlas may be trusted with any structure."""
         return self.weight > 0 and (any(trust != 0 for trust in self.trust) or min(self.learned) < 1)
 
-    def fuse(self, network: Tensor, votes: Tensor | None, steady: Sequence[float] | None = None) -> Tensor:
-        """Log-probabilities, up to a constant per voxel, from the two parts.
+    def fuse(self, network: Tensor, votes: Tensor, steady: Sequence[float] | None = None) -> tuple[Tensor, list[Doubt]]:
+        """Multiply the probabilities of the two parts.
 
         Args:
             network: Probabilities ``(N + 1, *S)``.
-            votes: Probabilities ``(N + 1, *S)`` of the atlas; None for none.
+            votes: Probabilities ``(N + 1, *S)`` of the atlas.
             steady: Per structure, how steady the network is on this scan; None for 1 everywhere.
-        """
-        if votes is None:  # no floors, which would add up over the background
-            return network.clamp_min(LEAST_PROBABILITY).log()
-        trusted = self._trusts(network, votes, steady or [1.0] * len(self.trust))
-        return product(network, votes, self.weight, trusted.network, trusted.atlas)
 
-    def _trusts(self, network: Tensor, votes: Tensor, steady: Sequence[float]) -> Trusts:
-        return trusts(network, votes, self.trust, self.learned, steady, from_scratch=self.from_scratch)
+        Returns:
+            Log-probabilities ``(N + 1, *S)`` up to a constant per voxel, and the structures in doubt.
+        """
+        steady = steady or [1.0] * len(self.trust)
+        trusted = trusts(network, votes, self.trust, self.learned, steady, from_scratch=self.from_scratch)
+        logits = product(network, votes, self.weight, trusted.network, trusted.atlas)
+        return logits, doubts(trusted, self.learned)
 
     def config(self) -> dict[str, Any]:
         return {

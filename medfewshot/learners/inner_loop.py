@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medfewshot.backbones import UNet, cut_to, seeded, unfold_blocks
+from medfewshot.backbones import UNet, convolution, cut_to, seeded, unfold_blocks
 from medfewshot.devices import autocast
 from medfewshot.errors import InputError
 from medfewshot.learners.optimization import dice_cross_entropy
@@ -54,13 +55,8 @@ class MamlStart(nn.Module):
             raise InputError(f"rates {rates}: unknown", f"choose {' or '.join(get_args(RateKind))}")
         headless = backbone.config["classes"] == 0
         self.backbone = copy.deepcopy(backbone) if headless else _with_two_classes(backbone)
-        self.head = _two_rows(backbone) if headless else None
-        self.config: dict[str, Any] = {
-            "network": self.backbone.config,
-            "rates": rates,
-            "inner_steps": inner_steps,
-            "inner_rate": inner_rate,
-        }
+        self.head = convolution(backbone.config["dims"])(backbone.config["width"], 2, 1) if headless else None
+        self.rate_kind: RateKind = rates
         self.rates = nn.ParameterDict()
         # A buffer, so that the rates travel with the number they are factors of.
         self.register_buffer("inner_rate", torch.tensor(float(inner_rate)))
@@ -103,8 +99,8 @@ class MamlStart(nn.Module):
 
 def inner_step(
     loss: Loss, weights: Weights, rate: Callable[[str], Tensor], *, second_order: bool, only: str = ""
-) -> tuple[Weights, Tensor]:
-    """One step of descent on the weights whose names begin with ``only``; the weights after it, the loss before it.
+) -> Weights:
+    """The weights after one step of descent on those whose names begin with ``only``.
 
     With ``second_order`` the gradient keeps its graph, so that the derivative of the new weights has the Hessian in it
     (Finn et al. 2017, section 5.2); without, the gradient counts as a constant, but rates and old weights do not. The
@@ -113,10 +109,9 @@ def inner_step(
     names = [name for name in weights if name.startswith(only)]
     # Views are new nodes of the graph: the loss reaches them directly, never by way of another weight's origin.
     here = {name: value.view_as(value) for name, value in weights.items()}
-    value = loss(here)
-    gradients = torch.autograd.grad(value, [here[name] for name in names], create_graph=second_order)
+    gradients = torch.autograd.grad(loss(here), [here[name] for name in names], create_graph=second_order)
     moved = {name: weights[name] - rate(name) * gradient for name, gradient in zip(names, gradients, strict=True)}
-    return weights | moved, value
+    return weights | moved
 
 
 def forward(network: UNet, weights: Weights, images: Tensor) -> Tensor:
@@ -191,11 +186,6 @@ def _with_two_classes(backbone: UNet) -> UNet:
     return result
 
 
-def _two_rows(backbone: UNet) -> nn.Module:
-    convolution = nn.Conv2d if backbone.config["dims"] == 2 else nn.Conv3d
-    return convolution(backbone.config["width"], 2, 1)
-
-
 def _replace_head(network: UNet, weight: Tensor, bias: Tensor) -> None:
     network.head.weight = nn.Parameter(weight.detach().clone())
     network.head.bias = nn.Parameter(bias.detach().clone())
@@ -224,7 +214,7 @@ def _apart(rows: Tensor, classes: int) -> Tensor:
 
 
 def _block(network: UNet) -> int:
-    return int(torch.tensor(network.fold).prod())
+    return prod(network.fold)
 
 
 def _key(name: str) -> str:

@@ -17,23 +17,11 @@ from torch import Tensor
 
 from medfewshot.backbones import UNet
 from medfewshot.errors import InputError
-from medfewshot.learners.base import LearnerSpec, needs_start
+from medfewshot.learners.base import LearnerSpec
 from medfewshot.learners.finetune import NetworkSegmenter
-from medfewshot.learners.inner_loop import (
-    HEAD,
-    MamlStart,
-    RateKind,
-    Weights,
-    forward,
-    forward_features,
-    head_loss,
-    in_turn,
-    inner_step,
-    network_loss,
-)
+from medfewshot.learners.inner_loop import HEAD, MamlStart, RateKind, Weights, forward
 from medfewshot.learners.optimization import dice_cross_entropy
-from medfewshot.learners.patches import check_kind
-from medfewshot.learners.two_stages import TwoStageOptions, TwoStages
+from medfewshot.learners.two_stages import SHARED, Examples, TwoStageLearner
 from medfewshot.types import Episode, Support
 
 NAME = "maml"
@@ -64,9 +52,10 @@ VARIANTS: dict[str, Variant] = {
 
 
 @dataclass(frozen=True)
-class Maml(TwoStageOptions):
+class Maml(TwoStageLearner):
     """Gradient descent on the supports from a learned initialisation; see ``VARIANTS`` for what else is learned."""
 
+    name = NAME
     variant: str = DEFAULT_VARIANT
     """maml (second order), fomaml (first order), reptile, anil (the head alone), meta-sgd (a rate for each element) or
     maml++ (a rate for each parameter tensor and step, a loss at every step at first)."""
@@ -78,20 +67,19 @@ class Maml(TwoStageOptions):
     def __post_init__(self) -> None:
         _variant(self.variant)
 
+    @property
+    def only(self) -> str:
+        return VARIANTS[self.variant].only
+
     def build_start(self, backbone: UNet) -> MamlStart:
-        """Meta-parameters around a copy of ``backbone``, in the form that this variant trains."""
         rates = VARIANTS[self.variant].rates
         return MamlStart(backbone, rates=rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
 
-    def adapt(self, support: Support) -> NetworkSegmenter:
-        """The inner rule, then fine-tuning of all weights; returns a segmenter for windows of ``support.patch_size``.
+    def initial(self, start: MamlStart, classes: int, examples: Examples) -> Weights:
+        return start.weights(classes)
 
-        Raises InputError where the start is not one, or was made for images of another kind.
-        """
-        adaptation = TwoStages(NAME, self, support, self.build_start)
-        weights = adaptation.start.weights(support.classes)
-        weights = adaptation.descend(weights, VARIANTS[self.variant].only)
-        segmenter = adaptation.fine_tune(weights)
+    def adapt(self, support: Support) -> NetworkSegmenter:
+        segmenter = super().adapt(support)
         segmenter.record["variant"] = self.variant
         return segmenter
 
@@ -100,25 +88,22 @@ class Maml(TwoStageOptions):
         """Loss on the query after ``inner_steps`` on the supports; a scalar, differentiable in ``start``'s parameters.
 
         For ``reptile`` the value is that loss and the gradient is ``theta - theta'``, see :meth:`_reptile_loss`.
-        Raises InputError where there is no start, it has no rates for a variant that learns them, or the query has no
-        label.
+
+        Raises:
+            InputError: There is no start, it has no rates for a variant that learns them, or the query has no label.
         """
-        start = self.start
-        if not isinstance(start, MamlStart):
-            raise needs_start(NAME)
-        rates_for(self.variant, start.config["rates"])
-        check_kind(start.backbone, episode.support, NAME)
-        query_labels = episode.truth
-        variant, progress = VARIANTS[self.variant], self._progress(start)
+        start, truth = self.meta_start(episode.support), episode.truth
+        rates_for(self.variant, start.rate_kind)
+        progress = self._progress(start)
         if start.training:
             start.episodes += 1
         if self.variant == "reptile":
-            return self._reptile_loss(start, episode, query_labels)
-        path = self._path(start, episode.support, variant, variant.second_order and progress >= 1)
-        shares = step_shares(len(path), progress)
+            return self._reptile_loss(start, episode, truth)
+        second_order = VARIANTS[self.variant].second_order and progress >= 1
+        path = self.path(start, episode.support, second_order=second_order)
         losses = [
-            share * dice_cross_entropy(forward(start.backbone, weights, episode.query.image), query_labels)
-            for share, weights in zip(shares, path, strict=True)
+            share * dice_cross_entropy(forward(start.backbone, weights, episode.query.image), truth)
+            for share, weights in zip(step_shares(len(path), progress), path, strict=True)
             if share > 0
         ]
         return torch.stack(losses).sum()
@@ -129,26 +114,7 @@ class Maml(TwoStageOptions):
             return 1.0
         return min(1.0, int(start.episodes) / self.annealing_episodes)
 
-    def _path(self, start: MamlStart, support: Support, variant: Variant, second_order: bool) -> list[Weights]:
-        """The weights after every inner step, or the initial ones where there is no step."""
-        images, labels = torch.stack(support.images), torch.stack(support.labels)
-        inputs = forward_features(start.backbone, images) if variant.only == HEAD else images
-        loss_of = head_loss if variant.only == HEAD else network_loss
-        weights = start.weights(support.classes)
-        path = []
-        for step in range(self.inner_steps):
-            chosen = in_turn(len(inputs), self.batch_size, step)
-            weights, _ = inner_step(
-                loss_of(start.backbone, inputs[chosen], labels[chosen]),
-                weights,
-                lambda name, step=step: start.rate(name, step, support.classes),  # type: ignore[misc]
-                second_order=second_order,
-                only=variant.only,
-            )
-            path.append(weights)
-        return path or [weights]
-
-    def _reptile_loss(self, start: MamlStart, episode: Episode, query_labels: Tensor) -> Tensor:
+    def _reptile_loss(self, start: MamlStart, episode: Episode, truth: Tensor) -> Tensor:
         """``theta'`` comes from descent on supports and queries in turn: Reptile needs no split (Nichol et al. 2018).
 
         The gradient of ``|theta - theta'|^2 / 2`` with ``theta'`` held constant is ``theta - theta'``, so that plain
@@ -156,19 +122,20 @@ class Maml(TwoStageOptions):
         structures gets the sum of their differences.
         """
         support = episode.support
-        everything = Support((*support.images, *episode.query.image), (*support.labels, *query_labels), support.classes)
+        everything = Support((*support.images, *episode.query.image), (*support.labels, *truth), support.classes)
         initial = start.weights(support.classes)
-        final = self._path(start, everything, VARIANTS["reptile"], second_order=False)[-1]
+        final = self.path(start, everything, second_order=False)[-1]
         distance = torch.stack([(initial[n] - final[n].detach()).square().sum() / 2 for n in initial]).sum()
         with torch.no_grad():
-            value = dice_cross_entropy(forward(start.backbone, final, episode.query.image), query_labels)
+            value = dice_cross_entropy(forward(start.backbone, final, episode.query.image), truth)
         return value + distance - distance.detach()
 
 
 def rates_for(variant: str, asked: RateKind | None = None) -> RateKind | None:
     """The rates of a start for ``variant``: those that it learns, or as ``asked`` where it learns none.
 
-    Raises InputError where it learns others than those ``asked`` for, or there is no such variant.
+    Raises:
+        InputError: It learns others than those ``asked`` for, or there is no such variant.
     """
     learned = _variant(variant).rates
     if learned == "fixed":
@@ -206,9 +173,5 @@ SPEC = LearnerSpec(
     build_start=MamlStart,
     start_options=MamlStart.OPTIONS,
     complete_start_options=_start_options,
-    shared={
-        "variant": VARIANTS.__contains__,
-        "inner_steps": lambda value: type(value) is int and value >= 0,
-        "batch_size": lambda value: type(value) is int and value >= 1,
-    },
+    shared={"variant": VARIANTS.__contains__, **SHARED},
 )

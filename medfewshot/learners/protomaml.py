@@ -17,22 +17,12 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from medfewshot.backbones import UNet, fold_blocks
-from medfewshot.learners.base import LearnerSpec, needs_start
+from medfewshot.learners.base import LearnerSpec
 from medfewshot.learners.finetune import NetworkSegmenter
-from medfewshot.learners.inner_loop import (
-    MamlStart,
-    RateKind,
-    Weights,
-    forward,
-    forward_features,
-    in_turn,
-    inner_step,
-    network_loss,
-)
-from medfewshot.learners.optimization import dice_cross_entropy
-from medfewshot.learners.patches import check_kind
-from medfewshot.learners.two_stages import TwoStageOptions, TwoStages
-from medfewshot.types import Episode, Support
+from medfewshot.learners.inner_loop import MamlStart, RateKind, Weights, forward, forward_features
+from medfewshot.learners.optimization import at_least_float32, dice_cross_entropy
+from medfewshot.learners.two_stages import SHARED, Examples, TwoStageLearner
+from medfewshot.types import Episode
 
 NAME = "protomaml"
 ABSENT_MARGIN = 10.0
@@ -77,77 +67,47 @@ def build_start(backbone: UNet, **options: Any) -> MamlStart:
 
 
 @dataclass(frozen=True)
-class ProtoMaml(TwoStageOptions):
-    """Prototypes for a head, then gradient descent on all weights."""
+class ProtoMaml(TwoStageLearner):
+    """Prototypes for a head, then gradient descent on all weights.
 
+    With ``inner_steps`` and ``steps`` 0 the segmenter is a prototypical network.
+    """
+
+    name = NAME
     second_order: bool = True
     """Whether the meta-gradient has the Hessian in it; the prototypes are differentiated either way."""
     rates: RateKind = "fixed"
     """Which inner rates are learned: none, one for each element, or one for each parameter tensor and step."""
 
     def build_start(self, backbone: UNet) -> MamlStart:
-        """Meta-parameters around a copy of ``backbone``; its head takes no part and is not trained."""
         return build_start(backbone, rates=self.rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
 
-    def adapt(self, support: Support) -> NetworkSegmenter:
-        """Prototypes from patches of every support, the inner rule, then fine-tuning.
-
-        With ``inner_steps`` and ``steps`` 0 the segmenter is a prototypical network. Returns one for windows of
-        ``support.patch_size``. Raises InputError where the start is not one, or was made for images of another kind.
-        """
-        adaptation = TwoStages(NAME, self, support, self.build_start)
-        sums, counts = self._prototypes(adaptation)
-        return adaptation.fine_tune(adaptation.descend(_weights(adaptation.start, sums, counts)))
+    def initial(self, start: MamlStart, classes: int, examples: Examples) -> Weights:
+        """The start's weights with the prototypes of the examples as head."""
+        sums, counts = torch.zeros(()), torch.zeros(())
+        for images, labels in examples:
+            # Sums over thousands of voxels need float32, whatever the network computed in.
+            features = at_least_float32(forward_features(start.backbone, images))
+            more, number = prototype_sums(features, labels, classes, start.backbone.fold)
+            sums, counts = sums.to(more) + more, counts.to(number) + number
+        rows, bias = prototype_head(sums, counts)
+        kernel = rows.view(*rows.shape, *[1] * start.backbone.config["dims"])
+        return start.weights(classes) | {"head.weight": kernel, "head.bias": bias}
 
     @torch.enable_grad()  # the inner loop descends in validation too
     def meta_loss(self, episode: Episode) -> Tensor:
         """Loss on the query after prototypes and ``inner_steps`` on the supports; a scalar.
 
-        Its gradient reaches ``start`` along three ways: through the prototypes, the steps and the query. Raises
-        InputError where there is no start, or the query has no label.
+        Its gradient reaches ``start`` along three ways: through the prototypes, the steps and the query.
+
+        Raises:
+            InputError: There is no start, or the query has no label.
         """
-        start = self.start
-        if not isinstance(start, MamlStart):
-            raise needs_start(NAME)
-        support = episode.support
-        check_kind(start.backbone, support, NAME)
-        query_labels = episode.truth
-        images, labels = torch.stack(support.images), torch.stack(support.labels)
-        features = forward_features(start.backbone, images)
-        weights = _weights(start, *_sums(start, features, labels, support.classes))
-        for step in range(self.inner_steps):
-            chosen = in_turn(support.shots, self.batch_size, step)
-            weights, _ = inner_step(
-                network_loss(start.backbone, images[chosen], labels[chosen]),
-                weights,
-                lambda name, step=step: start.rate(name, step, support.classes),  # type: ignore[misc]
-                second_order=self.second_order,
-            )
-        return dice_cross_entropy(forward(start.backbone, weights, episode.query.image), query_labels)
-
-    def _prototypes(self, adaptation: TwoStages) -> tuple[Tensor, Tensor]:
-        """Sums over patches of all supports, until every class of the support was seen."""
-        support, start = adaptation.support, adaptation.start
-        sums, counts = torch.zeros(()), torch.zeros(())
-        for image, label in adaptation.sampler.cover():
-            with torch.no_grad():
-                features = forward_features(start.backbone, image[None])
-                more, number = _sums(start, features, label[None], support.classes)
-            sums, counts = sums.to(more) + more, counts.to(number) + number
-        return sums, counts
-
-
-def _sums(start: MamlStart, features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    # Sums over thousands of voxels need float32, whatever the network computed in.
-    features = features if features.dtype == torch.float64 else features.float()
-    return prototype_sums(features, labels, classes, start.backbone.fold)
-
-
-def _weights(start: MamlStart, sums: Tensor, counts: Tensor) -> Weights:
-    """The start's weights with the prototypes as head."""
-    rows, bias = prototype_head(sums, counts)
-    kernel = rows.view(*rows.shape, *[1] * start.backbone.config["dims"])
-    return start.weights(len(counts)) | {"head.weight": kernel, "head.bias": bias}
+        support, truth = episode.support, episode.truth
+        start = self.meta_start(support)
+        weights = self.initial(start, support.classes, [(torch.stack(support.images), torch.stack(support.labels))])
+        final = self.path(start, support, weights, second_order=self.second_order)[-1]
+        return dice_cross_entropy(forward(start.backbone, final, episode.query.image), truth)
 
 
 SPEC = LearnerSpec(
@@ -157,8 +117,5 @@ SPEC = LearnerSpec(
     segmenter=NetworkSegmenter,
     build_start=build_start,
     start_options=MamlStart.OPTIONS,
-    shared={
-        "inner_steps": lambda value: type(value) is int and value >= 0,
-        "batch_size": lambda value: type(value) is int and value >= 1,
-    },
+    shared=SHARED,
 )

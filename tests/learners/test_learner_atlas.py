@@ -10,7 +10,6 @@ import pytest
 import torch
 from blobs import dice, example, support_of
 
-from medfewshot.learners import atlas
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.fusion import ATLAS_FLOOR, NETWORK_FLOOR, RELEVANT, atlas_trust, atlas_weight
@@ -44,17 +43,13 @@ def test_the_support_that_looks_alike_has_the_larger_vote():
     assert dice(Atlas(options=QUICK).adapt(support)(image[None]), label) > 0.85
 
 
-def in_place(monkeypatch, *correlations: float) -> None:
+def in_place(query, *correlations: float):
     """Supports lie where the query does, and correlate with it as said."""
-
-    def registered(supports, query, *_):
-        dims, shots = query.ndim - 1, len(supports)
-        half = torch.tensor(query.shape[1:]) / 2
-        still = torch.eye(dims).repeat(shots, 1, 1), torch.zeros(shots, dims), torch.zeros(shots, dims, *[2] * dims)
-        local = torch.tensor(correlations).view(shots, 1, *[1] * dims).expand(shots, 1, *[2] * dims)
-        return Transform(*still, half, half.expand(shots, dims)), local
-
-    monkeypatch.setattr(atlas, "register", registered)
+    dims, shots = query.ndim - 1, len(correlations)
+    half = torch.tensor(query.shape[1:]) / 2
+    still = torch.eye(dims).repeat(shots, 1, 1), torch.zeros(shots, dims), torch.zeros(shots, dims, *[2] * dims)
+    local = torch.tensor(correlations).view(shots, 1, *[1] * dims).expand(shots, 1, *[2] * dims)
+    return Transform(*still, half, half.expand(shots, dims)), local
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4)])
@@ -68,21 +63,22 @@ def in_place(monkeypatch, *correlations: float) -> None:
         ((0.7, 0.9), (0.5, 1.0), -0.9),  # (2 - 0.5) - 12 * 0.2
     ],
 )
-def test_votes_by_hand(monkeypatch, shape, correlations, brightness, logarithm):
+def test_votes_by_hand(shape, correlations, brightness, logarithm):
     """Of a support that says structure and one that says background: what the first one's vote has over the other's."""
-    in_place(monkeypatch, *correlations)
     images = [torch.full((1, *shape), value) for value in brightness]
     labels = [torch.ones(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)]
-    votes = AtlasSegmenter(images, labels, classes=2, spacing_mm=[1.0] * len(shape)).votes(torch.zeros(1, *shape))
+    segmenter = AtlasSegmenter(images, labels, classes=2, spacing_mm=[1.0] * len(shape))
+    query = torch.zeros(1, *shape)
+    votes = segmenter.weigh(query, *in_place(query, *correlations))
     torch.testing.assert_close(votes[1].logit(), torch.full(shape, logarithm), atol=1e-4, rtol=0)
 
 
-def test_a_difference_counts_in_its_neighbourhood(monkeypatch):
+def test_a_difference_counts_in_its_neighbourhood():
     """One voxel off by 3/2 takes (9/4) / 9 / (2 * 0.25) = 1/2 off the vote there and beside it, nothing elsewhere."""
-    in_place(monkeypatch, 1.0, 1.0)
     image, label = torch.zeros(1, 7, 7), torch.zeros(7, 7, dtype=torch.int64)
     image[0, 3, 3] = 1.5
-    votes = AtlasSegmenter([image, 0 * image], [1 - label, label], classes=2, spacing_mm=(1.0, 1.0)).votes(0 * image)
+    segmenter = AtlasSegmenter([image, 0 * image], [1 - label, label], classes=2, spacing_mm=(1.0, 1.0))
+    votes = segmenter.weigh(0 * image, *in_place(image, 1.0, 1.0))
     expected = torch.zeros(7, 7)
     expected[2:5, 2:5] = -0.5
     torch.testing.assert_close(votes[1].logit(), expected, atol=1e-4, rtol=0)
@@ -155,7 +151,7 @@ def test_an_untrusted_structure_is_neither_shown_back_nor_favoured():
     hybrid = hybrid_of(support.labels[0], support, weight=2.0)
     hybrid.trust = (1.0, 0.0)
     network, votes = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.6, 0.3])
-    fused = hybrid.fuse(network.view(3, 1), votes.view(3, 1))[:, 0]
+    fused = hybrid.fuse(network.view(3, 1), votes.view(3, 1))[0][:, 0]
     said = [math.log(0.4 + ATLAS_FLOOR), math.log(0.6 + ATLAS_FLOOR), math.log(0.6 + ATLAS_FLOOR)]
     expected = [math.log(p + NETWORK_FLOOR) + 2 * s for p, s in zip(network.tolist(), said, strict=True)]
     torch.testing.assert_close(fused, torch.tensor(expected))
@@ -165,7 +161,7 @@ def test_floors_do_not_fill_the_background():
     """Where both say background, a structure keeps no share that adds up over a whole scan."""
     support = support_of([(16, 16)], labels=1)
     hybrid = hybrid_of(support.labels[0], support, weight=atlas_weight(1))
-    fused = hybrid.fuse(torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0], [0.0]])).softmax(0)
+    fused = hybrid.fuse(torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0], [0.0]]))[0].softmax(0)
     assert fused[1] < 1e-6
 
 
@@ -173,7 +169,7 @@ def test_floors_do_not_fill_the_background():
 def test_unanimous_votes_of_four_supports_outweigh_a_network_that_is_sure(shots, overruled):
     support = support_of([(16, 16)], labels=1)
     hybrid = hybrid_of(support.labels[0], support, weight=atlas_weight(shots))
-    fused = hybrid.fuse(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
+    fused = hybrid.fuse(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))[0]
     assert bool(fused[1] > fused[0]) is overruled
 
 

@@ -8,9 +8,9 @@ from meta import FLAT, SOLID, episode_of, tiny_unet
 
 from medfewshot.backbones import UNet, build_backbone
 from medfewshot.errors import InputError
-from medfewshot.learners import MamlStart
 from medfewshot.learners.inner_loop import (
     HEAD,
+    MamlStart,
     forward,
     forward_features,
     forward_head,
@@ -24,7 +24,7 @@ from medfewshot.learners.patches import check_kind
 def descend(theta, rate, steps, loss, second_order):
     weights = {"theta": theta}
     for _ in range(steps):
-        weights, _ = inner_step(lambda w: loss(w["theta"]), weights, lambda name: rate, second_order=second_order)
+        weights = inner_step(lambda w: loss(w["theta"]), weights, lambda name: rate, second_order=second_order)
     return weights["theta"]
 
 
@@ -74,19 +74,18 @@ def test_linear_regression_by_hand():
 
 def test_only_the_named_weights_move():
     weights = {"head.weight": torch.ones(2, requires_grad=True), "body": torch.ones(2, requires_grad=True)}
-    moved, value = inner_step(
+    moved = inner_step(
         lambda w: (w["head.weight"] * w["body"]).sum(), weights, lambda name: 0.5, second_order=False, only=HEAD
     )
     assert moved["body"] is weights["body"]
     assert moved["head.weight"].tolist() == [0.5, 0.5]
-    assert float(value.detach()) == 2
 
 
 def test_a_weight_made_from_another_is_a_variable_of_its_own():
     """L = head * body with head = 3 body: the partial derivative by body is head = 6, not 12."""
     body = torch.tensor(2.0, requires_grad=True)
     for second_order in (True, False):
-        moved, _ = inner_step(
+        moved = inner_step(
             lambda w: w["head"] * w["body"], {"body": body, "head": 3 * body}, lambda name: 1, second_order=second_order
         )
         assert float(moved["body"].detach()) == 2 - 6
@@ -187,10 +186,8 @@ def test_a_start_can_be_written_down(rates):
     with torch.no_grad():
         for parameter in start.parameters():
             parameter.add_(0.1)
-    options = {key: value for key, value in start.config.items() if key != "network"}
-    again = MamlStart(UNet(**start.config["network"]), **options)
+    again = MamlStart(UNet(**start.backbone.config), rates=rates, inner_steps=3)
     again.load_state_dict(start.state_dict())
-    assert again.config == start.config
     assert float(again.inner_rate) == pytest.approx(0.2)
     assert all(torch.equal(a, b) for a, b in zip(start.parameters(), again.parameters(), strict=True))
 

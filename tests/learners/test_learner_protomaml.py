@@ -14,7 +14,7 @@ from medfewshot.errors import InputError
 from medfewshot.learners import ProtoMaml
 from medfewshot.learners.inner_loop import forward, forward_features
 from medfewshot.learners.optimization import dice_cross_entropy
-from medfewshot.learners.protomaml import ABSENT_MARGIN, _sums, _weights, prototype_head, prototype_sums
+from medfewshot.learners.protomaml import ABSENT_MARGIN, prototype_head, prototype_sums
 
 
 def doubles(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -70,11 +70,12 @@ def test_a_place_without_a_class_takes_the_class_mean():
 )
 def test_before_the_first_step_logits_are_squared_distances(shape, fold):
     """``-|f - c_k|^2`` but for a term that is the same for every class, at every voxel."""
-    start = meta_learner(len(shape), fold=fold).start
-    episode = episode_of(shape, labels=2, dtype=torch.float64)
+    learner = meta_learner(len(shape), fold=fold)
+    start, episode = learner.start, episode_of(shape, labels=2, dtype=torch.float64)
     images, labels = torch.stack(episode.support.images), torch.stack(episode.support.labels)
-    sums, counts = _sums(start, forward_features(start.backbone, images), labels, 3)
-    logits = forward(start.backbone, _weights(start, sums, counts), episode.query.image)
+    sums, counts = prototype_sums(forward_features(start.backbone, images), labels, 3, fold)
+    weights = learner.initial(start, 3, [(images, labels)])
+    logits = forward(start.backbone, weights, episode.query.image)
     features = forward_features(start.backbone, episode.query.image)
     whole = sums.sum(1) / counts.sum(1, keepdim=True)
     for where in np.ndindex(*shape):
@@ -157,8 +158,8 @@ def test_the_inner_rule_is_the_same_in_training_and_in_adaptation():
     learner = meta_learner(inner_steps=1)
     start, episode = learner.start, episode_of(dtype=torch.float64)
     image, label = episode.support.images[0][None], episode.support.labels[0][None]
-    sums, counts = _sums(start, forward_features(start.backbone, image), label, 2)
-    weights = {name: value.detach().requires_grad_() for name, value in _weights(start, sums, counts).items()}
+    initial = learner.initial(start, 2, [(image, label)])
+    weights = {name: value.detach().requires_grad_() for name, value in initial.items()}
     loss = dice_cross_entropy(forward(start.backbone, weights, image), label)
     gradients = torch.autograd.grad(loss, list(weights.values()))
     moved = {name: w - 0.05 * g for (name, w), g in zip(weights.items(), gradients, strict=True)}
