@@ -12,7 +12,7 @@ from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
 from medfewshot.io import case_id, check_same_grid, format_of, looks_like_label, match_names, read_label
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
-from medfewshot.structures import boxes
+from medfewshot.structures import boxes, check_no_gray_values
 from medfewshot.types import Progress, Volume
 
 Pair = tuple[str, Path, Path]
@@ -101,6 +101,8 @@ def evaluate_pairs(
     for done, (case, predicted_path, reference_path) in enumerate(pairs):
         progress.update(done, len(pairs), case)
         prediction, reference = read_label(Path(predicted_path)), read_label(Path(reference_path))
+        check_no_gray_values(prediction)
+        check_no_gray_values(reference)
         check_same_grid(prediction, reference)
         _check_names(named, reference)
         if prediction.names and reference.names:

@@ -18,7 +18,7 @@ from medfewshot.errors import InputError
 from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
 from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
 from medfewshot.io import check_same_grid, read_image, read_label
-from medfewshot.structures import TINY_VOXELS, structures, voxel_size
+from medfewshot.structures import TINY_VOXELS, check_no_gray_values, structures, voxel_size
 from medfewshot.types import Case, Progress, Volume
 
 _SAMPLES = 200_000
@@ -62,7 +62,9 @@ def _measure_case(case: Case, dataset: Dataset) -> tuple[CaseRow, list[Problem]]
     if case.label_path is None:
         return row, problems
     try:
-        label = read_label(case.label_path)
+        found = read_label(case.label_path)
+        check_no_gray_values(found)
+        label = found
         row = replace(row, labels=label_stats(label))
         if image is not None:
             check_same_grid(image, label)

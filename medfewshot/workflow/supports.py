@@ -15,6 +15,7 @@ from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.errors import InputError
 from medfewshot.io import in_frame_of, match_names, read_image, read_label
 from medfewshot.learners.fusion import UNLEARNED_DICE
+from medfewshot.structures import check_no_gray_values
 from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow.volumes import VolumeLike, as_volume
 
@@ -80,6 +81,7 @@ def read_supports(
             image, label = _read_case(entry, read)
         else:
             image, label = as_volume(entry[0]), as_volume(entry[1], label=True)
+        check_no_gray_values(label)
         images.append(image)
         labels.append(in_frame_of(image, label))
         progress.update(number + 1, len(entries), image.name)
