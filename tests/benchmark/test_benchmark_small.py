@@ -16,9 +16,9 @@ SMALL = Path(__file__).resolve().parents[2] / "configs" / "benchmark" / "small.y
 def test_the_small_benchmark_runs_and_leaves_a_whole_report(tmp_path):
     """And the same file and seed give the same scores again, in other processes (one cell of the four)."""
     words = [sys.executable, "-m", "medfewshot", "benchmark", str(SMALL), "--device", "cpu", "-q", "-o"]
-    again = Path("cells/blobs/finetune-40/k1/s0/scores.csv")
+    again = Path("cells/blobs/prototype/k1/s0/scores.csv")
     subprocess.run([*words, str(tmp_path / "first")], check=True)
-    subprocess.run([*words, str(tmp_path / "second"), "--only", "blobs/finetune-40/"], check=True)
+    subprocess.run([*words, str(tmp_path / "second"), "--only", "blobs/prototype/"], check=True)
     assert len(list((tmp_path / "first" / "cells").rglob("scores.csv"))) == 4
     assert without_seconds(tmp_path / "first" / again) == without_seconds(tmp_path / "second" / again)
     report = tmp_path / "first" / "report"
