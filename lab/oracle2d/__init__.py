@@ -9,7 +9,7 @@ nobody knows of a new scan. Its numbers say little about whole volumes, so its t
 from lab.oracle2d.cell import run_oracle_cell
 from lab.oracle2d.config import OracleCell, OracleConfig, plan_oracle_cells
 from lab.oracle2d.report import write_oracle_report
-from lab.oracle2d.training import training_examples
+from lab.oracle2d.scans import training_examples
 
 __all__ = [
     "OracleCell",

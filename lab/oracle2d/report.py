@@ -6,15 +6,16 @@ import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lab.oracle2d.config import OracleCell, OracleConfig, plan_oracle_cells
-from lab.oracle2d.plot import Points, save_oracle_plot
 from medfewshot.benchmark.cells import RECORD, SCORES, CellState, read_json, state_of
 from medfewshot.benchmark.page import write_page
+from medfewshot.benchmark.plots import save_panels, style_of
 from medfewshot.benchmark.report import failed_cells
 from medfewshot.benchmark.results import failures
 from medfewshot.benchmark.tables import NOT_RUN, Table, metrics_line, metrics_share, number, percent
@@ -22,7 +23,14 @@ from medfewshot.errors import InputError
 from medfewshot.evaluation import bootstrap_interval
 from medfewshot.io import write_csv, write_text
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MEAN = "mean of classes"
+Points = dict[str, dict[str, dict[str, list[float]]]]
+"""Dataset -> learner -> structure -> Dice of every scan."""
+ROOM = 0.7
+"""Of the distance between two structures, for all learners together."""
 HEAD = """\
 # Benchmark, protocol `oracle-2d`
 
@@ -189,3 +197,25 @@ def _cost_table(groups: Sequence[Group]) -> Table:
             rows.append((cell.dataset.name, cell.learner.name, number(np.mean(steps), 0) if steps else "-", *texts))
     columns = ("dataset", "learner", "steps", "s per adaptation", "s per slice", "peak GB", "metrics % of time")
     return Table("Costs, oracle-2d", "Means over adaptations, slices and cells.", columns, tuple(rows))
+
+
+def save_oracle_plot(points: Points, stem: Path) -> list[Path]:
+    """Write ``stem.png`` and ``stem.svg``: small marks for scans, a large one for their mean; none without points."""
+    learners = list(dict.fromkeys(name for of_learner in points.values() for name in of_learner))
+    panels = {dataset: partial(_draw, points=found, learners=learners) for dataset, found in points.items()}
+    return save_panels(panels, "structure", stem)
+
+
+def _draw(axes: Axes, points: Mapping[str, Mapping[str, Sequence[float]]], learners: Sequence[str]) -> None:
+    structures = list(dict.fromkeys(name for found in points.values() for name in found))
+    for name, found in points.items():
+        index = learners.index(name)
+        style = style_of(index)
+        offset = ROOM * ((index + 0.5) / len(learners) - 0.5)
+        for structure, values in found.items():
+            place = structures.index(structure) + offset
+            axes.scatter([place] * len(values), values, s=10, color=style["color"], marker=style["marker"], alpha=0.35,
+                         linewidths=0)  # fmt: skip
+            axes.plot([place], [np.mean(values)], linestyle="none", markersize=7, label=name, **style)
+    axes.set_xticks(range(len(structures)), structures, rotation=20, ha="right")
+    axes.set_ylim(0, 1)

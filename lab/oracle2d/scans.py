@@ -1,12 +1,15 @@
-"""Scans as stacks of normalised slices."""
+"""Scans as stacks of normalised slices, and the slices that a learner may be trained on before the test."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from lab.oracle2d.protocol import Fold, Setting, training_slices
+from medfewshot.episodes import Example
 from medfewshot.errors import InputError
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.types import Case
@@ -72,3 +75,29 @@ def statistics_of(images: Iterable[np.ndarray]) -> Statistics:
         squares += float(np.square(image, dtype=np.float64).sum())
     mean = total / count
     return Statistics(mean, float(np.sqrt(max(0.0, squares / count - mean**2))))
+
+
+def training_examples(
+    stacks: Sequence[Stack], fold: Fold, setting: Setting, test_labels: Collection[int], modality: str
+) -> list[Example]:
+    """Slices for :class:`~medfewshot.episodes.EpisodeSampler`: training scans of ``fold`` only, test classes erased.
+
+    ``stacks``: all scans of the dataset, in file-name order. Labels keep their file values; those of ``test_labels``
+    become background (which in setting 2 no slice shows anyway). Image ``(1, X, Y)``, label ``(X, Y)``.
+    """
+    chosen = [stacks[index] for index in fold.training]
+    statistics = statistics_of([stack.image for stack in chosen]) if modality == "CT" else None
+    examples = []
+    for stack in chosen:
+        image = normalise(stack, statistics)
+        for index in training_slices(stack.label, setting, test_labels):
+            label = np.where(np.isin(stack.label[index], list(test_labels)), 0, stack.label[index])
+            examples.append(
+                Example(
+                    stack.subject_id,
+                    torch.from_numpy(image[index].copy())[None],
+                    torch.from_numpy(label.astype(np.int64)),
+                    stack.spacing_mm,
+                )
+            )
+    return examples

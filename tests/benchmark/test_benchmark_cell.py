@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import toys
 from boards import BLOBS, DATASET, only_cell
 
-from medfewshot.benchmark import prepare_data
+from medfewshot.benchmark import load_benchmark, plan_cells, prepare_data
 from medfewshot.benchmark.adapted import adapt_cell
 from medfewshot.benchmark.cell import check_seen, find_scans, run_cell
 from medfewshot.benchmark.results import read_result
 from medfewshot.errors import InputError
 from medfewshot.synthetic import write_blob_dataset
 from medfewshot.types import Progress
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "benchmark"
 
 
 @pytest.fixture(autouse=True)
@@ -166,3 +169,25 @@ def test_made_up_data_are_made_once(tmp_path):
     assert first.stat().st_mtime_ns == before
     write_blob_dataset(folder, **{**BLOBS, "shape": (14, 10, 8), "seed": 1})
     assert first.stat().st_mtime_ns != before
+
+
+@pytest.mark.real
+def test_supports_and_queries_of_every_cell(data_root, tmp_path):
+    names: dict[str, int] = {}
+    queried: dict[str, int] = {}
+    cells = plan_cells(load_benchmark(CONFIGS / "learners.yaml"))
+    assert prepare_data(cells, data_root, tmp_path) == data_root
+    for cell in cells:
+        if cell.learner.name != "random-100":
+            continue
+        labels, supports, queries = find_scans(cell, data_root)
+        assert len({case.subject_id for case in supports}) == cell.shots
+        names[cell.dataset.name], queried[cell.dataset.name] = len(labels), len(queries)
+    assert names == {
+        "abd-mr-chaos": 4, "abd-ct-sabs": 4, "abd-ct-sabs-13": 13, "card-mr-mscmr": 3, "Task04_Hippocampus": 2,
+        "lung-nodule-lidc": 1,
+    }  # fmt: skip
+    assert queried == {
+        "abd-mr-chaos": 10, "abd-ct-sabs": 15, "abd-ct-sabs-13": 15, "card-mr-mscmr": 20, "Task04_Hippocampus": 60,
+        "lung-nodule-lidc": 30,
+    }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from medfewshot.errors import InputError
 from medfewshot.learners import Start, build_start, build_start_backbone, save_start
 from medfewshot.types import Case, Progress
 
+CONFIG = Path(__file__).resolve().parents[2] / "lab/configs/oracle-2d.yaml"
 DATASET = {"name": "blobs", "blobs": {**BLOBS, "cases": 10}, "modality": "MR", "groups": [[1], [2]]}
 LEARNERS = [{"name": "toy", "learner": "toy"}]
 
@@ -300,3 +302,17 @@ def test_the_report_stands_apart(tmp_path, toy):
     (cells[1].folder(tmp_path) / "scores.csv").write_text("label\n1\n")
     with pytest.raises(InputError, match="is damaged"):
         write_oracle_report(config, tmp_path, tmp_path / "report")
+
+
+@pytest.mark.real
+def test_the_classes_of_the_literature(data_root, tmp_path):
+    found = {}
+    cells = plan_oracle_cells(load_oracle(CONFIG))
+    assert prepare_data(cells, data_root, tmp_path) == data_root
+    for cell in cells:
+        names, _, fold = find_fold(cell, data_root)
+        found[cell.dataset.name] = (set(names.values()), len(fold.query))
+    abdomen = {"liver", "spleen", "left kidney", "right kidney"}
+    assert found["abd-mr-chaos"] == (abdomen, 4)
+    assert found["abd-ct-sabs"] == (abdomen, 6)
+    assert found["card-mr-mscmr"][1] == 7
