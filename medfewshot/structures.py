@@ -132,7 +132,7 @@ def check_no_gray_values(label: Volume) -> None:
     scattered = np.count_nonzero((solid < _LEAST_SOLID * counts) & (present != 0))
     if 2 * scattered > np.count_nonzero(present):
         raise InputError(
-            f"{label.name}: contains {np.count_nonzero(present)} values beside 0, most of them scattered voxels: it is "
+            f"{label.name}: contains {np.count_nonzero(present)} different values, most of them scattered: it is "
             "an image, or a mask with blurred edges, and no label map",
             "give the label, or export the mask again without smoothing",
         )

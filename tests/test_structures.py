@@ -114,7 +114,7 @@ def smooth_disc(size: int) -> np.ndarray:
     ids=["smooth mask", "8-bit scan", "CT"],
 )
 def test_gray_values_are_no_labels(values: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"values beside 0, most of them scattered voxels.*; give the label"):
+    with pytest.raises(InputError, match=r"different values, most of them scattered.*; give the label"):
         check_no_gray_values(Volume(values[None], np.eye(4)))
 
 
