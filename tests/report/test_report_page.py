@@ -216,6 +216,24 @@ def test_a_large_scan_is_made_coarser_and_loses_no_structure():
     assert "coarser" in viewer.note
 
 
+@pytest.mark.parametrize("slices", [5, 7])
+def test_the_last_incomplete_block_is_shown(slices):
+    labels = np.zeros((1, 1, slices), np.uint8)
+    blocks = slices // 3
+    labels[..., 3 * blocks :] = 1  # in the last block of three slices, which has only two or one
+    image = np.arange(float(slices)).reshape(labels.shape)
+    volumes = display_volumes(image, labels, np.eye(4), values=[1], uncertainty=labels, budget=blocks + 1)
+    assert volumes.steps == (1, 1, 3)
+    assert volumes.labels.tolist() == [[[0] * blocks + [1]]]
+    assert volumes.uncertainty.tolist() == [[[0] * blocks + [255]]]  # the mean of the slices that are there
+    assert np.array_equal(volumes.with_reference(labels, [1]).reference, volumes.labels)
+
+
+def test_background_that_coarsening_loses_stays_lost():
+    labels = np.asarray([[[2, 2, 2, 0, 1]]], np.uint8)
+    assert display_volumes(labels, labels, np.eye(4), values=[1, 2], budget=2).labels.tolist() == [[[2, 1]]]
+
+
 def test_twice_coarser_lies_on_the_grid_of_once():
     rng = np.random.default_rng(0)
     image, labels = rng.normal(size=(41, 37, 11)), rng.integers(0, 3, (41, 37, 11))

@@ -226,7 +226,7 @@ def _block_ranks(ranks: np.ndarray, steps: Sequence[int]) -> np.ndarray:
     """Rank of the voxel in the middle of each block; a structure that this would lose marks all blocks it touches."""
     middle = [np.minimum(np.arange(0, n, step) + step // 2, n - 1) for n, step in zip(ranks.shape, steps, strict=True)]
     small = ranks[np.ix_(*middle)]
-    for rank in set(np.unique(ranks)) - set(np.unique(small)):
+    for rank in set(np.unique(ranks)) - set(np.unique(small)) - {0}:
         small[tuple((np.argwhere(ranks == rank) // np.asarray(steps)).T)] = rank
     return small
 
