@@ -188,9 +188,17 @@ def test_files_stay_short():
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("module", ["medfewshot", "medfewshot.types", "medfewshot.cli"])
-def test_start_is_light(module):
-    heavy = ("torch", "monai", "matplotlib", "scipy")
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        (
+            "medfewshot, medfewshot.types, medfewshot.cli, medfewshot.settings",
+            ("torch", "monai", "matplotlib", "scipy"),
+        ),
+        ("medfewshot.workflow, medfewshot.bundle, medfewshot.training", ("monai", "matplotlib.pyplot")),
+    ],
+)
+def test_start_is_light(module, heavy):
     code = f"import sys, {module}; print(*[m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr

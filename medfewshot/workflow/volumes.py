@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data.utils import to_affine_nd
 
 from medfewshot.errors import InputError
 from medfewshot.io import case_id, check_affine, find_images, read_image, read_label, stem_of
@@ -121,6 +120,8 @@ def as_volume(value: VolumeLike, *, label: bool = False) -> Volume:
 def _plain_array(value: Any) -> tuple[np.ndarray, np.ndarray]:
     """Data ``(C, *S)`` and affine ``(4, 4)`` of an array, tensor or MetaTensor."""
     if hasattr(value, "affine") and hasattr(value, "as_tensor"):
+        from monai.data.utils import to_affine_nd
+
         affine = np.asarray(to_affine_nd(3, np.asarray(value.affine, dtype=np.float64)))
         check_affine(affine, "array")
         return value.as_tensor().detach().cpu().numpy(), affine
