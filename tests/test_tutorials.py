@@ -16,13 +16,13 @@ import pytest
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 SCRIPTS = sorted(TUTORIALS.glob("[0-9]*.py"))
-SMALL = {
-    "01_first_segmentation": "STEPS = 2",
-    "02_your_own_data": "STEPS, SHOTS, DRAWS = 1, (1,), 1",
-    "03_comparing_learners": "SHOTS, QUERIES, STEPS = 1, 1, (1,)",
-    "04_meta_training": "STEPS, VALIDATION, ADAPTATION = 12, 1, (1,)",
-    "05_monai": "STEPS = 2",
-    "06_reading_the_report": "STEPS = 2",
+SMALL = {  # scans, and what the cell of parameters says instead
+    "01_first_segmentation": (4, "STEPS = 2"),
+    "02_your_own_data": (8, "STEPS, SHOTS, DRAWS = 1, (1,), 1"),
+    "03_comparing_learners": (2, "SHOTS, QUERIES, STEPS = 1, 1, (1,)"),
+    "04_meta_training": (16, "STEPS, VALIDATION, ADAPTATION = 12, 1, (1,)"),
+    "05_monai": (4, "STEPS = 2"),
+    "06_reading_the_report": (5, "STEPS = 2"),
 }
 
 
@@ -84,15 +84,16 @@ def test_it_runs_anew_with_small_settings(pair, tmp_path, monkeypatch):
     import nbformat
 
     script, _ = pair
+    scans, settings = SMALL[script.stem]
     shutil.copytree(TUTORIALS, tmp_path / "tutorials", ignore=shutil.ignore_patterns("work"))
     monkeypatch.setenv("MEDFEWSHOT_DATA", str(tmp_path / "nowhere"))
-    monkeypatch.setenv("MEDFEWSHOT_SMALL", "1")
+    monkeypatch.setenv("MEDFEWSHOT_SMALL", str(scans))
     monkeypatch.delenv("MPLBACKEND", raising=False)  # without it the kernel puts figures into the notebook
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TUTORIALS.parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    parameters.source += "\n" + SMALL[script.stem]
+    parameters.source += "\n" + settings
     resources = {"metadata": {"path": tmp_path / "tutorials"}}
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -31,13 +31,15 @@ def find_scans(number: int = 12) -> tuple[list[Case], dict[int, str], str]:
     """Labelled cases, the names of their structures, and what they are.
 
     ``MEDFEWSHOT_DATA/Task04_Hippocampus`` (a folder of the Medical Segmentation Decathlon) is taken where it exists.
-    ``MEDFEWSHOT_SMALL`` makes the made-up ones coarse, for a test that the notebooks run.
+    ``MEDFEWSHOT_SMALL`` is for a test that the notebooks run: the made-up ones are coarse, and only so many.
     """
     folder = data_root() / TASK
     if folder.is_dir():
         what = "MR of the hippocampus: Medical Segmentation Decathlon, Task04, CC BY-SA 4.0"
     else:
-        shape, spacing_mm = ((40, 34, 22), 9.0) if "MEDFEWSHOT_SMALL" in os.environ else ((72, 60, 40), 5.0)
+        shape, spacing_mm = (72, 60, 40), 5.0
+        if "MEDFEWSHOT_SMALL" in os.environ:
+            number, shape, spacing_mm = int(os.environ["MEDFEWSHOT_SMALL"]), (30, 26, 18), 12.0
         folder = make_ct_cohort(WORK / "made_up", number, seed=0, shape=shape, spacing_mm=spacing_mm)
         what = "made-up CT of the abdomen"
     dataset = read_dataset(folder)
