@@ -141,7 +141,7 @@ class HybridSegmenter(Segmenter):
     def config(self) -> dict[str, Any]:
         return {
             "network": self.network.config(),
-            "atlas": self.atlas.config(),
+            self.atlas.kind: self.atlas.config(),
             "patch_size": list(self.patch_size),
             "weight": self.weight,
             "trust": list(self.trust),
@@ -155,7 +155,7 @@ class HybridSegmenter(Segmenter):
         cautious = config.get("cautious")  # the first release had neither this nor the next two
         return cls(
             NetworkSegmenter.from_config(config["network"]),
-            AtlasSegmenter.from_config(config["atlas"]),
+            AtlasSegmenter.from_config(config[AtlasSegmenter.kind]),
             patch_size=config["patch_size"],
             weight=config["weight"],
             trust=config["trust"],
