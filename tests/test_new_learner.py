@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -22,32 +22,11 @@ from medfewshot.learners import (
     make_learner,
     register,
 )
+from medfewshot.learners.base import UNREAD
 from medfewshot.settings import AdaptSettings
 from medfewshot.training import TrainSettings, train
 
 # What the file of a new learner contains:
-
-
-class MeanSegmenter(Segmenter):
-    """Each voxel takes the class whose mean feature is nearest."""
-
-    kind = "nearest-mean"
-    means: Tensor
-
-    def __init__(self, backbone: nn.Module, means: Tensor, record: Mapping[str, Any] | None = None) -> None:
-        super().__init__(record)
-        self.backbone = backbone
-        self.register_buffer("means", means)  # (N + 1, D)
-
-    def predict(self, image: Tensor) -> Tensor:
-        return scores(self.backbone(image), self.means)
-
-    def config(self) -> dict[str, Any]:
-        return {"backbone": self.backbone.config}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> MeanSegmenter:
-        return cls(Gain(**config["backbone"]), torch.empty(0))
 
 
 class Gain(nn.Module):
@@ -60,6 +39,22 @@ class Gain(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.gain * image
+
+
+class MeanSegmenter(Segmenter):
+    """Each voxel takes the class whose mean feature is nearest."""
+
+    kind = "nearest-mean"
+    parts: ClassVar = {"backbone": Gain}
+    means: Tensor
+
+    def __init__(self, backbone: nn.Module, means: Tensor = UNREAD, record: Mapping[str, Any] | None = None) -> None:
+        super().__init__(record)
+        self.backbone = backbone
+        self.register_buffer("means", means)  # (N + 1, D)
+
+    def predict(self, image: Tensor) -> Tensor:
+        return scores(self.backbone(image), self.means)
 
 
 class MeanStart(nn.Module):

@@ -17,7 +17,7 @@ import yaml
 from medfewshot.bundle import DESCRIPTION, WEIGHTS, load_segmenter
 from medfewshot.cli import main
 from medfewshot.errors import InputError
-from medfewshot.learners import NetworkSegmenter
+from medfewshot.learners.finetune import NetworkSegmenter
 from medfewshot.settings import AdaptSettings, SegmentSettings, load_settings
 from medfewshot.workflow import open_batch, segment
 

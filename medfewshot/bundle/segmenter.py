@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,8 +16,8 @@ from medfewshot.bundle.json_text import strict_json
 from medfewshot.bundle.monai_files import TEMPLATES, write_monai_files
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation, segment_volume
-from medfewshot.io import atomic_path, write_text
-from medfewshot.io.tensors import read_tensors, refuse_damage
+from medfewshot.io import write_text
+from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
 from medfewshot.learners.base import OVERLAP
 from medfewshot.planning import plan_from_dict, plan_to_dict
@@ -82,21 +81,12 @@ class VolumeSegmenter(Segmenter):
         Raises:
             InputError: This kind of segmenter cannot be saved.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         segmenter = self.segmenter
         if not segmenter.kind:
             raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in segmenter.state_dict().items()}
-        with atomic_path(folder / WEIGHTS) as temporary:
-            try:
-                save_file(tensors, temporary)
-            except SafetensorError as error:  # what it makes of a full disk
-                raise OSError(errno.EIO, str(error)) from error
-            (folder / DESCRIPTION).unlink(missing_ok=True)  # not before the disk has taken the new weights
+        write_tensors(folder / WEIGHTS, segmenter.state_dict(), description=folder / DESCRIPTION)
         description = {
             "format_version": FORMAT_VERSION,
             "kind": segmenter.kind,

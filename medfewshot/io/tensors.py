@@ -20,8 +20,21 @@ FACTS = "facts"
 """Key of the header under which the plain data are."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any] | None = None,
+    *,
+    description: Path | None = None,
+) -> None:
     """Write tensors by name, and plain data; the file is on the disk before it replaces an earlier one.
+
+    Args:
+        path: The file.
+        tensors: By name.
+        facts: Plain data for the header.
+        description: File that describes the tensors. An earlier one goes before its tensors do, so that no description
+            ever lies beside tensors that are not its own.
 
     Raises:
         OSError: The disk is full or the file cannot be written.
@@ -37,6 +50,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
             raise OSError(errno.EIO, str(error)) from error
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        if description is not None:
+            description.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,21 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from medfewshot.augment import Augmentation
-from medfewshot.backbones import UNet, build_backbone
+from medfewshot.backbones import UNet, build_backbone, to_channels_last
 from medfewshot.errors import InputError
 from medfewshot.types import Doubt, Episode, Progress, Support
 
 OVERLAP = 0.5
 """Default share of a sliding window that the next one covers again."""
+UNREAD = torch.empty(0)
+"""Stands for a buffer whose values a file will bring."""
 
 
 class Segmenter(nn.Module):
     """A function adapted to one support set: image ``(B, C, *S)`` -> float32 logits ``(B, N + 1, *S)``.
 
-    Channel 0 is the background. A subclass implements :meth:`predict` for one image, :meth:`config` and
-    :meth:`from_config`. All its tensors are parameters or buffers, so ``state_dict`` is what a saved segmenter
-    contains. Buffers whose size depends on the support may be empty after ``from_config``: they take the size of
-    the tensors that ``load_state_dict`` reads.
+    Channel 0 is the background. A subclass implements :meth:`predict` for one image, and names its :attr:`parts` or
+    writes its own :meth:`config`. All its tensors are parameters or buffers, so ``state_dict`` is all that is saved.
+    Buffers whose size depends on the support are :data:`UNREAD` after ``from_config``: they take the size of the
+    tensors that ``load_state_dict`` reads.
 
     Args:
         record: What adaptation reports (steps, seconds, loss). It does not change the result.
@@ -37,6 +39,8 @@ class Segmenter(nn.Module):
     """Whether it needs the whole field of view, so that inference cuts no windows."""
     keeps_supports: bool = False
     """Whether its tensors contain the support scans."""
+    parts: ClassVar[Mapping[str, Callable[..., nn.Module]]] = {}
+    """Modules inside that are arguments of the constructor and have a ``config``: name -> what builds them from it."""
 
     def __init__(self, record: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -82,13 +86,17 @@ class Segmenter(nn.Module):
         return self(image), ()
 
     def config(self) -> dict[str, Any]:
-        """Plain data (JSON) from which :meth:`from_config` builds the module without its tensors."""
-        return {}
+        """Plain data (JSON) from which :meth:`from_config` builds the module without its tensors: that of its parts."""
+        return {name: self.get_submodule(name).config for name in self.parts}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Build the module; ``load_state_dict`` then reads its tensors."""
-        return cls(**config)
+        parts: dict[str, Any] = {}
+        for name, build in cls.parts.items():
+            part = build(**config[name])
+            parts[name] = to_channels_last(part) if "dims" in config[name] else part
+        return cls(**{**config, **parts})
 
     def copy_to(self, device: torch.device) -> Self:
         """A copy on ``device``; unlike ``to``, this segmenter stays where it is."""
@@ -244,7 +252,7 @@ def register(spec: LearnerSpec) -> LearnerSpec:
 
 def _resize_buffers(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
     """Give the module's own buffers the shape and type of those in ``state``, before torch copies the values."""
-    for name, buffer in list(module.named_buffers(recurse=False)):
+    for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
         if prefix + name in state:
             module.register_buffer(name, torch.empty_like(state[prefix + name], device=buffer.device))
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ class NetworkSegmenter(Segmenter):
     """A network alone: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` float32 logits."""
 
     kind = "network"
+    parts: ClassVar = {"network": UNet}
 
     def __init__(self, network: UNet, record: Mapping[str, Any] | None = None) -> None:
         super().__init__(record)
@@ -59,13 +60,6 @@ class NetworkSegmenter(Segmenter):
         with autocast(self.device):
             logits: Tensor = self.network(image).float()
         return logits
-
-    def config(self) -> dict[str, Any]:
-        return {"network": self.network.config}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> NetworkSegmenter:
-        return cls(to_channels_last(UNet(**config["network"])))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor
 from medfewshot.augment import Augmentation
 from medfewshot.backbones import choose_strides, seeded, to_channels_last
 from medfewshot.devices import autocast
-from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start, needs_steps
+from medfewshot.learners.base import UNREAD, LearnerSpec, Segmenter, TrainedOptions, needs_start, needs_steps
 from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.features import HeadStart, start_backbone
 from medfewshot.learners.optimization import (
@@ -153,14 +153,19 @@ def grid_labels(masks: Tensor) -> Tensor:
 class InContextSegmenter(Segmenter):
     """Feed-forward: ``(B, C, *S)`` image, the whole field of view -> ``(B, N + 1, *S)`` logits."""
 
-    kind = "in_context"
+    kind = NAME
+    parts: ClassVar = {"network": CrossUNet}
     whole_volume = True
     keeps_supports = True
     images: Tensor
     masks: Tensor
 
     def __init__(
-        self, network: CrossUNet, images: Tensor, masks: Tensor, record: Mapping[str, Any] | None = None
+        self,
+        network: CrossUNet,
+        images: Tensor = UNREAD,
+        masks: Tensor = UNREAD,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         """The supports on the working grid: ``images (K, C, *G)`` and ``masks (K, N, *G)``, float32."""
         super().__init__(record)
@@ -171,13 +176,6 @@ class InContextSegmenter(Segmenter):
     def predict(self, image: Tensor) -> Tensor:
         query = on_grid(image, self.images.shape[2:])[0]
         return on_grid(context_logits(self.network, query, self.images, self.masks)[None], image.shape[2:])
-
-    def config(self) -> dict[str, Any]:
-        return {"network": self.network.config}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> InContextSegmenter:
-        return cls(to_channels_last(CrossUNet(**config["network"])), torch.empty(0), torch.empty(0))
 
 
 @dataclass(frozen=True)

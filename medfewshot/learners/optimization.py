@@ -83,32 +83,15 @@ class Muon(torch.optim.Optimizer):
         parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * size)
 
 
-class AdaptationOptimizer:
-    """Muon and AdamW behind one ``step``, ``zero_grad`` and learning rate."""
-
-    def __init__(self, network: nn.Module, lr: float, weight_decay: float) -> None:
-        kernels: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = []
-        for name, parameter in network.named_parameters():
-            inner = not any(part in ENDS for part in name.split("."))
-            (kernels if parameter.ndim > 2 and inner else rest).append(parameter)
-        self.parts = (
-            Muon(kernels, lr, weight_decay),
-            torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay),
-        )
-
-    def set_rate(self, lr: float) -> None:
-        for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = lr
-
-    def step(self) -> None:
-        for part in self.parts:
-            part.step()
-
-    def zero_grad(self) -> None:
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
+def make_optimizers(network: nn.Module, lr: float, weight_decay: float) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the kernels between the ends of a network, AdamW for everything else."""
+    kernels: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        inner = not any(part in ENDS for part in name.split("."))
+        (kernels if parameter.ndim > 2 and inner else rest).append(parameter)
+    adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
+    return Muon(kernels, lr, weight_decay), adamw
 
 
 class GradientDescent:
@@ -134,7 +117,7 @@ class GradientDescent:
         self.network, self.begun = network, begun
         self.steps, self.budget_seconds = options.steps, options.budget_seconds
         self.rate, self.progress = options.learning_rate / slower, options.progress.at("training the network")
-        self.optimizer = AdaptationOptimizer(network.train(), self.rate, weight_decay)
+        self.optimizers = make_optimizers(network.train(), self.rate, weight_decay)
         self.losses: list[float] = []
         self.skipped = 0
         self.stopped_by = ""
@@ -152,8 +135,7 @@ class GradientDescent:
                 timed_from = time.perf_counter()
             elif done == TIMED_STEPS[1]:
                 total = min(total, self._affordable_steps(timed_from))
-            self.optimizer.set_rate(self.rate * one_cycle(done / total))
-            self._step(backward)
+            self._step(backward, self.rate * one_cycle(done / total))
             done += 1
             self.progress.update(done, total, f"loss {self.losses[-1]:.2f}")
             if done == total // 2 and failed():
@@ -192,14 +174,16 @@ class GradientDescent:
         left = self.budget_seconds - (now - self.begun)
         return TIMED_STEPS[1] + max(1, int(0.97 * left / per_step))
 
-    def _step(self, backward: Callable[[], float]) -> None:
+    def _step(self, backward: Callable[[], float], rate: float) -> None:
         self.losses.append(backward())
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_NORM)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        else:
-            self.skipped += 1
-        self.optimizer.zero_grad()
+        self.skipped += not torch.isfinite(norm)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if torch.isfinite(norm):
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
 
 def one_cycle(fraction: float, warm_up: float = 0.15) -> float:

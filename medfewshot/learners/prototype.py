@@ -11,14 +11,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medfewshot.backbones import UNet, to_channels_last
-from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start
+from medfewshot.backbones import UNet
+from medfewshot.learners.base import UNREAD, LearnerSpec, Segmenter, TrainedOptions, needs_start
 from medfewshot.learners.features import (
     HeadStart,
     adopt_backbone,
@@ -64,6 +64,7 @@ class PrototypeSegmenter(Segmenter):
     """Feed-forward: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, temperature times similarity."""
 
     kind = NAME
+    parts: ClassVar = {"network": UNet, "head": PrototypeHead}
     scores_at_once: int = SCORES_AT_ONCE
     prototypes: Tensor
     owner: Tensor
@@ -72,8 +73,8 @@ class PrototypeSegmenter(Segmenter):
         self,
         network: UNet,
         head: PrototypeHead,
-        prototypes: Tensor,
-        owner: Tensor,
+        prototypes: Tensor = UNREAD,
+        owner: Tensor = UNREAD,
         *,
         classes: int,
         record: Mapping[str, Any] | None = None,
@@ -93,12 +94,7 @@ class PrototypeSegmenter(Segmenter):
         return to_voxels(logits.unflatten(2, features.shape[2:]), self.network.fold, image.shape[2:])
 
     def config(self) -> dict[str, Any]:
-        return {"network": self.network.config, "head": self.head.config, "classes": self.classes}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> PrototypeSegmenter:
-        network, head = to_channels_last(UNet(**config["network"])), PrototypeHead(**config["head"])
-        return cls(network, head, torch.empty(0), torch.empty(0), classes=config["classes"])
+        return super().config() | {"classes": self.classes}
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from medfewshot.backbones import UNet, to_channels_last
+from medfewshot.backbones import UNet
 from medfewshot.errors import InputError
-from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start
+from medfewshot.learners.base import UNREAD, LearnerSpec, Segmenter, TrainedOptions, needs_start
 from medfewshot.learners.features import (
     HeadStart,
     adopt_backbone,
@@ -135,9 +135,10 @@ class RidgeSegmenter(Segmenter):
     """Feed-forward: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, linear in the features."""
 
     kind = NAME
+    parts: ClassVar = {"network": UNet}
     coefficients: Tensor
 
-    def __init__(self, network: UNet, coefficients: Tensor, record: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, network: UNet, coefficients: Tensor = UNREAD, record: Mapping[str, Any] | None = None) -> None:
         """``coefficients (N + 1, D + 1)`` float32, the last column constant."""
         super().__init__(record)
         self.network = network.eval()
@@ -147,13 +148,6 @@ class RidgeSegmenter(Segmenter):
     def predict(self, image: Tensor) -> Tensor:
         logits = linear_logits(voxel_features(self.network, image), self.coefficients)
         return to_voxels(logits, self.network.fold, image.shape[2:])
-
-    def config(self) -> dict[str, Any]:
-        return {"network": self.network.config}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> RidgeSegmenter:
-        return cls(to_channels_last(UNet(**config["network"])), torch.empty(0))
 
 
 @dataclass(frozen=True)

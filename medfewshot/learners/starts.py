@@ -14,7 +14,7 @@ from medfewshot.backbones import to_channels_last
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.io import write_text
 from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
-from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec
+from medfewshot.learners.base import LEARNERS, LearnerSpec
 
 FORMAT_VERSION = 1
 DESCRIPTION = "start.json"
@@ -59,14 +59,6 @@ def trainable(name: str) -> LearnerSpec:
     return LEARNERS[name]
 
 
-def build_start_backbone(
-    learner: str, *, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4
-) -> nn.Module:
-    """A random network, to be meta-trained, of the class that ``learner`` uses."""
-    build = trainable(learner).build_backbone
-    return build(dims=dims, in_channels=in_channels, width=width, levels=levels)
-
-
 def build_start(learner: str, backbone: nn.Module, options: Mapping[str, Any] | None = None) -> nn.Module:
     """A fresh start for ``learner``.
 
@@ -87,11 +79,6 @@ def build_start(learner: str, backbone: nn.Module, options: Mapping[str, Any] | 
         )
     assert spec.build_start is not None
     return spec.build_start(backbone, **(options or {}))
-
-
-def adaptation_of(name: str, learner: Learner) -> dict[str, Any]:
-    """The settings of ``learner``, called ``name``, that adaptation must share with meta-training."""
-    return {setting: vars(learner)[setting] for setting in LEARNERS[name].shared}
 
 
 def check_adaptation(learner: str, settings: Mapping[str, Any], where: str) -> None:
@@ -118,11 +105,10 @@ def save_start(start: Start, folder: Path, half: bool = False) -> None:
         half: Weights as float16, half the size; they are read back as float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DESCRIPTION).unlink(missing_ok=True)
     tensors = start.module.state_dict()
     if half:
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-    write_tensors(folder / WEIGHTS, tensors)
+    write_tensors(folder / WEIGHTS, tensors, description=folder / DESCRIPTION)
     description = {
         "format_version": FORMAT_VERSION,
         "learner": start.learner,
@@ -137,7 +123,8 @@ def save_start(start: Start, folder: Path, half: bool = False) -> None:
 def load_start(folder: Path | str) -> Start:
     """Read what :func:`save_start` wrote, on the CPU; ``folder`` may also name weights that come with the package.
 
-    Raises InputError where it is no such folder, it is damaged, or it asks for adaptation in an unknown way.
+    Raises:
+        InputError: It is no such folder, is damaged, or asks for adaptation in an unknown way.
     """
     folder = find_weights(folder)
     path = folder / DESCRIPTION
@@ -157,7 +144,7 @@ def load_start(folder: Path | str) -> Start:
 
 
 def find_weights(name: Path | str) -> Path:
-    """The shipped weights ``name``, or the folder (``./name`` where one is called so too). Raises InputError."""
+    """The shipped weights ``name``, or the folder (``./name`` if both exist). Raises InputError for neither."""
     own = [SHIPPED / str(name)] if Path(name).name == str(name) else []
     for folder in (*own, Path(name)):
         if (folder / DESCRIPTION).is_file():
@@ -171,6 +158,6 @@ def find_weights(name: Path | str) -> Path:
 
 
 def read_seen(name: Path | str) -> Mapping[str, Any]:
-    """Real data that the weights ``name`` have seen: data set -> its subjects and labels; empty where there is none."""
+    """Real data that the weights ``name`` have seen: data set -> its subjects and labels; empty if there is none."""
     description = json.loads((find_weights(name) / DESCRIPTION).read_text(encoding="utf-8"))
     return dict(description.get("record", {}).get("seen", {}))

@@ -19,9 +19,7 @@ from medfewshot.errors import InputError
 from medfewshot.learners import (
     MetaLearner,
     Start,
-    adaptation_of,
     build_start,
-    build_start_backbone,
     check_adaptation,
     load_start,
     trainable,
@@ -51,8 +49,9 @@ def make_meta_learner(settings: TrainSettings, device: torch.device) -> tuple[Me
     else:
         options, wanted = _share_options(settings, {})
         start = _new_start(settings, given, wanted)
-    learner: MetaLearner = trainable(name).learner(start=start.module.to(device), device=device, **options)
-    adaptation = adaptation_of(name, learner)
+    spec = trainable(name)
+    learner: MetaLearner = spec.learner(start=start.module.to(device), device=device, **options)
+    adaptation = {setting: vars(learner)[setting] for setting in spec.shared}
     check_adaptation(name, adaptation, "learner_options")
     return learner, replace(start, adaptation=adaptation)
 
@@ -86,7 +85,7 @@ def _new_start(settings: TrainSettings, given: Start | None, options: dict[str, 
     if given is not None:
         backbone = given.backbone
     else:
-        build = partial(build_start_backbone, name, **settings.backbone.model_dump())
+        build = partial(trainable(name).build_backbone, **settings.backbone.model_dump())
         backbone = to_channels_last(seeded(build, seed))  # type: ignore[arg-type]
     return Start(name, seeded(lambda: build_start(name, backbone, options), seed), options)
 

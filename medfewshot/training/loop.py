@@ -24,7 +24,7 @@ from medfewshot.episodes import EpisodeSource, episode_seed
 from medfewshot.errors import InputError
 from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners.base import MetaLearner
-from medfewshot.learners.optimization import AdaptationOptimizer
+from medfewshot.learners.optimization import make_optimizers
 from medfewshot.learners.patches import fit_strides
 from medfewshot.structures import dice
 from medfewshot.training import checkpoint as disk
@@ -316,7 +316,7 @@ def _make_optimizers(start: nn.Module, settings: TrainSettings) -> tuple[torch.o
     """Optimizers that together own every trained parameter once."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "muon":
-        return AdaptationOptimizer(start, rate, decay).parts
+        return make_optimizers(start, rate, decay)
     trained = [parameter for parameter in start.parameters() if parameter.requires_grad]
     kernels = {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay}
     rest = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}

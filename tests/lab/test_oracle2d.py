@@ -34,7 +34,8 @@ from lab.protocols import load_oracle
 from medfewshot.benchmark import prepare_data
 from medfewshot.episodes import EpisodeSampler, LabelledTask
 from medfewshot.errors import InputError
-from medfewshot.learners import Start, build_start, build_start_backbone, save_start
+from medfewshot.learners import Start, build_start, save_start
+from medfewshot.learners.in_context import build_backbone
 from medfewshot.types import Case, Progress
 
 CONFIG = Path(__file__).resolve().parents[2] / "lab/configs/oracle-2d.yaml"
@@ -229,7 +230,7 @@ def test_an_unknown_class_is_told(tmp_path, toy):
 def flat_start(folder, seen):
     """Weights of a 2D learner that reads supports, trained on nothing."""
     torch.manual_seed(0)
-    start = build_start("in_context", build_start_backbone("in_context", dims=2, width=4, levels=2))
+    start = build_start("in_context", build_backbone(dims=2, width=4, levels=2))
     save_start(Start("in_context", start, {}, {"seen": seen}), folder)
     return {"name": "reader", "learner": "in_context", "weights": str(folder), "steps": 0}
 

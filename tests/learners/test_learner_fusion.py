@@ -9,7 +9,7 @@ import pytest
 import torch
 from blobs import support_of
 
-from medfewshot.learners import HybridSegmenter
+from medfewshot.backbones import build_backbone
 from medfewshot.learners.fusion import (
     ATLAS_FLOOR,
     DISAGREE,
@@ -23,9 +23,9 @@ from medfewshot.learners.fusion import (
     stabilise,
     trusts,
 )
-from medfewshot.learners.hybrid import _covering, _shown, between
+from medfewshot.learners.hybrid import HybridSegmenter, _covering, _shown, between
 from medfewshot.learners.hybrid import build as build_hybrid
-from medfewshot.learners.starts import build_start, build_start_backbone
+from medfewshot.learners.starts import build_start
 from medfewshot.registration import RegistrationOptions
 
 QUICK = RegistrationOptions(levels=((2, 5), (1, 5)), affine_steps=6, starts=0)
@@ -202,7 +202,7 @@ def test_two_networks_that_find_nothing_agree():
 
 def start(dims=2):
     torch.manual_seed(0)
-    return build_start("finetune", build_start_backbone("finetune", dims=dims, width=4, levels=2))
+    return build_start("finetune", build_backbone(dims=dims, width=4, levels=2))
 
 
 def test_half_way_between_two_networks():

@@ -11,8 +11,9 @@ from blobs import dice, example, support_of
 from meta import FLAT, SOLID, along, episode_of, gradient_of, make_smooth, random_direction, slope, tiny_unet
 
 from medfewshot.errors import InputError
-from medfewshot.learners import Finetune, Maml, MamlStart, NetworkSegmenter
-from medfewshot.learners.inner_loop import forward
+from medfewshot.learners import Finetune, Maml
+from medfewshot.learners.finetune import NetworkSegmenter
+from medfewshot.learners.inner_loop import MamlStart, forward
 from medfewshot.learners.maml import VARIANTS, step_shares
 from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.types import Progress, Query

@@ -10,8 +10,8 @@ from medfewshot.learners.optimization import (
     ADAMW_SIZE,
     NEWTON_SCHULZ,
     NEWTON_SCHULZ_STEPS,
-    AdaptationOptimizer,
     Muon,
+    make_optimizers,
     orthogonalised,
 )
 
@@ -53,6 +53,6 @@ def test_a_step_has_the_size_of_adamws():
 
 def test_ends_and_vectors_are_adamws():
     network = nn.ModuleDict({"stem": nn.Conv2d(1, 2, 3), "inside": nn.Conv2d(2, 2, 3), "head": nn.Conv2d(2, 2, 1)})
-    muon, adamw = AdaptationOptimizer(network, 1e-3, 0.0).parts
+    muon, adamw = make_optimizers(network, 1e-3, 0.0)
     assert [p for group in muon.param_groups for p in group["params"]] == [network["inside"].weight]
     assert sum(len(group["params"]) for group in adamw.param_groups) == 5

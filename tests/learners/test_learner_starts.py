@@ -16,14 +16,13 @@ from medfewshot.learners import (
     Finetune,
     Start,
     build_start,
-    build_start_backbone,
     load_start,
     read_seen,
     save_start,
 )
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
 from medfewshot.learners.patches import fit_strides
-from medfewshot.learners.starts import SHIPPED, adaptation_of, check_adaptation, find_weights
+from medfewshot.learners.starts import SHIPPED, check_adaptation, find_weights
 from medfewshot.types import Episode, Query
 
 SHAPE = (16, 16, 8)
@@ -78,7 +77,7 @@ TRAINABLE = [spec.name for spec in LEARNERS.values() if spec.build_start is not 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_every_start_is_trained_kept_and_fitted_to_another_plan(name, tmp_path):
     torch.manual_seed(3)
-    start = build_start(name, build_start_backbone(name, dims=3, width=4, levels=3))
+    start = build_start(name, LEARNERS[name].build_backbone(dims=3, width=4, levels=3))
     task = episode(0)
     fit_strides(start.backbone, task.support)
     LEARNERS[name].learner(start=start).meta_loss(task).backward()
@@ -108,7 +107,7 @@ def test_weights_of_another_kind_are_refused():
     with pytest.raises(InputError, match="3D with 2"):
         Finetune(steps=1, start=fresh()).adapt(support_of([SHAPE], channels=2, patch=SHAPE))
     with pytest.raises(InputError, match="another kind of learner"):
-        build_start("finetune", build_start_backbone("in_context", dims=2))
+        build_start("finetune", LEARNERS["in_context"].build_backbone(dims=2))
     with pytest.raises(InputError, match="another kind of learner"):
         build_start("in_context", build_backbone(dims=2))
 
@@ -194,9 +193,7 @@ def test_unknown_ways_to_adapt_are_refused_in_one_line(tmp_path, adaptation, tol
 
 def test_what_adaptation_shares_with_training_is_a_setting_of_the_learner():
     for name, spec in LEARNERS.items():
-        usual = adaptation_of(name, spec.learner())
-        assert set(usual) == set(spec.shared)
-        check_adaptation(name, usual, "")
+        check_adaptation(name, {setting: vars(spec.learner())[setting] for setting in spec.shared}, "")
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
