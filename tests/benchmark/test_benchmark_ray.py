@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import torch
 import toys
 from boards import make_config, only_cell
 
@@ -158,8 +159,10 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
     learners = [{"name": "a", "learner": "finetune", "steps": 2, "width": 4}]
     cells = plan_cells(make_config(learners=learners, seeds=[0, 1], queries=1))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    alone = prepare_data(cells, None, tmp_path / "one")
-    assert run_benchmark(cells, alone, tmp_path / "one", "cpu").failed == {}
+    alone, threads = prepare_data(cells, None, tmp_path / "one"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert run_benchmark(cells, alone, tmp_path / "one", "cpu", runner=run_cell).failed == {}
+    torch.set_num_threads(threads)
     data = prepare_data(cells, None, tmp_path / "run")
     small = {"num_cpus": 1, "object_store_memory": 80_000_000}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})

@@ -16,7 +16,15 @@ import toys
 import yaml
 from boards import DATASET, make_config, only_cell, write_cell
 
-from medfewshot.benchmark import CellState, plan_cells, prepare_data, run_benchmark, state_of
+from medfewshot.benchmark import (
+    CellState,
+    load_benchmark,
+    plan_cells,
+    prepare_data,
+    run_benchmark,
+    state_of,
+    write_report,
+)
 from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.processes import ChildProcess, write_failure
 from medfewshot.errors import InputError
@@ -199,8 +207,12 @@ def test_a_killed_benchmark_goes_on_and_leaves_no_child_behind(tmp_path):
     parent.wait()
     wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     assert not (tmp_path / "killed" / cell / "failure.json").exists()
-    for name in ("killed", "whole"):
-        assert subprocess.run([*words, str(tmp_path / name)], check=False).returncode == 0
+    assert subprocess.run([*words, str(tmp_path / "killed")], check=False).returncode == 0
+    config = load_benchmark(board)
+    cells = plan_cells(config)
+    data = prepare_data(cells, None, tmp_path / "whole")
+    run_benchmark(cells, data, tmp_path / "whole", "cpu", runner=run_cell)
+    write_report(config, tmp_path / "whole", tmp_path / "whole" / "report")
     killed, whole = ((tmp_path / name / cell / "scores.csv").read_text() for name in ("killed", "whole"))
     assert without_seconds(killed) == without_seconds(whole)
     tables = [(tmp_path / name / "report" / "tables.md").read_text() for name in ("killed", "whole")]

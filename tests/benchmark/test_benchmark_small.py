@@ -1,26 +1,32 @@
-"""The benchmark that needs no data, whole, as the documentation gives it: under two minutes in every test run."""
+"""The benchmark that needs no data, whole, as the documentation gives it."""
 
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
+from medfewshot.benchmark import Cell, load_benchmark, plan_cells, prepare_data, run_benchmark, write_report
+from medfewshot.benchmark.cell import run_cell
 
 SMALL = Path(__file__).resolve().parents[2] / "configs" / "benchmark" / "small.yaml"
 
 
-@pytest.mark.slow
+def run_here(cells: list[Cell], run: Path) -> None:
+    """In this process; test_benchmark_run tests those of their own."""
+    assert run_benchmark(cells, prepare_data(cells, None, run), run, "cpu", runner=run_cell).failed == {}
+
+
 def test_the_small_benchmark_runs_and_leaves_a_whole_report(tmp_path):
-    """And the same file and seed give the same scores again, in other processes (one cell of the four)."""
-    words = [sys.executable, "-m", "medfewshot", "benchmark", str(SMALL), "--device", "cpu", "-q", "-o"]
-    again = Path("cells/blobs/prototype/k1/s0/scores.csv")
-    subprocess.run([*words, str(tmp_path / "first")], check=True)
-    subprocess.run([*words, str(tmp_path / "second"), "--only", "blobs/prototype/"], check=True)
+    """And the same file and seed give the same scores again (one cell of the four)."""
+    config = load_benchmark(SMALL)
+    cells = plan_cells(config)
+    (repeated,) = [cell for cell in cells if cell.id == "blobs/prototype/k1/s0"]
+    run_here(cells, tmp_path / "first")
+    write_report(config, tmp_path / "first", tmp_path / "first" / "report")
+    run_here([repeated], tmp_path / "second")
     assert len(list((tmp_path / "first" / "cells").rglob("scores.csv"))) == 4
-    assert without_seconds(tmp_path / "first" / again) == without_seconds(tmp_path / "second" / again)
+    first, second = (repeated.folder(tmp_path / run) / "scores.csv" for run in ("first", "second"))
+    assert without_seconds(first) == without_seconds(second)
     report = tmp_path / "first" / "report"
     for plot in ("dice_vs_seconds", "dice_vs_shots", "dice_vs_volume"):
         assert (report / f"{plot}.png").read_bytes().startswith(b"\x89PNG")
