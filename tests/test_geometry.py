@@ -149,11 +149,11 @@ def test_all_48_axis_orders(tmp_path, grid, suffix):
 
 @settings(max_examples=40)
 @given(
-    spacing=st.tuples(*[st.floats(0.7, 6)] * 3),
+    spacing=st.tuples(*[st.floats(1, 6)] * 3),
     degrees=st.tuples(*[st.floats(-180, 180)] * 3),
     orientation=st.sampled_from(grids.ALL_ORIENTATIONS),
     shift=st.tuples(*[st.floats(-6, 6)] * 3),
-    target=st.tuples(*[st.floats(1, 3)] * 3),
+    target=st.tuples(*[st.floats(1.5, 4)] * 3),
     axes=st.tuples(*[st.floats(-180, 180)] * 3),
 )
 def test_any_grid_on_any_plan(tmp_path_factory, spacing, degrees, orientation, shift, target, axes):

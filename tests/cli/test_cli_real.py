@@ -28,22 +28,22 @@ def hippocampus(data_root) -> Path:
 def test_hippocampus_is_found_after_a_few_seconds(run, tmp_path, hippocampus):
     images = sorted((hippocampus / "imagesTr").glob("*.nii.gz"))
     pool, query = fixed_split(TASK)
-    supports = [images[i] for i in draw_support(pool, 3, 0)]
+    supports = [images[i] for i in draw_support(pool, 2, 0)]
     pairs = [f"--support={image}={hippocampus / 'labelsTr' / image.name}" for image in supports]
     kept, out, scores = tmp_path / "kept", tmp_path / "out", tmp_path / "scores"
-    assert run("adapt", *pairs, "-o", kept, "--steps", 60, "--device", "cpu", "--budget", 200).code == 0
+    assert run("adapt", *pairs, "-o", kept, "--steps", 25, "--device", "cpu", "--budget", 200).code == 0
 
     queries = tmp_path / "queries"
     queries.mkdir()
-    for index in list(query)[:4]:
+    for index in list(query)[:2]:
         shutil.copy(images[index], queries)
     assert run("segment", queries, "--segmenter", kept, "-o", out, "--device", "cpu", "--no-previews").code == 0
     assert run("evaluate", out, "-r", hippocampus / "labelsTr", "-o", scores).code == 0
 
     summary = json.loads((scores / "summary.json").read_text(encoding="utf-8"))
     assert [row["label_name"] for row in summary["labels"]] == ["Anterior", "Posterior"]
-    # 1000 steps reach .85 (docs/results.md); 60 must at least have found the structure.
-    assert summary["all_labels"]["dice_mean"] > 0.6
+    # 25 steps reach 0.8 in these two scans; many steps and supports reach more (docs/results.md).
+    assert summary["all_labels"]["dice_mean"] > 0.7
     for path in sorted(queries.iterdir()):
         image, labels = nib.load(path), nib.load(out / path.name)
         assert labels.shape == image.shape
