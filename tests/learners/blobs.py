@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from medfewshot.learners import LEARNERS
 from medfewshot.learners.base import Learner, MetaLearner
 from medfewshot.registration import RegistrationOptions
 from medfewshot.synthetic import make_blob_volume
-from medfewshot.types import Episode, Query, Support
+from medfewshot.types import Episode, Progress, Query, Support
 
 
 def example(shape: Sequence[int], labels: int = 1, channels: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -48,6 +50,13 @@ def small(name: str, **changes: Any) -> Learner:
 
 def has(name: str, setting: str) -> bool:
     return setting in LEARNERS[name].settings
+
+
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> Progress:
+    """Progress for a learner whose steps take a tenth of a second each, by a clock that only they move."""
+    events: list[object] = []
+    monkeypatch.setattr(time, "perf_counter", lambda: len(events) / 10)
+    return Progress(events.append)
 
 
 def dice(logits: Tensor, label: Tensor, index: int = 1) -> float:

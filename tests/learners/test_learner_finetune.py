@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
-from blobs import backbone_for, dice, episode_of, example, support_of
+from blobs import backbone_for, dice, episode_of, example, slow_steps, support_of
 
 from medfewshot.backbones import build_unet
 from medfewshot.errors import InputError
@@ -55,19 +53,17 @@ def test_every_step_is_made(steps):
     assert record["steps"] == steps
 
 
-def test_a_budget_ends_adaptation():
-    begun = time.perf_counter()
-    record = Finetune(steps=100_000, width=4, budget_seconds=1.0).adapt(FLAT).record
+def test_a_budget_ends_adaptation(monkeypatch):
+    """Learning rates fall to 0 within the budget, so a few of its steps may be left over."""
+    record = Finetune(steps=100_000, width=4, budget_seconds=4.0, progress=slow_steps(monkeypatch)).adapt(FLAT).record
     assert record["stopped_by"] == "budget"
-    assert 1 <= record["steps"] < 100_000
-    # Generous: the machine may be busy, but nowhere near the hours that 100 000 steps would take.
-    assert time.perf_counter() - begun < 30
+    assert 36 <= record["steps"] <= 40
 
 
 def test_a_budget_of_nothing_still_makes_a_step():
     record = Finetune(steps=50, width=4, budget_seconds=0.0).adapt(FLAT).record
     assert record["stopped_by"] == "budget"
-    assert 1 <= record["steps"] <= 10
+    assert record["steps"] == 1
 
 
 def test_an_ample_budget_changes_nothing():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from blobs import dice, example, support_of
+from blobs import dice, example, slow_steps, support_of
 from meta import FLAT, SOLID, along, episode_of, gradient_of, make_smooth, random_direction, slope, tiny_unet
 
 from medfewshot.errors import InputError
@@ -299,11 +299,12 @@ def test_as_good_as_fine_tuning_without_a_start(learner):
     assert min(dice(segmenter(image[None]), label, index) for index in (1, 2)) > 0.7
 
 
-def test_a_budget_ends_adaptation():
-    record = Maml(steps=100_000, width=4, budget_seconds=1.0).adapt(support_of([FLAT])).record
+def test_a_budget_ends_adaptation(monkeypatch):
+    options = {"width": 4, "budget_seconds": 4.0, "progress": slow_steps(monkeypatch)}
+    record = Maml(steps=100_000, **options).adapt(support_of([FLAT])).record
     assert record["stopped_by"] == "budget"
-    assert 5 < record["steps"] < 100_000
-    record = Maml(steps=100, width=4, budget_seconds=0.0).adapt(support_of([FLAT])).record
+    assert 36 <= record["steps"] <= 40
+    record = Maml(steps=100, **(options | {"budget_seconds": 0.0})).adapt(support_of([FLAT])).record
     assert record["stopped_by"] == "budget"
     assert record["steps"] == 1
 
