@@ -1,4 +1,4 @@
-"""Structures of several label maps matched by their names: each file of 3D Slicer numbers its segments anew."""
+"""Match the structures of several label maps by name: 3D Slicer numbers the segments of each file separately."""
 
 from __future__ import annotations
 
@@ -70,4 +70,4 @@ def _renumbered(label: Volume, changes: Mapping[int, int]) -> Volume:
     for value, target in changes.items():
         data[label.data == value] = target
     names = {changes.get(value, value): name for value, name in label.names.items()}
-    return replace(label, data=data.astype(label.data.dtype), names=names)
+    return replace(label, data=data, names=names)

@@ -46,7 +46,7 @@ LEAST_PROBABILITY = 1e-6
 RELEVANT = 0.05
 """A class with less probability than this from both experts is scaled down, so that the floors do not favour it."""
 HALF = 0.5
-"""Trust below which the user is told."""
+"""Below this trust, the result has a flag."""
 REGISTRATION_ONLY = "taken from registration only: the network missed it or was unstable on this scan"
 DISAGREE = "uncertain: network and registration disagree about its location"
 

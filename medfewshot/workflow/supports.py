@@ -1,4 +1,4 @@
-"""Labelled scans: found on disk, read once, checked, and what to tell whoever adapted to them."""
+"""Labelled scans: find them on disk, read them once, check them, and collect warnings for the user."""
 
 from __future__ import annotations
 
