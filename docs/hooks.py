@@ -28,6 +28,7 @@ EXAMPLES = {
 
 
 def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages: command line, settings and tutorials (called by MkDocs)."""
     files.append(File.generated(config, "command_line.md", content=command_line()))
     files.append(File.generated(config, "settings.md", content=settings()))
     for notebook in sorted((ROOT / "tutorials").glob("[0-9]*.ipynb")):

@@ -24,5 +24,6 @@ class Roles(Extension):
     """Rewrites every docstring as it is loaded."""
 
     def on_instance(self, *, obj: Object, **kwargs: Any) -> None:
+        """Replace the roles in a docstring by links (called by griffe)."""
         if obj.docstring is not None:
             obj.docstring.value = ROLE.sub(as_link, obj.docstring.value)

@@ -47,24 +47,29 @@ def trees(folder: Path) -> dict[Path, ast.Module]:
 
 
 def nodes(folder: Path) -> Iterator[tuple[Path, ast.AST]]:
+    """Yield every syntax node below ``folder`` with its file."""
     for path, tree in trees(folder).items():
         for node in ast.walk(tree):
             yield path, node
 
 
 def at(path: Path, node: ast.AST, text: str) -> str:
+    """Format a finding as ``file:line: text``."""
     return f"{os.path.relpath(path, ROOT)}:{getattr(node, 'lineno', 0)}: {text}"
 
 
 def lines_of(path: Path) -> int:
+    """Count the lines of a file."""
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
 def package_lines() -> int:
+    """Count the lines of Python in the package."""
     return sum(map(lines_of, trees(PACKAGE)))
 
 
 def tracked_files() -> int:
+    """Count the files under version control."""
     return len(subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines())
 
 

@@ -20,8 +20,15 @@ from medfewshot.settings import read_yaml
 
 @dataclass(frozen=True)
 class Protocol:
-    """``load(path)`` -> configuration; ``plan(config)`` -> cells; ``run(cell, data, folder, device, progress)``;
-    ``report(config, run, folder, cells)`` -> the page to open."""
+    """Functions of one benchmark protocol.
+
+    Attributes:
+        cell: Type of its cells.
+        load: ``load(path)`` reads a configuration file.
+        plan: ``plan(config)`` lists the cells.
+        run: ``run(cell, data, folder, device, progress)`` runs one cell.
+        report: ``report(config, run, folder, cells)`` writes the report and returns the page to open.
+    """
 
     cell: type[Any]
     load: Callable[[Path], Any]

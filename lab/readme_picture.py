@@ -85,6 +85,7 @@ def show(axes: Axes, image: np.ndarray, labels: np.ndarray | None, mm: tuple[flo
 
 
 def main() -> None:
+    """Draw the picture of the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--supports", nargs=5, required=True)

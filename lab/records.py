@@ -43,6 +43,7 @@ class Record:
 
     @property
     def id(self) -> str:
+        """Name of the cell."""
         return str(self.content["id"])
 
 
@@ -150,6 +151,7 @@ def _write(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def main() -> None:
+    """Add the finished cells of run directories to the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories of a benchmark")
     found = [record for run in parser.parse_args().runs for record in read_run(run)]

@@ -167,27 +167,33 @@ def thousand_steps() -> dict[tuple[str, int], str]:
 
 
 def dice(group: Group | None) -> float | None:
+    """Mean Dice over the draws of a group; None without a group."""
     return None if group is None else float(np.mean([result.dice for result in group.results]))
 
 
 def number(value: float | None, digits: int = 3) -> str:
+    """Format a number; empty for None."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
 def interval(group: Group) -> str:
+    """95 % interval of a group's Dice as text."""
     whole = group.summaries[-1]
     return f"[{whole.dice_ci_low:.3f}, {whole.dice_ci_high:.3f}]"
 
 
 def with_interval(group: Group | None) -> str:
+    """Mean Dice of a group with its interval as text."""
     return "" if group is None else f"{number(dice(group))} {interval(group)}"
 
 
 def draws(group: Group) -> str:
+    """Dice of each draw as text."""
     return " ".join(f"{result.dice:.3f}".lstrip("0") for result in group.results)
 
 
 def bold_best(values: Sequence[float | None]) -> list[str]:
+    """Format the values and make the best one bold."""
     best = max(round(value, 3) for value in values if value is not None)
     return [f"**{number(v)}**" if v is not None and round(v, 3) == best else number(v) for v in values]
 
@@ -199,6 +205,7 @@ def fewer_draws(group: Group | None, seeds: Sequence[int]) -> str:
 
 
 def table(head: str, rows: Sequence[Sequence[str]]) -> str:
+    """Make a Markdown table; ``head`` contains the column titles, separated by ``|``."""
     titles = head.split("|")
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("  ", " ")
@@ -211,6 +218,7 @@ def family(dataset: str) -> list[str]:
 
 
 def default_table(records: Records) -> str:
+    """Make the table of the default learner beside its parts, draw by draw."""
     head = "K|data|draws|`hybrid` [95 % CI]|draw by draw|network alone|atlas alone|network, random weights"
     head += "|HD95 mm, hybrid|missed|adaptation s|s per volume"
     rows = []
@@ -264,8 +272,12 @@ def structures_table(records: Records) -> str:
 
 
 def cost(group: Group, missed: bool = False) -> list[str]:
-    """HD95 in mm, how many structures were missed, and the seconds of adaptation and of a volume (medians of draws:
-    the machine was busier at some times than at others)."""
+    """Format what a group cost, as table cells.
+
+    Returns:
+        HD95 in mm, the number of missed structures if ``missed``, and the seconds of adaptation and of a volume. The
+        seconds are medians over draws, because the load of the machine varied.
+    """
     distance = group.summaries[-1].means["hd95_mm"] if group.cell.dataset.distances else np.nan
     count = [str(sum(label.missed for label in group.summaries[:-1]))] if missed else []
     adapting, each = group.values("seconds", "adapt"), group.values("seconds_per_query")
@@ -279,6 +291,7 @@ def peak(group: Group) -> str:
 
 
 def equal_steps_table(records: Records) -> str:
+    """Make the tables that compare weights at equal numbers of steps."""
     return "\n\n".join(_equal_steps(records, shots) for shots in (1, 5))
 
 
@@ -298,6 +311,7 @@ def _equal_steps(records: Records, shots: int) -> str:
 
 
 def short_equal_steps_table(records: Records) -> str:
+    """Make the table of the gain by meta-trained weights."""
     rows = []
     for dataset in UNSEEN:
         for shots in (1, 5):
@@ -313,6 +327,7 @@ def short_equal_steps_table(records: Records) -> str:
 
 
 def zero_steps_table(records: Records) -> str:
+    """Make the table of learners without training steps."""
     learners = {"`finetune` (head in closed form)": "default-0", "`ridge`": "ridge-0", "`prototype`": "prototype-0"}
     rows = []
     for shots in (1, 5):
@@ -323,6 +338,7 @@ def zero_steps_table(records: Records) -> str:
 
 
 def atlas_table(records: Records) -> str:
+    """Make the table of the learner ``atlas``."""
     rows = []
     for dataset in ALL:
         cells = []
@@ -334,6 +350,7 @@ def atlas_table(records: Records) -> str:
 
 
 def without_table(records: Records) -> str:
+    """Make the tables of learners without meta-trained weights."""
     return "\n\n".join(_without(records, shots) for shots in (1, 5))
 
 
@@ -359,14 +376,18 @@ def _without(records: Records, shots: int) -> str:
 
 
 def volume_report(_: Records) -> str:
+    """Make the full report of the protocol ``volume``."""
     return report_of(CONFIGS / "volume.yaml", ("meta", "learners"))
 
 
 def nnunet_report(_: Records) -> str:
+    """Make the score and cost tables of nnU-Net."""
     return report_of(LAB_CONFIGS / "nnunet.yaml", ("nnunet",), ("Scores", "Costs"))
 
 
 def oracle_page(_: Records) -> str:
+    """Make the report of the protocol ``oracle-2d``."""
+
     def find(cell: OracleCell) -> oracle_report.Result | None:
         record = find_record(cell, ("oracle-2d",))
         return record and (record.content, oracle_report.score_rows(record.scores, cell))
@@ -396,6 +417,7 @@ TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
 
 
 def main() -> int:
+    """Write the tables into the pages, or compare them with ``--check``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a page differs")
     check = parser.parse_args().check

@@ -36,6 +36,7 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, *S)`` to zero mean and unit variance per sample and channel, then scale and shift."""
         if x[0, 0].numel() == 1:  # a single voxel has no variance, so only scale and shift apply
             shape = (1, -1, *[1] * (x.ndim - 2))
             return x * self.weight.to(x).view(shape) + self.bias.to(x).view(shape)
@@ -73,6 +74,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if same else conv(inputs, outputs, width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, *S)`` to ``(B, outputs, *S / stride)``."""
         y = F.leaky_relu(self.norm1(self.conv1(x)), 0.01)
         y = self.norm2(self.conv2(y))
         if self.agnostic and max(self.conv1.stride) > 1:
@@ -173,6 +175,7 @@ class UNet(nn.Module):
         return self.stem(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute logits ``(B, classes, *S)`` of images ``(B, C, *S)``; features instead if the network has no head."""
         if not self.config["classes"]:
             return self.features(x)
         logits = unfold_blocks(self.head(self.features(x)), self.fold)

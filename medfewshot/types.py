@@ -43,10 +43,12 @@ class Volume:
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
+        """Size of the spatial axes ``*S`` in voxels."""
         return tuple(int(n) for n in self.data.shape[1:])
 
     @property
     def spatial_dims(self) -> int:
+        """Number of spatial axes: 2 or 3."""
         return self.data.ndim - 1
 
     @property
@@ -57,6 +59,7 @@ class Volume:
 
     @property
     def name(self) -> str:
+        """Path of the file for messages; ``array`` if there is none."""
         return str(self.path) if self.path is not None else "array"
 
 
@@ -72,6 +75,7 @@ class Case:
 
     @property
     def image_path(self) -> Path:
+        """Path of the first channel."""
         return self.image_paths[0]
 
 
@@ -114,6 +118,7 @@ class Plan:
 
     @property
     def label_values(self) -> tuple[int, ...]:
+        """Label values of classes 1..N, in the order of the logit channels."""
         return tuple(self.labels)
 
     @property
@@ -138,14 +143,17 @@ class Support:
 
     @property
     def shots(self) -> int:
+        """Number of labelled examples K."""
         return len(self.images)
 
     @property
     def spatial_dims(self) -> int:
+        """Number of spatial axes: 2 or 3."""
         return self.images[0].ndim - 1
 
     @property
     def channels(self) -> int:
+        """Number of image channels C."""
         return int(self.images[0].shape[0])
 
     @property

@@ -15,6 +15,8 @@ from medfewshot.learners import read_seen
 
 
 class OracleDataset(Entry):
+    """A data set and its groups of test classes."""
+
     name: Name
     folder: Name | None = None
     modality: Literal["CT", "MR"]
@@ -25,10 +27,12 @@ class OracleDataset(Entry):
 
     @property
     def source(self) -> str:
+        """Folder of the data set below the data directory."""
         return self.folder or self.name
 
     @property
     def test_labels(self) -> tuple[int, ...]:
+        """Label values of all test classes."""
         return tuple(value for group in self.groups for value in group)
 
     @model_validator(mode="after")
@@ -86,13 +90,16 @@ class OracleCell(BaseModel):
 
     @property
     def id(self) -> str:
+        """Name of the cell, e.g. ``abd-mr-chaos/prototype/f0/s0``."""
         return f"{self.dataset.name}/{self.learner.name}/f{self.fold}/s{self.seed}"
 
     @property
     def fingerprint(self) -> str:
+        """Digest of everything that the scores depend on."""
         return fingerprint_of(self, {"learner": ("datasets", "shots")})
 
     def folder(self, run: Path) -> Path:
+        """Folder of the cell in the run directory ``run``."""
         return run / "oracle-2d" / self.id
 
 

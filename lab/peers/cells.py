@@ -32,9 +32,11 @@ class PeerSegmenter:
 
     @property
     def plan(self) -> Plan:
+        """How scans become network input."""
         return self.segmenter.plan
 
     def segment(self, volume: Volume) -> Segmentation:
+        """Segment one scan on its native grid."""
         return self.segmenter.segment(volume)
 
 

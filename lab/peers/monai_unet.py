@@ -42,14 +42,17 @@ class MonaiSegmenter(Segmenter):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
+        """Compute logits ``(B, N + 1, *S)`` of images ``(B, C, *S)``."""
         with autocast(self.device):
             return padded(self.network, image.to(self.device), self._config["strides"]).float()
 
     def config(self) -> dict[str, Any]:
+        """Return the arguments of MONAI's U-Net."""
         return dict(self._config)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> MonaiSegmenter:
+        """Build the network with random weights; ``load_state_dict`` reads the trained ones."""
         return cls(_build(config), config)
 
 

@@ -1,9 +1,11 @@
-"""nnU-Net v2 (Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based biomedical image
-segmentation"), trained on the supports alone.
+"""nnU-Net v2 as a peer of the benchmark, trained on the supports alone.
 
-It gets scans as they are on disk, and plans, normalises, augments and returns to the native grid itself. It needs a
-Python environment of its own, named by :data:`PYTHON`; nothing of it is imported here: ``nnunet_driver.py`` runs there
-and is told by lines of JSON what to do.
+It gets scans as they are on disk, and plans, normalises, augments and returns to the native grid itself. It runs in a
+Python environment of its own, which :data:`PYTHON` names. This module imports nothing of it: ``nnunet_driver.py`` runs
+there and exchanges lines of JSON with this process.
+
+References:
+    Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation", 2021.
 """
 
 from __future__ import annotations

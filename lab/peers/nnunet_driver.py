@@ -41,6 +41,7 @@ class Driver:
         self.predictor: Any = None
 
     def say(self, **content: Any) -> None:
+        """Send a line of JSON to the parent process."""
         print(json.dumps(content), file=self.answers, flush=True)
 
     # Training
@@ -176,6 +177,7 @@ def _requests() -> queue.Queue[bytes]:
 
 
 def main(folder: str, device: str) -> None:
+    """Answer the requests on standard input until it ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     lines = _requests()

@@ -89,6 +89,7 @@ def body(shape: tuple[int, int, int], count: int = LABELS, seed: int = 0) -> tup
 
 
 def write(folder: Path, name: str, shape: tuple[int, int, int], spacing_mm: float, count: int) -> tuple[Path, Path]:
+    """Write an image and its label map unless they exist; return both paths."""
     paths = folder / f"{name}.nii.gz", folder / f"{name}_seg.nii.gz"
     if all(path.exists() for path in paths):
         return paths
@@ -99,6 +100,7 @@ def write(folder: Path, name: str, shape: tuple[int, int, int], spacing_mm: floa
 
 
 def measure(folder: Path, given: argparse.Namespace) -> None:
+    """Adapt and segment, and print time and peak memory of each."""
     edge, slices = round(FIELD_MM / given.support_mm), round(given.slices * 0.75 / given.support_mm)
     image, label = write(folder, "support", (edge, edge, slices), given.support_mm, given.labels)
     big, _ = write(folder, "big", (512, 512, given.slices), 0.75, given.labels)
@@ -117,6 +119,7 @@ def measure(folder: Path, given: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Run the study in a temporary or given folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="keep everything in this folder (default: a temporary one)")
     parser.add_argument("--steps", type=int, default=60)

@@ -127,6 +127,7 @@ def _interval(pairs: list[Pair]) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Print how predicted and measured Dice agree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "run", nargs="+", help="run directories of medfewshot benchmark, or names of runs in the records"

@@ -72,6 +72,7 @@ def make_scans(root: Path) -> None:
 
 
 def words_of(command: str, root: Path, out: Path, again: bool) -> list[str]:
+    """Return the words of a command; ``again`` for a run that resumes or overwrites."""
     support = ["--support-dir", f"{root}/annotated", "--config", f"{root}/settings.yaml", "--device", "cpu"]
     maps = ["--probabilities", "--uncertainty"]
     return {
@@ -109,6 +110,7 @@ def start(words: list[str], leads: bool = False) -> int:
 
 
 def run(words: list[str]) -> int:
+    """Run a command in this process and return its exit code."""
     from medfewshot.cli import main
 
     sys.argv = ["medfewshot", *words, "--quiet"]
@@ -120,6 +122,7 @@ def run(words: list[str]) -> int:
 
 
 def wait(child: int) -> int:
+    """Wait for a child process and return its exit code."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -156,6 +159,7 @@ def half_files(folder: Path) -> list[str]:
 
 
 def read_whole(path: Path) -> None:
+    """Read a file completely; raises an error if it is damaged."""
     from PIL import Image
     from safetensors.numpy import load_file
 
@@ -205,6 +209,7 @@ def content(folder: Path) -> dict[str, object]:
 
 
 def untimed(content: object) -> object:
+    """Remove the entries that measure time from JSON content."""
     if isinstance(content, dict):
         return {k: untimed(v) for k, v in content.items() if not any(word in k for word in TIMED)}
     return [untimed(v) for v in content] if isinstance(content, list) else content
@@ -240,6 +245,7 @@ def kill(command: str, words: list[str], out: Path, wait_s: float, rng: np.rando
 
 
 def writes_in(folder: Path) -> bool:
+    """Whether a temporary file of an unfinished write remains below ``folder``."""
     return any(TEMPORARY.match(name) for _, _, names in os.walk(folder) for name in names)
 
 
@@ -260,6 +266,7 @@ def some_kills(command: str, root: Path, usual: float, rng: np.random.Generator)
 
 
 def main() -> None:
+    """Kill and resume every command many times, and check what is on disk each time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=60, help="at least so many, shared out evenly")
     parser.add_argument("--seed", type=int, default=0)

@@ -23,11 +23,13 @@ from lab.studies.kill_test import make_scans, run, start, wait, words_of
 
 
 def resident_mb() -> float:
+    """Return the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
 
 
 def cohort(root: Path, volumes: int, previews: bool) -> None:
+    """Segment ``volumes`` copies of a scan and print time and growth of memory."""
     from medfewshot.bundle import load_segmenter
     from medfewshot.settings import SegmentSettings
     from medfewshot.types import Event, Progress
@@ -60,6 +62,7 @@ def cohort(root: Path, volumes: int, previews: bool) -> None:
 
 
 def shared(root: Path, processes: int) -> None:
+    """Segment one cohort in several processes at a time and check that the results agree."""
     begun = time.perf_counter()
     words = ["segment", str(root / "cohort"), "--segmenter", str(root / "segmenter"), "--device", "cpu"]
     children = [start([*words, "-o", str(root / f"out{number}")]) for number in range(processes)]
@@ -77,6 +80,7 @@ def shared(root: Path, processes: int) -> None:
 
 
 def main() -> None:
+    """Run one of the two tests in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("cohort", "shared"))
     parser.add_argument("--volumes", type=int, default=1000)

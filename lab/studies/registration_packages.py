@@ -31,6 +31,7 @@ Transfer = Callable[[np.ndarray, np.ndarray, np.ndarray, tuple[float, ...]], np.
 
 
 def ours(query: np.ndarray, image: np.ndarray, label: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """Transfer a label with ``medfewshot.registration``."""
     import torch
     import torch.nn.functional as F
 
@@ -44,6 +45,8 @@ def ours(query: np.ndarray, image: np.ndarray, label: np.ndarray, spacing: tuple
 
 
 def with_ants(kind: str) -> Transfer:
+    """Return a transfer with ANTs; ``kind`` is its type of transform."""
+
     def transfer(query: np.ndarray, image: np.ndarray, label: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
         import ants
 
@@ -57,6 +60,7 @@ def with_ants(kind: str) -> Transfer:
 
 
 def with_elastix(query: np.ndarray, image: np.ndarray, label: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """Transfer a label with elastix."""
     import itk
 
     def as_image(array: np.ndarray) -> object:
@@ -76,6 +80,7 @@ def with_elastix(query: np.ndarray, image: np.ndarray, label: np.ndarray, spacin
 
 
 def with_fireants(query: np.ndarray, image: np.ndarray, label: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """Transfer a label with FireANTs."""
     import SimpleITK as sitk
     from fireants.io import BatchedImages, Image
     from fireants.registration.affine import AffineRegistration
@@ -113,6 +118,7 @@ def with_fireants(query: np.ndarray, image: np.ndarray, label: np.ndarray, spaci
 
 
 def with_convex_adam(query: np.ndarray, image: np.ndarray, label: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """Transfer a label with ConvexAdam."""
     from convexAdam.convex_adam_MIND import convex_adam_pt
     from scipy.ndimage import map_coordinates
 
@@ -149,6 +155,7 @@ METHODS: dict[str, tuple[str, Transfer]] = {
 
 
 def prepare(data: Path, runs: Path) -> None:
+    """Write pairs of scans on the planned grid to ``pairs.npz`` in ``runs``."""
     from lab.studies.pool import draw_from_pool
 
     draw = draw_from_pool(data, "abd-mr-chaos", SHOTS, DRAW, SHOTS)
@@ -176,6 +183,7 @@ def dice(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def measure(runs: Path, only: str | None, pairs: int) -> None:
+    """Print mean Dice and seconds of each package."""
     arrays = np.load(runs / "pairs.npz")
     spacing = tuple(float(s) for s in arrays["spacing"])
     before = [dice(centred(arrays, pair), arrays[f"truth.{pair}"]) for pair in range(pairs)]
@@ -216,6 +224,7 @@ def centred(arrays: dict[str, np.ndarray], pair: int) -> np.ndarray:
 
 
 def main() -> None:
+    """Prepare the pairs or measure the packages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["prepare", "measure"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))

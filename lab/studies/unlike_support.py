@@ -28,6 +28,8 @@ from medfewshot.settings import PlanSettings
 
 @dataclass(frozen=True)
 class Cell:
+    """One experiment: a data set, a draw of supports, and the weights."""
+
     dataset: str
     modality: str
     weights: str | None
@@ -62,6 +64,7 @@ CELLS = [
 
 
 def draw_of(cell: Cell, data: Path) -> Draw:
+    """Draw the supports and queries of a cell."""
     pool = list(fixed_split(cell.dataset)[0])
     order = [int(i) for i in np.random.default_rng(cell.draw).permutation(len(pool))]
     if cell.first is not None:
@@ -91,6 +94,7 @@ def scores(hybrid: HybridSegmenter, image: torch.Tensor, label: torch.Tensor, cl
 
 
 def main() -> None:
+    """Print the Dice of each learner in each cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cells", type=int, help="only the first so many")

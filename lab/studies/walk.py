@@ -59,6 +59,7 @@ class Walk:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Time the commands of one step, and print its name with the seconds."""
         began, before = time.monotonic(), processor_seconds()
         try:
             yield
@@ -89,11 +90,13 @@ class Walk:
 
 
 def processor_seconds() -> float:
+    """Return the processor time of all child processes so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def install(walk: Walk, python: str) -> None:
+    """Clone the repository and install it in a new environment."""
     source, pip = walk.folder / "source", (walk.bin / "python", "-m", "pip", "--disable-pip-version-check")
     constraints = source / "constraints.txt"
     with walk.step("clone and a new environment"):
@@ -110,6 +113,7 @@ def install(walk: Walk, python: str) -> None:
 
 
 def use(walk: Walk) -> None:
+    """Run the demo and each command, and check what they write."""
     ours = walk.bin / "medfewshot"
     with walk.step("medfewshot demo"):
         walk.run(ours, "demo", "-o", "demo")
@@ -163,6 +167,7 @@ def tutorials(walk: Walk) -> None:
 
 
 def main() -> int:
+    """Do every step and print a table of times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     root = os.environ.get("MEDFEWSHOT_DATA")
     parser.add_argument("--data", type=Path, default=Path(root) if root else None)

@@ -28,10 +28,15 @@ class ScanSegmenter(Protocol):
     """Segments volumes on their native grid; ``record`` describes the adaptation."""
 
     @property
-    def plan(self) -> Plan: ...
+    def plan(self) -> Plan:
+        """How scans become network input."""
+
     @property
-    def record(self) -> Mapping[str, Any]: ...
-    def segment(self, volume: Volume) -> Segmentation: ...
+    def record(self) -> Mapping[str, Any]:
+        """What adaptation reports (steps, seconds, loss), as plain data."""
+
+    def segment(self, volume: Volume) -> Segmentation:
+        """Segment one scan on its native grid."""
 
 
 def read_supports(cell: Cell, names: Mapping[int, str], cases: Sequence[Case]) -> tuple[LabelledScans, dict[int, str]]:

@@ -25,6 +25,8 @@ PARTIAL = ("segmenter", "cases", "labels")
 
 
 class CellState(StrEnum):
+    """State of a cell in a run directory."""
+
     DONE = "done"
     FAILED = "failed"
     BEGUN = "begun"
@@ -47,6 +49,7 @@ class Cell(BaseModel):
 
     @property
     def id(self) -> str:
+        """Name of the cell, e.g. ``abd-mr-chaos/hybrid/k5/s0``."""
         return f"{self.dataset.name}/{self.learner.name}/k{self.shots}/s{self.seed}"
 
     @property
@@ -60,6 +63,7 @@ class Cell(BaseModel):
         return fingerprint_of(self, {"learner": ("datasets", "shots"), "dataset": ("distances",), "": ("pictures",)})
 
     def folder(self, run: Path) -> Path:
+        """Folder of the cell in the run directory ``run``."""
         return run / "cells" / self.id
 
 
@@ -123,6 +127,11 @@ def tidy(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Read a cell's JSON file.
+
+    Raises:
+        InputError: The file is missing, damaged or contains no object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -49,6 +49,11 @@ class Entry(BaseModel):
 
 
 def check_names(entries: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return ``entries`` if their names differ.
+
+    Raises:
+        ValueError: Two entries have the same name.
+    """
     names = [entry.name for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -57,6 +62,11 @@ def check_names(entries: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def check_numbers(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return ``values`` if there is at least one and none is repeated.
+
+    Raises:
+        ValueError: There is none, or one occurs twice.
+    """
     if not values or len(set(values)) < len(values):
         raise ValueError("give at least one, and each once")
     return values
@@ -89,6 +99,7 @@ class DatasetEntry(Entry):
 
     @property
     def source(self) -> str:
+        """Folder of the data set below the data directory."""
         return self.folder or self.name
 
     @property

@@ -36,11 +36,19 @@ def run_on_ray(
     cpus: float = 1,
     gpus: float = 0,
 ) -> BenchmarkRun:
-    """As :func:`~medfewshot.benchmark.run.run_benchmark`, several cells at a time, begun in the order given.
+    """Run cells on a Ray cluster, several at a time, in the order given.
 
-    A node that is lost costs one attempt; Ray runs its cell again on another node.
+    The result is that of :func:`~medfewshot.benchmark.run.run_benchmark`. If a node is lost, its cell has used one
+    attempt and Ray runs it again on another node.
 
     Args:
+        cells: Cells to run.
+        data: Directory of the data sets.
+        run: Run directory. All nodes must see it and ``data`` under these paths.
+        device: Device of each cell.
+        progress: Receives the number of finished cells; may cancel.
+        tell: Receives lines for the user.
+        runner: Runs one cell on its node.
         address: ``local`` starts Ray on this machine, ``auto`` finds the cluster of this machine; or ``HOST:PORT``.
         cpus: Cores of a cell; Ray sets its OMP_NUM_THREADS to it.
         gpus: GPUs of a cell.

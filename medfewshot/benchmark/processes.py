@@ -41,6 +41,7 @@ class ChildProcess:
     run: CellRunner = run_cell
 
     def __call__(self, cell: Cell, data: Path, folder: Path, device: str, progress: Progress) -> None:
+        """Run the cell in a child process and wait for it; if it fails, ``failure.json`` in ``folder`` says why."""
         (folder / FAILURE).unlink(missing_ok=True)
         write_text(folder / REQUEST, strict_json({"id": cell.id, "fingerprint": cell.fingerprint}))
         context = multiprocessing.get_context("spawn")

@@ -47,10 +47,12 @@ class Group:
 
     @property
     def key(self) -> tuple[str, Shots, str]:
+        """(data set, K, learner) of the group."""
         return self.cell.dataset.name, self.cell.shots, self.cell.learner.name
 
     @property
     def whole_pool(self) -> bool:
+        """Whether the learner gets every scan of the support pool."""
         return self.cell.shots == ALL
 
     @property

@@ -20,12 +20,15 @@ _LATEX = {"\\": r"\textbackslash{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 @dataclass(frozen=True)
 class Table:
+    """A table of text cells, for Markdown and LaTeX."""
+
     title: str
     note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
+        """Write the table as Markdown, with its title and note."""
         lines = [f"## {self.title}", "", self.note, "", _row(self.columns), "|" + "---|" * len(self.columns)]
         return "\n".join([*lines, *map(_row, self.rows)]) + "\n"
 

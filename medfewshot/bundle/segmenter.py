@@ -49,21 +49,26 @@ class VolumeSegmenter(Segmenter):
 
     @property
     def channels(self) -> int:
+        """Number of image channels C."""
         return self.plan.channels
 
     @property
     def calibration(self) -> float | None:
+        """Offset of the predicted Dice on the logit scale; see :attr:`Segmenter.calibration`."""
         return self.segmenter.calibration
 
     @property
     def windowed(self) -> Segmenter | None:
+        """The part that works in windows; see :attr:`Segmenter.windowed`."""
         return self.segmenter.windowed
 
     def forward(self, image: Tensor) -> Tensor:
+        """Compute logits ``(B, N + 1, *S)`` of images ``(B, C, *S)`` on the plan's grid."""
         logits: Tensor = self.segmenter(image)
         return logits
 
     def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, Sequence[Doubt]]:
+        """Compute logits of a whole volume and list uncertain structures; see :meth:`Segmenter.examine`."""
         return self.segmenter.examine(image, overlap=overlap)
 
     def segment(

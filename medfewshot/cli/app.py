@@ -87,6 +87,7 @@ app = typer.Typer(
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
+    """Handle options that need no command."""
     if version:
         typer.echo(f"medfewshot {__version__}")
         raise typer.Exit

@@ -55,6 +55,7 @@ class Console:
             yield Progress(report)
 
     def say(self, text: str) -> None:
+        """Print a line of the result to standard output."""
         self.out.print(text, soft_wrap=True)
 
     def told(self, text: str) -> None:
@@ -74,6 +75,7 @@ class Console:
             self.err.print(f"... and {len(unique) - MOST_WARNINGS} more warnings {rest}", style="yellow")
 
     def json(self, content: Mapping[str, Any]) -> None:
+        """Print ``content`` as JSON if ``--json`` was given."""
         if self.as_json:
             typer.echo(strict_json(content), nl=False)
 
@@ -110,6 +112,7 @@ class Console:
         self.out.print(table)
 
     def score_table(self, evaluation: Evaluation) -> None:
+        """Print mean scores per structure."""
         shown = [metric for metric in METRICS.values() if metric.headline and metric.name != "dice"]
         table = _table(
             f"Scores (95 % intervals; surface Dice at {evaluation.tolerance_mm:g} mm)",
@@ -142,6 +145,7 @@ class Console:
         self.out.print(table)
 
     def inspection_table(self, inspection: Inspection) -> None:
+        """Print one row per case of a data set, and its problems."""
         table = _table(inspection.name, "case", "grid", "spacing mm", "axes", "intensity", "labels (ml)", "usable")
         for case in inspection.cases:
             low, high = (case.intensity[1], case.intensity[3]) if case.intensity else (None, None)

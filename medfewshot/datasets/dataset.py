@@ -32,6 +32,7 @@ class Dataset:
 
     @property
     def labelled(self) -> tuple[Case, ...]:
+        """The cases that have a label file."""
         return tuple(case for case in self.cases if case.label_path is not None)
 
 

@@ -37,6 +37,7 @@ class PublicSet:
 
     @property
     def size_text(self) -> str:
+        """Download size, e.g. ``430 MB``."""
         return f"{self.size_gb:g} GB" if self.size_gb >= 1 else f"{1000 * self.size_gb:g} MB"
 
 

@@ -74,10 +74,12 @@ class Inspection:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
+        """The problems that make a case unusable."""
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
     @property
     def summary(self) -> dict[str, int]:
+        """Number of cases, of usable supports, of errors and of warnings."""
         return {
             "cases": len(self.cases),
             "labelled": sum(case.label is not None for case in self.cases),
@@ -114,6 +116,7 @@ class Inspection:
         return folder / "inspection.csv", folder / "inspection.json"
 
     def label_name(self, value: int) -> str:
+        """Name of a label value; ``label 3`` if the data set names none."""
         return self.labels.get(value, f"label {value}")
 
     def _row(self, case: CaseRow) -> dict[str, Any]:

@@ -22,12 +22,17 @@ from medfewshot.types import Plan
 
 
 class ToPlan(InvertibleTransform):
-    """``(C, *S)`` image -> ``(C, *P)`` float32 on the plan's grid, normalised; with ``label=True`` ``(1, *S)`` label
-    values -> ``(1, *P)`` int64 classes 0..N in the plan's order.
+    """Bring an image or its labels to the plan's grid, and back.
 
-    The inverse brings any ``(K, *P)`` tensor (logits, probabilities, classes) back to the native grid: linear along
-    each axis, or nearest where the tensor holds integers or the mode is nearest, as ``Invertd`` makes it by default.
-    Intensities stay normalised and classes stay 0..N. Raises InputError for an image that is not of the plan's kind.
+    An image ``(C, *S)`` becomes ``(C, *P)`` float32, normalised. With ``label=True`` label values ``(1, *S)`` become
+    classes ``(1, *P)`` int64, 0..N in the plan's order.
+
+    The inverse brings any ``(K, *P)`` tensor (logits, probabilities, classes) back to the native grid. It interpolates
+    linearly along each axis, or takes the nearest voxel if the tensor contains integers or the mode is nearest, as
+    ``Invertd`` makes it by default. Intensities stay normalised and classes stay 0..N.
+
+    Raises:
+        InputError: The image does not fit the plan.
     """
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012  (MONAI's own way to say it)
@@ -37,6 +42,7 @@ class ToPlan(InvertibleTransform):
         self.label = label
 
     def __call__(self, img: Any) -> MetaTensor:
+        """Resample ``(C, *S)`` to the plan's grid ``(C, *P)``."""
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         volume = as_volume(image, label=self.label)
         grid = to_plan(as_volume(image), self.plan)
@@ -54,6 +60,7 @@ class ToPlan(InvertibleTransform):
         return planned
 
     def inverse(self, data: MetaTensor) -> MetaTensor:
+        """Resample ``(K, *P)`` to the native grid ``(K, *S)``."""
         extra = self.pop_transform(data)[TraceKeys.EXTRA_INFO]
         maps = [AxisMap(int(axis), float(step), float(offset)) for axis, step, offset in extra["axes"]]
         values = data.as_tensor()
@@ -84,12 +91,14 @@ class ToPland(MapTransform, InvertibleTransform):
         self.transforms = [ToPlan(plan, one) for one in ensure_tuple_rep(label, len(self.keys))]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Bring the images and labels under ``keys`` to the plan's grid."""
         result = dict(data)
         for key, transform in self.key_iterator(result, self.transforms):
             result[key] = transform(result[key])
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Bring the tensors under ``keys`` back to the native grid."""
         result = dict(data)
         for key, transform in self.key_iterator(result, self.transforms):
             result[key] = transform.inverse(result[key])

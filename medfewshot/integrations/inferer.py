@@ -58,6 +58,17 @@ class FewShotInferer(Inferer):
         )
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> MetaTensor:
+        """Segment a batch of native images.
+
+        Args:
+            inputs: ``(B, C, *S)``, best a MetaTensor with the affine of each image.
+            network: A segmenter, or any function of images on the plan's grid that returns logits.
+            args: Further arguments of ``network``.
+            kwargs: Further keywords of ``network``.
+
+        Returns:
+            The chosen output ``(B, ?, *S)`` on the native grid.
+        """
         segmenter = network
         if args or kwargs or not isinstance(network, Segmenter):
             whole = isinstance(network, Segmenter) and network.whole_volume

@@ -46,13 +46,20 @@ class FewShotInfer(InferTask):
         self.session = session
 
     def is_valid(self) -> bool:
+        """Whether there is a segmenter to use."""
         return self.session.current is not None
 
     def info(self) -> dict[str, Any]:
+        """Describe the task to the viewer, with the labels of the current segmenter."""
         self.labels = self.session.labels
         return super().info()
 
     def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Segment one image.
+
+        Returns:
+            The label file and what the viewer shows about it.
+        """
         with tempfile.NamedTemporaryFile(suffix=".nii.gz", delete=False) as file:
             output = Path(file.name)
         try:
@@ -72,12 +79,15 @@ class FewShotTrain(TrainTask):
         self.last: dict[str, Any] = {}
 
     def config(self) -> dict[str, Any]:
+        """Return the options that the viewer offers for training."""
         return training_options(self.conf)
 
     def stats(self) -> dict[str, Any]:
+        """Return the result of the last training."""
         return self.last
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Adapt a new segmenter to all images that have a final label."""
         tag = DefaultLabelTag.FINAL
         pairs = [
             (Path(datastore.get_image_uri(image)), Path(datastore.get_label_uri(image, tag)))
@@ -101,6 +111,7 @@ class FewShotScoring(ScoringMethod):
         self.session = session
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Score the unlabelled images that the current segmenter has not scored yet."""
         current, found = self.session.current, {}
         for image in sorted(datastore.get_unlabeled_images()):
             if current is None or self.session.current != current:
@@ -123,6 +134,7 @@ class MostToLearn(Strategy):
         super().__init__("Most uncertain, and most unlike the labelled scans")
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose the next image to annotate; None if every image has a label."""
         images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
         infos = {image: datastore.get_image_info(image) for image in images}
         asked = {image: info.get("strategy", {}).get(request["strategy"], {}) for image, info in infos.items()}
@@ -152,18 +164,23 @@ class FewShotApp(MONAILabelApp):
         )  # fmt: skip
 
     def init_infers(self) -> dict[str, InferTask]:
+        """Return the inference tasks by name."""
         return {MODEL: FewShotInfer(self.session)}
 
     def init_trainers(self) -> dict[str, TrainTask]:
+        """Return the training tasks by name."""
         return {MODEL: FewShotTrain(self.session, self.conf)}
 
     def init_strategies(self) -> dict[str, Strategy]:
+        """Return the strategies that choose the next image, by name."""
         return {MODEL: MostToLearn(), "first": First(), "random": Random()}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """Return the scoring methods by name."""
         return {MODEL: FewShotScoring(self.session)}
 
     def async_scoring(self, method: str | None, params: Any = None) -> Any:
+        """Start scoring in the background; only warn if the server does not answer."""
         try:
             return super().async_scoring(method, params)
         except OSError as error:  # a training asks the server for it, and need not fail if the server does not answer
@@ -171,6 +188,7 @@ class FewShotApp(MONAILabelApp):
             return {}
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
+        """Train after a final label is saved, unless a training is waiting already."""
         super().on_save_label(image_id, label_id)
         final = self.datastore().get_label_by_image_id(image_id, DefaultLabelTag.FINAL)
         waiting, _ = AsyncTask.status("train", all=True)

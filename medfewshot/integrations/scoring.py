@@ -24,6 +24,7 @@ class FewShotLoss(nn.Module):
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of logits ``(B, N + 1, *S)`` against classes ``(B, 1, *S)`` or ``(B, *S)``; a scalar."""
         logits, labels = _plain(logits), _plain(labels)
         if labels.ndim == logits.ndim and labels.shape[1] == 1:
             labels = labels[:, 0]

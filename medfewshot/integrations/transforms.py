@@ -60,9 +60,11 @@ class FewShotSegment(Transform):
 
     @property
     def plan(self) -> Plan:
+        """The plan of the segmenter."""
         return self.segmenter.plan
 
     def __call__(self, img: Any) -> MetaTensor:
+        """Segment an image ``(C, *S)``; labels ``(1, *S)`` on the same grid."""
         return self.segment(img)["labels"]
 
     def segment(self, img: Any, *, probabilities: bool = False, uncertainty: bool = False) -> dict[str, MetaTensor]:
@@ -110,6 +112,7 @@ class FewShotSegmentd(MapTransform):
         self.transform = FewShotSegment(support, **others)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Segment the images under ``keys`` and add the results under the output keys."""
         result = dict(data)
         rows = self.key_iterator(result, *self.output_keys.values())
         for key, label_key, probabilities_key, uncertainty_key in rows:

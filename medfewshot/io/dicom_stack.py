@@ -48,6 +48,7 @@ class Slice:
 
     @property
     def name(self) -> str:
+        """File name for messages, with the frame number in a multi-frame file."""
         return self.path.name if self.frame is None else f"frame {self.frame + 1} of {self.path.name}"
 
     @property

@@ -63,6 +63,7 @@ class AtlasSegmenter(Segmenter):
         self.options = options or RegistrationOptions()
 
     def predict(self, image: Tensor) -> Tensor:
+        """Compute log-probabilities ``(1, N + 1, *S)`` of an image ``(1, C, *S)``."""
         return self.votes(image[0]).clamp_min(FLOOR).log()[None]
 
     @torch.no_grad()
@@ -94,10 +95,12 @@ class AtlasSegmenter(Segmenter):
         return (SIMILARITY_SHARPNESS * (correlation - 1) - penalty).exp()
 
     def config(self) -> dict[str, Any]:
+        """Return the number of classes, the spacing and the registration options."""
         return {"classes": self.classes, "spacing_mm": self.spacing_mm, "options": asdict(self.options)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> AtlasSegmenter:
+        """Build the segmenter without its supports; ``load_state_dict`` reads them."""
         options = TypeAdapter(RegistrationOptions).validate_python(config["options"])
         return cls([], [], classes=config["classes"], spacing_mm=config["spacing_mm"], options=options)
 

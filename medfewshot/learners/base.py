@@ -117,6 +117,7 @@ class FunctionSegmenter(Segmenter):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
+        """Call the function."""
         return self.function(image)
 
 
@@ -139,7 +140,8 @@ class TensorList(nn.Module):
 class Learner(Protocol):
     """Adapts to a support set and returns a segmenter; ``adapt`` never changes the learner."""
 
-    def adapt(self, support: Support) -> Segmenter: ...
+    def adapt(self, support: Support) -> Segmenter:
+        """Adapt to ``support`` and return a segmenter; the learner stays as it is."""
 
 
 class MetaLearner(Learner, Protocol):
@@ -152,7 +154,8 @@ class MetaLearner(Learner, Protocol):
 
     start: nn.Module | None
 
-    def meta_loss(self, episode: Episode) -> Tensor: ...
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """Compute the loss of one episode, a scalar that is differentiable in ``start``."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class CrossConv(nn.Module):
         self.support = convolution(dims)(support, outputs, 3, padding=1, bias=False)
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
+        """Combine the query ``(B, C, *S)`` with each of K supports ``(B, K, D, *S)``; ``(B, K, outputs, *S)``."""
         return self.query(query)[:, None] + each(self.support, support)
 
 
@@ -56,6 +57,7 @@ class CrossBlock(nn.Module):
         self.to_support = _conv_norm(dims, outputs) if renew else None
 
     def forward(self, query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
+        """Update the query ``(B, C, *S)`` and the supports ``(B, K, D, *S)``."""
         z = _act(each(self.norm, self.cross(query, support)))
         renewed = z if self.to_support is None else _act(each(self.to_support, z))
         return _act(self.to_query(reduce(z, "b k ... -> b ...", "mean"))), renewed

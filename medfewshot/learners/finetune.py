@@ -57,6 +57,7 @@ class NetworkSegmenter(Segmenter):
         self.register_load_state_dict_pre_hook(_rename_version_1)
 
     def predict(self, image: Tensor) -> Tensor:
+        """Compute logits ``(1, N + 1, *S)`` of an image ``(1, C, *S)``."""
         with autocast(self.device):
             logits: Tensor = self.network(image).float()
         return logits

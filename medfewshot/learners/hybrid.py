@@ -85,17 +85,21 @@ class HybridSegmenter(Segmenter):
 
     @property
     def windowed(self) -> NetworkSegmenter:
+        """The network alone, which works in windows."""
         return self.network
 
     @property
     def calibration(self) -> float | None:
+        """Offset of the predicted Dice; the default if the atlas is not used."""
         return CALIBRATION if self._uses_atlas else None
 
     def predict(self, image: Tensor) -> Tensor:
+        """Compute log-probabilities ``(1, N + 1, *S)`` of an image ``(1, C, *S)``."""
         return self.examine(image)[0]
 
     @torch.no_grad()
     def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, list[Doubt]]:
+        """Compute log-probabilities of a whole volume and list the structures that the two parts disagree about."""
         query = image[0].to(self.device)
         network = self._slide(self.network, query, overlap)
         if not self._uses_atlas:  # no floors, which would add up over the background
@@ -139,6 +143,7 @@ class HybridSegmenter(Segmenter):
         return logits, doubts(trusted, self.learned)
 
     def config(self) -> dict[str, Any]:
+        """Return the configs of both parts and the options of their fusion."""
         return {
             "network": self.network.config(),
             self.atlas.kind: self.atlas.config(),
@@ -152,6 +157,7 @@ class HybridSegmenter(Segmenter):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> HybridSegmenter:
+        """Build the segmenter without its tensors."""
         cautious = config.get("cautious")  # the first release had neither this nor the next two
         return cls(
             NetworkSegmenter.from_config(config["network"]),

@@ -174,6 +174,7 @@ class InContextSegmenter(Segmenter):
         self.register_buffer("masks", masks.contiguous())
 
     def predict(self, image: Tensor) -> Tensor:
+        """Compute logits ``(1, N + 1, *S)`` of an image ``(1, C, *S)``."""
         query = on_grid(image, self.images.shape[2:])[0]
         return on_grid(context_logits(self.network, query, self.images, self.masks)[None], image.shape[2:])
 

@@ -69,16 +69,20 @@ class Maml(TwoStageLearner):
 
     @property
     def only(self) -> str:
+        """Which parameters the inner loop changes."""
         return VARIANTS[self.variant].only
 
     def build_start(self, backbone: UNet) -> MamlStart:
+        """Make the module that meta-training changes: ``backbone`` and the inner rates."""
         rates = VARIANTS[self.variant].rates
         return MamlStart(backbone, rates=rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
 
     def initial(self, start: MamlStart, classes: int, examples: Examples) -> Weights:
+        """Return the start's weights with a head of ``classes`` outputs."""
         return start.weights(classes)
 
     def adapt(self, support: Support) -> NetworkSegmenter:
+        """Adapt a copy of the start to ``support`` by the inner loop, then by fine-tuning."""
         segmenter = super().adapt(support)
         segmenter.record["variant"] = self.variant
         return segmenter

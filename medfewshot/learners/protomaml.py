@@ -80,6 +80,7 @@ class ProtoMaml(TwoStageLearner):
     """Which inner rates are learned: none, one for each element, or one for each parameter tensor and step."""
 
     def build_start(self, backbone: UNet) -> MamlStart:
+        """Make the module that meta-training changes: ``backbone`` and the inner rates."""
         return build_start(backbone, rates=self.rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
 
     def initial(self, start: MamlStart, classes: int, examples: Examples) -> Weights:

@@ -88,12 +88,14 @@ class PrototypeSegmenter(Segmenter):
         self.classes = classes
 
     def predict(self, image: Tensor) -> Tensor:
+        """Compute logits ``(1, N + 1, *S)`` of an image ``(1, C, *S)``."""
         features = voxel_features(self.network, image)
         parts = features.flatten(2).split(max(1, self.scores_at_once // max(1, len(self.prototypes))), dim=2)
         logits = torch.cat([self.head(part, self.prototypes, self.owner, self.classes) for part in parts], dim=2)
         return to_voxels(logits.unflatten(2, features.shape[2:]), self.network.fold, image.shape[2:])
 
     def config(self) -> dict[str, Any]:
+        """Return the configs of network and head, and the number of classes."""
         return super().config() | {"classes": self.classes}
 
 
@@ -120,8 +122,11 @@ class Prototype(TrainedOptions):
     """Weight of PANet's alignment loss in meta-training; 0 leaves it out."""
 
     def adapt(self, support: Support) -> PrototypeSegmenter:
-        """Adapt features, then pool prototypes over patches of every support. Raises InputError for a start unlike
-        the supports, or neither start nor steps."""
+        """Adapt features, then pool prototypes over patches of every support.
+
+        Raises:
+            InputError: The start does not fit the supports, or there are neither start nor steps.
+        """
         network, record = adapted_features(self, support, NAME)
         own = own_start(self.start, PrototypeHead)
         head = (self._new_head(network) if own is None else copy.deepcopy(own.head)).to(self.device)
@@ -141,8 +146,17 @@ class Prototype(TrainedOptions):
         return segmenter
 
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Query loss; plus ``alignment`` times PANet's loss, plus ADNet's ``T / temperature``, which keeps classes
-        compact. Raises InputError if ``start`` is not from :func:`build_start`."""
+        """Compute the loss of one episode.
+
+        It is the loss on the query, plus ``alignment`` times PANet's loss, plus ADNet's ``T / temperature``, which
+        keeps classes compact.
+
+        Returns:
+            A scalar that is differentiable in the parameters of ``start``.
+
+        Raises:
+            InputError: ``start`` is not from :func:`build_start`.
+        """
         start, classes = own_start(self.start, PrototypeHead), episode.support.classes
         if start is None:
             raise needs_start(NAME)

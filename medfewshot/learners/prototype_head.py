@@ -123,6 +123,7 @@ class PrototypeHead(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
+        """Factor of the similarities, above 0."""
         return self.log_temperature.exp()
 
     def forward(self, features: Tensor, prototypes: Tensor, owner: Tensor, classes: int) -> Tensor:

@@ -62,8 +62,18 @@ class RidgeHead(nn.Module):
     def __init__(
         self, regularisation: float = 1e-2, scale: float = 10.0, frequency_power: float = 0.5, background: float = 0.0
     ) -> None:
-        """``frequency_power`` in (0, 1): 0 gives every class the same weight, 1 every voxel, 0.5 the square root of a
-        class's frequency. ``background``: added to the background's logit. Raises InputError beyond these ranges."""
+        """Store the positive parameters as logarithms, so that training keeps them positive.
+
+        Args:
+            regularisation: Weight of the squared coefficients, above 0.
+            scale: Factor of the logits, above 0.
+            frequency_power: In (0, 1). 0 gives every class the same weight, 1 gives every voxel the same weight, 0.5
+                weighs a class by the square root of its frequency.
+            background: Added to the background's logit.
+
+        Raises:
+            InputError: A value is out of range.
+        """
         super().__init__()
         if min(regularisation, scale) <= 0 or not 0 < frequency_power < 1:
             raise InputError(
@@ -146,6 +156,7 @@ class RidgeSegmenter(Segmenter):
         self.register_buffer("coefficients", coefficients.clone(memory_format=torch.contiguous_format))
 
     def predict(self, image: Tensor) -> Tensor:
+        """Compute logits ``(1, N + 1, *S)`` of an image ``(1, C, *S)``."""
         logits = linear_logits(voxel_features(self.network, image), self.coefficients)
         return to_voxels(logits, self.network.fold, image.shape[2:])
 
@@ -167,8 +178,11 @@ class Ridge(TrainedOptions):
     """A class weighs this power of its number of voxels."""
 
     def adapt(self, support: Support) -> RidgeSegmenter:
-        """Adapt features, then solve for the head over patches of every support. Raises InputError for a start unlike
-        the supports, or neither start nor steps."""
+        """Adapt features, then solve for the head over patches of every support.
+
+        Raises:
+            InputError: The start does not fit the supports, or there are neither start nor steps.
+        """
         network, record = adapted_features(self, support, NAME)
         generator = torch.Generator().manual_seed(self.seed)
         sums: Tensor | float = 0.0

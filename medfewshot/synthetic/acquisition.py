@@ -18,6 +18,8 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Protocol:
+    """Properties of one scanner and protocol: contrast, noise, resolution, artefacts."""
+
     blur_voxels: float
     """Standard deviation of the point spread."""
     bias: float
@@ -35,6 +37,13 @@ class Protocol:
 
 
 def draw_protocol(style: str, thick: bool, rng: Rng) -> Protocol:
+    """Draw a protocol.
+
+    Args:
+        style: ``ct`` or an MR style.
+        thick: Whether slices are thicker than in-plane voxels.
+        rng: Source of random numbers.
+    """
     ct = style == "ct"
     coin = lambda chance: bool(rng.random() < chance)  # noqa: E731
     low = rng.uniform(0.0, 0.2)

@@ -49,6 +49,11 @@ class Rendered:
 
 
 def draw_template(rng: Rng) -> tuple[str, list[Part]]:
+    """Draw a body template by its frequency.
+
+    Returns:
+        Its name and parts.
+    """
     names = list(TEMPLATES)
     name = names[int(rng.choice(len(names), p=[TEMPLATES[n][0] for n in names]))]
     return name, TEMPLATES[name][1](rng)

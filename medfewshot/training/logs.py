@@ -72,6 +72,7 @@ class Logs:
         self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
 
     def close(self, status: str = "FINISHED") -> None:
+        """End the TensorBoard and MLflow logs; ``status`` is MLflow's name for how the run ended."""
         if self._board is not None:
             self._board.close()
         if self._mlflow is not None:
@@ -119,6 +120,7 @@ class MlflowRun:
             ) from error
 
     def write(self, values: Mapping[str, float], step: int) -> None:
+        """Send values of a step, except those that an earlier process sent."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -128,6 +130,7 @@ class MlflowRun:
         self._send()
 
     def close(self, status: str) -> None:
+        """Send what is waiting and end the run with ``status``; warn if the server lacks values."""
         self._send()
         if self._waiting:
             self._warn(f"MLflow lacks {len(self._waiting)} values of this run; the CSV files contain them")

@@ -25,6 +25,7 @@ class World:
 
     @property
     def first(self) -> bool:
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -42,6 +43,7 @@ class World:
             gradient.copy_(part.view_as(gradient))
 
     def sum(self, values: Tensor) -> Tensor:
+        """Sum ``values`` over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
@@ -58,6 +60,7 @@ class World:
             self.from_first(tensor)
 
     def wait(self) -> None:
+        """Wait until every process arrives here."""
         if self.size > 1:
             dist.barrier()
 

@@ -118,4 +118,5 @@ def stamp_of(case: Case) -> str:
 
 
 def inputs_of(case: Case) -> tuple[str, ...]:
+    """Return the absolute image paths of a case, by which records name it."""
     return tuple(str(path.resolve()) for path in case.image_paths)

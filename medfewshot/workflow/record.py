@@ -82,6 +82,7 @@ class RunRecord:
         self._write(None)
 
     def add(self, result: CaseResult) -> None:
+        """Add the result of one scan; write the file if the last writing is long enough ago."""
         self.results.append(result)
         self._earlier.pop(tuple(result.inputs), None)
         self._unwritten = True

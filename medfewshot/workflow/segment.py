@@ -60,6 +60,7 @@ class RunResult:
 
     @property
     def failed(self) -> tuple[CaseResult, ...]:
+        """Results of the scans that could not be segmented."""
         return tuple(result for result in self.results if result.status == "failed")
 
 

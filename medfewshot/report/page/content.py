@@ -85,4 +85,5 @@ class Page:
 
     @property
     def scored(self) -> bool:
+        """Whether any structure has a score against a reference."""
         return any(row.score is not None for case in self.cases for row in case.structures)
