@@ -1,0 +1,48 @@
+"""Settings of every job. Each setting is declared once, with its description, type and bounds.
+
+Command line options, YAML files, benchmark files, Python keyword arguments and the documentation's table of settings
+derive from these models. To add a setting, add one field. No heavy library is imported, so that ``--help`` is fast.
+"""
+
+from medfewshot.settings.base import Option, Settings, load_settings, option_of, read_yaml, settings_table
+from medfewshot.settings.jobs import (
+    AUTO,
+    NO_WEIGHTS,
+    AdaptSettings,
+    EvaluateSettings,
+    Factors,
+    InferenceSettings,
+    Labels,
+    Patches,
+    PlanSettings,
+    Range,
+    SegmentSettings,
+    Share,
+    Weights,
+    check_labels,
+    parse_labels,
+)
+
+__all__ = [
+    "AUTO",
+    "NO_WEIGHTS",
+    "AdaptSettings",
+    "EvaluateSettings",
+    "Factors",
+    "InferenceSettings",
+    "Labels",
+    "Option",
+    "Patches",
+    "PlanSettings",
+    "Range",
+    "SegmentSettings",
+    "Settings",
+    "Share",
+    "Weights",
+    "check_labels",
+    "load_settings",
+    "option_of",
+    "parse_labels",
+    "read_yaml",
+    "settings_table",
+]
