@@ -12,8 +12,8 @@ from lab.oracle2d import OracleCell, OracleConfig, plan_oracle_cells, run_oracle
 from lab.peers import SCAN_PEERS, known_learners
 from lab.peers.cells import adapt_any
 from medfewshot.benchmark import Cell, load_benchmark, plan_cells, write_report
-from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.config import check_learners, validate
+from medfewshot.benchmark.run_cell import run_cell
 from medfewshot.errors import InputError
 from medfewshot.settings import read_yaml
 

@@ -98,23 +98,23 @@ class Whole(Segmenter):
 @pytest.mark.parametrize("orientation", [ALL_ORIENTATIONS[i] for i in (0, 7, 18, 29, 40, 47)])
 @pytest.mark.parametrize("target", [(1.0, 1.2, 3.0), (1.5, 1.5, 3.0), (2.4, 2.2, 3.0), (0.8, 0.8, 1.5)])
 def test_an_oblique_ball_comes_back_where_it_was(orientation, target):
-    """Permuted axes, anisotropic voxels, the plan's grid finer or coarser: the ball is on the native grid again."""
+    """Permuted axes, anisotropic voxels, the plan's grid finer or coarser: the ball is on the original grid again."""
     affine = affine_of((1.0, 1.2, 3.0), (25, -40, 70), (-120, 33, 80))
     ball = volume_of(soft_ball(affine, (44, 40, 15), 15, width_mm=3), affine)
-    native = reoriented(ball, orientation)
+    original = reoriented(ball, orientation)
     plan = plan_of(target, axes=axes_of(affine))
-    result = segment_volume(native, plan, threshold())
-    assert result.labels.shape == native.spatial_shape
-    truth = distance_mm(native.affine, native.spatial_shape) <= 15
+    result = segment_volume(original, plan, threshold())
+    assert result.labels.shape == original.spatial_shape
+    truth = distance_mm(original.affine, original.spatial_shape) <= 15
     assert dice(result.labels == 1, truth) > 0.97
 
 
 def test_on_its_own_grid_the_result_is_the_segmenter_itself():
     affine = affine_of((1.0, 1.2, 3.0), (25, -40, 70))
     data = np.random.default_rng(0).uniform(size=(21, 18, 9))
-    native = reoriented(volume_of(data, affine), ALL_ORIENTATIONS[23])
-    result = segment_volume(native, plan_of((1.0, 1.2, 3.0), axes=axes_of(affine)), threshold(), EVERYTHING)
-    np.testing.assert_array_equal(result.labels, native.data[0] > 0.5)
+    original = reoriented(volume_of(data, affine), ALL_ORIENTATIONS[23])
+    result = segment_volume(original, plan_of((1.0, 1.2, 3.0), axes=axes_of(affine)), threshold(), EVERYTHING)
+    np.testing.assert_array_equal(result.labels, original.data[0] > 0.5)
 
 
 def test_an_asymmetric_shape_is_not_mirrored():
@@ -123,9 +123,9 @@ def test_an_asymmetric_shape_is_not_mirrored():
     mm = points_mm(affine, (24, 30, 16))
     wedge = (mm * np.array([0.02, -0.03, 0.05]).reshape(3, 1, 1, 1)).sum(axis=0)
     for orientation in ALL_ORIENTATIONS[::5]:
-        native = reoriented(volume_of(wedge, affine), orientation)
-        result = segment_volume(native, plan_of((2.0, 2.0, 2.0), axes=axes_of(affine)), threshold(0.3))
-        assert dice(result.labels == 1, native.data[0] > 0.3) > 0.97
+        original = reoriented(volume_of(wedge, affine), orientation)
+        result = segment_volume(original, plan_of((2.0, 2.0, 2.0), axes=axes_of(affine)), threshold(0.3))
+        assert dice(result.labels == 1, original.data[0] > 0.3) > 0.97
 
 
 def test_planar_images_come_back_too():
@@ -210,14 +210,14 @@ def test_the_cuts_leave_no_trace(segmenter, overlap, slab_values):
     """Whatever the segmenter does at the edges of its windows, one slab and many give the same numbers."""
     affine = affine_of((1.0, 1.0, 2.0), (10, 20, 30))
     data = np.random.default_rng(0).uniform(size=(14, 41, 9))
-    native = reoriented(volume_of(data, affine), ALL_ORIENTATIONS[21])
+    original = reoriented(volume_of(data, affine), ALL_ORIENTATIONS[21])
     plan = plan_of((1.4, 1.2, 2.0), axes=axes_of(affine), patch_size=(8, 12, 4), labels={1: "a", 2: "b"})
     options = EVERYTHING.model_copy(update={"overlap": overlap})
-    whole = segment_volume(native, plan, segmenter, options)
+    whole = segment_volume(original, plan, segmenter, options)
     assert len(np.unique(whole.labels)) == 3
-    assert_same(segment_volume(native, plan, segmenter, options, limits=MemoryLimits(slab_values, 5_000)), whole)
+    assert_same(segment_volume(original, plan, segmenter, options, limits=MemoryLimits(slab_values, 5_000)), whole)
     foreground = options.model_copy(update={"probabilities": False, "uncertainty": False})
-    cut = segment_volume(native, plan, segmenter, foreground, limits=MemoryLimits(slab_values, 700))
+    cut = segment_volume(original, plan, segmenter, foreground, limits=MemoryLimits(slab_values, 700))
     np.testing.assert_array_equal(cut.labels, whole.labels)
     assert_same_numbers(cut, whole)
 
@@ -227,9 +227,9 @@ def test_predicted_dice_is_that_of_the_whole_volume():
     affine = affine_of((1.0, 1.0, 2.0), (10, 20, 30))
     data = np.full((60, 20, 16), 0.42)  # probability 0.019 at gain 50: below the floor of what is interpolated
     data[4:10, 4:10, 4:10] = 0.9
-    native, plan = volume_of(data, affine), plan_of((1.3, 1.2, 2.0), axes=axes_of(affine), labels={1: "a"})
-    boxed = segment_volume(native, plan, threshold(gain=50))
-    maps = segment_volume(native, plan, threshold(gain=50), EVERYTHING)
+    original, plan = volume_of(data, affine), plan_of((1.3, 1.2, 2.0), axes=axes_of(affine), labels={1: "a"})
+    boxed = segment_volume(original, plan, threshold(gain=50))
+    maps = segment_volume(original, plan, threshold(gain=50), EVERYTHING)
     assert_same_numbers(boxed, maps)
     probability = maps.probabilities[1].astype(float)
     inside, voxels = probability[maps.labels == 1].sum(), (maps.labels == 1).sum()
@@ -349,13 +349,13 @@ def test_work_is_saved_only_where_there_is_nothing(corner, orientation):
     data = np.zeros((24, 24, 5))
     x, y, z = corner
     data[3 * x : 3 * x + 3, 3 * y : 3 * y + 3, z] = 1  # one voxel of the planned grid
-    native = reoriented(volume_of(data), orientation)
+    original = reoriented(volume_of(data), orientation)
     plan = plan_of((3, 3, 1))
-    boxed = segment_volume(native, plan, threshold(0.4, gain=1000))
-    whole = segment_volume(native, plan, threshold(0.4, gain=1000), EVERYTHING)
+    boxed = segment_volume(original, plan, threshold(0.4, gain=1000))
+    whole = segment_volume(original, plan, threshold(0.4, gain=1000), EVERYTHING)
     np.testing.assert_array_equal(boxed.labels, whole.labels)
     # Two thirds along each of two axes are four ninths: a corner of the planned voxel may go, its cross may not.
-    assert boxed.labels[native.data[0] == 1].sum() >= 5
+    assert boxed.labels[original.data[0] == 1].sum() >= 5
 
 
 def test_nothing_is_made_that_was_not_asked_for():
@@ -397,7 +397,7 @@ def test_the_volume_stays_as_it_is():
 
 
 def test_a_small_planned_lesion_comes_back():
-    """Nine native voxels in the middle of a coarser planned grid are not lost between arg max and dtype."""
+    """Nine original voxels in the middle of a coarser planned grid are not lost between arg max and dtype."""
     data = np.zeros((32, 32, 8))
     data[14:17, 14:17, 4] = 4
     planned = to_plan(volume_of(data), plan_of((2, 2, 1)))
@@ -423,7 +423,7 @@ segment = FunctionSegmenter(lambda image: torch.cat([-(image - value).abs() for 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-limits = MemoryLimits(slab_values=1_000_000, native_values=500_000)
+limits = MemoryLimits(slab_values=1_000_000, original_values=500_000)
 plan = plan_of((1, 1, 1), patch_size=(32, 32, 32), labels={v: str(v) for v in range(1, CLASSES)})
 segment_volume(volume_of(np.zeros((8, 8, 8))), plan, segment)  # what is loaded once is not counted
 data = np.random.default_rng(0).integers(0, CLASSES, (64, 64, 400), dtype=np.int8).astype(np.float32)

@@ -61,17 +61,17 @@ pipeline = Compose(
 )
 back = Invertd("pred", transform=pipeline, orig_keys="image", nearest_interp=True)
 done = pipeline({"image": queries[0]["image"]})
-native = back(dict(done))["pred"]
-print("on the pipeline's grid:", tuple(done["pred"].shape), "  on the file's:", tuple(native.shape))
+original = back(dict(done))["pred"]
+print("on the pipeline's grid:", tuple(done["pred"].shape), "  on the file's:", tuple(original.shape))
 
 # %%
 image = LoadImaged("image")({"image": queries[0]["image"]})["image"]
-middle = int(np.asarray(native[0] > 0).sum((0, 1)).argmax())
+middle = int(np.asarray(original[0] > 0).sum((0, 1)).argmax())
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.4))
 for panel in axes:
     panel.imshow(np.rot90(image[..., middle]), cmap="gray")
     panel.axis("off")
-axes[1].imshow(np.ma.masked_equal(np.rot90(native[0, ..., middle]), 0), cmap="autumn", alpha=0.6)
+axes[1].imshow(np.ma.masked_equal(np.rot90(original[0, ..., middle]), 0), cmap="autumn", alpha=0.6)
 axes[0].set_title("scan")
 axes[1].set_title("segmentation, inverted to the file's grid")
 plt.show()

@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.peers import SCAN_PEERS, known_learners
 from lab.peers.nnunet import NnUnet, NnUnetSegmenter
-from medfewshot.benchmark.adapted import KEPT, ScanSegmenter, adapt_cell, adaptation_facts, read_supports
+from medfewshot.benchmark.adaptation import KEPT, ScanSegmenter, adapt_cell, adaptation_facts, read_supports
 from medfewshot.benchmark.cells import Cell, read_json
 from medfewshot.bundle import strict_json
 from medfewshot.devices import resolve_device
@@ -36,14 +36,14 @@ class PeerSegmenter:
         return self.segmenter.plan
 
     def segment(self, volume: Volume) -> Segmentation:
-        """Segment one scan on its native grid."""
+        """Segment one scan on its original grid."""
         return self.segmenter.segment(volume)
 
 
 def adapt_any(
     cell: Cell, names: Mapping[int, str], cases: Sequence[Case], folder: Path, device: str, progress: Progress
 ) -> ScanSegmenter:
-    """As :func:`~medfewshot.benchmark.adapted.adapt_cell`, for learners of the package and for peers."""
+    """As :func:`~medfewshot.benchmark.adaptation.adapt_cell`, for learners of the package and for peers."""
     if cell.learner.settings.learner in SCAN_PEERS:
         return _adapt_scans(cell, names, cases, folder / KEPT, device, progress)
     return adapt_cell(cell, names, cases, folder, device, progress, learners=known_learners())

@@ -1,6 +1,6 @@
 """nnU-Net v2 as a peer of the benchmark, trained on the supports alone.
 
-It gets scans as they are on disk, and plans, normalises, augments and returns to the native grid itself. It runs in a
+It gets scans as they are on disk, and plans, normalises, augments and returns to the original grid itself. It runs in a
 Python environment of its own, which :data:`PYTHON` names. This module imports nothing of it: ``nnunet_driver.py`` runs
 there and exchanges lines of JSON with this process.
 
@@ -108,7 +108,7 @@ class NnUnetSegmenter:
         )
 
     def segment(self, volume: Volume) -> Segmentation:
-        """Labels ``(*S)`` on the native grid, with the supports' label values. Raises InputError where it failed."""
+        """Labels ``(*S)`` on the original grid, with the supports' label values. Raises InputError where it failed."""
         if self._driver is None:
             self._driver = Driver(self.folder, self.device.type)
         work = self.folder / "query"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medfewshot.episodes import draw_support, fixed_split
 from medfewshot.io import read_image, read_label
-from medfewshot.planning import make_plan, make_support, native_labels_to_plan, to_plan
+from medfewshot.planning import labels_to_plan, make_plan, make_support, to_plan
 from medfewshot.settings import PlanSettings
 from medfewshot.types import Plan, Support
 
@@ -47,7 +47,7 @@ def plan_draw(data: Path, dataset: str, chosen: Sequence[int], rest: Sequence[in
         plan,
         make_support([images[i] for i in chosen], [labels[i] for i in chosen], plan),
         tuple(to_plan(images[i], plan).image for i in rest),
-        tuple(native_labels_to_plan(labels[i], plan) for i in rest),
+        tuple(labels_to_plan(labels[i], plan) for i in rest),
         tuple(rest),
     )
 

@@ -21,8 +21,8 @@ from lab.studies.pool import Draw, mean_dice, plan_draw
 from medfewshot.episodes import fixed_split
 from medfewshot.learners import Finetune, Hybrid, load_start
 from medfewshot.learners.base import OVERLAP
-from medfewshot.learners.fusion import atlas_weight, stabilise
 from medfewshot.learners.hybrid import HybridSegmenter
+from medfewshot.learners.hybrid_fusion import atlas_weight, stabilise
 from medfewshot.settings import PlanSettings
 
 

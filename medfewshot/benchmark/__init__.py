@@ -1,6 +1,6 @@
 """The benchmark: datasets x learners x shots x seeds under the ``volume`` protocol, and its tables.
 
-``volume`` protocol: whole query volumes on their native grid, no knowledge of where a structure lies; supports are
+``volume`` protocol: whole query volumes on their original grid, no knowledge of where a structure lies; supports are
 drawn from a fixed pool, queries are a fixed set of other subjects (:data:`medfewshot.episodes.FIXED_SPLITS`). A cell is
 one (dataset, learner, K, seed); it runs in a process of its own and leaves a folder.
 """

@@ -15,8 +15,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, Cell
+from medfewshot.benchmark.run_cell import run_cell
 from medfewshot.bundle import strict_json
 from medfewshot.errors import InputError
 from medfewshot.io import write_text

@@ -81,7 +81,7 @@ def _head(config: BenchmarkConfig, board: Board) -> str:
     lines = [
         "# Benchmark",
         "",
-        f"Protocol `{config.protocol}`: whole volumes on their native grid, no knowledge of where a structure lies, "
+        f"Protocol `{config.protocol}`: whole volumes on their original grid, no knowledge of where a structure lies, "
         f"subjects of support and query disjoint. Supports are drawn with the seeds "
         f"{seeds}; queries are {queries}. Cells: {counts} (of {sum(states.values())}).",
         "",

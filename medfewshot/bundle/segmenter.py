@@ -74,7 +74,7 @@ class VolumeSegmenter(Segmenter):
     def segment(
         self, volume: Volume, settings: InferenceSettings | None = None, progress: Progress | None = None
     ) -> Segmentation:
-        """Labels ``(*S)`` on ``volume``'s native grid; flags where it is unlike the supports or doubted."""
+        """Labels ``(*S)`` on ``volume``'s original grid; flags where it is unlike the supports or doubted."""
         result = segment_volume(volume, self.plan, self.segmenter, settings, progress=progress)
         profile = self.record.get("profile") or {}
         flags = (*unlike_supports(volume, self.plan, profile), *result.flags)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from medfewshot.inference.native_grid import NativeWriter
+from medfewshot.inference.original_grid import OriginalGridWriter
 from medfewshot.inference.windows import MemoryLimits, cut_slabs, fit_memory, on_cpu, predict_slab
 from medfewshot.learners.base import Segmenter
 from medfewshot.planning import labelled, to_plan
@@ -22,7 +22,7 @@ class Segmentation:
     """Result of :func:`segment_volume`.
 
     Attributes:
-        labels: ``(*S)`` on the native grid, with the file's own label values.
+        labels: ``(*S)`` on the original grid, with the file's own label values.
         probabilities: ``(N + 1, *S)`` float16, background first, if asked for.
         uncertainty: ``(*S)`` float32 in [0, 1], if asked for: entropy of the class probabilities over its maximum.
         confidence: Label value -> mean probability of the voxels with that label, before ``keep_largest``.
@@ -70,7 +70,7 @@ def segment_volume(
     settings, progress, limits = settings or InferenceSettings(), progress or Progress(), limits or MemoryLimits()
     begun = time.perf_counter()
     planned = to_plan(volume, plan)
-    writer = NativeWriter(planned, plan, settings, limits)
+    writer = OriginalGridWriter(planned, plan, settings, limits)
     planning_seconds = time.perf_counter() - begun
     segmenter, warnings = fit_memory(segmenter, planned.image, plan, limits)
     predicting = 0.0

@@ -19,12 +19,12 @@ class MemoryLimits:
 
     Attributes:
         slab_values: On the planned grid, brought back at once: 480 MB in float32, and the windows around them.
-        native_values: On the native grid, while labels are written.
+        original_values: On the original grid, while labels are written.
         whole_values: On the planned grid, up to which a segmenter of the whole volume gets the whole volume.
     """
 
     slab_values: int = 120_000_000
-    native_values: int = 60_000_000
+    original_values: int = 60_000_000
     whole_values: int = WHOLE_VALUES
 
 
@@ -34,7 +34,7 @@ class Slab:
 
     Attributes:
         axis: The axis that is cut.
-        start: First planned index whose native voxels are written.
+        start: First planned index whose original voxels are written.
         stop: One more than the last one.
         low: First planned index that is read.
         high: One more than the last one.

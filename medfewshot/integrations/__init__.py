@@ -2,7 +2,7 @@
 
 - transforms: ``FewShotSegment`` and ``FewShotSegmentd`` (image in, label map on its grid out), ``ToPlan`` and
   ``ToPland`` (to the plan's grid and, inverted, back)
-- an ``Inferer``: ``FewShotInferer`` (native images through plan, windows and back, with any network)
+- an ``Inferer``: ``FewShotInferer`` (original images through plan, windows and back, with any network)
 - a dataset: ``EpisodeDataset`` for ``DataLoader`` and ``CacheDataset``; ``examples_of`` goes the other way
 - a loss and a ``CumulativeIterationMetric``, for engines and loops alike: ``FewShotLoss``, ``SegmentationMetric``
 - for bundles: ``load_network`` and ``list_images``, which ``configs/inference.json`` names

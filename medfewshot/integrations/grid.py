@@ -1,7 +1,7 @@
 """To the plan's grid and back, as an invertible MONAI transform: for pipelines that train or look at planned tensors.
 
-Inference needs none of this (it restores slab by slab, in bounded memory); ``Invertd`` holds every class on the native
-grid at once.
+Inference needs none of this (it restores slab by slab, in bounded memory); ``Invertd`` holds every class on the
+original grid at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import TraceKeys, TransformBackends, ensure_tuple_rep
 
 from medfewshot.api import as_volume
-from medfewshot.planning import AxisMap, native_labels_to_plan, plan_from_dict, sample_axis, to_plan
+from medfewshot.planning import AxisMap, labels_to_plan, plan_from_dict, sample_axis, to_plan
 from medfewshot.types import Plan
 
 
@@ -27,9 +27,9 @@ class ToPlan(InvertibleTransform):
     An image ``(C, *S)`` becomes ``(C, *P)`` float32, normalised. With ``label=True`` label values ``(1, *S)`` become
     classes ``(1, *P)`` int64, 0..N in the plan's order.
 
-    The inverse brings any ``(K, *P)`` tensor (logits, probabilities, classes) back to the native grid. It interpolates
-    linearly along each axis, or takes the nearest voxel if the tensor contains integers or the mode is nearest, as
-    ``Invertd`` makes it by default. Intensities stay normalised and classes stay 0..N.
+    The inverse brings any ``(K, *P)`` tensor (logits, probabilities, classes) back to the original grid. It
+    interpolates linearly along each axis, or takes the nearest voxel if the tensor contains integers or the mode is
+    nearest, as ``Invertd`` makes it by default. Intensities stay normalised and classes stay 0..N.
 
     Raises:
         InputError: The image does not fit the plan.
@@ -46,32 +46,32 @@ class ToPlan(InvertibleTransform):
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         volume = as_volume(image, label=self.label)
         grid = to_plan(as_volume(image), self.plan)
-        values = native_labels_to_plan(volume, self.plan)[None] if self.label else grid.image
+        values = labels_to_plan(volume, self.plan)[None] if self.label else grid.image
         planned = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
-        native = torch.as_tensor(np.asarray(image.affine), dtype=torch.float64)
+        original = torch.as_tensor(np.asarray(image.affine), dtype=torch.float64)
         extra = {
             "mode": "nearest" if self.label else "bilinear",
-            "axes": [(m.native_axis, m.step, m.offset) for m in grid.maps],
-            "native_shape": grid.native_shape,
-            "native_affine": native,
+            "axes": [(m.original_axis, m.step, m.offset) for m in grid.maps],
+            "original_shape": grid.original_shape,
+            "original_affine": original,
         }
-        self.push_transform(planned, orig_size=grid.native_shape, extra_info=extra)
+        self.push_transform(planned, orig_size=grid.original_shape, extra_info=extra)
         planned.affine = torch.from_numpy(grid.affine)
         return planned
 
     def inverse(self, data: MetaTensor) -> MetaTensor:
-        """Resample ``(K, *P)`` to the native grid ``(K, *S)``."""
+        """Resample ``(K, *P)`` to the original grid ``(K, *S)``."""
         extra = self.pop_transform(data)[TraceKeys.EXTRA_INFO]
         maps = [AxisMap(int(axis), float(step), float(offset)) for axis, step, offset in extra["axes"]]
         values = data.as_tensor()
         nearest = not values.is_floating_point() or extra["mode"] == "nearest"
         for axis, axis_map in enumerate(maps, start=1):
-            at = axis_map.coordinates(0, extra["native_shape"][axis_map.native_axis])
+            at = axis_map.coordinates(0, extra["original_shape"][axis_map.original_axis])
             values = _nearest(values, at, axis) if nearest else sample_axis(values, at, axis)
-        native_axes = [axis_map.native_axis for axis_map in maps]
-        values = values.permute(0, *[native_axes.index(axis) + 1 for axis in range(len(maps))]).contiguous()
+        original_axes = [axis_map.original_axis for axis_map in maps]
+        values = values.permute(0, *[original_axes.index(axis) + 1 for axis in range(len(maps))]).contiguous()
         restored = MetaTensor(values, meta=data.meta, applied_operations=data.applied_operations)
-        restored.affine = extra["native_affine"]
+        restored.affine = extra["original_affine"]
         return restored
 
 
@@ -98,7 +98,7 @@ class ToPland(MapTransform, InvertibleTransform):
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring the tensors under ``keys`` back to the native grid."""
+        """Bring the tensors under ``keys`` back to the original grid."""
         result = dict(data)
         for key, transform in self.key_iterator(result, self.transforms):
             result[key] = transform.inverse(result[key])

@@ -1,4 +1,4 @@
-"""An inferer from native images to results on the same grid; and what the inference config of a saved bundle calls."""
+"""A MONAI inferer from images to results on the same grid, and the functions that a saved bundle's config calls."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FewShotInferer(Inferer):
         overlap: share of a window that the next one covers again.
         keep_largest: drop stray pieces of structures that are in one piece in every support.
 
-    Called with ``inputs (B, C, *S)``, images on their native grid (a MetaTensor; a plain tensor lies at 1 mm), it
+    Called with ``inputs (B, C, *S)``, images on their original grid (a MetaTensor; a plain tensor lies at 1 mm), it
     returns a MetaTensor on the same grid: labels ``(B, 1, *S)`` int32 or probabilities ``(B, N + 1, *S)`` float32.
     Raises InputError for an image that is not of the supports' kind.
     """
@@ -58,7 +58,7 @@ class FewShotInferer(Inferer):
         )
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> MetaTensor:
-        """Segment a batch of native images.
+        """Segment a batch of original images.
 
         Args:
             inputs: ``(B, C, *S)``, best a MetaTensor with the affine of each image.
@@ -67,7 +67,7 @@ class FewShotInferer(Inferer):
             kwargs: Further keywords of ``network``.
 
         Returns:
-            The chosen output ``(B, ?, *S)`` on the native grid.
+            The chosen output ``(B, ?, *S)`` on the original grid.
         """
         segmenter = network
         if args or kwargs or not isinstance(network, Segmenter):

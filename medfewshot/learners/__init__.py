@@ -13,7 +13,7 @@ from medfewshot.learners.base import (
     TrainedOptions,
     register,
 )
-from medfewshot.learners.choose import choose, make_learner
+from medfewshot.learners.factory import make_learner, resolve_auto
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.hybrid import Hybrid
 from medfewshot.learners.in_context import InContext
@@ -21,7 +21,7 @@ from medfewshot.learners.maml import Maml
 from medfewshot.learners.protomaml import ProtoMaml
 from medfewshot.learners.prototype import Prototype
 from medfewshot.learners.ridge import Ridge
-from medfewshot.learners.starts import (
+from medfewshot.learners.weights import (
     Start,
     build_start,
     check_adaptation,
@@ -53,12 +53,12 @@ __all__ = [
     "TrainedOptions",
     "build_start",
     "check_adaptation",
-    "choose",
     "find_weights",
     "load_start",
     "make_learner",
     "read_seen",
     "register",
+    "resolve_auto",
     "save_start",
     "trainable",
 ]

@@ -1,4 +1,4 @@
-"""Hybrid: a fine-tuned network and an atlas in one learner, their probabilities multiplied (``fusion.py``).
+"""Hybrid: a fine-tuned network and an atlas in one learner, their probabilities multiplied (``hybrid_fusion.py``).
 
 The network knows edges, the atlas knows location; they err in different voxels. The supports say how far to trust each
 with a structure: the atlas by leaving supports out (K >= 2), the network by its Dice on the training patches. A single
@@ -23,7 +23,7 @@ from medfewshot.learners import finetune
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter
 from medfewshot.learners.base import OVERLAP, LearnerSpec, Segmenter
 from medfewshot.learners.finetune import Finetune, NetworkSegmenter
-from medfewshot.learners.fusion import (
+from medfewshot.learners.hybrid_fusion import (
     LEAST_PROBABILITY,
     atlas_trust,
     atlas_weight,

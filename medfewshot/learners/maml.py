@@ -20,8 +20,8 @@ from medfewshot.errors import InputError
 from medfewshot.learners.base import LearnerSpec
 from medfewshot.learners.finetune import NetworkSegmenter
 from medfewshot.learners.inner_loop import HEAD, MamlStart, RateKind, Weights, forward
+from medfewshot.learners.inner_loop_learner import SHARED, Examples, InnerLoopLearner
 from medfewshot.learners.optimization import dice_cross_entropy
-from medfewshot.learners.two_stages import SHARED, Examples, TwoStageLearner
 from medfewshot.types import Episode, Support
 
 NAME = "maml"
@@ -52,7 +52,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 @dataclass(frozen=True)
-class Maml(TwoStageLearner):
+class Maml(InnerLoopLearner):
     """Gradient descent on the supports from a learned initialisation; see ``VARIANTS`` for what else is learned."""
 
     name = NAME

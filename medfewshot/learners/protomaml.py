@@ -20,8 +20,8 @@ from medfewshot.backbones import UNet, fold_blocks
 from medfewshot.learners.base import LearnerSpec
 from medfewshot.learners.finetune import NetworkSegmenter
 from medfewshot.learners.inner_loop import MamlStart, RateKind, Weights, forward, forward_features
+from medfewshot.learners.inner_loop_learner import SHARED, Examples, InnerLoopLearner
 from medfewshot.learners.optimization import at_least_float32, dice_cross_entropy
-from medfewshot.learners.two_stages import SHARED, Examples, TwoStageLearner
 from medfewshot.types import Episode
 
 NAME = "protomaml"
@@ -67,7 +67,7 @@ def build_start(backbone: UNet, **options: Any) -> MamlStart:
 
 
 @dataclass(frozen=True)
-class ProtoMaml(TwoStageLearner):
+class ProtoMaml(InnerLoopLearner):
     """Prototypes for a head, then gradient descent on all weights.
 
     With ``inner_steps`` and ``steps`` 0 the segmenter is a prototypical network.

@@ -5,15 +5,15 @@ from medfewshot.planning.grid import (
     Planned,
     axis_weights,
     check_like_support,
+    labels_to_plan,
     make_support,
-    native_labels_to_plan,
     planned_order,
     sample_axis,
     to_plan,
 )
 from medfewshot.planning.labels import label_values, labelled
-from medfewshot.planning.make import make_plan
 from medfewshot.planning.normalise import normalise
+from medfewshot.planning.plan import make_plan
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "labelled",
     "make_plan",
     "make_support",
-    "native_labels_to_plan",
+    "labels_to_plan",
     "normalise",
     "plan_from_dict",
     "plan_to_dict",

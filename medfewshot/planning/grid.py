@@ -1,8 +1,8 @@
-"""Volumes on the plan's grid (resampled by MONAI), and the separable map back to the native grid.
+"""Volumes on the plan's grid (resampled by MONAI), and the separable map back to the original grid.
 
-A planned grid is the native one with axes reordered, flipped and rescaled, so each planned axis depends on one native
-axis alone. The way back is therefore one linear interpolation per axis, which inference applies slab by slab. Memory
-stays bounded, whereas MONAI's ``Invertd`` would keep every class on the native grid. A test compares the two.
+A planned grid is the original one with axes reordered, flipped and rescaled, so each planned axis depends on one
+original axis alone. The way back is therefore one linear interpolation per axis, which inference applies slab by slab.
+Memory stays bounded, whereas MONAI's ``Invertd`` would keep every class on the original grid. A test compares the two.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ LOST_VOXELS = 8
 
 @dataclass(frozen=True)
 class AxisMap:
-    """Planned index along one planned axis = ``offset + step * native index`` along ``native_axis``."""
+    """Planned index along one planned axis = ``offset + step * original index`` along ``original_axis``."""
 
-    native_axis: int
+    original_axis: int
     step: float
     offset: float
 
     def coordinates(self, start: int, stop: int) -> np.ndarray:
-        """Planned coordinates of native indices ``start..stop-1``."""
+        """Planned coordinates of original indices ``start..stop-1``."""
         return self.offset + self.step * np.arange(start, stop, dtype=np.float64)
 
 
@@ -49,7 +49,7 @@ class Planned:
     image: Tensor
     maps: tuple[AxisMap, ...]
     affine: np.ndarray
-    native_shape: tuple[int, ...]
+    original_shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -86,26 +86,26 @@ def to_plan(volume: Volume, plan: Plan) -> Planned:
     return Planned(normalise(image, plan.normalization), grid.maps, grid.affine, volume.spatial_shape)
 
 
-def native_labels_to_plan(label: Volume, plan: Plan) -> Tensor:
+def labels_to_plan(label: Volume, plan: Plan) -> Tensor:
     """Return labels ``(*P)`` int64 on the plan's grid: 0 = background and 1..N in the order of ``plan.labels``.
 
-    Each voxel takes the nearest native voxel. A structure that is too small for the grid gets every planned voxel that
-    it touches.
+    Each voxel takes the nearest original voxel. A structure that is too small for the grid gets every planned voxel
+    that it touches.
     """
     grid = _grid(label, plan)
     classes = np.zeros(label.spatial_shape, dtype=np.int16)
     for index, value in enumerate(plan.label_values, start=1):
         classes[label.data[0] == value] = index
-    native_axes = [axis_map.native_axis for axis_map in grid.maps]
+    original_axes = [axis_map.original_axis for axis_map in grid.maps]
     nearest = [
-        _whole((np.arange(size) - m.offset) / m.step, classes.shape[m.native_axis])
+        _whole((np.arange(size) - m.offset) / m.step, classes.shape[m.original_axis])
         for size, m in zip(grid.shape, grid.maps, strict=True)
     ]
-    planned = np.ascontiguousarray(classes.transpose(native_axes)[np.ix_(*nearest)], dtype=np.int64)
+    planned = np.ascontiguousarray(classes.transpose(original_axes)[np.ix_(*nearest)], dtype=np.int64)
     for index in range(1, plan.classes):
         if np.count_nonzero(planned == index) < LOST_VOXELS:
             voxels = np.argwhere(classes == index)
-            at = [m.offset + m.step * voxels[:, m.native_axis] for m in grid.maps]
+            at = [m.offset + m.step * voxels[:, m.original_axis] for m in grid.maps]
             planned[tuple(_whole(a, size) for a, size in zip(at, grid.shape, strict=True))] = index
     return torch.from_numpy(planned)
 
@@ -117,7 +117,7 @@ def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan)
         InputError: An image and its label are on different grids.
     """
     planned = tuple(to_plan(image, plan).image for image in images)
-    marked = tuple(native_labels_to_plan(label, plan) for label in labels)
+    marked = tuple(labels_to_plan(label, plan) for label in labels)
     for image, label, volume in zip(planned, marked, images, strict=True):
         if image.shape[1:] != label.shape:
             raise InputError(f"{volume.name}: the scan and its label do not fit, {image.shape[1:]} and {label.shape}")
@@ -141,14 +141,14 @@ def orientation_to(volume: Volume, axes: Sequence[Sequence[float]] | np.ndarray)
         axes: Direction cosines ``(3, 3)`` of the support's frame, as columns.
 
     Returns:
-        ``(3, 2)`` as in nibabel: row i has the planned axis that native axis i becomes, and -1 if it is reversed.
+        ``(3, 2)`` as in nibabel: row i has the planned axis that original axis i becomes, and -1 if it is reversed.
     """
     if volume.spatial_dims == 2:
         return np.array([(0, 1), (1, 1), (2, 1)])
     agreement = np.asarray(axes, dtype=np.float64).T @ direction_cosines(volume.affine)
-    planned, native = linear_sum_assignment(np.abs(agreement), maximize=True)
+    planned, original = linear_sum_assignment(np.abs(agreement), maximize=True)
     orientation = np.empty((3, 2), dtype=int)
-    orientation[native] = np.stack([planned, np.where(agreement[planned, native] < 0, -1, 1)], axis=1)
+    orientation[original] = np.stack([planned, np.where(agreement[planned, original] < 0, -1, 1)], axis=1)
     return orientation
 
 
@@ -160,7 +160,7 @@ def reorient(volume: Volume, orientation: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def planned_order(volume: Volume, axes: Sequence[Sequence[float]] | np.ndarray) -> list[int]:
-    """Return the native axis that becomes each planned axis; ``axes`` as in :func:`orientation_to`."""
+    """Return the original axis that becomes each planned axis; ``axes`` as in :func:`orientation_to`."""
     return np.argsort(orientation_to(volume, axes)[: volume.spatial_dims, 0]).tolist()
 
 
@@ -174,12 +174,12 @@ def sample_axis(values: Tensor, coordinates: np.ndarray, axis: int) -> Tensor:
     return lower.lerp_(upper, weight)
 
 
-def axis_weights(axis_map: AxisMap, native_size: int, size: int) -> np.ndarray:
-    """Return how much each planned index counts in the sum over all native indices, ``(size,)`` float64.
+def axis_weights(axis_map: AxisMap, original_size: int, size: int) -> np.ndarray:
+    """Return how much each planned index counts in the sum over all original indices, ``(size,)`` float64.
 
-    The sum of :func:`sample_axis` over every native coordinate is this weighted sum of the planned values.
+    The sum of :func:`sample_axis` over every original coordinate is this weighted sum of the planned values.
     """
-    low, high, weight = _neighbours(axis_map.coordinates(0, native_size), size)
+    low, high, weight = _neighbours(axis_map.coordinates(0, original_size), size)
     return np.bincount(low, 1 - weight, size) + np.bincount(high, weight, size)
 
 

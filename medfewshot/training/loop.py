@@ -28,9 +28,9 @@ from medfewshot.learners.optimization import make_optimizers
 from medfewshot.learners.patches import fit_strides
 from medfewshot.structures import dice
 from medfewshot.training import checkpoint as disk
+from medfewshot.training.distributed import World
 from medfewshot.training.logs import TRAINING, VALIDATION, Logs
 from medfewshot.training.settings import TrainSettings
-from medfewshot.training.world import World
 from medfewshot.types import Episode, Progress
 
 TRAIN_STREAM, VALIDATION_STREAM = 0, 1

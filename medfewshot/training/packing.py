@@ -20,7 +20,7 @@ from medfewshot.episodes import FIXED_SPLITS, Example, LabelledTask, fixed_split
 from medfewshot.errors import InputError
 from medfewshot.io import in_frame_of, read_image, read_label
 from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
-from medfewshot.planning import make_plan, native_labels_to_plan, to_plan
+from medfewshot.planning import labels_to_plan, make_plan, to_plan
 from medfewshot.settings import PlanSettings
 from medfewshot.training.settings import BaseDataset
 from medfewshot.types import Case, Progress
@@ -83,9 +83,7 @@ def _pack(name: str, wanted: BaseDataset, dataset: Dataset, cases: list[Case]) -
     plan = make_plan(images, labels, names=dataset.labels, settings=settings)
     table = torch.tensor([0, *plan.label_values], dtype=torch.uint8)
     examples = tuple(
-        encode_volume(
-            case.subject_id, to_plan(image, plan).image, table[native_labels_to_plan(label, plan)], plan.spacing_mm
-        )
+        encode_volume(case.subject_id, to_plan(image, plan).image, table[labels_to_plan(label, plan)], plan.spacing_mm)
         for case, image, label in zip(cases, images, labels, strict=True)
     )
     return LabelledTask(

@@ -13,13 +13,13 @@ from medfewshot.episodes import LabelledTask
 from medfewshot.errors import InputError
 from medfewshot.learners import save_start
 from medfewshot.training.checkpoint import NAME
+from medfewshot.training.distributed import join_world, local_device
 from medfewshot.training.learner import make_meta_learner
 from medfewshot.training.logs import MLFLOW, TRAINING, VALIDATION, check_mlflow
 from medfewshot.training.loop import Trainer
 from medfewshot.training.packing import pack_datasets, read_pack, write_pack
 from medfewshot.training.settings import TrainSettings
 from medfewshot.training.sources import make_sources
-from medfewshot.training.world import join_world, local_device
 from medfewshot.types import Progress
 
 START = "start"

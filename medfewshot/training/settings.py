@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from medfewshot.episodes import EpisodeSettings
-from medfewshot.learners.choose import learner_for
+from medfewshot.learners.factory import learner_for
 from medfewshot.settings import AUTO, Factors, Patches, Range, Settings, Share, Weights
 from medfewshot.synthetic import PopulationSettings
 

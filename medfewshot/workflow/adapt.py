@@ -15,7 +15,7 @@ from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_seg
 from medfewshot.datasets import Dataset
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError
-from medfewshot.learners import LEARNERS, Learner, LearnerSpec, Segmenter, choose, make_learner, read_seen
+from medfewshot.learners import LEARNERS, Learner, LearnerSpec, Segmenter, make_learner, read_seen, resolve_auto
 from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import support_profile, unlike_each_other
 from medfewshot.settings import AdaptSettings
@@ -93,7 +93,7 @@ def adapt(
         InputError: The learner, the device or the scans cannot be used, or memory runs out.
     """
     progress = progress or Progress()
-    settings = choose(settings or AdaptSettings(), scans.images, learners)
+    settings = resolve_auto(settings or AdaptSettings(), scans.images, learners)
     learner = make_learner(settings, progress.at("adapting"), learners)
     progress.at("planning").update(0, 1)
     prepared = prepare(scans, settings)

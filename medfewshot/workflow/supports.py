@@ -14,7 +14,7 @@ import numpy as np
 from medfewshot.datasets import Dataset, read_dataset
 from medfewshot.errors import InputError
 from medfewshot.io import in_frame_of, match_names, read_image, read_label
-from medfewshot.learners.fusion import UNLEARNED_DICE
+from medfewshot.learners.hybrid_fusion import UNLEARNED_DICE
 from medfewshot.structures import check_no_gray_values
 from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow.volumes import VolumeLike, as_volume

@@ -13,8 +13,8 @@ import toys
 from boards import make_config, only_cell
 
 from medfewshot.benchmark import plan_cells, prepare_data, run_benchmark
-from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.on_ray import run_on_ray, run_one
+from medfewshot.benchmark.run_cell import run_cell
 from medfewshot.errors import InputError
 
 

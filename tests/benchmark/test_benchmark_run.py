@@ -25,8 +25,8 @@ from medfewshot.benchmark import (
     state_of,
     write_report,
 )
-from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.processes import ChildProcess, write_failure
+from medfewshot.benchmark.run_cell import run_cell
 from medfewshot.errors import InputError
 from medfewshot.types import Progress
 

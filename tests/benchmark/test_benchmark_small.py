@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from medfewshot.benchmark import Cell, load_benchmark, plan_cells, prepare_data, run_benchmark, write_report
-from medfewshot.benchmark.cell import run_cell
+from medfewshot.benchmark.run_cell import run_cell
 
 SMALL = Path(__file__).resolve().parents[2] / "configs" / "benchmark" / "small.yaml"
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from medfewshot import benchmark
-from medfewshot.benchmark.cell import run_cell
 from medfewshot.benchmark.processes import write_failure
+from medfewshot.benchmark.run_cell import run_cell
 
 
 def run_with(monkeypatch, runner) -> None:

@@ -16,8 +16,8 @@ from lab.peers import nnunet
 from lab.peers.cells import adapt_any
 from lab.protocols import load_volume
 from medfewshot.benchmark import prepare_data
-from medfewshot.benchmark.adapted import KEPT
-from medfewshot.benchmark.cell import run_cell
+from medfewshot.benchmark.adaptation import KEPT
+from medfewshot.benchmark.run_cell import run_cell
 from medfewshot.errors import InputError
 from medfewshot.types import Progress, Volume
 

@@ -13,7 +13,7 @@ from lab.peers.cells import adapt_any
 from lab.peers.monai_unet import MonaiSegmenter, MonaiUnet
 from lab.protocols import load_volume
 from medfewshot.benchmark import load_benchmark, prepare_data
-from medfewshot.benchmark.cell import run_cell
+from medfewshot.benchmark.run_cell import run_cell
 from medfewshot.errors import InputError
 from medfewshot.learners import make_learner
 from medfewshot.settings import AdaptSettings

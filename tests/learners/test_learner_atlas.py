@@ -12,9 +12,9 @@ from blobs import dice, example, support_of
 
 from medfewshot.learners.atlas import Atlas, AtlasSegmenter
 from medfewshot.learners.finetune import Finetune
-from medfewshot.learners.fusion import ATLAS_FLOOR, NETWORK_FLOOR, RELEVANT, atlas_trust, atlas_weight
 from medfewshot.learners.hybrid import CALIBRATION, Hybrid, HybridSegmenter
 from medfewshot.learners.hybrid import build as build_hybrid
+from medfewshot.learners.hybrid_fusion import ATLAS_FLOOR, NETWORK_FLOOR, RELEVANT, atlas_trust, atlas_weight
 from medfewshot.registration import RegistrationOptions, Transform
 from medfewshot.types import Progress, Support
 

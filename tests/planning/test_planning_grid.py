@@ -21,13 +21,13 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd, Spacingd
 
 from medfewshot.errors import InputError
-from medfewshot.planning import native_labels_to_plan, sample_axis, to_plan
+from medfewshot.planning import labels_to_plan, sample_axis, to_plan
 from medfewshot.types import Plan, Volume
 
 
 @st.composite
 def grids(draw, dims: int = 3) -> tuple[tuple[int, ...], np.ndarray, Plan, np.ndarray]:
-    """A native shape and affine, a plan with some other spacing, and how the native axes are stored."""
+    """A original shape and affine, a plan with some other spacing, and how the original axes are stored."""
     shape = tuple(draw(st.lists(st.integers(4, 13), min_size=dims, max_size=dims)))
     lengths = st.floats(0.3, 5.0)
     spacing = draw(st.lists(lengths, min_size=3, max_size=3))
@@ -43,14 +43,14 @@ def stored(data: np.ndarray, affine: np.ndarray, orientation: np.ndarray) -> Vol
 
 
 def check_maps(volume: Volume, planned) -> None:
-    """Native voxel -> planned index -> mm is where the native affine puts the voxel."""
-    native = points_mm(volume.affine, volume.spatial_shape).reshape(3, -1)
+    """Original voxel -> planned index -> mm is where the original affine puts the voxel."""
+    original = points_mm(volume.affine, volume.spatial_shape).reshape(3, -1)
     index = np.stack(np.meshgrid(*[np.arange(n) for n in volume.spatial_shape], indexing="ij"))
     index = index.reshape(volume.spatial_dims, -1)
     at = np.zeros((3, index.shape[1]))
     for axis, axis_map in enumerate(planned.maps):
-        at[axis] = axis_map.offset + axis_map.step * index[axis_map.native_axis]
-    np.testing.assert_allclose(planned.affine[:3, :3] @ at + planned.affine[:3, 3:], native, atol=1e-8)
+        at[axis] = axis_map.offset + axis_map.step * index[axis_map.original_axis]
+    np.testing.assert_allclose(planned.affine[:3, :3] @ at + planned.affine[:3, 3:], original, atol=1e-8)
 
 
 def check_ramp(shape, affine, plan, orientation) -> None:
@@ -117,7 +117,7 @@ def test_images_and_labels_share_one_grid(grid):
     shape, affine, plan, orientation = grid
     label = stored(np.zeros(shape, dtype=np.uint8), affine, orientation)
     image = to_plan(stored(np.zeros(shape), affine, orientation), plan).image
-    assert native_labels_to_plan(label, plan).shape == image.shape[1:]
+    assert labels_to_plan(label, plan).shape == image.shape[1:]
 
 
 @settings(max_examples=30)
@@ -138,11 +138,11 @@ def test_a_planned_label_lies_where_the_native_one_does(spacing, ratios, degrees
     stop = start + rng.integers(12, 14, 3)
     label[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = 1
     plan = plan_of(np.multiply(spacing, ratios), axes=axes_of(affine))
-    planned_label = native_labels_to_plan(stored(label, affine, orientation), plan).numpy()
+    planned_label = labels_to_plan(stored(label, affine, orientation), plan).numpy()
     planned = to_plan(stored(label.astype(float), affine, orientation), plan)
 
-    native_mm = affine[:3, :3] @ ((start + stop - 1) / 2) + affine[:3, 3]
-    expected = np.linalg.inv(planned.affine) @ [*native_mm, 1]
+    original_mm = affine[:3, :3] @ ((start + stop - 1) / 2) + affine[:3, 3]
+    expected = np.linalg.inv(planned.affine) @ [*original_mm, 1]
     centroid = np.argwhere(planned_label == 1).mean(axis=0)
     assert np.abs(centroid - expected[:3]).max() <= 0.5 + 1e-6
 
@@ -156,14 +156,14 @@ def test_labels_without_resampling_are_untouched():
     label = np.random.default_rng(0).integers(0, 3, (6, 7, 5)).astype(np.uint16)
     values = np.array([0, 420, 205], dtype=np.uint16)[label]
     plan = plan_of((1, 1, 1), labels={420: "a", 205: "b"})
-    planned = native_labels_to_plan(volume_of(values), plan)
+    planned = labels_to_plan(volume_of(values), plan)
     assert planned.dtype == torch.int64
     np.testing.assert_array_equal(planned, label)
 
 
 def test_labels_outside_the_plan_become_background():
     label = np.array([[0, 1, 2], [3, 2, 1]], dtype=np.uint8)
-    planned = native_labels_to_plan(volume_of(label), plan_of((1, 1), labels={2: "two"}))
+    planned = labels_to_plan(volume_of(label), plan_of((1, 1), labels={2: "two"}))
     np.testing.assert_array_equal(planned, (label == 2).astype(int))
 
 
@@ -178,11 +178,11 @@ def test_tiny_structures_survive_coarse_grids(size, dims):
         start = rng.integers(0, np.array(shape) - size + 1)
         label = np.zeros(shape, dtype=np.uint8)
         label[tuple(slice(s, s + size) for s in start)] = 1
-        planned = native_labels_to_plan(volume_of(label), plan)
+        planned = labels_to_plan(volume_of(label), plan)
         found = np.argwhere(planned.numpy() == 1)
         assert len(found) >= 1
         maps = to_plan(volume_of(label.astype(float)), plan).maps
-        expected = [m.offset + m.step * (start[m.native_axis] + (size - 1) / 2) for m in maps]
+        expected = [m.offset + m.step * (start[m.original_axis] + (size - 1) / 2) for m in maps]
         limits = np.clip(expected, 0, np.array(planned.shape) - 1)
         assert np.abs(found.mean(axis=0) - limits).max() <= 0.75
 
@@ -191,7 +191,7 @@ def test_a_tiny_structure_beside_a_large_one_survives():
     label = np.zeros((24, 24, 24), dtype=np.uint8)
     label[4:20, 4:20, 4:20] = 1
     label[10, 11, 13] = 2
-    planned = native_labels_to_plan(volume_of(label), plan_of((4, 4, 4), labels={1: "organ", 2: "lesion"}))
+    planned = labels_to_plan(volume_of(label), plan_of((4, 4, 4), labels={1: "organ", 2: "lesion"}))
     assert (planned == 2).sum() == 1
     assert (planned == 1).sum() > 30
 
@@ -216,8 +216,8 @@ def test_sample_axis_of_one_voxel():
 def test_both_ways_agree_with_monai(orientation, target):
     """Where no blocks are averaged, planning is ``Orientationd`` and ``Spacingd``, and the way back is ``Invertd``."""
     rng = np.random.default_rng(0)
-    native = reoriented(volume_of(rng.normal(size=(12, 10, 8)), affine_of((1, 1, 2), origin=(9, -7, 3))), orientation)
-    planned = to_plan(native, plan_of(target))
+    original = reoriented(volume_of(rng.normal(size=(12, 10, 8)), affine_of((1, 1, 2), origin=(9, -7, 3))), orientation)
+    planned = to_plan(original, plan_of(target))
 
     forward = Compose(
         [
@@ -225,7 +225,7 @@ def test_both_ways_agree_with_monai(orientation, target):
             Spacingd("image", pixdim=target, mode="bilinear", padding_mode="border"),
         ]
     )
-    data = {"image": MetaTensor(torch.from_numpy(native.data.copy()), affine=torch.from_numpy(native.affine))}
+    data = {"image": MetaTensor(torch.from_numpy(original.data.copy()), affine=torch.from_numpy(original.affine))}
     there = forward(data)
     torch.testing.assert_close(planned.image, there["image"].as_tensor(), atol=1e-4, rtol=0)
     np.testing.assert_allclose(planned.affine, there["image"].affine.numpy(), atol=1e-6)
@@ -237,10 +237,10 @@ def test_both_ways_agree_with_monai(orientation, target):
 
     values = field
     for axis, axis_map in enumerate(planned.maps):
-        at = axis_map.coordinates(0, native.spatial_shape[axis_map.native_axis])
+        at = axis_map.coordinates(0, original.spatial_shape[axis_map.original_axis])
         values = sample_axis(values, at, axis + 1)
-    native_axes = [m.native_axis for m in planned.maps]
-    values = values.permute(0, *[native_axes.index(axis) + 1 for axis in range(3)])
+    original_axes = [m.original_axis for m in planned.maps]
+    values = values.permute(0, *[original_axes.index(axis) + 1 for axis in range(3)])
     torch.testing.assert_close(values, expected, atol=1e-3, rtol=0)
 
 

@@ -11,10 +11,10 @@ from medfewshot.episodes import episode_seed
 from medfewshot.errors import InputError
 from medfewshot.io.tensors import read_tensors, write_tensors
 from medfewshot.training.checkpoint import NAME
+from medfewshot.training.distributed import World
 from medfewshot.training.logs import TRAINING, VALIDATION, read_log
 from medfewshot.training.loop import Trainer, query_dice, warm_cosine
 from medfewshot.training.settings import TrainSettings
-from medfewshot.training.world import World
 
 SETTINGS = TrainSettings(
     steps=12, episodes_per_step=2, learning_rate=0.05, validate_every=5, validation_episodes=3, checkpoint_every=4,

@@ -153,7 +153,7 @@ def test_the_support_holds_planned_tensors():
         assert image.dtype == torch.float32
         assert label.dtype == torch.int64
         assert image.shape[1:] == label.shape
-        # The plan is on the native grid here, so classes 1 and 2 have as many voxels as 205 and 420.
+        # The plan is on the original grid here, so classes 1 and 2 have as many voxels as 205 and 420.
         assert torch.bincount(label.flatten()).tolist()[1:] == [int((given.data == v).sum()) for v in toys.VALUES]
 
 

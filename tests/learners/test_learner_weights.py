@@ -22,7 +22,7 @@ from medfewshot.learners import (
 )
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
 from medfewshot.learners.patches import fit_strides
-from medfewshot.learners.starts import SHIPPED, check_adaptation, find_weights
+from medfewshot.learners.weights import SHIPPED, check_adaptation, find_weights
 from medfewshot.types import Episode, Query
 
 SHAPE = (16, 16, 8)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medfewshot.benchmark.adapted import ScanSegmenter, adapt_cell
+from medfewshot.benchmark.adaptation import ScanSegmenter, adapt_cell
 from medfewshot.benchmark.cells import RECORD, SCORES, Cell, picture_of, read_json, tidy
 from medfewshot.benchmark.config import ALL
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
@@ -42,7 +42,7 @@ def run_cell(
         folder: Folder of the cell.
         device: Where to adapt and segment.
         progress: Receives events.
-        adapt: Adapts to the supports, with the arguments of :func:`~medfewshot.benchmark.adapted.adapt_cell`.
+        adapt: Adapts to the supports, with the arguments of :func:`~medfewshot.benchmark.adaptation.adapt_cell`.
 
     Raises:
         InputError: Scans cannot be used.

@@ -143,40 +143,40 @@ def _target_spacing(
     spacings: np.ndarray, extents_mm: np.ndarray, measured: Mapping[int, Sequence[_Measured]], settings: PlanSettings
 ) -> np.ndarray:
     """Return the planned spacing in mm, ``(D,)``; ``spacings`` and ``extents_mm`` are ``(K, D)``, one row a support."""
-    native = np.median(spacings, axis=0)
-    thick = native >= THICK_RATIO * native.min()
+    median_mm = np.median(spacings, axis=0)
+    thick = median_mm >= THICK_RATIO * median_mm.min()
     if settings.spacing_mm is not None:
         given = np.asarray(settings.spacing_mm, dtype=float)
-        if given.size not in (1, native.size):
+        if given.size not in (1, median_mm.size):
             raise InputError(
-                f"target spacing {settings.spacing_mm} mm does not fit {native.size} axes",
-                f"give one positive number, or {native.size}",
+                f"target spacing {settings.spacing_mm} mm does not fit {median_mm.size} axes",
+                f"give one positive number, or {median_mm.size}",
                 setting="spacing_mm",
             )
-        given = np.broadcast_to(given, native.shape)
-        return np.where(thick, native, given) if np.ndim(settings.spacing_mm) == 0 else given.copy()
+        given = np.broadcast_to(given, median_mm.shape)
+        return np.where(thick, median_mm, given) if np.ndim(settings.spacing_mm) == 0 else given.copy()
     field_mm = np.median(np.sort(extents_mm, axis=1)[:, -2])
     lengths = [np.median([one.extent_mm for one in label]) for label in measured.values()]
-    diameters = [np.median([_diameter_mm(one.size, len(native)) for one in label]) for label in measured.values()]
+    diameters = [np.median([_diameter_mm(one.size, len(median_mm)) for one in label]) for label in measured.values()]
     # The spacing of the thin axes at which one patch covers CONTEXT_FRACTION of the median scan.
     extent, thin = np.median(extents_mm, axis=0), ~thick
-    covered = np.prod(extent[thin]) * float(np.prod(extent[thick] / native[thick])) * CONTEXT_FRACTION
-    context_mm = float((covered / _patch_voxels(settings, native)) ** (1 / thin.sum()))
+    covered = np.prod(extent[thin]) * float(np.prod(extent[thick] / median_mm[thick])) * CONTEXT_FRACTION
+    context_mm = float((covered / _patch_voxels(settings, median_mm)) ** (1 / thin.sum()))
     goal = min(
         max(field_mm / FIELD_OF_VIEW_VOXELS, context_mm),
         max(lengths) / STRUCTURE_VOXELS,
         min(diameters) / SMALLEST_DIAMETER_VOXELS,
     )
-    if len(native) == 2:
+    if len(median_mm) == 2:
         # A planar image is small, so 256 pixels across are affordable and keep its detail.
         goal = min(goal, field_mm / 256)
     if settings.fast:
-        goal = max(goal, native.min()) * 1.7
-    return np.where(thick, native, np.maximum(native, goal))
+        goal = max(goal, median_mm.min()) * 1.7
+    return np.where(thick, median_mm, np.maximum(median_mm, goal))
 
 
-def _patch_voxels(settings: PlanSettings, native: np.ndarray) -> int:
-    return settings.patch_voxels or (PATCH_PIXELS if len(native) == 2 else PATCH_VOXELS)
+def _patch_voxels(settings: PlanSettings, median_mm: np.ndarray) -> int:
+    return settings.patch_voxels or (PATCH_PIXELS if len(median_mm) == 2 else PATCH_VOXELS)
 
 
 def _diameter_mm(size: float, dims: int) -> float:

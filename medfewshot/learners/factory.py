@@ -8,7 +8,7 @@ from typing import Any
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec
-from medfewshot.learners.starts import load_start
+from medfewshot.learners.weights import load_start
 from medfewshot.settings import AUTO, NO_WEIGHTS, AdaptSettings
 from medfewshot.types import Progress, Volume
 
@@ -16,7 +16,7 @@ OPTIONAL = ("steps", "budget_seconds", "width", "learning_rate")
 """Settings that some learners do not have."""
 
 
-def choose(
+def resolve_auto(
     settings: AdaptSettings, images: Sequence[Volume], learners: Mapping[str, LearnerSpec] = LEARNERS
 ) -> AdaptSettings:
     """Replace ``auto`` by what it means for ``images``.
@@ -49,7 +49,7 @@ def make_learner(
     """Build the learner that ``settings`` ask for.
 
     Args:
-        settings: ``auto`` means the learner for 3D images, and no weights: call :func:`choose` first.
+        settings: ``auto`` means the learner for 3D images, and no weights: call :func:`resolve_auto` first.
         progress: Receives the learner's events.
         learners: Those that ``settings`` may name.
 

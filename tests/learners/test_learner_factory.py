@@ -10,7 +10,7 @@ import toys
 
 from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
-from medfewshot.learners import LEARNERS, choose, make_learner, read_seen
+from medfewshot.learners import LEARNERS, make_learner, read_seen, resolve_auto
 from medfewshot.planning import make_plan, make_support
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Volume
@@ -50,7 +50,7 @@ def test_the_packages_weights_are_taken_where_they_fit():
     two = [replace(images[0], data=np.concatenate([images[0].data] * 2))]
 
     def chosen(given, **settings):
-        return choose(AdaptSettings(**settings), given).weights
+        return resolve_auto(AdaptSettings(**settings), given).weights
 
     assert chosen(images) == "default"
     assert chosen(images, learner="finetune") == "default"
@@ -68,9 +68,9 @@ def test_the_packages_weights_are_taken_where_they_fit():
 
 def test_auto_is_the_hybrid_in_3d_and_the_network_in_2d():
     images, labels = volumes(1)
-    assert choose(AdaptSettings(), images).learner == "hybrid"
-    assert choose(AdaptSettings(), [replace(images[0], data=images[0].data[..., 0])]).learner == "finetune"
-    assert choose(AdaptSettings(learner="atlas"), images).learner == "atlas"
+    assert resolve_auto(AdaptSettings(), images).learner == "hybrid"
+    assert resolve_auto(AdaptSettings(), [replace(images[0], data=images[0].data[..., 0])]).learner == "finetune"
+    assert resolve_auto(AdaptSettings(learner="atlas"), images).learner == "atlas"
     adapted = adapt(LabelledScans(images, labels), AdaptSettings(steps=1, device="cpu"))
     assert adapted.record["learner"]["learner"] == adapted.record["settings"]["learner"] == "hybrid"
     assert adapted.record["keeps_supports"] is True
@@ -92,7 +92,7 @@ def test_shipped_weights_can_be_started_from(weights):
 def test_slices_are_read_in_context_without_a_step():
     """The package's 2D weights, which have seen made-up slices alone, find another disc than the one they are shown."""
     images, labels = zip(*(disc(centre) for centre in ((30, 40), (44, 52))), strict=True)
-    settings = choose(AdaptSettings(learner="in_context", device="cpu"), images[:1])
+    settings = resolve_auto(AdaptSettings(learner="in_context", device="cpu"), images[:1])
     assert settings.weights == "in-context-2d"
     assert read_seen("in-context-2d") == {}
     adapted = adapt(LabelledScans(images[:1], labels[:1]), settings)
@@ -100,7 +100,7 @@ def test_slices_are_read_in_context_without_a_step():
     found = segment_volume(images[1], adapted.plan, adapted.segmenter).labels > 0
     truth = labels[1].data[0] > 0
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
-    assert choose(AdaptSettings(learner="in_context"), volumes(1)[0]).weights is None
+    assert resolve_auto(AdaptSettings(learner="in_context"), volumes(1)[0]).weights is None
     with pytest.raises(InputError, match="were trained for learner in_context"):
         make_learner(AdaptSettings(learner="finetune", weights="in-context-2d", device="cpu"))
 

@@ -47,7 +47,7 @@ SHARED: dict[str, Callable[[Any], bool]] = {
 
 
 @dataclass(frozen=True)
-class TwoStageLearner(TrainedOptions):
+class InnerLoopLearner(TrainedOptions):
     """A learner with an inner rule.
 
     ``steps`` counts both stages; the inner rule's steps come first and are always made, so 0 is the rule alone.
@@ -86,7 +86,7 @@ class TwoStageLearner(TrainedOptions):
         Raises:
             InputError: ``start`` is not one, or was made for images of another kind.
         """
-        stages = _TwoStages(self, support)
+        stages = _Adaptation(self, support)
         examples = ((image[None], label[None]) for image, label in stages.sampler.cover())
         with torch.no_grad():
             weights = self.initial(stages.start, support.classes, examples)
@@ -118,10 +118,10 @@ class TwoStageLearner(TrainedOptions):
         return path[1:] or path
 
 
-class _TwoStages:
+class _Adaptation:
     """One adaptation of ``learner`` to ``support``."""
 
-    def __init__(self, learner: TwoStageLearner, support: Support) -> None:
+    def __init__(self, learner: InnerLoopLearner, support: Support) -> None:
         self.learner, self.begun = learner, time.perf_counter()
         self.support = support.to(learner.device)
         self.sampler = PatchSampler(self.support, NO_AUGMENTATION, torch.Generator().manual_seed(learner.seed))

@@ -1,4 +1,4 @@
-"""Slabs of probabilities -> labels on the native grid, with their mean probability and predicted Dice."""
+"""Slabs of probabilities -> labels on the original grid, with their mean probability and predicted Dice."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FOREGROUND_FLOOR = 0.02
 """Nothing is interpolated if no class but background reaches this probability."""
 
 
-class NativeWriter:
-    """Interpolates slabs of probabilities onto the native grid and keeps what the caller asked for.
+class OriginalGridWriter:
+    """Interpolates slabs of probabilities onto the original grid and keeps what the caller asked for.
 
     Attributes:
         probabilities: ``(N + 1, *S)`` float16, or None.
@@ -29,8 +29,8 @@ class NativeWriter:
 
     def __init__(self, planned: Planned, plan: Plan, settings: InferenceSettings, limits: MemoryLimits) -> None:
         self.planned, self.plan, self.settings, self.limits = planned, plan, settings, limits
-        shape = planned.native_shape
-        self._native_sizes = [shape[axis_map.native_axis] for axis_map in planned.maps]
+        shape = planned.original_shape
+        self._original_sizes = [shape[axis_map.original_axis] for axis_map in planned.maps]
         self.labels = np.zeros(shape, dtype=np.uint8 if plan.classes <= 256 else np.uint16)
         self.probabilities = None
         if settings.probabilities:
@@ -41,27 +41,27 @@ class NativeWriter:
         self._sums, self._counts, self._totals = (np.zeros(plan.classes) for _ in range(3))
 
     def write(self, probabilities: Tensor, slab: Slab) -> None:
-        """Write the native voxels whose planned coordinate falls in ``[slab.start, slab.stop)``."""
+        """Write the original voxels whose planned coordinate falls in ``[slab.start, slab.stop)``."""
         self._add_totals(probabilities, slab)
-        start, stop = _native_range(self.planned.maps[slab.axis], slab, self._native_sizes[slab.axis])
+        start, stop = _original_range(self.planned.maps[slab.axis], slab, self._original_sizes[slab.axis])
         if stop <= start:
             return
         box = self._foreground_box(probabilities, slab)
         if box is None:
             return
         per_index = self.plan.classes * int(np.prod([b - a for axis, (a, b) in enumerate(box) if axis != slab.axis]))
-        step = max(1, self.limits.native_values // max(1, per_index))
+        step = max(1, self.limits.original_values // max(1, per_index))
         for first in range(start, stop, step):
             ranges = list(box)
             ranges[slab.axis] = (first, min(stop, first + step))
             self._write_box(probabilities, slab, ranges)
 
     def _add_totals(self, probabilities: Tensor, slab: Slab) -> None:
-        """Add up each class over all native voxels of the slab, without interpolating them."""
+        """Add up each class over all original voxels of the slab, without interpolating them."""
         sizes = self.planned.image.shape[1:]
         weights = [
-            torch.from_numpy(axis_weights(axis_map, native_size, size))
-            for axis_map, native_size, size in zip(self.planned.maps, self._native_sizes, sizes, strict=True)
+            torch.from_numpy(axis_weights(axis_map, original_size, size))
+            for axis_map, original_size, size in zip(self.planned.maps, self._original_sizes, sizes, strict=True)
         ]
         for index in range(slab.start, slab.stop):
             values = probabilities.select(slab.axis + 1, index - slab.low).double()
@@ -70,14 +70,14 @@ class NativeWriter:
             self._totals += (values * weights[slab.axis][index]).numpy()
 
     def _foreground_box(self, probabilities: Tensor, slab: Slab) -> list[tuple[int, int]] | None:
-        """Native range per planned axis that can contain foreground; everything if maps are asked for."""
+        """Original range per planned axis that can contain foreground; everything if maps are asked for."""
         if self.settings.probabilities or self.settings.uncertainty:
-            return [(0, size) for size in self._native_sizes]
+            return [(0, size) for size in self._original_sizes]
         found = boxes((probabilities[0] < 1 - FOREGROUND_FLOOR).numpy()).get(1)
         if found is None:
             return None
         box = []
-        for axis, (axis_map, size, side) in enumerate(zip(self.planned.maps, self._native_sizes, found, strict=True)):
+        for axis, (axis_map, size, side) in enumerate(zip(self.planned.maps, self._original_sizes, found, strict=True)):
             edges = np.array([side.start - 1, side.stop]) + (slab.low if axis == slab.axis else 0)
             low, high = sorted((edges - axis_map.offset) / axis_map.step)
             box.append((max(0, int(np.floor(low))), min(size, int(np.ceil(high)) + 1)))
@@ -90,7 +90,7 @@ class NativeWriter:
         for axis in axes:
             at = self.planned.maps[axis].coordinates(*ranges[axis]) - (slab.low if axis == slab.axis else 0)
             values = sample_axis(values, at, axis + 1)
-        back = np.argsort([axis_map.native_axis for axis_map in self.planned.maps]).tolist()
+        back = np.argsort([axis_map.original_axis for axis_map in self.planned.maps]).tolist()
         values = values.permute(0, *[axis + 1 for axis in back])
         where = tuple(slice(*ranges[axis]) for axis in back)
         best, index = values.max(0)
@@ -128,8 +128,8 @@ class NativeWriter:
         return {value: round(d, 4) for value, d in zip(self.plan.label_values, found, strict=True) if d is not None}
 
 
-def _native_range(axis_map: AxisMap, slab: Slab, size: int) -> tuple[int, int]:
-    """Native indices that fall in the slab; the first and last slab also take what lies beyond the planned grid."""
+def _original_range(axis_map: AxisMap, slab: Slab, size: int) -> tuple[int, int]:
+    """Original indices that fall in the slab; the first and last slab also take what lies beyond the planned grid."""
     at = axis_map.coordinates(0, size)
     where = np.flatnonzero(((at >= slab.start) | (slab.start == 0)) & ((at < slab.stop) | slab.last))
     return (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)

@@ -12,9 +12,9 @@ import toys
 from boards import BLOBS, DATASET, only_cell
 
 from medfewshot.benchmark import load_benchmark, plan_cells, prepare_data
-from medfewshot.benchmark.adapted import adapt_cell
-from medfewshot.benchmark.cell import check_seen, find_scans, run_cell
+from medfewshot.benchmark.adaptation import adapt_cell
 from medfewshot.benchmark.results import read_result
+from medfewshot.benchmark.run_cell import check_seen, find_scans, run_cell
 from medfewshot.errors import InputError
 from medfewshot.synthetic import write_blob_dataset
 from medfewshot.types import Progress

@@ -25,7 +25,7 @@ KEPT = "segmenter"
 
 
 class ScanSegmenter(Protocol):
-    """Segments volumes on their native grid; ``record`` describes the adaptation."""
+    """Segments volumes on their original grid; ``record`` describes the adaptation."""
 
     @property
     def plan(self) -> Plan:
@@ -36,7 +36,7 @@ class ScanSegmenter(Protocol):
         """What adaptation reports (steps, seconds, loss), as plain data."""
 
     def segment(self, volume: Volume) -> Segmentation:
-        """Segment one scan on its native grid."""
+        """Segment one scan on its original grid."""
 
 
 def read_supports(cell: Cell, names: Mapping[int, str], cases: Sequence[Case]) -> tuple[LabelledScans, dict[int, str]]:

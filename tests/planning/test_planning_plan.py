@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from medfewshot.errors import InputError
 from medfewshot.planning import make_plan, plan_from_dict, plan_to_dict
-from medfewshot.planning.make import _patch_size
+from medfewshot.planning.plan import _patch_size
 from medfewshot.settings import PlanSettings
 from medfewshot.types import Plan, Volume
 
@@ -112,11 +112,11 @@ def test_a_support_without_contrast_is_refused():
 )
 def test_spacing_is_never_finer_than_native_and_thick_slices_stay(spacing, shape, fast):
     plan = plan_for(pair(shape, spacing), fast=fast)
-    native = np.array(spacing)
+    original = np.array(spacing)
     got = np.array(plan.spacing_mm)
-    assert (got >= native - 1e-9).all()
-    thick = native >= 3 * native.min()
-    np.testing.assert_allclose(got[thick], native[thick])
+    assert (got >= original - 1e-9).all()
+    thick = original >= 3 * original.min()
+    np.testing.assert_allclose(got[thick], original[thick])
 
 
 def test_a_fine_scan_of_a_large_organ_is_planned_coarser():

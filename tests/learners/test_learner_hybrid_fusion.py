@@ -10,7 +10,9 @@ import torch
 from blobs import support_of
 
 from medfewshot.backbones import build_backbone
-from medfewshot.learners.fusion import (
+from medfewshot.learners.hybrid import HybridSegmenter, _covering, _shown, between
+from medfewshot.learners.hybrid import build as build_hybrid
+from medfewshot.learners.hybrid_fusion import (
     ATLAS_FLOOR,
     DISAGREE,
     NETWORK_FLOOR,
@@ -23,9 +25,7 @@ from medfewshot.learners.fusion import (
     stabilise,
     trusts,
 )
-from medfewshot.learners.hybrid import HybridSegmenter, _covering, _shown, between
-from medfewshot.learners.hybrid import build as build_hybrid
-from medfewshot.learners.starts import build_start
+from medfewshot.learners.weights import build_start
 from medfewshot.registration import RegistrationOptions
 
 QUICK = RegistrationOptions(levels=((2, 5), (1, 5)), affine_steps=6, starts=0)
