@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("workflow",),
     ("api",),
-    ("integrations",),
+    ("integrations", "workbench"),
     ("demo", "benchmark"),
     ("cli",),
     ("__main__",),

@@ -1,0 +1,18 @@
+"""The workbench: a project folder of scans, masks, drafts and reviews, and the jobs that learn from it."""
+
+from medfewshot.workbench.mask_store import MaskFacts
+from medfewshot.workbench.project import Project
+from medfewshot.workbench.project_file import IGNORE_VALUE, PROJECT_FILE, Structure, VersionConflict
+from medfewshot.workbench.reviews import Review
+from medfewshot.workbench.state import CaseState
+
+__all__ = [
+    "IGNORE_VALUE",
+    "PROJECT_FILE",
+    "CaseState",
+    "MaskFacts",
+    "Project",
+    "Review",
+    "Structure",
+    "VersionConflict",
+]

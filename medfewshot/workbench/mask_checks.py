@@ -1,0 +1,87 @@
+"""Masks as arrays: what fits a project, which slices are finished, and how far two masks agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medfewshot.errors import InputError
+from medfewshot.io import read_label
+from medfewshot.structures import dice
+from medfewshot.types import Volume
+from medfewshot.workbench.project_file import IGNORE_VALUE
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask or draft ``(*S)`` uint8 in file order; ignored voxels are 0. Raises InputError if it cannot be read."""
+    labels = read_label(path).data[0]
+    labels[labels == IGNORE_VALUE] = 0
+    return labels.astype(np.uint8)
+
+
+def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) -> np.ndarray:
+    """The mask as uint8.
+
+    Args:
+        name: Of the case, for the error.
+        labels: ``(*S)``.
+        like: The scan, or its grid.
+        values: Of the structures.
+
+    Raises:
+        InputError: The shape is not that of the scan, or a value is neither 0 nor one of ``values``.
+    """
+    if labels.shape != like.spatial_shape or labels.dtype.kind not in "bui":
+        raise InputError(
+            f"{name}: the mask is {labels.dtype} of shape {labels.shape}",
+            f"give whole numbers of shape {like.spatial_shape}",
+        )
+    unknown = {int(value) for value in np.unique(labels)} - {0, *values}
+    if unknown:
+        raise InputError(f"{name}: the mask has the value {min(unknown)}", "add a structure with this value first")
+    return labels.astype(np.uint8)
+
+
+def check_drawn(drawn: Sequence[int] | None, axis: int | None, shape: Sequence[int]) -> tuple[int, ...] | None:
+    """The finished slices, each once and in order. Raises InputError if one lies outside of the mask."""
+    if drawn is None:
+        return None
+    if axis is None or not 0 <= axis < len(shape):
+        raise InputError(f"axis {axis}: the mask has {len(shape)} axes", f"give 0 to {len(shape) - 1}")
+    finished = tuple(sorted({int(index) for index in drawn}))
+    if finished and not 0 <= finished[0] <= finished[-1] < shape[axis]:
+        raise InputError(f"slice {finished[-1]}: axis {axis} has {shape[axis]} slices", "give indices from 0 on")
+    return finished
+
+
+def with_ignored(labels: np.ndarray, drawn: Sequence[int] | None, axis: int | None) -> np.ndarray:
+    """``labels (*S)`` as uint8, with :data:`IGNORE_VALUE` in the background of slices that are not ``drawn``.
+
+    What is painted outside of the finished slices stays: it was marked, so it is not ignored.
+    """
+    result = labels.astype(np.uint8)
+    if drawn is not None and axis is not None:
+        open_slices = np.ones(result.shape[axis], dtype=bool)
+        open_slices[list(drawn)] = False
+        where = np.moveaxis(result, axis, 0)
+        part = where[open_slices]
+        part[part == 0] = IGNORE_VALUE
+        where[open_slices] = part
+    return result
+
+
+def count_voxels(labels: np.ndarray) -> dict[int, int]:
+    """Structure value -> number of voxels of ``labels (*S)`` uint8, without background and ignored voxels."""
+    counts = np.bincount(labels.ravel(), minlength=IGNORE_VALUE + 1)
+    return {value: int(counts[value]) for value in range(1, IGNORE_VALUE) if counts[value]}
+
+
+def agreement(mask: Path, draft: Path, values: Sequence[int]) -> float | None:
+    """Mean Dice of two masks over ``values``, where ``mask`` is annotated; None if neither has a structure."""
+    truth, found = read_label(mask).data[0], read_label(draft).data[0]
+    known = truth != IGNORE_VALUE
+    each = [dice((found == value) & known, truth == value) for value in values]
+    each = [value for value in each if np.isfinite(value)]
+    return round(float(np.mean(each)), 4) if each else None

@@ -1,0 +1,163 @@
+"""Masks and drafts of a project on disk: every version whole, and the newest one never lost.
+
+A new version of a mask is first written to ``history/CASE/0007.nii.gz`` (before it ``0007.json``, its facts) and then
+copied to ``labels/CASE.nii.gz``. If the program is killed in between, :meth:`MaskStore.recover` copies it again. A mask
+that another program changed in ``labels/`` becomes a version of its own.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medfewshot.io import atomic_path, read_label, write_label, write_text
+from medfewshot.types import Volume
+from medfewshot.workbench.mask_checks import count_voxels
+from medfewshot.workbench.project_file import IGNORE_VALUE
+
+SUFFIX = ".nii.gz"
+RECENT_VERSIONS = 30
+"""Versions of a mask that are always kept. Older ones are removed unless they were reviewed."""
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What is known about one version of a mask without reading it.
+
+    Args:
+        version: Counts from 1; 0 if there is no mask.
+        drawn: Indices of the finished slices along ``axis``; None if the whole scan is annotated.
+        axis: Voxel axis that ``drawn`` counts along.
+        source: ``"drawn"`` (by hand), ``"draft"`` (an accepted draft) or ``"file"`` (by another program).
+        voxels: Structure value -> number of voxels.
+        time: When it was saved, in UTC.
+    """
+
+    version: int = 0
+    drawn: tuple[int, ...] | None = None
+    axis: int | None = None
+    source: str = "drawn"
+    voxels: Mapping[int, int] = field(default_factory=dict)
+    time: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole scan is annotated."""
+        return self.version > 0 and self.drawn is None
+
+    @property
+    def teaches(self) -> bool:
+        """Whether it is an example to learn from: drawn by hand, with a structure marked."""
+        return self.version > 0 and self.source != "draft" and any(self.voxels.values())
+
+
+def now() -> str:
+    """The time in UTC as text, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class MaskStore:
+    """Masks of a project, by the name of the case. Not safe for several threads: the project has the lock.
+
+    Args:
+        folder: Folder of the project.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.labels, self.history = folder / "labels", folder / "history"
+        self._facts: dict[str, MaskFacts] = {}
+
+    def path(self, name: str) -> Path:
+        """Where the mask of a case is, if there is one."""
+        return self.labels / f"{name}{SUFFIX}"
+
+    def facts(self, name: str) -> MaskFacts:
+        """What is known about the newest version."""
+        return self._facts.get(name, MaskFacts())
+
+    def save(self, name: str, labels: np.ndarray, like: Volume, facts: MaskFacts) -> None:
+        """Write a version whole, or not at all."""
+        version = self._version_path(name, facts.version)
+        write_text(version.with_name(f"{facts.version:04d}.json"), json.dumps(asdict(facts)) + "\n")
+        write_label(version, labels, like)
+        self._publish(name, version)
+        self._facts[name] = facts
+
+    def set_facts(self, name: str, facts: MaskFacts) -> None:
+        """Replace the facts of the newest version."""
+        write_text(self._version_path(name, facts.version).with_name(f"{facts.version:04d}.json"),
+                   json.dumps(asdict(facts)) + "\n")  # fmt: skip
+        self._facts[name] = facts
+
+    def recover(self, names: Sequence[str]) -> None:
+        """Read the facts of all masks; complete what was interrupted, and adopt masks that other programs changed."""
+        for name in names:
+            newest = max(self._versions(name), default=0)
+            stored, shown = self._version_path(name, newest), self.path(name)
+            if newest:
+                self._facts[name] = self._read_facts(name, newest)
+                if not shown.exists() or shown.stat().st_mtime_ns < stored.stat().st_mtime_ns:
+                    self._publish(name, stored)
+            changed = shown.exists() and (not newest or shown.stat().st_mtime_ns != stored.stat().st_mtime_ns)
+            if changed and not (newest and filecmp.cmp(shown, stored, shallow=False)):
+                self._adopt(name, shown, newest + 1)
+
+    def prune(self, name: str, reviewed: set[int]) -> None:
+        """Remove old versions that were not reviewed."""
+        for version in sorted(self._versions(name))[:-RECENT_VERSIONS]:
+            if version not in reviewed:
+                self._version_path(name, version).unlink(missing_ok=True)
+                self._version_path(name, version).with_name(f"{version:04d}.json").unlink(missing_ok=True)
+
+    def _adopt(self, name: str, path: Path, version: int) -> None:
+        label = read_label(path)
+        data = label.data[0]
+        if data.max() > IGNORE_VALUE:  # left as it is: the project cannot hold such values, and says so when asked
+            return
+        labels = data.astype(np.uint8)
+        facts = MaskFacts(version, source="file", voxels=count_voxels(labels), time=now())
+        if (labels == IGNORE_VALUE).any():
+            facts = _drawn_slices(labels, facts)
+        self.save(name, labels, label, facts)
+
+    def _publish(self, name: str, version: Path) -> None:
+        """Make a version the mask that everybody reads; the same time tells later that both are in step."""
+        with atomic_path(self.path(name)) as temporary:
+            shutil.copy2(version, temporary)
+
+    def _versions(self, name: str) -> list[int]:
+        files = (self.history / name).glob(f"[0-9]*{SUFFIX}") if (self.history / name).is_dir() else ()
+        return [int(file.name.split(".")[0]) for file in files if file.name.split(".")[0].isdigit()]
+
+    def _version_path(self, name: str, version: int) -> Path:
+        return self.history / name / f"{version:04d}{SUFFIX}"
+
+    def _read_facts(self, name: str, version: int) -> MaskFacts:
+        path = self._version_path(name, version).with_name(f"{version:04d}.json")
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            voxels = {int(value): int(count) for value, count in content["voxels"].items()}
+            drawn = None if content["drawn"] is None else tuple(int(index) for index in content["drawn"])
+            return MaskFacts(version, drawn, content["axis"], str(content["source"]), voxels, str(content["time"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # the mask itself says nearly as much
+            labels = read_label(self._version_path(name, version)).data[0].astype(np.uint8)
+            facts = MaskFacts(version, source="file", voxels=count_voxels(labels), time=now())
+            return _drawn_slices(labels, facts) if (labels == IGNORE_VALUE).any() else facts
+
+
+def _drawn_slices(labels: np.ndarray, facts: MaskFacts) -> MaskFacts:
+    """The facts with the finished slices of ``labels``: along the axis that has most of them."""
+    ignored = labels == IGNORE_VALUE
+    axes = range(labels.ndim)
+    finished = [~ignored.any(axis=tuple(a for a in axes if a != axis)) for axis in axes]
+    axis = max(axes, key=lambda one: int(finished[one].sum()))
+    drawn = tuple(int(index) for index in np.flatnonzero(finished[axis]))
+    return MaskFacts(facts.version, drawn, axis, facts.source, facts.voxels, facts.time)

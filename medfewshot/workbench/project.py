@@ -1,0 +1,342 @@
+"""A project: a folder of plain files with masks, drafts, segmenters and reviews of a set of scans.
+
+``project.json``    structures (name, value, colour), scans (name, path) and settings
+``labels/``         masks by hand, ``CASE.nii.gz`` on the scan's grid; 255 is "not annotated yet"
+``drafts/``         masks by machine, and what the machine says about each (``CASE.json``)
+``history/``        versions of every mask; those that were reviewed are kept for good
+``segmenters/``     what the project learned, the newest last
+``reviews.csv``     one row per review: time, case, status, version, dice, note
+
+Every file is written beside its name and then renamed, so that it is whole whenever the program stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from medfewshot.errors import InputError
+from medfewshot.io import in_frame_of, read_image, read_label
+from medfewshot.types import Volume
+from medfewshot.workbench.drafts import DraftFacts, DraftStore
+from medfewshot.workbench.mask_checks import agreement, check_drawn, count_voxels, fitting, read_mask, with_ignored
+from medfewshot.workbench.mask_store import MaskFacts, MaskStore, now
+from medfewshot.workbench.project_file import (
+    IGNORE_VALUE,
+    PROJECT_FILE,
+    ProjectFile,
+    Structure,
+    VersionConflict,
+    check_case_name,
+    named_structures,
+)
+from medfewshot.workbench.reviews import STATUSES, Review, ReviewLog
+from medfewshot.workbench.state import CaseState, in_order, status_of
+from medfewshot.workflow import find_cases
+
+REVIEWS = "reviews.csv"
+_CACHED_GRIDS = 8
+
+
+class Project:
+    """A project on disk. Safe to call from several threads of one process.
+
+    Args:
+        folder: The folder.
+        content: What ``project.json`` says.
+    """
+
+    def __init__(self, folder: Path, content: ProjectFile) -> None:
+        self.folder, self._content = folder, content
+        self._lock = threading.RLock()
+        self._store = MaskStore(folder)
+        self._drafts = DraftStore(folder / "drafts")
+        self._reviews = ReviewLog(folder / REVIEWS)
+        self._grid = lru_cache(maxsize=_CACHED_GRIDS)(self._read_grid)
+        self._load()
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        scans: Sequence[Path],
+        *,
+        structures: Sequence[Structure] = (),
+        masks: Sequence[tuple[Path, Path]] = (),
+    ) -> Project:
+        """Make a new project.
+
+        Args:
+            folder: Where; it must not contain a project yet.
+            scans: Files, DICOM folders, or folders of them. They stay where they are.
+            structures: What to segment.
+            masks: (scan, mask) of scans that are labelled already; the masks are copied.
+
+        Raises:
+            InputError: There is a project already, no scan is found, or a mask does not fit.
+        """
+        folder = Path(folder)
+        if (folder / PROJECT_FILE).exists():
+            raise InputError(f"{folder}: is a project already", "open it, or give another folder")
+        found = {check_case_name(case.case_id): case.image_path.absolute() for case in find_cases(list(scans))}
+        content = ProjectFile(found).with_structures(structures)
+        folder.mkdir(parents=True, exist_ok=True)
+        content.write(folder)
+        project = cls(folder, content)
+        names = {path.resolve(): name for name, path in found.items()}
+        for scan, mask in masks:
+            project.import_mask(names[Path(scan).resolve()], Path(mask))
+        return project
+
+    @classmethod
+    def open(cls, folder: Path) -> Project:
+        """Open a project, and complete what was interrupted when it was last used.
+
+        Raises:
+            InputError: There is none, it is of another version, or ``project.json`` is wrong.
+        """
+        return cls(Path(folder), ProjectFile.read(Path(folder)))
+
+    def _load(self) -> None:
+        for part in ("labels", "drafts", "history"):
+            for left in (self.folder / part).rglob(".*"):  # halves of files, of a program that was killed
+                with contextlib.suppress(OSError):
+                    left.unlink()
+        with contextlib.suppress(OSError):  # a folder that cannot be written to can still be looked at
+            self._store.recover(list(self._content.scans))
+        used = {value for name in self._content.scans for value in self._store.facts(name).voxels}
+        unknown = sorted(used - {one.value for one in self.structures})
+        extra = named_structures({value: f"label {value}" for value in unknown})
+        self._content = self._content.with_structures((*self.structures, *extra))
+        self._drafts.load(self._content.scans)
+
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """What is segmented."""
+        return self._content.structures
+
+    def set_structures(self, structures: Sequence[Structure]) -> None:
+        """Replace the structures.
+
+        Raises:
+            InputError: A structure is invalid, or one that is removed is drawn in a mask; names the case.
+        """
+        with self._lock:
+            content = self._content.with_structures(structures)
+            kept = {one.value for one in structures}
+            for name in self._content.scans:
+                lost = set(self._store.facts(name).voxels) - kept
+                if lost:
+                    raise InputError(
+                        f"structure with value {min(lost)}: is drawn in {name}", "erase it there before you remove it"
+                    )
+            content.write(self.folder)
+            self._content = content
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings of the adaptation that differ from the defaults."""
+        return dict(self._content.settings)
+
+    def cases(self) -> list[CaseState]:
+        """All cases, in the order of what to label next."""
+        with self._lock:
+            return in_order([self.case(name) for name in self._content.scans])
+
+    def case(self, name: str) -> CaseState:
+        """The state of one case. Raises InputError if there is none of this name."""
+        with self._lock:
+            scan, facts, draft = self._scan(name), self._store.facts(name), self._drafts.facts(name)
+            given = self._reviews.current(name, version=facts.version, draft=draft.number)
+            status, reason = status_of(facts, draft, given)
+            if not scan.exists():
+                reason = "the scan is missing: restore it, or correct its path in project.json"
+            return CaseState(
+                name, scan, status, reason, facts.version, draft.confidence, self._reviews.note(name),
+                draft.uncertainty, draft.distance, draft.number,
+            )  # fmt: skip
+
+    def facts(self, name: str) -> MaskFacts:
+        """What is known about the mask of a case: version, finished slices, voxels per structure."""
+        with self._lock:
+            self._scan(name)
+            return self._store.facts(name)
+
+    def reviews(self) -> list[Review]:
+        """All reviews, oldest first."""
+        with self._lock:
+            return list(self._reviews.rows)
+
+    def mask_path(self, name: str) -> Path | None:
+        """File of the mask by hand, on the scan's grid; None if there is none."""
+        return self._store.path(name) if self.facts(name).version else None
+
+    def draft_path(self, name: str) -> Path | None:
+        """File of the draft; None if there is none."""
+        with self._lock:
+            self._scan(name)
+            return self._drafts.path(name) if self._drafts.facts(name).number else None
+
+    def read_labels(self, name: str) -> np.ndarray | None:
+        """The mask, or else the draft, ``(*S)`` uint8 in file order; ignored voxels are 0. None without either."""
+        path = self.mask_path(name) or self.draft_path(name)
+        return None if path is None else read_mask(path)
+
+    def read_draft(self, name: str) -> np.ndarray | None:
+        """The draft ``(*S)`` uint8; None if there is none."""
+        path = self.draft_path(name)
+        return None if path is None else read_mask(path)
+
+    def save_mask(
+        self,
+        name: str,
+        labels: np.ndarray,
+        *,
+        version: int,
+        drawn: Sequence[int] | None = None,
+        axis: int | None = None,
+    ) -> int:
+        """Save what was drawn.
+
+        Args:
+            name: The case.
+            labels: ``(*S)`` whole numbers, 0 or a structure's value, on the scan's grid in file order.
+            version: Of the mask that was changed; 0 if there was none.
+            drawn: Indices of the finished slices along ``axis``; None if the whole scan is annotated.
+            axis: Voxel axis.
+
+        Returns:
+            The new version.
+
+        Raises:
+            VersionConflict: The stored mask has another version.
+            InputError: Shape, values or slices do not fit.
+        """
+        with self._lock:
+            current = self.facts(name).version
+            if version != current:
+                raise VersionConflict(current)
+            like = self.grid(name)
+            labels = fitting(name, np.asarray(labels), like, [one.value for one in self.structures])
+            finished = check_drawn(drawn, axis, labels.shape)
+            facts = MaskFacts(current + 1, finished, axis if finished is not None else None, "drawn",
+                              count_voxels(labels), now())  # fmt: skip
+            self._store.save(name, with_ignored(labels, finished, axis), like, facts)
+            self._store.prune(name, {review.version for review in self._reviews.of(name)})
+            return facts.version
+
+    def import_mask(self, name: str, path: Path) -> int:
+        """Copy a mask that another program made; its new version. Raises InputError if it does not fit the scan."""
+        with self._lock:
+            like = self.grid(name)
+            label = in_frame_of(like, read_label(path))
+            values = {int(value) for value in np.unique(label.data) if value}
+            if max(values, default=0) >= IGNORE_VALUE:
+                raise InputError(f"{path}: has the value {max(values)}", f"give structures values below {IGNORE_VALUE}")
+            extra = {v: label.names.get(v, f"label {v}") for v in sorted(values - {s.value for s in self.structures})}
+            if extra:
+                self.set_structures((*self.structures, *named_structures(extra)))
+            return self.save_mask(name, label.data[0], version=self.facts(name).version)
+
+    def review(self, name: str, *, status: str = "", note: str = "") -> None:
+        """Add a review.
+
+        Args:
+            name: The case.
+            status: ``"accepted"``, ``"rejected"``, ``"needs review"``, or ``""`` for a note alone. An accepted draft
+                becomes the mask of the case, or what was missing of it.
+            note: For people.
+
+        Raises:
+            InputError: The status is unknown, or there is nothing to accept or reject.
+        """
+        if status and status not in STATUSES:
+            raise InputError(f"status {status}: is unknown", f"give {', '.join(STATUSES)}")
+        with self._lock:
+            draft, facts = self._drafts.facts(name), self.facts(name)
+            if status in STATUSES[:2] and not facts.version and not draft.number:
+                raise InputError(f"{name}: has neither a mask nor a draft", "draw one, or learn first")
+            same = self.agreement(name)
+            if status == "accepted" and draft.number and not facts.complete:
+                facts = self._complete(name, facts)
+            if facts.source == "draft" and draft.number:
+                same = 1.0
+            self._reviews.add(Review(now(), name, status, facts.version, draft.number, same, note))
+
+    def _complete(self, name: str, facts: MaskFacts) -> MaskFacts:
+        """Make the draft the mask, or fill with it what is not annotated yet."""
+        labels = read_mask(self._drafts.path(name))
+        source = "draft"
+        if facts.version:
+            drawn, source = read_label(self._store.path(name)).data[0], "drawn"
+            labels = np.where(drawn == IGNORE_VALUE, labels, drawn).astype(np.uint8)
+        facts = MaskFacts(facts.version + 1, source=source, voxels=count_voxels(labels), time=now())
+        self._store.save(name, labels, self.grid(name), facts)
+        return facts
+
+    def agreement(self, name: str) -> float | None:
+        """Mean Dice between draft and mask of a case, over annotated voxels; None if one of them is missing."""
+        mask, draft = self.mask_path(name), self.draft_path(name)
+        if mask is None or draft is None:
+            return None
+        return agreement(mask, draft, [one.value for one in self.structures])
+
+    def write_draft(
+        self,
+        name: str,
+        labels: np.ndarray,
+        *,
+        confidence: float | None,
+        reason: str = "",
+        distance: float | None = None,
+        segmenter: str = "",
+    ) -> bool:
+        """Write a draft beside the mask. A case whose mask is complete keeps the draft that it was corrected from.
+
+        Args:
+            name: The case.
+            labels: ``(*S)`` on the scan's grid.
+            confidence: Expected mean Dice.
+            reason: Why a person should look at it; empty if there is no special reason.
+            distance: Of the scan to the nearest example, by intensities.
+            segmenter: Name of the folder of the segmenter.
+
+        Returns:
+            Whether it was written.
+        """
+        with self._lock:
+            if self.facts(name).complete:
+                return False
+            number = self._drafts.facts(name).number + 1
+            facts = DraftFacts(number, confidence, reason, distance, segmenter, now())
+            self._drafts.write(name, labels, self.grid(name), facts)
+            return True
+
+    def examples(self) -> list[tuple[str, Path, Path]]:
+        """(name, scan, mask) of every case to learn from, oldest mask first."""
+        with self._lock:
+            teaching = [name for name in self._content.scans if self._store.facts(name).teaches]
+            teaching.sort(key=lambda name: self._store.facts(name).time)
+            return [(name, self._scan(name), self._store.path(name)) for name in teaching if self._scan(name).exists()]
+
+    def grid(self, name: str) -> Volume:
+        """The scan of a case without its voxels: shape, affine and header. Raises InputError if it cannot be read."""
+        volume: Volume = self._grid(name)
+        return volume
+
+    def _read_grid(self, name: str) -> Volume:
+        volume = read_image(self._scan(name))
+        shape = (1, *volume.spatial_shape)
+        return replace(volume, data=np.broadcast_to(np.float32(0), shape))
+
+    def _scan(self, name: str) -> Path:
+        try:
+            return self._content.scans[name]
+        except KeyError:
+            raise InputError(f"case {' '.join(str(name).split())[:60]}: is not in the project") from None

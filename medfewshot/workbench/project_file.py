@@ -1,0 +1,164 @@
+"""``project.json``: the structures, scans and settings of a project, checked when read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medfewshot.errors import InputError
+from medfewshot.io import write_text
+
+PROJECT_FILE = "project.json"
+FORMAT_VERSION = 1
+IGNORE_VALUE = 255
+"""Value of voxels that are not annotated yet, in the masks of a project."""
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
+"""Colours of structures that have none, in this order."""
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_MOST_LETTERS = 200
+
+
+class VersionConflict(Exception):
+    """A mask was changed by someone else since it was read.
+
+    Args:
+        current: The version that is stored now.
+    """
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the mask has version {current} by now")
+        self.current = current
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A structure to segment: its name, its value in masks (1 to 254) and its colour (``"#rrggbb"``)."""
+
+    name: str
+    value: int
+    color: str
+
+
+@dataclass(frozen=True)
+class ProjectFile:
+    """Content of ``project.json``.
+
+    Args:
+        scans: Name of each case -> path of its scan.
+        structures: The structures to segment.
+        settings: Settings of the adaptation that differ from the defaults.
+    """
+
+    scans: Mapping[str, Path] = field(default_factory=dict)
+    structures: tuple[Structure, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> ProjectFile:
+        """Read and check the file.
+
+        Raises:
+            InputError: The file is missing, damaged, of another version, or contradicts itself.
+        """
+        path = folder / PROJECT_FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{folder}: contains no {PROJECT_FILE}", "give the folder of a project") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: cannot be read ({error})", "restore it from a copy") from None
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{path}: has format version {_short(version)}, this program reads version {FORMAT_VERSION}",
+                "open it with the program that wrote it",
+            )
+        try:
+            return cls(*_checked(folder, content))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise InputError(f"{path}: {error.problem}", error.remedy) from None
+            raise InputError(f"{path}: an entry has an unexpected form ({error})", "correct it there") from None
+
+    def write(self, folder: Path) -> None:
+        """Write the file. Scans inside or beside the folder get relative paths, so that both can be moved."""
+        scans = [{"name": name, "path": _relative(path, folder)} for name, path in self.scans.items()]
+        content = {
+            "format_version": FORMAT_VERSION,
+            "structures": [vars(one) for one in self.structures],
+            "scans": scans,
+            "settings": dict(self.settings),
+        }
+        write_text(folder / PROJECT_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def with_structures(self, structures: Sequence[Structure]) -> ProjectFile:
+        """The same with other structures. Raises InputError unless names and values are valid and unique."""
+        return replace(self, structures=check_structures(structures))
+
+
+def check_structures(structures: Sequence[Structure]) -> tuple[Structure, ...]:
+    """The structures, checked.
+
+    Raises:
+        InputError: A name, value or colour is invalid or given twice.
+    """
+    names: set[str] = set()
+    values: set[int] = set()
+    for one in structures:
+        name, value = one.name, one.value
+        if not isinstance(name, str) or not name.strip() or len(name) > _MOST_LETTERS or not name.isprintable():
+            raise InputError(f"structure {_short(name)}: is no name", f"write 1 to {_MOST_LETTERS} letters in one line")
+        if name.strip().casefold() == "ignore":
+            raise InputError(f"structure {name}: the name has a meaning of its own", "give it another name")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < IGNORE_VALUE:
+            raise InputError(f"structure {name}: has the value {_short(value)}", f"give 1 to {IGNORE_VALUE - 1}")
+        if not isinstance(one.color, str) or not _COLOR.fullmatch(one.color):
+            raise InputError(f"structure {name}: has the colour {_short(one.color)}", "write it as #rrggbb")
+        if name.strip().casefold() in names or value in values:
+            raise InputError(f"structure {name}: its name or its value {value} is given twice", "make each unique")
+        names.add(name.strip().casefold())
+        values.add(value)
+    return tuple(structures)
+
+
+def named_structures(names: Mapping[int, str]) -> tuple[Structure, ...]:
+    """Structures from label value -> name, with colours."""
+    return tuple(Structure(name, value, COLORS[i % len(COLORS)]) for i, (value, name) in enumerate(names.items()))
+
+
+def check_case_name(name: object) -> str:
+    """The name of a case, which is also a file name inside the project. Raises InputError if it is none."""
+    good = isinstance(name, str) and 0 < len(name) <= _MOST_LETTERS and not set(name) & {"/", "\\", "\0"}
+    if not good or not isinstance(name, str) or name.startswith(".") or not name.strip():
+        raise InputError(f"case {_short(name)}: cannot be a file name", "rename the scan")
+    return name
+
+
+def _checked(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Path], tuple[Structure, ...], dict[str, Any]]:
+    scans: dict[str, Path] = {}
+    for entry in content["scans"]:
+        name = check_case_name(entry["name"])
+        if name in scans:
+            raise InputError(f"case {_short(name)}: is given twice", "remove one entry")
+        if not isinstance(entry["path"], str) or not entry["path"] or "\0" in entry["path"]:
+            raise InputError(f"case {_short(name)}: has no path", "give the path of its scan")
+        scans[name] = Path(os.path.normpath(folder.absolute() / entry["path"]))
+    structures = [Structure(one["name"], one["value"], one["color"]) for one in content["structures"]]
+    settings = content.get("settings") or {}
+    return scans, check_structures(structures), dict(settings)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    path, base = path.absolute(), folder.absolute()
+    near = path.is_relative_to(base) or path.is_relative_to(base.parent)
+    return Path(os.path.relpath(path, base)).as_posix() if near else str(path)
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."

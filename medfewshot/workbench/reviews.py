@@ -1,0 +1,93 @@
+"""``reviews.csv``: what reviewers said about masks and drafts, oldest first."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from medfewshot.errors import InputError
+from medfewshot.io import write_csv
+
+STATUSES = ("accepted", "rejected", "needs review")
+"""What a reviewer can say about a case."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """One row of ``reviews.csv``.
+
+    Args:
+        time: In UTC.
+        case: Name of the case.
+        status: One of :data:`STATUSES`; empty for a note alone.
+        version: Of the mask that was reviewed; 0 if it was a draft.
+        draft: Number of the draft at that time; 0 if there was none.
+        dice: Mean Dice between the draft and the mask; None if there was only one of them.
+        note: For people.
+    """
+
+    time: str
+    case: str
+    status: str
+    version: int
+    draft: int
+    dice: float | None = None
+    note: str = ""
+
+
+class ReviewLog:
+    """The reviews of a project. Not safe for several threads: the project has the lock.
+
+    Args:
+        path: Of the CSV file, which need not exist.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, _read(path)
+        self._of_case: dict[str, list[Review]] = {}
+        for row in self.rows:
+            self._of_case.setdefault(row.case, []).append(row)
+
+    def add(self, review: Review) -> None:
+        """Add a review and write the file."""
+        write_csv(self.path, [asdict(one) for one in (*self.rows, review)])
+        self.rows.append(review)
+        self._of_case.setdefault(review.case, []).append(review)
+
+    def of(self, case: str) -> list[Review]:
+        """The reviews of one case, oldest first."""
+        return self._of_case.get(case, [])
+
+    def current(self, case: str, *, version: int, draft: int) -> Review | None:
+        """The newest status given to this version of the mask, or without a mask to this draft; None if there is none.
+
+        A mask or draft that changed since has to be reviewed again.
+        """
+        given = next((review for review in reversed(self.of(case)) if review.status), None)
+        if given is None or given.version != version or (not version and given.draft != draft):
+            return None
+        return given
+
+    def note(self, case: str) -> str:
+        """The newest note about a case."""
+        return next((review.note for review in reversed(self.of(case)) if review.note), "")
+
+
+def _read(path: Path) -> list[Review]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [
+                Review(
+                    row["time"], row["case"], row["status"], int(row["version"]), int(row["draft"]),
+                    float(row["dice"]) if row["dice"] else None, row["note"],
+                )
+                for row in csv.DictReader(file)
+            ]  # fmt: skip
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})", "correct the line, or move the file away") from None

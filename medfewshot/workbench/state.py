@@ -1,0 +1,71 @@
+"""The state of a case, and the order of cases: what to label next comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medfewshot.workbench.drafts import DraftFacts
+from medfewshot.workbench.mask_store import MaskFacts
+from medfewshot.workbench.reviews import Review
+
+GROUPS = ("needs review", "draft", "unlabelled", "rejected", "example", "accepted")
+
+
+@dataclass(frozen=True)
+class CaseState:
+    """The state of one case.
+
+    Args:
+        name: Of the case.
+        scan: Path of the scan.
+        status: ``unlabelled``, ``draft``, ``needs review``, ``accepted``, ``rejected`` or ``example``.
+        reason: Why it needs a review; empty if it does not.
+        version: Of the mask by hand; 0 if there is none.
+        confidence: Expected mean Dice of the draft; None without a draft.
+        note: The newest note of a reviewer.
+        uncertainty: 1 minus the confidence: how wrong the draft may be. 1 if no structure was found; None if unknown.
+        distance: From the scan to the nearest example, by intensities; None if unknown.
+        draft: Number of the draft, counted from 1; 0 if there is none.
+    """
+
+    name: str
+    scan: Path
+    status: str
+    reason: str = ""
+    version: int = 0
+    confidence: float | None = None
+    note: str = ""
+    uncertainty: float | None = None
+    distance: float | None = None
+    draft: int = 0
+
+
+def status_of(facts: MaskFacts, draft: DraftFacts, given: Review | None) -> tuple[str, str]:
+    """Status and reason of a case from its mask, its draft and the review of the newer of them."""
+    if given is not None:
+        return given.status, given.note if given.status == "needs review" else ""
+    if facts.version:
+        return ("example", "") if facts.teaches or facts.complete else ("unlabelled", "")
+    if draft.number:
+        return ("needs review", draft.reason) if draft.reason else ("draft", "")
+    return "unlabelled", ""
+
+
+def in_order(cases: Sequence[CaseState]) -> list[CaseState]:
+    """Cases that need a label first: those that are high in both ranks, by uncertainty and by distance.
+
+    Cases without a draft follow, then those that a person has dealt with, each group by name.
+    """
+    waiting = [case for case in cases if case.status in ("needs review", "draft") and case.uncertainty is not None]
+    rank = dict.fromkeys((case.name for case in waiting), 0)
+    for key in ("uncertainty", "distance"):
+        values = sorted(getattr(case, key) or 0.0 for case in waiting)
+        for case in waiting:
+            rank[case.name] += values.index(getattr(case, key) or 0.0)
+    groups = {status: max(number, 1) for number, status in enumerate(GROUPS)}
+    return sorted(
+        cases,
+        key=lambda case: (groups.get(case.status, 1), -rank.get(case.name, -1), -(case.uncertainty or 0.0), case.name),
+    )

@@ -1,0 +1,340 @@
+"""A project on disk: every save whole, no version lost, drafts beside masks, reviews kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medfewshot.errors import InputError
+from medfewshot.io import read_label
+from medfewshot.workbench import IGNORE_VALUE, PROJECT_FILE, Project, Structure, VersionConflict
+
+SHAPE = (6, 7, 5)
+LIVER, SPLEEN = Structure("liver", 1, "#ff0000"), Structure("spleen", 2, "#00ff00")
+
+
+def save_scan(path: Path, affine: np.ndarray | None = None) -> Path:
+    voxels = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "scans").mkdir()
+    for name in ("a", "b", "c"):
+        save_scan(tmp_path / "scans" / f"{name}.nii.gz")
+    return Project.create(tmp_path / "project", [tmp_path / "scans"], structures=(LIVER, SPLEEN))
+
+
+def block(value: int = 1) -> np.ndarray:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:4, 2:5, 1:4] = value
+    return labels
+
+
+def test_a_new_project_lists_every_scan_as_unlabelled_and_opens_again(project: Project) -> None:
+    assert [(case.name, case.status, case.version) for case in project.cases()] == [
+        ("a", "unlabelled", 0), ("b", "unlabelled", 0), ("c", "unlabelled", 0),
+    ]  # fmt: skip
+    again = Project.open(project.folder)
+    assert again.cases() == project.cases()
+    assert again.structures == (LIVER, SPLEEN)
+
+
+def test_a_mask_comes_back_as_it_was_drawn_on_the_grid_of_the_scan(tmp_path: Path) -> None:
+    affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, 7], [0, 0, -3, 9], [0, 0, 0, 1]])
+    scan = save_scan(tmp_path / "a.nii.gz", affine)
+    project = Project.create(tmp_path / "project", [scan], structures=(LIVER,))
+    assert project.save_mask("a", block(), version=0) == 1
+    path = project.mask_path("a")
+    assert path is not None
+    stored = nib.load(path)
+    assert np.array_equal(np.asarray(stored.dataobj), block())
+    assert np.allclose(stored.affine, affine, atol=1e-5)
+    shown = Project.open(project.folder).read_labels("a")
+    assert shown is not None
+    assert np.array_equal(shown, block())
+
+
+def test_the_second_of_two_saves_of_one_version_is_refused_and_changes_nothing(project: Project) -> None:
+    project.save_mask("a", block(1), version=0)
+    with pytest.raises(VersionConflict) as refused:
+        project.save_mask("a", block(2), version=0)
+    assert refused.value.current == 1
+    assert np.array_equal(project.read_labels("a"), block(1))
+    assert project.save_mask("a", block(2), version=1) == 2
+    assert sorted(path.name for path in (project.folder / "history" / "a").glob("*.nii.gz")) == [
+        "0001.nii.gz", "0002.nii.gz",
+    ]  # fmt: skip
+
+
+def test_slices_that_are_not_drawn_are_ignored_on_disk_and_background_on_the_page(project: Project) -> None:
+    project.save_mask("a", block(), version=0, drawn=[2, 4], axis=2)
+    stored = read_label(project.folder / "labels" / "a.nii.gz").data[0]
+    assert np.array_equal(stored[:, :, [2, 4]], block()[:, :, [2, 4]])
+    others = stored[:, :, [0, 1, 3]]
+    painted = block()[:, :, [0, 1, 3]] == 1
+    assert (others[~painted] == IGNORE_VALUE).all()
+    assert (others[painted] == 1).all()
+    assert np.array_equal(project.read_labels("a"), block())
+    facts = Project.open(project.folder).facts("a")
+    assert (facts.drawn, facts.axis, facts.complete, facts.teaches) == ((2, 4), 2, False, True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "more"),
+    [
+        (np.zeros((2, 2, 2), np.uint8), {}),
+        (np.zeros(SHAPE, np.float32), {}),
+        (np.full(SHAPE, 9, np.uint8), {}),
+        (np.zeros(SHAPE, np.uint8), {"drawn": [5], "axis": 2}),
+        (np.zeros(SHAPE, np.uint8), {"drawn": [1], "axis": 3}),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(project: Project, labels: np.ndarray, more: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        project.save_mask("a", labels, version=0, **more)  # type: ignore[arg-type]
+    assert project.mask_path("a") is None
+
+
+def test_a_draft_never_replaces_a_mask_and_a_complete_mask_keeps_the_draft_that_it_came_from(project: Project) -> None:
+    assert project.write_draft("a", block(2), confidence=0.6, reason="spleen is far larger", distance=0.2)
+    case = project.case("a")
+    assert (case.status, case.reason, case.confidence) == ("needs review", "spleen is far larger", 0.6)
+    assert np.array_equal(project.read_labels("a"), block(2))
+    project.save_mask("a", block(1), version=0)
+    assert not project.write_draft("a", block(2), confidence=0.9)
+    assert np.array_equal(project.read_labels("a"), block(1))
+    assert project.case("a").draft == 1
+    assert project.case("a").status == "example"
+
+
+def test_a_mask_that_is_partly_drawn_gets_a_draft_beside_it(project: Project) -> None:
+    project.save_mask("a", block(1), version=0, drawn=[2], axis=2)
+    assert project.write_draft("a", block(2), confidence=0.9)
+    assert np.array_equal(project.read_labels("a"), block(1))
+    assert np.array_equal(project.read_draft("a"), block(2))
+
+
+def test_accepting_a_draft_freezes_it_and_makes_no_example_of_it(project: Project) -> None:
+    project.write_draft("a", block(1), confidence=0.9)
+    project.review("a", status="accepted", note="good")
+    again = Project.open(project.folder)
+    case = again.case("a")
+    assert (case.status, case.note, case.version) == ("accepted", "good", 1)
+    assert again.examples() == []
+    assert not again.write_draft("a", block(2), confidence=0.9)
+    assert [(review.dice, review.status) for review in again.reviews()] == [(1.0, "accepted")]
+
+
+def test_accepting_a_partly_drawn_mask_fills_the_rest_from_the_draft(project: Project) -> None:
+    drawn, draft = np.zeros(SHAPE, np.uint8), block(2)
+    drawn[:, :, 2] = block(1)[:, :, 2]
+    project.save_mask("a", drawn, version=0, drawn=[2], axis=2)
+    project.write_draft("a", draft, confidence=0.9)
+    project.review("a", status="accepted")
+    expected = draft.copy()
+    expected[:, :, 2] = drawn[:, :, 2]
+    assert np.array_equal(project.read_labels("a"), expected)
+    assert project.facts("a").complete
+    assert [name for name, _, _ in project.examples()] == ["a"]
+
+
+def test_a_review_counts_until_the_mask_or_draft_changes(project: Project) -> None:
+    project.write_draft("a", block(1), confidence=0.9)
+    project.review("a", status="rejected", note="wrong side")
+    assert project.case("a").status == "rejected"
+    project.write_draft("a", block(2), confidence=0.9)
+    assert project.case("a").status == "draft"
+    project.save_mask("b", block(1), version=0)
+    project.review("b", status="accepted")
+    assert project.case("b").status == "accepted"
+    project.save_mask("b", block(2), version=1)
+    assert project.case("b").status == "example"
+    with pytest.raises(InputError):
+        project.review("c", status="accepted")
+
+
+def test_a_correction_is_scored_against_its_draft(project: Project) -> None:
+    project.write_draft("a", block(1), confidence=0.9)
+    corrected = block(1)
+    corrected[1, 2:5, 1:4] = 0  # a third of the block
+    project.save_mask("a", corrected, version=0)
+    assert project.agreement("a") == pytest.approx(2 * 18 / (18 + 27), abs=1e-4)
+
+
+def test_what_to_label_next_is_uncertain_and_far_from_the_examples(project: Project) -> None:
+    project.write_draft("a", block(), confidence=0.9, distance=0.3)
+    project.write_draft("b", block(), confidence=0.5, distance=0.3)
+    project.write_draft("c", block(), confidence=0.7, distance=0.1)
+    assert [case.name for case in project.cases()] == ["b", "c", "a"]
+    project.review("b", status="accepted")
+    assert project.cases()[-1].name == "b"
+
+
+def test_a_mask_that_another_program_changed_becomes_a_version(project: Project) -> None:
+    project.save_mask("a", block(1), version=0)
+    path = project.folder / "labels" / "a.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(block(2), image.affine, image.header), path)
+    os.utime(path, ns=(time.time_ns(), time.time_ns() + 10**9))
+    again = Project.open(project.folder)
+    assert again.facts("a").version == 2
+    assert np.array_equal(again.read_labels("a"), block(2))
+    assert np.array_equal(read_label(project.folder / "history" / "a" / "0001.nii.gz").data[0], block(1))
+    assert Project.open(project.folder).facts("a").version == 2
+
+
+def test_a_save_that_was_interrupted_after_the_version_was_written_is_completed(project: Project) -> None:
+    project.save_mask("a", block(1), version=0)
+    old = (project.folder / "labels" / "a.nii.gz").read_bytes()
+    project.save_mask("a", block(2), version=1)
+    shown = project.folder / "labels" / "a.nii.gz"
+    shown.write_bytes(old)
+    os.utime(shown, ns=(10**18, 10**18))
+    (project.folder / "labels" / ".0123.nii.gz").write_bytes(b"half")
+    again = Project.open(project.folder)
+    assert np.array_equal(again.read_labels("a"), block(2))
+    assert sorted(path.name for path in (project.folder / "labels").iterdir()) == ["a.nii.gz"]
+
+
+def save_forever(folder: Path, told: int) -> None:
+    """Save versions, drafts and notes without end, and write the number of each version to the file ``told``."""
+    project = Project.open(folder)
+    version = project.facts("a").version
+    while True:
+        labels = np.full(SHAPE, 1 + version % 2, np.uint8)
+        labels[0, 0, 0] = 0
+        version = project.save_mask("a", labels, version=version, drawn=[version % 5], axis=2)
+        project.write_draft("b", labels, confidence=0.5)
+        project.review("b", note=str(version))
+        os.write(told, f"{version} ".encode())
+
+
+def killed_after(folder: Path, seconds: float) -> int:
+    """Let another process save into ``folder`` and kill it; the last version that it told of."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            save_forever(folder, writer)
+        os._exit(1)
+    os.close(writer)
+    first = os.read(reader, 64).decode()
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    with open(reader, "rb") as rest:
+        told = int((first + rest.read().decode()).split()[-1])
+    os.waitpid(child, 0)
+    return told
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
+@pytest.mark.parametrize("seconds", np.linspace(0, 0.06, 20))
+def test_killing_a_program_while_it_saves_loses_no_version_and_leaves_every_file_whole(
+    project: Project, seconds: float
+) -> None:
+    told = killed_after(project.folder, seconds)
+    again = Project.open(project.folder)
+    version = again.facts("a").version
+    assert version in (told, told + 1)  # a save that was not told of may be complete
+    labels = again.read_labels("a")
+    assert labels is not None
+    assert int(labels[1, 1, 1]) == 1 + (version - 1) % 2
+    assert again.facts("a").drawn == ((version - 1) % 5,)
+    for path in project.folder.rglob("*.nii.gz"):
+        nib.load(path).get_fdata()
+    for path in project.folder.rglob("*.json"):
+        json.loads(path.read_text())
+    notes = [int(review.note) for review in again.reviews()]
+    assert notes == list(range(1, notes[-1] + 1))
+    assert told <= notes[-1] <= version
+
+
+LIES = [
+    {"format_version": 2},
+    {"format_version": None},
+    {"scans": {"name": "a"}},
+    {"scans": [{"name": "../../etc/passwd", "path": "x"}]},
+    {"scans": [{"name": ".hidden", "path": "x"}]},
+    {"scans": [{"name": "a"}]},
+    {"scans": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]},
+    {"structures": [{"name": "liver", "value": 0, "color": "#000000"}]},
+    {"structures": [{"name": "liver", "value": 255, "color": "#000000"}]},
+    {"structures": [{"name": "liver", "value": "1", "color": "#000000"}]},
+    {"structures": [{"name": "a\nb", "value": 1, "color": "#000000"}]},
+    {"structures": [{"name": "ignore", "value": 1, "color": "#000000"}]},
+    {"structures": [{"name": "liver", "value": 1, "color": "red; background: url(//x)"}]},
+    {"structures": [{"name": "x", "value": 1, "color": "#000000"}, {"name": "X", "value": 2, "color": "#000000"}]},
+    {"structures": None},
+    {"settings": ["learner"]},
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_project_file_that_lies_is_one_line_that_names_the_file(project: Project, lie: dict[str, object]) -> None:
+    path = project.folder / PROJECT_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **lie}))
+    with pytest.raises(InputError) as refused:
+        Project.open(project.folder)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '"x"', "[" * 100_000])
+def test_a_project_file_that_is_damaged_is_one_line(project: Project, text: str) -> None:
+    (project.folder / PROJECT_FILE).write_text(text)
+    with pytest.raises(InputError):
+        Project.open(project.folder)
+
+
+def test_a_missing_scan_is_named_and_stops_nothing(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "scans" / "b.nii.gz").unlink()
+    again = Project.open(project.folder)
+    assert "missing" in again.case("b").reason
+    assert again.case("a").reason == ""
+    again.save_mask("a", block(), version=0)
+
+
+def test_a_project_can_be_moved_together_with_its_scans(project: Project, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (tmp_path / "scans").rename(moved / "scans")
+    project.folder.rename(moved / "project")
+    assert all(case.scan.exists() for case in Project.open(moved / "project").cases())
+
+
+def test_a_structure_that_is_drawn_cannot_be_removed(project: Project) -> None:
+    project.save_mask("a", block(2), version=0)
+    with pytest.raises(InputError):
+        project.set_structures((LIVER,))
+    project.set_structures((LIVER, SPLEEN, Structure("kidney", 3, "#0000ff")))
+    assert [one.name for one in Project.open(project.folder).structures] == ["liver", "spleen", "kidney"]
+
+
+def test_masks_that_exist_already_are_copied_into_a_new_project(tmp_path: Path) -> None:
+    scan = save_scan(tmp_path / "a.nii.gz")
+    mask = tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(block(3), np.eye(4)), mask)
+    project = Project.create(tmp_path / "project", [scan], structures=(LIVER,), masks=[(scan, mask)])
+    assert np.array_equal(project.read_labels("a"), block(3))
+    assert [(one.name, one.value) for one in project.structures] == [("liver", 1), ("label 3", 3)]
+    assert project.case("a").status == "example"
+
+
+def test_old_versions_go_and_reviewed_ones_stay(project: Project) -> None:
+    project.save_mask("a", block(1), version=0)
+    project.review("a", status="accepted")
+    for version in range(1, 35):
+        project.save_mask("a", block(1 + version % 2), version=version)
+    kept = sorted(int(path.name[:4]) for path in (project.folder / "history" / "a").glob("*.nii.gz"))
+    assert kept == [1, *range(6, 36)]
