@@ -108,8 +108,10 @@ def missing_slices(folder):
 
 
 @refused("positions")
-def duplicate_slices(folder):
-    return series(folder, keep=[0, 1, 2, 2, 3, 4])
+def two_time_points(folder):
+    series(folder, keep=range(4))
+    save(one_slice(scan()[:, :, 3] + 7, 2), folder / "odd" / "x.dcm")
+    return folder / "odd"
 
 
 @refused("sheared")
@@ -208,6 +210,11 @@ def one_file_of_a_series(folder):
 
 
 @accepted
+def a_slice_sent_twice(folder):
+    return series(folder, keep=[*range(14), 2])
+
+
+@accepted
 def blank_instance_uids(folder):
     return series(folder, SOPInstanceUID="", StudyInstanceUID="", FrameOfReferenceUID="")
 
@@ -268,6 +275,19 @@ def without_suffix_and_with_a_dicomdir(folder):
 @accepted
 def without_a_preamble(folder):
     return series(folder, preamble=None)
+
+
+@accepted
+def without_a_preamble_and_suffix(folder):
+    path = series(folder, preamble=None)
+    for file in list(path.iterdir()):
+        file.rename(path / f"IM{file.stem}")
+    return path
+
+
+@accepted
+def low_values_in_white(folder):
+    return series(folder, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11)
 
 
 @accepted

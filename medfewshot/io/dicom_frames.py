@@ -23,6 +23,18 @@ _CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2.1", "2.2", "4
 _PLAIN_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.7.3"
 """Multi-frame grayscale word secondary capture: the same pixels, with nothing that a reader would apply to them."""
 
+_FACTS = {
+    "temporal position": ("FrameContentSequence", "TemporalPositionIndex"),
+    "echo time": ("MREchoSequence", "EffectiveEchoTime"),
+    "inversion time": ("MRModifierSequence", "InversionTimes"),
+    "b-value": ("MRDiffusionSequence", "DiffusionBValue"),
+    "convolution kernel": ("CTReconstructionSequence", "ConvolutionKernel"),
+    "tube voltage": ("CTXRayDetailsSequence", "KVP"),
+    "acquisition number": ("FrameContentSequence", "FrameAcquisitionNumber"),
+    "acquisition time": ("FrameContentSequence", "FrameAcquisitionDateTime"),
+}
+"""Where the functional groups state what ``dicom_acquisitions`` compares."""
+
 
 def is_enhanced(one: Slice) -> bool:
     """Whether a file is of a class whose frames are slices with positions of their own."""
@@ -96,18 +108,28 @@ def _frame(one: Slice, index: int, group: Any, shared: Any) -> Slice:
     slope = of("PixelValueTransformationSequence", "RescaleSlope", 1)
     intercept = of("PixelValueTransformationSequence", "RescaleIntercept", 1)
     axes = [axis / max(float(np.linalg.norm(axis)), 1e-9) for axis in orientation.reshape(2, 3)]
-    usual = thickness if thickness is not None and thickness[0] > 0 else step
     return replace(
         one,
         frame=index,
         size=(*one.size[:2], 1),
         has_spacing=True,
         spacing_mm=(float(pixel_mm[1]), float(pixel_mm[0])),
-        thickness_mm=abs(float(usual[0])) if usual is not None else 1.0,
+        thickness_mm=None if thickness is None else abs(float(thickness[0])),
         step_mm=None if step is None else abs(float(step[0])),
         pose=np.stack([position, *axes]),
+        facts={**one.facts, **_facts(group, shared)},
         rescale=(1.0 if slope is None else float(slope[0]), 0.0 if intercept is None else float(intercept[0])),
     )
+
+
+def _facts(group: Any, shared: Any) -> dict[str, str]:
+    """What can tell acquisitions apart, of the frame itself or else of all frames."""
+    facts = {}
+    for name, (sequence, attribute) in _FACTS.items():
+        value = _item(group if group.get(sequence) else shared, sequence).get(attribute)
+        if value is not None:
+            facts[name] = str(value)
+    return facts
 
 
 def _stored(dataset: Any) -> np.ndarray:
@@ -118,6 +140,7 @@ def _stored(dataset: Any) -> np.ndarray:
     for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         if name in dataset:
             del dataset[name]
+    dataset.PhotometricInterpretation = "MONOCHROME2"  # GDCM would invert the values of MONOCHROME1
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = _PLAIN_MULTI_FRAME
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.dcm"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,12 @@ class Slice:
     Attributes:
         size: Columns, rows, frames.
         spacing_mm: Of the pixels, along a row and along a column. 1 mm if the file does not state it.
+        thickness_mm: Of the slice. None if the file does not state it.
         step_mm: The spacing between slices that the file itself states.
         pose: ``(3, 3)`` in LPS: the position in mm, and the unit vectors along which column and row index grow. None if
             the file lacks any of them, or the spacing.
+        facts: What can tell acquisitions apart, such as the echo time: see ``dicom_acquisitions``.
+        inverted: Whether low values are white (MONOCHROME1). GDCM would invert the values themselves.
         frame: Of an enhanced multi-frame file, from 0. None if the file is the slice.
         rescale: Slope and intercept of a frame. The reader of single-frame files applies their own.
     """
@@ -40,9 +43,11 @@ class Slice:
     components: int
     has_spacing: bool
     spacing_mm: tuple[float, float]
-    thickness_mm: float
+    thickness_mm: float | None
     step_mm: float | None
     pose: np.ndarray | None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    inverted: bool = False
     frame: int | None = None
     rescale: tuple[float, float] = (1.0, 0.0)
 
@@ -70,15 +75,15 @@ def sorted_stack(slices: Sequence[Slice], name: str) -> list[Slice]:
 
 
 def stack_affine(stack: Sequence[Slice], name: str) -> np.ndarray:
-    """``(4, 4)`` RAS affine from the positions themselves. Raises InputError for gaps, repeats and tilt."""
+    """``(4, 4)`` RAS affine from the positions, no two of them equal. Raises InputError for gaps and tilt."""
     first, row, column = stack[0].placed
     normal = np.cross(row, column)
     positions = np.array([one.placed[0] for one in stack])
-    _check_gaps(stack, positions @ normal, name)
+    _check_gaps(stack, name)
     if len(stack) > 1:
         step = _upright((positions[-1] - first) / (len(stack) - 1), normal, stack)
     else:
-        step = normal * stack[0].thickness_mm
+        step = normal * (stack[0].thickness_mm or stack[0].step_mm or 1.0)
     width, height = stack[0].spacing_mm
     affine = np.eye(4)
     affine[:3] = np.column_stack([row * width, column * height, step, first])
@@ -97,7 +102,9 @@ def _upright(step: np.ndarray, normal: np.ndarray, stack: Sequence[Slice]) -> np
 
 
 def stack_warnings(stack: Sequence[Slice], affine: np.ndarray) -> tuple[str, ...]:
-    """Warn if the files state a smaller slice spacing: if every second slice is missing, the gaps are still equal."""
+    """Warn of a guess, and if the files state a smaller slice spacing: every second slice may be missing."""
+    if len(stack) == 1 and not (stack[0].thickness_mm or stack[0].step_mm):
+        return ("a single slice that states no thickness: 1 mm is a guess",)
     stated, found = stack[0].step_mm, float(np.linalg.norm(affine[:3, 2]))
     if len(stack) > 1 and stated and round(found / stated) >= 2 and abs(found / stated - round(found / stated)) < 0.05:
         warning = f"slices lie {found:.4g} mm apart but the files state {stated:.4g} mm: some may be missing throughout"
@@ -127,16 +134,25 @@ def _parallel(first: Slice, second: Slice) -> bool:
     return bool(turned < _PARALLEL_TOLERANCE) and np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3)
 
 
-def _check_gaps(stack: Sequence[Slice], depths: np.ndarray, name: str) -> None:
+def count_positions(stack: Sequence[Slice]) -> int:
+    """The number of different positions of sorted slices along their normal."""
+    return int((_gaps(stack) >= _SAME_POSITION_MM).sum()) + 1
+
+
+def at_same_position(first: Slice, second: Slice) -> bool:
+    """Whether two slices lie at one place."""
+    return float(np.linalg.norm(first.placed[0] - second.placed[0])) < _SAME_POSITION_MM
+
+
+def _gaps(stack: Sequence[Slice]) -> np.ndarray:
+    normal = np.cross(*stack[0].placed[1:])
+    return np.diff([float(normal @ one.placed[0]) for one in stack])
+
+
+def _check_gaps(stack: Sequence[Slice], name: str) -> None:
     if len(stack) < 2:
         return
-    gaps = np.diff(depths)
-    if gaps.min() < _SAME_POSITION_MM:
-        places = int((gaps >= _SAME_POSITION_MM).sum()) + 1
-        raise InputError(
-            f"{name}: {len(stack)} slices lie at only {places} positions (several time points, echoes or b-values?)",
-            "put the slices of one of them in a folder of their own",
-        )
+    gaps = _gaps(stack)
     # The lower median: if one of four slices is lost, two gaps remain, and the smaller one is the usual one.
     usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])
     # Scanners round positions, but never by half a slice or more.

@@ -65,9 +65,15 @@ class RunRecord:
     """
 
     def __init__(
-        self, folder: Path, segmenter: VolumeSegmenter, settings: SegmentSettings, command: Sequence[str] | None
+        self,
+        folder: Path,
+        segmenter: VolumeSegmenter,
+        settings: SegmentSettings,
+        command: Sequence[str] | None,
+        *,
+        warnings: Sequence[str] = (),
     ) -> None:
-        self.folder, self.segmenter, self.settings = folder, segmenter, settings
+        self.folder, self.segmenter, self.settings, self.about_input = folder, segmenter, settings, tuple(warnings)
         self.command = list(command) if command is not None else None
         self.started = _now()
         self.fingerprint = _fingerprint(segmenter, settings)
@@ -134,9 +140,9 @@ class RunRecord:
         self._due = time.monotonic() + 10 * (time.monotonic() - begun)
 
     def warnings(self) -> list[str]:
-        """Of the adaptation and of every volume of this run."""
+        """Of what was skipped, of the adaptation and of every volume of this run."""
         of_cases = [f"{result.case}: {text}" for result in self.results for text in result.warnings]
-        return [*self.segmenter.record.get("warnings", ()), *of_cases]
+        return [*self.about_input, *self.segmenter.record.get("warnings", ()), *of_cases]
 
     def _known(self) -> list[CaseResult]:
         return [*self.results, *self._earlier.values()]

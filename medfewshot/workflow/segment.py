@@ -50,7 +50,7 @@ class RunResult:
         results: One per volume.
         folder: Where they are.
         resumed: Number of results that an earlier run made.
-        warnings: Of the adaptation and of every volume.
+        warnings: Of what was skipped, of the adaptation and of every volume.
     """
 
     results: tuple[CaseResult, ...]
@@ -151,7 +151,7 @@ def segment(
     folder, settings = batch.folder, batch.settings
     progress = (progress or Progress()).at("segmenting")
     check_results_folder(folder, batch.cases, settings)
-    record = RunRecord(folder, segmenter, settings, command)
+    record = RunRecord(folder, segmenter, settings, command, warnings=batch.warnings)
     earlier = record.earlier_results() if settings.resume and not settings.overwrite else {}
     if settings.overwrite:
         remove_results(folder)
@@ -169,7 +169,7 @@ def segment(
                 result = _segment_case(case, segmenter, batch, progress.part(number, total))
             record.add(result)
     progress.update(total, total, "done")
-    return RunResult(tuple(record.results), folder, resumed, (*batch.warnings, *record.warnings()))
+    return RunResult(tuple(record.results), folder, resumed, tuple(record.warnings()))
 
 
 def _check_same_scans(cases: Sequence[Case], earlier: Iterable[CaseResult], folder: Path) -> None:

@@ -26,7 +26,7 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
     """Find volumes and give each a unique name.
 
     With several channels, ``case_0000.nii.gz``, ``case_0001.nii.gz``, ... make one case, complete or not: see
-    :func:`check_channels`. If two volumes share a name, the names of their folders go in front.
+    :func:`check_channels`. If volumes share a name, as many folders go in front as tell them apart.
 
     Args:
         inputs: Files, DICOM series folders, and folders of volumes.
@@ -67,21 +67,38 @@ def _named_apart(cases: list[Case]) -> list[Case]:
         if not case.case_id.strip():
             raise InputError(f"{case.image_path}: has no name before its suffix", "rename it")
 
-    def count() -> Counter[str]:
-        return Counter(case.case_id.casefold() for case in cases)  # as file systems that ignore case would
-
-    counts = count()
-    cases = [
-        replace(case, case_id=f"{case.image_path.resolve().parent.name}_{case.case_id}")
-        if counts[case.case_id.casefold()] > 1
-        else case
-        for case in cases
-    ]
-    for name, number in count().items():
+    cases = _with_folders(cases)
+    for name, number in Counter(_plain(case.case_id) for case in cases).items():
         if number > 1:
-            first, second = [case.image_path for case in cases if case.case_id.casefold() == name][:2]
+            first, second = [case.image_path for case in cases if _plain(case.case_id) == name][:2]
             raise InputError(f"{first} and {second}: both would be written as {name}", "rename one of them")
     return cases
+
+
+def _with_folders(cases: list[Case]) -> list[Case]:
+    """Put as many folders in front of equal names as tell them apart: ``PA1_ST1_SE1`` and ``PA2_ST1_SE1``."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(_plain(case.case_id), []).append(case)
+    depths = {name: _depth(group) for name, group in groups.items()}
+    return [replace(case, case_id=_name(case, depths[_plain(case.case_id)])) for case in cases]
+
+
+def _depth(group: list[Case]) -> int:
+    """The fewest folders that tell cases of one name apart, as far as folders can."""
+    deepest = max(len(case.image_path.resolve().parents) for case in group) - 1
+    different = [len({_plain(_name(case, depth)) for case in group}) for depth in range(deepest + 1)]
+    return different.index(max(different))
+
+
+def _name(case: Case, depth: int) -> str:
+    folders = case.image_path.resolve().parent.parts[1:]
+    return "_".join([*folders[max(0, len(folders) - depth) :], case.case_id])
+
+
+def _plain(name: str) -> str:
+    """A name as file systems that ignore case compare it."""
+    return name.casefold()
 
 
 def as_volume(value: VolumeLike, *, label: bool = False) -> Volume:

@@ -6,15 +6,17 @@ import itertools
 import shutil
 from pathlib import Path
 
+import corpus_dicom
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from io_samples import OBLIQUE, SHAPE, affine_of, ramp, rotation, signed_permutations, write_dicom
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from medfewshot.errors import InputError
-from medfewshot.io import read_image, read_label
+from medfewshot.io import is_series_folder, read_image, read_label
 
 
 def right_handed(axes: np.ndarray) -> np.ndarray:
@@ -123,11 +125,86 @@ def test_slices_that_wander_sideways(tmp_path: Path) -> None:
         read_image(tmp_path / "ct")
 
 
-def test_several_time_points_in_one_series(tmp_path: Path) -> None:
-    write_dicom(tmp_path / "dce")
-    write_dicom(tmp_path / "dce", names=[f"b{i}.dcm" for i in range(6)])
-    with pytest.raises(InputError, match="dce: 12 slices lie at only 6 positions"):
+@pytest.mark.parametrize(
+    ("tag", "reason"),
+    [
+        ("0020|0100", r"they differ in temporal position: 1 \(6 slices\), 2 \(6 slices\)"),
+        ("0018|0081", r"they differ in echo time: 1 \(6 slices\), 2 \(6 slices\)"),
+        ("0010|4000", "several time points, echoes or b-values"),
+    ],
+)
+def test_several_volumes_in_one_series(tmp_path: Path, tag: str, reason: str) -> None:
+    for number in (1, 2):
+        names = [f"{number}{i}.dcm" for i in range(6)]
+        write_dicom(tmp_path / "dce", data=ramp() + np.int16(number), names=names, tags={tag: str(number)})
+    with pytest.raises(InputError, match=f"dce: 12 slices lie at only 6 positions .{reason}"):
         read_image(tmp_path / "dce")
+
+
+def test_a_slice_sent_twice_is_read_once(tmp_path: Path) -> None:
+    write_dicom(tmp_path)
+    shutil.copy(tmp_path / "002.dcm", tmp_path / "again.dcm")
+    volume = read_image(tmp_path)
+    assert np.array_equal(volume.data[0], ramp())
+    assert volume.warnings == ("1 slice(s) were sent twice and are read once: again.dcm as 002.dcm",)
+
+
+@pytest.mark.parametrize("tag", ["0018|0081", "0018|1210", "0020|0012", "0020|0052"])
+def test_two_acquisitions_between_each_other_are_refused(tmp_path: Path, tag: str) -> None:
+    for number, shift in ((1, 0.0), (2, 0.5)):
+        for index in range(4):
+            tags = {**place(OBLIQUE, index + shift), tag: str(number)}
+            write_dicom(tmp_path / "ct", keep=[index], names=[f"{number}{index}.dcm"], tags=tags)
+    with pytest.raises(InputError, match=r"ct: the series mixes 2 acquisitions.*1 \(4 slices\), 2 \(4 slices\)"):
+        read_image(tmp_path / "ct")
+
+
+def test_acquisitions_one_above_the_other_are_one_volume_with_a_warning(tmp_path: Path) -> None:
+    for index in range(6):
+        write_dicom(tmp_path, keep=[index], names=[f"{index}.dcm"], tags={"0020|0012": str(index // 3)})
+    volume = read_image(tmp_path)
+    assert np.array_equal(volume.data[0], ramp())
+    assert volume.warnings == ("its slices come from 2 acquisitions (0 (3 slices), 1 (3 slices)), read as one volume",)
+
+
+def test_one_slice_keeps_its_thickness(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "mr", keep=[2], tags={"0018|0050": "3.5", "0018|0088": "4.5"})
+    volume = read_image(tmp_path / "mr")
+    assert volume.spacing_mm == pytest.approx((0.7, 1.5, 3.5))
+    assert volume.warnings == ()
+    corpus_dicom.series(tmp_path, keep=[2], SliceThickness=None)
+    volume = read_image(tmp_path / "odd")
+    assert volume.spacing_mm == pytest.approx((1.25, 1.5, 1.0))
+    assert volume.warnings == ("a single slice that states no thickness: 1 mm is a guess",)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize("bits", [{}, {"BitsStored": 12, "HighBit": 11}, {"PixelRepresentation": 0}])
+def test_hounsfield_units_whatever_the_photometric_interpretation(
+    tmp_path: Path, syntax: str, bits: dict[str, int]
+) -> None:
+    data = ramp((16, 15, 2))
+    folder = corpus_dicom.series(
+        tmp_path, data=data, syntax=syntax, PhotometricInterpretation="MONOCHROME1", RescaleIntercept=-1024,
+        RescaleSlope=2, **bits,
+    )  # fmt: skip
+    assert np.array_equal(read_image(folder).data[0], data * 2 - 1024)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("has_meta", [True, False])
+def test_files_without_preamble_and_suffix(tmp_path: Path, syntax: str, has_meta: bool) -> None:
+    folder = corpus_dicom.series(tmp_path, data=ramp(), syntax=syntax, preamble=None)
+    for file in list(folder.iterdir()):
+        content = file.read_bytes()
+        start = 0 if has_meta else content.index(b"\x08\x00\x16\x00")
+        file.with_suffix("").write_bytes(content[start:])
+        file.unlink()
+    (folder / "counts.bin").write_bytes(np.arange(8, 40, dtype="<i4").tobytes())
+    assert is_series_folder(folder)
+    volume = read_image(folder)
+    assert np.array_equal(volume.data[0], ramp())
+    assert volume.warnings == ()
 
 
 def test_mixed_series_are_listed_and_one_file_picks_its_own(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_refused(tmp_path: Path, changes: dict[str, object], problem: str) -> No
 
 def test_time_points_in_files_of_their_own_are_refused(tmp_path: Path) -> None:
     write_enhanced(tmp_path / "a.dcm")
-    write_enhanced(tmp_path / "b.dcm")
+    write_enhanced(tmp_path / "b.dcm", slopes=[2.0])
     with pytest.raises(InputError, match="12 slices lie at only 6 positions"):
         read_image(tmp_path)
 

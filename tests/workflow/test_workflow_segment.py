@@ -81,8 +81,21 @@ def test_names_are_told_apart_by_their_folders(tmp_path):
     names = [case.case_id for case in find_cases([tmp_path / "one", tmp_path / "two"])]
     assert sorted(names) == ["one_scan", "other", "two_Scan"]
     touch(tmp_path, "one/scan.mha")
-    with pytest.raises(InputError, match=r"scan\.\w+.* and .*scan\.\w+.*: both would be written as one_scan"):
+    with pytest.raises(InputError, match=r"scan\.\w+.* and .*scan\.\w+.*: both would be written as scan"):
         find_cases([tmp_path / "one"])
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (("PA1/ST1/SE1.mha", "PA2/ST1/SE1.mha", "PA2/ST1/SE2.mha"), ["PA1_ST1_SE1", "PA2_ST1_SE1", "SE2"]),
+        (("sub-01/ses-1/T1w.mha", "sub-02/ses-1/T1w.mha"), ["sub-01_ses-1_T1w", "sub-02_ses-1_T1w"]),
+        (("a/x/T1.mha", "b/x/T1.mha", "b/y/T1.mha"), ["a_x_T1", "b_x_T1", "b_y_T1"]),
+    ],
+)
+def test_names_have_as_many_folders_as_tell_them_apart(tmp_path, files, expected):
+    touch(tmp_path, *files)
+    assert [case.case_id for case in find_cases([tmp_path / file for file in files])] == expected
 
 
 def test_folders_that_can_be_written_to(tmp_path, monkeypatch):
@@ -170,7 +183,7 @@ def test_every_scan_is_read_once(scans, segmenter, inputs):
     assert seen == [case.image_path.name for case in batch.cases]
 
 
-def test_what_is_skipped_is_told(scans, segmenter):
+def test_what_is_skipped_is_reported_and_recorded(scans, segmenter):
     uid = b"1.2.840.10008.5.1.4.1.1.481.3\0"
     file = scans / "cohort" / "rs.dcm"
     file.write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x02\x00UI" + len(uid).to_bytes(2, "little") + uid)
@@ -178,6 +191,7 @@ def test_what_is_skipped_is_told(scans, segmenter):
     assert file not in [case.image_path for case in batch.cases]
     told = f"1 DICOM file(s) without an image ignored, such as {file}"
     assert told in segment(batch, segmenter).warnings
+    assert told in json.loads((scans / "out" / "run.json").read_text())["warnings"]
 
 
 def test_every_support_is_read_once(scans):

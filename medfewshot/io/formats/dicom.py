@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +11,29 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
+from medfewshot.io.dicom_acquisitions import check_one_acquisition, facts_of, repeats_error
 from medfewshot.io.dicom_frames import frame_pixels, frames_of, is_enhanced
-from medfewshot.io.dicom_stack import Slice, sorted_stack, stack_affine, stack_warnings
+from medfewshot.io.dicom_stack import (
+    Slice,
+    at_same_position,
+    count_positions,
+    sorted_stack,
+    stack_affine,
+    stack_warnings,
+)
 from medfewshot.io.formats.base import DType, Format, check_size, reading
 from medfewshot.io.formats.itk import array_of, quiet_itk
 from medfewshot.types import Volume
 
 _SUFFIXES = (".dcm", ".ima")
 _NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC")
-_SOP_CLASS_ELEMENT = b"\x02\x00\x02\x00UI"
+_SHOWN = 10
+"""Most slices that a message names."""
+_SOP_CLASS_ELEMENTS = (b"\x02\x00\x02\x00UI", b"\x08\x00\x16\x00UI", b"\x08\x00\x16\x00")
+"""The class in the meta header; and in the data set, of files without that header, with and without types."""
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
+_TYPES = (b"UI", b"UL", b"OB", b"CS", b"DA", b"TM", b"SH", b"LO")
+_WHITE_IS_LOW = b"MONOCHROME1"
 _WITHOUT_IMAGE = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("9.", "11.", "66", "88.", "104.", "481."))
 """Storage classes of waveforms, presentation states, registrations and segmentations, reports, PDFs, radiotherapy."""
 
@@ -42,13 +57,13 @@ def read(path: Path, dtype: DType) -> Volume:
                 )
         first = slices[0]
         if len(slices) == 1 and first.pose is None:
-            data = array_of(_image(first.path), np.float32).reshape(1, *first.size[:2])
+            data = array_of(_image(first), np.float32).reshape(1, *first.size[:2])
             affine = np.diag([-first.spacing_mm[0], -first.spacing_mm[1], 1.0, 1.0])
         else:
-            stack = sorted_stack(slices, str(path))
+            stack, told = _stack(slices, str(path))
             first, affine = stack[0], stack_affine(stack, str(path))
             data = _pixels(stack)
-            warnings += stack_warnings(stack, affine)
+            warnings += told + stack_warnings(stack, affine)
     has_spacing = first.has_spacing or data.ndim == 4
     return Volume(data, affine, modality=first.modality or None, warnings=warnings, has_spacing=has_spacing)
 
@@ -63,20 +78,33 @@ def slice_files(path: Path) -> list[Path]:
                 "leave this setting out",
                 setting="dicom_seg",
             )
-        return [one.path for one in sorted_stack(slices, str(path))]
+        return [one.path for one in _stack(slices, str(path))[0]]
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether a file is DICOM by its suffix or its content (``DICM`` at byte 128). A DICOMDIR index is no image."""
+    """Whether a file is DICOM by its suffix or its content. A DICOMDIR index is no image."""
     if path.name.upper() == "DICOMDIR" or path.name.startswith(".") or not path.is_file():
         return False
     if path.suffix.lower() in _SUFFIXES:
         return True
     try:
         with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            start = stream.read(132)
     except OSError:
         return False
+    return start[128:] == b"DICM" or _starts_with_element(start)
+
+
+def _starts_with_element(start: bytes) -> bool:
+    """Whether a file without preamble begins with two DICOM elements, as old archives write them."""
+    group, kind, short, long = start[:2], start[4:6], start[6:8], start[4:8]
+    if group not in _FIRST_GROUPS:
+        return False
+    if kind in _TYPES:
+        following = start[8 + int.from_bytes(short, "little") :] if kind != b"OB" else group
+    else:
+        following = start[8 + int.from_bytes(long, "little") :]
+    return following[:2] in _FIRST_GROUPS and following[:4] != start[:4]
 
 
 def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:
@@ -102,6 +130,26 @@ def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:
     return images, (f"{len(others)} DICOM file(s) without an image ignored, such as {others[0].name}",)
 
 
+def _stack(slices: Sequence[Slice], name: str) -> tuple[list[Slice], tuple[str, ...]]:
+    """The slices of one volume in their order. A slice that was sent twice counts once, with a warning."""
+    stack: list[Slice] = []
+    copies: list[str] = []
+    for one in sorted_stack(slices, name):
+        if stack and one.path != stack[-1].path and at_same_position(stack[-1], one):
+            if not np.array_equal(_pixels([stack[-1]]), _pixels([one])):
+                raise repeats_error(slices, count_positions(sorted_stack(slices, name)), name)
+            copies.append(f"{one.name} as {stack[-1].name}")
+        else:
+            stack.append(one)
+    places = count_positions(stack)
+    if places < len(stack):
+        raise repeats_error(stack, places, name)
+    told = check_one_acquisition(stack, name)
+    if copies:
+        told = (f"{len(copies)} slice(s) were sent twice and are read once: {', '.join(copies[:_SHOWN])}", *told)
+    return stack, told
+
+
 def _scan(files: Sequence[Path]) -> tuple[list[Slice], list[Path]]:
     """The slices, and the files without an image. A slice that cannot be read is an error: it must not get lost."""
     slices, others = [], []
@@ -121,11 +169,16 @@ def has_image(path: Path) -> bool:
 
 
 def _sop_class(path: Path) -> str:
-    """The class in the file's meta header, which is always little endian with explicit types. "" if absent."""
+    """The class that a file states near its start, where both are little endian. "" if absent."""
     with path.open("rb") as stream:
         start = stream.read(1024)
-    _, found, rest = start.partition(_SOP_CLASS_ELEMENT)
-    return rest[2 : 2 + int.from_bytes(rest[:2], "little")].decode("ascii", "replace").strip("\0 ") if found else ""
+    for element in _SOP_CLASS_ELEMENTS:
+        _, found, rest = start.partition(element)
+        size = 2 if element.endswith(b"UI") else 4
+        value = rest[size : size + int.from_bytes(rest[:size], "little")] if found else b""
+        if value.startswith(b"1."):
+            return value.decode("ascii", "replace").strip("\0 ")
+    return ""
 
 
 def _read_slice(path: Path) -> Slice:
@@ -149,7 +202,7 @@ def _read_slice(path: Path) -> Slice:
     if position is not None and orientation is not None and pixel_mm is not None:
         axes = [axis / max(float(np.linalg.norm(axis)), 1e-9) for axis in orientation.reshape(2, 3)]
         pose = np.stack([position, *axes])
-    step = _floats(text("0018|0088"), 1)
+    step, thickness = (_floats(text(tag), 1) for tag in ("0018|0088", "0018|0050"))
     return Slice(
         path=path,
         series=text("0020|000e"),
@@ -160,9 +213,11 @@ def _read_slice(path: Path) -> Slice:
         components=reader.GetNumberOfComponents(),
         has_spacing=pixel_mm is not None,
         spacing_mm=(1.0, 1.0) if pixel_mm is None else (float(spacing[0]), float(spacing[1])),
-        thickness_mm=float(spacing[2]),
+        thickness_mm=None if thickness is None else abs(float(thickness[0])),
         step_mm=None if step is None else abs(float(step[0])),
         pose=pose,
+        facts=facts_of(text),
+        inverted=pose is not None and text("0028|0004") == _WHITE_IS_LOW.decode(),
     )
 
 
@@ -175,9 +230,15 @@ def _reader(path: Path) -> Any:
     return reader
 
 
-def _image(path: Path) -> Any:
-    with reading(path):
-        return _reader(path).Execute()
+def _image(one: Slice) -> Any:
+    with reading(one.path):
+        if not one.inverted:
+            return _reader(one.path).Execute()
+        # GDCM inverts the values of MONOCHROME1, so that Hounsfield units change. Only a display should.
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / "plain.dcm"
+            plain.write_bytes(one.path.read_bytes().replace(_WHITE_IS_LOW, b"MONOCHROME2", 1))
+            return _reader(plain).Execute()
 
 
 def _floats(text: str, count: int) -> np.ndarray | None:
@@ -207,7 +268,7 @@ def _pixels(stack: Sequence[Slice]) -> np.ndarray:
     places: dict[Path, list[int]] = {}
     for index, one in enumerate(stack):
         if one.frame is None:
-            data[..., index] = array_of(_image(one.path), np.float32).reshape(1, columns, rows)
+            data[..., index] = array_of(_image(one), np.float32).reshape(1, columns, rows)
         else:
             places.setdefault(one.path, []).append(index)
     for path, indices in places.items():
