@@ -10,24 +10,9 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 
-EXAMPLES = {
-    "inspect": "medfewshot inspect annotated/",
-    "adapt": "medfewshot adapt --support-dir annotated/ --labels 1=liver,6=spleen -o model/",
-    "segment": "medfewshot segment scans/ --segmenter model/ -o out/ --resume",
-    "evaluate": "medfewshot evaluate out/ --reference labels/ -o scores/",
-    "report": "medfewshot report out/ --reference labels/",
-    "demo": "medfewshot demo -o demo/",
-    "learners": "medfewshot learners",
-    "train": "medfewshot train configs/train/cpu.yaml -o runs/cpu",
-    "benchmark": "medfewshot benchmark configs/benchmark/small.yaml -o runs/small",
-    "label-app": "medfewshot label-app app/ --labels 1=liver,2=spleen",
-    "data list": "medfewshot data list -o data/",
-    "data fetch": "medfewshot data fetch Task04_Hippocampus -o data/",
-}
-"""One example for each command. The build fails if a command has none or an example has an unknown option."""
-
 
 def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages to the files of the site."""
     """Add the generated pages: command line, settings and tutorials (called by MkDocs)."""
     files.append(File.generated(config, "command_line.md", content=command_line()))
     files.append(File.generated(config, "settings.md", content=settings()))
@@ -40,31 +25,24 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def command_line() -> str:
-    """The help of every command as Markdown, with an example each."""
+    """The help of every command as Markdown."""
     from typer.main import get_command
 
-    from medfewshot.cli.app import EXIT_CODES, app
+    from medfewshot.cli.app import app
+    from medfewshot.cli.help import EXIT_CODES, about, examples, meaning_of, names_of
 
-    found = commands(get_command(app))
-    if set(EXAMPLES) != set(found):
-        raise ValueError(f"docs/hooks.py: EXAMPLES and commands differ: {sorted(set(EXAMPLES) ^ set(found))}")
     parts = [
         "# Command line",
         "",
-        "Every command, with an example and all of its options. `medfewshot COMMAND --help` shows the same.",
+        "Every command, with examples and all of its options. `medfewshot COMMAND --help` shows the same.",
+        "",
+        EXIT_CODES,
         "",
     ]
-    parts += [EXIT_CODES.replace("**", "`"), ""]
-    for name in EXAMPLES:
-        command = found[name]
-        check_example(name, command)
-        parts += [f"## {name}", "", _prose(command.help or ""), "", "```", EXAMPLES[name], "```", ""]
+    for name, command in commands(get_command(app)).items():
+        parts += [f"## {name}", "", about(command), "", "```", *examples(command), "```", ""]
         parts += ["| option | meaning |", "|---|---|"]
-        for parameter in command.params:
-            names = ", ".join(f"`{one}`" for one in (*parameter.opts, *parameter.secondary_opts))
-            if parameter.param_type_name != "option":
-                names = f"`{parameter.metavar or parameter.name.upper()}`"
-            parts.append(f"| {names} | {_cell(getattr(parameter, 'help', None) or '')} |")
+        parts += [f"| {_code(names_of(one))} | {_cell(meaning_of(one))} |" for one in command.params]
         parts.append("")
     return "\n".join(parts)
 
@@ -147,15 +125,6 @@ def commands(group: Any, before: str = "") -> dict[str, Any]:
     return found
 
 
-def check_example(name: str, command: Any) -> None:
-    """Raise ValueError if the example does not parse."""
-    words = EXAMPLES[name].removeprefix(f"medfewshot {name}").split()
-    options = {one for parameter in command.params for one in (*parameter.opts, *parameter.secondary_opts)}
-    unknown = [word for word in words if word.startswith("-") and word not in options]
-    if unknown or not EXAMPLES[name].startswith(f"medfewshot {name}"):
-        raise ValueError(f"docs/hooks.py: the example of {name} has unknown options {unknown}")
-
-
 def page_of(notebook: Path) -> tuple[str, dict[str, bytes]]:
     """Markdown and pictures of an executed notebook."""
     from nbconvert import MarkdownExporter
@@ -169,9 +138,8 @@ def page_of(notebook: Path) -> tuple[str, dict[str, bytes]]:
     return re.sub(r"\x1b\[[0-9;]*m", "", text), pictures
 
 
-def _prose(text: str) -> str:
-    """Help as paragraphs: single line breaks are spaces."""
-    return "\n\n".join(" ".join(part.split()) for part in text.replace("\b", "").split("\n\n"))
+def _code(names: str) -> str:
+    return ", ".join(f"`{name}`" for name in names.replace("|", "\\|").split(", "))
 
 
 def _cell(text: str) -> str:

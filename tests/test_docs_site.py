@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -40,19 +39,6 @@ def test_links_outside_of_the_site_lead_somewhere(page):
     for path in ROOT.glob(page):
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
             assert "://" in target or (path.parent / target).exists(), f"{path.name}: {target}"
-
-
-def test_an_example_with_an_unknown_option_and_a_command_without_one_end_the_build(monkeypatch):
-    pytest.importorskip("mkdocs", reason="the extra 'docs' is not installed")
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
-    monkeypatch.setitem(hooks.EXAMPLES, "inspect", "medfewshot inspect annotated/ --nonsense")
-    with pytest.raises(ValueError, match="inspect has unknown options"):
-        hooks.command_line()
-    monkeypatch.delitem(hooks.EXAMPLES, "inspect")
-    with pytest.raises(ValueError, match="differ"):
-        hooks.command_line()
 
 
 def test_pages_made_from_docstrings_and_notebooks(site):

@@ -24,14 +24,16 @@ def segment(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="VOLUME...", help="Volumes, DICOM series folders, or folders of them (NIfTI, NRRD, MetaImage, 2D)."
+            metavar="SCANS...",
+            help="Scans to segment: files (NIfTI, NRRD, MetaImage, PNG), DICOM series folders, or folders of them.",
         ),
     ],
     output: Output,
     support: PairOption = None,
     support_dir: SupportDir = None,
     segmenter: Annotated[
-        Path | None, typer.Option(help="A folder that `medfewshot adapt` made, in place of a support.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A model that `medfewshot adapt` made, in place of labelled scans."),
     ] = None,
     adaptation: AdaptSettings,
     config: ConfigFile = None,
@@ -39,13 +41,16 @@ def segment(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Segment volumes from a handful of labelled ones.
+    """Segment scans, with a model or from a few labelled scans.
 
-    `medfewshot segment volume.nii.gz --support img1.nii.gz=lab1.nii.gz -o out/`
+    Each result is a label file on the grid of its scan, with the label values of your labelled scans. The output folder
+    also contains report.html (open it in a browser), statistics.csv (size of every structure), previews/ (pictures),
+    run.json (how it was made) and, from labelled scans, segmenter/ (the model).
 
-    Labels come back on each volume's own grid, with the supports' own label values. Besides them:
-    `report.html` (open it in a browser), `run.json` (how it was made), `statistics.csv` (size and intensity per
-    structure), `previews/`, and `segmenter/` for more volumes.
+    Example:
+        medfewshot segment scans/ --segmenter model/ -o out/
+        medfewshot segment scans/ --support-dir annotated/ -o out/
+        medfewshot segment new.nii.gz --support a.nii.gz=a_seg.nii.gz -o out/
     """
     begun = time.perf_counter()
     known = _segmenter_folder(segmenter, adaptation, others=(support, support_dir))
@@ -94,13 +99,18 @@ def adapt(
     support_dir: SupportDir = None,
     settings: AdaptSettings,
     config: ConfigFile = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder contains.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Adapt once to labelled scans and keep the segmenter.
+    """Learn from your labelled scans once and keep the model.
 
-    `medfewshot adapt --support-dir annotated/ -o kidney/`, then `medfewshot segment scans/ --segmenter kidney/ -o out/`
+    One to ten labelled scans are enough. Then segment as many scans as you like with the model:
+    `medfewshot segment scans/ --segmenter model/ -o out/`
+
+    Example:
+        medfewshot adapt --support-dir annotated/ -o model/
+        medfewshot adapt --support-dir annotated/ --labels 1=liver,6=spleen -o model/
     """
     source = _find(support, support_dir, "--support IMG=LAB or --support-dir FOLDER")
     from medfewshot import workflow

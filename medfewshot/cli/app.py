@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from medfewshot import __version__
 from medfewshot.cli.adapt import adapt, segment
@@ -18,6 +17,7 @@ from medfewshot.cli.benchmark import benchmark
 from medfewshot.cli.data import data
 from medfewshot.cli.demo import demo, label_app
 from medfewshot.cli.evaluate import evaluate, inspect, report
+from medfewshot.cli.help import Command, Group
 from medfewshot.cli.learners import learners
 from medfewshot.cli.options import option_name
 from medfewshot.cli.train import train
@@ -26,12 +26,6 @@ from medfewshot.errors import InputError
 EXIT_INPUT = 2
 """Input or settings cannot be used; nothing was written. (1: some volumes of a folder failed.)"""
 EXIT_INTERRUPTED = 130
-EXIT_CODES = (
-    "Exit codes: **0** all done; **1** some volumes or cases failed, the others are done; **2** input or options "
-    "cannot be used, nothing was written; **130** interrupted."
-)
-
-
 RESUMABLE = {
     "segment": "what was finished is kept, segment --resume continues from there",
     "train": "train --resume continues from the last checkpoint",
@@ -41,7 +35,7 @@ RESUMABLE = {
 """What is left of a command that was interrupted."""
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     """Turns what ends a command early into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -71,15 +65,20 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help=(
-        "Few-shot segmentation of medical images: label one to ten scans, get the rest.\n\n"
-        "Start with `medfewshot demo` (no data needed). With your own scans: `inspect` what you have annotated, "
-        "`adapt` once, `segment` the cohort, `evaluate` where you have labels.\n\n"
-        "Not a medical device: for research only."
-    ),
-    epilog=EXIT_CODES,
+    help="""Segment medical scans like the few that you labelled: label one to ten scans, get the rest.
+
+    The commands below are in the order of work; `medfewshot COMMAND --help` explains one. For research only: not a
+    medical device.
+
+    Example:
+        medfewshot demo
+        medfewshot inspect annotated/
+        medfewshot adapt --support-dir annotated/ -o model/
+        medfewshot segment scans/ --segmenter model/ -o out/
+        medfewshot evaluate out/ --reference labels/
+    """,
 )
 
 
@@ -87,27 +86,27 @@ app = typer.Typer(
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Handle options that need no command."""
+    """Options of the program itself; its help is that of the group."""
     if version:
         typer.echo(f"medfewshot {__version__}")
         raise typer.Exit
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "segment": segment,
-    "adapt": adapt,
-    "train": train,
-    "evaluate": evaluate,
-    "report": report,
-    "inspect": inspect,
-    "learners": learners,
-    "label-app": label_app,
-    "demo": demo,
-    "benchmark": benchmark,
+SECTIONS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "Try it": {"demo": demo},
+    "Look at your scans": {"inspect": inspect, "data": data},
+    "Adapt and segment": {"adapt": adapt, "segment": segment},
+    "Check and show": {"evaluate": evaluate, "report": report},
+    "Label more scans": {"label-app": label_app},
+    "Compare and pre-train methods": {"learners": learners, "benchmark": benchmark, "train": train},
 }
-for name, command in COMMANDS.items():
-    app.command(name, epilog=EXIT_CODES)(command)
-app.add_typer(data, name="data", epilog=EXIT_CODES)
+"""Heading in the help -> the commands below it, in the order of work."""
+for heading, commands in SECTIONS.items():
+    for name, command in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=heading)
+        else:
+            app.command(name, cls=Command, rich_help_panel=heading)(command)
 
 
 def main() -> None:
@@ -115,4 +114,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    app(prog_name="medfewshot")

@@ -8,27 +8,37 @@ from typing import Annotated
 
 import typer
 
+from medfewshot.cli.help import Command, Group
 from medfewshot.cli.options import Json, Quiet
 from medfewshot.errors import InputError
 
 Folder = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FOLDER", help="Folder of the sets (default: MEDFEWSHOT_DATA, else data)."),
+    typer.Option(
+        "-o", "--output", metavar="FOLDER", help="Folder of the sets. Default: the variable MEDFEWSHOT_DATA, else data."
+    ),
 ]
 
 data = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help=(
-        "Public sets, through MONAI's downloader.\n\n"
-        "`medfewshot data list` shows them, `medfewshot data fetch Task04_Hippocampus -o data/` brings one."
-    ),
+    rich_markup_mode=None,
+    help="""Get public data sets of labelled scans.
+
+    Example:
+        medfewshot data list
+        medfewshot data fetch Task04_Hippocampus -o data/
+    """,
 )
 
 
-@data.command("list")
+@data.command("list", cls=Command)
 def list_sets(output: Folder = None, quiet: Quiet = False, json: Json = False) -> None:
-    """Show the sets that `fetch` knows: modality, structures, size, licence, and which are there already."""
+    """List the data sets, with size and licence.
+
+    Example:
+        medfewshot data list
+    """
     from medfewshot.cli.console import Console
     from medfewshot.datasets.public import PUBLIC_SETS, checksum_of, is_there
 
@@ -49,17 +59,22 @@ def list_sets(output: Folder = None, quiet: Quiet = False, json: Json = False) -
     console.json({"folder": str(folder), "sets": rows})
 
 
-@data.command("fetch")
+@data.command("fetch", cls=Command)
 def fetch_set(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A set that `list` shows, e.g. Task04_Hippocampus.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A set of `medfewshot data list`, e.g. Task04_Hippocampus.")
+    ],
     output: Folder = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Download a set, check its MD5 and unpack it: a folder for `inspect`, `benchmark` and `--support-dir`.
+    """Download a data set, check it and unpack it.
 
-    A set that exists already is used as it is. Without a network, get NAME.tar elsewhere and put it into FOLDER: the
-    same command checks and unpacks it.
+    Its folder can be given to inspect, benchmark and --support-dir. A set that exists already is used as it is. Without
+    a network, get NAME.tar elsewhere and put it into the folder: the same command checks and unpacks it.
+
+    Example:
+        medfewshot data fetch Task04_Hippocampus -o data/
     """
     from medfewshot.cli.console import Console
     from medfewshot.datasets import read_dataset

@@ -16,17 +16,26 @@ from medfewshot.settings import AdaptSettings
 @with_settings("steps", "seed", "device")
 def demo(
     *,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write into.")] = Path(
+        "demo"
+    ),
     data: Annotated[
-        Path | None, typer.Option(help="An MSD folder (imagesTr, labelsTr, dataset.json) in place of made-up scans.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A data set with labels, such as Task04_Hippocampus, in place of these."),
     ] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Labelled scans to adapt to.")] = 3,
-    queries: Annotated[int, typer.Option(min=1, help="Scans to segment and score.")] = 4,
+    shots: Annotated[int, typer.Option(min=1, metavar="N", help="Labelled scans to adapt to.")] = 3,
+    queries: Annotated[int, typer.Option(min=1, metavar="N", help="Scans to segment and score.")] = 4,
     settings: AdaptSettings,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Make a synthetic CT cohort, adapt, segment, score; leave pictures and tables. No data needed."""
+    """Try the whole job on made-up CT scans; no data needed.
+
+    Makes scans, adapts to three, segments four more, compares them with the truth and writes a report.
+
+    Example:
+        medfewshot demo -o demo/
+    """
     from medfewshot.cli.console import Console
     from medfewshot.demo import run_demo
     from medfewshot.workflow import REPORT
@@ -44,17 +53,23 @@ def demo(
 
 
 def label_app(
-    folder: Annotated[Path, typer.Argument(help="A new folder for the app.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the app.")],
     segmenter: Annotated[
-        Path | None, typer.Option(help="A folder that `medfewshot adapt` made, to begin with.")
+        Path | None, typer.Option(metavar="FOLDER", help="A model that `medfewshot adapt` made, to begin with.")
     ] = None,
     names: Annotated[
-        str | None, typer.Option("--labels", help="Structures to annotate, e.g. 1=liver,2=spleen.")
+        str | None, typer.Option("--labels", metavar="LIST", help="Structures to label, e.g. 1=liver,2=spleen.")
     ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Write an app for MONAI Label: annotate a few scans in 3D Slicer or OHIF, train, have the next ones segmented."""
+    """Write a MONAI Label app, to label scans in 3D Slicer or OHIF.
+
+    Label a few scans, press Train, and get the next ones segmented to correct.
+
+    Example:
+        medfewshot label-app app/ --labels 1=liver,2=spleen
+    """
     from medfewshot.cli.console import Console
     from medfewshot.integrations.label_files import write_label_app
 

@@ -15,16 +15,24 @@ from medfewshot.settings import EvaluateSettings
 @with_settings()
 def evaluate(
     *,
-    predictions: Annotated[Path, typer.Argument(help="Folder of segmentations (or one file).")],
-    reference: Annotated[Path, typer.Option("--reference", "-r", help="Folder of reference labels (or one file).")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for CSV, JSON and the plot.")] = None,
+    predictions: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of segmentations, or one file.")],
+    reference: Annotated[
+        Path, typer.Option("--reference", "-r", metavar="FOLDER", help="Labels by an expert: a folder, or one file.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Write tables (CSV, JSON) and a plot here.")
+    ] = None,
     settings: EvaluateSettings,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Score segmentations: Dice, HD95 (mm), surface distance, surface Dice, volumes; with 95 % intervals.
+    """Compare segmentations with labels by an expert.
 
-    Structures that were missed or invented count as Dice 0 and are counted beside every mean.
+    Prints Dice, distances between the surfaces (mm), volumes, and 95 % intervals. A structure that was missed, or found
+    where there is none, counts as Dice 0; the table counts both.
+
+    Example:
+        medfewshot evaluate out/ --reference labels/ -o scores/
     """
     from medfewshot import workflow
     from medfewshot.cli.console import Console
@@ -40,20 +48,27 @@ def evaluate(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder that `medfewshot segment` wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `medfewshot segment` wrote.")],
     reference: Annotated[
-        Path | None, typer.Option("--reference", "-r", help="Folder of reference labels: adds scores, and shows them.")
+        Path | None,
+        typer.Option("--reference", "-r", metavar="FOLDER", help="Labels by an expert: adds scores, and shows them."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file to write; default: report.html in the folder.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="File to write. Default: report.html in RESULTS."),
     ] = None,
-    viewer: Annotated[bool, typer.Option(help="Put the volumes into the page, for the viewer.")] = True,
+    viewer: Annotated[bool, typer.Option(help="Put the scans into the page, for the viewer.")] = True,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Write one page about a run: a table to sort and filter, plots, pictures and a viewer. Opens without a network.
+    """Write a page to look at the results in a browser.
 
-    The scans are in the page, coarser if they are large: share it as carefully as the scans themselves.
+    The page has pictures, a table to sort and filter, plots and a viewer, and needs no network. It contains the scans,
+    coarser if they are large: share it as carefully as the scans themselves.
+
+    Example:
+        medfewshot report out/
+        medfewshot report out/ --reference labels/
     """
     from medfewshot import workflow
     from medfewshot.cli.console import Console
@@ -66,12 +81,22 @@ def report(
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="A folder of labelled scans, a dataset.json or a CSV.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for CSV and JSON.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of labelled scans, a dataset.json or a CSV.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Write the table here (CSV, JSON).")
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Say what is in a folder of labelled scans, and what is wrong with it."""
+    """Show what a folder of labelled scans contains, and problems.
+
+    Do this first: it reads every scan and its labels, and names what to mend before you adapt.
+
+    Example:
+        medfewshot inspect annotated/
+    """
     from medfewshot.cli.console import Console
     from medfewshot.datasets import read_dataset
     from medfewshot.inspection import inspect as inspect_dataset

@@ -6,7 +6,11 @@ from medfewshot.cli.options import Json, Quiet
 
 
 def learners(quiet: Quiet = False, json: Json = False) -> None:
-    """List the learners: the algorithms that adapt to labelled scans, and the settings of each."""
+    """List the methods (for --learner) and the settings of each.
+
+    Example:
+        medfewshot learners
+    """
     from medfewshot.cli.console import Console
     from medfewshot.learners import LEARNERS
     from medfewshot.settings import AdaptSettings

@@ -7,48 +7,38 @@ from typing import Annotated
 
 import typer
 
-from medfewshot.cli.options import Device, Json, Quiet
+from medfewshot.cli.options import Json, Output, Quiet, with_settings
+from medfewshot.settings import TrainRunSettings, TrainSchedule, load_settings
 
 
+@with_settings()
 def train(
+    *,
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings; see configs/train/.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for checkpoint, logs and weights.")],
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of the file's.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Most minutes of training, instead of the file's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the file's.")] = None,
-    device: Device = "auto",
-    data: Annotated[Path | None, typer.Option(help="Folder of the real data sets that the file names.")] = None,
-    pack: Annotated[
-        Path | None,
-        typer.Option(help="A file of their planned volumes: made if it is missing, read if it exists."),
-    ] = None,
-    mlflow: Annotated[
-        str | None,
-        typer.Option(metavar="URI_OR_FOLDER", help="Log to MLflow too: a tracking server, or a folder of its own."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's last checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    output: Output,
+    schedule: TrainSchedule,
+    run: TrainRunSettings,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Meta-train a learner; give the result to adapt and segment with `--weights FOLDER/start`.
+    """Pre-train a method on many small tasks, so that it adapts faster.
 
-    `medfewshot train configs/train/cpu.yaml -o runs/first`, and `torchrun --nproc-per-node 4 -m medfewshot train ...`
-    on several processes. After an interruption, the same command with --resume continues as if there had been none.
+    Give the result to adapt and segment with `--weights FOLDER/start`. The options --steps, --minutes and --seed win
+    over the file. After an interruption, the same command with --resume continues as if there had been none. On
+    several GPUs: `torchrun --nproc-per-node 4 -m medfewshot train ...`
+
+    Example:
+        medfewshot train configs/train/cpu.yaml -o runs/cpu
     """
     from medfewshot.cli.console import Console
-    from medfewshot.settings import load_settings
     from medfewshot.training import TrainSettings
     from medfewshot.training.run import START
-    from medfewshot.training.run import train as run
+    from medfewshot.training.run import train as run_training
 
     console = Console(quiet, json)
-    settings = load_settings(TrainSettings, config, steps=steps, minutes=minutes, seed=seed)
+    settings = load_settings(TrainSettings, config, **schedule.model_dump(exclude_unset=True))
     with console.progress("Training") as progress:
-        record = run(
-            settings, output, device=device, resume=resume, overwrite=overwrite, data=data, pack=pack, mlflow=mlflow,
-            progress=progress,
-        )  # fmt: skip
+        record = run_training(settings, output, progress=progress, **dict(run))
     scores = ", ".join(f"{name} {value:.3f}" for name, value in record["validation"].items())
     console.say(
         f"trained: {settings.learner}, {record['steps']} steps in {record['seconds']:.0f} s; validation {scores}"

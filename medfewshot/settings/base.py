@@ -20,11 +20,17 @@ class Option:
         name: The option without dashes in front, e.g. ``"budget"``; files may use this name too.
         kind: A simpler type for one word of the command line.
         words: What the shell completes.
+        metavar: What stands for the value in the help, e.g. ``"SECONDS"``; default: by its type.
+        topic: Heading that the option stands under in the help.
+        shows_default: Whether the help shows the default; not if a file of the command decides.
     """
 
     name: str = ""
-    kind: type | None = None
+    kind: Any = None
     words: tuple[str, ...] = ()
+    metavar: str = ""
+    topic: str = ""
+    shows_default: bool = True
 
 
 class Settings(BaseModel):
@@ -83,12 +89,14 @@ def load_settings(model: type[Model], path: Path | None = None, **given: Any) ->
     Raises:
         InputError: The file cannot be read or a value is out of bounds; names the file or the setting.
     """
-    values = read_yaml(path) if path is not None else {}
+    given = {name: value for name, value in given.items() if value is not None}
+    if path is None:
+        return model(**given)
+    values = read_yaml(path)
     try:
         settings = model(**values)
     except InputError as error:
         raise InputError(f"{path}: {error.problem}", error.remedy) from None
-    given = {name: value for name, value in given.items() if value is not None}
     return settings.replace(**given) if given else settings
 
 

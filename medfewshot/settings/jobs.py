@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -69,6 +70,19 @@ def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
     return value
 
 
+def _numbers(pattern: str, example: str) -> BeforeValidator:
+    """Whole numbers from text of a pattern."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not re.fullmatch(pattern, value.replace(" ", "")):
+            raise ValueError(f"cannot be read; give e.g. {example}")
+        return tuple(int(number) for number in re.findall(r"\d+", value))
+
+    return BeforeValidator(parse)
+
+
 def _several(value: Any) -> Any:
     single = isinstance(value, (list, tuple)) and all(isinstance(size, int) for size in value)
     return (value,) if single and value else value
@@ -85,54 +99,68 @@ Patches = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], ...], ...], Field(m
 """Patch sizes in voxels; one size stands for a list of one."""
 Labels = Annotated[
     dict[int, str] | tuple[int | str, ...] | None,
-    BeforeValidator(parse_labels), AfterValidator(check_labels), Option(kind=str),
+    BeforeValidator(parse_labels), AfterValidator(check_labels), Option(kind=str, metavar="LIST"),
 ]  # fmt: skip
 """Structures: label value -> name, or values and names."""
 Weights = Annotated[str | None, BeforeValidator(lambda weights: str(weights) if isinstance(weights, Path) else weights)]
 """A folder or the name of shipped weights."""
+Count = Annotated[int, Field(ge=1)]
+Device = Annotated[
+    str,
+    Option(words=("auto", "cpu", "cuda", "gpu", "mps"), metavar="NAME"),
+    Field(description="Where to compute: auto, cpu, cuda (or gpu), cuda:1 (the second GPU) or mps (Apple)."),
+]
 
 
 class PlanSettings(Settings):
-    """What a user may decide about the plan; None lets the supports decide."""
+    """What a user may decide about the plan; None lets the labelled scans decide."""
 
     labels: Labels = Field(
         None,
-        description="Structures to learn, by value (1,6), name (liver,spleen), or named (1=liver,6=spleen). The others "
-        "become background. Default: all.",
+        description="Structures to learn, by value (1,6), by name (liver,spleen) or both (1=liver,6=spleen). All "
+        "others become background. Default: all.",
     )
-    modality: str | None = Field(None, description="CT or MR, if header and intensities do not tell.")
+    modality: Annotated[str | None, Option(metavar="CT|MR")] = Field(
+        None, description="CT or MR. Default: from the file's header, else from its gray values."
+    )
     spacing_mm: Annotated[
-        Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] | None, Option("spacing", float)
-    ] = Field(None, description="In-plane resolution in mm. Default: derived from the supports.")
+        Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] | None,
+        Option("spacing", float, metavar="MM"),
+    ] = Field(None, description="In-plane resolution to work at, in mm. Default: from the labelled scans.")
     patch_voxels: int | None = Field(
-        None, ge=1024, description="Voxels of one training patch: bounds memory and time. Default: derived."
+        None,
+        ge=1024,
+        description="Voxels of one training patch. Fewer need less memory and time. Default: from the labelled scans.",
     )
-    fast: bool = Field(False, description="A first look: a grid 1.7 times as coarse and a quarter of the steps.")
+    fast: bool = Field(
+        False, description="A first look, less accurate: voxels 1.7 times as large, a quarter of the steps."
+    )
 
 
 class AdaptSettings(PlanSettings):
     """How to adapt to labelled scans; None takes the learner's own value."""
 
-    learner: str = Field(
-        AUTO,
-        description="The algorithm: a name that `medfewshot learners` lists, or auto (by dimensions).",
+    learner: Annotated[str, Option(metavar="NAME")] = Field(
+        AUTO, description="The method. auto chooses by the dimensions of the scans."
     )
     steps: int | None = Field(
-        None, ge=0, description="Optimiser steps; more is better and slower. Default: the learner's own."
+        None, ge=0, description="Training steps. More are slower and mostly better. Default: the method's own number."
     )
-    budget_seconds: Annotated[float | None, Option("budget", float)] = Field(
-        240.0, gt=0, description="Most seconds that adaptation may take. If they end it, results depend on the machine."
+    budget_seconds: Annotated[float | None, Option("budget", float, metavar="SECONDS")] = Field(
+        240.0,
+        gt=0,
+        description="Most seconds that adaptation may take. If the time runs out, results depend on the computer.",
     )
-    seed: int = Field(0, ge=0, description="Same seed and machine, same result.")
-    device: Annotated[str, Option(words=("auto", "cpu", "cuda", "gpu", "mps"))] = Field(
-        "auto", description="auto, cpu, cuda (or gpu), cuda:N or mps."
+    seed: int = Field(0, ge=0, description="Start of the random numbers: same seed and computer, same result.")
+    device: Device = "auto"
+    width: int | None = Field(
+        None, ge=4, le=256, description="Channels of the network's finest level. Default: the method's own number."
     )
-    width: int | None = Field(None, ge=4, le=256, description="Channels of the network's finest level.")
-    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
-    weights: Weights = Field(
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate. Default: the method's own number.")
+    weights: Annotated[Weights, Option(metavar="NAME|FOLDER")] = Field(
         AUTO,
-        description="Meta-trained weights to start from: a folder that `medfewshot train` made, a name that comes with "
-        "the package, auto (the package's own if they fit) or none (random).",
+        description="Pre-trained weights to start from: auto (those of the package if they fit), none (random), a "
+        "name that comes with the package, or a folder that `medfewshot train` made.",
     )
 
     @field_validator("budget_seconds", mode="before")
@@ -148,23 +176,27 @@ class AdaptSettings(PlanSettings):
 class InferenceSettings(Settings):
     """How one volume is segmented."""
 
-    overlap: float = Field(0.5, ge=0, lt=1, description="Share of a sliding window that the next window covers again.")
-    probabilities: bool = Field(False, description="Also write class probabilities (float32, one volume per class).")
-    uncertainty: bool = Field(False, description="Also write an uncertainty map, from 0 (certain) to 1.")
+    overlap: Annotated[float, Option(metavar="SHARE")] = Field(
+        0.5, ge=0, lt=1, description="How much neighbouring windows overlap, from 0 (fast) to below 1 (slow, smooth)."
+    )
+    probabilities: bool = Field(
+        False, description="Also write the probability of every structure in every voxel (large files)."
+    )
+    uncertainty: bool = Field(False, description="Also write a map of the uncertainty, from 0 (certain) to 1.")
     keep_largest: bool = Field(
-        True, description="Remove stray pieces of structures that are in one piece in every support."
+        True, description="Remove stray pieces of structures that are in one piece in every labelled scan."
     )
 
 
 class SegmentSettings(InferenceSettings):
     """What is written for many volumes, and what happens to earlier results."""
 
-    previews: bool = Field(True, description="A picture of every result.")
+    previews: bool = Field(True, description="Write a picture of every result.")
     dicom_seg: bool = Field(
         False, description="Also write DICOM segmentations of DICOM series (they contain patient names)."
     )
-    report: bool = Field(True, description="One page about the run, with a viewer: report.html.")
-    resume: bool = Field(False, description="Continue where an earlier run stopped.")
+    report: bool = Field(True, description="Write one page about the run, with a viewer: report.html.")
+    resume: bool = Field(False, description="Continue an earlier run: scans with a result are not segmented again.")
     overwrite: bool = Field(False, description="Replace what the output folder contains.")
 
 
@@ -172,6 +204,63 @@ class EvaluateSettings(Settings):
     """How segmentations are scored."""
 
     labels: Labels = Field(None, description="Structures to score, by value or name. Default: what was learned.")
-    tolerance_mm: Annotated[float, Option("tolerance", float)] = Field(
-        2.0, ge=0, description="Tolerance of the surface Dice in mm."
+    tolerance_mm: Annotated[float, Option("tolerance", float, metavar="MM")] = Field(
+        2.0, ge=0, description="Surfaces this close, in mm, count as equal in the surface Dice."
     )
+
+
+_FILE_DECIDES = Option(topic="In place of the file's", shows_default=False)
+
+
+class TrainSchedule(Settings):
+    """The settings of a training that the command line may change; the base of ``training.TrainSettings``."""
+
+    steps: Annotated[Count, _FILE_DECIDES] = Field(1000, description="Optimizer steps.")
+    minutes: Annotated[float | None, _FILE_DECIDES] = Field(
+        None, gt=0, description="Most minutes of training; the learning rate ends with them. None: no limit."
+    )
+    seed: Annotated[int, _FILE_DECIDES] = Field(
+        0, ge=0, description="Start of the random numbers: same seed and computer, same result."
+    )
+
+
+class TrainRunSettings(Settings):
+    """Where a training runs, and what happens to an earlier run in its folder."""
+
+    device: Device = "auto"
+    data: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
+        None, description="Folder of the data sets that the file names."
+    )
+    pack: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Their prepared scans in one file: written if it is missing, read if it exists."
+    )
+    mlflow: Annotated[str | None, Option(metavar="URI|FOLDER")] = Field(
+        None, description="Log to MLflow too: a tracking server, or a folder."
+    )
+    resume: bool = Field(False, description="Continue from the folder's last checkpoint.")
+    overwrite: bool = Field(False, description="Replace the run in the folder.")
+
+
+class BenchmarkRunSettings(Settings):
+    """Which cells of a benchmark run, and where."""
+
+    data: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
+        None, description="Folder of the data sets. Default: the variable MEDFEWSHOT_DATA."
+    )
+    only: Annotated[tuple[str, ...], Option(kind=list[str], metavar="PATTERN")] = Field(
+        (), description="Cells whose name contains this or matches it, e.g. 'abd-*/k1/*'; repeat for more."
+    )
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Option(kind=str, metavar="0,1,..."), _numbers(r"\d+(,\d+)*", "0,1")
+    ] = Field((), description="Only these seeds of the file, e.g. 0,1.")
+    shard: Annotated[tuple[int, int] | None, Option(kind=str, metavar="I/N"), _numbers(r"\d+/\d+", "1/4")] = Field(
+        None, description="Only every N-th cell, from the I-th on: one shard for each computer."
+    )
+    device: Device = "auto"
+    ray: Annotated[str | None, Option(metavar="ADDRESS", topic="Ray cluster")] = Field(
+        None,
+        description="Run cells on a Ray cluster whose computers share the folders: local (only this one), auto or "
+        "HOST:PORT.",
+    )
+    cpus: Annotated[float, Option(topic="Ray cluster")] = Field(1, ge=0, description="Cores of a cell.")
+    gpus: Annotated[float, Option(topic="Ray cluster")] = Field(0, ge=0, description="GPUs of a cell.")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from medfewshot.episodes import EpisodeSettings
 from medfewshot.learners.factory import learner_for
-from medfewshot.settings import AUTO, Factors, Patches, Range, Settings, Share, Weights
+from medfewshot.settings import AUTO, Count, Factors, Patches, Range, Settings, Share, TrainSchedule, Weights
 from medfewshot.synthetic import PopulationSettings
 
 
@@ -81,11 +81,10 @@ class TaskSettings(Settings):
     real_weight: float = Field(1.0, ge=0, description="How often, relative to the other kinds.")
 
 
-Count = Annotated[int, Field(ge=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 
-class TrainSettings(Settings):
+class TrainSettings(TrainSchedule):
     """A run is a function of these and of its data; if ``minutes`` is set, also of the clock."""
 
     learner: str = Field(
@@ -100,11 +99,6 @@ class TrainSettings(Settings):
     tasks: TaskSettings = Field(default_factory=TaskSettings, description="What is trained on.")
     weights: Weights = Field(
         None, description="Weights to continue from: a folder or the name of shipped weights. Default: random ones."
-    )
-    seed: int = Field(0, ge=0, description="Same seed and machine, same result.")
-    steps: Count = Field(1000, description="Optimizer steps.")
-    minutes: float | None = Field(
-        None, gt=0, description="Most minutes of training; the learning rate ends with them. Default: no limit."
     )
     episodes_per_step: Count = Field(4, description="Episodes of a step, over all processes.")
     optimizer: Literal["adamw", "muon"] = Field(

@@ -97,10 +97,3 @@ def test_wrong_words(run, board, words, told):
     assert done.code == 2
     assert told in done.err
     assert done.err.count("\n") == 1
-
-
-def test_help_teaches(run):
-    done = run("benchmark", "--help")
-    assert done.code == 0
-    assert "small.yaml" in done.out
-    assert "--shard" in done.out

@@ -1,4 +1,4 @@
-"""The other commands, the help, and one run through everything with a real learner and in a process of its own."""
+"""The other commands, and one run through everything with a real learner and in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ import sys
 
 import nibabel as nib
 import numpy as np
-import pytest
 import toys
 
 import medfewshot
 from medfewshot import synthetic
 from medfewshot.learners import LEARNERS
-
-
-@pytest.mark.parametrize("command", ["segment", "adapt", "evaluate", "report", "inspect", "label-app", "demo"])
-def test_help(run, command):
-    done = run(command, "--help")
-    assert done.code == 0
-    assert command in done.out
 
 
 def test_learners_are_listed(run):

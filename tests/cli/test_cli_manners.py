@@ -1,4 +1,4 @@
-"""Manners of the command line: near names, completion, exit codes in the help, colour only where it is seen."""
+"""Manners of the command line: near names, completion, colour only where it is seen."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from types import SimpleNamespace
 import pytest
 import typer.testing
 from rich.console import Console as RichConsole
-from typer.main import get_command
 
-from medfewshot.cli.app import COMMANDS, app
+from medfewshot.cli.app import app
 from medfewshot.cli.console import Console
 from medfewshot.cli.options import ConfigFile, with_settings
-from medfewshot.settings import AdaptSettings, EvaluateSettings, SegmentSettings
+from medfewshot.settings import AdaptSettings
 
 
 @pytest.mark.parametrize(
@@ -81,13 +80,6 @@ def test_scores_by_name(run, scans):
     assert [row["label"] for row in json.loads(done.out)["summary"]] == [205, None]
 
 
-@pytest.mark.parametrize("command", ["", "data", *COMMANDS])
-def test_the_help_says_what_exit_codes_mean(run, command):
-    text = " ".join(run(*command.split(), "--help").out.split())
-    assert "Exit codes" in text
-    assert "130 interrupted" in text
-
-
 def test_completion():
     environment = {"_MEDFEWSHOT_COMPLETE": "complete_bash", "COMP_WORDS": "medfewshot se", "COMP_CWORD": "1"}
     done = typer.testing.CliRunner().invoke(app, env=environment, prog_name="medfewshot")
@@ -134,17 +126,6 @@ def test_what_leaving_supports_out_gave_is_told(capsys, monkeypatch):
     assert "lost 0.00" in told  # what matching cannot find is what one wants to know
     assert "cyst 0" not in told
     assert "kidney contains the support scans" in told
-
-
-@pytest.mark.parametrize(
-    ("command", "models"),
-    [("adapt", [AdaptSettings]), ("segment", [AdaptSettings, SegmentSettings]), ("evaluate", [EvaluateSettings])],
-)
-def test_every_setting_is_an_option(command, models):
-    known = {option: one for one in get_command(app).commands[command].params for option in one.opts}
-    for model in models:
-        for name, option in model.options().items():
-            assert model.model_fields[name].description in known[f"--{option}"].help
 
 
 def test_options_win_over_the_file_and_reach_the_model(tmp_path):

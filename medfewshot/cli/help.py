@@ -1,0 +1,98 @@
+"""Help of every command as plain text: what it does, examples, arguments and options in at most 80 columns.
+
+The docstring of a command is its help. Its first paragraph is also the line in the list of commands, and its section
+``Example:`` is printed as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from textwrap import dedent
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+EXIT_CODES = (
+    "Exit codes: 0 all done; 1 some scans failed, the others are done; 2 input or options cannot be used, nothing was "
+    "written; 130 interrupted."
+)
+_EXAMPLE = "Example:\n"
+
+
+def about(command: Any) -> str:
+    """What a command does, without its examples; single line breaks are spaces."""
+    text = (command.help or "").partition(_EXAMPLE)[0]
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
+
+
+def examples(command: Any) -> list[str]:
+    """The example lines of a command."""
+    return dedent((command.help or "").partition(_EXAMPLE)[2]).strip().splitlines()
+
+
+def names_of(parameter: Any) -> str:
+    """How a parameter is typed, e.g. ``-o, --output FOLDER`` or ``--previews, --no-previews``."""
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar)
+    names = ", ".join(sorted([*parameter.opts, *parameter.secondary_opts], key=lambda name: name.startswith("--")))
+    return names if parameter.is_flag else f"{names} {parameter.metavar}"
+
+
+def meaning_of(parameter: Any) -> str:
+    """What a parameter means, whether it is required, and its default."""
+    shown = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
+    note = "" if shown is None or shown is False else "on" if shown is True else str(shown)
+    note = f"default: {note}" if note else "required" if parameter.required else ""
+    return f"{parameter.help or ''} ({note})" if note else parameter.help or ""
+
+
+class _PlainHelp:
+    """Writes the help; the class beside it in the bases is the command or the group."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write usage, description, examples, arguments, options and commands."""
+        command: Any = self
+        shown = [one for one in command.get_params(ctx) if not (one.param_type_name == "option" and one.hidden)]
+        arguments = [one for one in shown if one.param_type_name == "argument"]
+        wanted = [one.metavar if one.required else f"[{one.metavar}]" for one in arguments]
+        grouped = isinstance(self, TyperGroup)
+        formatter.write_usage(ctx.command_path, " ".join(["COMMAND", "..."] if grouped else [*wanted, "[OPTIONS]"]))
+        formatter.write_paragraph()
+        formatter.write_text(about(command))
+        if lines := examples(command):
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {line}\n" for line in lines))
+        if grouped:
+            _write_commands(command, formatter)
+        panels: dict[str, list[Any]] = {"Arguments": arguments}
+        for one in shown:
+            if one.param_type_name == "option":
+                panels.setdefault(one.rich_help_panel or "Options", []).append(one)
+        for title, parameters in panels.items():
+            _write_list(formatter, title, [(names_of(one), meaning_of(one)) for one in parameters])
+        formatter.write_paragraph()
+        formatter.write_text(EXIT_CODES)
+
+
+def _write_commands(group: Any, formatter: Any) -> None:
+    """Write the commands of a group, each with the first paragraph of its help."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for name, command in group.commands.items():
+        sections.setdefault(command.rich_help_panel or "Commands", []).append((name, about(command).split("\n\n")[0]))
+    width = max(len(name) for name in group.commands)
+    for title, rows in sections.items():
+        _write_list(formatter, title, [(name.ljust(width), text) for name, text in rows])
+
+
+def _write_list(formatter: Any, title: str, rows: Iterable[tuple[str, str]]) -> None:
+    if rows := list(rows):
+        with formatter.section(title):
+            formatter.write_dl(rows, col_max=26)
+
+
+class Command(_PlainHelp, TyperCommand):
+    """A command with plain help."""
+
+
+class Group(_PlainHelp, TyperGroup):
+    """A group of commands with plain help."""

@@ -1,0 +1,102 @@
+"""Help of every command at 80 columns: no line is longer, nothing is cut, examples are there and can be typed."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from medfewshot.cli.app import SECTIONS, app
+from medfewshot.cli.help import about, examples
+from medfewshot.cli.options import learner_names
+from medfewshot.learners import LEARNERS
+from medfewshot.settings import AdaptSettings, BenchmarkRunSettings, EvaluateSettings, SegmentSettings, TrainSchedule
+
+
+def commands(group: Any, before: str = "") -> dict[str, Any]:
+    found = {before.strip(): group}
+    for name, command in group.commands.items():
+        found |= commands(command, f"{before}{name} ") if hasattr(command, "commands") else {f"{before}{name}": command}
+    return found
+
+
+COMMANDS = commands(get_command(app))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_80_columns(run, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    done = run(*name.split(), "--help")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0].startswith(f"Usage: medfewshot {name}".strip())
+    assert max(map(len, lines)) <= 80
+    assert "<" not in done.out  # a type in place of a word
+    assert "…" not in done.out
+    assert "Examples:" in lines
+    assert "130 interrupted" in " ".join(done.out.split())
+    for option in (option for parameter in COMMANDS[name].params for option in parameter.opts):
+        assert option in done.out or not option.startswith("-")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_can_be_typed(name):
+    assert examples(COMMANDS[name])
+    for line in examples(COMMANDS[name]):
+        assert len(line) <= 78
+        program, *words = shlex.split(line)
+        assert program == "medfewshot"
+        owner = max((one for one in COMMANDS if words[: len(one.split())] == one.split()), key=len)
+        assert owner.startswith(name)
+        parser = COMMANDS[owner].make_parser(COMMANDS[owner].context_class(COMMANDS[owner], info_name=owner))
+        values, rest, _ = parser.parse_args(args=words[len(owner.split()) :])
+        assert not rest
+        assert all(parameter.name in values for parameter in COMMANDS[owner].params if parameter.required)
+
+
+def test_commands_are_in_the_order_of_work(run):
+    text = run("--help").out
+    places = [text.index(f"\n  {name} ") for section in SECTIONS.values() for name in section]
+    assert places == sorted(places)
+    names = [name for section in SECTIONS.values() for name in section]
+    order = ["inspect", "adapt", "segment", "evaluate", "report", "train"]
+    assert [name for name in names if name in order] == order
+
+
+def test_the_list_of_commands_has_a_line_for_each(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = run("--help").out
+    for name, command in get_command(app).commands.items():
+        assert any(line.split() == [name, *about(command).split("\n\n")[0].split()] for line in text.splitlines())
+
+
+def test_help_names_the_learners(run):
+    text = " ".join(run("adapt", "--help").out.split())
+    assert set(learner_names()) == set(LEARNERS) - {"toy"}
+    assert ", ".join(learner_names()) in text
+
+
+@pytest.mark.parametrize(
+    ("command", "models"),
+    [
+        ("adapt", [AdaptSettings]),
+        ("segment", [AdaptSettings, SegmentSettings]),
+        ("evaluate", [EvaluateSettings]),
+        ("train", [TrainSchedule]),
+        ("benchmark", [BenchmarkRunSettings]),
+    ],
+)
+def test_every_setting_is_an_option(command, models):
+    known = {option: one for one in COMMANDS[command].params for option in one.opts}
+    for model in models:
+        for name, option in model.options().items():
+            assert known[f"--{option}"].help.startswith(model.model_fields[name].description)
+
+
+def test_defaults_of_the_help_are_the_defaults(run):
+    text = " ".join(run("segment", "--help").out.split())
+    assert "(default: 240)" in text
+    assert "(default: 0.5)" in text
+    assert "(default: 1000)" not in " ".join(run("train", "--help").out.split())  # the file decides
