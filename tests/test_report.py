@@ -189,6 +189,39 @@ def test_preview_draws_a_contour_in_the_colour_of_each_structure(tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["p.png"], "no temporary file is left"
 
 
+def test_the_second_row_shows_the_bare_scan(tmp_path):
+    image = np.full((30, 30, 30), 100.0, dtype=np.float32)
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    labels[2:28, 2:28, 2:28] = 1  # so large that there is no zoom: two rows
+    picture = read_png(save_preview(tmp_path / "p.png", image, labels, np.eye(4), NAMES, title="two rows"))
+    panels = picture[round(paint.HEADER * paint.DPI) :, : -round(paint.LEGEND * paint.DPI)]
+    upper, lower = np.array_split(panels, 2)
+    assert near_colour(upper, paint.COLOURS[0]) > 300
+    assert near_colour(lower, paint.COLOURS[0]) == 0
+    labels[10:] = labels[:, 10:] = labels[:, :, 10:] = 0  # small: the contours are magnified in a third row
+    small = read_png(save_preview(tmp_path / "q.png", image, labels, np.eye(4), NAMES, title="three rows"))
+    assert small.shape[0] > 1.3 * picture.shape[0]
+
+
+def test_a_contour_has_a_dark_halo_and_no_fill(tmp_path):
+    """Inside a bright organ the scan is as it was; beside the contour it is dark."""
+    image = np.full((30, 30, 30), 100.0, dtype=np.float32)
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    labels[5:25, 5:25, 5:25] = 1
+    picture = read_png(save_preview(tmp_path / "p.png", image, labels, np.eye(4), NAMES, window=(0, 100)))
+    top, side = round(paint.HEADER * paint.DPI), round(3.7 * paint.DPI)
+    row = picture[top + side // 2, : side // 2]  # from the left border of the first panel into the organ
+    line = int(np.abs(row - matplotlib_rgb(paint.COLOURS[0])).max(axis=1).argmin())
+    assert row[line - 6 : line + 7].max(axis=1).min() < 0.45
+    assert np.all(row[line + 10 : side // 2 - 10] > 0.97)
+
+
+def matplotlib_rgb(colour: str) -> np.ndarray:
+    from matplotlib.colors import to_rgb
+
+    return np.array(to_rgb(colour))
+
+
 def test_preview_says_when_nothing_was_found(tmp_path):
     image, labels, affine = ras_phantom()
     empty = np.zeros_like(labels)

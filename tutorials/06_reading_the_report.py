@@ -88,7 +88,7 @@ from medfewshot.workflow.report import run_page
 page = run_page(Path("work/mixed_out"), viewer=False)
 for case in page.cases:
     sizes = ", ".join(f"{row.name} {row.size:.2f} {page.unit}" for row in case.structures)
-    print(f"{case.name:20} {sizes:50} {'; '.join(flag.text for flag in case.flags) or '-'}")
+    print(f"{case.name:20} {sizes:50} {'; '.join(case.reasons) or '-'}")
 
 # %% [markdown]
 # The cut scan is flagged, four times over. The noisy one is not: its noise leaves the intensities distributed as usual,

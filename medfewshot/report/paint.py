@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 DPI = 110
 BLACK, WHITE, GREY, RED = "#000000", "#f2f2f2", "#9aa3ab", "#ff4d4d"
-TINT = 0.15
+HALO = 2.4
+"""Points that the black line below a contour is wider: it separates the contour from a bright organ."""
+MAGNIFIED = 0.8
+"""Share of the field of view below which a zoom has a row of its own."""
+CARD = (3.6, 2.4)
+"""Width and height of a card in inches."""
 DASHED = (0, (3.5, 2.5))
 
 # Okabe and Ito (2008), their blue lightened to be seen on black, then hues between; told apart with colour blindness.
@@ -81,20 +86,24 @@ def colour_of(rank: int) -> str:
 
 
 def figure(scene: Scene, entries: Sequence[Entry], *, title: str, facts: str, flags: Sequence[str] = ()) -> Figure:
-    """Paint a column for each view; rows are the whole field, the zoom and the zoom with the uncertainty.
+    """Paint a column for each view; rows are the contours, the bare scan, the zoom and the uncertainty.
 
     Rows without content are omitted. The rows of a single view stand side by side.
     """
     from matplotlib.figure import Figure
 
     views = planes.choose_views(scene.grid, scene.structures)
-    modes = ["field"] + ["zoom"] * bool(scene.structures.any()) + ["uncertainty"] * (scene.uncertainty is not None)
-    rows, columns = (1, len(modes)) if len(views) == 1 else (len(modes), len(views))
     extents = [scene.grid.extent_mm(normal) for normal, _ in views]
     aspect = float(np.clip(np.median([height / width for width, height in extents]), 0.72, 1.2))
+    windows = [_windows(scene, view, [other for other in views if other[0] == view[0]], aspect) for view in views]
+    modes = ["field"]
+    if scene.structures.any():
+        magnified = any(_width(zoom) < MAGNIFIED * _width(field) for field, zoom in windows)
+        modes += ["bare"] + ["zoom"] * magnified + ["uncertainty"] * (scene.uncertainty is not None)
+    rows, columns = (1, len(modes)) if len(views) == 1 else (len(modes), len(views))
     panel = float(np.clip(11.1 / columns, 2.4, 4.6))
     width = columns * panel + LEGEND
-    lines = [line for flag in flags[:MAX_FLAGS] for line in wrap(f"look closely: {flag}", int(width * 15))]
+    lines = [line for flag in flags[:MAX_FLAGS] for line in wrap(f"review: {flag}", int(width * 15))]
     header = HEADER + FLAG * len(lines)
     panels = header + rows * panel * aspect
     height = max(panels, header + ENTRY * len(entries) + 1.2)
@@ -106,8 +115,18 @@ def figure(scene: Scene, entries: Sequence[Entry], *, title: str, facts: str, fl
         rows, columns, left=GAP / width, right=right, bottom=bottom, top=top, wspace=0.02, hspace=0.02
     )
     axes = grid.subplots(squeeze=False).reshape(len(modes), len(views))
-    for column, view in zip(axes.T, views, strict=True):
-        _view(column, scene, view, modes, [other for other in views if other[0] == view[0]])
+    for column, view, (field, zoom) in zip(axes.T, views, windows, strict=True):
+        first = view == next(other for other in views if other[0] == view[0])
+        for panel_axes, mode in zip(column, modes, strict=True):
+            _panel(panel_axes, scene, view, mode, field if mode == "field" else zoom)
+            if first and mode != "uncertainty" and not scene.in_pixels:
+                _scale_bar(panel_axes, _width(field if mode == "field" else zoom))
+        if not scene.raster:
+            _caption(column[0], scene.grid, view)
+        if _width(zoom) < 0.95 * _width(field):  # where the zoom lies
+            left, right_, bottom_, top_ = zoom
+            ring = [left, right_, right_, left, left], [bottom_, bottom_, top_, top_, bottom_]
+            column[0].plot(*ring, color=GREY, linewidth=0.7, linestyle=(0, (2, 3)))
     if not scene.ranks.any():
         _text(axes[0, 0], 0.5, 0.12, "nothing found", ha="center", va="bottom", size=15, weight="bold", color=RED)
 
@@ -117,7 +136,7 @@ def figure(scene: Scene, entries: Sequence[Entry], *, title: str, facts: str, fl
     fig.text(left, 1 - 0.48 / height, facts, color=GREY, **style)
     fig.text(left, 1 - 0.67 / height, "\n".join(lines), color=RED, linespacing=1.35, **style)
     _legend(fig, scene, entries, (right, top))
-    if scene.uncertainty is not None:
+    if "uncertainty" in modes:
         bar = fig.add_axes((right + 0.15 / width, 0.32 / height, 2.0 / width, 0.13 / height))
         painted = axes[-1, 0].images[-1]
         fig.colorbar(painted, cax=bar, orientation="horizontal", ticks=painted.get_clim(), format="%.2g")
@@ -126,50 +145,54 @@ def figure(scene: Scene, entries: Sequence[Entry], *, title: str, facts: str, fl
     return fig
 
 
-def _view(panels: np.ndarray, scene: Scene, view: View, modes: Sequence[str], same_plane: Sequence[View]) -> None:
-    """Paint the panels of a view, one per mode; all views of ``same_plane`` have one zoom."""
-    together = np.any([picture(scene.structures, other) > 0 for other in same_plane], axis=0)
-    extent_mm, aspect = scene.grid.extent_mm(view[0]), panels[0].bbox.height / panels[0].bbox.width
-    field = planes.window_mm(None, together.shape, extent_mm, aspect)
-    zoom = planes.window_mm(boxes(together).get(1), together.shape, extent_mm, aspect)
-    for axes, mode in zip(panels, modes, strict=True):
-        left, right, bottom, top = field if mode == "field" else zoom
-        _panel(axes, scene, view, mode)
-        axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], facecolor=BLACK)
-        axes.spines[:].set(color="#2c3136", linewidth=0.6)
-        if view == same_plane[0] and mode != "uncertainty" and not scene.in_pixels:
-            _scale_bar(axes, right - left)
+def card(scene: Scene, rank: int | None) -> Figure:
+    """Paint one slice without legend: the one where structure ``rank`` is largest, zoomed to all structures."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=CARD, facecolor=BLACK)
+    axes = fig.add_axes((0, 0, 1, 1))
+    normal = scene.grid.acquired if 1 in scene.grid.shape or scene.grid.slices_lead else 2
+    wanted = scene.structures == rank if rank and (scene.structures == rank).any() else scene.structures
+    view = (normal, planes.best_slices([planes.profiles(wanted)[normal]])[0])
+    _, zoom = _windows(scene, view, [view], CARD[1] / CARD[0])
+    _panel(axes, scene, view, "zoom", zoom)
     if not scene.raster:
-        _caption(panels[0], scene.grid, view)
-    left, right, bottom, top = zoom
-    if right - left < 0.95 * (field[1] - field[0]):  # where the zoom lies
-        ring = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
-        panels[0].plot(*ring, color=GREY, linewidth=0.7, linestyle=(0, (2, 3)))
+        _caption(axes, scene.grid, view)
+    return fig
 
 
-def _panel(axes: Axes, scene: Scene, view: View, mode: str) -> None:
-    """Paint a slice with its contours, and a tint of the structures or the uncertainty."""
-    from matplotlib.colors import ListedColormap, NoNorm
+def _windows(scene: Scene, view: View, same_plane: Sequence[View], aspect: float) -> tuple[planes.Window, ...]:
+    """Return the windows of the whole field and of the zoom; all views of ``same_plane`` have one zoom."""
+    together = np.any([picture(scene.structures, other) > 0 for other in same_plane], axis=0)
+    extent_mm = scene.grid.extent_mm(view[0])
+    return tuple(planes.window_mm(box, together.shape, extent_mm, aspect) for box in (None, boxes(together).get(1)))
 
+
+def _width(window: planes.Window) -> float:
+    return window[1] - window[0]
+
+
+def _panel(axes: Axes, scene: Scene, view: View, mode: str, window: planes.Window) -> None:
+    """Paint a slice within a window: bare, with contours, or with the uncertainty."""
     width, height = scene.grid.extent_mm(view[0])
     low, high = scene.window
     place: dict[str, Any] = {"extent": (0.0, width, 0.0, height), "origin": "lower", "aspect": "auto"}
     grey = np.nan_to_num(np.asarray(picture(scene.image, view), dtype=np.float32), nan=low, posinf=high, neginf=low)
     axes.imshow(grey, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", **place)
-    place["interpolation"] = "nearest"
     ranks = picture(scene.ranks, view)
     if mode == "uncertainty" and scene.uncertainty is not None:
         doubt, top = picture(scene.uncertainty, view), float(scene.uncertainty.max()) or 1.0
-        axes.imshow(doubt, cmap="inferno", vmin=0, vmax=top, alpha=np.clip(doubt / top, 0, 1) ** 0.7 * 0.85, **place)
+        alpha = np.clip(doubt / top, 0, 1) ** 0.7 * 0.85
+        axes.imshow(doubt, cmap="inferno", vmin=0, vmax=top, alpha=alpha, interpolation="nearest", **place)
         _contours(axes, ranks, (width, height), 0.8, WHITE)
-        return
-    if mode == "field":  # so light that the scan keeps its contrast
-        marked = np.ma.masked_where(ranks == 0, (ranks - 1) % len(COLOURS))
-        axes.imshow(marked, cmap=ListedColormap(COLOURS), norm=NoNorm(), alpha=TINT, **place)
-    thick = 1.0 if mode == "field" else 1.5
-    _contours(axes, ranks, (width, height), thick)
-    if scene.reference is not None:
-        _contours(axes, picture(scene.reference, view), (width, height), thick * 0.75, "white", DASHED)
+    elif mode != "bare":
+        thick = 1.0 if mode == "field" else 1.5
+        _contours(axes, ranks, (width, height), thick)
+        if scene.reference is not None:
+            _contours(axes, picture(scene.reference, view), (width, height), thick * 0.75, "white", DASHED)
+    left, right, bottom, top = window
+    axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], facecolor=BLACK)
+    axes.spines[:].set(color="#2c3136", linewidth=0.6)
 
 
 def _contours(
@@ -184,8 +207,7 @@ def _contours(
         x, y = (np.arange(mask.shape[1]) + columns.start - 0.5) * dx, (np.arange(mask.shape[0]) + rows.start - 0.5) * dy
         lines = axes.contour(x, y, mask.astype(np.float32), levels=[0.5], colors=[colour or colour_of(rank)])
         lines.set(linewidth=thick, linestyle=dashes or "solid")
-        if not dashes:
-            lines.set(path_effects=[Stroke(linewidth=thick + 1.2, foreground="black", alpha=0.45), Normal()])
+        lines.set(path_effects=[Stroke(linewidth=thick + HALO, foreground="black", alpha=0.7), Normal()])
 
 
 def _text(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:

@@ -1,7 +1,8 @@
-"""Previews: one picture of a segmentation with its planes, contours, sizes, orientation and scale."""
+"""Pictures of a segmentation: the preview, with planes, sizes, orientation and scale; and a card of one slice."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,9 +33,9 @@ def save_preview(
 ) -> Path:
     """Paint a segmentation on its scan and write it atomically, as PNG or in the format of the suffix.
 
-    The upper row shows three orthogonal planes where the structures are largest, the lower row the same magnified. If
-    slices are thick, the acquired slices come first and one plane is reformatted. Radiological convention; slice
-    numbers count from 1 in the order of the file.
+    The first row shows contours in three orthogonal planes where the structures are largest, the second row the bare
+    scan, a third row the contours magnified if the structures are small. If slices are thick, the acquired slices come
+    first and one plane is reformatted. Radiological convention; slice numbers count from 1 in the order of the file.
 
     Args:
         path: the file to write.
@@ -46,7 +47,7 @@ def save_preview(
         uncertainty: ``(*S)``, 0 is certain.
         title: by default the name of the file.
         window: intensities shown black and white; by default the 0.5 and 99.5 percentiles.
-        predicted_dice: label value -> predicted Dice, in the legend.
+        predicted_dice: label value -> predicted Dice, in the legend as the confidence.
         flags: reasons to look closely, in red.
 
     Returns:
@@ -79,6 +80,35 @@ def save_preview(
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=paint.DPI, facecolor=paint.BLACK)
     return path
+
+
+def card_jpeg(
+    image: np.ndarray,
+    ranks: np.ndarray,
+    affine: np.ndarray,
+    *,
+    rank: int | None,
+    reference: np.ndarray | None = None,
+    window: tuple[float, float] | None = None,
+) -> bytes:
+    """Paint one slice with the contours of all structures.
+
+    Args:
+        image: ``(X, Y, Z)`` or ``(X, Y)``.
+        ranks: ``(*S)``, 0 is background and rank i the i-th structure.
+        affine: ``(4, 4)``, voxel -> RAS mm.
+        rank: The structure that decides which slice is shown; None for all.
+        reference: ``(*S)`` ranks, drawn as a dashed white line.
+        window: Intensities shown black and white; by default the 0.5 and 99.5 percentiles.
+
+    Returns:
+        A JPEG file.
+    """
+    buffer = io.BytesIO()
+    maps = [ranks] if reference is None else [ranks, reference]
+    figure = paint.card(_scene(image, maps, affine, None, window), rank)
+    figure.savefig(buffer, format="jpeg", dpi=paint.DPI, facecolor=paint.BLACK, pil_kwargs={"quality": 85})
+    return buffer.getvalue()
 
 
 def _rank(names: Mapping[int, str], *label_maps: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
@@ -122,7 +152,7 @@ def _entry(name: str, sizes: Sequence[float], unit: str, predicted_dice: float |
     found, *expected = sizes
     text = _amount(found, unit) if found else "not found"
     if found and predicted_dice is not None:
-        text += f", predicted Dice {predicted_dice:.2f}"
+        text += f", confidence {predicted_dice:.2f}"
     if expected:
         text += f", reference {_amount(expected[0], unit)}" if expected[0] else ", absent in the reference"
     return Entry(name, text, paint.WHITE if found else paint.GREY if expected == [0] else paint.RED)

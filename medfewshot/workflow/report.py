@@ -14,10 +14,11 @@ from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.metrics import METRICS
-from medfewshot.report.page.content import Flag, Page, PageCase, Score, StructureRow
-from medfewshot.report.page.flags import raise_flags
-from medfewshot.report.page.viewer import DisplayVolumes, display_volumes, load_case, voxel_budget
-from medfewshot.report.page.write import preview_uri, write_page
+from medfewshot.planning import labelled
+from medfewshot.report.page.content import Page, PageCase, StructureRow
+from medfewshot.report.page.flags import look_first, raise_flags
+from medfewshot.report.page.viewer import LARGEST_CASE, DisplayVolumes, display_volumes, load_case, voxel_budget
+from medfewshot.report.page.write import card_uri, preview_uri, write_page
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.record import REPORT, RUN_RECORD, CaseResult, flag_warning, read_record, read_run
 
@@ -100,20 +101,26 @@ def run_page(
     try:
         structures, unit = _structures(record), _unit(results)
         scores = {(row["case_id"], row["label"]): row for row in (evaluation.score_rows() if evaluation else [])}
-        cases = []
-        for number, result in enumerate(results):
+        cases = raise_flags([_case(folder, result, structures, unit, scores) for result in results])
+        pictured = {case.name for case in look_first(cases)}
+        budget, shown = voxel_budget(len(results)), []
+        for number, (case, result) in enumerate(zip(cases, results, strict=True)):
             progress.update(number, len(results), result.case)
-            case = _case(folder, result, structures, unit, scores)
-            if viewer and case.status == "done":
-                budget, reference = voxel_budget(len(results)), references.get(case.name)
-                case = _with_viewer(case, folder, result, tuple(structures), budget, reference)
-            cases.append(case)
+            if not case.failed and (viewer or case.name in pictured):
+                shown.append(
+                    _with_volumes(
+                        case, folder, result, tuple(structures), reference=references.get(case.name),
+                        budget=budget if viewer else 0, pictured=case.name in pictured,
+                    )
+                )  # fmt: skip
+            else:
+                shown.append(case)
         # Warnings of the cases stand with the cases.
         of_cases = {f"{result.case}: {text}" for result in results for text in result.warnings}
         return Page(
             title=folder.resolve().name,
             structures=structures,
-            cases=raise_flags(cases),
+            cases=tuple(shown),
             unit=unit,
             facts=_facts(record, evaluation),
             summary=tuple(evaluation.summary_rows()) if evaluation else (),
@@ -145,18 +152,16 @@ def _case(
 ) -> PageCase:
     measured = {int(row["label"]): row for row in result.statistics}
     rows = [
-        StructureRow(
-            value, name, measured.get(value, {}).get(_SIZES[unit]), result.predicted_dice.get(name),
-            _score(scores.get((result.case, value)), unit),
-        )
+        _row(value, name, measured.get(value, {}), scores.get((result.case, value), {}), result, unit)
         for value, name in structures.items()
         if value in measured or (result.case, value) in scores
-    ]  # fmt: skip
+    ]
+    of_structures = {text for row in rows for text in _about(row.name, row.label, result.flags)}
     preview = f"previews/{result.case}.png"
-    shown = preview in result.files and (folder / preview).is_file()
+    there = preview in result.files and (folder / preview).is_file()
     return PageCase(
         name=result.case,
-        status=result.status,
+        failed=result.status == "failed",
         structures=tuple(rows),
         seconds=sum(result.seconds.values()) if result.seconds else None,
         files=tuple(file for file in (result.labels, *result.files) if file),
@@ -164,28 +169,42 @@ def _case(
             *([result.error] if result.error else []),
             *(text for text in result.warnings if text not in map(flag_warning, result.flags)),
         ),
-        flags=tuple(Flag(text) for text in result.flags),
-        preview=preview_uri(folder / preview) if shown else None,
+        flags=tuple(text for text in result.flags if text not in of_structures),
+        preview=preview_uri(folder / preview) if there else None,
     )
 
 
-def _score(row: Mapping[str, Any] | None, unit: str) -> Score | None:
-    if row is None:
-        return None
-    size = row["reference_volume_ml"] if unit == "ml" else None
-    return Score(row["status"], {name: row[name] for name in METRICS}, size)
+def _row(
+    value: int, name: str, measured: Mapping[str, Any], score: Mapping[str, Any], result: CaseResult, unit: str
+) -> StructureRow:
+    """One structure from its statistics and its score; each may be empty."""
+    return StructureRow(
+        value,
+        name,
+        size=measured.get(_SIZES[unit]),
+        predicted_dice=result.predicted_dice.get(name),
+        status=score.get("status"),
+        scores={metric: score.get(metric) for metric in METRICS},
+        reference_size=score.get("reference_volume_ml") if unit == "ml" else None,
+        flags=tuple(_about(name, value, result.flags).values()),
+    )
 
 
-def _with_viewer(
-    case: PageCase, folder: Path, result: CaseResult, values: Sequence[int], budget: int, reference: Path | None
-) -> PageCase:
-    """The case with its volumes; unchanged for a 2D image, which the viewer does not show."""
+def _about(name: str, value: int, flags: Sequence[str]) -> dict[str, str]:
+    """Return the flags about a structure, and each without the structure's name."""
+    starts = (f"{labelled(name, value)} is ", f"{name} is ")
+    return {text: text.removeprefix(start) for start in reversed(starts) for text in flags if text.startswith(start)}
+
+
+def _with_volumes(
+    case: PageCase, folder: Path, result: CaseResult, values: Sequence[int], *,
+    reference: Path | None, budget: int, pictured: bool,
+) -> PageCase:  # fmt: skip
+    """Return the case with its picture, and with its volumes for the viewer if it is 3D and there is a budget."""
     labels_file = folder / str(result.labels)
     try:
         volumes = load_case(folder, case.name, labels_file=labels_file) or _read_case(folder, result, values)
-        if volumes is None:
-            return case
-        volumes = volumes.coarser(budget)
+        volumes = volumes.coarser(budget or LARGEST_CASE)
         if reference is not None:
             truth = read_label(reference)
             grid = np.broadcast_to(np.uint8(0), (1, *volumes.shape))
@@ -193,13 +212,14 @@ def _with_viewer(
             volumes = volumes.with_reference(truth.data[0], values)
     except (InputError, OSError) as error:
         return replace(case, warnings=(*case.warnings, f"no viewer: {' '.join(str(error).split())}"))
-    return replace(case, viewer=volumes.encoded())
+    if pictured:
+        rank = values.index(case.worst.label) + 1 if case.worst else None
+        case = replace(case, picture=card_uri(volumes, rank))
+    return replace(case, viewer=volumes.encoded()) if budget and len(volumes.shape) == 3 else case
 
 
-def _read_case(folder: Path, result: CaseResult, values: Sequence[int]) -> DisplayVolumes | None:
-    """The volumes of a case from its files; None for a 2D image."""
-    if not any(row.get("volume_ml") is not None for row in result.statistics):
-        return None
+def _read_case(folder: Path, result: CaseResult, values: Sequence[int]) -> DisplayVolumes:
+    """The volumes of a case from its files."""
     labels = read_label(folder / str(result.labels))
     image = read_image(Path(result.inputs[0]))
     check_same_grid(image, labels)
@@ -216,9 +236,9 @@ def _facts(record: Mapping[str, Any], evaluation: Evaluation | None) -> dict[str
     steps = [f"{learner['steps']} steps"] if "steps" in learner else []
     facts = {
         "Finished": record.get("finished") or "not finished: the run was stopped",
+        "Labelled scans": ", ".join(Path(pair["image"]).name for pair in record["supports"]) or "not recorded",
         "Learner": ", ".join([str(settings.get("learner", "unknown")), *steps]),
-        "Supports": ", ".join(Path(pair["image"]).name for pair in record["supports"]) or "not recorded",
-        "Plan": f"{plan['spatial_dims']}D at {' × '.join(f'{s:.3g}' for s in plan['spacing_mm'])} mm",
+        "Resolution": f"{plan['spatial_dims']}D at {' × '.join(f'{s:.3g}' for s in plan['spacing_mm'])} mm",
         "Seed": str(record.get("seed")),
         "Device": str(record.get("device")),
         "Seconds": ", ".join(f"{stage} {time:.1f}" for stage, time in record.get("seconds", {}).items()),

@@ -10,10 +10,10 @@ import toys
 from browser import Browser, find_chromium
 from PIL import Image
 
-from medfewshot.report.page.content import Page, PageCase, Score, StructureRow
+from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import raise_flags
 from medfewshot.report.page.viewer import display_volumes
-from medfewshot.report.page.write import write_page
+from medfewshot.report.page.write import card_uri, write_page
 
 NAMES = {1: "left <block>", 2: "right block"}
 
@@ -29,10 +29,11 @@ def make_page() -> Page:
         doubt = (labels > 0) * 0.5
         volumes = display_volumes(image, labels, np.diag([1, 1, 2.0, 1]), values=[1, 2], uncertainty=doubt)
         viewer = volumes.with_reference(np.roll(labels, 2, axis=0), [1, 2]).encoded()
-        rows = tuple(StructureRow(v, name, size * v, 0.9, Score("found", {"dice": 0.9})) for v, name in NAMES.items())
-        rows = rows if number else (rows[0], StructureRow(2, NAMES[2], 0.0, None, Score("missed", {"dice": 0.0})))
-        cases.append(PageCase(f"case {number}", structures=rows, seconds=1.5, viewer=viewer))
-    return Page("A <b>run</b>", NAMES, raise_flags([*cases, PageCase("case 9", status="failed")]))
+        rows = tuple(StructureRow(v, name, size * v, 0.9, "found", {"dice": 0.9}) for v, name in NAMES.items())
+        rows = rows if number else (rows[0], StructureRow(2, NAMES[2], 0.0, None, "missed", {"dice": 0.0}))
+        picture = card_uri(volumes, 1)
+        cases.append(PageCase(f"case {number}", structures=rows, seconds=1.5, viewer=viewer, picture=picture))
+    return Page("A <b>run</b>", NAMES, raise_flags([*cases, PageCase("case 9", failed=True)]))
 
 
 @pytest.fixture(scope="module")
@@ -48,43 +49,68 @@ def browser(tmp_path_factory):
         assert [text for text in browser.problems if text not in driver] == []
 
 
-def names(browser) -> list[str]:
+def shown(browser) -> list[str]:
+    """Case and structure of the rows that the table shows; the structures by the first letter of their names."""
     rows = "[...document.querySelectorAll('#table tbody tr')].filter(row => !row.hidden)"
-    return browser.ask(f"{rows}.map(row => row.cells[0].textContent)")
+    return browser.ask(f"{rows}.map(row => row.cells[0].textContent.slice(5) + row.cells[1].textContent[0])")
 
 
 def focus(browser, selector: str) -> None:
     browser.ask(f"document.querySelector({selector!r}).focus()")
 
 
+def sort_by(browser, heading: str) -> None:
+    headings = "[...document.querySelectorAll('#table th button')]"
+    browser.ask(f"{headings}.find(button => button.textContent === {heading!r}).focus()")
+    browser.press("Enter")
+
+
+def choose(browser, select: str, value: str) -> None:
+    change = "s.dispatchEvent(new Event('change'))"
+    browser.ask(f"{{const s = document.getElementById('{select}'); s.value = '{value}'; {change}}}")
+
+
 def test_text_is_text(browser):
     assert browser.ask("document.querySelector('h1').textContent") == "A <b>run</b>"
-    assert browser.ask("document.querySelector('.group').textContent") == "left <block>"
+    assert browser.ask("document.querySelector('.legend span').textContent") == "left <block>"
+
+
+def test_the_first_screen_shows_pictures(browser):
+    """The flagged case is the first of the cards; all pictures are loaded and lie above the first table."""
+    cards = "[...document.querySelectorAll('.card')]"
+    assert browser.ask(f"{cards}.map(card => card.querySelector('h3').textContent)")[0] == "case 0"
+    assert browser.ask(f"{cards}[0].querySelector('.flag').textContent") == "right block: missed"
+    assert browser.ask("[...document.querySelectorAll('.card img')].every(image => image.naturalWidth > 300)")
+    assert browser.ask("document.querySelector('.card img').getBoundingClientRect().bottom") < 500
+    assert browser.ask("document.querySelector('table').getBoundingClientRect().top") > 400
 
 
 def test_sorting_with_the_keyboard(browser):
-    focus(browser, "[aria-label='left <block>, size in ml']")
-    browser.press("Enter")
-    assert names(browser) == ["case 1", "case 0", "case 2", "case 9"]
+    sort_by(browser, "Volume ml")
+    assert shown(browser) == ["0r", "1l", "1r", "0l", "2l", "2r", "9–"]
     assert browser.ask("document.activeElement.closest('th').getAttribute('aria-sort')") == "ascending"
-    browser.press("Enter")
-    assert names(browser) == ["case 2", "case 0", "case 1", "case 9"]  # what has no size stays last
-    focus(browser, "#table th button")
-    browser.press("Enter")
-    assert names(browser) == ["case 0", "case 1", "case 2", "case 9"]
+    sort_by(browser, "Volume ml")
+    assert shown(browser) == ["2r", "2l", "0l", "1r", "1l", "0r", "9–"]  # what has no size stays last
+    sort_by(browser, "Structure")
+    sort_by(browser, "Case")
+    assert shown(browser) == ["0l", "0r", "1l", "1r", "2l", "2r", "9–"]
 
 
 def test_filtering_with_the_keyboard(browser):
     focus(browser, "#find")
     for letter in "missed":
         browser.press(letter)
-    assert names(browser) == ["case 0"]
-    assert browser.ask("document.getElementById('count').textContent") == "1 of 4"
+    assert shown(browser) == ["0r"]
+    assert browser.ask("document.getElementById('count').textContent") == "1 of 7 rows"
     assert browser.ask("document.getElementById('case-2').hidden")
+    assert not browser.ask("document.getElementById('case-1').hidden")
     browser.ask("document.getElementById('find').value = ''")
-    browser.ask("{const s = document.getElementById('show'); s.value = 'clear'; s.dispatchEvent(new Event('change'))}")
-    assert names(browser) == ["case 1", "case 2"]
-    browser.ask("{const s = document.getElementById('show'); s.value = 'all'; s.dispatchEvent(new Event('change'))}")
+    choose(browser, "show", "clear")
+    assert shown(browser) == ["0l", "1l", "1r", "2l", "2r"]
+    choose(browser, "structure", "2")
+    assert shown(browser) == ["1r", "2r"]
+    choose(browser, "structure", "")
+    choose(browser, "show", "all")
 
 
 def where(browser) -> str:
@@ -234,7 +260,13 @@ def test_light_and_dark(browser):
     assert bright[1] < 60
 
 
-def test_it_fits_a_narrow_window(browser):
-    browser.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=False)
-    assert browser.ask("document.documentElement.scrollWidth") <= 400
+@pytest.mark.parametrize("width", [390, 1400])
+def test_all_columns_are_within_the_window(browser, width):
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=False)
+    assert browser.ask("document.documentElement.scrollWidth") <= width
+    cells = "[...document.querySelectorAll('#table tbody tr:first-child > *')]"
+    right = browser.ask(f"{cells}.map(cell => cell.getBoundingClientRect().right)")
+    assert len(right) == 10
+    assert max(right) <= width
+    assert browser.ask(f"{cells}[2].dataset.label") == "Dice"
     browser.call("Emulation.clearDeviceMetricsOverride")

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import html
+import io
 import json
 import re
 import shutil
@@ -17,14 +18,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import toys
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_pairs, match_cases
 from medfewshot.io import read_label
-from medfewshot.report.page.content import Flag, Page, PageCase, Score, StructureRow
-from medfewshot.report.page.flags import modified_z, raise_flags
+from medfewshot.report.page.content import Page, PageCase, StructureRow
+from medfewshot.report.page.flags import FIRST_LOOK, look_first, modified_z, raise_flags
 from medfewshot.report.page.viewer import coarsening, display_volumes, load_case, prepared_path, voxel_budget
-from medfewshot.report.page.write import render_page
+from medfewshot.report.page.write import card_uri, render_page
+from medfewshot.report.paint import colour_of
 from medfewshot.settings import AdaptSettings
 from medfewshot.workflow import adapt, open_batch, read_supports, report, segment
 from medfewshot.workflow.report import run_page
@@ -88,14 +92,15 @@ def test_what_the_page_says_of_a_case(ran):
     assert page.scored
     assert [row.name for row in first.structures] == ["left", "right"]
     score = next(s for s in evaluation.scores if s.case_id == "q0" and s.label == 205)
-    assert first.structures[0].score.dice == pytest.approx(score.dice)
+    assert first.structures[0].scores["dice"] == pytest.approx(score.dice)
     assert first.structures[0].size == pytest.approx(score.volume_ml)
     assert first.viewer.reference is not None
     assert page.cases[1].viewer.reference is None
     assert np.array_equal(
         nifti(first.viewer.labels).get_fdata() == 2, read_label(ran / "out" / "q0.nii.gz").data[0] == 420
     )
-    assert failed.flags == (Flag("failed", "error"),)
+    assert failed.failed
+    assert [bool(case.picture) for case in page.cases] == [True, True, False]
     assert "zz.nii.gz" in failed.warnings[0]
     assert failed.viewer is None
     assert page.summary[-1]["label_name"] == "all labels"
@@ -146,11 +151,12 @@ def test_folders_without_a_run(tmp_path):
 
 
 def nasty_page() -> Page:
-    row = StructureRow(1, NASTY, 1.0, 0.5, Score(NASTY, {"dice": 0.5}))
+    row = StructureRow(1, NASTY, 1.0, 0.5, NASTY, {"dice": 0.5}, flags=(NASTY,))
     volume = np.arange(60.0).reshape(3, 4, 5)
     viewer = replace(display_volumes(volume, volume > 50, np.eye(4), values=[1]).encoded(), note=NASTY)
-    case = PageCase(NASTY, structures=(row,), warnings=(NASTY,), files=(NASTY,), flags=(Flag(NASTY),), viewer=viewer)
-    return Page(NASTY, {1: NASTY}, (case,), facts={NASTY: NASTY}, warnings=(NASTY,))
+    case = PageCase(NASTY, structures=(row,), warnings=(NASTY,), files=(NASTY,), flags=(NASTY,), viewer=viewer)
+    failed = PageCase(NASTY * 2, failed=True, warnings=(NASTY,))
+    return Page(NASTY, {1: NASTY}, (case, failed), facts={NASTY: NASTY}, warnings=(NASTY,))
 
 
 def test_everything_is_escaped():
@@ -193,6 +199,29 @@ def test_the_viewer_gets_the_scan_with_its_geometry_and_grey_levels():
     assert np.array_equal(nifti(viewer.labels).get_fdata(), 2 * (labels == 420))
     assert viewer.centre_mm == (3 * 1.5 + 5, 4 * 2 - 7, 5 * 4 + 9)
     assert "coarser" not in viewer.note
+
+
+def test_the_card_of_a_case_shows_the_slice_of_its_worst_structure():
+    image, labels = np.full((20, 20, 20), 10.0), np.zeros((20, 20, 20), int)
+    labels[3:9, 3:9, 4] = 1
+    labels[12:18, 12:18, 15] = 2
+    pictures = {}
+    for volumes in (
+        display_volumes(image, labels, np.eye(4), values=[1, 2]),
+        display_volumes(image[..., 0], labels[..., 4], np.eye(4), values=[1, 2]),
+    ):
+        for rank in (1, 2, None):
+            data = base64.b64decode(card_uri(volumes, rank).removeprefix("data:image/jpeg;base64,"))
+            with Image.open(io.BytesIO(data)) as picture:
+                pixels = np.asarray(picture).astype(int)
+            near = [
+                np.abs(pixels - np.multiply(to_rgb(colour_of(r)), 255)).max(-1) < 60 for r in (1, 2)
+            ]  # JPEG blurs thin lines
+            pictures[len(volumes.shape), rank] = [int(mask.sum()) for mask in near]
+    first, second = pictures[3, 1], pictures[3, 2]
+    assert first[0] > 10 * first[1]
+    assert second[1] > 10 * second[0]
+    assert pictures[2, 2][0] > 200  # the only slice
 
 
 def test_a_large_scan_is_made_coarser_and_loses_no_structure():
@@ -270,40 +299,71 @@ def cases_of(*sizes: float | None, predicted: float = 0.9) -> list[PageCase]:
     return [PageCase(f"c{i}", structures=(StructureRow(1, "liver", s, predicted),)) for i, s in enumerate(sizes)]
 
 
-def texts(case: PageCase) -> list[str]:
-    return [flag.text for flag in case.flags]
-
-
 def test_flags():
     flagged = raise_flags(cases_of(100, 110, 90, 105, 95, 4000))
-    assert [bool(case.flags) for case in flagged] == [False] * 5 + [True]
-    assert texts(flagged[-1]) == ["liver: unusually large for these cases"]
-    assert not any(case.flags for case in raise_flags(cases_of(100, 101, 99, 100.5, 99.5, 110)))  # odd, but not far
-    assert texts(raise_flags(cases_of(100, 0))[1]) == ["liver: not found"]
-    assert texts(raise_flags(cases_of(100, predicted=0.4))[0]) == ["liver: low predicted Dice (0.40)"]
-    assert not any(case.flags for case in raise_flags(cases_of(1, 1000, 5)))  # three cases are no cohort
+    assert [bool(case.reasons) for case in flagged] == [False] * 5 + [True]
+    assert flagged[-1].reasons == ("liver: unusually large for these cases",)
+    assert not any(case.reasons for case in raise_flags(cases_of(100, 101, 99, 100.5, 99.5, 110)))  # odd, but not far
+    assert raise_flags(cases_of(100, 0))[1].reasons == ("liver: not found",)
+    assert raise_flags(cases_of(100, predicted=0.4))[0].reasons == ("liver: low confidence (0.40)",)
+    assert not any(case.reasons for case in raise_flags(cases_of(1, 1000, 5)))  # three cases are no cohort
 
 
 @pytest.mark.parametrize(("last", "flagged"), [(0.87, False), (0.80, True)])
 def test_a_predicted_dice_must_be_odd_and_far(last, flagged):
     values = (0.90, 0.901, 0.902, 0.903, 0.904, last)
     cases = [PageCase(f"c{i}", structures=(StructureRow(1, "liver", 10.0, dice),)) for i, dice in enumerate(values)]
-    assert [bool(case.flags) for case in raise_flags(cases)] == [False] * 5 + [flagged]
+    assert [bool(case.reasons) for case in raise_flags(cases)] == [False] * 5 + [flagged]
 
 
 @pytest.mark.parametrize(
-    ("size", "score", "told"),
+    ("size", "status", "dice", "reason"),
     [
-        (0, Score("missed", {"dice": 0.0}), "liver: missed"),
-        (5, Score("false_alarm", {"dice": 0.0}), "liver: not in the reference"),
-        (0, Score("absent"), None),
-        (5, Score("found", {"dice": 0.3}), "liver: Dice 0.30"),
-        (5, Score("found", {"dice": 0.9}), None),
+        (0, "missed", 0.0, "missed"),
+        (5, "false_alarm", 0.0, "not in the reference"),
+        (0, "absent", None, None),
+        (5, "found", 0.3, "Dice 0.30"),
+        (5, "found", 0.9, None),
     ],
 )
-def test_flags_of_scores(size, score, told):
-    case = PageCase("c", structures=(StructureRow(1, "liver", size, 0.9 if size else None, score),))
-    assert texts(raise_flags([case])[0]) == ([told] if told else [])
+def test_flags_of_scores(size, status, dice, reason):
+    row = StructureRow(1, "liver", size, 0.9 if size else None, status, {"dice": dice})
+    assert raise_flags([PageCase("c", structures=(row,))])[0].structures[0].flags == ((reason,) if reason else ())
+
+
+def test_the_worst_flagged_cases_come_first():
+    def case(name: str, dice: float, *flags: str, **more) -> PageCase:
+        rows = (StructureRow(1, "liver", 5.0, dice, flags=flags), StructureRow(2, "spleen", 5.0, 0.55))
+        return PageCase(name, structures=rows, **more)
+
+    cases = [
+        case("good", 0.9),
+        case("bad", 0.3, "low confidence"),
+        PageCase("failed", failed=True),
+        case("odd scan", 0.9, flags=("its voxels are coarse",)),
+        case("worse", 0.2, "low confidence"),
+        case("lower", 0.5),
+    ]
+    assert [case.name for case in look_first(cases)] == ["worse", "bad", "odd scan", "failed", "lower", "good"]
+    assert cases[1].worst.name == "liver"
+    assert cases[3].worst.name == "spleen"  # none is flagged: the lowest
+    assert len(look_first(cases * 9)) == FIRST_LOOK
+    assert look_first([]) == ()
+
+
+def test_the_first_screen_shows_pictures_with_structure_and_reason():
+    row = StructureRow(1, "liver", 5.0, 0.31, flags=("low confidence (0.31)",))
+    page = Page("run", {1: "liver"}, (PageCase("c1", structures=(row,), picture="data:image/jpeg;base64,abc"),))
+    text = render_page(page)
+    cards = text[text.index('class="cards"') : text.index("</ul>", text.index('class="cards"'))]
+    for words in (
+        'src="data:image/jpeg;base64,abc"',
+        "c1",
+        "<b>liver</b>: low confidence (0.31)",
+        "confidence <b>0.31",
+    ):
+        assert words in cards
+    assert "<table" not in text[: text.index('class="cards"')]
 
 
 def test_modified_z():
@@ -315,16 +375,16 @@ def test_modified_z():
 def strip_plots(*cases: PageCase) -> dict[str, str]:
     """The SVG of each plot of a page, by its title."""
     text = render_page(Page("run", {1: "liver"}, cases))
-    return dict(re.findall(r"<figcaption>(.*?)</figcaption>\s*<svg(.*?)</svg>", text, re.S))
+    return dict(re.findall(r"<figcaption>([^<]*)</figcaption>.*?<svg(.*?)</svg>", text, re.S))
 
 
 def test_a_strip_plot_places_its_dots():
     values = (("a", 0.0), (NASTY, 0.5), ("c", 1.0), ("d", float("nan")))
     cases = [PageCase(name, structures=(StructureRow(1, "liver", None, dice),)) for name, dice in values]
     plots = strip_plots(*cases, PageCase("without the structure"))
-    assert list(plots) == ["Predicted Dice"]
-    plot = plots["Predicted Dice"]
-    dots = re.findall(r'<a href="#([^"]*)"><circle class="dot" cx="([^"]*)"', plot)
+    assert list(plots) == ["Confidence"]
+    plot = plots["Confidence"]
+    dots = re.findall(rf'<a href="#([^"]*)"><circle class="mark" fill="{colour_of(1)}" cx="([^"]*)"', plot)
     assert dots == [("case-1", "150.0"), ("case-2", str((150 + 624) / 2)), ("case-3", "624.0")]
     assert '<line class="median" x1="387.0"' in plot
     assert "median 0.5" in plot

@@ -1,78 +1,120 @@
-"""What the page shows, as plain data."""
+"""Content of the report page, as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Severity = Literal["look", "error"]
-
-
-@dataclass(frozen=True)
-class Flag:
-    """Why a case deserves a look. ``error``: there is no usable result."""
-
-    text: str
-    severity: Severity = "look"
-
-
-@dataclass(frozen=True)
-class Score:
-    """Agreement with a reference. ``values``: metric name -> value; None if undefined."""
-
-    status: str
-    values: Mapping[str, float | None] = field(default_factory=dict)
-    reference_size: float | None = None
-
-    @property
-    def dice(self) -> float:
-        """Dice, 0 if undefined."""
-        return self.values.get("dice") or 0.0
+MISSED, FALSE_POSITIVE, ABSENT = "missed", "false_alarm", "absent"
 
 
 @dataclass(frozen=True)
 class StructureRow:
-    """One structure of one case. ``size`` in the page's unit, None where it was not measured."""
+    """One structure of one case.
+
+    Attributes:
+        label: Label value.
+        name: Name of the structure.
+        size: In the unit of the page; None if it was not measured.
+        predicted_dice: The calibrated confidence, shown as such.
+        status: ``found``, ``missed``, ``false_alarm`` or ``absent`` in comparison with the reference; None without one.
+        scores: Metric name -> value; None if undefined.
+        reference_size: Like ``size``.
+        flags: Reasons to look at this structure.
+    """
 
     label: int
     name: str
     size: float | None = None
     predicted_dice: float | None = None
-    score: Score | None = None
+    status: str | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    reference_size: float | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def quality(self) -> float:
+        """Dice if there is a reference, or else the predicted Dice; 0 for a missing structure, 1 if unknown."""
+        if self.status == ABSENT:
+            return 1.0
+        if self.status is not None:
+            return self.scores.get("dice") or 0.0
+        if self.size == 0:
+            return 0.0
+        return 1.0 if self.predicted_dice is None else self.predicted_dice
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Base64 NIfTI files (gzip): the image, label maps in which rank i is the i-th structure, uncertainty in 0..1."""
+    """Base64 NIfTI files (gzip): the image, label maps in which rank i is the i-th structure, uncertainty in 0..1.
+
+    Attributes:
+        centre_mm: Where the viewer opens: a labelled voxel in the middle of the structures, in RAS mm.
+        note: The resolution, in words.
+    """
 
     image: str
     labels: str
     reference: str | None = None
     uncertainty: str | None = None
     centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Where the viewer opens: a marked voxel in the middle of what is marked, in RAS mm."""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class PageCase:
-    """One volume. ``preview``: a data URI."""
+    """One scan and its result.
+
+    Attributes:
+        name: Name of the case.
+        failed: Whether there is no result.
+        structures: One row per structure.
+        seconds: Time that the case took.
+        files: Names of the files of the result.
+        warnings: One line each.
+        flags: Reasons to look at the scan as a whole.
+        preview: The whole preview, as a data URI.
+        picture: One slice with contours, as a data URI.
+        viewer: The volumes for the viewer.
+    """
 
     name: str
-    status: str = "done"
+    failed: bool = False
     structures: tuple[StructureRow, ...] = ()
     seconds: float | None = None
     files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    flags: tuple[Flag, ...] = ()
+    flags: tuple[str, ...] = ()
     preview: str | None = None
+    picture: str | None = None
     viewer: Viewer | None = None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Every reason to review the case: those of the scan, then those of its structures."""
+        return (*self.flags, *(f"{row.name}: {text}" for row in self.structures for text in row.flags))
+
+    @property
+    def worst(self) -> StructureRow | None:
+        """The structure to look at first: the flagged one, or else any, of the lowest quality."""
+        rows = [row for row in self.structures if row.flags] or list(self.structures)
+        return min(rows, key=lambda row: row.quality, default=None)
 
 
 @dataclass(frozen=True)
 class Page:
-    """``structures``: label value -> name, in the order of the ranks. ``facts``: what is told of the run, in order."""
+    """Everything that the page shows.
+
+    Attributes:
+        title: Name of the run.
+        structures: Label value -> name, in the order of the ranks.
+        cases: In the order of the run.
+        unit: Unit of the sizes.
+        facts: Facts about the run, in order.
+        summary: Rows of :meth:`medfewshot.evaluation.Evaluation.summary_rows`.
+        warnings: Warnings that belong to no case.
+    """
 
     title: str
     structures: Mapping[int, str]
@@ -80,10 +122,9 @@ class Page:
     unit: str = "ml"
     facts: Mapping[str, str] = field(default_factory=dict)
     summary: tuple[Mapping[str, Any], ...] = ()
-    """Rows of :meth:`medfewshot.evaluation.Evaluation.summary_rows`."""
     warnings: tuple[str, ...] = ()
 
     @property
     def scored(self) -> bool:
-        """Whether any structure has a score against a reference."""
-        return any(row.score is not None for case in self.cases for row in case.structures)
+        """Whether any structure was compared with a reference."""
+        return any(row.status is not None for case in self.cases for row in case.structures)

@@ -1,4 +1,4 @@
-"""Flags: cases that deserve a look, by their numbers. A flag is a reason to look, not a verdict."""
+"""Cases to review, chosen by their numbers. A flag is a reason to look, not a verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medfewshot.report.page.content import Flag, PageCase, StructureRow
+from medfewshot.report.page.content import ABSENT, FALSE_POSITIVE, MISSED, PageCase, StructureRow
 
 LOW_DICE = 0.5
 """Dice, predicted or measured, below which a structure is flagged whatever the other cases have."""
@@ -21,15 +21,35 @@ FAR_IN_DICE = 0.05
 """Difference by which a predicted Dice must also lie below the median."""
 FEWEST = 5
 """Smallest number of cases in which one can be called an outlier."""
+FIRST_LOOK = 8
+"""Largest number of cases that the page shows first."""
 
 
 def raise_flags(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
-    """Add flags to each case: failures, absent structures, low predicted Dice, unusual sizes, low scores."""
+    """Add flags to each case: absent structures, low confidence, unusual sizes, low scores."""
     of_label: dict[int, list[StructureRow]] = defaultdict(list)
     for case in cases:
         for row in case.structures:
             of_label[row.label].append(row)
-    return tuple(replace(case, flags=(*case.flags, *_flags(case, of_label))) for case in cases)
+    return tuple(
+        replace(
+            case,
+            structures=tuple(
+                replace(row, flags=(*row.flags, *_reasons(row, of_label[row.label]))) for row in case.structures
+            ),
+        )
+        for case in cases
+    )
+
+
+def look_first(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
+    """Choose the cases to look at first: those with flags, the worst first, then failed ones, then the others."""
+
+    def order(case: PageCase) -> tuple[int, float]:
+        group = 1 if case.failed else 0 if case.reasons else 2
+        return group, case.worst.quality if case.worst else 1.0
+
+    return tuple(sorted(cases, key=order)[:FIRST_LOOK])
 
 
 def modified_z(value: float, others: Sequence[float]) -> float:
@@ -41,26 +61,19 @@ def modified_z(value: float, others: Sequence[float]) -> float:
     return 0.6745 * (value - median) / spread if spread > 0 else 0.0
 
 
-def _flags(case: PageCase, of_label: dict[int, list[StructureRow]]) -> list[Flag]:
-    if case.status == "failed":
-        return [Flag("failed", "error")]
-    return [Flag(f"{row.name}: {text}") for row in case.structures for text in _reasons(row, of_label[row.label])]
-
-
 def _reasons(row: StructureRow, others: Sequence[StructureRow]) -> Iterator[str]:
-    status = row.score.status if row.score else "not scored"
-    if status == "missed":
+    if row.status == MISSED:
         yield "missed"
-    elif status == "false_alarm":
+    elif row.status == FALSE_POSITIVE:
         yield "not in the reference"
-    elif row.size == 0 and status != "absent":
+    elif row.size == 0 and row.status != ABSENT:
         yield "not found"
-    if row.score and status == "found" and row.score.dice < LOW_DICE:
-        yield f"Dice {row.score.dice:.2f}"
+    elif row.status is not None and row.quality < LOW_DICE:
+        yield f"Dice {row.quality:.2f}"
     if row.predicted_dice is not None:
         predictions = [other.predicted_dice for other in others if other.predicted_dice is not None]
         if row.predicted_dice < LOW_DICE or _side(row.predicted_dice, predictions, FAR_IN_DICE) < 0:
-            yield f"low predicted Dice ({row.predicted_dice:.2f})"
+            yield f"low confidence ({row.predicted_dice:.2f})"
     if row.size:
         sizes = [math.log(other.size) for other in others if other.size]
         if side := _side(math.log(row.size), sizes, math.log(FAR_IN_SIZE)):

@@ -41,7 +41,7 @@ class DisplayVolumes:
         grey: ``(X, Y, Z)`` uint8; 0 and 255 stand for the two ends of ``window``.
         labels: ``(X, Y, Z)`` uint8 ranks; 0 is background, rank i is the i-th structure of the page.
         affine: ``(4, 4)``, voxel -> RAS mm, of the scan itself.
-        shape: voxels of the scan itself along each axis.
+        shape: voxels of the scan itself along each axis; two for a 2D image, whose arrays have one slice.
         steps: voxels of the scan along each edge of a shown voxel.
         window: intensities of the scan at grey levels 0 and 255.
         uncertainty: ``(X, Y, Z)`` uint8, 255 stands for 1.
@@ -62,6 +62,13 @@ class DisplayVolumes:
         """Voxel edges of the scan, ``(3,)``."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
+    @property
+    def grid(self) -> np.ndarray:
+        """Affine ``(4, 4)`` of the shown voxels, voxel -> RAS mm."""
+        block = np.diag([*map(float, self.steps), 1.0])
+        block[:3, 3] = [(step - 1) / 2 for step in self.steps]
+        return self.affine @ block
+
     def coarser(self, budget: int) -> DisplayVolumes:
         """The same with at most ``budget`` voxels; without the reference."""
         steps = coarsening(self.grey.shape, self.spacing_mm * self.steps, budget)
@@ -79,14 +86,11 @@ class DisplayVolumes:
 
     def with_reference(self, labels: np.ndarray, values: Sequence[int]) -> DisplayVolumes:
         """The same with a reference on the scan's grid; for ``values`` see :func:`display_volumes`."""
-        return replace(self, reference=_block_ranks(_ranks(labels, values), self.steps))
+        return replace(self, reference=_block_ranks(_ranks(_solid(labels), values), self.steps))
 
     def encoded(self) -> Viewer:
         """The volumes as NIfTI files in text, for the page."""
-        block = np.diag([*map(float, self.steps), 1.0])
-        block[:3, 3] = [(step - 1) / 2 for step in self.steps]
-        grid = self.affine @ block
-        low, high = self.window
+        grid, (low, high) = self.grid, self.window
         note = _edges(self.spacing_mm * self.steps)
         if max(self.steps) > 1:
             note += f", coarser than the scan: {_edges(self.spacing_mm)}"
@@ -112,24 +116,25 @@ def display_volumes(
     """Prepare a case for the viewer.
 
     Args:
-        image: ``(X, Y, Z)``. Intensities beyond the 0.5 and 99.5 percentiles are clipped.
-        labels: ``(X, Y, Z)`` label values.
+        image: ``(X, Y, Z)`` or ``(X, Y)``. Intensities beyond the 0.5 and 99.5 percentiles are clipped.
+        labels: ``(*S)`` label values.
         affine: ``(4, 4)``, voxel -> RAS mm.
         values: label value of rank 1, 2, ...; the first 255 are shown.
-        uncertainty: ``(X, Y, Z)`` in 0..1.
+        uncertainty: ``(*S)`` in 0..1.
         budget: largest number of voxels; a larger scan is shown coarser.
     """
     affine = np.asarray(affine, dtype=np.float64)
+    shape, labels, image = labels.shape, _solid(labels), _solid(image)
     steps = coarsening(labels.shape, np.linalg.norm(affine[:3, :3], axis=0), budget)
     low, high = robust_window(image)
     return DisplayVolumes(
         grey=_bytes((_block_mean(image, steps) - low) * (255 / (high - low))),
         labels=_block_ranks(_ranks(labels, values), steps),
         affine=affine,
-        shape=labels.shape,
+        shape=shape,
         steps=steps,
         window=(low, high),
-        uncertainty=None if uncertainty is None else _bytes(_block_mean(uncertainty, steps) * 255),
+        uncertainty=None if uncertainty is None else _bytes(_block_mean(_solid(uncertainty), steps) * 255),
     )
 
 
@@ -149,13 +154,11 @@ def prepare_case(
     values: Sequence[int],
     uncertainty: np.ndarray | None = None,
 ) -> None:
-    """Write the :func:`display_volumes` of a case into ``folder/report``; nothing for a 2D image.
+    """Write the :func:`display_volumes` of a case into ``folder/report``.
 
     Call it after ``labels_file`` is written: if that file changes later (a correction by hand), the report ignores the
     prepared volumes, and reads the scan and its labels again.
     """
-    if labels.ndim != 3:
-        return
     volumes = display_volumes(image, labels, affine, values=values, uncertainty=uncertainty)
     arrays = {name: array for name, array in vars(volumes).items() if array is not None}
     with atomic_path(prepared_path(folder, case)) as temporary:
@@ -187,6 +190,11 @@ def coarsening(shape: Sequence[int], spacing_mm: Sequence[float] | np.ndarray, b
         sizes = [spacing_mm[i] * steps[i] if shape[i] > steps[i] else np.inf for i in range(3)]
         steps[int(np.argmin(sizes))] += 1
     return tuple(steps)
+
+
+def _solid(array: np.ndarray) -> np.ndarray:
+    """Return a 2D image as a volume of one slice."""
+    return array if array.ndim == 3 else array[..., None]
 
 
 def _edges(lengths: np.ndarray) -> str:

@@ -18,11 +18,14 @@ from medfewshot import __version__
 from medfewshot.io import write_text
 from medfewshot.metrics import METRICS, Metric
 from medfewshot.report.page.content import Page, StructureRow
+from medfewshot.report.page.flags import look_first
+from medfewshot.report.page.viewer import DisplayVolumes
 from medfewshot.report.paint import colour_of
+from medfewshot.report.preview import card_jpeg
 
 HEADLINE = [metric for metric in METRICS.values() if metric.headline]
 """The metrics that have a column and a plot."""
-PREVIEW_WIDTH = 1100
+PREVIEW_WIDTH = 1320
 
 
 def write_page(path: Path, page: Page) -> Path:
@@ -51,6 +54,7 @@ def render_page(page: Page) -> str:
         policy=_policy(scripts),
         anchors=anchors,
         colours=colours,
+        look_first=look_first(page.cases),
         plots=_plots(page),
         settings=_settings(page, anchors, colours),
         version=__version__,
@@ -66,7 +70,22 @@ def preview_uri(path: Path) -> str:
     small.thumbnail((PREVIEW_WIDTH, 10 * PREVIEW_WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _jpeg_uri(buffer.getvalue())
+
+
+def card_uri(volumes: DisplayVolumes, rank: int | None) -> str:
+    """Paint one slice of a case as a data URI; structure ``rank`` decides which slice."""
+    shown = (...,) if len(volumes.shape) == 3 else (..., 0)
+    reference = None if volumes.reference is None else volumes.reference[shown]
+    return _jpeg_uri(
+        card_jpeg(
+            volumes.grey[shown], volumes.labels[shown], volumes.grid, rank=rank, reference=reference, window=(0, 255)
+        )
+    )
+
+
+def _jpeg_uri(data: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def _asset(name: str) -> str:
@@ -112,20 +131,20 @@ class StripPlot(NamedTuple):
         title: name of the measurement.
         axis: what is measured, with its unit.
         ticks: round numbers from at most the smallest to at least the largest value.
-        rows: (structure, its dots as (case, value)).
+        rows: (label value, its dots as (case, value)).
     """
 
     title: str
     axis: str
     ticks: list[float]
-    rows: list[tuple[str, list[tuple[str, float]]]]
+    rows: list[tuple[int, list[tuple[str, float]]]]
 
 
 def _plots(page: Page) -> list[StripPlot]:
     """Return a plot of each measurement that any case has."""
 
     def score(metric: str) -> Callable[[StructureRow], float | None]:
-        return lambda row: row.score.values.get(metric) if row.score else None
+        return lambda row: row.scores.get(metric)
 
     plots = []
     for metric in HEADLINE:
@@ -133,7 +152,7 @@ def _plots(page: Page) -> list[StripPlot]:
         high = 1.0 if metric.better == "higher" else None
         plots.append(_plot(page, metric.title, _heading(metric), score(metric.name), low=low, high=high))
     plots.append(_plot(page, "Size", f"Size in {page.unit}", lambda row: row.size or None, low=0.0))
-    plots.append(_plot(page, "Predicted Dice", "Predicted Dice", lambda row: row.predicted_dice, low=0.0, high=1.0))
+    plots.append(_plot(page, "Confidence", "Confidence", lambda row: row.predicted_dice, low=0.0, high=1.0))
     return [plot for plot in plots if plot is not None]
 
 
@@ -156,7 +175,5 @@ def _plot(
     low = min(values) if low is None else low
     high = max(values) if high is None else high
     ticks = MaxNLocator(5, steps=(1, 2, 5, 10)).tick_values(low, high if high > low else low + 1)
-    rows = [
-        (name, [(case, value) for v, case, value in measured if v == label]) for label, name in page.structures.items()
-    ]
+    rows = [(label, [(case, value) for v, case, value in measured if v == label]) for label in page.structures]
     return StripPlot(title, axis, list(ticks), rows)

@@ -5,10 +5,7 @@
 
   // --- the table: sort by a column, find by text -----------------------------------------------------------------
   const table = $("table"), body = table.tBodies[0];
-  const headers = [...table.querySelectorAll("th.sortable")];
-  // Case, flags and seconds span both header rows, the structures' columns lie between flags and seconds.
-  const whole = headers.filter((h) => h.rowSpan === 2), inner = headers.filter((h) => h.rowSpan !== 2);
-  const columns = [whole[0], whole[1], ...inner, whole[2]];
+  const columns = [...table.tHead.rows[0].cells];
   const key = (row, i) => row.cells[i].dataset.sort;
   const compare = (a, b) => {
     const x = Number(a), y = Number(b);
@@ -28,21 +25,23 @@
   }));
 
   const filter = () => {
-    const words = $("find").value.toLowerCase().split(/\s+/).filter(Boolean), show = $("show").value;
+    const words = $("find").value.toLowerCase().split(/\s+/).filter(Boolean), show = $("show").value, only = $("structure").value;
+    const seen = new Set();
     let shown = 0;
     for (const row of body.rows) {
-      const text = `${row.cells[0].textContent} ${row.cells[1].textContent}`.toLowerCase();
+      const text = [...row.querySelectorAll("th, .structure, .reasons")].map((cell) => cell.textContent).join(" ").toLowerCase();
       const flagged = row.dataset.flagged === "yes";
-      row.hidden = !words.every((word) => text.includes(word)) || (show === "flagged" && !flagged) || (show === "clear" && flagged);
+      row.hidden = !words.every((word) => text.includes(word)) || (only !== "" && row.dataset.structure !== only)
+        || (show === "flagged" && !flagged) || (show === "clear" && flagged);
       shown += !row.hidden;
-      const article = document.querySelector(row.cells[0].querySelector("a").getAttribute("href"));
-      article.hidden = row.hidden;
+      if (!row.hidden) seen.add(row.dataset.case);
     }
-    $("count").textContent = `${shown} of ${body.rows.length}`;
+    document.querySelectorAll("article.case").forEach((article) => { article.hidden = !seen.has(article.id); });
+    $("count").textContent = `${shown} of ${body.rows.length} rows`;
   };
   $("filter").addEventListener("submit", (event) => event.preventDefault());
   $("find").addEventListener("input", filter);
-  $("show").addEventListener("change", filter);
+  [$("show"), $("structure")].forEach((select) => select.addEventListener("change", filter));
   filter();
 
   // --- the viewer -------------------------------------------------------------------------------------------------
@@ -57,7 +56,7 @@
 
   settings.labels.forEach((label, i) => {
     const line = document.createElement("label"), box = document.createElement("input"), swatch = document.createElement("i");
-    box.type = "checkbox"; box.checked = true; swatch.className = "swatch"; swatch.style.background = label.colour;
+    box.type = "checkbox"; box.checked = true; swatch.className = "dot"; swatch.style.background = label.colour;
     line.append(box, " ", swatch, label.name);
     $("structures").append(line);
     box.addEventListener("change", () => { box.checked ? hidden.delete(i) : hidden.add(i); paint(); });
@@ -233,5 +232,5 @@
     canvas.focus();
     return load(settings.cases.findIndex((info) => info.id === id));
   };
-  document.querySelectorAll("button.open").forEach((button) => button.addEventListener("click", () => open(button.dataset.case)));
+  document.querySelectorAll("button[data-case]").forEach((button) => button.addEventListener("click", () => open(button.dataset.case)));
 })();
