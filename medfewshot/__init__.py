@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from typing import Any
 
 __version__ = "0.2.0.dev0"
@@ -33,6 +35,12 @@ _PUBLIC = {
 }
 
 __all__ = ["__version__", *_PUBLIC]
+
+try:
+    getpass.getuser()
+except (KeyError, OSError, ImportError):
+    # A user id without a name, as under `docker run --user 12345`: MONAI cannot be imported without one.
+    os.environ["LOGNAME"] = "unknown"
 
 
 def __getattr__(name: str) -> Any:

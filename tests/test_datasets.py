@@ -101,7 +101,6 @@ def test_nnunet_v1_lists_files_without_the_channel_number(tmp_path):
 @pytest.mark.parametrize(
     ("make", "change", "words"),
     [
-        (nnunet, {"labels": {"background": 0, "whole": [1, 2], "core": 2}}, ["region", "whole"]),
         (nnunet, {"labels": {"background": 0, "x": 1, "ignore": 2}}, ["ignore"]),
         (nnunet, {"file_ending": ".nrrd"}, ["_0000.nrrd", "file_ending"]),
         (nnunet, {"channel_names": {"0": "a", "1": "b", "2": "c"}}, ["p_1_0002.nii.gz", "does not exist"]),
@@ -125,6 +124,11 @@ def test_json_mistakes_are_named(tmp_path, make, change, words):
     assert str(path) in message
     assert "\n" not in message
     assert all(word in message for word in words), message
+
+
+def test_a_region_beside_a_label_is_named_by_what_is_left_of_it(tmp_path):
+    nnunet(tmp_path, labels={"background": 0, "whole": [1, 2], "core": 2})
+    assert dict(read_dataset(tmp_path).labels) == {1: "whole outside core", 2: "core"}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_a_label_without_an_image_is_noted(tmp_path):
     ("names", "words"),
     [
         (["images/a.nii.gz", "labels/b.nii.gz"], "no file in labels/ has the name of an image in images/"),
-        (["notes.txt"], "layouts that were tried: dataset.json .*, or a CSV .*, or images/ .*, or one folder a case"),
+        (["notes.txt"], "layouts that were tried: .*dataset.json .*, or a CSV .*, or images/ .*, or one folder a case"),
         (["images/a.nii.gz", "labels/a.nii.gz", "labels/a_seg.nii.gz"], "two labels for one image 'a'"),
         (["a.nii.gz", "a_seg.nii.gz", "a_mask.nii.gz"], "two labels for one image 'a'"),
         (["images/a.nii.gz", "images/a.mha", "labels/a.nii.gz"], "two images for one case 'a'"),

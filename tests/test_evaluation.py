@@ -367,3 +367,29 @@ def test_written_files_are_complete_and_strict(tmp_path: Path) -> None:
     assert any("[5]" in warning for warning in document["warnings"])
     assert list(csv.DictReader((folder / "summary.csv").open()))[-1]["label_name"] == "all labels"
     assert evaluation.summary_rows()[0]["label_name"] == "liver"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "reference", "scan"),
+    [
+        ("volume-7", "segmentation-7", "volume-7"),
+        ("patient001_frame01", "patient001_frame01_gt", "patient001_frame01"),
+        ("Case00", "Case00_segmentation", "Case00"),
+        ("c1", "c1-seg", "c1"),
+        ("c1", "labels/final/c1", "c1"),
+    ],
+)
+def test_references_under_the_names_of_public_sets(tmp_path, predicted, reference, scan):
+    for name in (f"pred/{predicted}", f"ref/{reference}", f"ref/{scan}"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.nii.gz").touch()
+    pairs, warnings = match_cases(tmp_path / "pred", tmp_path / "ref")
+    assert pairs == ((predicted, tmp_path / f"pred/{predicted}.nii.gz", tmp_path / f"ref/{reference}.nii.gz"),)
+    assert warnings == ()
+
+
+def test_numbered_scans_keep_their_case_ids(tmp_path):
+    for name in ("pred/volume-7", "pred/volume-8", "ref/volume-7", "ref/volume-8"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.nii.gz").touch()
+    assert [case for case, _, _ in match_cases(tmp_path / "pred", tmp_path / "ref")[0]] == ["volume-7", "volume-8"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -43,6 +44,7 @@ class _Commands(Group):
             with warnings.catch_warnings():
                 if not sys.warnoptions:  # what torch, MONAI and nibabel warn developers of; -W shows it
                     warnings.simplefilter("ignore")
+                    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its list of fonts
                 return super().invoke(ctx)
         except InputError as error:
             _fail(error.render(spell=option_name, noun="option"), EXIT_INPUT)

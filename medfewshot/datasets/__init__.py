@@ -6,8 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from medfewshot.datasets.annotation_tools import read_monai_label, read_slicer_scenes
+from medfewshot.datasets.bids import read_bids
+from medfewshot.datasets.ct_sets import (
+    read_amos,
+    read_btcv,
+    read_kits,
+    read_lits,
+    read_totalsegmentator,
+    read_verse,
+)
 from medfewshot.datasets.dataset import Dataset, Layout
 from medfewshot.datasets.json_file import read_json
+from medfewshot.datasets.mr_sets import read_acdc, read_brats, read_promise12
 from medfewshot.datasets.pairs import parse_pair, read_case_folders, read_one_folder, read_two_folders
 from medfewshot.datasets.table import read_csv
 from medfewshot.errors import InputError
@@ -15,8 +26,20 @@ from medfewshot.errors import InputError
 __all__ = ["LAYOUTS", "Dataset", "Layout", "parse_pair", "read_dataset"]
 
 LAYOUTS: tuple[Layout, ...] = (
+    Layout("AMOS", read_amos),
     Layout("dataset.json (Decathlon or nnU-Net)", read_json),
     Layout("a CSV with columns image,label", read_csv),
+    Layout("MONAI Label (labels/final/)", read_monai_label),
+    Layout("TotalSegmentator (case/segmentations/)", read_totalsegmentator),
+    Layout("scenes of 3D Slicer (*.mrml)", read_slicer_scenes),
+    Layout("KiTS", read_kits),
+    Layout("BraTS", read_brats),
+    Layout("ACDC", read_acdc),
+    Layout("VerSe", read_verse),
+    Layout("BIDS derivatives (sub-*_dseg or sub-*_mask)", read_bids),
+    Layout("LiTS", read_lits),
+    Layout("BTCV", read_btcv),
+    Layout("PROMISE12", read_promise12),
     Layout(
         "images/ + labels/ (or imagesTr/ + labelsTr/) with equal file names, also images/case/*.dcm", read_two_folders
     ),

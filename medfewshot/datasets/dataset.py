@@ -68,6 +68,33 @@ def checked(cases: Iterable[Case], where: Path) -> tuple[Case, ...]:
     return ordered
 
 
+def dataset_of(
+    folder: Path,
+    cases: Iterable[Case],
+    notes: Iterable[str] = (),
+    *,
+    modality: str | None = None,
+    labels: Mapping[int, str] | None = None,
+) -> Dataset | None:
+    """The data set of these cases, named after ``folder``; None if no case has a label.
+
+    Raises:
+        InputError: The cases differ in their number of channel files.
+    """
+    cases = tuple(cases)
+    if not any(case.label_path for case in cases):
+        return None
+    return Dataset(folder.resolve().name, modality, labels or {}, checked(cases, folder), tuple(notes))
+
+
+def skipped(paths: Sequence[Path], reason: str) -> tuple[str, ...]:
+    """One line about files that a layout ignores, for ``Dataset.notes``; none without files."""
+    if not paths:
+        return ()
+    many = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return (f"{paths[0]}{many}: skipped, because {reason}",)
+
+
 def modality_of(channel_names: Sequence[str]) -> str | None:
     """The name of a single channel. For several: "CT" or "MR" if all of them are that, else None."""
     if len(channel_names) == 1:

@@ -6,14 +6,14 @@ Sources: http://medicaldecathlon.com and nnU-Net's ``documentation/dataset_forma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from medfewshot.datasets.dataset import Dataset, checked, modality_of
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, stem_of
+from medfewshot.io import case_id, stem_of, volumes_in_file
 from medfewshot.types import Case
 
 _Entry = tuple[str, list[Path], Path | None]
@@ -24,7 +24,8 @@ def read_json(path: Path) -> Dataset | None:
     """Read a ``dataset.json``, or that of a folder. Its keys tell its kind.
 
     Raises:
-        InputError: Broken JSON, unknown kind, regions or an ignore label, a listed file that is missing.
+        InputError: Broken JSON, unknown kind, an ignore label, several channels in one file, a listed file that is
+            missing.
     """
     table = path / "dataset.json" if path.is_dir() else path
     if table.suffix.lower() != ".json" or not table.is_file():
@@ -76,8 +77,23 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
         if other is not case:
             both = f"{other.label_path} and {case.label_path}"
             raise InputError(f"{path}: two labels for one image {case.image_path}: {both}", "keep one")
-    cases, labels = checked(by_image.values(), path), _labels(path, content.get("labels", {}))
-    return Dataset(str(content.get("name") or path.parent.name), modality, labels, cases)
+    cases = checked(by_image.values(), path)
+    labels, notes = _labels(path, content.get("labels", {}), sum(case.label_path is not None for case in cases))
+    _check_channels(path, channels, cases)
+    return Dataset(str(content.get("name") or path.parent.name), modality, labels, cases, notes)
+
+
+def _check_channels(path: Path, channels: Sequence[str], cases: Sequence[Case]) -> None:
+    """Raises InputError for several channels in one file, as in the Decathlon's Task01 and Task05."""
+    first = cases[0] if cases else None
+    if first is None or len(channels) < 2 or len(first.image_paths) > 1 or volumes_in_file(first.image_path) < 2:
+        return
+    labelled = sum(case.label_path is not None for case in cases)
+    raise InputError(
+        f"{path}: its {labelled} labelled images contain {len(channels)} channels each ({', '.join(channels[:10])}) in "
+        "one file, which is not supported",
+        "give each channel a file (case_0000.nii.gz, case_0001.nii.gz), e.g. with nnUNetv2_convert_MSD_dataset",
+    )
 
 
 def _case(path: Path, entry: _Entry, modality: str | None) -> Case:
@@ -122,23 +138,40 @@ def _nnunet_entries(path: Path, content: Mapping[str, Any], channels: int) -> It
         yield name, images, label if label.exists() else None
 
 
-def _labels(path: Path, entries: Mapping[str, Any]) -> dict[int, str]:
+def _labels(path: Path, entries: Mapping[str, Any], labelled: int) -> tuple[dict[int, str], tuple[str, ...]]:
     """``{"0": "background", "1": "liver"}`` (Decathlon) or ``{"background": 0, "liver": 1}`` (nnU-Net v2)."""
     labels: dict[int, str] = {}
+    regions: dict[str, list[int]] = {}
     for key, value in entries.items():
         if isinstance(value, (list, tuple)):
-            raise InputError(
-                f"{path}: label '{key}' is a region {list(value)}, and regions are not supported",
-                "give each label one value, e.g. {'background': 0, 'edema': 1, 'core': 2}",
-            )
+            regions[key] = [int(one) for one in value]
+            continue
         number, name = (value, key) if isinstance(value, int) else (int(key), str(value))
         if name.lower() == "ignore":
-            raise InputError(f"{path}: an 'ignore' label is not supported", "remove it, or label those voxels")
+            raise InputError(
+                f"{path}: an 'ignore' label is not supported ({labelled} labelled cases)",
+                "remove it, or label those voxels",
+            )
         if number in labels:
             raise InputError(f"{path}: label value {number} is named twice ('{labels[number]}', '{name}')", "keep one")
         labels[number] = name
+    notes = _split_regions(path, regions, labels)
     labels.pop(0, None)
-    return dict(sorted(labels.items()))
+    return dict(sorted(labels.items())), notes
+
+
+def _split_regions(path: Path, regions: Mapping[str, list[int]], labels: dict[int, str]) -> tuple[str, ...]:
+    """Name each value of nnU-Net's regions, which are unions of values: ``whole tumor outside tumor core``."""
+    if not regions:
+        return ()
+    sets = {name: set(values) for name, values in regions.items()} | {name: {value} for value, name in labels.items()}
+    values = sorted({value for found in regions.values() for value in found} - labels.keys())
+    for value in values:
+        smallest = min((name for name, found in sets.items() if value in found), key=lambda name: len(sets[name]))
+        inner = [name for name, found in sets.items() if found < sets[smallest] and value not in found]
+        labels[value] = f"{smallest} outside {', '.join(inner)}" if inner else smallest
+    parts = "; ".join(f"{value} is {labels[value]}" for value in values[:10])
+    return (f"{path}: regions share voxels, so each label value is a structure of its own ({parts})",)
 
 
 def _ordered_names(entries: Mapping[str, Any] | list[Any] | str) -> tuple[str, ...]:

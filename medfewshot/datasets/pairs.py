@@ -6,15 +6,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from medfewshot.datasets.dataset import Dataset, checked, path_id
+from medfewshot.datasets.dataset import Dataset, dataset_of, path_id
 from medfewshot.errors import InputError
-from medfewshot.io import is_series_folder, looks_like_label, volumes_in
+from medfewshot.io import case_of_image, case_of_label, is_series_folder, looks_like_label, volumes_in
 from medfewshot.types import Case
 
-_IMAGE_FOLDERS = ("images", "imagesTr", "image", "imgs", "img")
-_LABEL_FOLDERS = ("labels", "labelsTr", "label", "masks", "mask", "segmentations", "seg")
-_LABEL_NAME = re.compile(r"(?:(.+)[_.-])?(?:seg|segmentation|label|labels|mask|masks|gt)", re.IGNORECASE)
-_IMAGE_NAME = re.compile(r"(?:(.+)[_.-])?(?:image|img|volume|scan)", re.IGNORECASE)
+IMAGE_FOLDERS = ("images", "imagesTr", "image", "imgs", "img")
+LABEL_FOLDERS = ("labels", "labelsTr", "label", "masks", "mask", "segmentations", "seg")
 _CHANNEL = re.compile(r"(.+)_\d{4}")
 _DRIVE = re.compile(r"(?<![^=:])[A-Za-z]:(?=[\\/])")
 
@@ -25,10 +23,10 @@ def read_two_folders(folder: Path) -> Dataset | None:
     Raises:
         InputError: No label belongs to an image, or two labels (or images) belong to one case.
     """
-    images, labels = _first_folder(folder, _IMAGE_FOLDERS), _first_folder(folder, _LABEL_FOLDERS)
+    images, labels = first_folder(folder, IMAGE_FOLDERS), first_folder(folder, LABEL_FOLDERS)
     if images is None or labels is None:
         return None
-    dataset = _dataset(folder, *_pair(volumes_in(images), volumes_in(labels)))
+    dataset = dataset_of(folder, *pair_by_name(volumes_in(images), volumes_in(labels)))
     if dataset is None:
         raise InputError(
             f"{folder}: no file in {labels.name}/ has the name of an image in {images.name}/",
@@ -43,7 +41,7 @@ def read_one_folder(folder: Path) -> Dataset | None:
     Raises:
         InputError: Two labels belong to one image.
     """
-    return _dataset(folder, *_pair_in_one(folder)) if folder.is_dir() else None
+    return dataset_of(folder, *_pair_in_one(folder)) if folder.is_dir() else None
 
 
 def read_case_folders(folder: Path) -> Dataset | None:
@@ -63,22 +61,23 @@ def read_case_folders(folder: Path) -> Dataset | None:
         elif labelled:
             notes.append(f"{child}: ignored, because it contains {len(labelled)} pairs and not one case")
         notes += more
-    return _dataset(folder, cases, notes)
+    return dataset_of(folder, cases, notes)
 
 
-def _dataset(folder: Path, cases: list[Case], notes: list[str]) -> Dataset | None:
-    """None if no case has a label."""
-    if not any(case.label_path for case in cases):
-        return None
-    return Dataset(folder.resolve().name, None, {}, checked(cases, folder), tuple(notes))
-
-
-def _first_folder(folder: Path, names: Iterable[str]) -> Path | None:
+def first_folder(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first of these folders that exists."""
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _pair(images: list[Path], labels: list[Path]) -> tuple[list[Case], list[str]]:
-    """Pair by case id. A label's ``_seg`` ending and an image's channel number count only if they make a pair."""
+def pair_by_name(images: list[Path], labels: list[Path]) -> tuple[list[Case], list[str]]:
+    """Pair by case id. A label's ``_seg`` ending and an image's channel number count only if they make a pair.
+
+    Returns:
+        The cases, and one line for each label without an image.
+
+    Raises:
+        InputError: Two labels or two images belong to one case.
+    """
     label_of = _labels_by_id(labels, {path_id(image) for image in images})
     files: dict[str, list[Path]] = {}
     channels_used = {_base(path_id(image)) for image in images if path_id(image) not in label_of} & set(label_of)
@@ -105,11 +104,8 @@ def _labels_by_id(labels: list[Path], image_ids: set[str]) -> dict[str, Path]:
     known = image_ids | {_base(name) for name in image_ids}
     found: dict[str, Path] = {}
     for path in labels:
-        name = path_id(path)
-        match = _LABEL_NAME.fullmatch(name)
-        if name not in known and match and match[1] in known:
-            name = match[1]
-        _add_label(found, name, path)
+        name, case = path_id(path), case_of_label(path)
+        _add_label(found, case if case in known and name not in known else name, path)
     return found
 
 
@@ -125,18 +121,21 @@ def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
     labels: dict[str, Path] = {}
     images: list[Path] = []
     for path in volumes_in(folder):
-        match = _LABEL_NAME.fullmatch(path_id(path))
-        if match or looks_like_label(path):
-            _add_label(labels, (match[1] or "") if match else path_id(path), path)
+        if looks_like_label(path):
+            case = case_of_label(path)
+            _add_label(labels, path_id(path) if case is None else case, path)
         else:
             images.append(path)
+    if len(images) == 1 and [*labels] == [""] and case_of_image(images[0]) != "":  # ct.nii.gz + label.nii.gz
+        labels[path_id(images[0])] = labels.pop("")
     cases = []
     for image in images:
-        name = path_id(image)
-        match = _IMAGE_NAME.fullmatch(name)
-        if name not in labels and match and (match[1] or "") in labels:
-            name = match[1] or ""
-        case_name = name or folder.resolve().name
+        name = case_name = path_id(image)
+        case = case_of_image(image)
+        if name not in labels and case in labels:
+            # ``volume-7`` keeps its name, but ``image`` takes that of its folder.
+            name, case_name = case, name if case.isdigit() else case
+        case_name = case_name or folder.resolve().name
         cases.append(Case(case_name, case_name, None, (image,), labels.get(name)))
     used = {case.label_path for case in cases}
     return cases, [f"{path}: label without an image" for path in labels.values() if path not in used]

@@ -10,7 +10,16 @@ from pathlib import Path
 from medfewshot.errors import InputError
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
-from medfewshot.io import case_id, check_same_grid, format_of, looks_like_label, match_names, read_label
+from medfewshot.io import (
+    case_id,
+    case_of_image,
+    case_of_label,
+    check_same_grid,
+    format_of,
+    looks_like_label,
+    match_names,
+    read_label,
+)
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.structures import boxes, check_no_gray_values
 from medfewshot.types import Progress, Volume
@@ -18,9 +27,9 @@ from medfewshot.types import Progress, Volume
 Pair = tuple[str, Path, Path]
 """Case id, prediction and reference."""
 
-# What tools append to the name of a case when they write its segmentation.
-_ENDING = re.compile(r"(?<=.)_(segmentation|prediction|labels?|pred|mask|seg|gt)\Z", re.IGNORECASE)
-_REFERENCE_FOLDERS = ("labelsTr", "labels")
+_PREDICTION = re.compile(r"(?<=.)[_-](prediction|pred)\Z", re.IGNORECASE)
+"""What tools append to the name of a case besides the usual names of labels."""
+_REFERENCE_FOLDERS = ("labelsTr", "labels/final", "labels")
 _SHOWN = 5
 
 
@@ -48,6 +57,10 @@ def match_cases(predictions: Path, reference: Path) -> tuple[tuple[Pair, ...], t
         return ((_case_of(reference), predictions, reference),), ()
     predicted, extra = _by_case(predicted_files)
     true, unused = _by_case(reference_files, scans_beside=reference.is_dir())
+    for case in predicted.keys() - true.keys():
+        number = case_of_image(predicted[case])
+        if number in true and number not in predicted:  # volume-7 was predicted, segmentation-7 is its reference
+            true[case] = true.pop(number)
     pairs = tuple((case, predicted[case], true[case]) for case in sorted(predicted.keys() & true.keys()))
     if not pairs:
         raise InputError(
@@ -147,21 +160,29 @@ def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[st
 
     ``scans_beside``: beside ``case_seg`` and similar names, ``case`` is the scan, not a better named label.
     """
-    exact: dict[str, Path] = {}
-    short: dict[str, Path] = {}
+    groups: dict[str, list[Path]] = {}
     for path in files:
-        case = _case_of(path)
-        named = exact if case == case_id(path) else short
-        if case in named:
-            raise InputError(f"two files for case {case}: {named[case]} and {path}", "keep one of them there")
-        named[case] = path
-    both = exact.keys() & short.keys()
-    scans = {case for case in both if scans_beside and looks_like_label(short[case])}
-    return short | {case: exact[case] for case in exact if case not in scans}, [short[case] for case in both - scans]
+        groups.setdefault(_case_of(path), []).append(path)
+    chosen: dict[str, Path] = {}
+    others: list[Path] = []
+    for case, group in groups.items():
+        labels = [path for path in group if looks_like_label(path)]
+        if scans_beside and labels:
+            group = labels
+        if scans_beside and not labels and case_of_image(group[0]) in groups:
+            continue  # volume-7 beside segmentation-7
+        exact = [path for path in group if case_id(path) == case]
+        best = exact or group
+        if len(best) > 1:
+            raise InputError(f"two files for case {case}: {best[0]} and {best[1]}", "keep one of them there")
+        chosen[case] = best[0]
+        others += [path for path in group if path != best[0]]
+    return chosen, others
 
 
 def _case_of(path: Path) -> str:
-    return _ENDING.sub("", case_id(path))
+    """``a`` of ``a_seg.nii.gz`` and ``a_pred.nii.gz``, ``7`` of ``segmentation-7.nii``."""
+    return case_of_label(path) or _PREDICTION.sub("", case_id(path))
 
 
 def _check_pairs(pairs: Sequence[Pair]) -> None:

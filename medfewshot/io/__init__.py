@@ -3,14 +3,18 @@
 from medfewshot.io.dicom_seg import can_refer_to, write_dicom_seg
 from medfewshot.io.files import atomic_path, write_csv, write_text
 from medfewshot.io.formats import FORMATS, Format
+from medfewshot.io.formats.nifti import volumes_in_file
 from medfewshot.io.geometry import check_affine, check_same_grid, in_frame_of
 from medfewshot.io.names import match_names
 from medfewshot.io.paths import (
     case_id,
+    case_of_image,
+    case_of_label,
     files_without_image,
     find_images,
     format_of,
     is_series_folder,
+    labels_without_image,
     looks_like_label,
     output_suffix,
     stem_of,
@@ -24,6 +28,8 @@ __all__ = [
     "atomic_path",
     "can_refer_to",
     "case_id",
+    "case_of_image",
+    "case_of_label",
     "check_affine",
     "check_same_grid",
     "files_without_image",
@@ -31,6 +37,7 @@ __all__ = [
     "format_of",
     "in_frame_of",
     "is_series_folder",
+    "labels_without_image",
     "looks_like_label",
     "match_names",
     "output_suffix",
@@ -38,6 +45,7 @@ __all__ = [
     "read_label",
     "stem_of",
     "volumes_in",
+    "volumes_in_file",
     "write_array",
     "write_csv",
     "write_dicom_seg",

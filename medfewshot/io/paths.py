@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,15 @@ from medfewshot.types import Volume
 PathLike = str | os.PathLike[str]
 Formats = tuple[Format, ...]
 
-_LABEL_ENDINGS = ("_seg", "_label", "_mask")
+_LABEL_WORD = r"(?:dseg|seg|segm|segmentations?|labels?|masks?|msk|gt|ground[_-]?truth)"
+_IMAGE_WORD = r"(?:image|img|imaging|volume|vol|scan)"
+_LABEL_NAMES = tuple(
+    re.compile(pattern, re.IGNORECASE) for pattern in (rf"(?:(.+)[_.-])?{_LABEL_WORD}", rf"{_LABEL_WORD}[_-]?(\d+)")
+)
+"""What a label map is called: ``case_seg``, ``case-gt``, ``label``, ``segmentation-7``, ``label0007``."""
+_IMAGE_NAMES = tuple(
+    re.compile(pattern, re.IGNORECASE) for pattern in (rf"(?:(.+)[_.-])?{_IMAGE_WORD}", rf"{_IMAGE_WORD}[_-]?(\d+)")
+)
 _DEPTH = 4
 """How many folders deep to look for series: as deep as a PACS export, but not a whole disk."""
 
@@ -62,9 +71,29 @@ def case_id(path: PathLike, *, formats: Formats = FORMATS) -> str:
 
 
 def looks_like_label(path: PathLike, *, formats: Formats = FORMATS) -> bool:
-    """Whether a file is a label map by its name."""
+    """Whether a file is a label map by its name: ``case_seg``, ``case-gt``, ``segmentation-7``, ``case.seg.nrrd``."""
     found = format_of(path, formats=formats)
-    return bool(found and found.labels_only) or stem_of(path, formats=formats).lower().endswith(_LABEL_ENDINGS)
+    return bool(found and found.labels_only) or case_of_label(path, formats=formats) is not None
+
+
+def case_of_label(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
+    """The case that a label map's name contains.
+
+    Returns:
+        ``case`` of ``case_seg.nii.gz``, ``7`` of ``segmentation-7.nii``, ``""`` of ``label.nii.gz``. None if the name
+        does not say that the file is a label map.
+    """
+    return _named(_LABEL_NAMES, case_id(path, formats=formats))
+
+
+def case_of_image(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
+    """The case that a scan's name contains: ``7`` of ``volume-7.nii``, ``""`` of ``image.nii.gz``; None if none."""
+    return _named(_IMAGE_NAMES, case_id(path, formats=formats))
+
+
+def _named(patterns: tuple[re.Pattern[str], ...], name: str) -> str | None:
+    match = next((found for pattern in patterns if (found := pattern.fullmatch(name))), None)
+    return None if match is None else match[1] or ""
 
 
 def output_suffix(
@@ -126,7 +155,7 @@ def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
     """The images that ``path`` stands for, sorted.
 
     A file stands for itself. A folder stands for the DICOM series in it, the images beside them, and the series below.
-    Hidden files, files that look like labels (``*_seg``, ``*_label``, ``*_mask``), and pictures beside the slices of a
+    Hidden files, files that are named like labels (see :func:`looks_like_label`), and pictures beside the slices of a
     series are ignored.
 
     Raises:
@@ -154,6 +183,15 @@ def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
             f"{path}: contains no images{only}", f"give {supported(formats)}, or a folder of them{nearest}"
         )
     return found
+
+
+def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
+    """The files directly in a folder that :func:`find_images` skips as labels, though no scan there has their case."""
+    volumes = volumes_in(Path(folder), formats=formats) if Path(folder).is_dir() else []
+    scans = [path for path in volumes if not looks_like_label(path, formats=formats)]
+    known = {case_id(path, formats=formats) for path in scans} | {case_of_image(path, formats=formats) for path in scans}
+    labels = {path: case_of_label(path, formats=formats) for path in volumes if path not in scans}
+    return [path for path, case in labels.items() if (case_id(path) if case is None else case) not in known]
 
 
 def _visible(folder: Path) -> list[Path]:

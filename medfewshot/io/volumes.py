@@ -14,7 +14,8 @@ from medfewshot.io.files import atomic_path
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.formats.base import Header, reading
 from medfewshot.io.geometry import check_affine, check_same_grid
-from medfewshot.io.paths import Formats, PathLike, format_at, format_of, suffix_of, supported
+from medfewshot.io.mask_folder import read_masks
+from medfewshot.io.paths import Formats, PathLike, format_at, format_of, is_series_folder, suffix_of, supported
 from medfewshot.types import Volume
 
 WHOLE_NUMBER_TOLERANCE = 1e-3
@@ -52,7 +53,7 @@ def read_image(path: PathLike | Sequence[PathLike], *, formats: Formats = FORMAT
 
 
 def read_label(path: PathLike, *, formats: Formats = FORMATS) -> Volume:
-    """Read a label map.
+    """Read a label map, or a folder with one mask per structure.
 
     Returns:
         ``data (1, *S)`` with the values of the file, int16 if they fit and int32 if not.
@@ -61,6 +62,8 @@ def read_label(path: PathLike, *, formats: Formats = FORMATS) -> Volume:
         InputError: Fractions, negative values, several channels, or a format that cannot hold labels.
     """
     path = Path(path)
+    if path.is_dir() and not is_series_folder(path, formats=formats):
+        return read_masks(path, lambda file: read_label(file, formats=formats))
     volume = _read(path, formats, is_label=True)
     if volume.data.shape[0] != 1:
         raise InputError(

@@ -9,7 +9,18 @@ import pytest
 from io_samples import ramp, write_dicom, write_itk, write_nifti, write_picture
 
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, files_without_image, find_images, is_series_folder, output_suffix, read_image
+from medfewshot.io import (
+    case_id,
+    case_of_image,
+    case_of_label,
+    files_without_image,
+    find_images,
+    is_series_folder,
+    labels_without_image,
+    looks_like_label,
+    output_suffix,
+    read_image,
+)
 from medfewshot.types import Volume
 
 
@@ -29,6 +40,45 @@ from medfewshot.types import Volume
 )
 def test_case_id(path: str, expected: str) -> None:
     assert case_id(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("patient001_frame01_gt.nii.gz", "patient001_frame01"),
+        ("Case00_segmentation.mhd", "Case00"),
+        ("segmentation-7.nii", "7"),
+        ("label0001.nii.gz", "0001"),
+        ("c1-seg.nii.gz", "c1"),
+        ("sub-01_dseg.nii.gz", "sub-01"),
+        ("a_Mask.nrrd", "a"),
+        ("label.nii.gz", ""),
+        ("volume-7.nii", None),
+        ("segmented_scan.nii.gz", None),
+        ("labelled.nii.gz", None),
+        ("gtv_planning.nii.gz", None),
+        ("patient_mask_ct.nii.gz", None),
+    ],
+)
+def test_labels_are_known_by_one_list_of_names(name: str, case: str | None) -> None:
+    assert case_of_label(name) == case
+    assert looks_like_label(name) == (case is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [("volume-7.nii", "7"), ("img0001.nii.gz", "0001"), ("imaging.nii.gz", ""), ("ct_7.nii.gz", None)]
+)
+def test_the_number_in_the_name_of_a_scan(name: str, case: str | None) -> None:
+    assert case_of_image(name) == case
+
+
+def test_labels_beside_scans_are_no_scans(tmp_path: Path) -> None:
+    scans = ["patient000_frame01", "Case00", "volume-0", "c0"]
+    labels = ["patient000_frame01_gt", "Case00_segmentation", "segmentation-0", "c0-seg"]
+    for name in (*scans, *labels, "alone_mask"):
+        write_nifti(tmp_path / f"{name}.nii.gz")
+    assert [case_id(path) for path in find_images(tmp_path)] == sorted(scans)
+    assert [path.name for path in labels_without_image(tmp_path)] == ["alone_mask.nii.gz"]
 
 
 def test_case_id_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,18 @@ def read(path: Path, dtype: DType) -> Volume:
     if len(shape) == 2:
         affine = complete_2d(affine)
     return Volume(data.reshape(1, *shape), affine, image.header.copy(), warnings=warnings)
+
+
+def volumes_in_file(path: Path) -> int:
+    """How many 3D volumes a NIfTI file contains by its header; 1 for whatever is no readable NIfTI."""
+    import nibabel as nib
+
+    try:
+        image: Any = nib.load(path)
+        shape = image.shape
+    except Exception:  # the reader of the volume says what is wrong
+        return 1
+    return math.prod(int(n) for n in shape[3:])
 
 
 def write(path: Path, data: np.ndarray, like: Volume) -> None:

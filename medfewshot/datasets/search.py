@@ -1,0 +1,61 @@
+"""Search of folders for scans whose names follow the rule of a public data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from medfewshot.errors import InputError
+from medfewshot.io import format_of, stem_of
+
+
+def scans_below(folder: Path, *, depth: int) -> list[Path]:
+    """The 3D volume files in a folder and in the folders below it, sorted. Hidden ones are ignored.
+
+    Args:
+        folder: Where to search; a file has none.
+        depth: How many folders deep to look; 0 looks into ``folder`` alone.
+    """
+    return sorted(_scans(folder, depth)) if folder.is_dir() else []
+
+
+def by_key(paths: Iterable[Path], pattern: str) -> dict[str, Path]:
+    """The files whose names without suffix match a pattern, by its first group.
+
+    Raises:
+        InputError: Two files have the same key.
+    """
+    rule, found = re.compile(pattern, re.IGNORECASE), dict[str, Path]()
+    for path in paths:
+        match = rule.fullmatch(stem_of(path))
+        if match is None:
+            continue
+        if found.setdefault(match[1], path) != path:
+            raise InputError(f"{found[match[1]]} and {path}: both belong to case '{match[1]}'", "keep one of them")
+    return found
+
+
+def folders_below(folder: Path, pattern: str, *, depth: int) -> list[Path]:
+    """The folders whose names match, in ``folder`` or at most ``depth`` folders below; ``folder`` itself may match."""
+    rule = re.compile(pattern, re.IGNORECASE)
+    if not folder.is_dir():
+        return []
+    if rule.fullmatch(folder.resolve().name):
+        return [folder]
+    children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in children if rule.fullmatch(path.name)]
+    for child in children if depth else ():
+        found += [] if child in found else folders_below(child, pattern, depth=depth - 1)
+    return found
+
+
+def _scans(folder: Path, depth: int) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        own = format_of(path)
+        if own is not None and not own.folders and not own.only_2d and path.is_file():
+            yield path
+        elif depth and path.is_dir():
+            yield from _scans(path, depth - 1)
