@@ -189,7 +189,9 @@ def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> lis
     """The files directly in a folder that :func:`find_images` skips as labels, though no scan there has their case."""
     volumes = volumes_in(Path(folder), formats=formats) if Path(folder).is_dir() else []
     scans = [path for path in volumes if not looks_like_label(path, formats=formats)]
-    known = {case_id(path, formats=formats) for path in scans} | {case_of_image(path, formats=formats) for path in scans}
+    known = {case_id(path, formats=formats) for path in scans} | {
+        case_of_image(path, formats=formats) for path in scans
+    }
     labels = {path: case_of_label(path, formats=formats) for path in volumes if path not in scans}
     return [path for path, case in labels.items() if (case_id(path) if case is None else case) not in known]
 

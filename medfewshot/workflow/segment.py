@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, files_without_image, format_of, read_image
+from medfewshot.io import case_id, files_without_image, format_of, labels_without_image, read_image
 from medfewshot.io.dicom_seg import check_available
 from medfewshot.planning import check_like_support
 from medfewshot.settings import SegmentSettings
@@ -98,8 +98,12 @@ def open_batch(
         if plan is not None:
             check_like_support(first, plan)
     skipped = [file for given in inputs for file in files_without_image(given)]
-    told = (f"{len(skipped)} DICOM file(s) without an image ignored, such as {skipped[0]}",) if skipped else ()
-    return Batch(tuple(cases), folder, settings, first, read, told)
+    told = [f"{len(skipped)} DICOM file(s) without an image ignored, such as {skipped[0]}"] if skipped else []
+    if alone := [file for given in inputs for file in labels_without_image(given)]:
+        told.append(
+            f"{len(alone)} file(s) named like labels ignored, such as {alone[0]}; name the file if it is a scan"
+        )
+    return Batch(tuple(cases), folder, settings, first, read, tuple(told))
 
 
 def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentSettings) -> None:
