@@ -1,0 +1,83 @@
+"""The scan that the page shows: its voxels and what the page must know about it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medfewshot.intensities import robust_window
+from medfewshot.io import read_image
+from medfewshot.types import Volume
+from medfewshot.workbench.masks import Frame, display_file, frame_of
+from medfewshot.workbench.project import Project
+
+_OPEN_SCANS = 2
+_AIR_HU = -500
+
+
+@dataclass(frozen=True)
+class OpenScan:
+    """A scan in memory, with the frame in which the page shows it."""
+
+    volume: Volume
+    frame: Frame
+
+    def image(self, channel: int = 0) -> np.ndarray:
+        """One channel on the RAS axes of the page, ``(X, Y, Z)`` float32."""
+        return self.frame.view(self.volume.data[min(max(0, channel), len(self.volume.data) - 1)])
+
+    def file(self, channel: int = 0) -> Iterator[bytes]:
+        """The NIfTI file of one channel for the viewer, in parts."""
+        return display_file(self.volume.data[min(max(0, channel), len(self.volume.data) - 1)], self.frame)
+
+    def facts(self) -> dict[str, Any]:
+        """What the page must know: shape, affine, kind of intensities and the window to begin with."""
+        first = self.volume.data[0]
+        low, high = robust_window(first)
+        is_ct = self.volume.modality == "CT" or (self.volume.modality is None and float(first.min()) <= _AIR_HU)
+        return {
+            "shape": self.frame.shape,
+            "affine": self.frame.affine.tolist(),
+            "flat": self.frame.flat,
+            "channels": len(self.volume.data),
+            "ct": is_ct,
+            "window": [float(low), float(high)],
+            "range": [float(first.min()), float(first.max())],
+            "millimetres": self.volume.has_spacing,
+            "warnings": list(self.volume.warnings),
+        }
+
+
+class OpenScans:
+    """The scans that were opened last, so that they are read once.
+
+    Args:
+        project: Where they are from.
+        read: Reads a scan; for tests.
+    """
+
+    def __init__(self, project: Project, *, read: Callable[[Any], Volume] = read_image) -> None:
+        self._project, self._read = project, read
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, OpenScan] = OrderedDict()
+
+    def get(self, name: str) -> OpenScan:
+        """The scan of a case.
+
+        Raises:
+            InputError: The project has no such case, or its scan cannot be read.
+        """
+        path = self._project.case(name).scan
+        with self._lock:
+            if name not in self._open:
+                volume = self._read(path)
+                self._open[name] = OpenScan(volume, frame_of(volume))
+            self._open.move_to_end(name)
+            while len(self._open) > _OPEN_SCANS:
+                self._open.popitem(last=False)
+            return self._open[name]

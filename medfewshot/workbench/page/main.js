@@ -1,0 +1,125 @@
+// The workbench: scans on the left, the scan in the middle, tools on the right.
+import { getBuffer, getJson, getMask, listen } from "./api.js";
+import { Cases } from "./cases.js";
+import { $, askDialog, fail, press, say } from "./dom.js";
+import { Editor } from "./editor.js";
+import { shortcuts } from "./keys.js";
+import { Learning } from "./learn.js";
+import { connectPanel } from "./panel.js";
+import { Saver } from "./saver.js";
+import { Structures } from "./structures.js";
+import { Viewer } from "./viewer.js";
+
+const viewer = new Viewer($("canvas"));
+const saver = new Saver({
+  tell(state, text) {
+    $("saved").textContent = text;
+    $("saved").dataset.state = state;
+    if (state === "saved") refreshSoon();
+  },
+  ask: async () => ((await askDialog($("conflict"))) === "theirs" ? "theirs" : "mine"),
+  reload: () => loadLabels(cases.current),
+});
+const editor = new Editor({ viewer, saver, say, changed: () => panel.show() });
+const cases = new Cases((name) => openCase(name));
+const structures = new Structures({
+  chosen: (value) => { editor.value = value; },
+  changed: (all) => viewer.setStructures(all),
+});
+const learning = new Learning({ current: () => cases.current, flush: () => saver.flush(), refresh });
+const app = { viewer, saver, editor, cases, structures, learning, openCase, draftLabels, next };
+const panel = connectPanel(app);
+let opening = 0, shownDraft = 0, timer = 0;
+
+async function refresh() {
+  const project = await getJson("project");
+  document.title = `${project.name} - medfewshot workbench`;
+  $("project").textContent = project.name;
+  $("project").title = project.folder;
+  structures.update(project.structures);
+  cases.update(project.cases);
+  learning.showCurve(project.curve, project.advice);
+  learning.showJob(project.job);
+  if (!$("formats").childElementCount) learning.setFormats(project.formats);
+  panel.show();
+  // A newer draft of the open scan replaces the one on screen, unless somebody drew on it.
+  const open = cases.get(cases.current);
+  if (open && !saver.version && !saver.pending && !editor.done.length && open.draft !== shownDraft) await loadLabels(open.name);
+  return project;
+}
+
+function refreshSoon() {
+  clearTimeout(timer);
+  timer = setTimeout(() => refresh().catch(fail), 300);
+}
+
+async function openCase(name) {
+  if (!name || !(await saver.flush())) return; // what is not saved keeps its scan open
+  const mine = ++opening;
+  $("welcome").hidden = false;
+  $("welcome").textContent = `Opening ${name} …`;
+  document.body.dataset.ready = "";
+  try {
+    const facts = await getJson("case", { case: name });
+    const file = await getBuffer("scan", { case: name, channel: 0 });
+    if (mine !== opening) return;
+    await viewer.open(facts, file);
+    cases.choose(name);
+    await loadLabels(name);
+    $("welcome").hidden = true;
+    if (facts.warnings.length) say(facts.warnings[0]);
+    panel.opened();
+    document.body.dataset.ready = name;
+  } catch (error) {
+    $("welcome").textContent = error.message;
+    fail(error);
+  }
+}
+
+async function loadLabels(name) {
+  const { facts, labels } = await getMask(name, "mask");
+  if (labels) viewer.labels.set(labels);
+  else viewer.labels.fill(0);
+  viewer.setStructures(structures.all);
+  viewer.upload();
+  const partial = facts.drawn ? { plane: facts.plane, slices: new Set(facts.drawn) } : null;
+  const started = facts.version > 0 || labels; // a draft or a mask; an empty scan begins with single slices
+  editor.reset({ drawn: partial || (started ? null : { plane: 2, slices: new Set() }) });
+  saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, drawn: () => editor.drawn });
+  shownDraft = cases.get(name)?.draft ?? 0;
+  await viewer.setDraft(viewer.showDraft ? await draftLabels() : null);
+  viewer.paintStyle();
+  panel.show();
+}
+
+async function draftLabels() {
+  return (await getMask(cases.current, "draft")).labels;
+}
+
+function next(by) {
+  openCase(by ? cases.neighbour(by) : cases.next());
+}
+
+shortcuts(panel.actions);
+window.addEventListener("beforeunload", (event) => { if (saver.pending) event.preventDefault(); });
+document.addEventListener("visibilitychange", () => { if (document.hidden) saver.flush(); });
+press($("theme"), false);
+window.workbench = app; // for tests and for the curious
+try {
+  const project = await refresh();
+  const first = new URLSearchParams(location.hash.slice(1)).get("case") || project.cases[0]?.name;
+  if (first) await openCase(first);
+} catch (error) {
+  $("welcome").textContent = error.message;
+  fail(error);
+}
+let changes = 0;
+listen((event) => {
+  learning.showJob(event.job);
+  const state = JSON.stringify([event.changes, event.job.done, event.job.stage, event.job.running]);
+  if (state !== changes) refreshSoon();
+  changes = state;
+}, (connected) => {
+  document.body.classList.toggle("offline", !connected);
+  if (connected) refreshSoon();
+});

@@ -1,0 +1,193 @@
+// NiiVue shows the scan and the labels. Its own drawing tools are not used: see editor.js.
+import { axesOf, cut, unite, whole, within } from "./grid.js";
+
+const DRAWING_UNIT = 33991; // TEXTURE7, where NiiVue keeps the drawing
+const FAINT = 0.005; // NiiVue draws outlines only if the inside is not quite transparent
+const LARGEST_3D = 80e6; // voxels; beyond it surfaces are drawn only on demand
+const CT_WINDOWS = { "Soft tissue": [40, 400], Lung: [-600, 1500], Bone: [400, 1800], Brain: [40, 80], Liver: [60, 160] };
+const HEADER = 352;
+
+export class Viewer {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.plane = 2;
+    this.view = "all";
+    this.opacity = 0.45;
+    this.outline = false;
+    this.onMove = () => {};
+    this.onWindow = () => {};
+  }
+
+  async start() {
+    if (this.nv) return;
+    if (!document.createElement("canvas").getContext("webgl2")) {
+      throw new Error("This browser has no WebGL 2, which the viewer needs. Use a current Chrome, Edge, Firefox or Safari.");
+    }
+    const nv = new niivue.Niivue({
+      backColor: [0, 0, 0, 1], crosshairColor: [0.9, 0.9, 0.3, 0.9], crosshairWidth: 0.3, crosshairWidthUnit: "percent", crosshairGap: 6,
+      dragAndDropEnabled: false, isColorbar: false, isRadiologicalConvention: true, sagittalNoseLeft: true, isResizeCanvas: true,
+      logLevel: "error", loadingText: "", sliceType: 3, multiplanarLayout: 2, multiplanarShowRender: 1, dragMode: 9,
+      isNearestInterpolation: true, viewModeHotKey: "none", clipPlaneHotKey: "none", cycleClipPlaneHotKey: "none",
+      maxDrawUndoBitmaps: 1, fontColor: [0.9, 0.9, 0.9, 1],
+    });
+    await nv.attachToCanvas(this.canvas);
+    nv.setRenderAzimuthElevation(165, 10); // from the front: the patient's right is on the left here, too
+    nv.onLocationChange = () => this.onMove(this.voxel());
+    nv.onIntensityChange = (volume) => this.onWindow(volume.cal_min, volume.cal_max);
+    const driver = nv.gl.getExtension("WEBGL_debug_renderer_info");
+    this.slow = /swiftshader|llvmpipe|software/i.test(driver ? nv.gl.getParameter(driver.UNMASKED_RENDERER_WEBGL) : "");
+    this.nv = nv;
+  }
+
+  // facts: of the server. file: NIfTI bytes. The labels start empty.
+  async open(facts, file) {
+    await this.start();
+    const nv = this.nv;
+    const scan = await niivue.NVImage.loadFromUrl({ url: "scan.nii", name: "scan.nii", buffer: file, colormap: "gray" });
+    this.draft = null;
+    if (nv.drawBitmap) nv.closeDrawing();
+    while (nv.volumes.length) nv.removeVolume(nv.volumes[nv.volumes.length - 1]);
+    Object.assign(this, { facts, shape: facts.shape, head: file.slice(0, HEADER) });
+    this.spacing = [0, 1, 2].map((axis) => Math.hypot(...facts.affine.slice(0, 3).map((row) => row[axis])));
+    [scan.cal_min, scan.cal_max] = facts.window;
+    nv.addVolume(scan);
+    this.scan = scan;
+    this.raw = scan.img;
+    nv.createEmptyDrawing();
+    this.labels = nv.drawBitmap;
+    nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
+    this.moveTo(this.shape.map((n) => n >> 1));
+    this.show(facts.flat === null ? (this.view === "flat" ? "all" : this.view) : "flat");
+    this.onWindow(...facts.window);
+  }
+
+  // Intensity of a voxel in the units of the scan.
+  intensity(at) {
+    return this.raw[at] * this.slope + this.scan.hdr.scl_inter;
+  }
+
+  get slope() {
+    return this.scan.hdr.scl_slope || 1;
+  }
+
+  show(view) {
+    this.view = view;
+    const nv = this.nv, flat = this.facts.flat;
+    if (["0", "1", "2"].includes(view)) this.plane = Number(view);
+    if (view === "flat") this.plane = flat;
+    nv.opts.multiplanarShowRender = this.slow || this.labels.length > LARGEST_3D ? 0 : 1;
+    this.scan.opacity = view === "3d" ? 0 : 1; // 3D shows the surfaces alone
+    this.paintStyle();
+    nv.setSliceType(view === "flat" ? 2 - flat : { all: 3, "3d": 4 }[view] ?? 2 - this.plane);
+  }
+
+  paintStyle() {
+    if (!this.nv?.drawBitmap) return;
+    const solid = this.view === "3d";
+    this.nv.drawRimOpacity = this.opacity && !solid ? 1 : 0;
+    this.nv.setDrawOpacity(solid ? 1 : this.outline ? FAINT : this.opacity);
+    if (this.draft) this.draft.opacity = this.showDraft ? 0.6 : 0;
+    this.nv.updateGLVolume();
+  }
+
+  colours(structures) {
+    const map = { R: [0, 160], G: [0, 160], B: [0, 160], A: [0, 255], I: [0, 255], labels: ["", "outside"] };
+    for (const { name, value, color } of structures) {
+      const [red, green, blue] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+      map.R.push(red); map.G.push(green); map.B.push(blue); map.A.push(255); map.I.push(value); map.labels.push(name);
+    }
+    return map;
+  }
+
+  setStructures(structures) {
+    this.structures = structures;
+    if (!this.nv?.drawBitmap) return;
+    this.nv.setDrawColormap(this.colours(structures));
+    if (this.draft) this.draft.setColormapLabel(this.colours(structures));
+  }
+
+  setWindow(low, high) {
+    [this.scan.cal_min, this.scan.cal_max] = [low, high];
+    this.nv.updateGLVolume();
+    this.onWindow(low, high);
+  }
+
+  windows() {
+    const around = ([level, width]) => [level - width / 2, level + width / 2];
+    const presets = this.facts.ct ? Object.entries(CT_WINDOWS).map(([name, window]) => [name, around(window)]) : [];
+    return new Map([["Automatic", this.facts.window], ...presets, ["Full range", this.facts.range]]);
+  }
+
+  // Bring a changed region of the labels to the graphics card, once a frame.
+  upload(box = whole(this.shape)) {
+    if (!this.waiting) requestAnimationFrame(() => this.uploadNow());
+    this.waiting = unite(this.waiting, box);
+  }
+
+  uploadNow() {
+    const box = within(this.waiting, whole(this.shape)), part = cut(this.labels, this.shape, box);
+    const { gl, drawTexture } = this.nv;
+    this.waiting = null;
+    gl.activeTexture(DRAWING_UNIT);
+    gl.bindTexture(gl.TEXTURE_3D, drawTexture);
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+    gl.texSubImage3D(gl.TEXTURE_3D, 0, box[0], box[2], box[4], box[1] - box[0], box[3] - box[2], box[5] - box[4], gl.RED, gl.UNSIGNED_BYTE, part);
+    this.nv.drawScene();
+  }
+
+  async setDraft(labels) {
+    if (this.draft) this.nv.removeVolume(this.draft);
+    this.draft = null;
+    if (!labels) return;
+    const file = new Uint8Array(HEADER + labels.length), view = new DataView(file.buffer);
+    file.set(new Uint8Array(this.head));
+    file.set(labels, HEADER);
+    view.setInt16(70, 2, true); // uint8
+    view.setInt16(72, 8, true);
+    view.setFloat32(112, 1, true);
+    view.setFloat32(116, 0, true);
+    this.draft = await niivue.NVImage.loadFromUrl({ url: "draft.nii", name: "draft.nii", buffer: file.buffer, opacity: 0 });
+    this.draft.setColormapLabel(this.colours(this.structures));
+    this.nv.addVolume(this.draft);
+    this.paintStyle();
+  }
+
+  voxel() {
+    return [...this.nv.frac2vox(this.nv.scene.crosshairPos)].map((at, axis) => Math.min(Math.max(0, Math.round(at)), this.shape[axis] - 1));
+  }
+
+  moveTo(voxel) {
+    this.nv.scene.crosshairPos = voxel.map((at, axis) => (at + 0.5) / this.shape[axis]);
+    this.nv.drawScene();
+    this.onMove(this.voxel());
+  }
+
+  step(axis, by) {
+    const voxel = this.voxel();
+    voxel[axis] = Math.min(Math.max(0, voxel[axis] + by), this.shape[axis] - 1);
+    this.moveTo(voxel);
+  }
+
+  // The voxel under the mouse: {plane, voxel, scale}; null outside of the slices. scale: pixels of the page per voxel.
+  pick(event, plane = null) {
+    if (!this.labels) return null;
+    const area = this.canvas.getBoundingClientRect(), dense = this.nv.uiData.dpr || 1;
+    const x = (event.clientX - area.left) * dense, y = (event.clientY - area.top) * dense;
+    const tile = this.nv.tileIndex(x, y);
+    const kind = tile < 0 ? 4 : this.nv.screenSlices[tile].axCorSag;
+    if (kind > 2 || (plane !== null && 2 - kind !== plane)) return null;
+    const place = this.nv.screenXY2TextureFrac(x, y, tile, true);
+    if (place[0] < 0) return null;
+    const [u] = axesOf(2 - kind), { leftTopWidthHeight: [, , width], fovMM } = this.nv.screenSlices[tile];
+    return {
+      plane: 2 - kind,
+      voxel: [...this.nv.frac2vox(place)].map((at, axis) => Math.min(Math.max(0, Math.round(at)), this.shape[axis] - 1)),
+      scale: (width / dense / fovMM[0]) * this.spacing[u],
+    };
+  }
+
+  millimetres(voxel) {
+    return this.facts.affine.slice(0, 3).map((row) => row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3]);
+  }
+}
+

@@ -1,0 +1,326 @@
+"""What the page can ask the server for. Every route is thin: project, jobs, masks and tools do the work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from medfewshot.workbench import masks, tools
+from medfewshot.workbench.guard import LARGEST_MASK, LARGEST_TEXT, Refusal, one_sentence, read_body
+from medfewshot.workbench.open_scan import OpenScan, OpenScans
+from medfewshot.workbench.project import Project
+from medfewshot.workbench.project_file import Structure, VersionConflict
+
+EVENTS_EVERY_S = 0.5
+_QUIET_EVENTS = 30
+_BYTES = "application/octet-stream"
+T = TypeVar("T")
+
+
+class Jobs(Protocol):
+    """What the page needs of the jobs of a project."""
+
+    def start_learn(self, *, open_case: str | None) -> str:
+        """Learn from all examples and draft the other scans, the open one first; an id."""
+
+    def cancel(self) -> None:
+        """Stop the job, if one runs."""
+
+    def state(self) -> dict[str, Any]:
+        """``running``, ``stage``, ``case``, ``done``, ``total``, ``seconds_left``, ``message``, ``error``."""
+
+
+@dataclass(frozen=True)
+class Exports:
+    """What the project can be exported to.
+
+    Args:
+        formats: Name of each format -> what it is.
+        write: Writes the formats of these names; returns the files.
+    """
+
+    formats: Mapping[str, str]
+    write: Callable[[Sequence[str]], list[Path]]
+
+
+class Desk:
+    """The routes of one project.
+
+    Args:
+        project: The project.
+        jobs: Its jobs.
+        exports: What it can be exported to.
+    """
+
+    def __init__(self, project: Project, jobs: Jobs, *, exports: Exports) -> None:
+        self._project, self._jobs, self._exports = project, jobs, exports
+        self._scans = OpenScans(project)
+        self._saving = threading.Lock()
+        self._last_saved: tuple[str, int, np.ndarray] | None = None
+        self._changes = 0
+
+    def routes(self) -> list[Route]:
+        """All routes, each of which answers an error with one sentence."""
+        table: tuple[tuple[str, str, Any], ...] = (
+            ("GET", "/api/project", self.project),
+            ("PUT", "/api/structures", self.structures),
+            ("GET", "/api/case", self.case),
+            ("GET", "/api/scan", self.scan),
+            ("GET", "/api/mask", self.mask),
+            ("PUT", "/api/mask", self.save),
+            ("POST", "/api/tool", self.tool),
+            ("POST", "/api/review", self.review),
+            ("POST", "/api/learn", self.learn),
+            ("POST", "/api/cancel", self.cancel),
+            ("POST", "/api/export", self.export),
+            ("GET", "/api/events", self.events),
+        )
+        return [Route(path, one_sentence(endpoint), methods=[method]) for method, path, endpoint in table]
+
+    async def project(self, request: Request) -> Response:
+        """The structures, the cases in the order of what to label next, the reviews and the job."""
+        return JSONResponse(await run_in_threadpool(self._project_facts))
+
+    def _project_facts(self) -> dict[str, Any]:
+        return {
+            "name": self._project.folder.resolve().name,
+            "folder": str(self._project.folder.resolve()),
+            "structures": [vars(one) for one in self._project.structures],
+            "cases": [
+                {
+                    "name": case.name,
+                    "status": case.status,
+                    "reason": case.reason,
+                    "version": case.version,
+                    "confidence": case.confidence,
+                    "note": case.note,
+                    "draft": case.draft,
+                }
+                for case in self._project.cases()
+            ],
+            "curve": [{"case": one.case, "dice": one.dice} for one in self._project.reviews() if one.dice is not None],
+            "formats": dict(self._exports.formats),
+            "job": self._jobs.state(),
+        }
+
+    async def structures(self, request: Request) -> Response:
+        """Replace the structures."""
+        given = await _json(request, list)
+        try:
+            structures = [Structure(one["name"], one["value"], one["color"]) for one in given]
+        except (KeyError, TypeError) as error:
+            raise Refusal(400, "A structure needs a name, a value and a colour.") from error
+        await run_in_threadpool(self._project.set_structures, structures)
+        self._changes += 1
+        return JSONResponse({"structures": [vars(one) for one in self._project.structures]})
+
+    async def case(self, request: Request) -> Response:
+        """What the page must know about a scan before it shows it."""
+        name = _case(request)
+        scan = await run_in_threadpool(self._scans.get, name)
+        return JSONResponse(await run_in_threadpool(scan.facts))
+
+    async def scan(self, request: Request) -> Response:
+        """The voxels of a scan as a NIfTI file on the axes of the page."""
+        scan = await run_in_threadpool(self._scans.get, _case(request))
+        return StreamingResponse(scan.file(_number(request, "channel", 0)), media_type=_BYTES)
+
+    async def mask(self, request: Request) -> Response:
+        """The mask of a case, or its draft; 204 without either. Headers: version, finished slices and their axis."""
+        name, draft_only = _case(request), request.query_params.get("layer") == "draft"
+        body, facts = await run_in_threadpool(self._read_mask, name, draft_only)
+        headers = {"x-facts": json.dumps(facts)}
+        if body is None:
+            return Response(status_code=204, headers=headers)
+        return Response(body, media_type=_BYTES, headers=headers)
+
+    def _read_mask(self, name: str, draft_only: bool) -> tuple[bytes | None, dict[str, Any]]:
+        frame = self._scans.get(name).frame
+        with self._saving:
+            saved = self._project.facts(name)
+            labels = self._project.read_draft(name) if draft_only else self._project.read_labels(name)
+        facts: dict[str, Any] = {"version": saved.version, "drawn": None, "plane": None}
+        if saved.drawn is not None and saved.axis is not None:
+            plane = frame.axes.index(saved.axis)
+            facts |= {"drawn": sorted(frame.file_slice(plane, index) for index in saved.drawn), "plane": plane}
+        return None if labels is None else masks.pack(frame.view(labels)), facts
+
+    async def save(self, request: Request) -> Response:
+        """Save a drawn region. 409 with the current version if somebody else saved in between."""
+        name, box = _case(request), _box(request)
+        version, plane = _number(request, "version", 0), _number(request, "plane", -1)
+        drawn = None if request.query_params.get("drawn", "all") == "all" else _numbers(request, "drawn")
+        body = await read_body(request, LARGEST_MASK)
+        new = await run_in_threadpool(self._save, name, box, body, version, drawn, plane)
+        self._changes += 1
+        return JSONResponse({"version": new})
+
+    def _save(self, name: str, box: masks.Box, body: bytes, version: int, drawn: list[int] | None, plane: int) -> int:
+        scan = self._scans.get(name)
+        masks.check_box(box, scan.frame.shape)
+        region = masks.unpack(body, box)
+        with self._saving:
+            labels = self._labels(name, version, scan)
+            masks.place(labels, box, region, frame=scan.frame)
+            axis = None
+            if drawn is not None:
+                if plane not in (0, 1, 2) or not all(0 <= index < scan.frame.shape[plane] for index in drawn):
+                    raise Refusal(400, "The finished slices are not inside the scan. Reload the page.")
+                drawn = [scan.frame.file_slice(plane, index) for index in drawn]
+                axis = scan.frame.file_axis(plane)
+            new = self._project.save_mask(name, labels, version=version, drawn=drawn, axis=axis)
+            self._last_saved = (name, new, labels)
+            return new
+
+    def _labels(self, name: str, version: int, scan: OpenScan) -> np.ndarray:
+        """The labels that version ``version`` has; empty ones before the first."""
+        current = self._project.facts(name).version
+        if version != current:
+            raise VersionConflict(current)
+        if self._last_saved is not None and self._last_saved[:2] == (name, version):
+            return self._last_saved[2].copy()
+        stored = self._project.read_labels(name) if version else None
+        return np.zeros(scan.volume.spatial_shape, np.uint8) if stored is None else stored
+
+    async def tool(self, request: Request) -> Response:
+        """The region that a drawing tool proposes; the header tells where it is."""
+        name, body = _case(request), await read_body(request, LARGEST_MASK)
+        region, box = await run_in_threadpool(self._tool, name, request, body)
+        if region is None:
+            return JSONResponse({"threshold": box})
+        edges = ",".join(str(edge) for pair in box for edge in pair)
+        return Response(masks.pack(region), media_type=_BYTES, headers={"x-box": edges})
+
+    def _tool(self, name: str, request: Request, body: bytes) -> tuple[np.ndarray | None, Any]:
+        scan, which = self._scans.get(name), request.query_params.get("tool", "")
+        image = scan.image(_number(request, "channel", 0))
+        spacing = np.linalg.norm(scan.frame.affine[:3, :3], axis=0)
+        spacing_mm = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
+        if which == "otsu":
+            return None, tools.otsu_threshold(image)
+        if which == "click":
+            return self._click(image, request, spacing_mm)
+        box = _box(request)
+        masks.check_box(box, scan.frame.shape)
+        drawn = masks.unpack(body, box)
+        if which == "fill":
+            plane = _number(request, "plane", 2)
+            return tools.fill_between(drawn, value=_number(request, "value", 1), plane=min(max(0, plane), 2)), box
+        if which == "grow":
+            return tools.grow(image[tuple(slice(*edge) for edge in box)], drawn, spacing_mm=spacing_mm), box
+        raise Refusal(400, "There is no such tool. Reload the page.")
+
+    def _click(
+        self, image: np.ndarray, request: Request, spacing_mm: tuple[float, float, float]
+    ) -> tuple[np.ndarray, masks.Box]:
+        seed = tuple(_numbers(request, "seed"))
+        if len(seed) != 3 or not all(0 <= at < size for at, size in zip(seed, image.shape, strict=True)):
+            raise Refusal(400, "The click is outside the scan.")
+        low, high = tools.similar_range(image, seed)
+        plane = _number(request, "plane", -1)
+        found = tools.click(
+            image, seed, spacing_mm=spacing_mm, plane=plane if plane in (0, 1, 2) else None,
+            low=_real(request, "low", low), high=_real(request, "high", high), reach_mm=_real(request, "reach", 30.0),
+        )  # fmt: skip
+        edges = [np.flatnonzero(found.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        x, y, z = ((int(edge[0]), int(edge[-1]) + 1) for edge in edges)
+        return found[slice(*x), slice(*y), slice(*z)].astype(np.uint8), (x, y, z)
+
+    async def review(self, request: Request) -> Response:
+        """Accept, reject, send to review, or note."""
+        given = await _json(request, dict)
+        name, status, note = (given.get(key, "") for key in ("case", "status", "note"))
+        if not all(isinstance(one, str) for one in (name, status, note)):
+            raise Refusal(400, "A review is text.")
+        await run_in_threadpool(lambda: self._project.review(name, status=status, note=note))
+        self._changes += 1
+        return JSONResponse({})
+
+    async def learn(self, request: Request) -> Response:
+        """Start to learn from all examples; drafts follow, the open case first."""
+        given = await _json(request, dict)
+        case = given.get("case")
+        job = await run_in_threadpool(lambda: self._jobs.start_learn(open_case=case if isinstance(case, str) else None))
+        return JSONResponse({"job": job})
+
+    async def cancel(self, request: Request) -> Response:
+        """Stop the job."""
+        await run_in_threadpool(self._jobs.cancel)
+        return JSONResponse({})
+
+    async def export(self, request: Request) -> Response:
+        """Export what was reviewed, in the chosen formats."""
+        formats = [str(one) for one in await _json(request, list)]
+        files = await run_in_threadpool(self._exports.write, formats)
+        return JSONResponse({"files": [str(file) for file in files]})
+
+    async def events(self, request: Request) -> Response:
+        """Server-sent events: the job's state whenever it changes, and a mark when cases changed."""
+
+        async def stream() -> AsyncIterator[str]:
+            last, quiet = "", 0
+            while not await request.is_disconnected():
+                text = json.dumps({"job": self._jobs.state(), "changes": self._changes}, default=str)
+                quiet = quiet + 1 if text == last else 0
+                if text != last or quiet % _QUIET_EVENTS == 0:
+                    yield f"data: {text}\n\n"
+                last = text
+                await asyncio.sleep(EVENTS_EVERY_S)
+
+        return StreamingResponse(stream(), media_type="text/event-stream")
+
+
+def _case(request: Request) -> str:
+    return request.query_params.get("case", "")
+
+
+def _number(request: Request, key: str, default: int) -> int:
+    text = request.query_params.get(key, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise Refusal(400, f"{key} is a whole number.") from None
+
+
+def _real(request: Request, key: str, default: float) -> float:
+    text = request.query_params.get(key, "")
+    try:
+        return float(text) if text else default
+    except ValueError:
+        raise Refusal(400, f"{key} is a number.") from None
+
+
+def _numbers(request: Request, key: str) -> list[int]:
+    text = request.query_params.get(key, "")
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise Refusal(400, f"{key} are whole numbers.") from None
+
+
+def _box(request: Request) -> masks.Box:
+    edges = _numbers(request, "box")
+    if len(edges) != 6:
+        raise Refusal(400, "box has six numbers.")
+    return (edges[0], edges[1]), (edges[2], edges[3]), (edges[4], edges[5])
+
+
+async def _json(request: Request, kind: type[T]) -> T:
+    try:
+        given = json.loads(await read_body(request, LARGEST_TEXT) or b"{}")
+    except (ValueError, RecursionError):
+        raise Refusal(400, "The request is no JSON.") from None
+    if not isinstance(given, kind):
+        raise Refusal(400, "The request has another form than expected. Reload the page.")
+    return given

@@ -1,0 +1,113 @@
+"""A workbench page in a real Chromium, driven by mouse and keyboard."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+FLAGS = ("--enable-unsafe-swiftshader", "--disable-gpu", "--no-sandbox", "--disable-background-networking")
+HARMLESS = ("GPU stall due to ReadPixels",)
+WHERE = """([plane, voxel]) => {
+  const { viewer } = window.workbench, nv = viewer.nv;
+  const box = viewer.canvas.getBoundingClientRect(), dense = nv.uiData.dpr;
+  const tile = nv.screenSlices.find((one) => one.axCorSag === 2 - plane);
+  const [left, top, width, height] = tile.leftTopWidthHeight, [u, v] = [[1, 2], [0, 2], [0, 1]][plane];
+  const along = (axis) => 1 - (voxel[axis] + 0.5) / viewer.shape[axis];
+  return [box.left + (left + along(u) * width) / dense, box.top + (top + along(v) * height) / dense];
+}"""
+
+
+def find_chromium() -> str:
+    """The browser's path; skips the test without one."""
+    pytest.importorskip("playwright", reason="the browser tests need playwright (pip install medfewshot[dev])")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium found: install it to run the browser tests")
+    return found
+
+
+class Page:
+    """The page. ``problems``: console errors, exceptions, failed requests and requests that leave the machine."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page, self.problems = page, []
+        origin = url.split("/?")[0]
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on(
+            "request", lambda r: None if r.url.startswith((origin, "data:", "blob:")) else self.problems.append(r.url)
+        )
+        page.goto(url)
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning") and not any(text in message.text for text in HARMLESS):
+            self.problems.append(message.text)
+
+    def ask(self, script: str, value: Any = None) -> Any:
+        """The value of a script in the page."""
+        return self.page.evaluate(script, value)
+
+    def ready(self, name: str) -> Page:
+        """Wait until this scan is open."""
+        self.page.wait_for_selector(f'body[data-ready="{name}"]', timeout=60_000)
+        return self
+
+    def open(self, name: str) -> Page:
+        """Open a scan from the list."""
+        self.page.click(f'#cases li[data-name="{name}"]')
+        return self.ready(name)
+
+    def key(self, *keys: str) -> Page:
+        """Press keys on the canvas."""
+        self.page.focus("#canvas")
+        for key in keys:
+            self.page.keyboard.press(key)
+        return self
+
+    def go(self, voxel: Sequence[int]) -> Page:
+        """Move the cross."""
+        self.ask("(voxel) => window.workbench.viewer.moveTo(voxel)", list(voxel))
+        return self
+
+    def drag(self, plane: int, voxels: Sequence[Sequence[int]]) -> Page:
+        """Drag the mouse over voxels of one slice, which is brought to the front first."""
+        self.go(voxels[0])
+        points = [self.ask(WHERE, [plane, list(voxel)]) for voxel in voxels]
+        mouse = self.page.mouse
+        mouse.move(*points[0])
+        mouse.down()
+        for point in points[1:]:
+            mouse.move(*point, steps=3)
+        mouse.up()
+        return self
+
+    def saved(self) -> Page:
+        """Wait until everything is saved."""
+        self.page.wait_for_selector('#saved[data-state="saved"]', timeout=30_000)
+        return self
+
+    def wait(self, selector: str) -> Page:
+        """Wait for an element."""
+        self.page.wait_for_selector(selector, timeout=30_000)
+        return self
+
+
+@contextmanager
+def browsing(*, dark: bool = False, width: int = 1280, height: int = 900) -> Iterator[Any]:
+    """A browser window: call it with an address to open a tab."""
+    executable = find_chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+        )
+        try:
+            yield lambda url: Page(context.new_page(), url)
+        finally:
+            browser.close()
