@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import stat
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,38 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         temporary.unlink()
         yield temporary
         if stat.S_IMODE(temporary.stat().st_mode) != mode:
-            temporary.chmod(mode)
-        os.replace(temporary, path)
+            with suppress(PermissionError, NotImplementedError):  # a file system without such modes
+                temporary.chmod(mode)
+        move_into_place(temporary, path)
     except OSError as error:
         # The name of the temporary file means nothing to the user.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_into_place(
+    temporary: Path,
+    path: Path,
+    *,
+    replace: Callable[[Path, Path], None] = os.replace,
+    pauses_s: Sequence[float] = (0.1, 0.5),
+) -> None:
+    """Rename ``temporary`` to ``path``; try again after pauses.
+
+    On Windows and on network drives, a virus scanner or an indexer may have a new file open for a moment.
+
+    Raises:
+        OSError: It still fails after the last pause, or for another reason than permission.
+    """
+    for pause in pauses_s:
+        try:
+            replace(temporary, path)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    replace(temporary, path)
 
 
 def write_text(path: PathLike, text: str) -> None:

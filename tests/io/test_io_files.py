@@ -16,6 +16,7 @@ from io_samples import SHAPE, ramp, write_dicom, write_nifti
 
 from medfewshot.errors import InputError
 from medfewshot.io import FORMATS, atomic_path, read_image, read_label, write_array, write_label, write_text
+from medfewshot.io.files import move_into_place
 from medfewshot.types import Volume
 
 
@@ -114,3 +115,25 @@ def test_importing_the_room_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_rename_that_is_refused_for_a_moment_is_tried_again(tmp_path: Path) -> None:
+    """As on Windows while a virus scanner looks at the new file."""
+    refusals = [PermissionError(13, "in use"), PermissionError(13, "in use")]
+
+    def busy(source: Path, target: Path) -> None:
+        if refusals:
+            raise refusals.pop()
+        os.replace(source, target)
+
+    (tmp_path / "a").write_text("new")
+    move_into_place(tmp_path / "a", tmp_path / "b", replace=busy, pauses_s=(0, 0))
+    assert (tmp_path / "b").read_text() == "new"
+
+
+def test_a_rename_that_is_always_refused_fails(tmp_path: Path) -> None:
+    def never(source: Path, target: Path) -> None:
+        raise PermissionError(13, "in use")
+
+    with pytest.raises(PermissionError):
+        move_into_place(tmp_path / "a", tmp_path / "b", replace=never, pauses_s=(0,))
