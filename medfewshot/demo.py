@@ -111,15 +111,17 @@ def _check_own(folder: Path, makes_data: bool) -> None:
         foreign += [folder / name for name in (REPORT, "segmentations", "scores")]
     for path in foreign:
         if path.exists():
-            raise InputError(f"{path}: exists already and is no demo's", "give another folder", setting="output")
+            raise InputError(
+                f"{path}: exists already and was not written by the demo", "give another folder", setting="output"
+            )
 
 
 def _split(dataset: Dataset, shots: int, queries: int, seed: int) -> tuple[list[Case], list[Case]]:
     cases = list(dataset.labelled)
     if len(cases) < shots + 1:
         raise InputError(
-            f"{dataset.name}: contains {len(cases)} labelled scan(s), the demo needs {shots + 1}",
-            "lower the number of supports",
+            f"{dataset.name}: has too few labelled scans ({len(cases)}, {shots + 1} are needed)",
+            "adapt to fewer of them",
             setting="shots",
         )
     chosen = set(draw_support(range(len(cases)), shots, seed))

@@ -7,7 +7,8 @@ may be wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ INTENSITY_DISTANCE = 0.5
 deviations (or by more than twice the distance between supports, if that is larger), ..."""
 SIZE_FACTOR = 3.0
 """... and a structure this many times larger (or smaller) than in any support."""
+LOW_CONFIDENCE = 0.5
+"""Expected Dice below which a structure is to be reviewed."""
 CALIBRATION = -0.56
 """Offset of the expected Dice on the logit scale, for segmenters without a ``calibration`` of their own."""
 
@@ -50,13 +53,31 @@ def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Pl
     return {"supports": profiles}
 
 
-def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return how ``volume (C, *S)`` differs from every support, one sentence each.
+@dataclass(frozen=True)
+class Flag:
+    """A reason to look closely at a result.
 
-    ``profile`` is that of :func:`support_profile`. If it is empty (saved by an early version), nothing is compared.
+    Attributes:
+        reason: In at most six words.
+        text: The same with figures.
+        label: Label value of the structure; None for the whole scan.
+    """
+
+    reason: str
+    text: str
+    label: int | None = None
+
+
+def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[Flag, ...]:
+    """Return how a volume differs from every support.
+
+    Args:
+        volume: Image ``(C, *S)``.
+        plan: Plan of the supports.
+        profile: What :func:`support_profile` returned. If it is empty (saved by an early version), nothing is compared.
     """
     constant = constant_channels(volume.data)
-    flags = [constant] if constant else []
+    flags = [Flag("the image has no contrast", constant)] if constant else []
     supports = profile.get("supports") or []
     if supports and not is_constant(volume.data):
         own = _describe(volume, plan)
@@ -68,9 +89,9 @@ def unlike_each_other(images: Sequence[Volume], profile: Mapping[str, Any]) -> t
     """Name supports whose voxel size or field of view differs from every other support, one sentence each."""
     own = profile["supports"]
     return tuple(
-        f"{image.name}: {text.replace('the supports', 'the others')}; are these scans of one kind?"
+        f"{image.name}: {flag.text.replace('the labelled scans', 'the others')}; remove it if it is of another kind"
         for number, image in enumerate(images)
-        for text in _lengths(own[number], [*own[:number], *own[number + 1 :]])
+        for flag in _lengths(own[number], [*own[:number], *own[number + 1 :]])
     )
 
 
@@ -82,17 +103,47 @@ def support_distance(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> 
     return _nearest(_describe(volume, plan), profile.get("supports") or [])
 
 
-def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name structures that are far larger or smaller than in every support; ``voxels``: label value -> voxels."""
+def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[Flag, ...]:
+    """Return the structures that are far larger or smaller than in every support.
+
+    Args:
+        voxels: Label value -> number of voxels.
+        volume: The segmented image.
+        plan: Plan of the supports.
+        profile: What :func:`support_profile` returned.
+    """
     unit, per_unit = ("ml", 1000.0) if volume.spatial_dims == 3 else ("mm²", 1.0)
     unit = unit if volume.has_spacing else "pixels"
     voxel = voxel_size(volume.affine, volume.spatial_dims)
     flags = []
     for value, count in voxels.items():
         known = [s["sizes"][str(value)] / per_unit for s in profile.get("supports") or [] if str(value) in s["sizes"]]
-        if count and (unusual := _unusual(count * voxel / per_unit, known, SIZE_FACTOR, ("small", "large"), unit)):
-            flags.append(f"{labelled(plan.labels[value], value)} is {unusual}")
+        if count and (flag := _unusual(count * voxel / per_unit, known, SIZE_FACTOR, ("smaller", "larger"), unit)):
+            text = f"{labelled(plan.labels[value], value)} is {flag.text}"
+            flags.append(Flag(f"{flag.reason} than in labelled scans", text, value))
     return tuple(flags)
+
+
+def reasons_to_review(
+    voxels: Mapping[int, int], predicted: Mapping[int, float], doubted: Iterable[int], flags: Sequence[Flag] = ()
+) -> dict[int, str]:
+    """Choose the structures to review, each with its most serious reason in at most six words.
+
+    Args:
+        voxels: Label value -> number of voxels.
+        predicted: Label value -> expected Dice.
+        doubted: Label values of structures that the segmenter doubts.
+        flags: What sets the scan or its structures apart from the supports.
+
+    Returns:
+        Label value -> reason.
+    """
+    whole = next((flag.reason for flag in flags if flag.label is None), None)
+    reasons = dict.fromkeys(voxels, whole) if whole else {}
+    reasons |= {value: "low confidence" for value, dice in predicted.items() if dice < LOW_CONFIDENCE}
+    reasons |= {flag.label: flag.reason for flag in flags if flag.label is not None}
+    reasons |= dict.fromkeys(doubted, "the model is uncertain")
+    return reasons | {value: "not found" for value, count in voxels.items() if not count}
 
 
 def predicted_dice(inside: float, voxels: float, total: float, calibration: float | None = None) -> float | None:
@@ -134,43 +185,42 @@ def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _modality(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _modality(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[Flag]:
     stated = {s["modality"] for s in supports if s["modality"]}
     if own["modality"] and stated and own["modality"] not in stated:
-        yield f"its header says {own['modality']} where the supports' say {' and '.join(sorted(stated))}"
+        text = f"its header says {own['modality']}, those of the labelled scans {' and '.join(sorted(stated))}"
+        yield Flag("modality unlike the labelled scans", text)
 
 
-def _lengths(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _lengths(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[Flag]:
     checks = (
-        ("spacing_mm", SPACING_FACTOR, ("fine", "coarse"), "its voxels are"),
-        ("extent_mm", EXTENT_FACTOR, ("small", "large"), "its field of view is"),
+        ("spacing_mm", SPACING_FACTOR, ("finer", "coarser"), "voxels", "are"),
+        ("extent_mm", EXTENT_FACTOR, ("smaller", "larger"), "field of view", "is"),
     )
-    for key, factor, kinds, subject in checks:
+    for key, factor, kinds, subject, verb in checks:
         for axis, length in enumerate(own[key]):
             known = [s[key][axis] for s in supports if s[key]]
-            if unusual := _unusual(length, known, factor, kinds, f"mm along axis {axis + 1}"):
-                yield f"{subject} {unusual}"
+            if flag := _unusual(length, known, factor, kinds, f"mm along axis {axis + 1}"):
+                yield Flag(f"{subject} unlike labelled scans", f"its {subject} {verb} {flag.text}")
                 break
 
 
-def _unusual(value: float, known: Sequence[float], factor: float, kinds: tuple[str, str], unit: str) -> str | None:
+def _unusual(value: float, known: Sequence[float], factor: float, kinds: tuple[str, str], unit: str) -> Flag | None:
     """Say so if a value is far below the known ones (the first of ``kinds``) or far above (the second)."""
     if not known or min(known) / factor <= value <= max(known) * factor:
         return None
     own, low, high = (f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in (value, min(known), max(known)))
-    where = low if low == high else f"{low} to {high}"
-    return f"{kinds[value > max(known)]}: {own} {unit} where the supports have {where}"
+    kind, where = kinds[value > max(known)], low if low == high else f"{low} to {high}"
+    return Flag(kind, f"{kind} than in the labelled scans: {own} {unit} (there {where})")
 
 
-def _intensities(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _intensities(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[Flag]:
     spread = max((_nearest(s, [o for o in supports if o is not s]) for s in supports), default=0.0)
     limit = max(INTENSITY_DISTANCE, 2 * spread)
     distance = _nearest(own, supports)
     if distance > limit:
-        yield (
-            f"its intensities are distributed otherwise than the supports' (by {distance:.2f} standard deviations; up "
-            f"to {limit:.2f} is usual)"
-        )
+        text = f"its gray values differ by {distance:.2f} standard deviations from those of the labelled scans"
+        yield Flag("gray values unlike labelled scans", f"{text} (up to {limit:.2f} is usual)")
 
 
 def _nearest(one: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> float:

@@ -53,7 +53,7 @@ def test_own_data(data, tmp_path):
 
 def test_refused_before_anything_is_written(data, tmp_path):
     out = tmp_path / "demo"
-    with pytest.raises(InputError, match="lower the number of supports"):
+    with pytest.raises(InputError, match="too few labelled scans"):
         run_demo(out, data=data, shots=3)
     with pytest.raises(InputError, match="unknown device"):
         run_demo(out, settings=AdaptSettings(device="abacus"))

@@ -15,7 +15,15 @@ import toys
 
 from medfewshot.inference import segment_volume
 from medfewshot.learners.base import Segmenter
-from medfewshot.quality import predicted_dice, support_distance, support_profile, unlike_sizes, unlike_supports
+from medfewshot.quality import (
+    Flag,
+    predicted_dice,
+    reasons_to_review,
+    support_distance,
+    support_profile,
+    unlike_sizes,
+    unlike_supports,
+)
 from medfewshot.settings import InferenceSettings
 from medfewshot.types import Normalization
 
@@ -51,16 +59,23 @@ def test_a_like_volume_is_not_flagged(profile):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"spacing": (1.0, 1.0, 2.5), "shape": (24, 22, 8)}, "voxels are coarse: 2.5 mm along axis 3 where"),
-        ({"spacing": (0.4, 1.0, 1.0), "shape": (60, 22, 20)}, "voxels are fine: 0.4 mm along axis 1"),
-        ({"shape": (24, 50, 20)}, "field of view is large: 50 mm along axis 2 where the supports have 22"),
-        ({"shape": (12, 22, 20)}, "field of view is small: 12 mm along axis 1"),
-        ({"skew": 12.0}, "intensities are distributed otherwise"),
+        (
+            {"spacing": (1.0, 1.0, 2.5), "shape": (24, 22, 8)},
+            "voxels are coarser than in the labelled scans: 2.5 mm along axis 3 (there 1)",
+        ),
+        (
+            {"spacing": (0.4, 1.0, 1.0), "shape": (60, 22, 20)},
+            "voxels are finer than in the labelled scans: 0.4 mm along axis 1",
+        ),
+        ({"shape": (24, 50, 20)}, "field of view is larger than in the labelled scans: 50 mm along axis 2 (there 22)"),
+        ({"shape": (12, 22, 20)}, "field of view is smaller than in the labelled scans: 12 mm along axis 1"),
+        ({"skew": 12.0}, "gray values differ by"),
     ],
 )
 def test_what_sets_a_volume_apart(profile, changes, told):
     flags = unlike_supports(scan(9, **changes)[0], PLAN, profile)
-    assert any(told in flag for flag in flags), flags
+    assert any(told in flag.text for flag in flags), flags
+    assert all(flag.label is None and len(flag.reason.split()) <= 6 for flag in flags)
 
 
 def test_the_distance_is_to_the_nearest_support():
@@ -79,9 +94,9 @@ def test_an_image_without_contrast_is_flagged(profile):
     volume = scan(9)[0]
     constant = dataclasses.replace(volume, data=np.full_like(volume.data, 7))
     for known in (profile, {}):
-        assert unlike_supports(constant, PLAN, known) == ("every voxel has the same value",)
+        assert [flag.text for flag in unlike_supports(constant, PLAN, known)] == ["every voxel has the same value"]
     two = dataclasses.replace(volume, data=np.concatenate([volume.data, constant.data]))
-    assert unlike_supports(two, PLAN, {}) == ("every voxel of channel 2 has the same value",)
+    assert unlike_supports(two, PLAN, {})[0].text == "every voxel of channel 2 has the same value"
 
 
 def test_axes_are_those_of_the_plan(profile):
@@ -93,7 +108,7 @@ def test_another_modality_is_told():
     supports = [scan(seed, modality="MR") for seed in range(2)]
     profile = support_profile(*zip(*supports, strict=True), PLAN)
     (flag,) = unlike_supports(scan(5, modality="CT")[0], PLAN, profile)
-    assert flag == "its header says CT where the supports' say MR"
+    assert flag.text == "its header says CT, those of the labelled scans MR"
     assert unlike_supports(scan(5)[0], PLAN, profile) == ()
 
 
@@ -109,8 +124,23 @@ def test_sizes_are_shown_against_the_supports(profile):
     assert unlike_sizes({3: usual}, volume, PLAN, profile) == ()
     assert unlike_sizes({3: 0}, volume, PLAN, profile) == (), "not found is told elsewhere"
     (flag,) = unlike_sizes({3: 4 * usual}, volume, PLAN, profile)
-    assert "ball (label 3) is large" in flag
-    assert "is small" in unlike_sizes({3: usual // 4}, volume, PLAN, profile)[0]
+    assert flag.label == 3
+    assert flag.reason == "larger than in labelled scans"
+    assert flag.text.startswith("ball (label 3) is larger than in the labelled scans: ")
+    assert unlike_sizes({3: usual // 4}, volume, PLAN, profile)[0].reason == "smaller than in labelled scans"
+
+
+def test_each_structure_has_its_most_serious_reason_to_review():
+    flags = (Flag("smaller than in labelled scans", "", 2), Flag("voxels unlike labelled scans", ""))
+    voxels, predicted = {1: 0, 2: 5, 3: 5, 4: 5, 5: 5}, {2: 0.1, 3: 0.1, 4: 0.9, 5: 0.9}
+    assert reasons_to_review(voxels, predicted, [5], flags) == {
+        1: "not found",
+        2: "smaller than in labelled scans",
+        3: "low confidence",
+        4: "voxels unlike labelled scans",
+        5: "the model is uncertain",
+    }
+    assert reasons_to_review({1: 9}, {1: 0.5}, []) == {}
 
 
 def test_certain_masks_are_expected_to_be_right():
@@ -160,17 +190,19 @@ def test_the_command_line_writes_them_down(tmp_path, monkeypatch):
         main()
     like, unlike = json.loads((tmp_path / "out" / "run.json").read_text())["outputs"]
     assert like["flags"] == []
-    assert any("field of view is large" in flag for flag in unlike["flags"])
+    assert any("field of view is larger" in flag for flag in unlike["flags"])
+    assert {row["review"] for row in like["statistics"]} == {""}
+    assert {row["review"] for row in unlike["statistics"]} <= {"field of view unlike labelled scans", "not found"}
     assert any(text.startswith("look closely: its field of view") for text in unlike["warnings"])
     assert set(like["predicted_dice"]) == {"label 205", "label 420"}
     assert all(0 < value <= 1 and math.isfinite(value) for value in like["predicted_dice"].values())
     rows = list(csv.DictReader((tmp_path / "out" / "statistics.csv").open()))
     assert float(rows[0]["predicted_dice"]) == like["predicted_dice"]["label 205"]
     assert rows[0]["flags"] == ""
-    assert "field of view is large" in rows[-1]["flags"]
+    assert "field of view is larger" in rows[-1]["flags"]
     pictures = [(tmp_path / "out" / "previews" / f"{name}.png").stat().st_size for name in ("q0", "tall")]
     assert min(pictures) > 10_000
     page = (tmp_path / "out" / "report.html").read_text()
-    assert '<span class="flag look">its field of view is large' in page
+    assert "its field of view is larger" in page
     assert "look closely" not in page  # said once, as a flag
     assert "Predicted Dice" in page

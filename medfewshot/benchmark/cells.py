@@ -92,7 +92,7 @@ def select_cells(
     if only:
         chosen = [cell for cell in chosen if any(_matches(cell.id, pattern) for pattern in only)]
     if not chosen:
-        raise InputError("no cell matches the chosen names and seeds", "list all cells", setting=("only", "seeds"))
+        raise InputError("no cell matches the chosen names and seeds", "choose others", setting=("only", "seeds"))
     if shard is not None:
         index, count = shard
         if not 1 <= index <= count:

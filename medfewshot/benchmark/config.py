@@ -30,7 +30,7 @@ ALL: Final = "all"
 
 def _number_or_all(value: Any) -> Any:
     if value != ALL and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{value} is no number of supports; give 1 or more, or {ALL} for the whole pool")
+        raise ValueError(f"{value} is no number of labelled scans; give 1 or more, or {ALL} for the whole pool")
     return value
 
 

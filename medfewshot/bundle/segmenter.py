@@ -21,7 +21,7 @@ from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
 from medfewshot.learners.base import OVERLAP
 from medfewshot.planning import plan_from_dict, plan_to_dict
-from medfewshot.quality import unlike_sizes, unlike_supports
+from medfewshot.quality import reasons_to_review, unlike_sizes, unlike_supports
 from medfewshot.settings import InferenceSettings
 from medfewshot.types import Doubt, Plan, Progress, Volume
 
@@ -77,8 +77,13 @@ class VolumeSegmenter(Segmenter):
         """Labels ``(*S)`` on ``volume``'s original grid; flags where it is unlike the supports or doubted."""
         result = segment_volume(volume, self.plan, self.segmenter, settings, progress=progress)
         profile = self.record.get("profile") or {}
-        flags = (*unlike_supports(volume, self.plan, profile), *result.flags)
-        return replace(result, flags=(*flags, *unlike_sizes(result.voxels, volume, self.plan, profile)))
+        scan = unlike_supports(volume, self.plan, profile)
+        sizes = unlike_sizes(result.voxels, volume, self.plan, profile)
+        return replace(
+            result,
+            flags=(*(flag.text for flag in scan), *result.flags, *(flag.text for flag in sizes)),
+            review=reasons_to_review(result.voxels, result.predicted_dice, result.doubted, (*sizes, *scan)),
+        )
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the segmenter. At no moment does a description lie beside weights that are not its own.

@@ -17,6 +17,9 @@ from medfewshot.settings import AdaptSettings, SegmentSettings
 if TYPE_CHECKING:
     from medfewshot.datasets import Dataset
 
+WAYS = "--support SCAN=LABELS, --support-dir FOLDER"
+"""Ways to give labelled scans."""
+
 
 @with_settings()
 def segment(
@@ -54,10 +57,10 @@ def segment(
     """
     begun = time.perf_counter()
     known = _segmenter_folder(segmenter, adaptation, others=(support, support_dir))
-    source = None if known else _find(support, support_dir, "--support IMG=LAB, --support-dir FOLDER or --segmenter")
+    source = None if known else _find(support, support_dir, f"{WAYS} or --segmenter FOLDER")
     from medfewshot import workflow
     from medfewshot.bundle import load_segmenter
-    from medfewshot.cli.console import Console
+    from medfewshot.cli.console import Console, counted
     from medfewshot.devices import resolve_device
 
     console, device = Console(quiet, json), resolve_device(adaptation.device)
@@ -72,19 +75,21 @@ def segment(
                 source, output / "segmenter", adaptation,
                 resume=settings.resume, overwrite=True, query=batch.first, progress=progress,
             )  # fmt: skip
-        console.segmenter(ready, output / "segmenter")
+        console.model(ready, output / "segmenter")
     with console.progress("Segmenting") as progress:
         result = workflow.segment(batch, ready, command=command_line(), progress=progress)
     if settings.report:
         with console.progress("Report") as progress:
             workflow.report(output, progress=progress)
-    console.segmentation_table(result)
-    console.warnings(result.warnings)
+    console.results_table(result)
+    console.warnings(result.notes, f"in {output / workflow.RUN_RECORD}")
     for failed in result.failed:
         console.error(f"{failed.case} failed: {failed.error}")
     done = len(result.results) - len(result.failed)
-    earlier = f", {result.resumed} of them from an earlier run" if result.resumed else ""
-    console.say(f"{done} of {len(result.results)} volume(s) in {output}{earlier}; {time.perf_counter() - begun:.0f} s")
+    earlier = f" ({result.resumed} in an earlier run)" if result.resumed else ""
+    total = f"{done} of {counted(len(result.results), 'scan')}" if result.failed else counted(done, "scan")
+    review = f"{len(result.to_review)} to review, " if result.to_review else ""
+    console.say(f"{total} segmented{earlier}, {review}{time.perf_counter() - begun:.0f} s; results in {output}")
     if settings.report:
         console.say(f"open {output / workflow.REPORT} in a browser")
     console.json({"output": str(output), "resumed": result.resumed, "outputs": [asdict(r) for r in result.results]})
@@ -112,16 +117,16 @@ def adapt(
         medfewshot adapt --support-dir annotated/ -o model/
         medfewshot adapt --support-dir annotated/ --labels 1=liver,6=spleen -o model/
     """
-    source = _find(support, support_dir, "--support IMG=LAB or --support-dir FOLDER")
+    source = _find(support, support_dir, WAYS.replace(", ", " or "))
     from medfewshot import workflow
     from medfewshot.cli.console import Console
 
     console = Console(quiet, json)
     with console.progress("Adapting") as progress:
         segmenter = workflow.adapt_to_folder(source, output, settings, overwrite=overwrite, progress=progress)
-    console.segmenter(segmenter, output)
+    console.model(segmenter, output)
     console.warnings(segmenter.record["warnings"])
-    console.say(f"segmenter in {output}; use it with: medfewshot segment VOLUMES --segmenter {output} -o OUT")
+    console.say(f"model in {output}; use it with: medfewshot segment SCANS --segmenter {output} -o OUT")
     console.json({"output": str(output), "record": segmenter.record})
 
 
@@ -135,13 +140,13 @@ def _segmenter_folder(folder: Path | None, adaptation: AdaptSettings, *, others:
     if folder is None:
         return None
     if any(others):
-        raise InputError("give only one of --support IMG=LAB, --support-dir FOLDER or --segmenter FOLDER")
+        raise InputError(f"give only one of {WAYS} or --segmenter FOLDER")
     default = AdaptSettings(device=adaptation.device)
     changed = tuple(name for name, value in adaptation if value != getattr(default, name))
     if changed:
         raise InputError(
-            f"--segmenter {folder}: was adapted already, so settings of the adaptation would have no effect",
-            "remove them, or give a support instead",
+            f"--segmenter {folder}: this model has been adapted, so these options would change nothing",
+            "remove them, or give labelled scans instead of the model",
             setting=changed,
         )
     return folder
@@ -153,7 +158,7 @@ def _find(pairs: list[str] | None, folders: list[Path] | None, choices: str) -> 
     from medfewshot.workflow import find_supports
 
     if len(folders or ()) > 1:
-        raise InputError("give one --support-dir", "scans of several folders can be listed in a CSV (image,label)")
+        raise InputError("give one --support-dir", "list scans of several folders in a CSV file (columns image, label)")
     if bool(pairs) == bool(folders):
         raise InputError(f"give {'only one of ' if pairs else ''}{choices}")
     return find_supports(folders[0] if folders else None, [parse_pair(text) for text in pairs or ()])

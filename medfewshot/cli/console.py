@@ -6,24 +6,25 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import typer
 from rich import box
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
+from rich.table import Column, Table
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
 from medfewshot.metrics import METRICS
 from medfewshot.types import Event, Progress
-from medfewshot.workflow import RunResult
+from medfewshot.workflow import STATISTICS, RunResult
 
-MOST_WARNINGS = 12
+MOST = 10
+"""Most scans, structures, values or warnings that are listed."""
 
 
 class Console:
@@ -37,12 +38,11 @@ class Console:
     def progress(self, title: str) -> Iterator[Progress]:
         """A bar on standard error; nothing at all when quiet or not a terminal."""
         columns = (
-            TextColumn("{task.description}", style="bold"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", style="bold", table_column=Column(no_wrap=True, min_width=20)),
+            BarColumn(bar_width=16),
             TextColumn("{task.percentage:3.0f} %"),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}", markup=False),
+            TextColumn("left  {task.fields[text]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         )
         disable = self.quiet or not self.err.is_terminal
         with RichProgress(*columns, console=self.err, disable=disable, transient=True) as bar:
@@ -50,7 +50,8 @@ class Console:
 
             def report(event: Event) -> None:
                 title_now = event.stage.capitalize() or title
-                bar.update(task, description=title_now, completed=event.done, total=event.total, text=event.text)
+                text = PurePath(event.text).name
+                bar.update(task, description=title_now, completed=event.done, total=event.total, text=text)
 
             yield Progress(report)
 
@@ -67,49 +68,56 @@ class Console:
         typer.echo(f"medfewshot: {text}", err=True)
 
     def warnings(self, warnings: Sequence[str], rest: str = "in the record") -> None:
-        """Print each warning once; a long list is cut. ``rest``: where to find the others."""
+        """Print each warning once, at most ten. ``rest``: where to find the others."""
         unique = list(dict.fromkeys(warnings))
-        for warning in unique[:MOST_WARNINGS]:
+        for warning in unique[:MOST]:
             self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
-        if len(unique) > MOST_WARNINGS:
-            self.err.print(f"... and {len(unique) - MOST_WARNINGS} more warnings {rest}", style="yellow")
+        if len(unique) > MOST:
+            self.err.print(f"and {len(unique) - MOST} more warnings {rest}", style="yellow")
 
     def json(self, content: Mapping[str, Any]) -> None:
         """Print ``content`` as JSON if ``--json`` was given."""
         if self.as_json:
             typer.echo(strict_json(content), nl=False)
 
-    def segmenter(self, segmenter: VolumeSegmenter, folder: Path) -> None:
-        """Print the plan and how adaptation went; ``folder`` is where the segmenter is."""
+    def model(self, segmenter: VolumeSegmenter, folder: Path) -> None:
+        """Print what was learned and how; ``folder`` is where the model is."""
         plan, record = segmenter.plan, segmenter.record
         learned, settings = record["learner"], record["settings"]
-        spacing, patch = (" x ".join(f"{size:.3g}" for size in sizes) for sizes in (plan.spacing_mm, plan.patch_size))
-        kinds = dict.fromkeys(f"{n.kind} ({n.reason})" for n in plan.normalization)
-        self.say(f"plan: {plan.spatial_dims}D at {spacing} mm, patches of {patch}, intensities by {', '.join(kinds)}")
-        labels = [name if name == f"label {value}" else f"{name} ({value})" for value, name in plan.labels.items()]
-        self.say(f"labels: {', '.join(labels)}")
-        steps = f"{learned['steps']} steps in " if "steps" in learned else ""
-        start = f" from the weights {settings['weights']}" if settings["weights"] else ""
-        self.say(f"adapted: {settings['learner']}{start}, {steps}{record['seconds']['adapt']:.0f} s")
+        names = [name if name == f"label {value}" else f"{name} ({value})" for value, name in plan.labels.items()]
+        self.say(f"structures: {first_ten(names)}")
+        start = f", from the weights {settings['weights']}" if settings["weights"] else ""
+        steps = f", {counted(learned['steps'], 'step')}" if "steps" in learned else ""
+        self.say(f"method: {settings['learner']}{start}{steps}, {record['seconds']['adapt']:.0f} s")
+        spacing = " x ".join(f"{size:.3g}" for size in plan.spacing_mm)
+        kinds = dict.fromkeys("CT" if n.kind == "window" else f"MR or other ({n.reason})" for n in plan.normalization)
+        self.say(f"works on voxels of {spacing} mm; gray values: {', '.join(kinds)}")
         left_out = learned.get("atlas_left_out_dice") or []
-        known = [
-            f"{name} {dice:.2f}" for name, dice in zip(plan.labels.values(), left_out, strict=False) if dice is not None
-        ]
+        known = [f"{name} {d:.2f}" for name, d in zip(plan.labels.values(), left_out, strict=False) if d is not None]
         if known:
-            self.say(f"leave-one-out Dice of the supports (registration only; conservative): {', '.join(known)}")
+            self.say(f"Dice of each labelled scan, found from the others by registration alone: {first_ten(known)}")
         if record["keeps_supports"]:
-            self.say(f"{folder} contains the support scans: share it as carefully as patient data")
+            self.say(f"{folder} contains your labelled scans: share it as carefully as patient data")
 
-    def segmentation_table(self, result: RunResult) -> None:
-        """The size of every structure in every volume; long names are folded, numbers never."""
-        rows = [row for r in result.results for row in r.statistics]
-        names = list(dict.fromkeys(row["name"] for row in rows))
-        table = _table(f"{_size_unit(rows)} (predicted Dice)", "case", *names, "seconds")
-        for r in result.results:
-            cells = {row["name"]: _size_cell(row) for row in r.statistics}
-            total = f"{sum(r.seconds.values()):.1f}" if r.seconds else r.status
-            table.add_row(r.case, *[cells.get(name, "-") for name in names], total)
+    def results_table(self, result: RunResult) -> None:
+        """Print size, confidence and reason to review of every structure; scans to review first, at most ten scans."""
+        rows = {r.case: sorted(r.statistics, key=lambda row: not row.get("review")) for r in result.results}
+        ordered = sorted(result.results, key=lambda r: not any(row.get("review") for row in rows[r.case]))
+        unit = _size_unit([row for r in result.results for row in r.statistics])
+        table = _table("", "scan", "structure", unit, "confidence", "review", texts=("structure", "review"))
+        for one in ordered[:MOST]:
+            if one.status == "failed":
+                table.add_row(one.case, "-", "-", "-", "failed")
+            for number, row in enumerate(rows[one.case][:MOST]):
+                dice = row.get("predicted_dice")
+                confidence = "-" if dice is None else f"{dice:.2f}"
+                table.add_row("" if number else one.case, row["name"], _size(row), confidence, row.get("review", ""))
+            if len(rows[one.case]) > MOST:
+                table.add_row("", f"and {len(rows[one.case]) - MOST} more", "", "", "")
         self.out.print(table)
+        if len(ordered) > MOST:
+            self.say(f"and {len(ordered) - MOST} more scans in {result.folder / STATISTICS}")
+        self.say("confidence: expected Dice, 0 to 1. It can be wrong: look at every result.")
 
     def score_table(self, evaluation: Evaluation) -> None:
         """Print mean scores per structure."""
@@ -160,12 +168,23 @@ class Console:
                 "yes" if case.usable else "no",
             )
         self.out.print(table)
-        for problem in inspection.problems[: 3 * MOST_WARNINGS]:
+        for problem in inspection.problems[:MOST]:
             style = "red" if problem.severity == "error" else "yellow"
             self.out.print(f"{problem.severity}: {problem}", style=style, soft_wrap=True)
-        if len(inspection.problems) > 3 * MOST_WARNINGS:
-            self.say(f"... and {len(inspection.problems) - 3 * MOST_WARNINGS} more; -o FOLDER writes them all")
+        if len(inspection.problems) > MOST:
+            self.say(f"and {len(inspection.problems) - MOST} more; -o FOLDER writes them all")
         self.say(inspection.summary_text)
+
+
+def first_ten(values: Sequence[str]) -> str:
+    """The values with commas between them; after ten, the number of the others."""
+    more = f" and {len(values) - MOST} more" if len(values) > MOST else ""
+    return ", ".join(values[:MOST]) + more
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, e.g. ``1 scan`` or ``3 scans``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _rich(stderr: bool, quiet: bool) -> RichConsole:
@@ -176,29 +195,27 @@ def _rich(stderr: bool, quiet: bool) -> RichConsole:
     return console
 
 
-def _table(title: str, first: str, *others: str) -> Table:
-    """A table whose first column is text and whose others are numbers; narrow titles stay in one line."""
+def _table(title: str, first: str, *others: str, texts: Sequence[str] = ()) -> Table:
+    """A table whose first column is text and whose others are numbers, unless ``texts`` has their titles."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(first, overflow="fold")
     for name in others:
-        table.add_column(name, justify="right", no_wrap=len(name) < 16)
+        if name in texts:
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=len(name) < 16)
     return table
 
 
 def _size_unit(rows: Sequence[Mapping[str, Any]]) -> str:
     if any(row["volume_ml"] is not None for row in rows):
-        return "Volume in ml"
-    return "Area in mm²" if any(row["area_mm2"] is not None for row in rows) else "Area in pixels"
+        return "ml"
+    return "mm²" if any(row["area_mm2"] is not None for row in rows) else "pixels"
 
 
-def _size_cell(row: Mapping[str, Any]) -> str:
-    """Size of a structure, and behind it the predicted Dice."""
-    if not row["voxels"]:
-        return "not found"
+def _size(row: Mapping[str, Any]) -> str:
     size = next((row[key] for key in ("volume_ml", "area_mm2") if row[key] is not None), None)
-    text = _number(size, 1 if size >= 10 else 2) if size is not None else str(row["voxels"])
-    predicted = row["predicted_dice"]
-    return text + (f" ({predicted:.2f})" if predicted is not None else "")
+    return str(row["voxels"]) if size is None else _number(size, 1 if size >= 10 or size == 0 else 2)
 
 
 def _number(value: float | None, digits: int) -> str:

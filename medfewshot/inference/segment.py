@@ -13,6 +13,7 @@ from medfewshot.inference.original_grid import OriginalGridWriter
 from medfewshot.inference.windows import MemoryLimits, cut_slabs, fit_memory, on_cpu, predict_slab
 from medfewshot.learners.base import Segmenter
 from medfewshot.planning import labelled, to_plan
+from medfewshot.quality import reasons_to_review
 from medfewshot.settings import InferenceSettings
 from medfewshot.types import Doubt, Plan, Progress, Volume
 
@@ -29,6 +30,8 @@ class Segmentation:
         predicted_dice: Label value -> expected Dice; see :func:`medfewshot.quality.predicted_dice`.
         voxels: Label value -> number of voxels, 0 if the structure was not found.
         flags: Reasons to look closely: differences between the volume or its structures and the supports.
+        doubted: Label values of found structures that the segmenter doubts.
+        review: Label value of each structure to review -> one reason in at most six words.
         seconds: Stage -> seconds.
         warnings: One line each.
     """
@@ -40,6 +43,8 @@ class Segmentation:
     predicted_dice: dict[int, float] = field(default_factory=dict)
     voxels: dict[int, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    doubted: tuple[int, ...] = ()
+    review: dict[int, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -95,15 +100,18 @@ def segment_volume(
     }
     names = {value: labelled(name, value) for value, name in plan.labels.items()}
     warnings += [f"{names[value]} was not found" for value, count in voxels.items() if not count]
-    unsure = [(plan.label_values[index - 1], reason) for index, reason in doubts]
+    unsure = {plan.label_values[index - 1]: reason for index, reason in doubts if voxels[plan.label_values[index - 1]]}
+    predicted = writer.predicted_dice(segmenter.calibration)
     return Segmentation(
         labels=labels,
         probabilities=writer.probabilities,
         uncertainty=writer.uncertainty,
         confidence=writer.confidence(),
-        predicted_dice=writer.predicted_dice(segmenter.calibration),
+        predicted_dice=predicted,
         voxels=voxels,
-        flags=tuple(f"{names[value]} is {reason}" for value, reason in unsure if voxels[value]),
+        flags=tuple(f"{names[value]} is {reason}" for value, reason in unsure.items()),
+        doubted=tuple(unsure),
+        review=reasons_to_review(voxels, predicted, unsure),
         seconds=seconds,
         warnings=tuple(warnings),
     )

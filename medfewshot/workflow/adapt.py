@@ -152,12 +152,14 @@ def adapt_to_folder(
         earlier = load_segmenter(folder, resolve_device(settings.device))
         if earlier.record.get("request") != request:
             raise InputError(
-                f"{folder}: was adapted to another support or with other settings", "start again", setting="overwrite"
+                f"{folder}: contains a model of other labelled scans or other settings",
+                "replace it",
+                setting="overwrite",
             )
         return earlier
     check_folder(folder)
     if any(folder.resolve() == path.resolve().parent for case in support.cases for path in case.image_paths):
-        raise InputError(f"{folder}: contains the supports themselves", "give another folder", setting="output")
+        raise InputError(f"{folder}: contains the labelled scans themselves", "give another folder", setting="output")
     if not overwrite:
         check_free(folder)
     scans = read_supports(support, progress=progress)
@@ -175,8 +177,8 @@ def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segme
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
             raise
         raise InputError(
-            f"adaptation ran out of memory on device {settings.device}",
-            "use the CPU or smaller patches",
+            f"there is not enough memory for training on device {settings.device}",
+            "train on the CPU or on smaller patches",
             setting=("device", "patch_voxels"),
         ) from error
 

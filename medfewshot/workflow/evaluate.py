@@ -52,7 +52,7 @@ def evaluate(
     found = {score.label for score in evaluation.scores if score.status != "absent"}
     nowhere = [name for value, name in asked.items() if value not in found]
     if nowhere:
-        warning = f"{', '.join(nowhere)}: in no segmentation and no reference; is that the value in the files?"
+        warning = f"{', '.join(nowhere)}: in no segmentation and no reference; check the label values in the files"
         evaluation = replace(evaluation, warnings=(warning, *evaluation.warnings))
     if folder is not None:
         write_scores(evaluation, folder)
@@ -70,7 +70,7 @@ def check_scores_folder(folder: Path) -> None:
     for name in ("scores.csv", "summary.csv", "summary.json", "dice.png", *others):
         if (folder / name).exists():
             raise InputError(
-                f"{folder / name}: exists already and is of no evaluation", "give another folder", setting="output"
+                f"{folder / name}: exists already and is no result of evaluate", "give another folder", setting="output"
             )
 
 

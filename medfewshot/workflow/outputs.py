@@ -94,7 +94,9 @@ def _write_dicom_seg(
     name: str, volume: Volume, segmentation: Segmentation, names: Mapping[int, str], folder: Path, files: list[str]
 ) -> tuple[str, ...]:
     if not can_refer_to(volume):
-        return (f"{volume.name}: is no DICOM series, so there is no DICOM segmentation of it",)
+        return (
+            f"{volume.name}: is no DICOM series, so no DICOM segmentation was written; give the folder of the series",
+        )
     files.append(f"dicom_seg/{name}.dcm")
     return write_dicom_seg(folder / files[-1], segmentation.labels, names, volume)
 
@@ -103,6 +105,7 @@ def _statistics(volume: Volume, segmentation: Segmentation, names: Mapping[int, 
     rows = structure_statistics(volume.data, segmentation.labels, volume.affine, names)
     for row in rows:
         row["predicted_dice"] = segmentation.predicted_dice.get(row["label"])
+        row["review"] = segmentation.review.get(row["label"], "")
         row["flags"] = "; ".join(segmentation.flags)
     if volume.has_spacing:
         return rows

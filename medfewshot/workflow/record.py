@@ -116,8 +116,8 @@ class RunRecord:
         content, results = read_run(self.folder)
         if content.get("fingerprint") != self.fingerprint:
             raise InputError(
-                f"{self.folder}: contains results of another segmenter or other settings",
-                "choose another folder, or replace them",
+                f"{self.folder}: contains results of another model or other settings",
+                "give another folder, or replace them",
                 setting="overwrite",
             )
         return {result.inputs: result for result in results if result.status == "done" and self._complete(result)}
@@ -187,7 +187,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     version = content.get("format_version", FORMAT_VERSION)
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(
-            f"{path}: has format version {version}, this medfewshot reads up to {FORMAT_VERSION}", "update medfewshot"
+            f"{path}: was written by a newer medfewshot (format {version}, known is {FORMAT_VERSION})",
+            "update medfewshot",
         )
     return content
 

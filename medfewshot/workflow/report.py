@@ -96,7 +96,7 @@ def run_page(
     """The content of the report, as :func:`report` writes it."""
     references, progress = references or {}, progress or Progress()
     if not (folder / RUN_RECORD).is_file():
-        raise InputError(f"{folder}: contains no run (no run.json)", "give a folder that medfewshot segment wrote")
+        raise InputError(f"{folder}: contains no results (no run.json)", "give a folder that medfewshot segment wrote")
     record, results = read_run(folder)
     try:
         structures, unit = _structures(record), _unit(results)
@@ -130,7 +130,7 @@ def run_page(
             ),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / RUN_RECORD}: is damaged ({error})", "segment again and overwrite it") from None
+        raise InputError(f"{folder / RUN_RECORD}: is damaged ({error})", "segment again and replace it") from None
 
 
 def _structures(record: Mapping[str, Any]) -> dict[int, str]:

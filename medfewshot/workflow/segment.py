@@ -16,7 +16,15 @@ from medfewshot.planning import check_like_support
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow.outputs import inputs_of, stamp_of, write_outputs
-from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, RunRecord, remove_results
+from medfewshot.workflow.record import (
+    REPORT,
+    RUN_RECORD,
+    STATISTICS,
+    CaseResult,
+    RunRecord,
+    flag_warning,
+    remove_results,
+)
 from medfewshot.workflow.supports import ReadImage
 from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
 
@@ -63,6 +71,17 @@ class RunResult:
         """Results of the scans that could not be segmented."""
         return tuple(result for result in self.results if result.status == "failed")
 
+    @property
+    def to_review(self) -> tuple[CaseResult, ...]:
+        """Results with a structure that has a reason to be reviewed."""
+        return tuple(result for result in self.results if any(row.get("review") for row in result.statistics))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The warnings, without the flags of the results."""
+        flags = {f"{one.case}: {flag_warning(flag)}" for one in self.results for flag in one.flags}
+        return tuple(warning for warning in self.warnings if warning not in flags)
+
 
 def open_batch(
     inputs: Sequence[Path],
@@ -98,12 +117,15 @@ def open_batch(
         if plan is not None:
             check_like_support(first, plan)
     skipped = [file for given in inputs for file in files_without_image(given)]
-    told = [f"{len(skipped)} DICOM file(s) without an image ignored, such as {skipped[0]}"] if skipped else []
+    warnings = []
+    if skipped:
+        text = f"{len(skipped)} DICOM file(s) without an image ignored, such as {skipped[0]}"
+        warnings.append(f"{text}; check that no scan is missing")
     if alone := [file for given in inputs for file in labels_without_image(given)]:
-        told.append(
+        warnings.append(
             f"{len(alone)} file(s) named like labels ignored, such as {alone[0]}; name the file if it is a scan"
         )
-    return Batch(tuple(cases), folder, settings, first, read, tuple(told))
+    return Batch(tuple(cases), folder, settings, first, read, tuple(warnings))
 
 
 def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentSettings) -> None:
@@ -195,7 +217,7 @@ def _segment_case(case: Case, segmenter: VolumeSegmenter, batch: Batch, progress
         check_channels(case, segmenter.plan.channels)
         volume = batch.first or batch.read(case.image_paths)
         if inputs_of(case)[0] in {support.get("image") for support in segmenter.record.get("supports", ())}:
-            seen = f"{volume.name}: is one of the supports; its result says nothing about other scans"
+            seen = f"{volume.name}: is one of the labelled scans; do not judge the model by this result"
             volume = replace(volume, warnings=(*volume.warnings, seen))
         read = round(time.perf_counter() - begun, 3)
         segmentation = segmenter.segment(volume, batch.settings, progress)

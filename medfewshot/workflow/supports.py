@@ -52,7 +52,7 @@ def find_supports(folder: Path | None = None, pairs: Sequence[tuple[Path, Path]]
         return Dataset("pairs", None, {}, cases)
     dataset = read_dataset(folder)
     if not dataset.labelled:
-        raise InputError(f"{folder}: contains no labelled scan", f"see medfewshot inspect {folder}")
+        raise InputError(f"{folder}: contains no labelled scan", f"medfewshot inspect {folder} shows what was found")
     return dataset
 
 
@@ -92,7 +92,7 @@ def read_supports(
 
 def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:
     if case.label_path is None:
-        raise InputError(f"{case.image_path}: has no label, so it cannot be a support")
+        raise InputError(f"{case.image_path}: has no label file", "add one or leave this scan out")
     image, label = read(case.image_paths), read_label(case.label_path)
     if image.modality is None and case.modality:
         image = replace(image, modality=case.modality)
@@ -104,8 +104,7 @@ def check_marked(labels: Sequence[Volume]) -> None:
     for label in labels:
         if not label.data.any():
             raise InputError(
-                f"{label.name}: no structure is marked (every voxel is 0)",
-                "label the structure in this scan or remove the scan",
+                f"{label.name}: no structure is marked (every voxel is 0)", "label the structure or remove this scan"
             )
 
 
@@ -114,8 +113,8 @@ def check_background(labels: Sequence[Volume], plan: Plan) -> None:
     for label in labels:
         if np.isin(label.data, plan.label_values).all():
             raise InputError(
-                f"{label.name}: the label covers the whole image, so there is no background to tell it from",
-                "make the background 0 and export it again",
+                f"{label.name}: the label covers the whole image, so there is no background",
+                "set the background to 0 and export the labels again",
             )
 
 
@@ -130,7 +129,7 @@ def scan_warnings(scans: LabelledScans) -> list[str]:
         twin = next((one for one in scans.images[:number] if np.array_equal(one.data, image.data)), None)
         if twin is not None:
             same = "" if twin.name == image.name else f" (as {twin.name})"
-            warnings.append(f"{image.name}: is given twice{same} among the supports; remove one")
+            warnings.append(f"{image.name}: is given twice{same} and counts twice; remove one")
     return warnings
 
 
@@ -139,14 +138,18 @@ def learner_warnings(record: Mapping[str, Any], plan: Plan) -> list[str]:
     warnings = _unlearned(record, plan)
     if record.get("trained") is False:
         warnings = [
-            "adaptation did not learn the structure: do not use this segmenter; check the supports' labels, or take "
-            "more steps"
+            "the model did not learn the structure: do not use it; check the labels of your labelled scans, or train "
+            "with more steps"
         ]
     elif record.get("restarts"):
-        warnings.append(f"adaptation collapsed to background and was restarted {record['restarts']} time(s)")
+        warnings.append(
+            f"training failed at first and was restarted (restarts: {record['restarts']}): look closely at the "
+            "results, or add labelled scans"
+        )
     if record.get("stopped_by") == "budget":
         warnings.append(
-            f"the time budget ended adaptation after {record['steps']} steps: results depend on this machine's speed"
+            f"the time limit ended training after {record['steps']} steps: give it more time for a better and "
+            "repeatable result"
         )
     return warnings
 
@@ -157,6 +160,6 @@ def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
     if not record.get("steps") or len(dice) != len(plan.labels):
         return []
     missed = [name for name, value in zip(plan.labels.values(), dice, strict=True) if value < UNLEARNED_DICE]
-    registered = " (until then registration alone finds them)" if "network_trust" in record else ""
-    reason = f"hardly learned, Dice below {UNLEARNED_DICE} on the supports themselves; take more steps{registered}"
+    registered = " (until then, registration alone finds them)" if "network_trust" in record else ""
+    reason = f"hardly learned (Dice below {UNLEARNED_DICE} on your labelled scans); train with more steps{registered}"
     return [f"{', '.join(missed)}: {reason}"] if missed else []

@@ -50,7 +50,7 @@ def check_channels(case: Case, channels: int) -> None:
     if channels > 1 and numbers != list(range(channels)):
         found = ", ".join(path.name for path in case.image_paths)
         wanted = ", ".join(f"{case.case_id}_{number:04d}" for number in range(channels))
-        raise InputError(f"{case.image_path.parent}: has {found}, but {wanted} are needed", "add what is missing")
+        raise InputError(f"{case.image_path.parent}: has {found}, but {wanted} are needed", "add the missing files")
 
 
 def check_folder(folder: Path) -> None:
@@ -122,13 +122,13 @@ def as_volume(value: VolumeLike, *, label: bool = False) -> Volume:
         return read_label(Path(value)) if label else read_image(Path(value))
     data, affine = _plain_array(value)
     if data.ndim not in (3, 4) or 0 in data.shape:
-        raise InputError(f"array of shape {data.shape}", "give (X, Y), (X, Y, Z) or (C, X, Y, Z), no length 0")
+        raise InputError(f"array of shape {data.shape}: is no image", "give (X, Y), (X, Y, Z) or (C, X, Y, Z)")
     if not np.isfinite(data).all():
         raise InputError("array: contains NaN or infinite values", "replace them before segmenting")
     if not label:
         return Volume(np.ascontiguousarray(data, dtype=np.float32), affine)
     if data.shape[0] != 1 or data.min() < 0 or not np.array_equal(data, np.rint(data)):
-        raise InputError("label array: labels are whole numbers from 0 up, in one channel")
+        raise InputError("label array: is no label map", "give whole numbers from 0 up, in one channel")
     if data.max() > np.iinfo(np.int32).max:
         raise InputError(f"label array: label {data.max()} is too large", "renumber the labels (below 2^31)")
     return Volume(data.astype(np.int32), affine)

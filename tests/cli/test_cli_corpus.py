@@ -117,7 +117,7 @@ def test_a_support_among_the_queries_is_told(run, scans):
     words = ("--support", f"{image}={label}", "--learner", "toy", "-o", scans / "out", "--no-previews")
     done = run("segment", image, scans / "cohort", *words)
     assert done.code == 0
-    assert done.err.count("is one of the supports") == 1
+    assert done.err.count("is one of the labelled scans") == 1
 
 
 def test_a_file_that_may_not_be_read(run):

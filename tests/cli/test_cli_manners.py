@@ -120,12 +120,12 @@ def test_what_leaving_supports_out_gave_is_told(capsys, monkeypatch):
         "seconds": {"adapt": 1},
         "keeps_supports": True,
     }
-    Console().segmenter(SimpleNamespace(plan=plan, record=record), Path("kidney"))
+    Console().model(SimpleNamespace(plan=plan, record=record), Path("kidney"))
     told = capsys.readouterr().out
     assert "liver 0.71" in told
     assert "lost 0.00" in told  # what matching cannot find is what one wants to know
     assert "cyst 0" not in told
-    assert "kidney contains the support scans" in told
+    assert "kidney contains your labelled scans" in told
 
 
 def test_options_win_over_the_file_and_reach_the_model(tmp_path):

@@ -238,7 +238,9 @@ def test_one_folder_of_supports(run, scans):
 
 def test_a_segmenter_has_a_folder_of_its_own(run, scans):
     images = scans / "annotated" / "images"
-    check_refused(run("adapt", "--support-dir", scans / "annotated", "-o", images), "contains the supports themselves")
+    check_refused(
+        run("adapt", "--support-dir", scans / "annotated", "-o", images), "contains the labelled scans themselves"
+    )
 
 
 def test_scores_and_the_demo_replace_nothing_of_others(run, scans):

@@ -32,5 +32,5 @@ def test_a_report_afterwards(run, scans, support):
 def test_reports_that_cannot_be(run, scans):
     done = run("report", scans / "cohort")
     assert done.code == 2
-    assert "contains no run" in done.err
+    assert "contains no results" in done.err
     assert "is a folder" in run("report", scans / "cohort", "-o", scans).err

@@ -79,7 +79,7 @@ def test_adapt_once_then_segment_and_evaluate(run, scans, support):
     assert run("adapt", *support, "-o", scans / "kidney").code == 0
     done = run("segment", scans / "cohort", "--segmenter", scans / "kidney", "-o", scans / "out", PLAIN)
     assert done.code == 0
-    assert "3 of 3 volume(s)" in done.out
+    assert "3 scans segmented" in done.out
     done = run("evaluate", scans / "out", "--reference", scans / "reference", "-o", scans / "scores", "--json")
     rows = strict(done.out)["summary"]
     assert [row["label_name"] for row in rows] == ["label 205", "label 420", "all labels"]
@@ -118,7 +118,7 @@ def test_one_bad_volume_does_not_stop_the_rest(run, scans, support):
     assert done.code == 1
     assert "q1 failed" in done.err
     assert "0 bytes" in done.err
-    assert "2 of 3 volume(s)" in done.out
+    assert "2 of 3 scans segmented" in done.out
     entries = strict((scans / "out" / "run.json").read_text())["outputs"]
     assert [entry["status"] for entry in entries] == ["done", "failed", "done"]
     assert not (scans / "out" / "q1.nii.gz").exists()
@@ -156,7 +156,7 @@ def test_results_of_another_segmenter_are_not_mixed_in(run, scans, support):
     assert run("segment", scans / "cohort", *support, "-o", out, PLAIN).code == 0
     assert run("adapt", *support, "--labels", "205", "-o", scans / "other").code == 0
     words = ("segment", scans / "cohort", "--segmenter", scans / "other", "-o", out, PLAIN)
-    for more, told in (((), "already contains results"), (("--resume",), "another segmenter")):
+    for more, told in (((), "already contains results"), (("--resume",), "another model")):
         done = run(*words, *more)
         assert done.code == 2
         assert told in done.err
@@ -221,7 +221,7 @@ def test_pictures(run, tmp_path):
     row = next(csv.DictReader((tmp_path / "out" / "statistics.csv").open()))
     assert row["voxels"]
     assert row["area_mm2"] == "", "a picture knows no millimetres"
-    assert "Area in pixels" in done.out
+    assert "pixels" in done.out
     assert (tmp_path / "out" / "previews" / "photo.png").is_file()
 
 

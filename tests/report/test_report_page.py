@@ -143,7 +143,7 @@ def test_a_scan_that_has_moved_costs_the_viewer_only(ran):
 
 
 def test_folders_without_a_run(tmp_path):
-    with pytest.raises(InputError, match="contains no run"):
+    with pytest.raises(InputError, match="contains no results"):
         report(tmp_path)
     (tmp_path / "run.json").write_text('{"plan": {}, "outputs": []}')
     with pytest.raises(InputError, match="damaged"):
