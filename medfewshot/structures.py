@@ -7,7 +7,7 @@ connected if they touch at a face, an edge or a corner: 26 neighbours in 3D, 8 i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from medfewshot.errors import InputError
-from medfewshot.types import Volume
+from medfewshot.types import IGNORED, Volume
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ _MANY_VALUES = 20
 _LEAST_SOLID = 0.1
 """Share of a structure's voxels that lie in a block of equal values. A cube of 3 voxels has 0.44 or more."""
 
-# find_objects makes a list as long as the largest value; larger or negative values are renumbered first.
+# find_objects makes a list as long as the largest value; larger values are renumbered first.
 _LARGEST_DIRECT_VALUE = 65535
 
 
@@ -109,11 +109,22 @@ def boxes(labels: np.ndarray) -> dict[int, Box]:
     labels = _whole_numbers(labels)
     if labels.size == 0:
         return {}
-    if labels.min() >= 0 and labels.max() <= _LARGEST_DIRECT_VALUE:
+    if labels.min() < 0:  # not annotated: no structure
+        labels = np.maximum(labels, 0)
+    if labels.max() <= _LARGEST_DIRECT_VALUE:
         return {value: box for value, box in enumerate(ndimage.find_objects(labels), 1) if box is not None}
     values, renumbered = np.unique(labels, return_inverse=True)
     found = ndimage.find_objects(renumbered.reshape(labels.shape) + 1)
     return {int(value): box for value, box in zip(values, found, strict=True) if value != 0}
+
+
+def mark_ignored(label: Volume, value: int | None) -> Volume:
+    """Return ``label (1, *S)`` with :data:`~medfewshot.types.IGNORED` in place of ``value``; None changes nothing."""
+    if value is None:
+        return label
+    data = label.data.astype(np.promote_types(label.data.dtype, np.int16))
+    data[label.data == value] = IGNORED
+    return replace(label, data=data, names={v: name for v, name in label.names.items() if v != value})
 
 
 def check_no_gray_values(label: Volume) -> None:

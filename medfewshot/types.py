@@ -131,7 +131,8 @@ class Plan:
 class Support:
     """K labelled examples on the plan's grid; shapes may differ from example to example.
 
-    ``images``: K float32 tensors ``(C, *S)``. ``labels``: K int64 tensors ``(*S)`` with 0 = background, 1..N = classes.
+    ``images``: K float32 tensors ``(C, *S)``. ``labels``: K int64 tensors ``(*S)`` with 0 = background, 1..N = classes,
+    :data:`IGNORED` = not annotated.
     ``classes``: N + 1. ``patch_size``: the plan's window, or None for "the whole field of view".
     """
 
@@ -207,6 +208,9 @@ class Episode:
             raise InputError(f"episode {self.task}: its query has no label", "meta-training needs one")
         return self.query.label
 
+
+IGNORED = -1
+"""Label of voxels that nobody annotated: they are neither background nor a structure, and nothing learns from them."""
 
 WHOLE_VALUES = 60_000_000
 """Planned probabilities (classes x voxels) up to which the whole field of view is taken: memory holds several such

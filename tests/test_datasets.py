@@ -101,7 +101,7 @@ def test_nnunet_v1_lists_files_without_the_channel_number(tmp_path):
 @pytest.mark.parametrize(
     ("make", "change", "words"),
     [
-        (nnunet, {"labels": {"background": 0, "x": 1, "ignore": 2}}, ["ignore"]),
+        (nnunet, {"labels": {"background": 0, "x": 1, "ignore": 2, "Ignore": 3}}, ["ignore"]),
         (nnunet, {"file_ending": ".nrrd"}, ["_0000.nrrd", "file_ending"]),
         (nnunet, {"channel_names": {"0": "a", "1": "b", "2": "c"}}, ["p_1_0002.nii.gz", "does not exist"]),
         (msd, {"training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/zz.nii.gz"}]}, ["labelsTr/zz.nii.gz"]),

@@ -37,7 +37,7 @@ def test_a_structure_on_paper() -> None:
     assert structure.centroid_mm(np.diag([2.0, 1, 1, 1]))[0] == pytest.approx(2 * structure.centroid[0])
 
 
-@pytest.mark.parametrize("offset", [0, 100_000, -3])
+@pytest.mark.parametrize("offset", [0, 100_000])
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
 def test_any_value_is_found(offset: int, dtype: type) -> None:
     rng = np.random.default_rng(0)

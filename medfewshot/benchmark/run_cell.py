@@ -67,7 +67,7 @@ def run_cell(
 def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list[Case]]:
     """Label names, supports and queries of a cell. Raises InputError where the dataset lacks what the split names."""
     root = data / cell.dataset.source
-    dataset = read_dataset(root)
+    dataset = read_dataset(root).complete()
     cases = sorted(dataset.labelled, key=lambda case: (case.image_path.name, str(case.image_path)))
     pool, query = cell.dataset.split
     if max(pool[-1], query[-1]) >= len(cases):

@@ -22,6 +22,7 @@ class Dataset:
     Attributes:
         labels: Label value in the files -> name, without background. Empty if the layout names none.
         notes: What was found and ignored, one line each.
+        ignore: Label value of voxels that are not annotated; None if the layout names none.
     """
 
     name: str
@@ -29,6 +30,16 @@ class Dataset:
     labels: Mapping[int, str]
     cases: tuple[Case, ...]
     notes: tuple[str, ...] = ()
+    ignore: int | None = None
+
+    def complete(self) -> Dataset:
+        """This data set, for work that needs complete labels. Raises InputError if it has an ignore label."""
+        if self.ignore is not None:
+            raise InputError(
+                f"data set {self.name}: has an 'ignore' label, so its scans are partly annotated",
+                "annotate them completely and remove that label",
+            )
+        return self
 
     @property
     def labelled(self) -> tuple[Case, ...]:

@@ -16,6 +16,8 @@ from medfewshot.errors import InputError
 from medfewshot.io import case_id, stem_of, volumes_in_file
 from medfewshot.types import Case
 
+IGNORE = "ignore"
+"""Name of the label of voxels that are not annotated, as nnU-Net v2 has it."""
 _Entry = tuple[str, list[Path], Path | None]
 """Case id, one image per channel, label."""
 
@@ -78,9 +80,11 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
             both = f"{other.label_path} and {case.label_path}"
             raise InputError(f"{path}: two labels for one image {case.image_path}: {both}", "keep one")
     cases = checked(by_image.values(), path)
-    labels, notes = _labels(path, content.get("labels", {}), sum(case.label_path is not None for case in cases))
+    labels, notes = _labels(path, content.get("labels", {}))
+    ignore = ignored_value(labels)
+    labels.pop(ignore if ignore is not None else 0, None)
     _check_channels(path, channels, cases)
-    return Dataset(str(content.get("name") or path.parent.name), modality, labels, cases, notes)
+    return Dataset(str(content.get("name") or path.parent.name), modality, labels, cases, notes, ignore)
 
 
 def _check_channels(path: Path, channels: Sequence[str], cases: Sequence[Case]) -> None:
@@ -138,7 +142,7 @@ def _nnunet_entries(path: Path, content: Mapping[str, Any], channels: int) -> It
         yield name, images, label if label.exists() else None
 
 
-def _labels(path: Path, entries: Mapping[str, Any], labelled: int) -> tuple[dict[int, str], tuple[str, ...]]:
+def _labels(path: Path, entries: Mapping[str, Any]) -> tuple[dict[int, str], tuple[str, ...]]:
     """``{"0": "background", "1": "liver"}`` (Decathlon) or ``{"background": 0, "liver": 1}`` (nnU-Net v2)."""
     labels: dict[int, str] = {}
     regions: dict[str, list[int]] = {}
@@ -147,16 +151,14 @@ def _labels(path: Path, entries: Mapping[str, Any], labelled: int) -> tuple[dict
             regions[key] = [int(one) for one in value]
             continue
         number, name = (value, key) if isinstance(value, int) else (int(key), str(value))
-        if name.lower() == "ignore":
-            raise InputError(
-                f"{path}: an 'ignore' label is not supported ({labelled} labelled cases)",
-                "remove it, or label those voxels",
-            )
         if number in labels:
             raise InputError(f"{path}: label value {number} is named twice ('{labels[number]}', '{name}')", "keep one")
         labels[number] = name
     notes = _split_regions(path, regions, labels)
     labels.pop(0, None)
+    ignored = [value for value, name in labels.items() if name.lower() == IGNORE]
+    if len(ignored) > 1:
+        raise InputError(f"{path}: two labels are named '{IGNORE}', {ignored[0]} and {ignored[1]}", "keep one")
     return dict(sorted(labels.items())), notes
 
 
@@ -172,6 +174,11 @@ def _split_regions(path: Path, regions: Mapping[str, list[int]], labels: dict[in
         labels[value] = f"{smallest} outside {', '.join(inner)}" if inner else smallest
     parts = "; ".join(f"{value} is {labels[value]}" for value in values[:10])
     return (f"{path}: regions share voxels, so each label value is a structure of its own ({parts})",)
+
+
+def ignored_value(names: Mapping[int, str]) -> int | None:
+    """Return the label value that is named ``ignore``, if any: it marks voxels that are not annotated."""
+    return next((value for value, name in names.items() if name.strip().lower() == IGNORE), None)
 
 
 def _ordered_names(entries: Mapping[str, Any] | list[Any] | str) -> tuple[str, ...]:

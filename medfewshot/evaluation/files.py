@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from medfewshot.datasets import ignored_value
 from medfewshot.errors import InputError
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
@@ -21,8 +22,8 @@ from medfewshot.io import (
     read_label,
 )
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
-from medfewshot.structures import boxes, check_no_gray_values
-from medfewshot.types import Progress, Volume
+from medfewshot.structures import boxes, check_no_gray_values, mark_ignored
+from medfewshot.types import IGNORED, Progress, Volume
 
 Pair = tuple[str, Path, Path]
 """Case id, prediction and reference."""
@@ -86,6 +87,7 @@ def evaluate_pairs(
     *,
     labels: Mapping[int, str] | Sequence[int] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    ignore: int | None = None,
     subjects: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
     progress: Progress | None = None,
@@ -97,6 +99,7 @@ def evaluate_pairs(
         labels: Label values to score, with or without names. None: every value in any reference or prediction, so
             that a label that is predicted but never drawn counts as a false alarm.
         tolerance_mm: Tolerance of the surface Dice.
+        ignore: Label value of voxels in the references that are not scored; None: the label named ``ignore``, if any.
         subjects: Case id -> subject id for the bootstrap; None: every case is a subject.
         warnings: Warnings about the pairs, from :func:`match_cases`; they come first in the result's.
         progress: Called before each case and at the end.
@@ -110,6 +113,7 @@ def evaluate_pairs(
     scores: list[CaseScore] = []
     dims: dict[str, int] = {}
     without_spacing: list[str] = []
+    partly: list[str] = []
     named: dict[int, Volume] = {}
     for done, (case, predicted_path, reference_path) in enumerate(pairs):
         progress.update(done, len(pairs), case)
@@ -117,6 +121,7 @@ def evaluate_pairs(
         check_no_gray_values(prediction)
         check_no_gray_values(reference)
         check_same_grid(prediction, reference)
+        reference = mark_ignored(reference, ignored_value(reference.names) if ignore is None else ignore)
         _check_names(named, reference)
         if prediction.names and reference.names:
             reference, prediction = match_names([reference, prediction])
@@ -126,12 +131,19 @@ def evaluate_pairs(
         )  # fmt: skip
         dims[case] = reference.spatial_dims
         without_spacing += [] if reference.has_spacing else [case]
+        if (reference.data == IGNORED).any():
+            partly.append(case)
         told += _case_warnings(case, (prediction, reference), labels)
     progress.update(len(pairs), len(pairs), "evaluated")
     if labels is None:
         scores = _with_absent_rows(scores, dims, subjects_of)
     if not scores:
         told.append("nothing was scored: every label map is background only; pass labels to score correct absences")
+    if partly:
+        told.append(
+            f"{len(partly)} of {len(dims)} references are partly annotated: only annotated voxels are scored, and "
+            f"distances are undefined there ({_some(partly)})"
+        )
     if without_spacing:
         told.append(
             f"{len(without_spacing)} of {len(dims)} references state no voxel size in mm: their distances, and the "

@@ -11,6 +11,7 @@ import numpy as np
 
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, MaskPair, check_label_maps
 from medfewshot.structures import boxes, union
+from medfewshot.types import IGNORED
 
 Status = Literal["found", "missed", "false_alarm", "absent"]
 NAN = float("nan")
@@ -79,7 +80,8 @@ def evaluate_arrays(
 
     Args:
         prediction: Label map ``(*S)`` of integers, 2D or 3D; 0 is background and never scored.
-        reference: Label map of the same shape.
+        reference: Label map of the same shape; voxels that are :data:`~medfewshot.types.IGNORED` are not scored, and
+            distances are then undefined.
         spacing_mm: ``(D,)``.
         labels: Label values with or without names; other values are ignored. None: every value in either map.
         case_id: Name of the case.
@@ -90,6 +92,11 @@ def evaluate_arrays(
         InputError: The arrays or the spacing do not fit together.
     """
     prediction, reference = check_label_maps(prediction, reference, spacing_mm)
+    ignored = reference == IGNORED
+    metrics = METRICS
+    if ignored.any():
+        prediction, reference = (np.where(ignored, 0, labels) for labels in (prediction, reference))
+        metrics = {key: metric for key, metric in METRICS.items() if not metric.needs_distances}
     predicted, true = boxes(prediction), boxes(reference)
     names = label_names(sorted(predicted.keys() | true.keys()) if labels is None else labels)
     subject = case_id if subject_id is None else subject_id
@@ -102,7 +109,7 @@ def evaluate_arrays(
         pair = MaskPair(prediction, reference, spacing_mm, value=label, box=box, tolerance_mm=tolerance_mm)
         missed: Status = "missed" if label in true else "false_alarm"
         status: Status = "found" if label in true and label in predicted else missed
-        values = {key: float(metric.function(pair)) for key, metric in METRICS.items()}
+        values = {key: float(metrics[key].function(pair)) if key in metrics else NAN for key in METRICS}
         volumes = (
             np.count_nonzero(mask) * float(np.prod(spacing_mm)) / 1000 if mask.ndim == 3 else NAN
             for mask in pair.inside

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 
-from medfewshot.datasets import Dataset
+from medfewshot.datasets import Dataset, ignored_value
 from medfewshot.errors import InputError
 from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
 from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
 from medfewshot.io import check_same_grid, read_image, read_label
-from medfewshot.structures import TINY_VOXELS, check_no_gray_values, structures, voxel_size
+from medfewshot.structures import TINY_VOXELS, check_no_gray_values, mark_ignored, structures, voxel_size
 from medfewshot.types import Case, Progress, Volume
 
 _SAMPLES = 200_000
@@ -64,7 +64,7 @@ def _measure_case(case: Case, dataset: Dataset) -> tuple[CaseRow, list[Problem]]
     try:
         found = read_label(case.label_path)
         check_no_gray_values(found)
-        label = found
+        label = mark_ignored(found, ignored_value(found.names) if dataset.ignore is None else dataset.ignore)
         row = replace(row, labels=label_stats(label))
         if image is not None:
             check_same_grid(image, label)
@@ -134,7 +134,7 @@ def _label_problems(row: CaseRow, label: Volume, dataset: Dataset) -> list[Probl
         way_out = "Export the annotation again; a scan without the structure can only be a query"
         return [Problem("error", file, "no foreground: every voxel is 0", way_out)]
     problems = [Problem("warning", file, text) for text in label.warnings]
-    if sum(stats.voxels for stats in row.labels) == label.data.size:
+    if sum(stats.voxels for stats in row.labels) == np.count_nonzero(label.data >= 0):
         way_out = "Make the background 0 and export again"
         problems.append(Problem("error", file, "the label covers the whole image", way_out))
     for stats in row.labels:

@@ -21,7 +21,7 @@ from torch import Tensor
 from medfewshot.learners.base import LearnerSpec, Segmenter, TensorList
 from medfewshot.registration import RegistrationOptions, Transform, register
 from medfewshot.structures import dice
-from medfewshot.types import WHOLE_VALUES, Progress, Support
+from medfewshot.types import IGNORED, WHOLE_VALUES, Progress, Support
 
 NAME = "atlas"
 SIMILARITY_SHARPNESS = 12.0
@@ -32,6 +32,8 @@ LEAST_VOTE = 3.0
 """A vote falls by at most exp(-3) for its intensity."""
 FLOOR = 1e-3
 """Minimum probability of every class in every voxel, so that logits stay finite."""
+UNKNOWN = 255
+"""Stored label of voxels that are not annotated, if there are so few classes that a byte is enough."""
 MOST_LEFT_OUT = 4
 """Supports that are left out to estimate the accuracy, and supports that each is matched to."""
 
@@ -58,7 +60,9 @@ class AtlasSegmenter(Segmenter):
     ) -> None:
         super().__init__(record)
         self.image = TensorList([image.to(torch.float16) for image in images])
-        self.label = TensorList([label.to(torch.uint8 if classes <= 256 else torch.int32) for label in labels])
+        self.unknown = UNKNOWN if classes <= UNKNOWN else IGNORED
+        small = torch.uint8 if classes <= UNKNOWN else torch.int32
+        self.label = TensorList([label.where(label >= 0, self.unknown).to(small) for label in labels])
         self.classes, self.spacing_mm = classes, tuple(float(s) for s in spacing_mm)
         self.options = options or RegistrationOptions()
 
@@ -73,8 +77,16 @@ class AtlasSegmenter(Segmenter):
         found = register([image.float() for image in self.image], query, self.spacing_mm, self.options)
         return self.weigh(query, *found)
 
+    @property
+    def partial(self) -> bool:
+        """Whether some voxels of the supports are not annotated, so that some voxels of a query get no vote."""
+        return any(bool((label == self.unknown).any()) for label in self.label)
+
     def weigh(self, query: Tensor, transform: Transform, correlation: Tensor) -> Tensor:
-        """Class probabilities ``(N + 1, *S)`` from the supports as :func:`register` found them in ``query (C, *S)``."""
+        """Class probabilities ``(N + 1, *S)`` from the supports as :func:`register` found them in ``query (C, *S)``.
+
+        Voxels of a support that are not annotated do not vote. A voxel without any vote gets equal probabilities.
+        """
         size = query.shape[1:]
         mode = "bilinear" if len(size) == 2 else "trilinear"
         total = query.new_zeros((self.classes, *size))
@@ -86,8 +98,10 @@ class AtlasSegmenter(Segmenter):
             weight = self._weight(query, _read(image.float(), grid), local)
             for index in range(self.classes):  # class by class: a second array of all would be what memory lacks
                 total[index] += (weight * _read((label == index)[None].float(), grid))[0]
-            weights += weight
-        return total.div_(weights)
+            known = label != self.unknown
+            weights += weight if bool(known.all()) else weight * _read(known[None].float(), grid)
+        silent = weights == 0
+        return total.add_(silent / self.classes).div_(weights + silent) if bool(silent.any()) else total.div_(weights)
 
     def _weight(self, query: Tensor, warped: Tensor, correlation: Tensor) -> Tensor:
         difference = _smooth((warped - query).square().mean(0, keepdim=True))
@@ -153,10 +167,18 @@ class Atlas:
         rest = support.of([number for number in range(support.shots) if number != left][:MOST_LEFT_OUT])
         segmenter = replace(self, progress=Progress()).adapt(rest)
         prediction = segmenter(support.images[left][None])[0].argmax(0).cpu()
+        known = support.labels[left].cpu() >= 0
+        if segmenter.partial:
+            known &= voted(segmenter.votes(support.images[left])).cpu()
         for index, values in enumerate(found, start=1):
-            truth = support.labels[left].cpu() == index
+            truth = (support.labels[left].cpu() == index) & known
             if truth.any() and any((label == index).any() for label in rest.labels):
-                values.append(dice(prediction == index, truth))
+                values.append(dice((prediction == index) & known, truth))
+
+
+def voted(votes: Tensor) -> Tensor:
+    """Where any support voted: ``(*S)`` bool from :meth:`AtlasSegmenter.votes` of partly annotated supports."""
+    return votes.amax(0) > votes.amin(0)
 
 
 def _read(volume: Tensor, grid: Tensor) -> Tensor:

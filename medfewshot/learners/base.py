@@ -53,6 +53,11 @@ class Segmenter(nn.Module):
         return None
 
     @property
+    def trained_network(self) -> UNet | None:
+        """The network inside, from which another adaptation can continue; None if there is none."""
+        return None
+
+    @property
     def windowed(self) -> Segmenter | None:
         """A part that works in windows, for volumes that are too large for memory; None if there is none."""
         return None
@@ -203,6 +208,7 @@ class LearnerSpec:
             They are saved with the weights.
         weights: (dimensions, channels) of images -> weights of the package that fit them and are used by default.
         steps_from_weights: Default number of steps from weights; None for the same as from scratch.
+        steps_continued: Default number of steps from a segmenter that was adapted before; None: it cannot continue.
         adopt: Makes a start of this learner from another learner's start; None if it cannot.
         auto_dims: Dimensions of images for which ``auto`` chooses this learner.
     """
@@ -222,6 +228,7 @@ class LearnerSpec:
     shared: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     weights: Mapping[tuple[int, int], str] = field(default_factory=dict)
     steps_from_weights: int | None = None
+    steps_continued: int | None = None
     adopt: Callable[[nn.Module], nn.Module | None] = lambda start: None
     auto_dims: tuple[int, ...] = ()
 

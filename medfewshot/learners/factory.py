@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError, did_you_mean
-from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec
+from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec, Segmenter
+from medfewshot.learners.linear_head import LinearHeadStart
 from medfewshot.learners.weights import load_start
 from medfewshot.settings import AUTO, NO_WEIGHTS, AdaptSettings
 from medfewshot.types import Progress, Volume
@@ -44,7 +47,11 @@ def learner_for(name: str, dims: int, learners: Mapping[str, LearnerSpec] = LEAR
 
 
 def make_learner(
-    settings: AdaptSettings, progress: Progress | None = None, learners: Mapping[str, LearnerSpec] = LEARNERS
+    settings: AdaptSettings,
+    progress: Progress | None = None,
+    learners: Mapping[str, LearnerSpec] = LEARNERS,
+    *,
+    network: nn.Module | None = None,
 ) -> Learner:
     """Build the learner that ``settings`` ask for.
 
@@ -52,6 +59,7 @@ def make_learner(
         settings: ``auto`` means the learner for 3D images, and no weights: call :func:`resolve_auto` first.
         progress: Receives the learner's events.
         learners: Those that ``settings`` may name.
+        network: What :func:`start_of` made of an earlier segmenter; training begins with it, not with weights.
 
     Raises:
         InputError: The learner or the device is unknown, or the learner lacks a setting.
@@ -63,9 +71,13 @@ def make_learner(
     spec = learners[name]
     given = _given(spec, settings)
     start: dict[str, Any] = {}
-    if settings.weights not in (None, AUTO, NO_WEIGHTS):
+    if network is not None:
+        start = {"start": network}
+    elif settings.weights not in (None, AUTO, NO_WEIGHTS):
         start = _start(spec, settings)
-    if settings.steps is None and "steps" in spec.settings:
+    if settings.steps is None and network is not None:
+        given["steps"] = spec.steps_continued
+    elif settings.steps is None and "steps" in spec.settings:
         given["steps"] = _default_steps(spec, started=bool(start), fast=settings.fast)
     if "seed" in spec.settings:
         given["seed"] = settings.seed
@@ -73,6 +85,28 @@ def make_learner(
         given["progress"] = progress
     learner: Learner = spec.learner(device=resolve_device(settings.device), **start | given)
     return learner
+
+
+def start_of(segmenter: Segmenter, learner: str, *, same_classes: bool) -> nn.Module:
+    """What ``learner`` begins with to continue from an earlier segmenter.
+
+    Args:
+        segmenter: The earlier one.
+        learner: Name of the learner.
+        same_classes: Whether it knows exactly the structures to learn. If not, its head is solved for anew.
+
+    Raises:
+        InputError: This kind of segmenter, or this learner, cannot continue.
+    """
+    network = segmenter.trained_network
+    spec = LEARNERS.get(learner)
+    if network is None or spec is None or spec.steps_continued is None:
+        able = [name for name, one in LEARNERS.items() if one.steps_continued is not None]
+        raise InputError(
+            f"learner {learner}: cannot continue from this segmenter", f"adapt anew, or with {' or '.join(able)}",
+            setting="learner",
+        )  # fmt: skip
+    return network if same_classes else LinearHeadStart(network)
 
 
 def _given(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:

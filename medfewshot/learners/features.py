@@ -14,7 +14,7 @@ from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.backbones import UNet, cut_to, pad_to_multiple
 from medfewshot.devices import autocast
 from medfewshot.learners.patches import PatchSampler, check_kind, fit_strides
-from medfewshot.types import Episode, Support
+from medfewshot.types import IGNORED, Episode, Support
 
 
 class HeadStart(nn.Module):
@@ -104,6 +104,6 @@ def shrink_labels(labels: Tensor, size: torch.Size) -> Tensor:
     whole = pad_to_multiple(labels[:, None].float(), fold)
     small = F.interpolate(whole, size=size, mode="nearest-exact")[:, 0].long()
     pool = F.max_pool2d if len(size) == 2 else F.max_pool3d
-    for index in sorted(set(labels.unique().tolist()) - set(small.unique().tolist())):
+    for index in sorted(set(labels.unique().tolist()) - set(small.unique().tolist()) - {IGNORED}):
         small[pool((whole == index).float(), fold)[:, 0] > 0] = index
     return small

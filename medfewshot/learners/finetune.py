@@ -56,6 +56,11 @@ class NetworkSegmenter(Segmenter):
         self.network = network.eval()
         self.register_load_state_dict_pre_hook(_rename_version_1)
 
+    @property
+    def trained_network(self) -> UNet:
+        """The network."""
+        return self.network
+
     def predict(self, image: Tensor) -> Tensor:
         """Compute logits ``(1, N + 1, *S)`` of an image ``(1, C, *S)``."""
         with autocast(self.device):
@@ -270,6 +275,7 @@ SPEC = LearnerSpec(
     build_start=build_start,
     weights={(3, 1): "default"},
     steps_from_weights=400,
+    steps_continued=150,
     adopt=adopt,
     auto_dims=(2,),
 )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from medfewshot.backbones import UNet
 from medfewshot.learners import finetune
-from medfewshot.learners.atlas import Atlas, AtlasSegmenter
+from medfewshot.learners.atlas import Atlas, AtlasSegmenter, voted
 from medfewshot.learners.base import OVERLAP, LearnerSpec, Segmenter
 from medfewshot.learners.finetune import Finetune, NetworkSegmenter
 from medfewshot.learners.hybrid_fusion import (
@@ -84,6 +84,11 @@ class HybridSegmenter(Segmenter):
         self.from_scratch = bool(from_scratch)
 
     @property
+    def trained_network(self) -> UNet:
+        """The adapted network."""
+        return self.network.network
+
+    @property
     def windowed(self) -> NetworkSegmenter:
         """The network alone, which works in windows."""
         return self.network
@@ -138,7 +143,8 @@ class HybridSegmenter(Segmenter):
             Log-probabilities ``(N + 1, *S)`` up to a constant per voxel, and the structures in doubt.
         """
         steady = steady or [1.0] * len(self.trust)
-        trusted = trusts(network, votes, self.trust, self.learned, steady, from_scratch=self.from_scratch)
+        where = voted(votes) if self.atlas.partial else None
+        trusted = trusts(network, votes, self.trust, self.learned, steady, from_scratch=self.from_scratch, voted=where)
         logits = product(network, votes, self.weight, trusted.network, trusted.atlas)
         return logits, doubts(trusted, self.learned)
 
@@ -272,6 +278,7 @@ SPEC = LearnerSpec(
     segmenter=HybridSegmenter,
     weights=finetune.SPEC.weights,
     steps_from_weights=finetune.SPEC.steps_from_weights,
+    steps_continued=finetune.SPEC.steps_continued,
     adopt=finetune.adopt,
     auto_dims=(3,),
 )

@@ -109,6 +109,7 @@ def trusts(
     steady: Sequence[float],
     *,
     from_scratch: bool = False,
+    voted: Tensor | None = None,
 ) -> Trusts:
     """Trust in network and atlas on one scan, structure by structure.
 
@@ -121,8 +122,11 @@ def trusts(
         steady: How steady the network is on this scan. Where it is not, a trusted atlas counts instead.
         from_scratch: Whether the network began with random weights. Without leave-one-out trust, the atlas then counts
             more until the network contradicts it.
+        voted: Where the atlas has votes, ``(*S)`` bool; None for everywhere. Elsewhere it contradicts nothing.
     """
     found, matched = network.argmax(0), votes.argmax(0)
+    if voted is not None:
+        matched = torch.where(voted, matched, found)
     result = Trusts([], [], [])
     for index, (trust, known, firm) in enumerate(zip(left_out, learned, steady, strict=True), start=1):
         apart = False

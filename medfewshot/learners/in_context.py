@@ -20,6 +20,7 @@ from torch import Tensor
 from medfewshot.augment import Augmentation
 from medfewshot.backbones import choose_strides, seeded, to_channels_last
 from medfewshot.devices import autocast
+from medfewshot.errors import InputError
 from medfewshot.learners.base import UNREAD, LearnerSpec, Segmenter, TrainedOptions, needs_start, needs_steps
 from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.features import HeadStart, start_backbone
@@ -199,6 +200,12 @@ class InContext(TrainedOptions):
             InputError: There are neither steps nor a start, or the start is another learner's or for other images.
         """
         begun = time.perf_counter()
+        if any(bool((label < 0).any()) for label in support.labels):
+            raise InputError(
+                f"learner {NAME}: cannot learn from scans that are partly annotated",
+                "annotate them completely, or take another learner",
+                setting="learner",
+            )
         grid = working_grid([label.shape for label in support.labels])
         images = torch.cat([on_grid(image[None].to(self.device), grid) for image in support.images])
         masks = torch.cat(

@@ -34,8 +34,10 @@ class LinearHead:
         phi = _with_ones(features.flatten(2).transpose(1, 2).flatten(0, 1))
         whole = pad_to_multiple(labels[:, None].float(), self.network.multiple)
         blocks = fold_blocks(whole, self.network.fold).flatten(2).transpose(1, 2).flatten(0, 1).long()
-        weight = self.voxel_weight[blocks].mean(1, keepdim=True)
-        targets = nn.functional.one_hot(blocks, self.classes).to(phi).transpose(1, 2).flatten(1) - 1 / self.classes
+        known, blocks = blocks >= 0, blocks.clamp_min(0)  # a voxel that is not annotated has no weight and no target
+        weight = (self.voxel_weight[blocks] * known).mean(1, keepdim=True)
+        marks = nn.functional.one_hot(blocks, self.classes).to(phi) - 1 / self.classes
+        targets = (marks * known[..., None]).transpose(1, 2).flatten(1)
         weighted = phi * weight
         self.gram = self.gram + weighted.T @ phi
         self.cross = self.cross + weighted.T @ targets
@@ -72,7 +74,7 @@ class LinearHeadStart(nn.Module):
 
 def class_frequencies(labels: Sequence[Tensor], classes: int) -> Tensor:
     """Voxels of each class in label maps of any shape: ``(classes,)``."""
-    return torch.stack([torch.bincount(label.flatten(), minlength=classes) for label in labels]).sum(0)
+    return torch.stack([torch.bincount(label[label >= 0], minlength=classes) for label in labels]).sum(0)
 
 
 def _with_ones(phi: Tensor) -> Tensor:

@@ -200,7 +200,12 @@ def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def dice_cross_entropy_parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, and the soft Dice and the classes present that went into it."""
+    """The loss, and the soft Dice and the classes present that went into it. Voxels that are IGNORED do not count."""
+    if bool((labels < 0).any()):
+        known = labels >= 0
+        if not bool(known.any()):
+            return logits.sum() * 0, logits.new_zeros(logits.shape[1] - 1), known.new_zeros(logits.shape[1] - 1)
+        logits, labels = logits.movedim(1, 0)[:, known][None], labels[known][None]
     log_probabilities = at_least_float32(logits).log_softmax(1)
     dice, present = soft_dice(log_probabilities, labels)
     dice_term = ((1 - dice) * present).sum() / present.sum().clamp_min(1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medfewshot.augment import Augmentation, patch_grid, read_at, vary_intensity
 from medfewshot.backbones import UNet, choose_strides
 from medfewshot.errors import InputError
-from medfewshot.types import Support
+from medfewshot.types import IGNORED, Support
 
 FOREGROUND_FRACTION = 2 / 3
 PATCHES_PER_SHOT = 6
@@ -34,6 +34,10 @@ class PatchSampler:
             [(label == index).nonzero().float().cpu() for index in range(1, support.classes)]
             for label in support.labels
         ]
+        # Voxels of partly annotated examples where there is something to learn; None: everywhere.
+        self.known = [
+            (label >= 0).nonzero().float().cpu() if bool((label < 0).any()) else None for label in support.labels
+        ]
 
     def sample(self, foreground: float = FOREGROUND_FRACTION) -> tuple[Tensor, Tensor]:
         """One patch: image ``(C, *patch)`` float32, label ``(*patch)`` int64, on the support's device."""
@@ -51,7 +55,7 @@ class PatchSampler:
 
     def cover(self) -> Iterator[tuple[Tensor, Tensor]]:
         """A few patches per shot, then more, within limits, until every class of the support was seen."""
-        missing = set().union(*(set(label.unique().tolist()) for label in self.support.labels))
+        missing = set().union(*(set(label.unique().tolist()) for label in self.support.labels)) - {IGNORED}
         planned = PATCHES_PER_SHOT * self.support.shots
         for drawn in range(planned + MOST_EXTRA_PATCHES * self.support.classes):
             if drawn >= planned and not missing:
@@ -71,7 +75,8 @@ class PatchSampler:
             voxels = present[self._integer(len(present))]
             centre = voxels[self._integer(len(voxels))] + (jitter - 0.5) * patch * 0.3
         else:
-            centre = jitter * size
+            known = self.known[example]
+            centre = jitter * size if known is None else known[self._integer(len(known))]
         # Patches stay inside the volume; where the volume is smaller, it sits in the middle.
         low = torch.minimum(patch / 2 - 0.5, (size - 1) / 2)
         high = torch.maximum(size - patch / 2 - 0.5, (size - 1) / 2)

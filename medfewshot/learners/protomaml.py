@@ -36,7 +36,7 @@ def prototype_sums(features: Tensor, labels: Tensor, classes: int, fold: tuple[i
     is its block's vector together with its place in the block, because the head scores each place by rows of its own;
     so classes are summed place by place. Where the features were padded beyond the labels they count for nothing.
     """
-    marks = F.one_hot(labels, classes).movedim(-1, 1).to(features)
+    marks = (F.one_hot(labels.clamp_min(0), classes) * (labels >= 0)[..., None]).movedim(-1, 1).to(features)
     padding: list[int] = []
     for have, cells, step in zip(labels.shape[:0:-1], features.shape[:1:-1], reversed(fold), strict=True):
         padding += [0, cells * step - have]

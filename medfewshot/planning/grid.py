@@ -19,7 +19,7 @@ from torch import Tensor
 
 from medfewshot.errors import InputError
 from medfewshot.planning.normalise import normalise
-from medfewshot.types import Plan, Support, Volume
+from medfewshot.types import IGNORED, Plan, Support, Volume
 
 MOST_PLANNED_VOXELS = 2e9
 """A volume that is larger than this on the plan's grid has a wrong spacing, such as metres for millimetres."""
@@ -89,25 +89,35 @@ def to_plan(volume: Volume, plan: Plan) -> Planned:
 def labels_to_plan(label: Volume, plan: Plan) -> Tensor:
     """Return labels ``(*P)`` int64 on the plan's grid: 0 = background and 1..N in the order of ``plan.labels``.
 
-    Each voxel takes the nearest original voxel. A structure that is too small for the grid gets every planned voxel
-    that it touches.
+    Voxels that are not annotated stay :data:`~medfewshot.types.IGNORED`. Each voxel takes the nearest original voxel.
+    A structure that is too small for the grid gets every planned voxel that it touches.
     """
     grid = _grid(label, plan)
     classes = np.zeros(label.spatial_shape, dtype=np.int16)
     for index, value in enumerate(plan.label_values, start=1):
         classes[label.data[0] == value] = index
+    classes[label.data[0] == IGNORED] = IGNORED
     original_axes = [axis_map.original_axis for axis_map in grid.maps]
     nearest = [
         _whole((np.arange(size) - m.offset) / m.step, classes.shape[m.original_axis])
         for size, m in zip(grid.shape, grid.maps, strict=True)
     ]
     planned = np.ascontiguousarray(classes.transpose(original_axes)[np.ix_(*nearest)], dtype=np.int64)
+    if (planned == IGNORED).any():  # a single annotated slice must not fall between two planned ones
+        for index in range(plan.classes):
+            where = _touched(classes == index, grid)
+            planned[where] = np.where(planned[where] == IGNORED, index, planned[where])
     for index in range(1, plan.classes):
         if np.count_nonzero(planned == index) < LOST_VOXELS:
-            voxels = np.argwhere(classes == index)
-            at = [m.offset + m.step * voxels[:, m.original_axis] for m in grid.maps]
-            planned[tuple(_whole(a, size) for a, size in zip(at, grid.shape, strict=True))] = index
+            planned[_touched(classes == index, grid)] = index
     return torch.from_numpy(planned)
+
+
+def _touched(mask: np.ndarray, grid: _Grid) -> tuple[np.ndarray, ...]:
+    """The planned voxels that voxels of a mask ``(*S)`` fall into, as one array of indices per planned axis."""
+    voxels = np.argwhere(mask)
+    at = [m.offset + m.step * voxels[:, m.original_axis] for m in grid.maps]
+    return tuple(_whole(a, size) for a, size in zip(at, grid.shape, strict=True))
 
 
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:

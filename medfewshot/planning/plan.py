@@ -67,6 +67,7 @@ def make_plan(
     settings = settings or PlanSettings()
     _check_alike(images, settings.modality)
     found = [structures(label.data[0]) for label in labels]
+    wholes = [bool((label.data >= 0).all()) for label in labels]
     wanted = choose_labels(labels, found, names or {}, settings.labels)
     measured = {
         value: [_measure(one[value], label) for one, label in zip(found, labels, strict=True) if value in one]
@@ -93,7 +94,7 @@ def make_plan(
         labels=wanted,
         keep_largest=tuple(v for v in wanted if all(one.in_one_piece for one in measured[v])),
         median_shape=shape,
-        notes=tuple(_notes(measured, wanted, len(labels))),
+        notes=tuple(_notes(measured, wanted, [one for one, complete in zip(found, wholes, strict=True) if complete])),
     )
 
 
@@ -129,13 +130,17 @@ def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
 
 def _measure(structure: Structure, label: Volume) -> _Measured:
     sizes = structure.component_voxels
+    # Next to voxels that are not annotated, nobody knows the pieces of a structure.
+    around = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in structure.box)
+    whole = bool((label.data[0][around] >= 0).all())
+    annotated = 1.0 if whole else float(np.mean(structure.labels >= 0))
     one = bool(sizes.max() >= ONE_PIECE * structure.voxels)
     return _Measured(
         extent_mm=max(n * s for n, s in zip(structure.extent, label.spacing_mm, strict=True)),
-        size=structure.voxels * voxel_size(label.affine, label.spatial_dims),
-        in_one_piece=one,
+        size=structure.voxels / annotated * voxel_size(label.affine, label.spatial_dims),
+        in_one_piece=one and whole,
         # Specks beside a structure in one piece are slips of the pen, not structures that could vanish.
-        has_tiny_pieces=bool(sizes.max() <= TINY_VOXELS or (not one and sizes.min() <= TINY_VOXELS)),
+        has_tiny_pieces=whole and bool(sizes.max() <= TINY_VOXELS or (not one and sizes.min() <= TINY_VOXELS)),
     )
 
 
@@ -205,12 +210,15 @@ def _round(size: float) -> int:
     return -(-whole // step) * step
 
 
-def _notes(measured: Mapping[int, Sequence[_Measured]], labels: Mapping[int, str], supports: int) -> list[str]:
+def _notes(
+    measured: Mapping[int, Sequence[_Measured]], labels: Mapping[int, str], complete: Sequence[Mapping[int, Structure]]
+) -> list[str]:
     notes = []
     for value, found in measured.items():
         name = labelled(labels[value], value)
         if any(one.has_tiny_pieces for one in found):
             notes.append(f"{name} has pieces of {TINY_VOXELS} voxels or fewer: expect some of them to be missed")
-        if len(found) < supports:
-            notes.append(f"{name} is missing from {supports - len(found)} of {supports} supports")
+        missing = sum(value not in one for one in complete)
+        if missing:
+            notes.append(f"{name} is missing from {missing} of {len(complete)} supports")
     return notes

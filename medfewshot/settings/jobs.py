@@ -123,6 +123,9 @@ class PlanSettings(Settings):
     modality: Annotated[str | None, Option(metavar="CT|MR")] = Field(
         None, description="CT or MR. Default: from the file's header, else from its gray values."
     )
+    ignore: int | None = Field(
+        None, ge=1, description="Label value of voxels that are not annotated. Default: the label named ignore."
+    )
     spacing_mm: Annotated[
         Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] | None,
         Option("spacing", float, metavar="MM"),
@@ -204,6 +207,9 @@ class EvaluateSettings(Settings):
     """How segmentations are scored."""
 
     labels: Labels = Field(None, description="Structures to score, by value or name. Default: what was learned.")
+    ignore: int | None = Field(
+        None, ge=1, description="Label value in the references that is not scored. Default: the label named ignore."
+    )
     tolerance_mm: Annotated[float, Option("tolerance", float, metavar="MM")] = Field(
         2.0, ge=0, description="Surfaces this close, in mm, count as equal in the surface Dice."
     )

@@ -52,7 +52,7 @@ def pack_datasets(
     progress = progress or Progress()
     packed: list[LabelledTask] = []
     for name, wanted in datasets.items():
-        dataset = read_dataset((root or Path()) / (wanted.folder or name))  # an absolute folder stays
+        dataset = read_dataset((root or Path()) / (wanted.folder or name)).complete()  # an absolute folder stays
         cases = _pool(name, wanted, dataset)
         progress.update(len(packed), len(datasets), f"packing {name}")
         packed.append(_pack(name, wanted, dataset, cases))

@@ -59,12 +59,15 @@ def prepare(scans: LabelledScans, settings: AdaptSettings | None = None) -> Prep
         InputError: The scans do not go together, or a label marks nothing or everything.
     """
     begun = time.perf_counter()
+    ignore = settings.ignore if settings is not None else None
+    warnings = _ignore_warnings(scans, ignore)
+    scans = scans.ignoring(ignore)
     check_marked(scans.labels)
     plan = make_plan(scans.images, scans.labels, names=scans.names, settings=settings)
     check_background(scans.labels, plan)
     support = make_support(scans.images, scans.labels, plan)
     profile = support_profile(scans.images, scans.labels, plan)
-    warnings = (*scan_warnings(scans), *unlike_each_other(scans.images, profile), *plan.notes)
+    warnings += (*scan_warnings(scans), *unlike_each_other(scans.images, profile), *plan.notes)
     return Prepared(plan, support, profile, warnings, round(time.perf_counter() - begun, 2))
 
 
@@ -169,6 +172,12 @@ def adapt_to_folder(
     return segmenter
 
 
+def _ignore_warnings(scans: LabelledScans, value: int | None) -> tuple[str, ...]:
+    if value is None or any((label.data == value).any() for label in scans.labels):
+        return ()
+    return (f"no support has the label {value}, which was to be ignored",)
+
+
 def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segmenter:
     try:
         return learner.adapt(support)
@@ -191,5 +200,10 @@ def _request(support: Dataset, settings: AdaptSettings) -> str:
     """Fingerprint of the support's files (names, sizes, times) and the settings, to recognise a run on resuming."""
     files = [path for case in support.labelled for path in (*case.image_paths, case.label_path) if path is not None]
     facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    content = [facts, support.labels, settings.model_dump(exclude={"device"})]
+    content: list[Any] = [
+        facts,
+        support.labels,
+        settings.model_dump(exclude={"device", *(["ignore"] if settings.ignore is None else [])}),
+    ]
+    content += [support.ignore] if support.ignore is not None else []
     return hashlib.sha256(strict_json(content).encode()).hexdigest()

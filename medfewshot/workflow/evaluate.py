@@ -12,7 +12,7 @@ from medfewshot.report import save_dice_plot
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
 from medfewshot.workflow.record import REPORT, RUN_RECORD
-from medfewshot.workflow.report import label_names, report
+from medfewshot.workflow.report import ignore_label, label_names, report
 from medfewshot.workflow.volumes import check_folder
 
 
@@ -47,6 +47,7 @@ def evaluate(
     pairs, unmatched = match_cases(predictions, reference)
     evaluation = evaluate_pairs(
         pairs, labels=asked or names or None, tolerance_mm=settings.tolerance_mm, warnings=unmatched,
+        ignore=ignore_label(reference) if settings.ignore is None else settings.ignore,
         progress=progress.at("scoring"),
     )  # fmt: skip
     found = {score.label for score in evaluation.scores if score.status != "absent"}

@@ -60,7 +60,7 @@ def report(
     if isinstance(reference, Path):
         pairs, unmatched = match_cases(folder, reference)
         evaluation = evaluation or evaluate_pairs(
-            pairs, labels=label_names(folder, reference) or None, warnings=unmatched,
+            pairs, labels=label_names(folder, reference) or None, ignore=ignore_label(reference), warnings=unmatched,
             progress=progress.at("scoring"),
         )  # fmt: skip
         reference = {case: truth for case, _, truth in pairs}
@@ -83,6 +83,12 @@ def label_names(predictions: Path, reference: Path) -> Mapping[int, str]:
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
         return known
     return {v: known.get(v, name) if name == f"label {v}" else name for v, name in learned.items()}
+
+
+def ignore_label(reference: Path) -> int | None:
+    """Label value of voxels that the ``dataset.json`` of the references says are not annotated; None if none are."""
+    described = [folder for folder in (reference, reference.parent) if (folder / "dataset.json").is_file()]
+    return read_dataset(described[0]).ignore if described else None
 
 
 def run_page(

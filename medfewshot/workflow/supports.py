@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.datasets import Dataset, read_dataset
+from medfewshot.datasets import Dataset, ignored_value, read_dataset
 from medfewshot.errors import InputError
 from medfewshot.io import in_frame_of, match_names, read_image, read_label
 from medfewshot.learners.hybrid_fusion import UNLEARNED_DICE
-from medfewshot.structures import check_no_gray_values
+from medfewshot.structures import check_no_gray_values, mark_ignored
 from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow.volumes import VolumeLike, as_volume
 
@@ -39,6 +39,10 @@ class LabelledScans:
     labels: Sequence[Volume]
     names: Mapping[int, str] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def ignoring(self, value: int | None) -> LabelledScans:
+        """The same where voxels with the label ``value`` count as not annotated; None changes nothing."""
+        return self if value is None else replace(self, labels=[mark_ignored(label, value) for label in self.labels])
 
 
 def find_supports(folder: Path | None = None, pairs: Sequence[tuple[Path, Path]] = ()) -> Dataset:
@@ -74,6 +78,7 @@ def read_supports(
     if isinstance(source, (str, PathLike)):
         source = read_dataset(Path(source))
     names = dict(source.labels) if isinstance(source, Dataset) else {}
+    ignore = source.ignore if isinstance(source, Dataset) else None
     entries: Sequence[Any] = source.labelled if isinstance(source, Dataset) else list(source)
     images, labels = [], []
     for number, entry in enumerate(entries):
@@ -82,6 +87,7 @@ def read_supports(
         else:
             image, label = as_volume(entry[0]), as_volume(entry[1], label=True)
         check_no_gray_values(label)
+        label = mark_ignored(label, ignore if ignore is not None else ignored_value(label.names))
         images.append(image)
         labels.append(in_frame_of(image, label))
         progress.update(number + 1, len(entries), image.name)
@@ -102,7 +108,7 @@ def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:
 def check_marked(labels: Sequence[Volume]) -> None:
     """Raises InputError for a support in which no structure is marked."""
     for label in labels:
-        if not label.data.any():
+        if not (label.data > 0).any():
             raise InputError(
                 f"{label.name}: no structure is marked (every voxel is 0)", "label the structure or remove this scan"
             )
@@ -111,10 +117,12 @@ def check_marked(labels: Sequence[Volume]) -> None:
 def check_background(labels: Sequence[Volume], plan: Plan) -> None:
     """Raises InputError for a support that has no background beside the structures to learn."""
     for label in labels:
-        if np.isin(label.data, plan.label_values).all():
+        known = label.data >= 0
+        if np.isin(label.data, plan.label_values)[known].all():
+            what = "covers the whole image" if known.all() else "has no background where it is annotated"
             raise InputError(
-                f"{label.name}: the label covers the whole image, so there is no background",
-                "set the background to 0 and export the labels again",
+                f"{label.name}: the label {what}" + (", so there is no background" if known.all() else ""),
+                "set the background to 0 and export the labels again" if known.all() else "finish at least one slice",
             )
 
 
