@@ -30,6 +30,7 @@ class Volume:
     ``modality``: ``"CT"``, ``"MR"``, ... where the file itself says so (DICOM), else None.
     ``has_spacing``: False if the file states no millimetres (a photograph, a PNG); the affine then counts pixels.
     ``names``: of a label map whose file names its structures (3D Slicer): label value -> name.
+    ``colours``: of such a label map: label value -> red, green and blue, each from 0 to 1.
     """
 
     data: np.ndarray
@@ -40,6 +41,7 @@ class Volume:
     warnings: tuple[str, ...] = ()
     has_spacing: bool = True
     names: Mapping[int, str] = field(default_factory=dict)
+    colours: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
@@ -215,6 +217,9 @@ IGNORED = -1
 WHOLE_VALUES = 60_000_000
 """Planned probabilities (classes x voxels) up to which the whole field of view is taken: memory holds several such
 arrays."""
+
+Colour = tuple[float, float, float]
+"""Red, green and blue, each from 0 to 1."""
 
 Doubt = tuple[int, str]
 """The class index that is in doubt and a phrase that says why, to stand behind the structure's name and "is"."""

@@ -62,7 +62,7 @@ def _measure_case(case: Case, dataset: Dataset) -> tuple[CaseRow, list[Problem]]
     if case.label_path is None:
         return row, problems
     try:
-        found = read_label(case.label_path)
+        found = read_label(case.label_path, image=image)
         check_no_gray_values(found)
         label = mark_ignored(found, ignored_value(found.names) if dataset.ignore is None else dataset.ignore)
         row = replace(row, labels=label_stats(label))

@@ -1,6 +1,6 @@
 """Read and write volumes, and check their geometry. The only room that knows file formats and headers."""
 
-from medfewshot.io.dicom_seg import can_refer_to, write_dicom_seg
+from medfewshot.io.exports import EXPORTS, Export
 from medfewshot.io.files import atomic_path, write_csv, write_text
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.formats.nifti import volumes_in_file
@@ -23,10 +23,11 @@ from medfewshot.io.paths import (
 from medfewshot.io.volumes import read_image, read_label, write_array, write_label
 
 __all__ = [
+    "EXPORTS",
+    "Export",
     "FORMATS",
     "Format",
     "atomic_path",
-    "can_refer_to",
     "case_id",
     "case_of_image",
     "case_of_label",
@@ -48,7 +49,6 @@ __all__ = [
     "volumes_in_file",
     "write_array",
     "write_csv",
-    "write_dicom_seg",
     "write_label",
     "write_text",
 ]

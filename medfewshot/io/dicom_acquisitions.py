@@ -10,6 +10,7 @@ import numpy as np
 from medfewshot.errors import InputError
 from medfewshot.io.dicom_stack import Slice
 
+FRAME_OF_REFERENCE = "frame of reference"
 TAGS = {
     "temporal position": "0020|0100",
     "echo time": "0018|0081",
@@ -18,13 +19,13 @@ TAGS = {
     "trigger time": "0018|1060",
     "convolution kernel": "0018|1210",
     "tube voltage": "0018|0060",
-    "frame of reference": "0020|0052",
+    FRAME_OF_REFERENCE: "0020|0052",
     "acquisition number": "0020|0012",
     "image type": "0008|0008",
     "acquisition time": "0008|0032",
 }
 """What can differ between acquisitions, with its tag in a single-frame file. The first that differs is reported."""
-_CONSTANT = ("temporal position", "echo time", "b-value", "convolution kernel", "tube voltage", "frame of reference")
+_CONSTANT = ("temporal position", "echo time", "b-value", "convolution kernel", "tube voltage", FRAME_OF_REFERENCE)
 """What never differs within one volume. An acquisition number may: CT that steps gives each rotation its own."""
 _NUMBER = "acquisition number"
 _FEW = 3

@@ -67,6 +67,29 @@ class Slice:
         return self.pose
 
 
+@dataclass(frozen=True)
+class DicomSource:
+    """What a volume remembers of its series.
+
+    Attributes:
+        slices: In the order of the volume's last axis. Empty for a projection.
+        frame_of_reference: UID of the coordinate system, or "".
+    """
+
+    slices: tuple[Slice, ...]
+    frame_of_reference: str
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, each once, in the order of their first slice."""
+        return list(dict.fromkeys(one.path for one in self.slices))
+
+    @property
+    def frames(self) -> list[int]:
+        """Index of each slice's frame in its file. Empty for files of one slice."""
+        return [one.frame for one in self.slices if one.frame is not None]
+
+
 def sorted_stack(slices: Sequence[Slice], name: str) -> list[Slice]:
     """The slices along their normal. File names and instance numbers do not count: scanners number as they please."""
     _check_alike(slices, name)

@@ -44,9 +44,11 @@ def format_of(path: PathLike, *, formats: Formats = FORMATS) -> Format | None:
 
 
 def format_at(path: Path, *, formats: Formats = FORMATS) -> Format | None:
-    """The format of a file on disk: from its name, or from its content if the name states none."""
+    """The format of a file on disk: from its name, or from its content if the name leaves it open."""
     by_name = format_of(path, formats=formats)
-    return by_name or next((one for one in formats if one.recognises is not None and one.recognises(path)), None)
+    if by_name is not None and by_name.recognises is None:
+        return by_name
+    return next((one for one in formats if one.recognises is not None and one.recognises(path)), by_name)
 
 
 def supported(formats: Formats = FORMATS) -> str:
@@ -71,8 +73,11 @@ def case_id(path: PathLike, *, formats: Formats = FORMATS) -> str:
 
 
 def looks_like_label(path: PathLike, *, formats: Formats = FORMATS) -> bool:
-    """Whether a file is a label map by its name: ``case_seg``, ``case-gt``, ``segmentation-7``, ``case.seg.nrrd``."""
-    found = format_of(path, formats=formats)
+    """Whether a file is a label map by its name: ``case_seg``, ``case-gt``, ``segmentation-7``, ``case.seg.nrrd``.
+
+    A DICOM segmentation or structure set is one by its content.
+    """
+    found = format_at(Path(path), formats=formats)
     return bool(found and found.labels_only) or case_of_label(path, formats=formats) is not None
 
 
@@ -133,20 +138,28 @@ def _series_files(folder: Path, formats: Formats) -> Iterator[tuple[Path, bool]]
     """The files of DICOM directly in a folder, and whether each contains an image."""
     for file in _visible(folder) if folder.is_dir() else ():
         found = format_at(file, formats=formats) if file.is_file() else None
-        if found is not None and found.folders:
+        if found is not None and (found.folders or not found.has_image(file)):
             yield file, found.has_image(file)
 
 
-def volumes_in(folder: Path, *, formats: Formats = FORMATS) -> list[Path]:
-    """The images and label maps directly in a folder, files and series folders, sorted. Hidden ones are ignored.
+def label_in(folder: PathLike, *, formats: Formats = FORMATS) -> Path | None:
+    """The only DICOM segmentation or structure set in a folder without images, as archives export one; or None."""
+    files = list(_series_files(Path(folder), formats))
+    labels = [file for file, _ in files if looks_like_label(file, formats=formats)]
+    return labels[0] if len(labels) == 1 and not any(has_image for _, has_image in files) else None
 
-    A file of a DICOM series is not one of them, because it is only a slice of a volume.
+
+def volumes_in(folder: Path, *, formats: Formats = FORMATS) -> list[Path]:
+    """The images and label maps directly in a folder, sorted: files, series folders, folders of one DICOM label map.
+
+    Hidden ones are ignored. A file of a DICOM series is not one of them, because it is only a slice of a volume.
     """
 
     def is_volume(path: Path) -> bool:
-        found = format_of(path, formats=formats)
-        whole = found is not None and not found.folders and path.is_file()
-        return whole or is_series_folder(path, formats=formats)
+        if path.is_dir():
+            return is_series_folder(path, formats=formats) or label_in(path, formats=formats) is not None
+        found = format_at(path, formats=formats)
+        return found is not None and not found.folders
 
     return [path for path in _visible(folder) if is_volume(path)]
 
@@ -192,7 +205,9 @@ def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> lis
     known = {case_id(path, formats=formats) for path in scans} | {
         case_of_image(path, formats=formats) for path in scans
     }
-    labels = {path: case_of_label(path, formats=formats) for path in volumes if path not in scans}
+    reported = {file for file, _ in _series_files(Path(folder), formats)}  # by files_without_image and their reader
+    others = [path for path in volumes if path not in scans and path not in reported]
+    labels = {path: case_of_label(path, formats=formats) for path in others}
     return [path for path, case in labels.items() if (case_id(path) if case is None else case) not in known]
 
 

@@ -15,7 +15,16 @@ from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.formats.base import Header, reading
 from medfewshot.io.geometry import check_affine, check_same_grid
 from medfewshot.io.mask_folder import read_masks
-from medfewshot.io.paths import Formats, PathLike, format_at, format_of, is_series_folder, suffix_of, supported
+from medfewshot.io.paths import (
+    Formats,
+    PathLike,
+    format_at,
+    format_of,
+    is_series_folder,
+    label_in,
+    suffix_of,
+    supported,
+)
 from medfewshot.types import Volume
 
 WHOLE_NUMBER_TOLERANCE = 1e-3
@@ -52,8 +61,13 @@ def read_image(path: PathLike | Sequence[PathLike], *, formats: Formats = FORMAT
     return replace(channels[0], data=data, warnings=warnings)
 
 
-def read_label(path: PathLike, *, formats: Formats = FORMATS) -> Volume:
+def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats = FORMATS) -> Volume:
     """Read a label map, or a folder with one mask per structure.
+
+    Args:
+        path: A file, or a folder with one DICOM series, segmentation or structure set.
+        image: The scan. Structure sets contain contours, which are drawn on its grid.
+        formats: The formats to choose from.
 
     Returns:
         ``data (1, *S)`` with the values of the file, int16 if they fit and int32 if not.
@@ -62,9 +76,10 @@ def read_label(path: PathLike, *, formats: Formats = FORMATS) -> Volume:
         InputError: Fractions, negative values, several channels, or a format that cannot hold labels.
     """
     path = Path(path)
+    path = label_in(path, formats=formats) or path
     if path.is_dir() and not is_series_folder(path, formats=formats):
-        return read_masks(path, lambda file: read_label(file, formats=formats))
-    volume = _read(path, formats, is_label=True)
+        return read_masks(path, lambda file: read_label(file, image=image, formats=formats))
+    volume = _read(path, formats, is_label=True, image=image)
     if volume.data.shape[0] != 1:
         raise InputError(
             f"{path}: a label needs one channel and this has {volume.data.shape[0]} (overlapping segments?)",
@@ -110,10 +125,12 @@ def write_array(path: PathLike, data: np.ndarray, like: Volume, *, formats: Form
     _write(Path(path), data, like, formats)
 
 
-def _read(path: Path, formats: Formats, *, is_label: bool = False) -> Volume:
+def _read(path: Path, formats: Formats, *, is_label: bool = False, image: Volume | None = None) -> Volume:
     found = _format(path, formats)
     with reading(path):
-        if is_label and found.read_label is not None:
+        if is_label and found.draw_label is not None:
+            volume = found.draw_label(path, _drawn_on(image, path, found))
+        elif is_label and found.read_label is not None:
             volume = found.read_label(path)
         else:
             volume = found.read(path, None if is_label else np.float32)
@@ -127,6 +144,15 @@ def _read(path: Path, formats: Formats, *, is_label: bool = False) -> Volume:
             "replace them with the background value",
         )
     return replace(volume, path=path, header=Header(found, volume.affine, volume.spatial_shape, volume.header))
+
+
+def _drawn_on(image: Volume | None, path: Path, found: Format) -> Volume:
+    if image is None:
+        raise InputError(
+            f"{path}: {found.name} contains contours and no voxels",
+            "give it together with the scan that it was drawn on",
+        )
+    return image
 
 
 def _format(path: Path, formats: Formats) -> Format:

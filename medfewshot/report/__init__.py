@@ -5,10 +5,12 @@ matplotlib is imported only when a picture is drawn, and without pyplot: no glob
 
 from medfewshot.report.dice_plot import save_dice_plot
 from medfewshot.report.page.viewer import prepare_case, prepared_path
+from medfewshot.report.paint import colour_of
 from medfewshot.report.preview import save_preview
 from medfewshot.report.tables import structure_statistics
 
 __all__ = [
+    "colour_of",
     "prepare_case",
     "prepared_path",
     "save_preview",

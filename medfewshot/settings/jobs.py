@@ -198,9 +198,21 @@ class SegmentSettings(InferenceSettings):
     dicom_seg: bool = Field(
         False, description="Also write DICOM segmentations of DICOM series (they contain patient names)."
     )
+    rtstruct: bool = Field(
+        False, description="Also write RT structure sets of DICOM series (they contain patient names)."
+    )
+    seg_nrrd: bool = Field(
+        False, description="Also write segmentations of 3D Slicer, with names, colours and coded terms."
+    )
     report: bool = Field(True, description="Write one page about the run, with a viewer: report.html.")
     resume: bool = Field(False, description="Continue an earlier run: scans with a result are not segmented again.")
     overwrite: bool = Field(False, description="Replace what the output folder contains.")
+
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """Names of the formats that are written besides label maps."""
+        chosen = {"dicom_seg": self.dicom_seg, "rtstruct": self.rtstruct, "seg_nrrd": self.seg_nrrd}
+        return tuple(name for name, is_chosen in chosen.items() if is_chosen)
 
 
 class EvaluateSettings(Settings):

@@ -77,7 +77,7 @@ def _pack(name: str, wanted: BaseDataset, dataset: Dataset, cases: list[Case]) -
     for case in cases:
         assert case.label_path is not None
         images.append(read_image(case.image_paths))
-        labels.append(in_frame_of(images[-1], read_label(case.label_path)))
+        labels.append(in_frame_of(images[-1], read_label(case.label_path, image=images[-1])))
     values = tuple(dict.fromkeys((*wanted.labels, *wanted.validation_labels))) or None
     settings = PlanSettings(modality=dataset.modality, spacing_mm=wanted.spacing_mm, labels=values)
     plan = make_plan(images, labels, names=dataset.labels, settings=settings)

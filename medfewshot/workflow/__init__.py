@@ -11,6 +11,8 @@ a run can be stopped at any moment and resumed::
     previews/<case>.png       a picture of the result
     probabilities/<case>.*    class probabilities, if asked for; uncertainty/<case>.* likewise
     dicom_seg/<case>.dcm      a DICOM segmentation object, if asked for and the input was a DICOM series
+    rtstruct/<case>.dcm       an RT structure set, likewise
+    seg_nrrd/<case>.seg.nrrd  a segmentation of 3D Slicer, if asked for
     statistics.csv            one row per case and structure
     report.html               all of this on one page, if the report is wanted
     report/<case>.npz         what the report's viewer shows; if you delete it, the report reads the scans again

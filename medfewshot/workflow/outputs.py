@@ -1,18 +1,20 @@
-"""Files of one segmented volume: labels, maps, picture, DICOM segmentation; and its entry in the record."""
+"""Files of one segmented volume: labels, maps, picture, other formats; and its entry in the record."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medfewshot.inference import Segmentation
-from medfewshot.io import can_refer_to, output_suffix, write_array, write_dicom_seg, write_label
-from medfewshot.report import prepare_case, save_preview, structure_statistics
+from medfewshot.io import EXPORTS, output_suffix, write_array, write_label
+from medfewshot.report import colour_of, prepare_case, save_preview, structure_statistics
 from medfewshot.settings import SegmentSettings
-from medfewshot.types import Case, Volume
+from medfewshot.types import Case, Colour, Volume
 from medfewshot.workflow.record import CaseResult, flag_warning
 
 
@@ -49,9 +51,10 @@ def write_outputs(
             uncertainty=segmentation.uncertainty, title=case.case_id,
             predicted_dice=segmentation.predicted_dice, flags=segmentation.flags,
         )  # fmt: skip
-    notes: tuple[str, ...] = ()
-    if settings.dicom_seg:
-        notes = _write_dicom_seg(case.case_id, volume, segmentation, names, folder, files)
+    exported, notes = _write_exports(
+        case.case_id, volume, segmentation.labels, names=names, folder=folder, wanted=settings.exports
+    )
+    files += exported
     labels = f"{case.case_id}{output_suffix(volume)}"
     # The labels last: if they exist, everything else of this volume exists too.
     write_label(folder / labels, segmentation.labels, volume)
@@ -90,15 +93,37 @@ def _write_maps(name: str, volume: Volume, segmentation: Segmentation, folder: P
     return files
 
 
-def _write_dicom_seg(
-    name: str, volume: Volume, segmentation: Segmentation, names: Mapping[int, str], folder: Path, files: list[str]
-) -> tuple[str, ...]:
-    if not can_refer_to(volume):
-        return (
-            f"{volume.name}: is no DICOM series, so no DICOM segmentation was written; give the folder of the series",
-        )
-    files.append(f"dicom_seg/{name}.dcm")
-    return write_dicom_seg(folder / files[-1], segmentation.labels, names, volume)
+def _write_exports(
+    case: str,
+    volume: Volume,
+    labels: np.ndarray,
+    *,
+    names: Mapping[int, str],
+    folder: Path,
+    wanted: Sequence[str],
+) -> tuple[list[str], tuple[str, ...]]:
+    """Write the label map in the formats that are asked for besides.
+
+    Returns:
+        The paths relative to ``folder``, and warnings.
+    """
+    files: list[str] = []
+    notes: list[str] = []
+    colours = {value: _rgb(colour_of(rank)) for rank, value in enumerate(names, start=1)}
+    for export in (EXPORTS[name] for name in wanted):
+        refusal = export.refusal(volume)
+        if refusal is not None:
+            notes.append(refusal)
+            continue
+        files.append(export.file_of(case))
+        notes += export.write(folder / files[-1], labels, names, volume, colours)
+    return files, tuple(dict.fromkeys(notes))
+
+
+def _rgb(colour: str) -> Colour:
+    """The colour ``#rrggbb`` as numbers from 0 to 1."""
+    red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return red, green, blue
 
 
 def _statistics(volume: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> list[dict[str, Any]]:

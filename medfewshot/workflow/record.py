@@ -17,7 +17,7 @@ from typing import Any
 from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.devices import describe_device
 from medfewshot.errors import InputError
-from medfewshot.io import write_csv, write_text
+from medfewshot.io import EXPORTS, write_csv, write_text
 from medfewshot.planning import plan_to_dict
 from medfewshot.report import prepared_path
 from medfewshot.settings import InferenceSettings, SegmentSettings
@@ -126,8 +126,9 @@ class RunRecord:
         """Whether all of its files exist, and all that this run is to write."""
         there = result.labels and all((self.folder / name).is_file() for name in (result.labels, *result.files))
         wanted = [f"previews/{result.case}.png"] if self.settings.previews else []
-        if self.settings.dicom_seg and Path(result.inputs[0]).is_dir():
-            wanted.append(f"dicom_seg/{result.case}.dcm")
+        for export in (EXPORTS[name] for name in self.settings.exports):
+            if Path(result.inputs[0]).is_dir() or not export.needs_series:
+                wanted.append(export.file_of(result.case))
         return bool(there) and set(wanted) <= set(result.files)
 
     def _write(self, finished: str | None) -> None:

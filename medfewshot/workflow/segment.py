@@ -10,8 +10,7 @@ from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, files_without_image, format_of, labels_without_image, read_image
-from medfewshot.io.dicom_seg import check_available
+from medfewshot.io import EXPORTS, case_id, files_without_image, format_of, labels_without_image, read_image
 from medfewshot.planning import check_like_support
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Plan, Progress, Volume
@@ -106,8 +105,8 @@ def open_batch(
         InputError: Nothing is found, the folder cannot take the results, or the only volume cannot be segmented.
     """
     settings = settings or SegmentSettings()
-    if settings.dicom_seg:
-        check_available()
+    for name in settings.exports:
+        EXPORTS[name].check_available()
     cases = find_cases(inputs, channels)
     check_results_folder(folder, cases, settings)
     first = None

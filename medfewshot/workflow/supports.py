@@ -85,7 +85,8 @@ def read_supports(
         if isinstance(entry, Case):
             image, label = _read_case(entry, read)
         else:
-            image, label = as_volume(entry[0]), as_volume(entry[1], label=True)
+            image = as_volume(entry[0])
+            label = as_volume(entry[1], label=True, image=image)
         check_no_gray_values(label)
         label = mark_ignored(label, ignore if ignore is not None else ignored_value(label.names))
         images.append(image)
@@ -99,7 +100,8 @@ def read_supports(
 def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:
     if case.label_path is None:
         raise InputError(f"{case.image_path}: has no label file", "add one or leave this scan out")
-    image, label = read(case.image_paths), read_label(case.label_path)
+    image = read(case.image_paths)
+    label = read_label(case.label_path, image=image)
     if image.modality is None and case.modality:
         image = replace(image, modality=case.modality)
     return image, label

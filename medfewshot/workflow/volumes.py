@@ -101,7 +101,7 @@ def _plain(name: str) -> str:
     return name.casefold()
 
 
-def as_volume(value: VolumeLike, *, label: bool = False) -> Volume:
+def as_volume(value: VolumeLike, *, label: bool = False, image: Volume | None = None) -> Volume:
     """Turn a path, array, tensor or MetaTensor into a :class:`~medfewshot.types.Volume`.
 
     An array or tensor of 2 or 3 axes is ``(*S)``, one of 4 is ``(C, *S)``, a MetaTensor is always ``(C, *S)``. Only
@@ -110,6 +110,7 @@ def as_volume(value: VolumeLike, *, label: bool = False) -> Volume:
     Args:
         value: What to read or convert; a Volume is returned as it is.
         label: Whether it is a label map.
+        image: The scan of a label map, on whose grid contours are drawn.
 
     Raises:
         InputError: The file cannot be read, or the values cannot be segmented.
@@ -119,7 +120,7 @@ def as_volume(value: VolumeLike, *, label: bool = False) -> Volume:
             raise InputError(f"{value.name}: contains NaN or infinite values", "replace them before segmenting")
         return value
     if isinstance(value, (str, PathLike)):
-        return read_label(Path(value)) if label else read_image(Path(value))
+        return read_label(Path(value), image=image) if label else read_image(Path(value))
     data, affine = _plain_array(value)
     if data.ndim not in (3, 4) or 0 in data.shape:
         raise InputError(f"array of shape {data.shape}: is no image", "give (X, Y), (X, Y, Z) or (C, X, Y, Z)")

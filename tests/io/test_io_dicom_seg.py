@@ -19,9 +19,11 @@ import toys
 from medfewshot.cli import main
 from medfewshot.errors import InputError
 from medfewshot.io import read_image
-from medfewshot.io.dicom_seg import check_available, write_dicom_seg
+from medfewshot.io.dicom_seg_writer import write_dicom_seg
+from medfewshot.io.terminology import check_available
 
 NAMES = {205: "left kidney", 420: "Something New"}
+COLOURS = {205: (1.0, 0.5, 0.0)}
 
 
 def labels_for(shape: tuple[int, ...]) -> np.ndarray:
@@ -50,7 +52,7 @@ def test_the_same_voxels_come_back(tmp_path):
     folder = corpus_dicom.series(tmp_path)
     volume = read_image(folder)
     labels = labels_for(volume.spatial_shape)
-    assert write_dicom_seg(tmp_path / "out" / "seg.dcm", labels, NAMES, volume) == ()
+    assert write_dicom_seg(tmp_path / "out" / "seg.dcm", labels, NAMES, volume, COLOURS) == ()
     found = read_back(tmp_path / "out" / "seg.dcm", folder)
     for index, value in enumerate(NAMES):
         assert np.array_equal(found[..., index], labels == value)
@@ -60,7 +62,7 @@ def test_it_refers_to_its_source_and_says_what_it_holds(tmp_path):
     folder = corpus_dicom.series(tmp_path, keep=[3, 1, 0, 2, 4, 5])
     volume = read_image(folder)
     labels = labels_for(volume.spatial_shape)
-    write_dicom_seg(tmp_path / "seg.dcm", labels, NAMES, volume)
+    write_dicom_seg(tmp_path / "seg.dcm", labels, NAMES, volume, COLOURS)
     segmentation = hd.seg.segread(tmp_path / "seg.dcm")
     source = pydicom.dcmread(folder / "000.dcm")
     for name in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName"):
@@ -83,7 +85,7 @@ def test_it_refers_to_its_source_and_says_what_it_holds(tmp_path):
 
 def test_nothing_found_is_still_an_object(tmp_path):
     volume = read_image(corpus_dicom.series(tmp_path))
-    write_dicom_seg(tmp_path / "seg.dcm", np.zeros(volume.spatial_shape, np.uint8), NAMES, volume)
+    write_dicom_seg(tmp_path / "seg.dcm", np.zeros(volume.spatial_shape, np.uint8), NAMES, volume, COLOURS)
     assert not read_back(tmp_path / "seg.dcm", tmp_path / "odd").any()
 
 
@@ -100,7 +102,7 @@ def test_an_anonymised_source(tmp_path, changes):
     folder = corpus_dicom.series(tmp_path, **changes)
     volume = read_image(folder)
     labels = labels_for(volume.spatial_shape)
-    told = write_dicom_seg(tmp_path / "seg.dcm", labels, NAMES, volume)
+    told = write_dicom_seg(tmp_path / "seg.dcm", labels, NAMES, volume, COLOURS)
     assert bool(told) == any("UID" in name for name in changes)
     assert all(name in told[0] for name in changes if "UID" in name)
     assert np.array_equal(read_back(tmp_path / "seg.dcm", folder)[..., 0], labels == 205)
@@ -110,9 +112,9 @@ def test_without_the_extra(tmp_path, monkeypatch):
     volume = read_image(corpus_dicom.series(tmp_path))
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(InputError, match=r"pip install 'medfewshot\[dicom\]'"):
-        check_available()
+        check_available("dicom_seg")
     with pytest.raises(InputError, match=r"pip install 'medfewshot\[dicom\]'"):
-        write_dicom_seg(tmp_path / "seg.dcm", labels_for(volume.spatial_shape), NAMES, volume)
+        write_dicom_seg(tmp_path / "seg.dcm", labels_for(volume.spatial_shape), NAMES, volume, COLOURS)
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):
@@ -143,7 +145,7 @@ def test_a_real_oblique_series(data_root, tmp_path, name):
     volume = read_image(folder)
     labels = np.zeros(volume.spatial_shape, np.uint8)
     labels[40:90, 100:180, 5:9] = 1
-    write_dicom_seg(tmp_path / "seg.dcm", labels, {1: "brain"}, volume)
+    write_dicom_seg(tmp_path / "seg.dcm", labels, {1: "brain"}, volume, {})
     segmentation = pydicom.dcmread(tmp_path / "seg.dcm")
     frames = segmentation.pixel_array
     assert frames.sum() == labels.sum()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from medfewshot.io.formats.base import Format
 from medfewshot.io.formats.dicom import DICOM
+from medfewshot.io.formats.dicom_seg import DICOM_SEG
 from medfewshot.io.formats.itk import METAIMAGE, NRRD, SEG_NRRD
 from medfewshot.io.formats.nifti import NIFTI
 from medfewshot.io.formats.pictures import BMP, JPEG, PNG, TIFF
+from medfewshot.io.formats.rtstruct import RTSTRUCT
 
-FORMATS: tuple[Format, ...] = (NIFTI, NRRD, SEG_NRRD, METAIMAGE, PNG, JPEG, TIFF, BMP, DICOM)
-"""The first format stores the results that an image's own format cannot hold."""
+FORMATS: tuple[Format, ...] = (NIFTI, NRRD, SEG_NRRD, METAIMAGE, PNG, JPEG, TIFF, BMP, DICOM_SEG, RTSTRUCT, DICOM)
+"""The first format stores the results that an image's own format cannot hold. DICOM's special kinds come before it."""
 
 __all__ = ["FORMATS", "Format"]

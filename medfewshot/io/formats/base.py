@@ -37,13 +37,17 @@ class Format:
         read: ``read(path, dtype)`` returns a volume ``(C, *S)`` in ``dtype``, or as stored if ``dtype`` is None (for a
             label map). It may keep a file header for its writer in ``Volume.header``, see :func:`kept_header`.
         read_label: Replaces ``read(path, None)`` for label maps, e.g. to refuse them.
+        draw_label: Replaces ``read_label`` for files without a grid: ``draw_label(path, image)`` draws their structures
+            on that of an image.
         results: Suffix of the results for an image of this format. It may belong to another format.
         writes: Suffixes that ``write`` can write.
         write: ``write(path, data, like)`` writes ``data (*S)`` or ``(N, *S)`` in its dtype on the grid of ``like``.
         dtypes: What a file can hold. Without float32, maps of real numbers need another format.
         only_2d: Whether a file holds one 2D map, ``(X, Y)``, and nothing else.
         labels_only: Whether every file with these suffixes is a label map and never a scan.
-        recognises: Tells from the content of a file whether it has this format. Asked only if its suffix is unknown.
+        crops_labels: Whether a label map may cover a part of its scan only. Its origin says which part.
+        recognises: Tells from the content of a file whether it has this format. Asked if its suffix is unknown, or
+            belongs to a format with this function: DICOM files of all kinds are ``.dcm``.
         folders: Whether a folder that contains such files is one image, as a DICOM series is.
         has_image: Tells whether a file of this format contains an image at all. A DICOM report does not.
     """
@@ -52,12 +56,14 @@ class Format:
     suffixes: tuple[str, ...]
     read: Callable[[Path, DType], Volume]
     read_label: Callable[[Path], Volume] | None = None
+    draw_label: Callable[[Path, Volume], Volume] | None = None
     results: str = ".nii.gz"
     writes: tuple[str, ...] = ()
     write: Callable[[Path, np.ndarray, Volume], None] | None = None
     dtypes: tuple[type[np.generic], ...] = (np.uint8, np.uint16, np.int32, np.float32)
     only_2d: bool = False
     labels_only: bool = False
+    crops_labels: bool = False
     recognises: Callable[[Path], bool] | None = None
     folders: bool = False
     has_image: Callable[[Path], bool] = Path.is_file

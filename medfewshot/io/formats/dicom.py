@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io.dicom_acquisitions import check_one_acquisition, facts_of, repeats_error
+from medfewshot.io.dicom_acquisitions import FRAME_OF_REFERENCE, check_one_acquisition, facts_of, repeats_error
+from medfewshot.io.dicom_files import SUFFIXES, has_image, is_dicom_file
 from medfewshot.io.dicom_frames import frame_pixels, frames_of, is_enhanced
 from medfewshot.io.dicom_stack import (
+    DicomSource,
     Slice,
     at_same_position,
     count_positions,
@@ -25,17 +27,10 @@ from medfewshot.io.formats.base import DType, Format, check_size, reading
 from medfewshot.io.formats.itk import array_of, quiet_itk
 from medfewshot.types import Volume
 
-_SUFFIXES = (".dcm", ".ima")
 _NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC")
 _SHOWN = 10
 """Most slices that a message names."""
-_SOP_CLASS_ELEMENTS = (b"\x02\x00\x02\x00UI", b"\x08\x00\x16\x00UI", b"\x08\x00\x16\x00")
-"""The class in the meta header; and in the data set, of files without that header, with and without types."""
-_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
-_TYPES = (b"UI", b"UL", b"OB", b"CS", b"DA", b"TM", b"SH", b"LO")
 _WHITE_IS_LOW = b"MONOCHROME1"
-_WITHOUT_IMAGE = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("9.", "11.", "66", "88.", "104.", "481."))
-"""Storage classes of waveforms, presentation states, registrations and segmentations, reports, PDFs, radiotherapy."""
 
 
 def read(path: Path, dtype: DType) -> Volume:
@@ -56,6 +51,7 @@ def read(path: Path, dtype: DType) -> Volume:
                     "convert it to NIfTI first, e.g. with dcm2niix",
                 )
         first = slices[0]
+        stack: list[Slice] = []
         if len(slices) == 1 and first.pose is None:
             data = array_of(_image(first), np.float32).reshape(1, *first.size[:2])
             affine = np.diag([-first.spacing_mm[0], -first.spacing_mm[1], 1.0, 1.0])
@@ -65,46 +61,8 @@ def read(path: Path, dtype: DType) -> Volume:
             data = _pixels(stack)
             warnings += told + stack_warnings(stack, affine)
     has_spacing = first.has_spacing or data.ndim == 4
-    return Volume(data, affine, modality=first.modality or None, warnings=warnings, has_spacing=has_spacing)
-
-
-def slice_files(path: Path) -> list[Path]:
-    """The files of a series in the order of the volume's last axis. Raises InputError for a multi-frame object."""
-    with quiet_itk():
-        slices, _ = _series(path)
-        if any(one.frame is not None or one.size[2] > 1 for one in slices):
-            raise InputError(
-                f"{path}: is multi-frame, and a DICOM segmentation cannot refer to it",
-                "leave this setting out",
-                setting="dicom_seg",
-            )
-        return [one.path for one in _stack(slices, str(path))[0]]
-
-
-def is_dicom_file(path: Path) -> bool:
-    """Whether a file is DICOM by its suffix or its content. A DICOMDIR index is no image."""
-    if path.name.upper() == "DICOMDIR" or path.name.startswith(".") or not path.is_file():
-        return False
-    if path.suffix.lower() in _SUFFIXES:
-        return True
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(132)
-    except OSError:
-        return False
-    return start[128:] == b"DICM" or _starts_with_element(start)
-
-
-def _starts_with_element(start: bytes) -> bool:
-    """Whether a file without preamble begins with two DICOM elements, as old archives write them."""
-    group, kind, short, long = start[:2], start[4:6], start[6:8], start[4:8]
-    if group not in _FIRST_GROUPS:
-        return False
-    if kind in _TYPES:
-        following = start[8 + int.from_bytes(short, "little") :] if kind != b"OB" else group
-    else:
-        following = start[8 + int.from_bytes(long, "little") :]
-    return following[:2] in _FIRST_GROUPS and following[:4] != start[:4]
+    source = DicomSource(tuple(stack), first.facts.get(FRAME_OF_REFERENCE, ""))
+    return Volume(data, affine, source, modality=first.modality or None, warnings=warnings, has_spacing=has_spacing)
 
 
 def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:
@@ -123,7 +81,10 @@ def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:
     images = [one for one in slices if one.modality not in _NO_IMAGES]
     if not images:
         kinds = ", ".join(sorted({one.modality for one in slices})) or "reports, plans or segmentations"
-        raise InputError(f"{path}: no DICOM images here ({kinds})", "convert it to NIfTI first, e.g. with 3D Slicer")
+        raise InputError(
+            f"{path}: no DICOM images here ({kinds})",
+            "convert it to NIfTI first, e.g. with 3D Slicer, or name one label file",
+        )
     _check_one_series(path, images)
     if not others:
         return images, ()
@@ -154,31 +115,13 @@ def _scan(files: Sequence[Path]) -> tuple[list[Slice], list[Path]]:
     """The slices, and the files without an image. A slice that cannot be read is an error: it must not get lost."""
     slices, others = [], []
     for file in files:
-        if _sop_class(file).startswith(_WITHOUT_IMAGE):
+        if not has_image(file):
             others.append(file)
             continue
         with reading(file):
             one = _read_slice(file)
             slices.extend(frames_of(one) if is_enhanced(one) else [one])
     return slices, others
-
-
-def has_image(path: Path) -> bool:
-    """Whether a DICOM file is no report, plan, presentation state or segmentation, by its class."""
-    return path.is_file() and not _sop_class(path).startswith(_WITHOUT_IMAGE)
-
-
-def _sop_class(path: Path) -> str:
-    """The class that a file states near its start, where both are little endian. "" if absent."""
-    with path.open("rb") as stream:
-        start = stream.read(1024)
-    for element in _SOP_CLASS_ELEMENTS:
-        _, found, rest = start.partition(element)
-        size = 2 if element.endswith(b"UI") else 4
-        value = rest[size : size + int.from_bytes(rest[:size], "little")] if found else b""
-        if value.startswith(b"1."):
-            return value.decode("ascii", "replace").strip("\0 ")
-    return ""
 
 
 def _read_slice(path: Path) -> Slice:
@@ -278,5 +221,5 @@ def _pixels(stack: Sequence[Slice]) -> np.ndarray:
 
 
 DICOM = Format(
-    name="a DICOM series", suffixes=_SUFFIXES, read=read, recognises=is_dicom_file, folders=True, has_image=has_image
+    name="a DICOM series", suffixes=SUFFIXES, read=read, recognises=is_dicom_file, folders=True, has_image=has_image
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -58,8 +58,8 @@ def read_segmentation(path: Path) -> Volume:
     return replace(volume, names=dict(sorted(values.items())))
 
 
-def write_volume(path: Path, data: np.ndarray, like: Volume) -> None:
-    """Write ``data (*S)``, or ``(N, *S)`` as a vector image, on the grid of ``like``."""
+def write_volume(path: Path, data: np.ndarray, like: Volume, *, fields: Mapping[str, str] | None = None) -> None:
+    """Write ``data (*S)``, or ``(N, *S)`` as a vector image, on the grid of ``like``; ``fields`` go into the header."""
     image = image_of(data, is_vector=data.ndim > like.spatial_dims)
     dims = image.GetDimension()
     lps = LPS_TO_RAS @ like.affine
@@ -69,6 +69,8 @@ def write_volume(path: Path, data: np.ndarray, like: Volume) -> None:
     image.SetSpacing(spacing.tolist())
     image.SetDirection((lps[:dims, :dims] / spacing).ravel().tolist())
     image.SetOrigin(lps[:dims, 3].tolist())
+    for name, text in (fields or {}).items():
+        image.SetMetaData(name, text)
     write_itk(path, image, compress=True)
 
 

@@ -1,0 +1,103 @@
+"""Write label maps as DICOM segmentation objects (DICOM PS3.3, A.51) that refer to their source series.
+
+Needs the extra ``dicom`` (highdicom, pydicom). The object names the patient and the study of its source, because a PACS
+needs them. Unlike every other result, it is as confidential as the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medfewshot import __version__
+from medfewshot.io.dicom_source import series_number, source_headers, source_of
+from medfewshot.io.files import atomic_path
+from medfewshot.io.terminology import ANATOMY, LONGEST, OWN_TRACKING, Term, check_available, side_of, term_of
+from medfewshot.types import Colour, Volume
+
+
+def write_dicom_seg(
+    path: Path, labels: np.ndarray, names: Mapping[int, str], source: Volume, colours: Mapping[int, Colour]
+) -> tuple[str, ...]:
+    """Write a DICOM segmentation. The file appears whole or not at all.
+
+    Args:
+        path: Of the file.
+        labels: ``(X, Y, Z)`` on the grid of ``source``.
+        names: Label value -> name. Each becomes one segment, numbered from 1 in this order.
+        source: Of a DICOM series, see ``can_refer_to``.
+        colours: Label value -> red, green and blue from 0 to 1.
+
+    Returns:
+        Warnings of the source.
+
+    Raises:
+        InputError: The series cannot be read, or highdicom is not installed.
+    """
+    check_available("dicom_seg")
+    import highdicom as hd
+
+    images, warnings = source_headers(source)
+    planes = _stored_order(labels.T, source)
+    masks = np.stack([value == planes for value in names], axis=-1)  # (frames, rows, columns, segments)
+    segmentation = hd.seg.Segmentation(
+        source_images=images,
+        pixel_array=masks.astype(np.uint8),
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            _describe(number, value, name, colours.get(value))
+            for number, (value, name) in enumerate(names.items(), start=1)
+        ],
+        series_instance_uid=hd.UID(),
+        series_number=series_number(images[0]) + 100,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="medfewshot",
+        manufacturer_model_name="medfewshot",
+        software_versions=__version__,
+        device_serial_number="none",
+        series_description="medfewshot segmentation, for research only",
+        content_label="SEGMENTATION",
+    )
+    with atomic_path(path) as temporary:
+        segmentation.save_as(temporary)
+    return warnings
+
+
+def _stored_order(planes: np.ndarray, source: Volume) -> np.ndarray:
+    """Planes ``(Z, Y, X)`` of the volume in the order of the frames in the source's file."""
+    found = source_of(source)
+    frames = found.frames if found is not None else []
+    return planes[np.argsort(frames)] if frames else planes
+
+
+def _describe(number: int, value: int, name: str, colour: Colour | None) -> Any:
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    segment = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:LONGEST],
+        segmented_property_category=_code(ANATOMY),
+        segmented_property_type=_code(term_of(value, name)),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name="medfewshot", version=__version__, family=codes.cid7162.ArtificialIntelligence
+        ),
+        tracking_uid=hd.UID(),
+        tracking_id=f"{OWN_TRACKING} {value}",
+        display_color=None if colour is None else hd.color.CIELabColor.from_rgb(*(round(255 * one) for one in colour)),
+    )
+    side = side_of(name)
+    if side is not None:
+        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [_code(side)]
+    return segment
+
+
+def _code(term: Term) -> Any:
+    import highdicom as hd
+
+    return hd.sr.CodedConcept(term.value, term.scheme, term.meaning)

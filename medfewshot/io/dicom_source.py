@@ -1,0 +1,83 @@
+"""The DICOM series that a volume came from, as what a segmentation refers to. Needs the extra ``dicom``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from medfewshot.io.dicom_stack import DicomSource
+from medfewshot.io.formats.base import kept_header, reading
+from medfewshot.types import Volume
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_SOP_CLASSES = {"CT": f"{_STORAGE}2", "MR": f"{_STORAGE}4", "PT": f"{_STORAGE}128"}
+_SECONDARY_CAPTURE = f"{_STORAGE}7"
+_NEEDED_TEXT = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName"
+)  # fmt: skip
+
+
+def source_of(volume: Volume) -> DicomSource | None:
+    """The series whose grid the volume lies on, if a segmentation can refer to it: slices, or one multi-frame file."""
+    source = kept_header(volume, DicomSource)
+    if source is None or not source.slices or (source.frames and len(source.files) > 1):
+        return None
+    return source
+
+
+def can_refer_to(volume: Volume) -> bool:
+    """Whether the volume came from a DICOM series to which a DICOM segmentation can refer."""
+    return source_of(volume) is not None
+
+
+def source_headers(volume: Volume) -> tuple[list[Any], tuple[str, ...]]:
+    """Read the headers of the series, one data set a file, and complete those that were stripped.
+
+    Returns:
+        The data sets in the order of :attr:`DicomSource.files`, and warnings: a source that was stripped of its UIDs
+        gets new ones, which no archive knows.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    from pydicom import dcmread
+
+    source = source_of(volume)
+    if source is None:
+        raise ValueError(f"{volume.name}: a DICOM segmentation needs a series that it refers to, on the same grid")
+    images = []
+    for file in source.files:
+        with reading(file):
+            images.append(dcmread(file, force=True, stop_before_pixels=True))
+    return images, _fill_in(images, volume.name)
+
+
+def series_number(image: Any) -> int:
+    """The number of a series, 0 if it states none."""
+    try:
+        return max(0, int(image.SeriesNumber))
+    except (AttributeError, TypeError, ValueError):
+        return 0
+
+
+def _fill_in(images: Sequence[Any], name: str) -> tuple[str, ...]:
+    """Add to anonymised slices, in memory, what the standard demands of a reference."""
+    import highdicom as hd
+
+    missing: set[str] = set()
+    shared = {key: hd.UID() for key in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")}
+    for image in images:
+        for key in _NEEDED_TEXT:
+            if key not in image:
+                setattr(image, key, "")
+        for key, uid in {**shared, "SOPInstanceUID": hd.UID()}.items():
+            if not image.get(key):
+                setattr(image, key, uid)
+                missing.add(key)
+        if not image.get("SOPClassUID"):
+            image.SOPClassUID = _SOP_CLASSES.get(str(image.get("Modality", "")), _SECONDARY_CAPTURE)
+            missing.add("SOPClassUID")
+    if not missing:
+        return ()
+    return (f"{name}: has no {', '.join(sorted(missing))}; the segmentation refers to new ones that no archive knows",)
