@@ -155,7 +155,7 @@ def card(scene: Scene, rank: int | None) -> Figure:
     wanted = scene.structures == rank if rank and (scene.structures == rank).any() else scene.structures
     view = (normal, planes.best_slices([planes.profiles(wanted)[normal]])[0])
     _, zoom = _windows(scene, view, [view], CARD[1] / CARD[0])
-    _panel(axes, scene, view, "zoom", zoom)
+    _panel(axes, scene, view, "card", zoom)
     if not scene.raster:
         _caption(axes, scene.grid, view)
     return fig
@@ -186,7 +186,7 @@ def _panel(axes: Axes, scene: Scene, view: View, mode: str, window: planes.Windo
         axes.imshow(doubt, cmap="inferno", vmin=0, vmax=top, alpha=alpha, interpolation="nearest", **place)
         _contours(axes, ranks, (width, height), 0.8, WHITE)
     elif mode != "bare":
-        thick = 1.0 if mode == "field" else 1.5
+        thick = {"field": 1.0, "card": 1.3}.get(mode, 1.5)
         _contours(axes, ranks, (width, height), thick)
         if scene.reference is not None:
             _contours(axes, picture(scene.reference, view), (width, height), thick * 0.75, "white", DASHED)
@@ -207,7 +207,8 @@ def _contours(
         x, y = (np.arange(mask.shape[1]) + columns.start - 0.5) * dx, (np.arange(mask.shape[0]) + rows.start - 0.5) * dy
         lines = axes.contour(x, y, mask.astype(np.float32), levels=[0.5], colors=[colour or colour_of(rank)])
         lines.set(linewidth=thick, linestyle=dashes or "solid")
-        lines.set(path_effects=[Stroke(linewidth=thick + HALO, foreground="black", alpha=0.7), Normal()])
+        halo = HALO / 2 if dashes else HALO
+        lines.set(path_effects=[Stroke(linewidth=thick + halo, foreground="black", alpha=0.7), Normal()])
 
 
 def _text(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:

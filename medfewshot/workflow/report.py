@@ -218,10 +218,10 @@ def _with_volumes(
             volumes = volumes.with_reference(truth.data[0], values)
     except (InputError, OSError) as error:
         return replace(case, warnings=(*case.warnings, f"no viewer: {' '.join(str(error).split())}"))
+    rank = values.index(case.worst.label) + 1 if case.worst else None
     if pictured:
-        rank = values.index(case.worst.label) + 1 if case.worst else None
         case = replace(case, picture=card_uri(volumes, rank))
-    return replace(case, viewer=volumes.encoded()) if budget and len(volumes.shape) == 3 else case
+    return replace(case, viewer=volumes.encoded(rank)) if budget and len(volumes.shape) == 3 else case
 
 
 def _read_case(folder: Path, result: CaseResult, values: Sequence[int]) -> DisplayVolumes:

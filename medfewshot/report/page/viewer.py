@@ -88,8 +88,16 @@ class DisplayVolumes:
         """The same with a reference on the scan's grid; for ``values`` see :func:`display_volumes`."""
         return replace(self, reference=_block_ranks(_ranks(_solid(labels), values), self.steps))
 
-    def encoded(self) -> Viewer:
-        """The volumes as NIfTI files in text, for the page."""
+    def _structure(self, rank: int | None) -> np.ndarray:
+        maps = [labels for labels in (self.labels, self.reference) if labels is not None]
+        return next((labels == rank for labels in maps if rank in labels), self.labels)
+
+    def encoded(self, rank: int | None = None) -> Viewer:
+        """Encode the volumes as NIfTI files in text.
+
+        Args:
+            rank: The structure at which the viewer opens, or at its reference if it is missing; None for all.
+        """
         grid, (low, high) = self.grid, self.window
         note = _edges(self.spacing_mm * self.steps)
         if max(self.steps) > 1:
@@ -99,7 +107,7 @@ class DisplayVolumes:
             labels=_nifti(self.labels, grid),
             reference=None if self.reference is None else _nifti(self.reference, grid),
             uncertainty=None if self.uncertainty is None else _nifti(self.uncertainty, grid, slope=1 / 255),
-            centre_mm=_centre(self.labels, grid),
+            centre_mm=_centre(self._structure(rank), grid),
             note=note,
         )
 

@@ -48,6 +48,7 @@ def render_page(page: Page) -> str:
     return environment.from_string(_asset("page.html")).render(
         page=page,
         metrics=HEADLINE,
+        size=_size_heading(page),
         style=Markup(_asset("page.css")),
         script=Markup(scripts[0]),
         niivue=Markup(scripts[1]) if viewing else None,
@@ -124,18 +125,20 @@ def _heading(metric: Metric) -> str:
     return f"{metric.title[:1].upper()}{metric.title[1:]} {metric.unit}".strip()
 
 
+def _size_heading(page: Page) -> str:
+    return f"{'Volume' if page.unit == 'ml' else 'Area'} {page.unit}"
+
+
 class StripPlot(NamedTuple):
     """One measurement of every case, which ``page.html`` draws as dots.
 
     Attributes:
-        title: name of the measurement.
-        axis: what is measured, with its unit.
+        title: name of the measurement, with its unit.
         ticks: round numbers from at most the smallest to at least the largest value.
         rows: (label value, its dots as (case, value)).
     """
 
     title: str
-    axis: str
     ticks: list[float]
     rows: list[tuple[int, list[tuple[str, float]]]]
 
@@ -150,14 +153,14 @@ def _plots(page: Page) -> list[StripPlot]:
     for metric in HEADLINE:
         low = None if metric.better == "zero" else 0.0
         high = 1.0 if metric.better == "higher" else None
-        plots.append(_plot(page, metric.title, _heading(metric), score(metric.name), low=low, high=high))
-    plots.append(_plot(page, "Size", f"Size in {page.unit}", lambda row: row.size or None, low=0.0))
-    plots.append(_plot(page, "Confidence", "Confidence", lambda row: row.predicted_dice, low=0.0, high=1.0))
+        plots.append(_plot(page, _heading(metric), score(metric.name), low=low, high=high))
+    plots.append(_plot(page, _size_heading(page), lambda row: row.size or None, low=0.0))
+    plots.append(_plot(page, "Confidence", lambda row: row.predicted_dice, low=0.0, high=1.0))
     return [plot for plot in plots if plot is not None]
 
 
 def _plot(
-    page: Page, title: str, axis: str, value_of: Callable[[StructureRow], float | None], *,
+    page: Page, title: str, value_of: Callable[[StructureRow], float | None], *,
     low: float | None, high: float | None = None,
 ) -> StripPlot | None:  # fmt: skip
     """Collect the finite values; the axis runs from ``low`` to ``high``, by default the smallest and largest value."""
@@ -176,4 +179,4 @@ def _plot(
     high = max(values) if high is None else high
     ticks = MaxNLocator(5, steps=(1, 2, 5, 10)).tick_values(low, high if high > low else low + 1)
     rows = [(label, [(case, value) for v, case, value in measured if v == label]) for label in page.structures]
-    return StripPlot(title, axis, list(ticks), rows)
+    return StripPlot(title, list(ticks), rows)

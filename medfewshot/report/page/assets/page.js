@@ -80,13 +80,14 @@
     nv.setDrawOpacity(FAINT);
   };
 
-  // Fills are NiiVue overlays, the outline is its drawing. Of both label maps one is filled and one a line.
+  // Fills are NiiVue overlays, the outline is its drawing. A single label map has a faint fill, so that bright organs
+  // keep their contrast, and an outline; of both label maps one is filled and one a line.
   const paint = () => {
     if (!nv || !layers.labels) return;
     const what = shown(), both = what === "both", doubt = Boolean(layers.uncertainty) && uncertainty.checked;
     const lines = outlines.checked || doubt;
-    const line = both ? (lines ? "labels" : "reference") : lines ? what : "none";
-    const fill = both ? (lines ? "reference" : "labels") : what;  // of a single map, filled in 3D only if it is a line in the slices
+    const line = both ? (lines ? "labels" : "reference") : what;
+    const fill = both ? (lines ? "reference" : "labels") : what;  // of a single map, in 3D always
     for (const name of ["labels", "reference"].filter((name) => layers[name])) {
       layers[name].setColormapLabel(colormap(both && name === "reference" ? WHITE : null));
       layers[name].opacity = name === fill && !doubt ? 1 : 0;
