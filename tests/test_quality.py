@@ -205,4 +205,4 @@ def test_the_command_line_writes_them_down(tmp_path, monkeypatch):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "its field of view is larger" in page
     assert "look closely" not in page  # said once, as a flag
-    assert "Predicted Dice" in page
+    assert "Confidence" in page or "confidence" in page

@@ -88,7 +88,8 @@ def segment(
     done = len(result.results) - len(result.failed)
     earlier = f" ({result.resumed} in an earlier run)" if result.resumed else ""
     total = f"{done} of {counted(len(result.results), 'scan')}" if result.failed else counted(done, "scan")
-    review = f"{len(result.to_review)} to review, " if result.to_review else ""
+    to_review = len({case for case, _ in result.review})
+    review = f"{to_review} to review, " if to_review else ""
     console.say(f"{total} segmented{earlier}, {review}{time.perf_counter() - begun:.0f} s; results in {output}")
     if settings.report:
         console.say(f"open {output / workflow.REPORT} in a browser")

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,14 +16,16 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
+from rich.text import Text
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
 from medfewshot.metrics import METRICS
 from medfewshot.types import Event, Progress
-from medfewshot.workflow import STATISTICS, RunResult
+from medfewshot.workflow import STATISTICS, CaseResult, RunResult
 
+TEXTS = ("structure", "review")
 MOST = 10
 """Most scans, structures, values or warnings that are listed."""
 
@@ -41,8 +44,8 @@ class Console:
             TextColumn("{task.description}", style="bold", table_column=Column(no_wrap=True, min_width=20)),
             BarColumn(bar_width=16),
             TextColumn("{task.percentage:3.0f} %"),
-            TimeRemainingColumn(),
-            TextColumn("left  {task.fields[text]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+            _TimeLeft(),
+            TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         )
         disable = self.quiet or not self.err.is_terminal
         with RichProgress(*columns, console=self.err, disable=disable, transient=True) as bar:
@@ -100,23 +103,24 @@ class Console:
             self.say(f"{folder} contains your labelled scans: share it as carefully as patient data")
 
     def results_table(self, result: RunResult) -> None:
-        """Print size, confidence and reason to review of every structure; scans to review first, at most ten scans."""
-        rows = {r.case: sorted(r.statistics, key=lambda row: not row.get("review")) for r in result.results}
-        ordered = sorted(result.results, key=lambda r: not any(row.get("review") for row in rows[r.case]))
-        unit = _size_unit([row for r in result.results for row in r.statistics])
-        table = _table("", "scan", "structure", unit, "confidence", "review", texts=("structure", "review"))
-        for one in ordered[:MOST]:
-            if one.status == "failed":
-                table.add_row(one.case, "-", "-", "-", "failed")
-            for number, row in enumerate(rows[one.case][:MOST]):
-                dice = row.get("predicted_dice")
-                confidence = "-" if dice is None else f"{dice:.2f}"
-                table.add_row("" if number else one.case, row["name"], _size(row), confidence, row.get("review", ""))
-            if len(rows[one.case]) > MOST:
-                table.add_row("", f"and {len(rows[one.case]) - MOST} more", "", "", "")
+        """Print size, confidence and reason to review of every structure.
+
+        Of many structures, only those to review are shown, or the least confident one of a scan. At most ten scans are
+        shown: failed ones first, then those to review.
+        """
+        rows = [_result_rows(one, result.review) for one in result.results]
+        brief = sum(map(len, rows)) > 2 * MOST
+        rows.sort(key=lambda own: (own[0].confidence is not None or not own[0].review, not own[0].review))
+        table = _table("", "scan", "structure", _size_unit(result.results), "confidence", "review", texts=TEXTS)
+        for own in rows[:MOST]:
+            shown = _one_per_reason(own) if brief else own
+            for number, row in enumerate(shown):
+                table.add_row(
+                    "" if number else row.scan, row.structure, row.size, _number(row.confidence, 2), row.review
+                )
         self.out.print(table)
-        if len(ordered) > MOST:
-            self.say(f"and {len(ordered) - MOST} more scans in {result.folder / STATISTICS}")
+        if brief or len(rows) > MOST:
+            self.say(f"all structures of all scans are in {result.folder / STATISTICS}")
         self.say("confidence: expected Dice, 0 to 1. It can be wrong: look at every result.")
 
     def score_table(self, evaluation: Evaluation) -> None:
@@ -207,7 +211,44 @@ def _table(title: str, first: str, *others: str, texts: Sequence[str] = ()) -> T
     return table
 
 
-def _size_unit(rows: Sequence[Mapping[str, Any]]) -> str:
+class _TimeLeft(TimeRemainingColumn):
+    """Time left, if it is known."""
+
+    def render(self, task: Any) -> Text:
+        text = super().render(task).plain
+        return Text("" if "-" in text or not text else f"{text} left")
+
+
+@dataclass(frozen=True)
+class _ResultRow:
+    scan: str
+    structure: str
+    size: str
+    confidence: float | None
+    review: str
+
+
+def _result_rows(result: CaseResult, review: Mapping[tuple[str, int], str]) -> list[_ResultRow]:
+    """Rows of one scan: structures to review first, then by confidence."""
+    if not result.statistics:
+        return [_ResultRow(result.case, "-", "-", None, "failed" if result.status == "failed" else "")]
+    rows = [
+        _ResultRow(
+            result.case, row["name"], _size(row), row["predicted_dice"], review.get((result.case, row["label"]), "")
+        )
+        for row in result.statistics
+    ]
+    return sorted(rows, key=lambda row: (not row.review, row.confidence or 0))
+
+
+def _one_per_reason(rows: Sequence[_ResultRow]) -> list[_ResultRow]:
+    """The first structure of each reason to review; the first one if none has a reason."""
+    by_reason = {row.review: row for row in reversed(rows) if row.review}
+    return [row for row in rows if by_reason.get(row.review) is row] or list(rows[:1])
+
+
+def _size_unit(results: Sequence[CaseResult]) -> str:
+    rows = [row for result in results for row in result.statistics]
     if any(row["volume_ml"] is not None for row in rows):
         return "ml"
     return "mm²" if any(row["area_mm2"] is not None for row in rows) else "pixels"

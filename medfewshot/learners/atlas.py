@@ -153,7 +153,7 @@ class Atlas:
         found: list[list[float]] = [[] for _ in range(support.classes - 1)]
         begun = time.perf_counter()
         rounds = min(support.shots, MOST_LEFT_OUT) if support.shots > 1 else 0
-        progress = self.progress.at("matching supports to each other")
+        progress = self.progress.at("comparing the labelled scans")
         for left in range(rounds):
             progress.update(left, rounds)
             late = seconds is not None and time.perf_counter() - begun > seconds

@@ -139,6 +139,31 @@ def run_page(
         raise InputError(f"{folder / RUN_RECORD}: is damaged ({error})", "segment again and replace it") from None
 
 
+def reasons_to_review(results: Sequence[CaseResult]) -> dict[tuple[str, int], str]:
+    """Choose the structures to review: each has a reason of its own or is unlike the same structure in the other scans.
+
+    Returns:
+        (case, label value) -> one reason in at most six words.
+    """
+    size = _SIZES[_unit(results)]
+    cases = [
+        PageCase(
+            one.case,
+            failed=one.status == "failed",
+            structures=tuple(
+                StructureRow(int(row["label"]), row["name"], row.get(size), row.get("predicted_dice"))
+                for row in one.statistics
+            ),
+        )
+        for one in results
+    ]
+    reasons = {
+        (case.name, row.label): row.flags[0] for case in raise_flags(cases) for row in case.structures if row.flags
+    }
+    own = {(one.case, int(row["label"])): row.get("review") for one in results for row in one.statistics}
+    return reasons | {key: reason for key, reason in own.items() if reason}
+
+
 def _structures(record: Mapping[str, Any]) -> dict[int, str]:
     """Label value -> name of what was learned."""
     return {int(value): str(name) for value, name in record["plan"]["labels"].items()}

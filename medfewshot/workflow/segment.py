@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
@@ -24,6 +25,7 @@ from medfewshot.workflow.record import (
     flag_warning,
     remove_results,
 )
+from medfewshot.workflow.report import reasons_to_review
 from medfewshot.workflow.supports import ReadImage
 from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
 
@@ -70,10 +72,10 @@ class RunResult:
         """Results of the scans that could not be segmented."""
         return tuple(result for result in self.results if result.status == "failed")
 
-    @property
-    def to_review(self) -> tuple[CaseResult, ...]:
-        """Results with a structure that has a reason to be reviewed."""
-        return tuple(result for result in self.results if any(row.get("review") for row in result.statistics))
+    @cached_property
+    def review(self) -> dict[tuple[str, int], str]:
+        """(case, label value) of each structure to review -> one reason in at most six words."""
+        return reasons_to_review(self.results)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ def read_supports(
         InputError: A file cannot be read, or an image and its label are on different grids; names the file.
     """
     begun = time.perf_counter()
-    progress = (progress or Progress()).at("reading supports")
+    progress = (progress or Progress()).at("reading labelled scans")
     if isinstance(source, (str, PathLike)):
         source = read_dataset(Path(source))
     names = dict(source.labels) if isinstance(source, Dataset) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -12,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 import typer.testing
-from rich.console import Console as RichConsole
 
 from medfewshot.cli.app import app
 from medfewshot.cli.console import Console
@@ -143,13 +141,3 @@ def test_options_win_over_the_file_and_reach_the_model(tmp_path):
     done = typer.testing.CliRunner().invoke(typer_app, words)
     assert done.exit_code == 0, done.output
     assert seen == [AdaptSettings(steps=9, seed=3, fast=True, spacing_mm=2, labels={1: "liver"}, budget_seconds=None)]
-
-
-def test_the_bar_names_the_stage(monkeypatch):
-    console = Console()
-    console.err = RichConsole(force_terminal=True, file=io.StringIO(), width=120)
-    with console.progress("Adapting") as progress:
-        progress.at("reading supports").update(1, 2, "s0.nii.gz")
-    told = console.err.file.getvalue()
-    assert "Reading supports" in told
-    assert "s0.nii.gz" in told

@@ -243,7 +243,7 @@ def test_stages_are_named_in_order():
     stages = []
     progress = Progress(lambda event: stages.append(event.stage))
     build_hybrid(steps=1, width=4, options=QUICK, progress=progress).adapt(support_of([(12, 12), (12, 12)]))
-    assert list(dict.fromkeys(stages)) == ["matching supports to each other", "training the network"]
+    assert list(dict.fromkeys(stages)) == ["comparing the labelled scans", "training the network"]
 
 
 def test_the_overlap_that_inference_asks_for_is_used():

@@ -85,7 +85,7 @@ def test_a_user_can_cancel(tmp_path):
     progress = Progress(events.append, cancelled=lambda: len(events) == 1)
     with pytest.raises(Cancelled):
         read_supports(root / "annotated", progress=progress)
-    assert [(event.stage, event.done, event.total) for event in events] == [("reading supports", 1, 2)]
+    assert [(event.stage, event.done, event.total) for event in events] == [("reading labelled scans", 1, 2)]
 
 
 def test_an_adaptation_is_resumed_only_for_the_same_request(tmp_path, monkeypatch):
