@@ -15,6 +15,7 @@ from medfewshot.errors import InputError
 from medfewshot.inspection import inspect
 from medfewshot.io import read_label
 from medfewshot.workflow import read_supports
+from medfewshot.workflow.volumes import check_channels, find_cases
 
 IMAGE, LABEL = toys.make_scan(0)
 NUMBERED = np.where(LABEL == 205, 1, np.where(LABEL == 420, 2, 0)).astype(np.int16)
@@ -97,10 +98,13 @@ def test_brats_of_both_generations(tmp_path, case, sign, channels, third):
     scans(tmp_path, *[f"val/{other}/{other}{sign}{channel}.nii.gz" for channel in channels])
     broken = name[:-1] + "8"
     scans(tmp_path, f"val/{broken}/{broken}{sign}{channels[0]}.nii.gz")
-    dataset = check(tmp_path, [name], unlabelled=1, skipped=(", ".join(channels),))
+    dataset = check(tmp_path, [name], unlabelled=1, skipped=("4 scans that the other cases have",))
     files = [path.name for path in dataset.labelled[0].image_paths]
     assert files == [f"{name}{sign}{channel}.nii.gz" for channel in channels]
     assert dataset.labels.get(3) == third
+    (query,) = find_cases([dataset.cases[1].image_path.parent], channels=4)
+    assert (query.case_id, query.image_paths) == (other, dataset.cases[1].image_paths)
+    check_channels(query, 4)
     assert (dataset.labels.get(4) == "enhancing tumor") == (channels[1] == "t1ce")
 
 

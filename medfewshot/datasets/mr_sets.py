@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, dataset_of, skipped
 from medfewshot.datasets.search import by_key, scans_below
-from medfewshot.io import stem_of
+from medfewshot.io import channel_of, stem_of
 from medfewshot.types import Case
 
-BRATS_CHANNELS = {"t1": 0, "t1n": 0, "t1ce": 1, "t1c": 1, "t2": 2, "t2w": 2, "flair": 3, "t2f": 3}
-"""Suffixes of both generations of names, in the order of the channels."""
 BRATS_2021_LABELS = {1: "necrotic core", 2: "edema", 4: "enhancing tumor"}
 BRATS_GLI_LABELS = {1: "necrotic core", 2: "edema", 3: "enhancing tumor", 4: "resection cavity"}
 ACDC_LABELS = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
-_BRATS = re.compile(rf"(.+)[_-]({'|'.join(BRATS_CHANNELS)}|seg)", re.IGNORECASE)
+_SEG = re.compile(r"(.+)[_-]seg", re.IGNORECASE)
+_NUMBER = re.compile(r".+_\d{4}")
 
 
 def read_brats(folder: Path) -> Dataset | None:
@@ -29,30 +29,34 @@ def read_brats(folder: Path) -> Dataset | None:
 
     The scans of a case are its channels, in the order T1, T1 with contrast, T2, FLAIR.
     """
-    groups: dict[tuple[Path, str], dict[str, Path]] = {}
-    for path in scans_below(folder, depth=3):
-        match = _BRATS.fullmatch(stem_of(path))
-        if match is not None:
-            groups.setdefault((path.parent, match[1]), {})[match[2].lower()] = path
-    channels_of = {
-        key: tuple(sorted(files.keys() - {"seg"}, key=BRATS_CHANNELS.__getitem__)) for key, files in groups.items()
-    }
-    usual = Counter(channels for key, channels in channels_of.items() if "seg" in groups[key]).most_common(1)
+    scans: dict[tuple[Path, str], dict[int, Path]] = {}
+    files = scans_below(folder, depth=3)
+    segmentations = {(path.parent, match[1]): path for path in files if (match := _SEG.fullmatch(stem_of(path)))}
+    for path in files:
+        found = None if _NUMBER.fullmatch(stem_of(path)) else channel_of(path)
+        if found is not None:
+            scans.setdefault((path.parent, found[0]), {})[found[1]] = path
+    usual = Counter(tuple(sorted(scans[key])) for key in segmentations if key in scans).most_common(1)
     if not usual or len(usual[0][0]) < 2:
         return None
     channels, cases, odd = usual[0][0], [], []
-    for (place, name), files in groups.items():
-        if channels_of[place, name] == channels:
-            cases.append(Case(name, name, "MR", tuple(files[one] for one in channels), files.get("seg")))
+    for (place, name), by_channel in scans.items():
+        if tuple(sorted(by_channel)) == channels:
+            paths = tuple(by_channel[channel] for channel in channels)
+            cases.append(Case(name, name, "MR", paths, segmentations.get((place, name))))
         else:
             odd.append(place)
-    names = {case.case_id[:9].lower() for case in cases}
-    labels = None
-    if all(name.startswith("brats") for name in names):
-        labels = BRATS_GLI_LABELS if names == {"brats-gli"} else BRATS_2021_LABELS if "t1ce" in channels else None
-    return dataset_of(
-        folder, cases, skipped(odd, f"its scans are not {', '.join(channels)}"), modality="MR", labels=labels
-    )
+    notes = skipped(odd, f"it has not the {len(channels)} scans that the other cases have")
+    return dataset_of(folder, cases, notes, modality="MR", labels=_brats_labels(cases))
+
+
+def _brats_labels(cases: Sequence[Case]) -> dict[int, str] | None:
+    """The names of the structures, where the files say which challenge they belong to."""
+    if all(case.case_id.lower().startswith("brats-gli-") for case in cases):
+        return BRATS_GLI_LABELS
+    old = all(case.case_id.lower().startswith("brats") for case in cases)
+    contrast = any(stem_of(path).lower().endswith("_t1ce") for case in cases for path in case.image_paths)
+    return BRATS_2021_LABELS if old and contrast else None
 
 
 def read_acdc(folder: Path) -> Dataset | None:

@@ -26,6 +26,9 @@ _LABEL_NAMES = tuple(
 _IMAGE_NAMES = tuple(
     re.compile(pattern, re.IGNORECASE) for pattern in (rf"(?:(.+)[_.-])?{_IMAGE_WORD}", rf"{_IMAGE_WORD}[_-]?(\d+)")
 )
+_SEQUENCES = {"t1": 0, "t1n": 0, "t1ce": 1, "t1c": 1, "t2": 2, "t2w": 2, "flair": 3, "t2f": 3}
+"""Endings of BraTS's files, of both generations, and the channel that each is."""
+_CHANNEL = re.compile(rf"(.+)(?:_(\d{{4}})|[_-]({'|'.join(_SEQUENCES)}))", re.IGNORECASE)
 _DEPTH = 4
 """How many folders deep to look for series: as deep as a PACS export, but not a whole disk."""
 
@@ -94,6 +97,14 @@ def case_of_label(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
 def case_of_image(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
     """The case that a scan's name contains: ``7`` of ``volume-7.nii``, ``""`` of ``image.nii.gz``; None if none."""
     return _named(_IMAGE_NAMES, case_id(path, formats=formats))
+
+
+def channel_of(path: PathLike, *, formats: Formats = FORMATS) -> tuple[str, int] | None:
+    """The case and the channel in a file's name: 1 for ``case_0001`` (nnU-Net) and ``case_t1ce`` (BraTS)."""
+    match = _CHANNEL.fullmatch(stem_of(path, formats=formats))
+    if match is None:
+        return None
+    return match[1], int(match[2]) if match[2] else _SEQUENCES[match[3].lower()]
 
 
 def _named(patterns: tuple[re.Pattern[str], ...], name: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,19 +13,19 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, check_affine, find_images, read_image, read_label, stem_of
+from medfewshot.io import case_id, channel_of, check_affine, find_images, read_image, read_label
 from medfewshot.types import Case, Volume
 
 VolumeLike = Any
 """A path, a NumPy array or torch tensor ``(*S)`` or ``(C, *S)``, a MONAI MetaTensor ``(C, *S)``, or a Volume."""
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
     """Find volumes and give each a unique name.
 
-    With several channels, ``case_0000.nii.gz``, ``case_0001.nii.gz``, ... make one case, complete or not: see
-    :func:`check_channels`. If volumes share a name, as many folders go in front as tell them apart.
+    With several channels, ``case_0000.nii.gz``, ``case_0001.nii.gz``, ... make one case, complete or not, and so do
+    the four scans of a BraTS case: see :func:`check_channels`. If volumes share a name, as many folders go in front as
+    tell them apart.
 
     Args:
         inputs: Files, DICOM series folders, and folders of volumes.
@@ -38,15 +37,18 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
     paths = list({path.resolve(): path for given in inputs for path in find_images(given)}.values())
     groups: dict[tuple[Path, str], list[Path]] = {}
     for path in paths:
-        channel = _CHANNEL.fullmatch(stem_of(path)) if channels > 1 else None
-        key = (path, case_id(path)) if channels == 1 else (path.parent, channel[1] if channel else case_id(path))
+        channel = channel_of(path) if channels > 1 else None
+        key = (path, case_id(path)) if channels == 1 else (path.parent, channel[0] if channel else case_id(path))
         groups.setdefault(key, []).append(path)
-    return _named_apart([Case(name, name, None, tuple(sorted(group))) for (_, name), group in groups.items()])
+    ordered = {
+        key: sorted(group, key=lambda path: (channel_of(path) or ("", 0), path)) for key, group in groups.items()
+    }
+    return _named_apart([Case(name, name, None, tuple(group)) for (_, name), group in ordered.items()])
 
 
 def check_channels(case: Case, channels: int) -> None:
     """Raises InputError if a case lacks files that the segmenter needs."""
-    numbers = [int(match[2]) for path in case.image_paths if (match := _CHANNEL.fullmatch(stem_of(path)))]
+    numbers = [channel[1] for path in case.image_paths if (channel := channel_of(path))]
     if channels > 1 and numbers != list(range(channels)):
         found = ", ".join(path.name for path in case.image_paths)
         wanted = ", ".join(f"{case.case_id}_{number:04d}" for number in range(channels))
