@@ -42,6 +42,7 @@ check: $(DEV)  ## lint, format, types, the pages against the records, and the fi
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m lab.tables --check
+	$(BIN)/python -m lab.kinds --check
 	$(BIN)/python -m lab.prose
 	$(BIN)/python -m lab.house
 	@$(BIN)/pip-audit --progress-spinner off --timeout 5 -r constraints.txt --no-deps --disable-pip > .audit 2>&1; \

@@ -116,6 +116,7 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_a_broken_scene_is_named": "refused",
             "test_decathlon_with_channels_in_one_file_is_one_line": "refused",
             "test_regions_of_nnunet_become_their_values": "warned",
+            "test_ignored_voxels_of_nnunet_leave_their_cases_usable": "right",
             "test_one_scan_and_one_label_in_a_folder_belong_together": "right",
         },
         "tests/test_datasets.py": {

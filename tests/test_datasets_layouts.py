@@ -296,6 +296,16 @@ def test_regions_of_nnunet_become_their_values(tmp_path):
     }  # fmt: skip
 
 
+def test_ignored_voxels_of_nnunet_leave_their_cases_usable(tmp_path):
+    for name in ("a", "b"):
+        scans(tmp_path, f"imagesTr/{name}_0000.nii.gz")
+        labels(tmp_path, f"labelsTr/{name}.nii.gz")
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1, "ignore": 2}}
+    text(tmp_path / "dataset.json", json.dumps({**content, "file_ending": ".nii.gz"}))
+    dataset = check(tmp_path, ["a", "b"])
+    assert (dataset.labels, dataset.ignore) == ({1: "liver"}, 2)
+
+
 def test_one_scan_and_one_label_in_a_folder_belong_together(tmp_path):
     scans(tmp_path, "p1/ct.nii.gz", "p2/series.nii.gz")
     labels(tmp_path, "p1/label.nii.gz", "p2/mask.nii.gz")
