@@ -1,7 +1,7 @@
-"""Augmentation of patches on the device, in 2D and 3D.
+"""Augmentation of training patches on the device, in 2D and 3D.
 
 Rotation, scaling, translation, elastic deformation and cropping are one resampling of the whole volume, so a rotated
-patch has tissue in its corners and not padding. Rotations are in mm, so that anisotropic voxels rotate correctly. All
+patch shows tissue in its corners, not padding. Rotations are in mm, so anisotropic voxels rotate correctly. All
 random numbers come from a generator on the CPU, so the same seed gives the same patches on every device.
 """
 
@@ -21,7 +21,7 @@ LINEAR = {2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly patches vary. Probabilities are per patch. A strength of 0 switches a step off."""
+    """Strength of the augmentation. Probabilities are per patch; a strength of 0 switches a step off."""
 
     rotation_rad: float = 0.3
     """Largest rotation about each axis. For thick slices only the rotation in their plane reaches it."""
@@ -50,7 +50,7 @@ def _uniform(shape: Sequence[int], low: float, high: float, generator: torch.Gen
 
 
 def _rotation(angles: Tensor, dims: int) -> Tensor:
-    """Rotation matrix ``(dims, dims)`` from one angle (2D) or three (3D), in radians."""
+    """Return the rotation matrix ``(dims, dims)`` of one angle (2D) or three (3D), in radians."""
     if dims == 2:
         c, s = math.cos(angles[0]), math.sin(angles[0])
         return torch.tensor([[c, -s], [s, c]])
@@ -65,13 +65,13 @@ def _rotation(angles: Tensor, dims: int) -> Tensor:
 
 
 def _random_affine(spacing: Tensor, config: Augmentation, generator: torch.Generator) -> Tensor:
-    """Voxel-to-voxel matrix ``(dims, dims)``: zoom, then rotation in mm."""
+    """Draw a voxel-to-voxel matrix ``(dims, dims)``: zoom, then rotation in mm."""
     dims = len(spacing)
     angles = _uniform((3,), -1, 1, generator) * config.rotation_rad
     if dims == 3:
         thick = spacing / spacing.min() >= 3
         if thick.any():
-            # A rotation that tilts thick slices blends voxels that are centimetres apart, so it is kept small.
+            # Keep rotations small that tilt thick slices, because they blend voxels that are centimetres apart.
             angles[~thick] *= 0.25
     bound = math.log1p(config.scale)
     zoom = torch.exp(_uniform((1,), -bound, bound, generator) + _uniform((dims,), -bound / 3, bound / 3, generator))
@@ -80,7 +80,7 @@ def _random_affine(spacing: Tensor, config: Augmentation, generator: torch.Gener
 
 
 def _elastic_field(patch: Sequence[int], strength: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Smooth displacement ``(1, dims, *patch)`` in voxels."""
+    """Draw a smooth displacement ``(1, dims, *patch)`` in voxels."""
     dims = len(patch)
     coarse = [max(3, min(6, size // 8)) for size in patch]
     field = torch.randn((1, dims, *coarse), generator=generator).to(device) * strength

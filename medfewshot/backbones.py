@@ -1,12 +1,13 @@
-"""A residual U-Net in 2D and 3D, for small machines.
+"""Residual U-Net in 2D and 3D that trains fast on a CPU.
 
-MONAI's ``UNet`` spends most of a CPU training step in instance normalisation and in single-channel layers at full
+MONAI's ``UNet`` spends most of a training step on a CPU in instance normalisation and in single-channel layers at full
 resolution. Here the finest level works on voxel blocks folded into channels, tensors stay in channels-last order, and
-normalisation keeps that order. Instance norm has no running statistics, so nothing leaks from support to query.
+normalisation keeps that order. Instance norm has no running statistics, so no information leaks from support to query.
 
 References:
-    Ronneberger et al. 2015, "U-Net"; Isensee et al. 2024, "nnU-Net Revisited" (residual blocks); Shi et al. 2016,
-    "Real-Time Single Image and Video Super-Resolution" (sub-pixel convolution).
+    Ronneberger et al. 2015, "U-Net".
+    Isensee et al. 2024, "nnU-Net Revisited": residual blocks.
+    Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution": sub-pixel convolution.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ class UNet(nn.Module):
         in_channels: Channels of the image.
         classes: Channels of the logits. 0 builds no head, and ``forward`` returns the features.
         width: Channels of the finest level.
-        strides: For each level one step per axis: first the fold of the stem, then the downsampling before each level.
-        agnostic: The stem is a strided convolution and only the head's weights depend on the strides, so that one set
-            of weights serves every anisotropy. See :meth:`set_strides`.
+        strides: One step per axis for each level: first the fold of the stem, then the downsampling before each level.
+        agnostic: The stem is a strided convolution and only the head's weights depend on the strides, so one set of
+            weights serves every anisotropy. See :meth:`set_strides`.
     """
 
     def __init__(
@@ -132,11 +133,15 @@ class UNet(nn.Module):
 
     @property
     def multiple(self) -> tuple[int, ...]:
-        """Steps of all levels together: what the sizes are padded to multiples of."""
+        """Product of the steps of all levels, per axis; sizes are padded to multiples of it."""
         return tuple(prod(axis) for axis in zip(*self.config["strides"], strict=True))
 
     def set_strides(self, strides: Sequence[Sequence[int]]) -> None:
-        """Change the strides of an agnostic network without a head in place. The weights stay as they are."""
+        """Set the strides of an agnostic network without a head, in place. The weights stay.
+
+        Raises:
+            ValueError: The network is not agnostic, has a head, or has another number of levels.
+        """
         if not self.agnostic or self.config["classes"] or len(strides) != len(self.encoder):
             raise ValueError("strides can change only if the network is agnostic, has no head, and as many levels")
         self.config["strides"] = [list(stride) for stride in strides]
@@ -146,14 +151,14 @@ class UNet(nn.Module):
             block.conv1.stride = tuple(stride)
 
     def with_classes(self, classes: int) -> UNet:
-        """A copy with a new head of ``classes`` outputs, which torch's global generator initialises."""
+        """Copy the network with a new head of ``classes`` outputs, which torch's global generator initialises."""
         network = UNet(**self.config | {"classes": classes})
         trunk = {name: value for name, value in self.state_dict().items() if not name.startswith("head.")}
         network.load_state_dict(trunk, strict=False)
         return network.to(next(self.parameters()).device)
 
     def features(self, x: Tensor) -> Tensor:
-        """The finest decoder map, ``(B, width, *ceil(S / strides[0]))``, for learners that bring their own head."""
+        """Compute the finest decoder map ``(B, width, *ceil(S / strides[0]))``, for learners with their own head."""
         x = pad_to_multiple(x, self.multiple)
         memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
         x = self._stem((x if self.agnostic else fold_blocks(x, self.fold)).contiguous(memory_format=memory))
@@ -183,7 +188,7 @@ class UNet(nn.Module):
 
 
 def convolution(dims: int) -> Any:
-    """The class of a convolution with ``dims`` axes."""
+    """Return the class of a convolution with ``dims`` axes."""
     return nn.Conv2d if dims == 2 else nn.Conv3d
 
 
@@ -196,7 +201,7 @@ def pad_to_multiple(x: Tensor, multiple: Sequence[int]) -> Tensor:
 
 
 def cut_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first ``size`` voxels of each axis of ``x (B, C, *S)``, as a view."""
+    """Return the first ``size`` voxels of each axis of ``x (B, C, *S)``, as a view."""
     for axis, length in enumerate(size, start=2):
         x = x.narrow(axis, 0, length)
     return x
@@ -209,13 +214,13 @@ _BLOCKS = {
 
 
 def fold_blocks(x: Tensor, block: Sequence[int]) -> Tensor:
-    """``(B, C, *S)`` -> ``(B, C * prod(block), *S / block)``."""
+    """Fold blocks of voxels into channels: ``(B, C, *S)`` -> ``(B, C * prod(block), *S / block)``."""
     whole, folded = _BLOCKS[len(block)]
     return rearrange(x, f"{whole} -> {folded}", **dict(zip("ijk", block, strict=False)))
 
 
 def unfold_blocks(x: Tensor, block: Sequence[int]) -> Tensor:
-    """The inverse of :func:`fold_blocks`."""
+    """Undo :func:`fold_blocks`."""
     whole, folded = _BLOCKS[len(block)]
     return rearrange(x, f"{folded} -> {whole}", **dict(zip("ijk", block, strict=False)))
 
@@ -223,19 +228,19 @@ def unfold_blocks(x: Tensor, block: Sequence[int]) -> Tensor:
 def choose_strides(
     patch_size: Sequence[int], spacing_mm: Sequence[float], levels: int = 4, fold: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Choose the strides of a :class:`UNet`. An axis is halved only while its voxels are within twice the finest ones.
+    """Choose the strides of a :class:`UNet`: halve an axis only if its voxels are within twice the finest ones.
 
-    An axis never falls below 4 voxels. An axis that is too short to be halved again does not hold up the others.
+    An axis never gets shorter than 4 voxels. The others are still halved if one axis is too short.
 
     Args:
-        patch_size: Numbers of voxels per axis.
-        spacing_mm: Voxel edges per axis.
+        patch_size: Number of voxels per axis.
+        spacing_mm: Voxel size per axis.
         levels: Number of levels.
         fold: Steps of the stem (1 or 2 per axis). Default: 2 along every axis with at least 64 voxels, so that a small
             structure in a small volume keeps its full resolution.
 
     Returns:
-        For each level one step per axis.
+        One step per axis for each level.
     """
     sizes, spacing = list(patch_size), list(spacing_mm)
     strides: list[list[int]] = []
@@ -254,17 +259,17 @@ def choose_strides(
 def build_unet(
     *, dims: int, in_channels: int, classes: int, patch_size: Sequence[int], spacing_mm: Sequence[float], width: int
 ) -> UNet:
-    """A U-Net with the strides of :func:`choose_strides`."""
+    """Build a U-Net with the strides of :func:`choose_strides`."""
     return UNet(dims, in_channels, classes, width, choose_strides(patch_size, spacing_mm))
 
 
 def build_backbone(*, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4) -> UNet:
-    """An agnostic U-Net without a head, for meta-training, which sets its strides for each patch."""
+    """Build an agnostic U-Net without a head for meta-training, which sets its strides for each patch."""
     return UNet(dims, in_channels, 0, width, [[1] * dims, *[[2] * dims] * (levels - 1)], agnostic=True)
 
 
 def to_channels_last(network: Network) -> Network:
-    """Channels-last weights: what CPU and GPU convolutions are fastest with. ``network.config`` names its ``dims``."""
+    """Convert the weights to channels-last order, which is fastest on CPU and GPU; ``network.config`` has ``dims``."""
     dims = network.config["dims"]  # type: ignore[index]
     return network.to(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
 

@@ -1,4 +1,4 @@
-"""Select the device that computes, and its number format."""
+"""Select the device for computation and its number format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KNOWN = ("auto", "cpu", "cuda", "gpu", "mps")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device of a name.
+    """Return the device of a name.
 
     Args:
         name: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"`` (or ``"gpu"``), ``"cuda:N"`` or
@@ -54,14 +54,14 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bf16 autocast if the device is fast with it, else a context that does nothing."""
+    """Return a bf16 autocast if the device is fast with it, else a context that does nothing."""
     if has_fast_bf16(device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words, e.g. ``"cpu (8 threads, bf16)"``."""
+    """Describe the device in words, e.g. ``"cpu (8 threads, bf16)"``."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     precision = "bf16" if has_fast_bf16(device) else "float32"

@@ -1,4 +1,4 @@
-"""Errors that users see: one line that says what is wrong and what to do."""
+"""Errors for users: one line that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class InputError(ValueError):
     """Input or a setting that cannot be used. The command line prints one line and exits with 2.
 
     The library knows settings by their Python names and never writes a command-line option into a text. It passes the
-    name in ``setting``, and whoever prints the error spells it: see :meth:`render`.
+    name in ``setting``; the code that prints the error spells it, see :meth:`render`.
 
     Args:
-        problem: What is wrong, beginning with the file or the value at fault.
+        problem: What is wrong; begins with the file or the value at fault.
         remedy: What the user can do about it.
         setting: Name of the setting that is at fault or that helps, or several names, e.g. ``"device"``.
     """
@@ -24,14 +24,14 @@ class InputError(ValueError):
         super().__init__(self.render())
 
     def render(self, spell: Callable[[str], str] = str, noun: str = "setting") -> str:
-        """The whole text.
+        """Format the whole text.
 
         Args:
-            spell: How a setting's name is written, e.g. ``lambda name: f"--{name}"``.
-            noun: What a setting is called, e.g. ``"option"``.
+            spell: Spells a setting's name, e.g. ``lambda name: f"--{name}"``.
+            noun: Word for a setting, e.g. ``"option"``.
 
         Returns:
-            ``problem; remedy (setting: name)``; parts that are empty are left out.
+            ``problem; remedy (setting: name)``, without empty parts.
         """
         text = "; ".join(part for part in (self.problem, self.remedy) if part)
         if not self.settings:
@@ -41,11 +41,11 @@ class InputError(ValueError):
 
 
 class GridMismatchError(InputError):
-    """An image and its label (or prediction and reference) do not lie on the same voxel grid."""
+    """An image and its label (or prediction and reference) are on different voxel grids."""
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Suggest the known name that is most like ``given``.
+    """Suggest the known name that is most similar to ``given``.
 
     Returns:
         ``" (did you mean liver?)"``, to be added to the text of an error, or ``""`` if no known name is similar.

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-LEAST_AIR_HU = -90
-LEAST_BONE_HU = 100
+MIN_AIR_HU = -90
+MIN_BONE_HU = 100
 _SAMPLES = 2_000_000
 
 
@@ -46,16 +46,15 @@ def constant_channels(image: np.ndarray) -> str:
 
 
 def is_constant(image: np.ndarray) -> bool:
-    """Tell whether every channel of ``image (C, *S)`` has the same value in every voxel."""
+    """Return whether every channel of ``image (C, *S)`` has the same value in every voxel."""
     return all(channel.min() == channel.max() for channel in image)
 
 
 def looks_like_hounsfield(scans: Iterable[np.ndarray]) -> bool:
-    """Tell whether the intensities of all ``scans (*S)`` look like Hounsfield units, which have air and bone.
+    """Return whether the intensities of all ``scans (*S)`` look like Hounsfield units, which include air and bone.
 
     This is the only rule for "is it CT" if neither the user nor the file says so.
     """
     return all(
-        float(np.percentile(subsample(scan), 1)) <= LEAST_AIR_HU and float(scan.max()) >= LEAST_BONE_HU
-        for scan in scans
+        float(np.percentile(subsample(scan), 1)) <= MIN_AIR_HU and float(scan.max()) >= MIN_BONE_HU for scan in scans
     )

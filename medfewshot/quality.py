@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from medfewshot.intensities import constant_channels, is_constant, subsample
-from medfewshot.planning import labelled, normalise, planned_order
+from medfewshot.planning import name_with_value, normalise, planned_order
 from medfewshot.structures import structures, voxel_size
 from medfewshot.types import Plan, Volume
 
@@ -70,7 +70,7 @@ class Flag:
     label: int | None = None
 
 
-def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[Flag, ...]:
+def image_flags(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[Flag, ...]:
     """Return how a volume differs from every support.
 
     Args:
@@ -87,7 +87,7 @@ def unlike_supports(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> t
     return tuple(flags)
 
 
-def unlike_each_other(images: Sequence[Volume], profile: Mapping[str, Any]) -> tuple[str, ...]:
+def support_warnings(images: Sequence[Volume], profile: Mapping[str, Any]) -> tuple[str, ...]:
     """Name supports whose voxel size or field of view differs from every other support, one sentence each."""
     own = profile["supports"]
     return tuple(
@@ -105,7 +105,7 @@ def support_distance(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> 
     return _nearest(_describe(volume, plan), profile.get("supports") or [])
 
 
-def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[Flag, ...]:
+def size_flags(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple[Flag, ...]:
     """Return the structures that are far larger or smaller than in every support.
 
     Args:
@@ -121,7 +121,7 @@ def unlike_sizes(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile:
     for value, count in voxels.items():
         known = [s["sizes"][str(value)] / per_unit for s in profile.get("supports") or [] if str(value) in s["sizes"]]
         if count and (flag := _unusual(count * voxel / per_unit, known, SIZE_FACTOR, ("smaller", "larger"), unit)):
-            text = f"{labelled(plan.labels[value], value)} is {flag.text}"
+            text = f"{name_with_value(plan.labels[value], value)} is {flag.text}"
             flags.append(Flag(f"{flag.reason} than in labelled scans", text, value))
     return tuple(flags)
 
@@ -226,6 +226,6 @@ def _intensities(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) 
 
 
 def _nearest(one: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> float:
-    """Mean distance of the percentiles to those of the nearest of ``others``, 0 if there is none."""
+    """Return the mean distance of the percentiles to those of the nearest of ``others``; 0 if there is none."""
     own = np.array(one["intensities"])
     return min((float(np.abs(own - np.array(o["intensities"])).mean()) for o in others), default=0.0)

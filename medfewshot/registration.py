@@ -1,12 +1,12 @@
 """Deformable registration of several supports to one query at once, in 2D and 3D, on any device.
 
-First an affine transform from several starts, then a displacement field of growing resolution. The similarity is the
-local normalised correlation, of intensities or of any other feature channels. All coordinates are millimetres from the
-centre of each volume, so grids of different shape and spacing need no common grid.
+An affine registration with several starts comes first, then a displacement field of increasing resolution. The
+similarity is the local normalised correlation of intensities or other feature channels. Coordinates are millimetres
+from the centre of each volume, so volumes of different shape and spacing need no common grid.
 
 References:
-    Avants et al. 2008, "Symmetric diffeomorphic image registration with cross-correlation" (SyN); Rueckert et al. 1999,
-    "Nonrigid registration using free-form deformations" (coarse to fine).
+    Avants et al. 2008, "Symmetric diffeomorphic image registration with cross-correlation" (SyN).
+    Rueckert et al. 1999, "Nonrigid registration using free-form deformations": coarse to fine.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LINEAR = {2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True)
 class RegistrationOptions:
-    """Settings of :func:`register`. The defaults were chosen on subjects of the support pools only."""
+    """Settings of :func:`register`; ``lab/notes/matching.md`` says how the defaults were chosen."""
 
     voxels: int = 150_000
-    """Most voxels of the grid on which images are compared. Finer images are averaged down to it."""
+    """Maximum number of voxels of the grid on which images are compared. Finer images are averaged."""
     starts: float = 0.18
     """Shift of the affine starts along each axis, both ways, as a share of the volume. 0 gives a single start."""
     affine_steps: int = 60
@@ -46,7 +46,7 @@ class RegistrationOptions:
 
 @dataclass(frozen=True)
 class Transform:
-    """Where each point of the query lies in each of K supports: ``y = matrix (x + u(x)) + shift``, mm from the centres.
+    """Maps each point of the query to each of K supports: ``y = matrix (x + u(x)) + shift``, in mm from the centres.
 
     Attributes:
         matrix: ``(K, d, d)``.
@@ -63,13 +63,13 @@ class Transform:
     support_half_mm: Tensor
 
     def grid(self, size: Sequence[int]) -> Tensor:
-        """Sampling grid ``(K, *size, d)`` for ``F.grid_sample(..., align_corners=False)`` on the supports' volumes."""
+        """Compute the grid ``(K, *size, d)`` for ``F.grid_sample(..., align_corners=False)`` of the supports."""
         points = centred_points(size, self.query_half_mm)
         field = F.interpolate(self.field, size=tuple(size), mode=LINEAR[len(size)], align_corners=False)
         return _to_grid(points + field, self.matrix, self.shift, self.support_half_mm)
 
     def of(self, index: int) -> Transform:
-        """The transform to one of the K supports, if memory holds only one grid at a time."""
+        """Return the transform to one of the K supports, so that memory holds one grid at a time."""
         one = slice(index, index + 1)
         return Transform(
             self.matrix[one], self.shift[one], self.field[one], self.query_half_mm, self.support_half_mm[one]
@@ -110,21 +110,28 @@ def register(
 
 
 def local_correlation(a: Tensor, b: Tensor, window: int) -> Tensor:
-    """Normalised correlation in a box around every voxel, mean over channels: two ``(B, C, *S)`` -> ``(B, 1, *S)``.
+    """Compute the normalised correlation of two images in a box around every voxel, averaged over channels.
 
-    It keeps its sign: MONAI's loss of this name squares it, so that inverted contrast counts as agreement. It stays a
-    map, because label fusion uses it as weights.
+    MONAI's loss of this name squares it, so inverted contrast counts as agreement there; here the sign is kept.
+
+    Args:
+        a: ``(B, C, *S)``.
+        b: ``(B, C, *S)``.
+        window: Edge of the box in voxels.
+
+    Returns:
+        Correlation ``(B, 1, *S)`` in [-1, 1].
     """
     mean_a, mean_b = _box(a, window), _box(b, window)
     cross = _box(a * b, window) - mean_a * mean_b
     var_a = (_box(a * a, window) - mean_a * mean_a).clamp_min(0)
     var_b = (_box(b * b, window) - mean_b * mean_b).clamp_min(0)
-    # In flat regions the floor keeps noise from counting as agreement or disagreement.
+    # The floor suppresses noise in flat regions.
     return (cross / (var_a * var_b + 1e-4).sqrt()).mean(1, keepdim=True)
 
 
 def centred_points(size: Sequence[int], half_mm: Tensor) -> Tensor:
-    """Voxel centres ``(d, *size)`` in mm from the volume's centre."""
+    """Return the voxel centres ``(d, *size)`` in mm from the volume's centre."""
     axes = [
         (2 * torch.arange(n, dtype=torch.float32, device=half_mm.device) + 1 - n) / n * half
         for n, half in zip(size, half_mm, strict=True)
@@ -135,7 +142,7 @@ def centred_points(size: Sequence[int], half_mm: Tensor) -> Tensor:
 def _affine(
     moving: Tensor, fixed: Tensor, half_query: Tensor, half_support: Tensor, options: RegistrationOptions
 ) -> tuple[Tensor, Tensor]:
-    """The best of several starts for each support: ``matrix (K, d, d)``, ``shift (K, d)`` mm."""
+    """Register affinely with several starts and keep the best: ``matrix (K, d, d)`` and ``shift (K, d)`` in mm."""
     shots, dims = moving.shape[0], fixed.ndim - 2
     size = [min(n, max(4, n // 2)) for n in fixed.shape[2:]]
     fixed, moving = _resized(fixed, size), _resized(moving, size)
@@ -167,7 +174,7 @@ def _deform(
     moving: Tensor, fixed: Tensor, matrix: Tensor, shift: Tensor, half_query: Tensor, half_support: Tensor,
     options: RegistrationOptions,
 ) -> Tensor:  # fmt: skip
-    """Displacement ``(K, d, *G)`` in mm, coarse to fine."""
+    """Optimise the displacement ``(K, d, *G)`` in mm, coarse to fine."""
     dims, shots = fixed.ndim - 2, len(moving)
     field = torch.zeros((shots, dims, *[2] * dims), device=fixed.device)
     for coarsening, steps in options.levels:
@@ -193,19 +200,19 @@ def _deform(
 
 
 def _similarity(moving: Tensor, fixed: Tensor, grid: Tensor, window: int) -> Tensor:
-    """Mean local correlation ``(K,)`` over the part of the query that the support covers."""
+    """Compute the mean local correlation ``(K,)`` over the part of the query that the support covers."""
     warped = F.grid_sample(moving, grid, padding_mode="border", align_corners=False)
     inside = (grid.detach().abs() <= 1).all(-1).unsqueeze(1).to(warped)
     correlation = local_correlation(warped, fixed.expand_as(warped), window)
     axes = tuple(range(1, correlation.ndim))
-    # A transform must not win by pushing the query out of the support, so voxels outside count as no agreement if they
-    # are more than half. Fewer are ignored, because scans differ in what they cover.
+    # Voxels outside the support count as no agreement if they are more than half, so that no transform wins by moving
+    # the query out of the support. Fewer are ignored, because scans differ in extent.
     covered = inside.sum(axes).clamp_min(0.5 * inside[0].numel())
     return (correlation * inside).sum(axes) / covered
 
 
 def _diffusion(field: Tensor, voxel_mm: Tensor) -> Tensor:
-    """Squared gradient of the displacement (mm per mm): mean over voxels, sum over supports."""
+    """Compute the squared gradient of the displacement (mm per mm): mean over voxels, sum over supports."""
     total = field.new_zeros(())
     for axis in range(2, field.ndim):
         if field.shape[axis] > 1:
@@ -215,7 +222,7 @@ def _diffusion(field: Tensor, voxel_mm: Tensor) -> Tensor:
 
 
 def _starts(half_mm: Tensor, share: float) -> Tensor:
-    """Shifts ``(starts, d)`` in mm: none, and both ways along each axis, because scans differ in their extent."""
+    """Return initial shifts ``(starts, d)`` in mm: zero, and both ways along each axis."""
     none = torch.zeros(1, len(half_mm))
     if not share:
         return none
@@ -231,7 +238,7 @@ def _to_grid(points_mm: Tensor, matrix: Tensor, shift: Tensor, half_mm: Tensor) 
 
 
 def _working_shape(images: Sequence[Tensor], spacing_mm: Spacing, voxels: int) -> list[int]:
-    """One array shape for all images. Axes that must be coarser than the images become nearly isotropic in mm."""
+    """Choose one array shape for all images; axes that must be coarser than the images become nearly isotropic."""
     largest = [max(image.shape[axis] for image in images) for axis in range(1, images[0].ndim)]
     extent = [n * s for n, s in zip(largest, spacing_mm, strict=True)]
     edge = 0
@@ -244,7 +251,7 @@ def _working_shape(images: Sequence[Tensor], spacing_mm: Spacing, voxels: int) -
 
 
 def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
-    """``(B, C, *S)`` -> ``(B, C, *size)``: axes that get coarser are averaged, axes that get finer are interpolated."""
+    """Resize ``(B, C, *S)`` to ``(B, C, *size)``: average axes that get coarser, interpolate axes that get finer."""
     down = [min(a, b) for a, b in zip(images.shape[2:], size, strict=True)]
     if down != list(images.shape[2:]):
         images = F.interpolate(images, size=down, mode="area")
@@ -254,9 +261,9 @@ def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _box(x: Tensor, window: int) -> Tensor:
-    """Mean over a box of ``window`` voxels per axis, or fewer on a shorter axis. The edges of ``x`` are repeated.
+    """Average over a box of ``window`` voxels per axis, or fewer on a shorter axis, repeating the edges of ``x``.
 
-    Running sums are two to five times as fast on a CPU as average pooling of the same box.
+    Running sums are faster on a CPU than average pooling of the same box.
     """
     for axis in range(2, x.ndim):
         size = x.shape[axis]

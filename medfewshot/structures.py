@@ -24,11 +24,11 @@ Box = tuple[slice, ...]
 """The smallest box around a structure: one slice per array axis."""
 
 TINY_VOXELS = 27
-"""A cube of 3 voxels: a structure of this size or less can vanish when it is resampled."""
+"""A structure of this size (a cube of 3 voxels) or less can vanish in resampling."""
 
 _MANY_VALUES = 20
-"""Fewer values than this are never taken for gray values."""
-_LEAST_SOLID = 0.1
+"""Fewer different values than this are never interpreted as gray values."""
+_MIN_SOLID = 0.1
 """Share of a structure's voxels that lie in a block of equal values. A cube of 3 voxels has 0.44 or more."""
 
 # find_objects makes a list as long as the largest value; larger values are renumbered first.
@@ -37,11 +37,11 @@ _LARGEST_DIRECT_VALUE = 65535
 
 @dataclass(frozen=True)
 class Structure:
-    """One structure of a label map. Each measurement is made once, when it is first asked for.
+    """One structure of a label map. Each measurement is computed once, when it is first used.
 
     Attributes:
         value: Label value.
-        box: Where the structure lies in the label map.
+        box: Location of the structure in the label map.
         labels: The part of the label map inside ``box``, a view.
     """
 
@@ -140,7 +140,7 @@ def check_no_gray_values(label: Volume) -> None:
         return
     counts = np.bincount(index)
     solid = np.bincount(index[_in_blocks(labels).reshape(-1)[::step]], minlength=len(present))
-    scattered = np.count_nonzero((solid < _LEAST_SOLID * counts) & (present != 0))
+    scattered = np.count_nonzero((solid < _MIN_SOLID * counts) & (present != 0))
     if 2 * scattered > np.count_nonzero(present):
         raise InputError(
             f"{label.name}: contains {np.count_nonzero(present)} different values, most of them scattered: it is "
@@ -150,7 +150,7 @@ def check_no_gray_values(label: Volume) -> None:
 
 
 def _in_blocks(labels: np.ndarray) -> np.ndarray:
-    """Where a voxel has the value of the next voxel along at least two axes: a bool array ``(*S)``."""
+    """Return whether each voxel has the value of the next voxel along at least two axes: a bool array ``(*S)``."""
     along = np.zeros(labels.shape, dtype=np.uint8)
     for axis in range(labels.ndim):
         count, value = np.moveaxis(along, axis, 0), np.moveaxis(labels, axis, 0)
@@ -196,7 +196,7 @@ def dice(first: np.ndarray | Tensor, second: np.ndarray | Tensor) -> float:
     return 2 * _count(first & second) / total if total else float("nan")
 
 
-def compress(*arrays: np.ndarray) -> tuple[tuple[int, ...], tuple[np.ndarray, ...]]:
+def renumber(*arrays: np.ndarray) -> tuple[tuple[int, ...], tuple[np.ndarray, ...]]:
     """Renumber label maps with small consecutive ranks, which are quick to count and can index a table.
 
     Args:
@@ -215,7 +215,7 @@ def compress(*arrays: np.ndarray) -> tuple[tuple[int, ...], tuple[np.ndarray, ..
     return values, ranks
 
 
-def union(first: Box | None, second: Box | None) -> Box | None:
+def union_box(first: Box | None, second: Box | None) -> Box | None:
     """Return the smallest box around two boxes; None stands for no voxels at all."""
     if first is None or second is None:
         return first or second

@@ -1,11 +1,12 @@
-"""The data types that every room shares. The contracts of learners and segmenters are in ``learners/base.py``.
+"""Data types that all rooms share. The contracts of learners and segmenters are in ``learners/base.py``.
 
 ``*S`` below is the spatial shape, ``(X, Y)`` or ``(X, Y, Z)``: array axis ``i`` is voxel axis ``i`` of the file, as
-nibabel orders it. World coordinates are RAS+ millimetres everywhere. This module imports neither torch nor MONAI.
+nibabel orders it. World coordinates are RAS+ millimetres. This module imports neither torch nor MONAI.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
 class Volume:
     """An image or a label map with its geometry.
 
-    ``data``: ``(C, *S)`` array; float32 for images, an integer dtype (C = 1) for labels.
-    ``affine``: ``(4, 4)`` float64, voxel index -> RAS mm. A 2D image has a third axis of length 1 in its affine only.
-    ``header``: what the writer needs to give the same grid and format back; opaque outside ``io``.
-    ``modality``: ``"CT"``, ``"MR"``, ... where the file itself says so (DICOM), else None.
-    ``has_spacing``: False if the file states no millimetres (a photograph, a PNG); the affine then counts pixels.
-    ``names``: of a label map whose file names its structures (3D Slicer): label value -> name.
-    ``colours``: of such a label map: label value -> red, green and blue, each from 0 to 1.
+    Attributes:
+        data: ``(C, *S)`` array; float32 for images, an integer dtype (C = 1) for labels.
+        affine: ``(4, 4)`` float64, voxel index -> RAS mm. In 2D only the affine has a third axis, of length 1.
+        header: What the writer needs to restore grid and format; opaque outside ``io``.
+        path: File or folder; None for arrays.
+        modality: ``"CT"``, ``"MR"``, ... if the file states it (DICOM), else None.
+        warnings: One line each, from reading.
+        has_spacing: False if the file states no millimetres (a photograph, a PNG); the affine then counts pixels.
+        names: Label value -> name, for a label map whose file names its structures (3D Slicer).
+        colours: Label value -> red, green and blue, each from 0 to 1, for such a label map.
     """
 
     data: np.ndarray
@@ -67,7 +71,15 @@ class Volume:
 
 @dataclass(frozen=True)
 class Case:
-    """One scan of one subject, as paths only. ``image_paths`` holds one path per channel (usually one)."""
+    """One scan of one subject, as paths only.
+
+    Attributes:
+        case_id: Name of the scan.
+        subject_id: Name of the subject.
+        modality: ``"CT"``, ``"MR"``, ... if it is known.
+        image_paths: One path per channel (usually one).
+        label_path: The label map, if there is one.
+    """
 
     case_id: str
     subject_id: str
@@ -85,8 +97,15 @@ class Case:
 class Normalization:
     """How intensities become network input.
 
-    ``window``: clip to ``[low, high]`` (CT, in HU), then ``(x - mean) / std``; the four numbers come from the support.
-    ``zscore``: per volume: clip to its own 0.5-99.5 percentiles, then zero mean, unit variance over the body.
+    Attributes:
+        kind: ``window``: clip to ``[low, high]`` (CT, in HU), then ``(x - mean) / std``; the four numbers come from the
+            support. ``zscore``: per volume, clip to the 0.5 and 99.5 percentiles, then zero mean and unit variance over
+            the body.
+        low: Lower end of the window.
+        high: Upper end of the window.
+        mean: Mean of the window.
+        std: Standard deviation of the window.
+        reason: Why this kind was chosen.
     """
 
     kind: Literal["window", "zscore"]
@@ -101,10 +120,19 @@ class Normalization:
 class Plan:
     """What is derived from the support alone, and written beside every result.
 
-    ``axes``: 3x3 direction cosines (columns) of the support's frame; queries are brought to the nearest of the 48 axis
-    orders and flips. ``spacing_mm``: target spacing per planned axis. ``patch_size``: voxels of the planned grid.
-    ``labels``: file label value -> name; channel ``i + 1`` of the logits is the i-th key, channel 0 is background.
-    ``keep_largest``: label values whose supports all consist of one connected component.
+    Attributes:
+        spatial_dims: 2 or 3.
+        channels: Number of image channels.
+        axes: 3x3 direction cosines (columns) of the support's frame; queries are reoriented to the nearest of the 48
+            axis orders and flips.
+        spacing_mm: Target spacing per planned axis.
+        patch_size: Voxels of a patch on the planned grid.
+        normalization: One entry per channel.
+        labels: Label value of the file -> name; channel ``i + 1`` of the logits is the i-th key, channel 0 is
+            background.
+        keep_largest: Label values with a single connected component in all supports.
+        median_shape: Median shape of the supports on the planned grid.
+        notes: Warnings about the supports.
     """
 
     spatial_dims: int
@@ -133,9 +161,12 @@ class Plan:
 class Support:
     """K labelled examples on the plan's grid; shapes may differ from example to example.
 
-    ``images``: K float32 tensors ``(C, *S)``. ``labels``: K int64 tensors ``(*S)`` with 0 = background, 1..N = classes,
-    :data:`IGNORED` = not annotated.
-    ``classes``: N + 1. ``patch_size``: the plan's window, or None for "the whole field of view".
+    Attributes:
+        images: K float32 tensors ``(C, *S)``.
+        labels: K int64 tensors ``(*S)`` with 0 = background, 1..N = classes.
+        classes: N + 1.
+        patch_size: Window of the network in voxels; None for the whole field of view.
+        spacing_mm: Spacing of the grid; None if unknown.
     """
 
     images: tuple[Tensor, ...]
@@ -161,7 +192,7 @@ class Support:
 
     @property
     def window(self) -> tuple[int, ...]:
-        """The patch size; without one, a box that holds every support."""
+        """The patch size; if there is none, a box that covers every support."""
         shapes = (image.shape[1:] for image in self.images)
         return self.patch_size or tuple(max(sizes) for sizes in zip(*shapes, strict=True))
 
@@ -171,19 +202,24 @@ class Support:
         return self.spacing_mm or (1.0,) * self.spatial_dims
 
     def to(self, device: torch.device) -> Support:
-        """The same support with its tensors on ``device``."""
+        """Return the same support with its tensors on ``device``."""
         images, labels = (tuple(one.to(device) for one in these) for these in (self.images, self.labels))
         return replace(self, images=images, labels=labels)
 
     def of(self, examples: Sequence[int]) -> Support:
-        """The support that consists of these examples."""
+        """Return the support that consists of these examples."""
         images, labels = (tuple(these[number] for number in examples) for these in (self.images, self.labels))
         return replace(self, images=images, labels=labels)
 
 
 @dataclass(frozen=True)
 class Query:
-    """``image (B, C, *S)`` float32 on the plan's grid; ``label (B, *S)`` int64 or None where it is not known."""
+    """Images to segment, on the plan's grid.
+
+    Attributes:
+        image: ``(B, C, *S)`` float32.
+        label: ``(B, *S)`` int64; None if unknown.
+    """
 
     image: Tensor
     label: Tensor | None = None
@@ -191,7 +227,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Episode:
-    """A task with its support and query, from disjoint subjects."""
+    """A task with support and query from disjoint subjects.
+
+    Attributes:
+        support: Labelled examples.
+        query: Images to segment.
+        task: Name of the task.
+        support_subjects: Subject of each support.
+        query_subjects: Subject of each query.
+    """
 
     support: Support
     query: Query
@@ -214,24 +258,41 @@ class Episode:
 IGNORED = -1
 """Label of voxels that nobody annotated: they are neither background nor a structure, and nothing learns from them."""
 
-WHOLE_VALUES = 60_000_000
-"""Planned probabilities (classes x voxels) up to which the whole field of view is taken: memory holds several such
+MAX_WHOLE_VALUES = 60_000_000
+"""Maximum number of planned probabilities (classes x voxels) for the whole field of view; memory holds several such
 arrays."""
 
 Colour = tuple[float, float, float]
 """Red, green and blue, each from 0 to 1."""
 
-Doubt = tuple[int, str]
-"""The class index that is in doubt and a phrase that says why, to stand behind the structure's name and "is"."""
+UncertainStructure = tuple[int, str]
+"""Class index of an uncertain structure, and the reason; completes the sentence "<structure> is ..."."""
+
+_OLD_NAMES = {"Doubt": "UncertainStructure", "WHOLE_VALUES": "MAX_WHOLE_VALUES"}
+
+
+def __getattr__(name: str) -> Any:
+    """Give access to the names of version 0.2.0.dev0, with a DeprecationWarning."""
+    if name not in _OLD_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is now {_OLD_NAMES[name]}", DeprecationWarning, stacklevel=2)
+    return globals()[_OLD_NAMES[name]]
 
 
 class Cancelled(BaseException):
-    """The user cancelled the work: see :class:`Progress`. No ``except Exception`` takes it for a failure."""
+    """The user cancelled the work: see :class:`Progress`. It is no ``Exception``, so it is not handled as a failure."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One step of long work: ``done`` of ``total`` in a named stage, with a text for people."""
+    """One step of long work.
+
+    Attributes:
+        stage: Name of the stage.
+        done: Finished part of ``total``.
+        total: Size of the stage.
+        text: A text for people.
+    """
 
     stage: str
     done: float
@@ -241,11 +302,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where long work reports events, and where it learns that the user wants it to stop. Silent by default.
+    """Receives events of long work and can cancel it. Silent by default.
 
     Args:
         report: Receives every :class:`Event`.
-        cancelled: Returns True if the work is to stop; asked at every ``update``.
+        cancelled: Returns True if the work must stop; called at every ``update``.
         stage: Name of the stage in the events, e.g. ``"training"``.
     """
 
@@ -264,11 +325,11 @@ class Progress:
         self.report(Event(self.stage, done, total, text))
 
     def at(self, stage: str) -> Progress:
-        """The same with the name of a stage."""
+        """Return the same with the name of a stage."""
         return replace(self, stage=stage)
 
     def part(self, number: int, total: int) -> Progress:
-        """Progress of the part with index ``number`` of ``total`` parts; its own total counts as one."""
+        """Return the progress of part ``number`` (from 0) of ``total`` parts; the part's own total counts as one."""
 
         def report(event: Event) -> None:
             share = event.done / event.total if event.total else 0.0

@@ -22,7 +22,7 @@ from medfewshot.learners import (
     make_learner,
     register,
 )
-from medfewshot.learners.base import UNREAD
+from medfewshot.learners.base import NOT_LOADED
 from medfewshot.settings import AdaptSettings
 from medfewshot.training import TrainSettings, train
 
@@ -48,7 +48,9 @@ class MeanSegmenter(Segmenter):
     parts: ClassVar = {"backbone": Gain}
     means: Tensor
 
-    def __init__(self, backbone: nn.Module, means: Tensor = UNREAD, record: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, backbone: nn.Module, means: Tensor = NOT_LOADED, record: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(record)
         self.backbone = backbone
         self.register_buffer("means", means)  # (N + 1, D)

@@ -91,9 +91,8 @@ def test_patches_are_centred_where_something_is_annotated():
     sampler = PatchSampler(support, NO_AUGMENTATION, torch.Generator().manual_seed(0))
     centres = [sampler.sample(foreground)[1] for foreground in (0.0, 0.0, 0.0, 1.0)]
     assert all(bool((patch >= 0).all()) for patch in centres[:3])
-    assert {int(value) for patch, _ in [(label, 0) for _, label in sampler.cover()] for value in patch.unique()} <= {
-        IGNORED, 0, 1,
-    }  # fmt: skip
+    seen = {int(value) for _, label in sampler.covering_patches() for value in label.unique()}
+    assert seen <= {IGNORED, 0, 1}
 
 
 def test_a_plan_of_three_slices_is_that_of_the_whole_structure_but_trusts_no_single_piece():

@@ -17,12 +17,12 @@ from medfewshot.inference import segment_volume
 from medfewshot.learners.base import Segmenter
 from medfewshot.quality import (
     Flag,
+    image_flags,
     predicted_dice,
     reasons_to_review,
+    size_flags,
     support_distance,
     support_profile,
-    unlike_sizes,
-    unlike_supports,
 )
 from medfewshot.settings import InferenceSettings
 from medfewshot.types import Normalization
@@ -50,10 +50,10 @@ def profile():
 
 
 def test_a_like_volume_is_not_flagged(profile):
-    assert unlike_supports(scan(9)[0], PLAN, profile) == ()
+    assert image_flags(scan(9)[0], PLAN, profile) == ()
     brighter = scan(9)[0]
     brighter = dataclasses.replace(brighter, data=brighter.data * 1000 + 5)
-    assert unlike_supports(brighter, PLAN, profile) == (), "MR has no unit"
+    assert image_flags(brighter, PLAN, profile) == (), "MR has no unit"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_like_volume_is_not_flagged(profile):
     ],
 )
 def test_what_sets_a_volume_apart(profile, changes, told):
-    flags = unlike_supports(scan(9, **changes)[0], PLAN, profile)
+    flags = image_flags(scan(9, **changes)[0], PLAN, profile)
     assert any(told in flag.text for flag in flags), flags
     assert all(flag.label is None and len(flag.reason.split()) <= 6 for flag in flags)
 
@@ -94,40 +94,40 @@ def test_an_image_without_contrast_is_flagged(profile):
     volume = scan(9)[0]
     constant = dataclasses.replace(volume, data=np.full_like(volume.data, 7))
     for known in (profile, {}):
-        assert [flag.text for flag in unlike_supports(constant, PLAN, known)] == ["every voxel has the same value"]
+        assert [flag.text for flag in image_flags(constant, PLAN, known)] == ["every voxel has the same value"]
     two = dataclasses.replace(volume, data=np.concatenate([volume.data, constant.data]))
-    assert unlike_supports(two, PLAN, {})[0].text == "every voxel of channel 2 has the same value"
+    assert image_flags(two, PLAN, {})[0].text == "every voxel of channel 2 has the same value"
 
 
 def test_axes_are_those_of_the_plan(profile):
     turned = grids.reoriented(scan(9)[0], grids.ALL_ORIENTATIONS[37])
-    assert unlike_supports(turned, PLAN, profile) == ()
+    assert image_flags(turned, PLAN, profile) == ()
 
 
 def test_another_modality_is_told():
     supports = [scan(seed, modality="MR") for seed in range(2)]
     profile = support_profile(*zip(*supports, strict=True), PLAN)
-    (flag,) = unlike_supports(scan(5, modality="CT")[0], PLAN, profile)
+    (flag,) = image_flags(scan(5, modality="CT")[0], PLAN, profile)
     assert flag.text == "its header says CT, those of the labelled scans MR"
-    assert unlike_supports(scan(5)[0], PLAN, profile) == ()
+    assert image_flags(scan(5)[0], PLAN, profile) == ()
 
 
 def test_a_segmenter_without_a_profile_flags_nothing():
     volume = scan(0, spacing=(9.0, 9, 9))[0]
-    assert unlike_supports(volume, PLAN, {}) == ()
-    assert unlike_sizes({3: 10**6}, volume, PLAN, {}) == ()
+    assert image_flags(volume, PLAN, {}) == ()
+    assert size_flags({3: 10**6}, volume, PLAN, {}) == ()
 
 
 def test_sizes_are_shown_against_the_supports(profile):
     volume, label = scan(9)
     usual = int((label.data == 3).sum())
-    assert unlike_sizes({3: usual}, volume, PLAN, profile) == ()
-    assert unlike_sizes({3: 0}, volume, PLAN, profile) == (), "not found is told elsewhere"
-    (flag,) = unlike_sizes({3: 4 * usual}, volume, PLAN, profile)
+    assert size_flags({3: usual}, volume, PLAN, profile) == ()
+    assert size_flags({3: 0}, volume, PLAN, profile) == (), "not found is told elsewhere"
+    (flag,) = size_flags({3: 4 * usual}, volume, PLAN, profile)
     assert flag.label == 3
     assert flag.reason == "larger than in labelled scans"
     assert flag.text.startswith("ball (label 3) is larger than in the labelled scans: ")
-    assert unlike_sizes({3: usual // 4}, volume, PLAN, profile)[0].reason == "smaller than in labelled scans"
+    assert size_flags({3: usual // 4}, volume, PLAN, profile)[0].reason == "smaller than in labelled scans"
 
 
 def test_each_structure_has_its_most_serious_reason_to_review():

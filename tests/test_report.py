@@ -14,7 +14,7 @@ import pytest
 from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.io import write_csv
 from medfewshot.report import paint, planes, save_dice_plot, save_preview, structure_statistics
-from medfewshot.structures import compress
+from medfewshot.structures import renumber
 
 NAMES = {1: "liver", 2: "spleen"}
 
@@ -304,17 +304,17 @@ def test_preview_refuses_what_does_not_fit(tmp_path):
 
 
 def test_ranks():
-    values, (a, b) = compress(np.array([[0, 205], [420, 0]], dtype=np.uint16), np.array([[-3, 205.0], [0, 7]]))
+    values, (a, b) = renumber(np.array([[0, 205], [420, 0]], dtype=np.uint16), np.array([[-3, 205.0], [0, 7]]))
     assert values == (0, -3, 7, 205, 420)
     assert a.tolist() == [[0, 3], [4, 0]]
     assert b.tolist() == [[1, 3], [0, 2]]
-    values, (c,) = compress(np.array([5, 2**40, 0]))
+    values, (c,) = renumber(np.array([5, 2**40, 0]))
     assert values == (0, 5, 2**40)
     assert c.tolist() == [1, 2, 0]
-    values, (d,) = compress(np.array([True, False]))
+    values, (d,) = renumber(np.array([True, False]))
     assert d.tolist() == [1, 0]
     with pytest.raises(InputError, match="whole"):
-        compress(np.array([0.5]))
+        renumber(np.array([0.5]))
 
 
 def test_statistics_of_boxes():

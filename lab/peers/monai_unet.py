@@ -24,7 +24,7 @@ from medfewshot.learners.base import LearnerSpec, Segmenter
 from medfewshot.learners.patches import PatchSampler
 from medfewshot.types import Progress, Support
 
-MOST_LEVELS = 4
+MAX_LEVELS = 4
 """Halvings at most, as in MONAI's own examples."""
 LOSS = {"to_onehot_y": True, "softmax": True}
 RESIDUAL_UNITS = 2
@@ -122,8 +122,8 @@ class MonaiUnet:
 def describe_network(support: Support, width: int) -> dict[str, Any]:
     """Arguments of MONAI's U-Net for these patches: axes are halved by the rule of this package's own backbone."""
     dims = support.spatial_dims
-    chosen = choose_strides(support.window, support.spacing, MOST_LEVELS + 1)
-    strides = [stride for stride in chosen if max(stride) > 1][:MOST_LEVELS] or [[1] * dims]
+    chosen = choose_strides(support.window, support.spacing, MAX_LEVELS + 1)
+    strides = [stride for stride in chosen if max(stride) > 1][:MAX_LEVELS] or [[1] * dims]
     return {
         "spatial_dims": dims,
         "in_channels": int(support.images[0].shape[0]),

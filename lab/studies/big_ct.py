@@ -26,7 +26,7 @@ import nibabel as nib
 import numpy as np
 
 LABELS = 13
-MOST_GB = 12.0
+MAX_GB = 12.0
 FIELD_MM = 384.0
 """Edge of a slice: 512 voxels of 0.75 mm."""
 
@@ -39,7 +39,7 @@ class Finished:
     peak_gb: float
 
 
-def call(arguments: list[str], log: Path, most_gb: float = MOST_GB) -> Finished:
+def call(arguments: list[str], log: Path, most_gb: float = MAX_GB) -> Finished:
     """Run ``medfewshot`` as a person would; stops where it fails or needs more than ``most_gb``."""
     begun, peak = time.perf_counter(), 0.0
     with log.open("w") as stream:
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=LABELS)
     parser.add_argument("--support-mm", type=float, default=3.0, help="voxel size of the support")
     parser.add_argument("--weights", default="none", help="as for medfewshot adapt")
-    parser.add_argument("--most-gb", type=float, default=MOST_GB, help="end a child that needs more")
+    parser.add_argument("--most-gb", type=float, default=MAX_GB, help="end a child that needs more")
     given = parser.parse_args()
     if given.runs is not None:
         given.runs.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 DRAW, SHOTS, PAIRS = 100, 5, 6
-LEAST_FIREANTS = 32
+MIN_FIREANTS = 32
 """Voxels an axis: with fewer its pyramid stops with an error."""
 Transfer = Callable[[np.ndarray, np.ndarray, np.ndarray, tuple[float, ...]], np.ndarray]
 """Query image, support image, support label, spacing in mm -> label on the query's grid."""
@@ -87,7 +87,7 @@ def with_fireants(query: np.ndarray, image: np.ndarray, label: np.ndarray, spaci
     from fireants.registration.greedy import GreedyRegistration
 
     def as_batch(array: np.ndarray, mode: str | None = None) -> BatchedImages:
-        array = np.pad(array, _margins(array, np.maximum(array.shape, LEAST_FIREANTS)), mode="edge")
+        array = np.pad(array, _margins(array, np.maximum(array.shape, MIN_FIREANTS)), mode="edge")
         made = sitk.GetImageFromArray(np.ascontiguousarray(array, dtype=np.float32))
         made.SetSpacing(spacing[::-1])
         made.SetOrigin([-(n - 1) / 2 * s for n, s in zip(made.GetSize(), spacing[::-1], strict=True)])

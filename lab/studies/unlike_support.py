@@ -81,15 +81,15 @@ def scores(hybrid: HybridSegmenter, image: torch.Tensor, label: torch.Tensor, cl
     network, votes = hybrid._slide(hybrid.network, image, OVERLAP), hybrid.atlas.votes(image)
     weight = atlas_weight(len(hybrid.atlas.image))
     trusting = HybridSegmenter(
-        hybrid.network, hybrid.atlas, patch_size=hybrid.patch_size, weight=weight, trust=hybrid.trust
+        hybrid.network, hybrid.atlas, patch_size=hybrid.patch_size, atlas_weight=weight, atlas_trust=hybrid.atlas_trust
     )
     before = trusting.fuse(network, votes)[0]
     alone = network.argmax(0)
-    cautious = hybrid._slide(hybrid.cautious, image, OVERLAP) if hybrid.cautious is not None else network
-    half_way, steady = cautious.argmax(0), None
-    if hybrid.cautious is not None:
-        network, steady = stabilise(network, cautious)
-    found = [alone, half_way, votes.argmax(0), before.argmax(0), hybrid.fuse(network, votes, steady)[0].argmax(0)]
+    interpolated = hybrid._slide(hybrid.interpolated, image, OVERLAP) if hybrid.interpolated is not None else network
+    half_way, stability = interpolated.argmax(0), None
+    if hybrid.interpolated is not None:
+        network, stability = stabilise(network, interpolated)
+    found = [alone, half_way, votes.argmax(0), before.argmax(0), hybrid.fuse(network, votes, stability)[0].argmax(0)]
     return [mean_dice(one, label, classes) for one in found]
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANEL_INCHES = (3.6, 3.0)
-LEAST_SECONDS = 0.01
+MIN_SECONDS = 0.01
 """Learners that hardly adapt are drawn here: the axis is logarithmic."""
-BINS, LEAST_OF_A_BIN = 5, 4
+BINS, MIN_BIN_SHARE = 5, 4
 """Bins of structures of similar volume, whose median Dice the line of a learner joins."""
 
 
@@ -91,7 +91,7 @@ def _draw_seconds(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) 
     for group in groups:
         marker = MARKERS[shots.index(group.shots_text) % len(MARKERS)]
         style = style_of(learners.index(group.key[2])) | {"marker": marker}
-        seconds = max(LEAST_SECONDS, group.mean("seconds", "adapt") or 0.0)
+        seconds = max(MIN_SECONDS, group.mean("seconds", "adapt") or 0.0)
         _points(axes, [seconds], [group], markersize=6, alpha=0.9, label=_label(group), **style)
     _log_axis(axes)
 
@@ -118,7 +118,7 @@ def _draw_volume(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -
         style = style_of(learners.index(group.key[2]))
         axes.scatter(volumes, dices, s=10, color=style["color"], marker=style["marker"], alpha=0.45, linewidths=0)
         parts = np.array_split(np.argsort(volumes, kind="stable"), BINS)
-        if min(map(len, parts)) < LEAST_OF_A_BIN:
+        if min(map(len, parts)) < MIN_BIN_SHARE:
             parts = []  # too few for a line
         medians = [[np.median(values[part]) for part in parts] for values in (volumes, dices)]
         axes.plot(*medians, markersize=4.5, linewidth=1.3, label=_label(group), **style)

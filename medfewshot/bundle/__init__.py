@@ -1,4 +1,4 @@
-"""A segmenter on disk, which is a MONAI bundle too.
+"""A segmenter on disk, which is also a MONAI bundle.
 
 ``segmenter.json`` (plan, learner, supports; plain data) and ``weights.safetensors`` are all that this package reads.
 ``configs/metadata.json``, ``configs/inference.json``, ``docs/README.md`` and ``LICENSE`` make the folder a bundle that

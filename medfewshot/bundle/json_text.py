@@ -1,4 +1,4 @@
-"""Plain data as JSON text that every reader takes."""
+"""Write plain data as strict JSON text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def strict_json(content: Any) -> str:
-    """JSON text as every reader takes it: undefined numbers become null, paths and the like text."""
+    """Format ``content`` as strict JSON: undefined numbers become null; paths and other objects become text."""
     return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
 
 

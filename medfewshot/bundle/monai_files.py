@@ -1,8 +1,8 @@
-"""What makes the folder of a segmenter a MONAI bundle: metadata, an inference config, a read-me and a licence.
+"""Write the files that make the folder of a segmenter a MONAI bundle: metadata, inference config, README and licence.
 
-The format is MONAI's Bundle Specification (https://docs.monai.io/en/latest/mb_specification.html), but for the weights:
-they stay safetensors, which cannot run code, and ``medfewshot.integrations.load_network`` reads them. The texts are in
-``templates``, with gaps in braces for what the plan and the record say; nothing here imports MONAI.
+The format is MONAI's Bundle Specification (https://docs.monai.io/en/latest/mb_specification.html), except for the
+weights: they stay safetensors, which cannot run code, and ``medfewshot.integrations.load_network`` reads them. The
+texts are in ``templates``, with gaps in braces that plan and record fill. This module does not import MONAI.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KEEPS_SUPPORTS = (
 
 
 def write_monai_files(folder: Path, plan: Plan, record: Mapping[str, Any]) -> None:
-    """Write the bundle's text files; ``record`` is that of the segmenter (its supports and warnings are quoted)."""
+    """Write the bundle's text files from the plan and the segmenter's record (supports and warnings)."""
     facts = {"bundle": _plain(folder.name or "bundle")} | _facts_of_plan(plan) | _facts_of_record(record)
     for name, template in TEMPLATES.items():
         text = (files("medfewshot.bundle") / "templates" / template).read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def write_monai_files(folder: Path, plan: Plan, record: Mapping[str, Any]) -> No
 
 
 def _fill(content: Any, facts: Mapping[str, Any]) -> Any:
-    """JSON content with its gaps filled; text that is one gap and nothing else becomes the fact itself."""
+    """Fill the gaps of JSON content; text that is one gap only becomes the fact itself."""
     if isinstance(content, dict):
         return {key: _fill(value, facts) for key, value in content.items()}
     if isinstance(content, list):
@@ -79,7 +79,7 @@ def _facts_of_plan(plan: Plan) -> dict[str, Any]:
 
 
 def _facts_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    # File names alone: folders may name people, and a bundle is made to be passed on.
+    # File names only: folders may contain names of people, and bundles are shared.
     pairs = [(Path(pair["image"]).name, Path(pair["label"]).name) for pair in record.get("supports", [])]
     supports = "\n".join(f"- {_code(image)}, labels {_code(label)}" for image, label in pairs) or "- not recorded"
     warnings = "\n".join(f"- {_plain(text)}" for text in record.get("warnings", []))
@@ -92,7 +92,7 @@ def _facts_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _modality(plan: Plan) -> str:
-    """``"CT"`` if the plan has a window in HU, else what the supports said of themselves, or ``"n/a"``."""
+    """Return ``"CT"`` if the plan has a window in HU, else the modality that the supports state, or ``"n/a"``."""
     if any(n.kind == "window" for n in plan.normalization):
         return "CT"
     stated = [n.reason.removeprefix("modality ") for n in plan.normalization if n.reason.startswith("modality ")]
@@ -104,7 +104,7 @@ def _by(sizes: tuple[float, ...]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which no character is Markdown or HTML."""
+    """Escape every character that has a meaning in Markdown or HTML."""
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(str(text).split()))
 
 

@@ -1,4 +1,4 @@
-"""A segmenter and what it needs to meet a volume: written to a folder, and read back."""
+"""A segmenter with its plan, which segments volumes on their own grid: save it to a folder and load it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
 from medfewshot.learners.base import OVERLAP
 from medfewshot.planning import plan_from_dict, plan_to_dict
-from medfewshot.quality import reasons_to_review, unlike_sizes, unlike_supports
+from medfewshot.quality import image_flags, reasons_to_review, size_flags
 from medfewshot.settings import InferenceSettings
-from medfewshot.types import Doubt, Plan, Progress, Volume
+from medfewshot.types import Plan, Progress, UncertainStructure, Volume
 
-FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
 DESCRIPTION = "segmenter.json"
 WEIGHTS = "weights.safetensors"
 
 
 class VolumeSegmenter(Segmenter):
-    """A plan and the segmenter adapted on it: all that is needed to segment a volume on its own grid.
+    """A plan and the segmenter adapted on it, to segment a volume on its own grid.
 
-    As a torch module it maps planned tensors ``(B, C, *S)`` to logits ``(B, N + 1, *S)`` as its segmenter does.
+    As a torch module it maps planned tensors ``(B, C, *S)`` to logits ``(B, N + 1, *S)``.
 
     Args:
         plan: How a volume becomes a planned tensor.
@@ -67,18 +67,31 @@ class VolumeSegmenter(Segmenter):
         logits: Tensor = self.segmenter(image)
         return logits
 
-    def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, Sequence[Doubt]]:
+    def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, Sequence[UncertainStructure]]:
         """Compute logits of a whole volume and list uncertain structures; see :meth:`Segmenter.examine`."""
         return self.segmenter.examine(image, overlap=overlap)
 
     def segment(
         self, volume: Volume, settings: InferenceSettings | None = None, progress: Progress | None = None
     ) -> Segmentation:
-        """Labels ``(*S)`` on ``volume``'s original grid; flags where it is unlike the supports or doubted."""
+        """Segment ``volume (C, *S)`` on its original grid.
+
+        Args:
+            volume: The image.
+            settings: What to compute besides the labels.
+            progress: Receives one event per slab; may cancel.
+
+        Returns:
+            Labels ``(*S)`` with the supports' label values, and flags: differences from the supports and uncertain
+            structures.
+
+        Raises:
+            InputError: The volume has other dimensions or channels than the supports.
+        """
         result = segment_volume(volume, self.plan, self.segmenter, settings, progress=progress)
         profile = self.record.get("profile") or {}
-        scan = unlike_supports(volume, self.plan, profile)
-        sizes = unlike_sizes(result.voxels, volume, self.plan, profile)
+        scan = image_flags(volume, self.plan, profile)
+        sizes = size_flags(result.voxels, volume, self.plan, profile)
         return replace(
             result,
             flags=(*(flag.text for flag in scan), *result.flags, *(flag.text for flag in sizes)),
@@ -86,7 +99,7 @@ class VolumeSegmenter(Segmenter):
         )
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write the segmenter. At no moment does a description lie beside weights that are not its own.
+        """Write the segmenter to ``folder``. At no moment is a description beside weights of another segmenter.
 
         Raises:
             InputError: This kind of segmenter cannot be saved.
@@ -109,7 +122,11 @@ class VolumeSegmenter(Segmenter):
 
 
 def check_free(folder: Path) -> None:
-    """Raises InputError where saving a segmenter in ``folder`` would replace a file of something else's."""
+    """Check that saving a segmenter in ``folder`` replaces no file.
+
+    Raises:
+        InputError: It would replace a segmenter or an unrelated file.
+    """
     if (folder / DESCRIPTION).exists():
         raise InputError(f"{folder}: already contains a segmenter", "replace it", setting="overwrite")
     for name in (WEIGHTS, *TEMPLATES):
@@ -128,11 +145,14 @@ def load_segmenter(
 
     Args:
         folder: The saved segmenter.
-        device: Where its tensors go; None for the CPU.
-        learners: Those whose segmenters can be read.
+        device: Device of its tensors; None for the CPU.
+        learners: Learners whose segmenters can be read.
+
+    Returns:
+        The segmenter.
 
     Raises:
-        InputError: It is not such a folder, is damaged, or a version of this package made it that cannot be read.
+        InputError: The folder contains no segmenter, or it is damaged or of an unknown version.
     """
     folder = Path(folder)
     path = folder / DESCRIPTION

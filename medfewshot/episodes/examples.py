@@ -1,4 +1,4 @@
-"""Labelled volumes in memory, and the tasks that consist of them."""
+"""Labelled volumes in memory, and the tasks that they form."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ class Example:
             raise InputError(f"{self.subject_id}: {shapes}", "give the image the shape (C, *S) and the label (*S)")
 
     def read(self, box: tuple[slice, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Image ``(C, *box)`` and label ``(1, *box)`` of a part, float32, on ``device``."""
+        """Return image ``(C, *box)`` and label ``(1, *box)`` of a part, float32, on ``device``."""
         image = self.image[(slice(None), *box)].to(device).float() * self.step + self.low
         return image, self.label[box].to(device).float()[None]
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledTask:
-    """Examples that show the same structures, and which of these may become classes.
+    """Examples with the same structures, and the labels that may become classes.
 
     Args:
         name: How episodes name the task.
-        examples: On one grid spacing.
+        examples: Examples with one spacing.
         labels: Label values that may become classes, e.g. the base labels; None allows all. Other values are
             background.
         validation_labels: Label values that become classes in validation only.
         names: Label value -> name.
-        patches: Patch sizes of this task's episodes, in voxels; None takes those of the settings.
+        patches: Patch sizes of this task's episodes, in voxels; None uses those of the settings.
         weight: How often the task is drawn, relative to the others.
     """
 

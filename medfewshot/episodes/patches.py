@@ -1,4 +1,4 @@
-"""Patches of an episode: where they lie, their spacing, and random changes of their contrast."""
+"""Patches of an episode: their location, spacing, and random changes of contrast."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REPAINTED = 0.6
 
 @dataclass(frozen=True)
 class IndexedExample:
-    """An example and where its classes are.
+    """An example with the location of its classes.
 
     Args:
         places: Label value -> ``(n, dims)`` voxels, at most :data:`PLACES`.
@@ -37,7 +37,7 @@ class IndexedExample:
     places: Mapping[int, Tensor]
     counts: Mapping[int, int]
 
-    def shows(self, classes: Sequence[int]) -> bool:
+    def contains(self, classes: Sequence[int]) -> bool:
         """Whether it contains any of the classes."""
         return any(self.counts[value] for value in classes)
 
@@ -168,15 +168,15 @@ def random_curve(images: Tensor, rng: Rng, *, monotone: bool = True) -> Tensor:
     return (curved - curved.mean()) / curved.std().clamp_min(1e-3)
 
 
-def draw_paint(rng: Rng) -> Tensor:
-    """Draw how much brighter each of 256 label values becomes; 0 (no label) stays as it is."""
+def draw_repaint(rng: Rng) -> Tensor:
+    """Draw the change of brightness of each of 256 label values; 0 (no label) does not change."""
     table = rng.normal(0, REPAINTED, 256)
     table[0] = 0
     return torch.as_tensor(table, dtype=torch.float32)
 
 
-def paint(image: Tensor, label: Tensor, table: Tensor) -> Tensor:
-    """Repaint the structures of ``image (C, *S)``; borders stay as soft as partial volume makes them."""
+def repaint(image: Tensor, label: Tensor, table: Tensor) -> Tensor:
+    """Add a change of brightness to the structures of ``image (C, *S)``, smoothed at borders like partial volume."""
     change = table.to(image.device)[label][None, None]
     pool = F.avg_pool2d if label.ndim == 2 else F.avg_pool3d
     return image + pool(change, 3, 1, 1, count_include_pad=False)[0]

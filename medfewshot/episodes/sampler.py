@@ -25,12 +25,12 @@ from medfewshot.episodes.patches import (
     IndexedExample,
     Rng,
     draw_centre,
-    draw_paint,
+    draw_repaint,
     draw_zoom,
     index_examples,
-    paint,
     random_curve,
     read_patch,
+    repaint,
 )
 from medfewshot.episodes.sources import CPU
 from medfewshot.errors import InputError
@@ -43,7 +43,7 @@ BLIND_ATTEMPTS = 20
 
 
 class EpisodeSettings(Settings):
-    """What episodes from labelled volumes look like; by default plain crops without any variation."""
+    """Settings of episodes from labelled volumes; by default plain crops without any variation."""
 
     patches: Patches | None = Field(
         None, description="Patch sizes in voxels, one drawn per episode. Default: whole volumes."
@@ -162,7 +162,7 @@ class EpisodeSampler:
         zoom = torch.ones(len(pool.spacing_mm))
         if patch is not None:
             zoom = draw_zoom(patch, pool.spacing_mm, pool.depth, zoom=settings.zoom, thick=settings.thick, rng=rng)
-        table = draw_paint(rng) if rng.random() < settings.repaint else None
+        table = draw_repaint(rng) if rng.random() < settings.repaint else None
         chosen = self._place(supports, others, classes, patch, zoom, rng)
         if chosen is None:
             return None
@@ -191,7 +191,7 @@ class EpisodeSampler:
         zoom: Tensor,
         rng: Rng,
     ) -> list[tuple[IndexedExample, Tensor]] | None:
-        """Choose the queries, and where the patch of each support and query lies; None if no fit query is left."""
+        """Choose the queries, and the patch centre of each support and query; None if no suitable query is left."""
         left, chosen = list(others), []
         for number in range(len(supports) + self.settings.queries):
             absent = number >= len(supports) and bool(rng.random() < self.settings.absent)
@@ -203,10 +203,10 @@ class EpisodeSampler:
         return chosen
 
     def _take_query(self, left: list[IndexedExample], classes: Sequence[int], absent: bool) -> IndexedExample | None:
-        """Take the first fit query from those that are left."""
+        """Take the first suitable query from ``left``."""
         if not self.settings.query_shows_class:
             return left.pop(0)
-        fit = [i for i, one in enumerate(left) if one.shows(classes) != absent]
+        fit = [i for i, one in enumerate(left) if one.contains(classes) != absent]
         return left.pop(fit[0] if fit else 0) if fit or absent else None
 
     def _read(
@@ -230,14 +230,14 @@ class EpisodeSampler:
                 one.example, size, centre, zoom,
                 spacing_mm=pool.spacing_mm, augment=self.settings.augment, generator=generator, device=device,
             )  # fmt: skip
-            images.append(image if table is None else paint(image, label, table))
+            images.append(image if table is None else repaint(image, label, table))
             labels.append(_as_classes(label, classes))
         return images, labels
 
     def _vary(
         self, images: list[Tensor], labels: list[Tensor], rng: Rng, generator: torch.Generator
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Change contrast and orientation of the whole episode, then the intensities of every patch."""
+        """Vary contrast and orientation of the whole episode, then the intensities of every patch."""
         settings, batch, truth = self.settings, torch.stack(images), torch.stack(labels)
         if rng.random() < settings.curve:
             batch = random_curve(batch, rng, monotone=bool(rng.random() >= settings.free_curve))
@@ -259,14 +259,14 @@ class _Pool:
         totals = {value: sum(one.counts[value] for one in self.indexed) for value in allowed}
         self.values = [value for value in allowed if totals[value]]
         self.sizes = np.array([totals[value] for value in self.values], dtype=float)
-        self.subjects = len({one.example.subject_id for one in self.indexed if one.shows(self.values)})
+        self.subjects = len({one.example.subject_id for one in self.indexed if one.contains(self.values)})
         if task.examples:
             first = task.examples[0]
             self.spacing_mm = first.spacing_mm or (1.0,) * first.label.ndim
             self.depth = float(np.median([example.label.shape[-1] for example in task.examples]))
 
     def voxel_mm(self, zoom: Tensor) -> tuple[float, ...] | None:
-        """Voxel size at ``zoom`` times the task's spacing; None if that is unknown."""
+        """Return the voxel size at ``zoom`` times the task's spacing; None if that is unknown."""
         if self.task.examples[0].spacing_mm is None:
             return None
         return tuple(float(s * z) for s, z in zip(self.spacing_mm, zoom, strict=True))
@@ -281,12 +281,12 @@ class _Pool:
     def split(
         self, classes: Sequence[int], shots: int, rng: Rng, blind: bool
     ) -> tuple[list[IndexedExample], list[IndexedExample]]:
-        """Draw at most ``shots`` supports that show a class, of different subjects; and all examples of other subjects.
+        """Draw at most ``shots`` supports of different subjects that contain a class, and list the other subjects.
 
-        Supports are as varied as the data if ``blind``; otherwise those that show most classes come first.
+        With ``blind`` the supports are drawn evenly; otherwise those with most classes come first.
         """
         order = [self.indexed[int(i)] for i in rng.permutation(len(self.indexed))]
-        showing = [one for one in order if one.shows(classes)]
+        showing = [one for one in order if one.contains(classes)]
         if not blind:
             showing.sort(key=lambda one: -sum(one.counts[value] > 0 for value in classes))
         supports = _subjects_first(showing)[0][:shots]
@@ -296,7 +296,7 @@ class _Pool:
 
 
 def _subjects_first(examples: Sequence[IndexedExample]) -> tuple[list[IndexedExample], list[IndexedExample]]:
-    """The first example of every subject, and the others."""
+    """Split examples into the first one of every subject, and the others."""
     first = {one.example.subject_id: one for one in reversed(examples)}
     firsts = [one for one in examples if first[one.example.subject_id] is one]
     return firsts, [one for one in examples if first[one.example.subject_id] is not one]

@@ -53,5 +53,5 @@ class Mixture:
 
 
 def episode_seed(run: int, stream: int, number: int) -> int:
-    """Seed of episode ``number``; different streams (e.g. training and validation) share no seed."""
+    """Return the seed of episode ``number``; different streams (e.g. training and validation) share no seed."""
     return int(np.random.SeedSequence([run, stream, number]).generate_state(1, np.uint64)[0] >> 1)

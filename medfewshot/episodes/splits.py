@@ -1,4 +1,4 @@
-"""Splits: which subjects and classes are held out, and which supports are drawn."""
+"""Splits: held-out subjects and classes, and the draw of supports."""
 
 from __future__ import annotations
 

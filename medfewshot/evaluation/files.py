@@ -1,4 +1,4 @@
-"""Evaluation of files: predictions and references are paired by case id, and scored one pair at a time."""
+"""Evaluate files: pair predictions with references by case id, and score one pair at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Pair = tuple[str, Path, Path]
 """Case id, prediction and reference."""
 
 _PREDICTION = re.compile(r"(?<=.)[_-](prediction|pred)\Z", re.IGNORECASE)
-"""What tools append to the name of a case besides the usual names of labels."""
+"""Suffixes that tools append to the name of a case, besides the usual names of labels."""
 _REFERENCE_FOLDERS = ("labelsTr", "labels/final", "labels")
 _SHOWN = 5
 
@@ -109,7 +109,7 @@ def evaluate_pairs(
         GridMismatchError: The grids of a pair differ.
     """
     _check_pairs(pairs)
-    progress, subjects_of, told = progress or Progress(), subjects or {}, list(warnings)
+    progress, subjects_of, notes = progress or Progress(), subjects or {}, list(warnings)
     scores: list[CaseScore] = []
     dims: dict[str, int] = {}
     without_spacing: list[str] = []
@@ -133,30 +133,30 @@ def evaluate_pairs(
         without_spacing += [] if reference.has_spacing else [case]
         if (reference.data == IGNORED).any():
             partly.append(case)
-        told += _case_warnings(case, (prediction, reference), labels)
+        notes += _case_warnings(case, (prediction, reference), labels)
     progress.update(len(pairs), len(pairs), "evaluated")
     if labels is None:
         scores = _with_absent_rows(scores, dims, subjects_of)
     if not scores:
-        told.append("nothing was scored: every label map is background only; pass labels to score correct absences")
+        notes.append("nothing was scored: every label map is background only; pass labels to score correct absences")
     if partly:
-        told.append(
+        notes.append(
             f"{len(partly)} of {len(dims)} references are partly annotated: only annotated voxels are scored, and "
             f"distances are undefined there ({_some(partly)})"
         )
     if without_spacing:
-        told.append(
+        notes.append(
             f"{len(without_spacing)} of {len(dims)} references state no voxel size in mm: their distances, and the "
             f"tolerance of their surface Dice, are in pixels, not mm ({_some(without_spacing)})"
         )
     unknown = [case for case in dims if subjects is not None and case not in subjects]
     if unknown:
-        told.append(f"no subject is known for {_some(unknown)}: each counts as a subject of its own")
-    return Evaluation(tuple(scores), tuple(dict.fromkeys(told)), tolerance_mm)
+        notes.append(f"no subject is known for {_some(unknown)}: each counts as a subject of its own")
+    return Evaluation(tuple(scores), tuple(dict.fromkeys(notes)), tolerance_mm)
 
 
 def _files(path: Path) -> list[Path]:
-    """Unlike ``find_images``, keep files whose names say that they are labels."""
+    """List the image files of a folder, including those named as labels, which ``find_images`` ignores."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -168,9 +168,9 @@ def _files(path: Path) -> list[Path]:
 
 
 def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[str, Path], list[Path]]:
-    """Case id -> file, and the files whose case has a file with a better name already.
+    """Map case ids to files, and list files whose case has a file with a better name.
 
-    ``scans_beside``: beside ``case_seg`` and similar names, ``case`` is the scan, not a better named label.
+    With ``scans_beside``, ``case`` beside ``case_seg`` is the scan and is ignored.
     """
     groups: dict[str, list[Path]] = {}
     for path in files:
@@ -193,7 +193,7 @@ def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[st
 
 
 def _case_of(path: Path) -> str:
-    """``a`` of ``a_seg.nii.gz`` and ``a_pred.nii.gz``, ``7`` of ``segmentation-7.nii``."""
+    """Return the case id: ``a`` of ``a_seg.nii.gz`` and ``a_pred.nii.gz``, ``7`` of ``segmentation-7.nii``."""
     return case_of_label(path) or _PREDICTION.sub("", case_id(path))
 
 
@@ -208,7 +208,7 @@ def _check_pairs(pairs: Sequence[Pair]) -> None:
 
 
 def _check_names(named: dict[int, Volume], reference: Volume) -> None:
-    """One value must be one structure in all references, because scores are counted by value."""
+    """Check that each value is the same structure in all references, because scores are counted by value."""
     for value, name in reference.names.items():
         other = named.setdefault(value, replace(reference, data=reference.data[:, :0]))
         if other.names[value].casefold() != name.casefold():
@@ -236,8 +236,8 @@ def _case_warnings(case: str, volumes: Sequence[Volume], labels: Mapping[int, st
     if labels is None:
         return warnings
     others = sorted({value for volume in volumes for value in boxes(volume.data[0])} - label_names(labels).keys())
-    told = f"case {case}: values {others} are in its files but not among the labels, and are not scored"
-    return [*warnings, told] if others else warnings
+    notes = f"case {case}: values {others} are in its files but not among the labels, and are not scored"
+    return [*warnings, notes] if others else warnings
 
 
 def _some(names: Sequence[str]) -> str:

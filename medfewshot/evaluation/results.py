@@ -1,6 +1,6 @@
-"""Results of an evaluation: averages with bootstrap intervals over subjects, and the three files.
+"""Results of an evaluation: means with bootstrap intervals over subjects, and the files that contain them.
 
-Nowhere else are scores averaged.
+No other module averages scores.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LabelSummary:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of all cases, and what the reader must know about them.
+    """Scores of all cases, with warnings for the reader.
 
     Attributes:
         scores: One per case and label.
@@ -106,7 +106,7 @@ class Evaluation:
         write_text(folder / "summary.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
 
     def _meaning(self) -> dict[str, str]:
-        """What the columns mean, for a reader who opens the file a year later."""
+        """Describe the columns, for a reader who opens the file a year later."""
         one_sided = "overlap metrics are 0 and counted, distances are undefined, left out and counted"
         return {
             "found": "in the reference and in the prediction",
@@ -171,7 +171,7 @@ def bootstrap_interval(
 
 
 def _summary(label: int | None, name: str, scores: Sequence[CaseScore]) -> LabelSummary:
-    """The scores of each case are averaged within the case before anything else."""
+    """Average the scores within each case first, then over cases."""
     status = [score.status for score in scores]
     dices = {case: value for case, value in case_means(scores).items() if not np.isnan(value)}
     low, high = bootstrap_interval(list(dices.values()), [subject for subject, _ in dices])

@@ -1,4 +1,4 @@
-"""Scores of one case: two label maps in, one ``CaseScore`` per label out."""
+"""Scores of one case: compare two label maps and return one ``CaseScore`` per label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS, MaskPair, check_label_maps
-from medfewshot.structures import boxes, union
+from medfewshot.structures import boxes, union_box
 from medfewshot.types import IGNORED
 
 Status = Literal["found", "missed", "false_alarm", "absent"]
@@ -102,7 +102,7 @@ def evaluate_arrays(
     subject = case_id if subject_id is None else subject_id
     scores = []
     for label, name in names.items():
-        box = union(predicted.get(label), true.get(label))
+        box = union_box(predicted.get(label), true.get(label))
         if box is None:
             scores.append(absent_score(case_id, subject, label, name, reference.ndim))
             continue

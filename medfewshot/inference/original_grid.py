@@ -1,4 +1,4 @@
-"""Slabs of probabilities -> labels on the original grid, with their mean probability and predicted Dice."""
+"""Turn slabs of probabilities into labels on the original grid, with mean probability and predicted Dice."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from medfewshot.structures import boxes, keep_largest
 from medfewshot.types import Plan
 
 FOREGROUND_FLOOR = 0.02
-"""Nothing is interpolated if no class but background reaches this probability."""
+"""Nothing is interpolated if no structure reaches this probability."""
 
 
 class OriginalGridWriter:
-    """Interpolates slabs of probabilities onto the original grid and keeps what the caller asked for.
+    """Interpolates slabs of probabilities to the original grid and stores labels and the requested maps.
 
     Attributes:
+        labels: ``(*S)`` class indices.
         probabilities: ``(N + 1, *S)`` float16, or None.
         uncertainty: ``(*S)`` float32, or None.
     """
@@ -37,7 +38,7 @@ class OriginalGridWriter:
             self.probabilities = np.zeros((plan.classes, *shape), dtype=np.float16)
             self.probabilities[0] = 1
         self.uncertainty = np.zeros(shape, dtype=np.float32) if settings.uncertainty else None
-        # Float64: what the cuts change in a sum is far below the four decimals that are returned.
+        # Float64, so that cutting into slabs does not change the four decimals that are returned.
         self._sums, self._counts, self._totals = (np.zeros(plan.classes) for _ in range(3))
 
     def write(self, probabilities: Tensor, slab: Slab) -> None:
@@ -70,7 +71,7 @@ class OriginalGridWriter:
             self._totals += (values * weights[slab.axis][index]).numpy()
 
     def _foreground_box(self, probabilities: Tensor, slab: Slab) -> list[tuple[int, int]] | None:
-        """Original range per planned axis that can contain foreground; everything if maps are asked for."""
+        """Return the original range per planned axis that can contain foreground; everything if maps are requested."""
         if self.settings.probabilities or self.settings.uncertainty:
             return [(0, size) for size in self._original_sizes]
         found = boxes((probabilities[0] < 1 - FOREGROUND_FLOOR).numpy()).get(1)
@@ -105,7 +106,11 @@ class OriginalGridWriter:
             self.uncertainty[where] = entropy.clamp(0, 1).numpy()
 
     def finish(self) -> tuple[np.ndarray, dict[int, int]]:
-        """Drop stray components; return the labels ``(*S)`` with the file's own values, and label value -> voxels."""
+        """Remove stray components if asked to, and return the result.
+
+        Returns:
+            Labels ``(*S)`` with the file's own values, and label value -> voxels.
+        """
         if self.settings.keep_largest:
             keep_largest(self.labels, [self.plan.label_values.index(value) + 1 for value in self.plan.keep_largest])
         counts = np.bincount(self.labels.ravel(), minlength=self.plan.classes)[1:].tolist()
@@ -114,7 +119,7 @@ class OriginalGridWriter:
         return table.astype(smallest)[self.labels], dict(zip(self.plan.label_values, counts, strict=True))
 
     def confidence(self) -> dict[int, float]:
-        """Label value -> mean probability of the voxels that were given this label."""
+        """Return label value -> mean probability of the voxels with this label."""
         return {
             value: round(float(self._sums[index] / self._counts[index]), 4)
             for index, value in enumerate(self.plan.label_values, start=1)
@@ -122,14 +127,17 @@ class OriginalGridWriter:
         }
 
     def predicted_dice(self, calibration: float | None) -> dict[int, float]:
-        """Label value -> see :func:`medfewshot.quality.predicted_dice`."""
+        """Return label value -> predicted Dice, see :func:`medfewshot.quality.predicted_dice`."""
         sums = zip(self._sums[1:], self._counts[1:], self._totals[1:], strict=True)
         found = [predicted_dice(*one, calibration) for one in sums]
         return {value: round(d, 4) for value, d in zip(self.plan.label_values, found, strict=True) if d is not None}
 
 
 def _original_range(axis_map: AxisMap, slab: Slab, size: int) -> tuple[int, int]:
-    """Original indices that fall in the slab; the first and last slab also take what lies beyond the planned grid."""
+    """Return the range of original indices in the slab.
+
+    The first and last slab include what is beyond the planned grid.
+    """
     at = axis_map.coordinates(0, size)
     where = np.flatnonzero(((at >= slab.start) | (slab.start == 0)) & ((at < slab.stop) | slab.last))
     return (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)

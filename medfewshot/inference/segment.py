@@ -1,4 +1,4 @@
-"""One volume through inference: plan, predict, restore; and what is returned with the labels."""
+"""Segment one volume: plan, predict and restore."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from medfewshot.inference.original_grid import OriginalGridWriter
 from medfewshot.inference.windows import MemoryLimits, cut_slabs, fit_memory, on_cpu, predict_slab
 from medfewshot.learners.base import Segmenter
-from medfewshot.planning import labelled, to_plan
+from medfewshot.planning import name_with_value, to_plan
 from medfewshot.quality import reasons_to_review
 from medfewshot.settings import InferenceSettings
-from medfewshot.types import Doubt, Plan, Progress, Volume
+from medfewshot.types import Plan, Progress, UncertainStructure, Volume
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,11 @@ def segment_volume(
         plan: Plan of the support.
         segmenter: Adapted to that support.
         settings: What to return.
-        progress: Called after each slab.
+        progress: Receives one event per slab; may cancel.
         limits: How much memory to use.
+
+    Returns:
+        Labels on the original grid, the requested maps, and what is known about them.
 
     Raises:
         InputError: The volume has other axes or channels than the support.
@@ -79,16 +82,16 @@ def segment_volume(
     planning_seconds = time.perf_counter() - begun
     segmenter, warnings = fit_memory(segmenter, planned.image, plan, limits)
     predicting = 0.0
-    doubts: Sequence[Doubt] = ()
+    uncertain: Sequence[UncertainStructure] = ()
     slabs = list(cut_slabs(planned.image.shape[1:], plan, segmenter, overlap=settings.overlap, limits=limits))
     for number, slab in enumerate(slabs):
         started = time.perf_counter()
         try:
-            probabilities, doubts = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
+            probabilities, uncertain = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
         except torch.OutOfMemoryError:
             segmenter = on_cpu(segmenter)
             warnings.append("the device ran out of memory: segmented on the CPU")
-            probabilities, doubts = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
+            probabilities, uncertain = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
         progress.update(number + 1, len(slabs), "segment")
@@ -98,9 +101,10 @@ def segment_volume(
         "predict": round(predicting, 3),
         "restore": round(time.perf_counter() - begun - planning_seconds - predicting, 3),
     }
-    names = {value: labelled(name, value) for value, name in plan.labels.items()}
+    names = {value: name_with_value(name, value) for value, name in plan.labels.items()}
     warnings += [f"{names[value]} was not found" for value, count in voxels.items() if not count]
-    unsure = {plan.label_values[index - 1]: reason for index, reason in doubts if voxels[plan.label_values[index - 1]]}
+    reasons = {plan.label_values[index - 1]: reason for index, reason in uncertain}
+    unsure = {value: reason for value, reason in reasons.items() if voxels[value]}
     predicted = writer.predicted_dice(segmenter.calibration)
     return Segmentation(
         labels=labels,

@@ -1,4 +1,4 @@
-"""Planned image -> probabilities, slab by slab, with sliding windows or the whole volume at once."""
+"""Predict probabilities of a planned image slab by slab, with sliding windows or the whole volume at once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from medfewshot.learners.base import Segmenter
-from medfewshot.types import WHOLE_VALUES, Doubt, Plan
+from medfewshot.types import MAX_WHOLE_VALUES, Plan, UncertainStructure
 
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """Largest numbers of probabilities (classes x voxels) in memory; no result depends on the first two.
+    """Maximum numbers of probabilities (classes x voxels) in memory; the first two do not change any result.
 
     Attributes:
-        slab_values: On the planned grid, brought back at once: 480 MB in float32, and the windows around them.
+        slab_values: On the planned grid per slab: 480 MB in float32, plus the windows around them.
         original_values: On the original grid, while labels are written.
-        whole_values: On the planned grid, up to which a segmenter of the whole volume gets the whole volume.
+        whole_values: On the planned grid, for segmenters that need the whole volume.
     """
 
     slab_values: int = 120_000_000
     original_values: int = 60_000_000
-    whole_values: int = WHOLE_VALUES
+    whole_values: int = MAX_WHOLE_VALUES
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def cut_slabs(
 @torch.no_grad()
 def predict_slab(
     image: Tensor, plan: Plan, segmenter: Segmenter, slab: Slab, *, overlap: float
-) -> tuple[Tensor, Sequence[Doubt]]:
+) -> tuple[Tensor, Sequence[UncertainStructure]]:
     """Return the probabilities ``(N + 1, *P)`` of the part of ``image (C, *P)`` that is read, and what is in doubt.
 
     Returns:
@@ -86,9 +86,9 @@ def predict_slab(
     from monai.inferers import sliding_window_inference
 
     part = image.narrow(slab.axis + 1, slab.low, slab.high - slab.low)[None]
-    doubts: Sequence[Doubt] = ()
+    uncertain: Sequence[UncertainStructure] = ()
     if segmenter.whole_volume:
-        logits, doubts = segmenter.examine(part, overlap=overlap)
+        logits, uncertain = segmenter.examine(part, overlap=overlap)
     else:
         # The scan stays on the CPU, which has more memory; a segmenter on a GPU gets windows and returns logits.
         logits = sliding_window_inference(
@@ -104,7 +104,7 @@ def predict_slab(
     total = values.sum(0, keepdim=True)
     if not torch.isfinite(total).all():
         raise RuntimeError("the segmenter gave NaN or infinite values; adapt again with another seed")
-    return values.div_(total), doubts
+    return values.div_(total), uncertain
 
 
 def fit_memory(segmenter: Segmenter, image: Tensor, plan: Plan, limits: MemoryLimits) -> tuple[Segmenter, list[str]]:

@@ -1,13 +1,13 @@
-"""Few-shot segmentation as MONAI's own kinds of things: transforms, an inferer, a dataset, a loss and a metric.
+"""Few-shot segmentation as MONAI components: transforms, inferer, dataset, loss and metric.
 
 - transforms: ``FewShotSegment`` and ``FewShotSegmentd`` (image in, label map on its grid out), ``ToPlan`` and
   ``ToPland`` (to the plan's grid and, inverted, back)
-- an ``Inferer``: ``FewShotInferer`` (original images through plan, windows and back, with any network)
-- a dataset: ``EpisodeDataset`` for ``DataLoader`` and ``CacheDataset``; ``examples_of`` goes the other way
-- a loss and a ``CumulativeIterationMetric``, for engines and loops alike: ``FewShotLoss``, ``SegmentationMetric``
-- for bundles: ``load_network`` and ``list_images``, which ``configs/inference.json`` names
+- an ``Inferer``: ``FewShotInferer`` (plans an image, runs any network in windows and restores the grid)
+- a dataset: ``EpisodeDataset`` for ``DataLoader`` and ``CacheDataset``; ``examples_of`` converts the other way
+- a loss and a ``CumulativeIterationMetric``, for engines and loops: ``FewShotLoss``, ``SegmentationMetric``
+- for bundles: ``load_network`` and ``list_images``, which ``configs/inference.json`` calls
 
-All of them can be built from plain data by MONAI's ``ConfigParser``.
+MONAI's ``ConfigParser`` can build all of them from plain data.
 """
 
 from medfewshot.integrations.episodes import EpisodeDataset, examples_of, to_episode

@@ -1,4 +1,4 @@
-"""Episodes for MONAI's loaders, and MONAI's datasets as a source of episodes."""
+"""Convert episodes into a MONAI dataset, and MONAI datasets into examples for episodes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""To the plan's grid and back, as an invertible MONAI transform: for pipelines that train or look at planned tensors.
+"""Resample to the plan's grid and back, as an invertible MONAI transform for training pipelines.
 
-Inference needs none of this (it restores slab by slab, in bounded memory); ``Invertd`` holds every class on the
+Inference does not need it, because it restores slab by slab in bounded memory. ``Invertd`` holds every class on the
 original grid at once.
 """
 
@@ -76,7 +76,14 @@ class ToPlan(InvertibleTransform):
 
 
 class ToPland(MapTransform, InvertibleTransform):
-    """Dictionary version of :class:`ToPlan`. ``label``: whether a key holds labels, one answer for each of ``keys``."""
+    """Dictionary version of :class:`ToPlan`.
+
+    Args:
+        keys: Keys of the images and labels.
+        plan: The plan, or its JSON data.
+        label: Whether a key contains labels; one value, or one for each of ``keys``.
+        allow_missing_keys: As in MONAI.
+    """
 
     backend = ToPlan.backend
 

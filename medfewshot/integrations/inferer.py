@@ -29,17 +29,16 @@ Output = Literal["labels", "probabilities"]
 
 
 class FewShotInferer(Inferer):
-    """Plan, slide, restore: ``inferer(image, network)`` for a network that works on the plan's grid.
+    """Plans an image, runs a network in sliding windows and restores the original grid.
 
     Args:
-        plan: of the segmenter that ``network`` is; a :class:`~medfewshot.types.Plan` or its JSON data.
+        plan: Plan of the segmenter: a :class:`~medfewshot.types.Plan` or its JSON data.
         output: ``"labels"`` with the supports' label values, or ``"probabilities"``, background first.
-        overlap: share of a window that the next one covers again.
-        keep_largest: drop stray pieces of structures that are in one piece in every support.
+        overlap: Share of a window that the next one covers again.
+        keep_largest: Drop stray pieces of structures that are in one piece in every support.
 
-    Called with ``inputs (B, C, *S)``, images on their original grid (a MetaTensor; a plain tensor lies at 1 mm), it
-    returns a MetaTensor on the same grid: labels ``(B, 1, *S)`` int32 or probabilities ``(B, N + 1, *S)`` float32.
-    Raises InputError for an image that is not of the supports' kind.
+    Raises:
+        ValueError: ``output`` is unknown.
     """
 
     def __init__(
@@ -58,16 +57,19 @@ class FewShotInferer(Inferer):
         )
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> MetaTensor:
-        """Segment a batch of original images.
+        """Segment a batch of images on their original grid.
 
         Args:
-            inputs: ``(B, C, *S)``, best a MetaTensor with the affine of each image.
+            inputs: ``(B, C, *S)``, a MetaTensor with the affine of each image; a plain tensor has voxels of 1 mm.
             network: A segmenter, or any function of images on the plan's grid that returns logits.
             args: Further arguments of ``network``.
             kwargs: Further keywords of ``network``.
 
         Returns:
-            The chosen output ``(B, ?, *S)`` on the original grid.
+            MetaTensor on the same grid: labels ``(B, 1, *S)`` int32 or probabilities ``(B, N + 1, *S)`` float32.
+
+        Raises:
+            InputError: An image has other dimensions or channels than the supports.
         """
         segmenter = network
         if args or kwargs or not isinstance(network, Segmenter):
@@ -101,7 +103,7 @@ def segment_tensor(image: Any, plan: Plan, segmenter: Segmenter, settings: Infer
 
 
 def _decollated(inputs: Tensor) -> list[Tensor]:
-    """The images of a batch, each with its own affine."""
+    """Split a batch into images with their own affines."""
     if not isinstance(inputs, MetaTensor):
         return list(inputs)
     affines = torch.as_tensor(inputs.affine)
@@ -119,7 +121,7 @@ def load_network(folder: str | PathLike[str], device: str | None = None) -> Volu
 
 
 def list_images(folder: str | PathLike[str], channels: int = 1) -> list[dict[str, str | list[str]]]:
-    """``[{"image": path}, ...]`` for every NIfTI image in ``folder``; a list of paths if there are several channels.
+    """List every NIfTI image in ``folder`` as ``{"image": path}``; with several channels the value is a list of paths.
 
     With several channels the files are ``case_0000.nii.gz``, ``case_0001.nii.gz``, ...
 

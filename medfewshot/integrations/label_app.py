@@ -1,10 +1,11 @@
-"""A MONAI Label app: annotate a few scans in the viewer, train, and have the next ones segmented.
+"""A MONAI Label app: annotate a few scans in the viewer, train, and get the next ones segmented.
 
 MONAI Label (https://github.com/Project-MONAI/MONAILabel, 0.8.5) finds :class:`FewShotApp` through the ``main.py`` that
 ``medfewshot label-app`` writes. This module only translates between its interfaces and
 :mod:`medfewshot.integrations.label_session`.
 
-MONAI Label starts a process for each adaptation and for looking at scans; these share files with the server, no memory.
+MONAI Label starts one process per adaptation and per assessment of scans. These share files with the server, but no
+memory.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class FewShotInfer(InferTask):
-    """Segment one image with the current segmenter; the server lists it once there is one."""
+    """Segments one image with the current segmenter; the server lists it as soon as there is one."""
 
     def __init__(self, session: LabelSession) -> None:
         description = "Few-shot segmentation, adapted to the scans that are labelled so far"
@@ -71,7 +72,12 @@ class FewShotInfer(InferTask):
 
 
 class FewShotTrain(TrainTask):
-    """Adapt to every scan that has a final label. ``conf``: options of the app, in place of the defaults."""
+    """Adapts to every scan that has a final label.
+
+    Args:
+        session: The segmenters of the app.
+        conf: Options of the app that replace the defaults.
+    """
 
     def __init__(self, session: LabelSession, conf: Mapping[str, str]) -> None:
         super().__init__("Adapt to the labelled scans")
@@ -101,13 +107,13 @@ class FewShotTrain(TrainTask):
 
 
 class FewShotScoring(ScoringMethod):
-    """Look at every scan without a label that the current segmenter has not seen yet; write it into the scan's info.
+    """Assesses every unlabelled scan that the current segmenter has not assessed, and writes the result into its info.
 
     MONAI Label does this after each training and with each *Next sample*, in a separate process.
     """
 
     def __init__(self, session: LabelSession) -> None:
-        super().__init__("How uncertain the segmenter is, and how unlike the labelled scans")
+        super().__init__("Uncertainty of the segmentation, and difference from the labelled scans")
         self.session = session
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
@@ -119,19 +125,19 @@ class FewShotScoring(ScoringMethod):
             if datastore.get_image_info(image).get(MODEL, {}).get("segmenter") == current.name:
                 continue
             try:
-                found[image] = self.session.look(Path(datastore.get_image_uri(image)))
+                found[image] = self.session.assess(Path(datastore.get_image_uri(image)))
             except InputError as error:
-                logger.warning("%s: not looked at: %s", image, error)
+                logger.warning("%s: not assessed: %s", image, error)
                 continue
             datastore.update_image_info(image, {MODEL: found[image]})
         return found
 
 
-class MostToLearn(Strategy):
-    """The most uncertain scan that is most unlike the labelled ones."""
+class MostInformative(Strategy):
+    """Active learning: offers the scan that is most uncertain and differs most from the labelled ones."""
 
     def __init__(self) -> None:
-        super().__init__("Most uncertain, and most unlike the labelled scans")
+        super().__init__("Most uncertain scan that differs most from the labelled ones")
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose the next image to annotate; None if every image has a label."""
@@ -146,10 +152,13 @@ class MostToLearn(Strategy):
 
 
 class FewShotApp(MONAILabelApp):
-    """The app. Structures are those of ``labels.json`` beside ``main.py``, or else the labels' own values.
+    """The app. Its structures are those of ``labels.json`` beside ``main.py``, or else the values in the labels.
 
-    ``conf``: ``device`` (auto); ``auto_train`` (true): adapt again, in the background, to each label that is submitted;
-    and the settings of :class:`~medfewshot.settings.AdaptSettings` for every training that does not say otherwise.
+    Args:
+        app_dir: Folder of the app.
+        studies: Folder of the scans.
+        conf: ``device`` (default auto); ``auto_train`` (default true): adapt again in the background after each
+            submitted label; and defaults for the settings of :class:`~medfewshot.settings.AdaptSettings`.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str] | None) -> None:
@@ -173,7 +182,7 @@ class FewShotApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the strategies that choose the next image, by name."""
-        return {MODEL: MostToLearn(), "first": First(), "random": Random()}
+        return {MODEL: MostInformative(), "first": First(), "random": Random()}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Return the scoring methods by name."""
@@ -183,8 +192,8 @@ class FewShotApp(MONAILabelApp):
         """Start scoring in the background; only warn if the server does not answer."""
         try:
             return super().async_scoring(method, params)
-        except OSError as error:  # a training asks the server for it, and need not fail if the server does not answer
-            logger.warning("the scans were not looked at: %s", error)
+        except OSError as error:  # training asks the server to score, but must not fail if the server does not answer
+            logger.warning("the scans were not assessed: %s", error)
             return {}
 
     def on_save_label(self, image_id: str, label_id: str) -> None:

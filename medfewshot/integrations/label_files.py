@@ -1,4 +1,4 @@
-"""The folder of a MONAI Label app: ``main.py``, ``labels.json`` and ``model/``. Needs no MONAI Label to write."""
+"""Write the folder of a MONAI Label app: ``main.py``, ``labels.json`` and ``model/``. Needs no MONAI Label."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def write_label_app(folder: Path, names: Mapping[int, str] | None = None, segmen
 
     Args:
         folder: A new folder.
-        names: Label value -> name of what is to be annotated; default: the segmenter's own.
+        names: Label value -> name of the structures to annotate; default: those of the segmenter.
         segmenter: Folder of a segmenter to begin with.
 
     Raises:
-        InputError: ``folder`` exists and is not empty, or ``segmenter`` is none.
+        InputError: ``folder`` exists and is not empty, or ``segmenter`` contains no segmenter.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already", "give a new folder")
@@ -46,7 +46,11 @@ def write_label_app(folder: Path, names: Mapping[int, str] | None = None, segmen
 
 
 def read_names(folder: Path) -> dict[int, str]:
-    """Label value -> name from ``labels.json``; empty without that file. Raises InputError if it is damaged."""
+    """Read label value -> name from ``labels.json``; empty without that file.
+
+    Raises:
+        InputError: The file is damaged.
+    """
     path = folder / LABELS
     if not path.is_file():
         return {}

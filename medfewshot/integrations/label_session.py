@@ -1,7 +1,7 @@
-"""A segmenter that grows with its annotations: the state of an annotation server.
+"""State of an annotation server: segmenters that are adapted again as annotations arrive.
 
-Adapting writes a new segmenter folder and then points to it, so that segmentation continues with the old one meanwhile
-and a crash leaves it in place.
+Adapting writes a new segmenter folder and then points to it. Segmentation continues with the old one meanwhile, and a
+crash leaves it in place.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _OF_THE_APP = ("device", "labels")
 
 
 class LabelSession:
-    """Segmenters in a folder, of which one is current. Safe to call from several threads.
+    """Segmenters in a folder; one of them is current. Safe to call from several threads.
 
     Args:
-        folder: Where the segmenters are.
-        names: Label value -> name of the structures to annotate; empty takes the supports' own values.
-        device: Where to compute.
+        folder: Folder of the segmenters.
+        names: Label value -> name of the structures to annotate; default: the values in the supports.
+        device: Device for computation.
     """
 
     def __init__(self, folder: Path, names: dict[int, str] | None = None, device: str = "auto") -> None:
@@ -64,7 +64,11 @@ class LabelSession:
         return {name: value for value, name in names.items()}
 
     def segmenter(self) -> VolumeSegmenter:
-        """The current segmenter, read once. Raises InputError before the first adaptation."""
+        """Return the current segmenter, read once.
+
+        Raises:
+            InputError: There is none before the first adaptation.
+        """
         return self._read_current()[1]
 
     def _read_current(self) -> tuple[Path, VolumeSegmenter]:
@@ -103,27 +107,26 @@ class LabelSession:
             "seconds": done.seconds,
         }
 
-    def look(self, image: Path) -> dict[str, Any]:
-        """Measure how much a label of ``image`` would teach.
+    def assess(self, image: Path) -> dict[str, Any]:
+        """Measure how informative a label of ``image`` would be.
 
         Returns:
-            Plain data for :func:`choose_next`. ``uncertainty``: 1 minus the predicted Dice, mean over structures, 1 for
-            a structure that was not found. ``distance``: of its intensities to the nearest support's, see
-            :func:`medfewshot.quality.support_distance`. ``segmenter``: which segmenter looked; ``ts``: when, in
-            seconds.
+            Plain data for :func:`choose_next`. ``uncertainty``: 1 minus the predicted Dice, mean over structures; 1 for
+            a structure that was not found. ``distance``: distance of its intensities to the nearest support's, see
+            :func:`medfewshot.quality.support_distance`. ``segmenter``: name of the segmenter. ``ts``: time in seconds.
 
         Raises:
-            InputError: As :meth:`segment`.
+            InputError: The scan cannot be segmented, or there is no segmenter yet.
         """
         path, segmenter = self._read_current()
         volume = read_image(image)
         expected = segmenter.segment(volume).predicted_dice
-        doubts = [1 - (expected.get(value) or 0.0) for value in segmenter.plan.label_values]
+        uncertainties = [1 - (expected.get(value) or 0.0) for value in segmenter.plan.label_values]
         return {
-            "uncertainty": sum(doubts) / len(doubts),
+            "uncertainty": sum(uncertainties) / len(uncertainties),
             "distance": support_distance(volume, segmenter.plan, segmenter.record.get("profile") or {}),
             "segmenter": path.name,
-            "ts": int(time.time()),  # whole seconds, as MONAI Label notes when it offered a scan
+            "ts": int(time.time()),  # whole seconds, like MONAI Label's time of offering a scan
         }
 
     def adapt(
@@ -151,7 +154,7 @@ class LabelSession:
         path = self.folder / f"segmenter-{number:04d}"
         segmenter.save(path)
         write_text(self.folder / POINTER, json.dumps({"segmenter": path.name}) + "\n")
-        for old in self._segmenters()[:-2]:  # the one before stays for those who still use it
+        for old in self._segmenters()[:-2]:  # keep the previous one, which a request may still use
             shutil.rmtree(old, ignore_errors=True)
         return {"supports": len(pairs), **{key: segmenter.record[key] for key in ("seconds", "warnings")}}
 
@@ -160,9 +163,9 @@ class LabelSession:
 
 
 def training_options(conf: Mapping[str, Any]) -> dict[str, Any]:
-    """What an annotator may set for a training, with the values of ``conf`` or the defaults; empty means "chosen".
+    """List the options of a training, with the values of ``conf`` or the defaults.
 
-    Zero ``steps`` mean the learner's own number here.
+    Empty text stands for None. Zero ``steps`` mean the learner's default number.
     """
     fields = {name: field.default for name, field in AdaptSettings.model_fields.items() if name not in _OF_THE_APP}
     defaults = {name: "" if default is None else default for name, default in fields.items()}
@@ -170,7 +173,7 @@ def training_options(conf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_settings(conf: Mapping[str, Any], request: Mapping[str, Any]) -> AdaptSettings:
-    """Settings of a training: what ``request`` says, else what ``conf`` says, else the defaults.
+    """Build the settings of a training from ``request``, then ``conf``, then the defaults.
 
     Raises:
         InputError: A value is out of bounds.
@@ -181,26 +184,28 @@ def training_settings(conf: Mapping[str, Any], request: Mapping[str, Any]) -> Ad
     return AdaptSettings(**{name: value for name, value in values.items() if name not in unset})
 
 
-def choose_next(looks: Mapping[str, Mapping[str, Any]], offered: Mapping[str, float] | None = None) -> str | None:
+def choose_next(assessments: Mapping[str, Mapping[str, Any]], offered: Mapping[str, float] | None = None) -> str | None:
     """Choose the scan to annotate next: high in both ranks, by uncertainty and by distance to the supports.
 
     Args:
-        looks: Scan -> result of :meth:`LabelSession.look`, empty for a scan that was not looked at; those come last, by
-            name.
-        offered: Scan -> when it was offered to the annotator, in seconds. One that was offered and not labelled waits
-            until it is looked at again.
+        assessments: Scan -> result of :meth:`LabelSession.assess`; empty for a scan that was not assessed. Those come
+            last, by name.
+        offered: Scan -> time in seconds at which it was offered to the annotator. A scan that was offered and not
+            labelled waits until its next assessment.
 
     Returns:
         The name of the scan; None if there is none.
     """
-    passed = {name for name, when in (offered or {}).items() if name in looks and when >= looks[name].get("ts", 0)}
-    names = sorted(set(looks) - passed) or sorted(looks)
-    known = [name for name in names if "uncertainty" in looks[name]]
+    passed = {
+        name for name, when in (offered or {}).items() if name in assessments and when >= assessments[name].get("ts", 0)
+    }
+    names = sorted(set(assessments) - passed) or sorted(assessments)
+    known = [name for name in names if "uncertainty" in assessments[name]]
     if not known:
         return names[0] if names else None
     ranks = dict.fromkeys(known, 0)
     for key in ("uncertainty", "distance"):
-        values = sorted(looks[name][key] for name in known)
+        values = sorted(assessments[name][key] for name in known)
         for name in known:
-            ranks[name] += values.index(looks[name][key])
-    return max(known, key=lambda name: (ranks[name], looks[name]["uncertainty"]))
+            ranks[name] += values.index(assessments[name][key])
+    return max(known, key=lambda name: (ranks[name], assessments[name]["uncertainty"]))

@@ -1,4 +1,4 @@
-"""The loss that every learner shares and the metrics of this package, in the shapes that MONAI's engines expect."""
+"""MONAI's loss and metric interfaces for the loss of the learners and the metrics of this package."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ from medfewshot.metrics import METRICS
 
 
 class FewShotLoss(nn.Module):
-    """Cross entropy plus (1 - Dice) over the classes present: ``(logits, labels) -> scalar``.
-
-    ``logits (B, N + 1, *S)``, background first; ``labels (B, 1, *S)`` or ``(B, *S)``, whole numbers 0..N.
-    """
+    """Cross entropy plus (1 - Dice) over the classes present in the labels."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss of logits ``(B, N + 1, *S)`` against classes ``(B, 1, *S)`` or ``(B, *S)``; a scalar."""
+        """Compute the loss.
+
+        Args:
+            logits: ``(B, N + 1, *S)``, background first.
+            labels: ``(B, 1, *S)`` or ``(B, *S)``, whole numbers 0..N.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            InputError: The shapes do not fit together.
+        """
         logits, labels = _plain(logits), _plain(labels)
         if labels.ndim == logits.ndim and labels.shape[1] == 1:
             labels = labels[:, 0]
@@ -36,15 +44,18 @@ class FewShotLoss(nn.Module):
 class SegmentationMetric(CumulativeIterationMetric):
     """One of :data:`medfewshot.metrics.METRICS` per image and class, with this package's policy for empty masks.
 
-    Args:
-        metric: a key of ``METRICS``: ``dice``, ``hd95_mm``, ``asd_mm``, ``surface_dice``, ``rvd``.
-        include_background: whether channel 0 is a class.
-        reduction: as in MONAI; NaN (a class in neither mask, or a distance to an empty one) is left out of means, and
-            ``get_not_nans`` tells how many values a mean has.
-
     Called with one-hot masks ``y_pred`` and ``y (B, N + 1, *S)`` (or lists of ``(N + 1, *S)``), it returns ``(B, N)``
     float64. Distances are in mm: voxel sizes come from ``spacing_mm`` or, for a MetaTensor ``y``, from its affine;
     otherwise they are 1 mm. Unlike MONAI's ``DiceMetric``, a false alarm counts as 0 and is not dropped.
+
+    Args:
+        metric: A key of ``METRICS``: ``dice``, ``hd95_mm``, ``asd_mm``, ``surface_dice``, ``rvd``.
+        include_background: Whether channel 0 is a class.
+        reduction: As in MONAI. Means ignore NaN (a class in neither mask, or a distance to an empty one).
+        get_not_nans: Whether :meth:`aggregate` also returns the number of values in each mean.
+
+    Raises:
+        InputError: The metric is unknown.
     """
 
     def __init__(
@@ -75,7 +86,11 @@ class SegmentationMetric(CumulativeIterationMetric):
         return torch.tensor(rows, dtype=torch.float64, device=y_pred.device)
 
     def aggregate(self, reduction: MetricReduction | str | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """The reduced metric, and with ``get_not_nans`` how many values went into it."""
+        """Return the reduced metric, and with ``get_not_nans`` the number of its values.
+
+        Raises:
+            ValueError: Nothing was scored since the last reset.
+        """
         data = self.get_buffer()
         if not isinstance(data, Tensor):
             raise ValueError("nothing was scored since the last reset")

@@ -1,4 +1,4 @@
-"""Few-shot segmentation as a transform: an image goes in, a label map on the same grid comes out."""
+"""Few-shot segmentation as a MONAI transform: it turns an image into a label map on the same grid."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from medfewshot.workflow import SupportSource
 
 
 class FewShotSegment(Transform):
-    """Adapt once, when built; then ``(C, *S)`` image -> ``(1, *S)`` int32 MetaTensor of the supports' label values.
+    """Adapts once when it is built; then segments images ``(C, *S)`` into label maps ``(1, *S)``.
 
-    The affine, the metadata and the trace of earlier transforms are the image's, so that ``SaveImage`` writes the
-    image's grid and ``Invertd`` leads back to the grid of the file. An image without an affine has voxels of 1 mm.
+    Label maps are int32 MetaTensors with the supports' label values. They take the affine, the metadata and the trace
+    of earlier transforms from the image, so ``SaveImage`` writes the image's grid and ``Invertd`` returns to the grid
+    of the file. An image without an affine has voxels of 1 mm.
 
     Args:
         support: Labelled scans as in :func:`medfewshot.adapt`: a folder, or (image, label) pairs of paths, arrays or
             MetaTensors.
-        segmenter: What :func:`medfewshot.adapt` returned, or the folder it was saved in, instead of a support.
-        device: Where to compute.
+        segmenter: What :func:`medfewshot.adapt` returned, or the folder of a saved one, instead of a support.
+        device: Device for computation.
         settings: Single settings of :class:`~medfewshot.settings.InferenceSettings` (``overlap``, ``keep_largest``),
             and for a support those of :class:`~medfewshot.settings.AdaptSettings`.
 
@@ -68,7 +69,16 @@ class FewShotSegment(Transform):
         return self.segment(img)["labels"]
 
     def segment(self, img: Any, *, probabilities: bool = False, uncertainty: bool = False) -> dict[str, MetaTensor]:
-        """``labels (1, *S)``; on request ``probabilities (N + 1, *S)`` and ``uncertainty (1, *S)``, float32."""
+        """Segment an image ``(C, *S)``.
+
+        Args:
+            img: The image.
+            probabilities: Whether to return class probabilities.
+            uncertainty: Whether to return the uncertainty map.
+
+        Returns:
+            ``labels (1, *S)`` int32; if requested, ``probabilities (N + 1, *S)`` and ``uncertainty (1, *S)``, float32.
+        """
         settings = self.settings.replace(probabilities=probabilities, uncertainty=uncertainty)
         arrays = segment_tensor(img, self.plan, self.segmenter, settings)
         return {name: _like(img, array) for name, array in arrays.items()}
@@ -77,10 +87,10 @@ class FewShotSegment(Transform):
 class FewShotSegmentd(MapTransform):
     """Dictionary version of :class:`FewShotSegment`: images stay as they are, label maps get keys of their own.
 
-    It leaves the image alone, so it is no ``InvertibleTransform``: inverting a pipeline passes over it.
+    It is no ``InvertibleTransform``, because the image does not change.
 
     Args:
-        keys: Of the images ``(C, *S)``.
+        keys: Keys of the images ``(C, *S)``.
         support: As in :class:`FewShotSegment`.
         label_key: Key of the label map, one for each of ``keys``.
         probabilities_key: Key of the class probabilities, if wanted.
@@ -125,7 +135,7 @@ class FewShotSegmentd(MapTransform):
 
 
 def _like(image: Any, array: np.ndarray) -> MetaTensor:
-    """``array`` with the geometry and history of ``image``, on its device."""
+    """Return ``array`` with the geometry and history of ``image``, on its device."""
     values: Tensor = torch.from_numpy(array)
     if isinstance(image, Tensor):
         values = values.to(image.device)

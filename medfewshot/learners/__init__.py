@@ -1,4 +1,4 @@
-"""Few-shot learners, one algorithm a file. To add one, write a file that ends with a ``LearnerSpec``; list it below."""
+"""Few-shot learners, one algorithm per file. A new file ends with a ``LearnerSpec`` and is listed below."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from medfewshot.learners.weights import (
     load_start,
     read_seen,
     save_start,
-    trainable,
+    trainable_spec,
 )
 
 for _module in (hybrid, finetune, atlas, prototype, ridge, in_context, maml, protomaml):
@@ -60,5 +60,5 @@ __all__ = [
     "register",
     "resolve_auto",
     "save_start",
-    "trainable",
+    "trainable_spec",
 ]

@@ -1,9 +1,12 @@
-"""Atlas segmentation: each support is registered to the query, its labels come along, and the votes are weighted.
+"""Atlas segmentation: register each support to the query, transfer its labels and take a weighted vote.
 
-Iglesias & Sabuncu 2015, "Multi-atlas segmentation of biomedical images: a survey"; votes are weighted by local
-similarity as in Artaechevarria et al. 2009 and Sabuncu et al. 2010. In the words of metric-based meta-learning: a
-voxel takes the label of the support voxel that is nearest under a metric which sees appearance *and* place (matching,
-Vinyals et al. 2016, with a spatial prior). Nothing is trained: adaptation only keeps the supports.
+Votes are weighted by local similarity. Seen as metric-based meta-learning, a voxel takes the label of the nearest
+support voxel under a metric of appearance and location. Nothing is trained: adaptation only stores the supports.
+
+References:
+    Iglesias & Sabuncu 2015, "Multi-atlas segmentation of biomedical images: a survey".
+    Artaechevarria et al. 2009 and Sabuncu et al. 2010: weights by local similarity.
+    Vinyals et al. 2016, "Matching Networks for One Shot Learning".
 """
 
 from __future__ import annotations
@@ -21,27 +24,33 @@ from torch import Tensor
 from medfewshot.learners.base import LearnerSpec, Segmenter, TensorList
 from medfewshot.registration import RegistrationOptions, Transform, register
 from medfewshot.structures import dice
-from medfewshot.types import IGNORED, WHOLE_VALUES, Progress, Support
+from medfewshot.types import IGNORED, MAX_WHOLE_VALUES, Progress, Support
 
 NAME = "atlas"
 SIMILARITY_SHARPNESS = 12.0
-"""A support whose local correlation is higher by 0.1 has exp(1.2) times the vote."""
+"""A local correlation higher by 0.1 multiplies a support's vote by exp(1.2)."""
 INTENSITY_TOLERANCE = 0.5
-"""Difference in normalised intensity at which a vote falls to exp(-1/2)."""
-LEAST_VOTE = 3.0
-"""A vote falls by at most exp(-3) for its intensity."""
+"""Difference in normalised intensity that multiplies a vote by exp(-1/2)."""
+MAX_VOTE_PENALTY = 3.0
+"""An intensity difference multiplies a vote by exp(-3) at least."""
 FLOOR = 1e-3
 """Minimum probability of every class in every voxel, so that logits stay finite."""
 UNKNOWN = 255
 """Stored label of voxels that are not annotated, if there are so few classes that a byte is enough."""
-MOST_LEFT_OUT = 4
-"""Supports that are left out to estimate the accuracy, and supports that each is matched to."""
+MAX_LEFT_OUT = 4
+"""Supports that are left out in turn to estimate the accuracy, and supports that each is segmented from."""
 
 
 class AtlasSegmenter(Segmenter):
-    """Needs the whole field of view: ``(B, C, *S)`` -> logits ``(B, N + 1, *S)``, the log of the fused votes.
+    """Segments the whole field of view by registering stored supports to it.
 
-    Its tensors are the supports themselves, on the planned grid.
+    Args:
+        images: K support images ``(C, *S)`` on the planned grid.
+        labels: K label maps ``(*S)`` with classes 0..N.
+        classes: N + 1.
+        spacing_mm: Spacing of the planned grid.
+        options: Options of the registration.
+        record: What adaptation reports.
     """
 
     kind = NAME
@@ -72,31 +81,39 @@ class AtlasSegmenter(Segmenter):
 
     @torch.no_grad()
     def votes(self, query: Tensor) -> Tensor:
-        """Class probabilities ``(N + 1, *S)`` of one query ``(C, *S)``."""
+        """Compute class probabilities ``(N + 1, *S)`` of one query ``(C, *S)``."""
         query = query.float()
         found = register([image.float() for image in self.image], query, self.spacing_mm, self.options)
         return self.weigh(query, *found)
 
     @property
     def partial(self) -> bool:
-        """Whether some voxels of the supports are not annotated, so that some voxels of a query get no vote."""
+        """Whether some voxels of the supports are not annotated; then some voxels of a query may get no vote."""
         return any(bool((label == self.unknown).any()) for label in self.label)
 
     def weigh(self, query: Tensor, transform: Transform, correlation: Tensor) -> Tensor:
-        """Class probabilities ``(N + 1, *S)`` from the supports as :func:`register` found them in ``query (C, *S)``.
+        """Fuse the labels of registered supports.
 
         Voxels of a support that are not annotated do not vote. A voxel without any vote gets equal probabilities.
+
+        Args:
+            query: The query ``(C, *S)``.
+            transform: Maps the query to each of K supports, as :func:`register` returns it.
+            correlation: Local similarity ``(K, 1, *G)`` on the grid of the registration.
+
+        Returns:
+            Class probabilities ``(N + 1, *S)``.
         """
         size = query.shape[1:]
         mode = "bilinear" if len(size) == 2 else "trilinear"
         total = query.new_zeros((self.classes, *size))
         weights = query.new_zeros((1, *size))
         for number, (image, label) in enumerate(zip(self.image, self.label, strict=True)):
-            # Support by support: a grid at full resolution takes more memory than its image and labels.
+            # One support at a time: a grid at full resolution takes more memory than its image and labels.
             grid = transform.of(number).grid(size)[0]
             local = F.interpolate(correlation[number : number + 1], size=size, mode=mode)[0]
             weight = self._weight(query, _read(image.float(), grid), local)
-            for index in range(self.classes):  # class by class: a second array of all would be what memory lacks
+            for index in range(self.classes):  # class by class, because memory may not hold a second array of all
                 total[index] += (weight * _read((label == index)[None].float(), grid))[0]
             known = label != self.unknown
             weights += weight if bool(known.all()) else weight * _read(known[None].float(), grid)
@@ -104,8 +121,9 @@ class AtlasSegmenter(Segmenter):
         return total.add_(silent / self.classes).div_(weights + silent) if bool(silent.any()) else total.div_(weights)
 
     def _weight(self, query: Tensor, warped: Tensor, correlation: Tensor) -> Tensor:
+        """Return the weight of one support's vote per voxel ``(1, *S)``."""
         difference = _smooth((warped - query).square().mean(0, keepdim=True))
-        penalty = (difference / (2 * INTENSITY_TOLERANCE**2)).clamp_max(LEAST_VOTE)
+        penalty = (difference / (2 * INTENSITY_TOLERANCE**2)).clamp_max(MAX_VOTE_PENALTY)
         return (SIMILARITY_SHARPNESS * (correlation - 1) - penalty).exp()
 
     def config(self) -> dict[str, Any]:
@@ -121,14 +139,20 @@ class AtlasSegmenter(Segmenter):
 
 @dataclass(frozen=True)
 class Atlas:
-    """Keeps the supports; every query is matched to all of them when it comes."""
+    """Stores the supports, and registers all of them to each query.
+
+    Args:
+        device: Device of the segmenter.
+        options: Options of the registration.
+        progress: Receives events.
+    """
 
     device: torch.device = torch.device("cpu")
     options: RegistrationOptions = field(default_factory=RegistrationOptions)
     progress: Progress = field(default_factory=Progress)
 
     def adapt(self, support: Support) -> AtlasSegmenter:
-        """Keep the supports; nothing is trained."""
+        """Store the supports; nothing is trained."""
         self.progress.update(1, 1, "supports kept")
         return AtlasSegmenter(
             [image.to(self.device, copy=True) for image in support.images],
@@ -143,28 +167,28 @@ class Atlas:
         """Estimate the accuracy of every structure from the supports alone.
 
         Args:
-            support: At most ``MOST_LEFT_OUT`` of its examples are left out, each matched to at most as many others.
-                Examples that are too large to be matched as a whole are skipped.
-            seconds: No further example is left out after this time.
+            support: The supports. At most ``MAX_LEFT_OUT`` are left out, each segmented from at most as many
+                others. A support that is too large to be registered as a whole is skipped.
+            seconds: Time limit: after it, no further support is left out.
 
         Returns:
-            Per structure, the mean Dice over examples segmented from the others; None if no two examples have it.
+            Mean Dice per structure; None if fewer than two supports contain it.
         """
         found: list[list[float]] = [[] for _ in range(support.classes - 1)]
         begun = time.perf_counter()
-        rounds = min(support.shots, MOST_LEFT_OUT) if support.shots > 1 else 0
+        rounds = min(support.shots, MAX_LEFT_OUT) if support.shots > 1 else 0
         progress = self.progress.at("comparing the labelled scans")
         for left in range(rounds):
             progress.update(left, rounds)
             late = seconds is not None and time.perf_counter() - begun > seconds
-            if not late and support.images[left][0].numel() * support.classes <= WHOLE_VALUES:
+            if not late and support.images[left][0].numel() * support.classes <= MAX_WHOLE_VALUES:
                 self._leave_out(support, left, found)
         if rounds:
             progress.update(rounds, rounds)
         return [sum(values) / len(values) if values else None for values in found]
 
     def _leave_out(self, support: Support, left: int, found: list[list[float]]) -> None:
-        rest = support.of([number for number in range(support.shots) if number != left][:MOST_LEFT_OUT])
+        rest = support.of([number for number in range(support.shots) if number != left][:MAX_LEFT_OUT])
         segmenter = replace(self, progress=Progress()).adapt(rest)
         prediction = segmenter(support.images[left][None])[0].argmax(0).cpu()
         known = support.labels[left].cpu() >= 0
@@ -177,21 +201,21 @@ class Atlas:
 
 
 def voted(votes: Tensor) -> Tensor:
-    """Where any support voted: ``(*S)`` bool from :meth:`AtlasSegmenter.votes` of partly annotated supports."""
+    """Return where any support voted, ``(*S)`` bool, from :meth:`AtlasSegmenter.votes` of partly annotated supports."""
     return votes.amax(0) > votes.amin(0)
 
 
 def _read(volume: Tensor, grid: Tensor) -> Tensor:
-    """``(C, *S)`` read at ``grid (*P, d)`` -> ``(C, *P)``."""
+    """Sample ``(C, *S)`` at ``grid (*P, d)``; returns ``(C, *P)``."""
     return F.grid_sample(volume[None], grid[None], padding_mode="border", align_corners=False)[0]
 
 
 def _smooth(x: Tensor) -> Tensor:
-    """Mean over the 3-wide box around every voxel of ``x (1, *S)``, of those that are in the image."""
+    """Average ``x (1, *S)`` over the 3-wide box around every voxel, without the voxels outside of the image."""
     pool = F.avg_pool2d if x.ndim == 3 else F.avg_pool3d
     if min(x.shape[1:]) >= 3:
         return pool(x[None], 3, 1, 1, count_include_pad=False)[0]
-    padding = [1, 1] * (x.ndim - 1)  # torch's own padding takes no image thinner than the box
+    padding = [1, 1] * (x.ndim - 1)  # torch refuses images that are thinner than the box
     return (pool(F.pad(x[None], padding), 3, 1) / pool(F.pad(torch.ones_like(x)[None], padding), 3, 1))[0]
 
 

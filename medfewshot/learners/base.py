@@ -1,4 +1,4 @@
-"""The contracts of the package: a learner adapts to a support set and returns a segmenter; a spec declares it."""
+"""Contracts of learners and segmenters: a learner adapts to a support set and returns a segmenter."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from medfewshot.augment import Augmentation
 from medfewshot.backbones import UNet, build_backbone, to_channels_last
 from medfewshot.errors import InputError
-from medfewshot.types import Doubt, Episode, Progress, Support
+from medfewshot.types import Episode, Progress, Support, UncertainStructure
 
 OVERLAP = 0.5
 """Default share of a sliding window that the next one covers again."""
-UNREAD = torch.empty(0)
-"""Stands for a buffer whose values a file will bring."""
+NOT_LOADED = torch.empty(0)
+"""Placeholder of a buffer until a file is read."""
 
 
 class Segmenter(nn.Module):
     """A function adapted to one support set: image ``(B, C, *S)`` -> float32 logits ``(B, N + 1, *S)``.
 
     Channel 0 is the background. A subclass implements :meth:`predict` for one image, and names its :attr:`parts` or
-    writes its own :meth:`config`. All its tensors are parameters or buffers, so ``state_dict`` is all that is saved.
-    Buffers whose size depends on the support are :data:`UNREAD` after ``from_config``: they take the size of the
-    tensors that ``load_state_dict`` reads.
+    writes its own :meth:`config`. All its tensors are parameters or buffers, so ``state_dict`` contains all that is
+    saved. Buffers whose size depends on the support are :data:`NOT_LOADED` after ``from_config``: ``load_state_dict``
+    gives them the size of the tensors that it reads.
 
     Args:
         record: What adaptation reports (steps, seconds, loss). It does not change the result.
@@ -36,11 +36,11 @@ class Segmenter(nn.Module):
     kind: ClassVar[str] = ""
     """Name of the class in a saved segmenter."""
     whole_volume: bool = False
-    """Whether it needs the whole field of view, so that inference cuts no windows."""
+    """Whether it needs the whole field of view, so inference uses no sliding window."""
     keeps_supports: bool = False
     """Whether its tensors contain the support scans."""
     parts: ClassVar[Mapping[str, Callable[..., nn.Module]]] = {}
-    """Modules inside that are arguments of the constructor and have a ``config``: name -> what builds them from it."""
+    """Submodules that are arguments of the constructor and have a ``config``: name -> what builds them from it."""
 
     def __init__(self, record: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Segmenter(nn.Module):
 
     @property
     def windowed(self) -> Segmenter | None:
-        """A part that works in windows, for volumes that are too large for memory; None if there is none."""
+        """A part that works in windows, for volumes that do not fit into memory; None if there is none."""
         return None
 
     @property
@@ -71,27 +71,27 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """Logits ``(B, N + 1, *S)`` of images ``(B, C, *S)``, one image at a time: that keeps memory flat."""
+        """Compute logits ``(B, N + 1, *S)`` of images ``(B, C, *S)``, one image at a time to limit memory."""
         return torch.cat([self.predict(one[None].to(self.device)) for one in image.as_subclass(Tensor)])
 
     def predict(self, image: Tensor) -> Tensor:
-        """Logits ``(1, N + 1, *S)`` of one image ``(1, C, *S)`` on :attr:`device`."""
+        """Compute logits ``(1, N + 1, *S)`` of one image ``(1, C, *S)`` on :attr:`device`."""
         raise NotImplementedError(f"{type(self).__name__} has neither forward nor predict")
 
-    def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, Sequence[Doubt]]:
-        """Segment the whole field of view and say which structures are in doubt.
+    def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, Sequence[UncertainStructure]]:
+        """Compute logits of the whole field of view and list uncertain structures.
 
         Args:
             image: ``(1, C, *S)``.
-            overlap: Share of a window that the next one covers again, for segmenters that use windows inside.
+            overlap: Share of a sliding window that the next one covers again, if the segmenter uses windows.
 
         Returns:
-            Logits ``(1, N + 1, *S)``, and (class index, reason) of each structure that the segmenter doubts.
+            Logits ``(1, N + 1, *S)``, and (class index, reason) of each uncertain structure.
         """
         return self(image), ()
 
     def config(self) -> dict[str, Any]:
-        """Plain data (JSON) from which :meth:`from_config` builds the module without its tensors: that of its parts."""
+        """Return plain data (JSON) from which :meth:`from_config` builds the module without its tensors."""
         return {name: self.get_submodule(name).config for name in self.parts}
 
     @classmethod
@@ -104,17 +104,22 @@ class Segmenter(nn.Module):
         return cls(**{**config, **parts})
 
     def copy_to(self, device: torch.device) -> Self:
-        """A copy on ``device``; unlike ``to``, this segmenter stays where it is."""
+        """Return a copy on ``device``; unlike ``to``, this leaves the segmenter itself on its device."""
         memo: dict[int, Any] = {}
         for tensor in (*self.parameters(), *self.buffers()):
-            # The copies are made on the device: a full one could not hold a second set of tensors.
+            # Copy to the device at once: this one may have no memory for a second set of tensors.
             twin = tensor.detach().to(device, copy=True)
             memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
         return copy.deepcopy(self, memo)
 
 
 class FunctionSegmenter(Segmenter):
-    """A segmenter around any function of an image ``(B, C, *S)`` that returns logits. It cannot be saved."""
+    """Wraps any function of an image ``(B, C, *S)`` that returns logits. It cannot be saved.
+
+    Args:
+        function: The function.
+        whole_volume: Whether it needs the whole field of view.
+    """
 
     def __init__(self, function: Callable[[Tensor], Tensor], *, whole_volume: bool = False) -> None:
         super().__init__()
@@ -127,7 +132,7 @@ class FunctionSegmenter(Segmenter):
 
 
 class TensorList(nn.Module):
-    """A list of tensors of different shapes, as buffers ``0``, ``1``, ... Loading takes what the file contains."""
+    """A list of tensors of different shapes, stored as buffers ``0``, ``1``, ... Loading replaces the list."""
 
     def __init__(self, tensors: Sequence[Tensor] = ()) -> None:
         super().__init__()
@@ -153,8 +158,7 @@ class MetaLearner(Learner, Protocol):
     """A learner that can be meta-trained: training changes ``start`` and nothing else.
 
     ``start`` is one module with every meta-parameter: a feature network as ``start.backbone``, and whatever else is
-    learned (rates, a temperature). ``meta_loss`` is the scalar loss of one episode, differentiable in the parameters
-    of ``start``. The episode's volumes are patches of one shape, on the device of ``start``.
+    learned (rates, a temperature). The volumes of an episode are patches of one shape, on the device of ``start``.
     """
 
     start: nn.Module | None
@@ -168,7 +172,7 @@ class TrainedOptions:
     """Settings of every learner that trains a network on the supports."""
 
     steps: int = 1000
-    """Optimiser steps. With a meta-trained start, 0 trains nothing."""
+    """Optimizer steps. With a meta-trained start, 0 trains nothing."""
     budget_seconds: float | None = None
     """Upper bound on adaptation time; the schedule is shortened to fit. If it ends adaptation, results depend on the
     machine's speed."""
@@ -180,11 +184,11 @@ class TrainedOptions:
     device: torch.device = torch.device("cpu")
     augmentation: Augmentation = field(default_factory=Augmentation)
     start: nn.Module | None = None
-    """Weights to start from: what the learner's ``build_start`` makes, or a bare backbone. Copied, never changed."""
+    """Weights to start from: what the learner's ``build_start`` makes, or a bare backbone. They are copied."""
     progress: Progress = field(default_factory=Progress)
 
-    def shared(self) -> dict[str, Any]:
-        """These settings by name, for another learner that trains with them."""
+    def as_keywords(self) -> dict[str, Any]:
+        """Return these settings by name, to pass them to another learner."""
         return {setting.name: getattr(self, setting.name) for setting in fields(TrainedOptions)}
 
 
@@ -196,21 +200,21 @@ class LearnerSpec:
         name: The learner's name in settings and files.
         learner: Builds the learner from its settings, as keywords.
         summary: One line for ``--help`` and the docs.
-        options: Dataclasses whose fields are the learner's settings; by default ``learner`` is one.
+        options: Dataclasses whose fields are the learner's settings; default: ``learner`` itself.
         segmenter: The class that reads a saved segmenter; None if it cannot be saved.
         build_start: ``build_start(backbone, **start_options)`` makes the module that meta-training changes; its
             ``.backbone`` is the network. None if the learner cannot be meta-trained.
         start_options: Options of ``build_start`` with their defaults.
-        complete_start_options: Start options from the learner's options and the given start options.
+        complete_start_options: Returns the start options for given learner options and start options.
         build_backbone: Makes the random network that meta-training begins with.
         network: The class of that network, which reads it from a file.
-        shared: Settings of the learner that adaptation must share with meta-training, each with a check of its value.
-            They are saved with the weights.
-        weights: (dimensions, channels) of images -> weights of the package that fit them and are used by default.
+        shared_settings: Settings of the learner that adaptation must share with meta-training, each with a check of its
+            value. They are saved with the weights.
+        weights: (dimensions, channels) of images -> weights of the package that are used by default.
         steps_from_weights: Default number of steps from weights; None for the same as from scratch.
-        steps_continued: Default number of steps from a segmenter that was adapted before; None: it cannot continue.
-        adopt: Makes a start of this learner from another learner's start; None if it cannot.
-        auto_dims: Dimensions of images for which ``auto`` chooses this learner.
+        steps_continued: Default number of steps from an adapted segmenter; None if it cannot continue.
+        convert_start: Makes a start of this learner from another learner's start; returns None if it cannot.
+        auto_dims: Dimensions of images for which ``auto`` means this learner.
     """
 
     name: str
@@ -225,11 +229,11 @@ class LearnerSpec:
     )
     build_backbone: Callable[..., nn.Module] = build_backbone
     network: type[nn.Module] = UNet
-    shared: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+    shared_settings: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     weights: Mapping[tuple[int, int], str] = field(default_factory=dict)
     steps_from_weights: int | None = None
     steps_continued: int | None = None
-    adopt: Callable[[nn.Module], nn.Module | None] = lambda start: None
+    convert_start: Callable[[nn.Module], nn.Module | None] = lambda start: None
     auto_dims: tuple[int, ...] = ()
 
     @property
@@ -239,14 +243,14 @@ class LearnerSpec:
         return {one.name: None if one.default is MISSING else one.default for kind in options for one in fields(kind)}
 
 
-def needs_steps(name: str) -> InputError:
-    """The error of learner ``name`` if it gets neither steps nor a meta-trained start."""
+def missing_steps_error(name: str) -> InputError:
+    """Return the error of learner ``name`` without steps and without a meta-trained start."""
     remedy = "give meta-trained weights or some steps"
     return InputError(f"learner {name}: 0 steps leave a random network", remedy, setting="steps")
 
 
-def needs_start(name: str) -> InputError:
-    """The error of learner ``name`` if it is to be meta-trained without what its ``build_start`` makes."""
+def missing_start_error(name: str) -> InputError:
+    """Return the error of learner ``name`` in meta-training without what its ``build_start`` makes."""
     return InputError(f"learner {name}: has no start from build_start", "meta-training needs one")
 
 
@@ -255,13 +259,13 @@ LEARNERS: dict[str, LearnerSpec] = {}
 
 
 def register(spec: LearnerSpec) -> LearnerSpec:
-    """Make a learner known by its name, for adaptation, training and saved files."""
+    """Add a learner to :data:`LEARNERS`, for adaptation, training and saved files."""
     LEARNERS[spec.name] = spec
     return spec
 
 
 def _resize_buffers(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
-    """Give the module's own buffers the shape and type of those in ``state``, before torch copies the values."""
+    """Give the module's own buffers the shape and dtype of those in ``state``, before torch copies the values."""
     for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
         if prefix + name in state:
             module.register_buffer(name, torch.empty_like(state[prefix + name], device=buffer.device))

@@ -1,9 +1,12 @@
-"""A U-Net over a query and its labelled supports at once: the network of UniverSeg, in 2D and 3D.
+"""The network of UniverSeg in 2D and 3D: a U-Net over a query and its labelled supports.
 
-Butoi et al. 2023, "UniverSeg: Universal Medical Image Segmentation": at every level each support meets the query in a
-cross-convolution, and both sides are renewed from what came of it. Kept from there: the cross-block, max pooling,
-one binary mask at a time. Different here: instance normalisation, so that a short training is enough; channels that
-double from level to level; and a stem that folds voxel blocks into channels, as :class:`~medfewshot.backbones.UNet`'s.
+At every level, a cross-convolution combines each support with the query and updates both. As in the paper: the
+cross-block, max pooling, one binary mask at a time. Different here: instance normalisation, so that a short training is
+enough; channels that double from level to level; a stem that folds voxel blocks into channels, as in
+:class:`~medfewshot.backbones.UNet`.
+
+References:
+    Butoi et al. 2023, "UniverSeg: Universal Medical Image Segmentation".
 """
 
 from __future__ import annotations
@@ -22,14 +25,20 @@ from medfewshot.backbones import InstanceNorm, convolution, cut_to, fold_blocks,
 from medfewshot.errors import InputError
 
 MAX_WIDTH_FACTOR = 4
-"""Channels double from level to level up to this multiple of the first level's width."""
+"""Channels double from level to level, up to this multiple of the first level's width."""
 
 
 class CrossConv(nn.Module):
-    """A convolution over every pair of query and support: ``(B, C, *S)``, ``(B, K, D, *S)`` -> ``(B, K, O, *S)``.
+    """A convolution over every pair of query and support.
 
-    A convolution of two concatenated maps is the sum of one convolution of each, so the query's is done once, not K
+    A convolution of two concatenated maps is the sum of one convolution of each. So the query's is computed once, not K
     times.
+
+    Args:
+        dims: 2 or 3.
+        query: Channels of the query.
+        support: Channels of each support.
+        outputs: Channels of the result.
     """
 
     def __init__(self, dims: int, query: int, support: int, outputs: int) -> None:
@@ -39,44 +48,52 @@ class CrossConv(nn.Module):
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
         """Combine the query ``(B, C, *S)`` with each of K supports ``(B, K, D, *S)``; ``(B, K, outputs, *S)``."""
-        return self.query(query)[:, None] + each(self.support, support)
+        return self.query(query)[:, None] + per_support(self.support, support)
 
 
 class CrossBlock(nn.Module):
-    """Query ``(B, C, *S)`` and supports ``(B, K, D, *S)`` -> both with ``outputs`` channels.
+    """Updates query and supports from each other.
 
-    ``z_k = act(cross(u, v_k))``, ``u' = act(conv(mean_k z_k))``, ``v_k' = act(conv(z_k))``: the order of the supports
-    cannot matter, and any number of them will do. Without ``renew`` the supports, needed no more, come back as ``z``.
+    ``z_k = act(cross(u, v_k))``, ``u' = act(conv(mean_k z_k))``, ``v_k' = act(conv(z_k))``. The order of the supports
+    does not matter, and their number is free.
+
+    Args:
+        dims: 2 or 3.
+        query: Channels of the query.
+        support: Channels of each support.
+        outputs: Channels of both results.
+        update_support: Whether later blocks need the supports; otherwise ``z`` is returned for them.
     """
 
-    def __init__(self, dims: int, query: int, support: int, outputs: int, renew: bool = True) -> None:
+    def __init__(self, dims: int, query: int, support: int, outputs: int, update_support: bool = True) -> None:
         super().__init__()
         self.cross = CrossConv(dims, query, support, outputs)
         self.norm = InstanceNorm(outputs)
         self.to_query = _conv_norm(dims, outputs)
-        self.to_support = _conv_norm(dims, outputs) if renew else None
+        self.to_support = _conv_norm(dims, outputs) if update_support else None
 
     def forward(self, query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
-        """Update the query ``(B, C, *S)`` and the supports ``(B, K, D, *S)``."""
-        z = _act(each(self.norm, self.cross(query, support)))
-        renewed = z if self.to_support is None else _act(each(self.to_support, z))
-        return _act(self.to_query(reduce(z, "b k ... -> b ...", "mean"))), renewed
+        """Update the query ``(B, C, *S)`` and the supports ``(B, K, D, *S)``; both get ``outputs`` channels."""
+        z = _act(per_support(self.norm, self.cross(query, support)))
+        updated = z if self.to_support is None else _act(per_support(self.to_support, z))
+        return _act(self.to_query(reduce(z, "b k ... -> b ...", "mean"))), updated
 
 
 class CrossUNet(nn.Module):
-    """Query image, support images and binary masks -> one logit a voxel; any ``*S`` (padded and cropped inside).
+    """Segments a query by support images and their binary masks, with one logit per voxel.
 
-    No weight depends on the pooling, so that a trained network serves every anisotropy: :meth:`set_strides`.
+    Shapes ``*S`` are free: they are padded and cropped inside. No weight depends on the pooling, so :meth:`set_strides`
+    adapts a trained network to every anisotropy.
 
     Args:
         dims: 2 or 3.
         in_channels: Channels of every image.
         width: Channels of the finest level.
-        strides: For each level one step per axis: first the fold of the stems, then the pooling before each level.
+        strides: One step per axis for each level: first the fold of the stems, then the pooling before each level.
         features: None. Files of version 0.2.0.dev0 may name a feature network here.
 
     Raises:
-        InputError: A file asks for a feature network.
+        InputError: A file names a feature network.
     """
 
     def __init__(
@@ -104,11 +121,15 @@ class CrossUNet(nn.Module):
             self.encoder.append(CrossBlock(dims, narrow, narrow, wide))
         self.decoder = nn.ModuleList()
         for level, (narrow, wide) in enumerate(pairwise(widths)):
-            self.decoder.append(CrossBlock(dims, narrow + wide, narrow + wide, narrow, renew=level > 0))
+            self.decoder.append(CrossBlock(dims, narrow + wide, narrow + wide, narrow, update_support=level > 0))
         self.head = convolution(dims)(width, block, 1)
 
     def set_strides(self, strides: Sequence[Sequence[int]]) -> None:
-        """Change the pooling in place; the fold and the number of levels stay. Weights stay as they are."""
+        """Change the pooling in place. Fold, number of levels and weights stay.
+
+        Raises:
+            ValueError: The fold or the number of levels differs.
+        """
         if tuple(strides[0]) != self.fold or len(strides) != len(self.config["strides"]):
             raise ValueError("only the pooling can change: the fold and the number of levels are in the weights")
         self.config["strides"] = [list(stride) for stride in strides]
@@ -116,22 +137,31 @@ class CrossUNet(nn.Module):
         self.pools = [tuple(stride) for stride in strides[1:]]
 
     def forward(self, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
-        """``query (B, C, *S)``, ``images (B, K, C, *S)``, ``masks (B, K, *S)`` in [0, 1] -> logits ``(B, *S)``."""
+        """Compute logits of the masked structure in the query.
+
+        Args:
+            query: ``(B, C, *S)``.
+            images: Support images ``(B, K, C, *S)``.
+            masks: Masks of the structure in the supports ``(B, K, *S)``, in [0, 1].
+
+        Returns:
+            Logits ``(B, *S)``.
+        """
         size = query.shape[2:]
         u = self.stem_query(self._folded(query))
         v = torch.cat([images, masks[:, :, None].to(images)], dim=2)
-        v = each(lambda x: self.stem_support(self._folded(x)), v)
+        v = per_support(lambda x: self.stem_support(self._folded(x)), v)
         skips = []
         for level, block in enumerate(self.encoder):
             if level > 0:
-                u, v = self._pooled(u, level), each(lambda x, at=level: self._pooled(x, at), v)
+                u, v = self._pooled(u, level), per_support(lambda x, at=level: self._pooled(x, at), v)
             u, v = block(u, v)
             skips.append((u, v))
         skips.pop()
         for block in reversed(self.decoder):
             skip_u, skip_v = skips.pop()
             u = torch.cat([_enlarged(u, skip_u.shape[2:]), skip_u], dim=1)
-            v = torch.cat([each(lambda x, to=skip_u.shape[2:]: _enlarged(x, to), v), skip_v], dim=2)
+            v = torch.cat([per_support(lambda x, to=skip_u.shape[2:]: _enlarged(x, to), v), skip_v], dim=2)
             u, v = block(u, v)
         return cut_to(unfold_blocks(self.head(u), self.fold), size)[:, 0]
 
@@ -144,8 +174,8 @@ class CrossUNet(nn.Module):
         return F.max_pool2d(x, stride) if x.ndim == 4 else F.max_pool3d(x, stride)
 
 
-def each(function: Any, x: Tensor) -> Tensor:
-    """``function`` of every support: ``(B, K, C, *S)`` -> ``(B, K, ...)``."""
+def per_support(function: Any, x: Tensor) -> Tensor:
+    """Apply ``function`` to every support of ``x (B, K, C, *S)``; returns ``(B, K, ...)``."""
     return rearrange(function(rearrange(x, "b k ... -> (b k) ...")), "(b k) ... -> b k ...", b=x.shape[0])
 
 

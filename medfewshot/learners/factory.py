@@ -1,4 +1,4 @@
-"""Choice of a learner: what ``auto`` means for given images, and the learner that settings ask for."""
+"""Build a learner from settings, and resolve ``auto`` for given images."""
 
 from __future__ import annotations
 
@@ -22,12 +22,18 @@ OPTIONAL = ("steps", "budget_seconds", "width", "learning_rate")
 def resolve_auto(
     settings: AdaptSettings, images: Sequence[Volume], learners: Mapping[str, LearnerSpec] = LEARNERS
 ) -> AdaptSettings:
-    """Replace ``auto`` by what it means for ``images``.
+    """Replace ``auto`` in the settings by the learner and weights for ``images``.
 
-    The package's weights are taken only if they fit: images of one kind, and no ``width`` of the user's own.
+    The package's weights are used only if they fit: all images have the same dimensions and channels, and the user set
+    no ``width``.
+
+    Args:
+        settings: Settings of the adaptation.
+        images: The support images.
+        learners: Learners that ``settings`` may name.
 
     Returns:
-        Settings whose ``learner`` is a name and whose ``weights`` are a start or None.
+        Settings whose ``learner`` is a name and whose ``weights`` are a name, a folder or None.
     """
     dims = max((image.spatial_dims for image in images), default=3)
     settings = settings.replace(learner=learner_for(settings.learner, dims, learners))
@@ -40,7 +46,7 @@ def resolve_auto(
 
 
 def learner_for(name: str, dims: int, learners: Mapping[str, LearnerSpec] = LEARNERS) -> str:
-    """The name itself; for ``auto``, that of the learner for images with ``dims`` axes."""
+    """Return ``name``; for ``auto``, the name of the learner for images with ``dims`` axes."""
     if name != AUTO:
         return name
     return next((spec.name for spec in learners.values() if dims in spec.auto_dims), name)
@@ -53,13 +59,17 @@ def make_learner(
     *,
     network: nn.Module | None = None,
 ) -> Learner:
-    """Build the learner that ``settings`` ask for.
+    """Build the learner that ``settings`` name.
 
     Args:
-        settings: ``auto`` means the learner for 3D images, and no weights: call :func:`resolve_auto` first.
+        settings: Settings of the adaptation. Call :func:`resolve_auto` first; otherwise ``auto`` means the learner
+            for 3D images without weights.
         progress: Receives the learner's events.
-        learners: Those that ``settings`` may name.
-        network: What :func:`start_of` made of an earlier segmenter; training begins with it, not with weights.
+        learners: Learners that ``settings`` may name.
+        network: What :func:`start_of` made of an earlier segmenter; training begins with it instead of weights.
+
+    Returns:
+        The learner.
 
     Raises:
         InputError: The learner or the device is unknown, or the learner lacks a setting.
@@ -88,12 +98,12 @@ def make_learner(
 
 
 def start_of(segmenter: Segmenter, learner: str, *, same_classes: bool) -> nn.Module:
-    """What ``learner`` begins with to continue from an earlier segmenter.
+    """Make a start for ``learner`` from an earlier segmenter, to continue its training.
 
     Args:
-        segmenter: The earlier one.
+        segmenter: The earlier segmenter.
         learner: Name of the learner.
-        same_classes: Whether it knows exactly the structures to learn. If not, its head is solved for anew.
+        same_classes: Whether it knows exactly the structures to learn. If not, its head is solved again.
 
     Raises:
         InputError: This kind of segmenter, or this learner, cannot continue.
@@ -110,10 +120,10 @@ def start_of(segmenter: Segmenter, learner: str, *, same_classes: bool) -> nn.Mo
 
 
 def _given(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
-    """The settings that the user gave, or that every learner has.
+    """Return the optional settings that have a value.
 
     Raises:
-        InputError: The user gave one that this learner lacks.
+        InputError: The user gave a setting that this learner lacks.
     """
     values = settings.model_dump(include=set(OPTIONAL))
     given = {name: values[name] for name in OPTIONAL if values[name] is not None}
@@ -129,6 +139,7 @@ def _given(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
 
 
 def _default_steps(spec: LearnerSpec, *, started: bool, fast: bool) -> int:
+    """Return the number of steps if the user gave none."""
     steps: int = spec.settings["steps"]
     if started and spec.steps_from_weights is not None:
         steps = spec.steps_from_weights
@@ -136,10 +147,10 @@ def _default_steps(spec: LearnerSpec, *, started: bool, fast: bool) -> int:
 
 
 def _start(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
-    """``start`` for the learner, and the settings that it shares with meta-training.
+    """Load ``start`` for the learner, and the settings that it shares with meta-training.
 
     Raises:
-        InputError: The weights cannot be read, or this learner cannot begin with them.
+        InputError: The weights cannot be read, or this learner cannot use them.
     """
     start = load_start(str(settings.weights))
     if "start" not in spec.settings:
@@ -148,7 +159,7 @@ def _start(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
         raise InputError(f"weights {settings.weights}: have a width of their own", "remove the width", setting="width")
     if start.learner == spec.name:
         return {"start": start.module, **start.adaptation}
-    module = spec.adopt(start.module)
+    module = spec.convert_start(start.module)
     if module is None:
         raise InputError(
             f"weights {settings.weights}: were trained for learner {start.learner}, not {spec.name}",

@@ -1,4 +1,4 @@
-"""Features of a network, for learners that bring their own head: from a start to features, and back to voxels."""
+"""Features of a network for learners with a head of their own: from a start to features, and back to voxels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from medfewshot.types import IGNORED, Episode, Support
 
 
 class HeadStart(nn.Module):
-    """What meta-training changes: a network, and the learned numbers of the learner's own head if it has any."""
+    """What meta-training changes: a network, and the learned parameters of the learner's own head.
+
+    Args:
+        backbone: The feature network.
+        head: Module with the head's parameters; None if it has none.
+    """
 
     backbone: Any
     head: Any
@@ -28,23 +33,23 @@ class HeadStart(nn.Module):
         self.backbone, self.head = backbone, head
 
 
-def start_behind(backbone: UNet, head: nn.Module) -> HeadStart:
-    """A start around a copy of ``backbone``, whose last layer ``head`` replaces: that layer needs no gradient."""
+def start_with_head(backbone: UNet, head: nn.Module) -> HeadStart:
+    """Build a start from a copy of ``backbone`` whose last layer is frozen, because ``head`` replaces it."""
     network = copy.deepcopy(backbone)
     network.head.requires_grad_(False)
     return HeadStart(network, head.to(next(network.parameters()).device))
 
 
-def own_start(start: nn.Module | None, head: type[nn.Module]) -> HeadStart | None:
-    """The start if it has a head of this class; None for other starts and bare networks."""
+def matching_start(start: nn.Module | None, head: type[nn.Module]) -> HeadStart | None:
+    """Return the start if its head has this class; None for other starts and bare networks."""
     return start if isinstance(start, HeadStart) and isinstance(start.head, head) else None
 
 
 def start_backbone(start: nn.Module | None, support: Support, name: str) -> Any:
-    """A copy of the start's network, its strides fitted to the support if it is agnostic; None for no start.
+    """Copy the start's network and fit its strides to the support if it is agnostic; None without a start.
 
     Raises:
-        InputError: It was made for other images than the support's.
+        InputError: The network was made for images of other dimensions or channels.
     """
     if start is None:
         return None
@@ -55,51 +60,76 @@ def start_backbone(start: nn.Module | None, support: Support, name: str) -> Any:
     return backbone
 
 
-def adopt_backbone(start: nn.Module) -> UNet | None:
-    """The U-Net of another learner's start; None if it has none."""
+def unet_of_start(start: nn.Module) -> UNet | None:
+    """Return the U-Net of another learner's start; None if it has none."""
     return start.backbone if isinstance(start.backbone, UNet) else None
 
 
 def block_features(network: UNet, images: Tensor) -> Tensor:
-    """``(B, C, *S)`` -> float32 features ``(B, D, *S')`` of the padded images."""
+    """Compute float32 features ``(B, D, *S')`` of the padded images ``(B, C, *S)``."""
     with autocast(images.device):
         features = network.features(images)
     return features.float()
 
 
 def voxel_features(network: UNet, images: Tensor) -> Tensor:
-    """``(B, C, *S)`` -> float32 features ``(B, D, *ceil(S / fold))`` of the finest decoder level."""
-    # Padding of the network is cut off, so that features and image cover the same field.
+    """Compute float32 features ``(B, D, *ceil(S / fold))`` of images ``(B, C, *S)``, from the finest decoder level."""
+    # Cut the network's padding off, so that features and image cover the same field.
     size = [-(-length // fold) for length, fold in zip(images.shape[2:], network.fold, strict=True)]
     return cut_to(block_features(network, images), size)
 
 
 def to_voxels(logits: Tensor, fold: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Logits on the features' grid ``(B, N + 1, *ceil(S / fold))`` -> ``(B, N + 1, *S)`` with ``S = shape``."""
-    # The last block may reach beyond an odd edge: enlarge by the fold and cut, or everything would be squeezed.
+    """Enlarge logits from the grid of the features to that of the image.
+
+    Args:
+        logits: ``(B, N + 1, *ceil(S / fold))``.
+        fold: Voxels per feature along each axis.
+        shape: ``S``.
+
+    Returns:
+        Logits ``(B, N + 1, *S)``.
+    """
+    # The last block may reach beyond an odd edge, so enlarge by the fold and cut.
     size = [n * f for n, f in zip(logits.shape[2:], fold, strict=True)]
     enlarged = F.interpolate(logits, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
     return cut_to(enlarged, shape)
 
 
 def support_features(network: UNet, support: Support, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features ``(1, D, *F)`` and labels ``(1, *F)`` of patches of every support, without gradients, one by one."""
+    """Yield features and labels of patches of every support, without gradients.
+
+    Args:
+        network: The feature network.
+        support: The supports.
+        generator: Source of random numbers.
+
+    Yields:
+        Features ``(1, D, *F)`` and labels ``(1, *F)``.
+    """
     device = next(network.parameters()).device
-    for image, label in PatchSampler(support, NO_AUGMENTATION, generator).cover():
+    for image, label in PatchSampler(support, NO_AUGMENTATION, generator).covering_patches():
         with torch.no_grad():
             features = voxel_features(network, image[None].to(device))
         yield features, shrink_labels(label.to(device)[None], features.shape[2:])
 
 
 def episode_features(backbone: UNet, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
-    """For meta-training: support features ``(K, D, *F)``, their labels ``(K, *F)``, query features ``(B, D, *F)``."""
+    """Compute features for meta-training.
+
+    Returns:
+        Support features ``(K, D, *F)``, their labels ``(K, *F)``, and query features ``(B, D, *F)``.
+    """
     support = voxel_features(backbone, torch.stack(episode.support.images))
     labels = shrink_labels(torch.stack(episode.support.labels), support.shape[2:])
     return support, labels, voxel_features(backbone, episode.query.image)
 
 
 def shrink_labels(labels: Tensor, size: torch.Size) -> Tensor:
-    """Nearest-neighbour labels ``(B, *S)`` on the features' grid; a class it would lose marks all that it touches."""
+    """Shrink labels ``(B, *S)`` to the grid ``size`` of the features by nearest neighbour.
+
+    If a class would be lost, it marks every cell that it touches.
+    """
     fold = [-(-length // n) for length, n in zip(labels.shape[1:], size, strict=True)]
     whole = pad_to_multiple(labels[:, None].float(), fold)
     small = F.interpolate(whole, size=size, mode="nearest-exact")[:, 0].long()

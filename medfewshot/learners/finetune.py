@@ -1,11 +1,14 @@
-"""Transfer-learning baseline: train a network on the augmented supports, from a given start or a random one.
+"""Fine-tuning (transfer learning): train a U-Net on the augmented supports, from scratch or from a start.
 
-The plain recipe that every meta-learner has to beat (cf. Chen et al. 2019, "A Closer Look at Few-shot Classification";
-Isensee et al. 2021, nnU-Net, for patches, loss and augmentation).
+The baseline for every meta-learner. Patches, loss and augmentation follow nnU-Net.
 
-A start is pretrained on many tasks at once. Their classes vary in number and meaning, so none of them can have an
-output of its own: each task's linear head is solved for in closed form on its support (``linear_head``), and the loss
-on its query trains the features alone. Adaptation begins with the same closed-form head and then trains everything.
+A start is pretrained on many tasks. Their classes vary in number and meaning, so no class can have an output of its
+own. Instead, each task's linear head is solved in closed form on its support (``linear_head``), and the loss on its
+query trains the features alone. Adaptation begins with the same closed-form head and then trains all weights.
+
+References:
+    Chen et al. 2019, "A Closer Look at Few-shot Classification".
+    Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation".
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from torch import Tensor, nn
 from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.backbones import UNet, build_unet, cut_to, seeded, to_channels_last, unfold_blocks
 from medfewshot.devices import autocast
-from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, needs_start, needs_steps
-from medfewshot.learners.features import adopt_backbone, block_features, start_backbone
+from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, missing_start_error, missing_steps_error
+from medfewshot.learners.features import block_features, start_backbone, unet_of_start
 from medfewshot.learners.linear_head import LinearHead, LinearHeadStart, class_frequencies
 from medfewshot.learners.optimization import (
     COLLAPSED_DICE,
@@ -37,16 +40,21 @@ from medfewshot.types import Episode, Support
 
 NAME = "finetune"
 STEPS_TO_JUDGE = 30
-"""Training is judged by its Dice from this step on."""
+"""From this step on, training is checked by its Dice."""
 DIVERGED_LOSS = 20.0
-"""An untrained network's loss is about 1 + log(classes)."""
-MOST_RESTARTS = 2
+"""Training has diverged above this loss; an untrained network's is about 1 + log(classes)."""
+MAX_RESTARTS = 2
 HEAD_PATCHES = 8
-"""Patches that the closed-form head of a pretrained start is solved on, at least one of each support."""
+"""Patches for the closed-form head of a pretrained start; at least two per support."""
 
 
 class NetworkSegmenter(Segmenter):
-    """A network alone: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` float32 logits."""
+    """Segments with a network alone.
+
+    Args:
+        network: Maps images ``(B, C, *S)`` to logits ``(B, N + 1, *S)``.
+        record: What adaptation reports.
+    """
 
     kind = "network"
     parts: ClassVar = {"network": UNet}
@@ -70,10 +78,10 @@ class NetworkSegmenter(Segmenter):
 
 @dataclass(frozen=True)
 class Finetune(TrainedOptions):
-    """Adapts a U-Net to the supports by gradient descent.
+    """Trains a U-Net on the supports by gradient descent.
 
-    Deterministic for a seed on one machine, as long as ``budget_seconds`` does not end it. ``start`` is a network
-    that is trained as it is, or what :func:`build_start` made of a backbone and meta-training changed.
+    Deterministic for a seed on one machine, unless ``budget_seconds`` ends it. ``start`` is a network, or what
+    :func:`build_start` made of a backbone and meta-training changed.
     """
 
     batch_size: int = 1
@@ -83,40 +91,40 @@ class Finetune(TrainedOptions):
         """Train on ``support``.
 
         Returns:
-            A segmenter for windows of ``support.patch_size``. Its record has steps, loss, Dice on the training
+            A segmenter for windows of ``support.patch_size``. Its record contains steps, loss, Dice on the training
             patches and restarts.
 
         Raises:
-            InputError: There are 0 steps without a meta-trained start, or the start is for other images.
+            InputError: There are 0 steps without a meta-trained start, or the start does not fit the images.
         """
         begun = time.perf_counter()
         if self.steps < 1 and not isinstance(self.start, LinearHeadStart):
-            raise needs_steps(NAME)
+            raise missing_steps_error(NAME)
         support = support.to(self.device)
         restarts = 0
         while True:
             attempt = _Attempt(self, support, restarts, begun)
             outcome = attempt.run()
-            if outcome["trained"] or restarts == MOST_RESTARTS or attempt.descent.out_of_time():
+            if outcome["trained"] or restarts == MAX_RESTARTS or attempt.descent.out_of_time():
                 break
             restarts += 1
         outcome |= {"restarts": restarts, "seconds": round(time.perf_counter() - begun, 2)}
         return NetworkSegmenter(attempt.network, outcome)
 
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Cross entropy and Dice on the query, of the head solved on the support; patches as in ``MetaLearner``.
+        """Compute cross entropy and Dice on the query, with the head solved on the support.
 
         Raises:
             InputError: ``start`` is not from :func:`build_start`, or the query has no label.
         """
         start, support, query = self.start, episode.support, episode.query
         if not isinstance(start, LinearHeadStart):
-            raise needs_start(NAME)
+            raise missing_start_error(NAME)
         truth = episode.truth
         backbone = start.backbone
         head = LinearHead(backbone, support.classes, class_frequencies(support.labels, support.classes))
         images = torch.cat([torch.stack(support.images), query.image])
-        # One pass on a GPU; one image at a time on a CPU, where the normalisation of a single sample is faster.
+        # A CPU normalises a single sample faster; a GPU takes all in one pass.
         batches = images.split(1 if images.device.type == "cpu" else len(images))
         features = torch.cat([block_features(backbone, batch) for batch in batches])
         head.add(features[: support.shots], torch.stack(support.labels))
@@ -127,20 +135,20 @@ class Finetune(TrainedOptions):
 
 
 def build_start(backbone: UNet) -> LinearHeadStart:
-    """What meta-training changes: an agnostic backbone without a head, and the closed-form head's three numbers."""
+    """Make the module that meta-training changes: a backbone, and the parameters of the closed-form head."""
     return LinearHeadStart(backbone)
 
 
-def adopt(start: nn.Module) -> LinearHeadStart | None:
-    """A start as it is, or one around the U-Net of another learner's start; None if that has none."""
+def convert_start(start: nn.Module) -> LinearHeadStart | None:
+    """Return the start itself, or one from the U-Net of another learner's start; None if that has none."""
     if isinstance(start, LinearHeadStart):
         return start
-    backbone = adopt_backbone(start)
+    backbone = unet_of_start(start)
     return None if backbone is None else LinearHeadStart(backbone)
 
 
 def random_unet(options: TrainedOptions, support: Support, *, classes: int, seed: int) -> UNet:
-    """A U-Net with random weights whose strides follow from the support's patches."""
+    """Build a U-Net with random weights whose strides follow from the support's patches."""
     return seeded(
         lambda: build_unet(
             dims=support.spatial_dims,
@@ -155,10 +163,11 @@ def random_unet(options: TrainedOptions, support: Support, *, classes: int, seed
 
 
 def adapted_features(learner: TrainedOptions, support: Support, name: str) -> tuple[UNet, dict[str, Any]]:
-    """A feature network of another learner's own, trained on the supports for ``learner.steps``.
+    """Train a feature network on the supports for another learner.
 
     Args:
-        learner: Training begins at its ``start`` if there is one: a :class:`UNet`, or a module with a ``backbone``.
+        learner: Gives ``steps`` and ``start``. Training begins at ``start`` if there is one: a :class:`UNet`, or a
+            module with a ``backbone``.
         support: The supports.
         name: The learner's name, for record and errors.
 
@@ -173,17 +182,17 @@ def adapted_features(learner: TrainedOptions, support: Support, name: str) -> tu
         if backbone is not None and backbone.config["classes"] != support.classes:
             backbone = seeded(partial(backbone.with_classes, support.classes), learner.seed)
         start = None if backbone is None else backbone.requires_grad_(True)
-        segmenter = Finetune(**learner.shared() | {"start": start}).adapt(support)
+        segmenter = Finetune(**learner.as_keywords() | {"start": start}).adapt(support)
         return segmenter.network, segmenter.record | {"learner": name}
     if backbone is None:
-        raise needs_steps(name)
+        raise missing_steps_error(name)
     network = to_channels_last(backbone).to(learner.device).eval()
     learner.progress.update(1, 1, "features from the start")
     return network, {"learner": name, "steps": 0, "stopped_by": "steps"}
 
 
 class _Attempt:
-    """One training run; later attempts learn more slowly and look at foreground only."""
+    """One training run. Restarts use a lower learning rate and patches around foreground only."""
 
     def __init__(self, learner: Finetune, support: Support, restarts: int, begun: float) -> None:
         self.learner, self.support, self.restarts = learner, support, restarts
@@ -207,7 +216,7 @@ class _Attempt:
         return random_unet(self.learner, self.support, classes=self.support.classes, seed=seed)
 
     def _pretrained(self, start: LinearHeadStart, seed: int) -> UNet:
-        """The start's backbone with the strides of this support's patches, and a head in closed form."""
+        """Build the start's backbone with the strides of this support's patches and a head in closed form."""
         support, backbone = self.support, copy.deepcopy(start.backbone)
         check_kind(backbone, support, NAME)
         fit_strides(backbone, support)
@@ -225,7 +234,7 @@ class _Attempt:
         return network
 
     def run(self) -> dict[str, Any]:
-        """Train to the end of the steps or the budget; the segmenter's record."""
+        """Train to the end of the steps or the budget, and return the segmenter's record."""
         self.descent.run(self._backward, self._collapsed)
         trained = self.descent.stopped_by != "collapse" and not self._collapsed()
         dice = [round(float(d), 4) for d in self._training_dice()]
@@ -240,11 +249,11 @@ class _Attempt:
             loss, dice, present = dice_cross_entropy_parts(logits, label[None])
             (loss / self.learner.batch_size).backward()
             total += float(loss.detach()) / self.learner.batch_size
-            self._follow_dice(dice.detach().cpu(), present.cpu())
+            self._update_dice(dice.detach().cpu(), present.cpu())
         return total
 
-    def _follow_dice(self, dice: Tensor, present: Tensor) -> None:
-        """Running means with the weight of what was seen so far, so that the first steps count in full."""
+    def _update_dice(self, dice: Tensor, present: Tensor) -> None:
+        """Update running means; the first steps count in full."""
         share = torch.where(present & dice.isfinite(), 0.1, 0.0)
         self.dice = (1 - share) * self.dice + share * dice.nan_to_num()
         self.seen = (1 - share) * self.seen + share
@@ -253,7 +262,7 @@ class _Attempt:
         return self.dice / self.seen.clamp_min(1e-6)
 
     def _collapsed(self) -> bool:
-        """Whether the loss diverged, or the network still says background everywhere."""
+        """Return whether the loss diverged, or the network still predicts background everywhere."""
         steps = len(self.descent.losses)
         if steps and (not self.descent.recent_loss < DIVERGED_LOSS or self.descent.skipped > steps // 2):
             return True
@@ -261,7 +270,7 @@ class _Attempt:
 
 
 def _rename_version_1(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Version 1 of the file format saved the network's tensors without ``network.`` in front of their names."""
+    """Read the tensors of format version 1, whose names lack ``network.``."""
     if f"{prefix}network.stem.weight" not in state:
         for name in [name for name in state if name.startswith(prefix)]:
             state[f"{prefix}network.{name.removeprefix(prefix)}"] = state.pop(name)
@@ -276,6 +285,6 @@ SPEC = LearnerSpec(
     weights={(3, 1): "default"},
     steps_from_weights=400,
     steps_continued=150,
-    adopt=adopt,
+    convert_start=convert_start,
     auto_dims=(2,),
 )

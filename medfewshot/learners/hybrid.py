@@ -1,10 +1,13 @@
-"""Hybrid: a fine-tuned network and an atlas in one learner, their probabilities multiplied (``hybrid_fusion.py``).
+"""Hybrid: a fine-tuned network and an atlas, whose probabilities are multiplied (see ``hybrid_fusion``).
 
-The network knows edges, the atlas knows location; they err in different voxels. The supports say how far to trust each
-with a structure: the atlas by leaving supports out (K >= 2), the network by its Dice on the training patches. A single
-support leaves nothing out. Then agreement of the two decides, and, for a meta-trained start, whether the network is
-steady: whether the network half way back to its start finds the same. That is the interpolation of Wortsman et al.
-2022, "Robust fine-tuning of zero-shot models", eq. 1, which loses less on scans unlike those adapted to.
+The network finds edges and the atlas finds locations, so they err in different voxels. The supports measure how far to
+trust each with a structure: the atlas by its leave-one-out Dice (K >= 2), the network by its Dice on training patches.
+With a single support, the agreement of the two decides. For a meta-trained start, the stability of the network counts
+too: whether the network half way back to its start finds the same.
+
+References:
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1: interpolated weights lose less on scans that
+    differ from the supports.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medfewshot.backbones import UNet
 from medfewshot.learners import finetune
@@ -24,39 +27,47 @@ from medfewshot.learners.atlas import Atlas, AtlasSegmenter, voted
 from medfewshot.learners.base import OVERLAP, LearnerSpec, Segmenter
 from medfewshot.learners.finetune import Finetune, NetworkSegmenter
 from medfewshot.learners.hybrid_fusion import (
-    LEAST_PROBABILITY,
+    MIN_PROBABILITY,
     atlas_trust,
     atlas_weight,
-    doubts,
-    learned,
-    product,
+    estimate_trust,
+    network_trust,
+    product_of_experts,
     stabilise,
-    trusts,
+    uncertain_structures,
 )
 from medfewshot.learners.linear_head import LinearHeadStart
-from medfewshot.types import Doubt, Progress, Support
+from medfewshot.types import Progress, Support, UncertainStructure
 
 NAME = "hybrid"
 HALF_WAY = 0.5
-"""Share of the way from the start to the adapted network; best of 1/4, 1/2 and 3/4 on queries unlike the support."""
+"""Share of the adapted weights in the interpolated network (``lab/studies/unlike_support.py``)."""
 CALIBRATION = -1.2
-"""Offset of the predicted Dice, fitted to support-pool subjects: a product is surer than its factors."""
-MOST_MATCHED = 10
-"""Supports that the atlas keeps: each costs seconds in every query."""
+"""Offset of the predicted Dice (``lab/studies/calibration.py``): a product is more confident than its factors."""
+MAX_ATLAS_SUPPORTS = 10
+"""Supports that the atlas keeps. Each costs seconds in every query."""
+OLD_KEYS = {
+    "weight": "atlas_weight",
+    "trust": "atlas_trust",
+    "learned": "network_trust",
+    "cautious": "interpolated",
+    "untaught": "from_scratch",
+}
+"""Names of the config up to format version 2."""
 
 
 class HybridSegmenter(Segmenter):
-    """Needs the whole field of view; the network inside slides over it in windows of ``patch_size``.
+    """Segments the whole field of view with an atlas and with a network in sliding windows.
 
     Args:
         network: The adapted network.
-        atlas: The supports.
-        patch_size: Windows of the network.
-        weight: The atlas's exponent.
-        trust: Trust in the atlas per structure, in [0, 1]; None if only the query can tell.
-        learned: Trust in the network per structure; None for 1 everywhere.
-        cautious: The network half way back to its start, if there is one.
-        from_scratch: Whether the network began with random weights.
+        atlas: The atlas of the supports.
+        patch_size: Windows of the network, in voxels.
+        atlas_weight: Exponent of the atlas in the product.
+        atlas_trust: Trust in the atlas per structure, in [0, 1]; None if the query decides.
+        network_trust: Trust in the network per structure, in [0, 1]; None for 1 everywhere.
+        interpolated: The network half way back to its start, if there is one.
+        from_scratch: Whether the network was trained from random weights.
         record: What adaptation reports.
     """
 
@@ -70,18 +81,20 @@ class HybridSegmenter(Segmenter):
         atlas: AtlasSegmenter,
         *,
         patch_size: Sequence[int],
-        weight: float,
-        trust: Sequence[float | None],
-        learned: Sequence[float] | None = None,
-        cautious: NetworkSegmenter | None = None,
+        atlas_weight: float,
+        atlas_trust: Sequence[float | None],
+        network_trust: Sequence[float] | None = None,
+        interpolated: NetworkSegmenter | None = None,
         from_scratch: bool = False,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(record)
-        self.network, self.atlas, self.cautious = network, atlas, cautious
-        self.patch_size, self.weight, self.trust = tuple(patch_size), float(weight), tuple(trust)
-        self.learned = tuple(learned or [1.0] * len(self.trust))
+        self.network, self.atlas, self.interpolated = network, atlas, interpolated
+        self.patch_size, self.atlas_weight = tuple(patch_size), float(atlas_weight)
+        self.atlas_trust = tuple(atlas_trust)
+        self.network_trust = tuple(network_trust or [1.0] * len(self.atlas_trust))
         self.from_scratch = bool(from_scratch)
+        self.register_load_state_dict_pre_hook(_rename_version_2)
 
     @property
     def trained_network(self) -> UNet:
@@ -103,20 +116,20 @@ class HybridSegmenter(Segmenter):
         return self.examine(image)[0]
 
     @torch.no_grad()
-    def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, list[Doubt]]:
-        """Compute log-probabilities of a whole volume and list the structures that the two parts disagree about."""
+    def examine(self, image: Tensor, *, overlap: float = OVERLAP) -> tuple[Tensor, list[UncertainStructure]]:
+        """Compute log-probabilities of a whole volume and list uncertain structures; see :meth:`Segmenter.examine`."""
         query = image[0].to(self.device)
         network = self._slide(self.network, query, overlap)
         if not self._uses_atlas:  # no floors, which would add up over the background
-            return network.clamp_min(LEAST_PROBABILITY).log()[None], []
-        steady = None
-        if self.cautious is not None:
-            network, steady = stabilise(network, self._slide(self.cautious, query, overlap))
-        logits, doubted = self.fuse(network, self.atlas.votes(query), steady)
-        return logits[None], doubted
+            return network.clamp_min(MIN_PROBABILITY).log()[None], []
+        stability = None
+        if self.interpolated is not None:
+            network, stability = stabilise(network, self._slide(self.interpolated, query, overlap))
+        logits, uncertain = self.fuse(network, self.atlas.votes(query), stability)
+        return logits[None], uncertain
 
     def _slide(self, part: NetworkSegmenter, query: Tensor, overlap: float) -> Tensor:
-        """Probabilities ``(N + 1, *S)`` of one network."""
+        """Compute probabilities ``(N + 1, *S)`` of a query ``(C, *S)`` by one network."""
         from monai.inferers import sliding_window_inference
 
         logits = sliding_window_inference(
@@ -129,24 +142,34 @@ class HybridSegmenter(Segmenter):
     @property
     def _uses_atlas(self) -> bool:
         """Whether the atlas may be trusted with any structure."""
-        return self.weight > 0 and (any(trust != 0 for trust in self.trust) or min(self.learned) < 1)
+        trusted = any(trust != 0 for trust in self.atlas_trust) or min(self.network_trust) < 1
+        return self.atlas_weight > 0 and trusted
 
-    def fuse(self, network: Tensor, votes: Tensor, steady: Sequence[float] | None = None) -> tuple[Tensor, list[Doubt]]:
-        """Multiply the probabilities of the two parts.
+    def fuse(
+        self, network: Tensor, votes: Tensor, stability: Sequence[float] | None = None
+    ) -> tuple[Tensor, list[UncertainStructure]]:
+        """Multiply the probabilities of network and atlas.
 
         Args:
-            network: Probabilities ``(N + 1, *S)``.
+            network: Probabilities ``(N + 1, *S)`` of the network.
             votes: Probabilities ``(N + 1, *S)`` of the atlas.
-            steady: Per structure, how steady the network is on this scan; None for 1 everywhere.
+            stability: Stability of the network per structure on this scan, in [0, 1]; None for 1 everywhere.
 
         Returns:
-            Log-probabilities ``(N + 1, *S)`` up to a constant per voxel, and the structures in doubt.
+            Log-probabilities ``(N + 1, *S)`` up to a constant per voxel, and the uncertain structures.
         """
-        steady = steady or [1.0] * len(self.trust)
         where = voted(votes) if self.atlas.partial else None
-        trusted = trusts(network, votes, self.trust, self.learned, steady, from_scratch=self.from_scratch, voted=where)
-        logits = product(network, votes, self.weight, trusted.network, trusted.atlas)
-        return logits, doubts(trusted, self.learned)
+        trust = estimate_trust(
+            network,
+            votes,
+            atlas_trust=self.atlas_trust,
+            network_trust=self.network_trust,
+            stability=stability or [1.0] * len(self.atlas_trust),
+            from_scratch=self.from_scratch,
+            voted=where,
+        )
+        logits = product_of_experts(network, votes, self.atlas_weight, trust.network, trust.atlas)
+        return logits, uncertain_structures(trust, self.network_trust)
 
     def config(self) -> dict[str, Any]:
         """Return the configs of both parts and the options of their fusion."""
@@ -154,40 +177,46 @@ class HybridSegmenter(Segmenter):
             "network": self.network.config(),
             self.atlas.kind: self.atlas.config(),
             "patch_size": list(self.patch_size),
-            "weight": self.weight,
-            "trust": list(self.trust),
-            "learned": list(self.learned),
-            "cautious": None if self.cautious is None else self.cautious.config(),
+            "atlas_weight": self.atlas_weight,
+            "atlas_trust": list(self.atlas_trust),
+            "network_trust": list(self.network_trust),
+            "interpolated": None if self.interpolated is None else self.interpolated.config(),
             "from_scratch": self.from_scratch,
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> HybridSegmenter:
         """Build the segmenter without its tensors."""
-        cautious = config.get("cautious")  # the first release had neither this nor the next two
+        config = {OLD_KEYS.get(key, key): value for key, value in config.items()}
+        interpolated = config.get("interpolated")  # the first release had none of the last three keys
         return cls(
             NetworkSegmenter.from_config(config["network"]),
             AtlasSegmenter.from_config(config[AtlasSegmenter.kind]),
             patch_size=config["patch_size"],
-            weight=config["weight"],
-            trust=config["trust"],
-            learned=config.get("learned"),
-            cautious=None if cautious is None else NetworkSegmenter.from_config(cautious),
-            from_scratch=config.get("from_scratch", config.get("untaught", False)),  # its name in version 0.2.0.dev0
+            atlas_weight=config["atlas_weight"],
+            atlas_trust=config["atlas_trust"],
+            network_trust=config.get("network_trust"),
+            interpolated=None if interpolated is None else NetworkSegmenter.from_config(interpolated),
+            from_scratch=config.get("from_scratch", False),
         )
 
 
 @dataclass(frozen=True)
 class Hybrid:
-    """A :class:`Finetune` and an :class:`Atlas` on the same supports."""
+    """Adapts a :class:`Finetune` and an :class:`Atlas` to the same supports.
+
+    Args:
+        finetune: Trains the network.
+        atlas: Registers the supports.
+    """
 
     finetune: Finetune = field(default_factory=Finetune)
     atlas: Atlas = field(default_factory=Atlas)
 
     def adapt(self, support: Support) -> HybridSegmenter:
-        """Measure the atlas by leaving supports out, train the network, and decide how far to trust each.
+        """Measure the atlas by leaving supports out, train the network, and derive the trust in each.
 
-        Leaving supports out takes at most half of the budget, and at least one is left out.
+        Leaving supports out takes at most half of the time budget. At least one support is left out.
         """
         begun, learner = time.perf_counter(), self.finetune
         budget = learner.budget_seconds
@@ -197,52 +226,51 @@ class Hybrid:
         network = learner.adapt(support)
         from_scratch = learner.start is None
         weight = atlas_weight(support.shots, from_scratch=from_scratch)
-        trust = [atlas_trust(dice) for dice in left_out]
-        known = learned(network.record["training_dice"]) if learner.steps else [1.0] * len(trust)
-        matched = _covering(support, MOST_MATCHED)
-        for index, shown in enumerate(_shown(matched)):
-            if not shown:  # the atlas cannot find what none of its supports shows
-                trust[index], known[index] = 0.0, 1.0
-        cautious = self._cautious(network, support)
+        in_atlas = [atlas_trust(dice) for dice in left_out]
+        in_network = network_trust(network.record["training_dice"]) if learner.steps else [1.0] * len(in_atlas)
+        kept = _covering_supports(support, MAX_ATLAS_SUPPORTS)
+        for index, contained in enumerate(_contained_structures(kept)):
+            if not contained:  # the atlas cannot find a structure that none of its supports contains
+                in_atlas[index], in_network[index] = 0.0, 1.0
         record = network.record | {
             "learner": NAME,
             "atlas_left_out_dice": [None if dice is None else round(dice, 4) for dice in left_out],
             "atlas_weight": round(weight, 4),
-            "atlas_trust": [None if value is None else round(value, 4) for value in trust],
-            "network_trust": [round(value, 4) for value in known],
-            "seconds": round(time.perf_counter() - begun, 2),
+            "atlas_trust": [None if value is None else round(value, 4) for value in in_atlas],
+            "network_trust": [round(value, 4) for value in in_network],
         }
+        interpolated = self._interpolated(network, support)
         return HybridSegmenter(
             NetworkSegmenter(network.network),
-            replace(self.atlas, progress=Progress()).adapt(matched),
+            replace(self.atlas, progress=Progress()).adapt(kept),
             patch_size=support.window,
-            weight=weight,
-            trust=trust,
-            learned=known,
-            cautious=cautious,
+            atlas_weight=weight,
+            atlas_trust=in_atlas,
+            network_trust=in_network,
+            interpolated=interpolated,
             from_scratch=from_scratch,
-            record=record,
+            record=record | {"seconds": round(time.perf_counter() - begun, 2)},
         )
 
-    def _cautious(self, adapted: NetworkSegmenter, support: Support) -> NetworkSegmenter | None:
-        """The network half way back to a meta-trained start, for a single support; otherwise None."""
+    def _interpolated(self, adapted: NetworkSegmenter, support: Support) -> NetworkSegmenter | None:
+        """Return the network half way back to a meta-trained start for a single support; otherwise None."""
         learner = self.finetune
         if support.shots > 1 or not learner.steps or not isinstance(learner.start, LinearHeadStart):
             return None
         begun = replace(learner, steps=0, progress=Progress()).adapt(support)
-        return NetworkSegmenter(between(begun.network, adapted.network, HALF_WAY))
+        return NetworkSegmenter(interpolate_weights(begun.network, adapted.network, HALF_WAY))
 
 
 def build(**settings: Any) -> Hybrid:
-    """A hybrid from the settings of both parts, as keywords."""
+    """Build a hybrid from the settings of both parts, as keywords."""
     of_network, of_atlas = ({setting.name for setting in fields(part)} for part in (Finetune, Atlas))
     atlas = {name: value for name, value in settings.items() if name in of_atlas}
     network = {name: value for name, value in settings.items() if name in of_network or name not in of_atlas}
     return Hybrid(Finetune(**network), Atlas(**atlas))
 
 
-def between(start: UNet, end: UNet, share: float) -> UNet:
-    """The network ``start + share (end - start)``, weight by weight; both have the same layers."""
+def interpolate_weights(start: UNet, end: UNet, share: float) -> UNet:
+    """Return a network with the weights ``start + share (end - start)``; both have the same layers."""
     network, origin = copy.deepcopy(end), start.state_dict()
     with torch.no_grad():
         for name, value in network.state_dict().items():
@@ -251,23 +279,30 @@ def between(start: UNet, end: UNet, share: float) -> UNet:
     return network
 
 
-def _covering(support: Support, count: int) -> Support:
-    """At most ``count`` supports: the first ones, and those without which a structure would be missing."""
+def _covering_supports(support: Support, count: int) -> Support:
+    """Return at most ``count`` supports: the first ones, and those that a structure would be missing without."""
     if support.shots <= count:
         return support
-    shown = [set(label.unique().tolist()) for label in support.labels]
+    contained = [set(label.unique().tolist()) for label in support.labels]
     needed: list[int] = []
     for index in range(1, support.classes):
-        holders = [number for number, classes in enumerate(shown) if index in classes]
+        holders = [number for number, classes in enumerate(contained) if index in classes]
         if holders and not set(holders) & set(needed):
             needed.append(holders[0])
     others = [number for number in range(support.shots) if number not in needed]
     return support.of(sorted((needed + others)[:count]))
 
 
-def _shown(support: Support) -> list[bool]:
-    """Per structure, whether any of the supports shows it."""
+def _contained_structures(support: Support) -> list[bool]:
+    """Return per structure whether any of the supports contains it."""
     return [any(bool((label == index).any()) for label in support.labels) for index in range(1, support.classes)]
+
+
+def _rename_version_2(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Read the tensors of format version 2, which called the interpolated network ``cautious``."""
+    old = f"{prefix}cautious."
+    for name in [name for name in state if name.startswith(old)]:
+        state[f"{prefix}interpolated.{name.removeprefix(old)}"] = state.pop(name)
 
 
 SPEC = LearnerSpec(
@@ -279,6 +314,6 @@ SPEC = LearnerSpec(
     weights=finetune.SPEC.weights,
     steps_from_weights=finetune.SPEC.steps_from_weights,
     steps_continued=finetune.SPEC.steps_continued,
-    adopt=finetune.adopt,
+    convert_start=finetune.convert_start,
     auto_dims=(3,),
 )

@@ -1,8 +1,12 @@
-"""Fusion of network and atlas: a product of two experts, weighted per structure by how far each is trusted.
+"""Fusion of network and atlas predictions: a product of two experts, weighted per structure by trust.
 
-``log p = log p_network + w log p_atlas`` (Hinton 2002, "Training products of experts by minimizing contrastive
-divergence", eq. 1, with an exponent for the atlas). An expert that is not trusted with a structure is neutral about it:
-it gives that structure its probability of the likeliest class.
+``log p = log p_network + w log p_atlas`` with an exponent ``w`` for the atlas. If an expert is not trusted with a
+structure, it gives this structure the probability of the likeliest class and so has no influence on it.
+
+The thresholds were chosen on support-pool subjects, which no published figure uses: see ``lab/notes/matching.md``.
+
+References:
+    Hinton 2002, "Training products of experts by minimizing contrastive divergence", eq. 1.
 """
 
 from __future__ import annotations
@@ -15,58 +19,57 @@ import torch
 from torch import Tensor
 
 from medfewshot.structures import dice
-from medfewshot.types import Doubt
+from medfewshot.types import UncertainStructure
 
-LEAST_WEIGHT, WEIGHT_PER_SUPPORT, MOST_WEIGHT = 0.4, 0.2, 1.6
-"""The atlas's exponent: ``min(1.6, 0.4 + 0.2 K)``, chosen on support-pool subjects ..."""
-LEAST_WEIGHT_FROM_SCRATCH = 1.0
-"""... and at least this beside a network from random weights."""
+MIN_WEIGHT, WEIGHT_PER_SUPPORT, MAX_WEIGHT = 0.4, 0.2, 1.6
+"""Exponent of the atlas: ``min(1.6, 0.4 + 0.2 K)``."""
+MIN_WEIGHT_FROM_SCRATCH = 1.0
+"""Minimum exponent of the atlas if the network was trained from scratch."""
 
-# Pairs of thresholds: trust is 0 up to the first, 1 from the second, and linear between (:func:`ramp`).
-DOUBTED_DICE, TRUSTED_DICE = 0.2, 0.5
+# (low, high) of :func:`ramp`: trust is 0 up to the first value, 1 from the second, and linear between.
+LEAVE_ONE_OUT_DICE = (0.2, 0.5)
 """Trust in the atlas by its leave-one-out Dice."""
-APART, TOGETHER = 0.3, 0.7
-"""Trust in the atlas by its Dice with the network, if there is no leave-one-out Dice ..."""
-APART_UNSTEADY, TOGETHER_UNSTEADY = 0.05, 0.2
-"""... and if the network is unsteady or trained from scratch: low agreement then speaks against the network."""
-SCARCE, PLENTY = 0.25, 0.5
-"""The network misses a structure by the volume it finds, as a share of the volume that the atlas finds ..."""
-NOWHERE_ELSE, ELSEWHERE = 0.02, 0.05
-"""... unless it is meta-trained and finds this share of that volume outside of the atlas's: a lesion that moved."""
-UNLEARNED_DICE, LEARNED_DICE = 0.3, 0.7
+AGREEMENT = (0.3, 0.7)
+"""Trust in the atlas by its Dice with the network, if there is no leave-one-out Dice."""
+AGREEMENT_UNSTABLE = (0.05, 0.2)
+"""The same if the network is unstable or trained from scratch: then low agreement speaks against the network."""
+FOUND_SHARE = (0.25, 0.5)
+"""The network missed a structure by the volume that it finds, as a share of the volume that the atlas finds."""
+ELSEWHERE_SHARE = (0.02, 0.05)
+"""A meta-trained network did not miss a structure if it finds this share of the volume elsewhere: a lesion moved."""
+TRAINING_DICE = (0.3, 0.7)
 """Trust in the network by its Dice on the training patches."""
-UNSTEADY, STEADY = 0.6, 0.8
+STABILITY_DICE = (0.6, 0.8)
 """Trust in the network by its Dice with the network half way back to its start."""
 ATLAS_FLOOR = 0.02
-"""Added to the atlas's probabilities: no outline of a support excludes a class altogether."""
+"""Added to the atlas's probabilities, because no outline of a support excludes a class with certainty."""
 NETWORK_FLOOR = 0.01
-"""Added to the network's, which can be sure and wrong on a scan unlike the supports: from four supports on, unanimous
-votes outweigh it."""
-LEAST_PROBABILITY = 1e-6
+"""Added to the network's probabilities: with four supports or more, unanimous votes outweigh a wrong network."""
+MIN_PROBABILITY = 1e-6
 RELEVANT = 0.05
-"""A class with less probability than this from both experts is scaled down, so that the floors do not favour it."""
+"""A class below this probability in both predictions is scaled down, so that the floors do not favour it."""
 HALF = 0.5
-"""Below this trust, the result has a flag."""
+"""A structure below this trust is flagged."""
 REGISTRATION_ONLY = "taken from registration only: the network missed it or was unstable on this scan"
 DISAGREE = "uncertain: network and registration disagree about its location"
 
 
-def product(
+def product_of_experts(
     network: Tensor, votes: Tensor, weight: float, network_trust: Sequence[float], atlas_trust: Sequence[float]
 ) -> Tensor:
-    """Multiply the two experts' probabilities.
+    """Multiply the probabilities of network and atlas.
 
     ``log p_c = s_c log n_c + (1 - s_c) max_d log n_d + w (t_c log v_c + (1 - t_c) max_d log v_d) + log r_c`` with
-    trusts ``s_c`` and ``t_c`` in [0, 1], both 1 for the background, and ``v_c = t_c p_atlas,c``: votes that are not
-    trusted count for the background. ``n`` and ``v`` have floors, which ``r_c = min(1, max(n_c, v_c) / RELEVANT)``
-    removes again if neither expert sees a class.
+    trusts ``s_c`` and ``t_c``, both 1 for the background, and ``v_c = t_c p_atlas,c``: votes that are not trusted count
+    for the background. ``n`` and ``v`` have floors. ``r_c = min(1, max(n_c, v_c) / RELEVANT)`` removes them again if
+    neither expert finds a class.
 
     Args:
-        network: Probabilities ``(N + 1, *S)``.
+        network: Probabilities ``(N + 1, *S)`` of the network.
         votes: Probabilities ``(N + 1, *S)`` of the atlas.
-        weight: The atlas's exponent ``w``.
-        network_trust: Trust in the network per structure.
-        atlas_trust: Trust in the atlas per structure.
+        weight: Exponent ``w`` of the atlas.
+        network_trust: Trust in the network per structure, in [0, 1].
+        atlas_trust: Trust in the atlas per structure, in [0, 1].
 
     Returns:
         Log-probabilities ``(N + 1, *S)`` up to a constant per voxel.
@@ -75,7 +78,7 @@ def product(
     for index, trust in enumerate(atlas_trust, start=1):
         votes[0] += (1 - trust) * votes[index]
         votes[index] *= trust
-    relevance = torch.maximum(network, votes).div_(RELEVANT).clamp_(LEAST_PROBABILITY, 1)
+    relevance = torch.maximum(network, votes).div_(RELEVANT).clamp_(MIN_PROBABILITY, 1)
     fused = _neutralise((network + NETWORK_FLOOR).log(), network_trust)
     return fused.add_(_neutralise(votes.add_(ATLAS_FLOOR).log_(), atlas_trust), alpha=weight).add_(relevance.log_())
 
@@ -90,128 +93,146 @@ def _neutralise(logs: Tensor, trusts: Sequence[float]) -> Tensor:
     return logs
 
 
-class Trusts(NamedTuple):
-    """Per structure: trust in network and atlas, in [0, 1], and whether they find it in different places.
+class Trust(NamedTuple):
+    """Trust in network and atlas per structure, in [0, 1], and whether they disagree about its location.
 
-    ``apart`` is known only if no support could be left out to measure the atlas.
+    ``disagree`` is False if the leave-one-out Dice of the atlas is known.
     """
 
     network: list[float]
     atlas: list[float]
-    apart: list[bool]
+    disagree: list[bool]
 
 
-def trusts(
+def estimate_trust(
     network: Tensor,
     votes: Tensor,
-    left_out: Sequence[float | None],
-    learned: Sequence[float],
-    steady: Sequence[float],
     *,
+    atlas_trust: Sequence[float | None],
+    network_trust: Sequence[float],
+    stability: Sequence[float],
     from_scratch: bool = False,
     voted: Tensor | None = None,
-) -> Trusts:
-    """Trust in network and atlas on one scan, structure by structure.
+) -> Trust:
+    """Estimate the trust in network and atlas on one scan.
 
     Args:
-        network: Probabilities ``(N + 1, *S)``.
+        network: Probabilities ``(N + 1, *S)`` of the network.
         votes: Probabilities ``(N + 1, *S)`` of the atlas.
-        left_out: Trust in the atlas from leaving supports out. None if that was impossible: agreement of the two
-            experts then decides.
-        learned: How far the network learned each structure. What it did not learn is left to the atlas.
-        steady: How steady the network is on this scan. Where it is not, a trusted atlas counts instead.
-        from_scratch: Whether the network began with random weights. Without leave-one-out trust, the atlas then counts
-            more until the network contradicts it.
+        atlas_trust: Trust per structure by leaving supports out; None if that was impossible. Then the agreement of
+            network and atlas decides.
+        network_trust: Trust per structure by the Dice on training patches. The atlas replaces what is missing.
+        stability: Stability of the network per structure on this scan. A trusted atlas replaces what is missing.
+        from_scratch: Whether the network was trained from random weights. Without leave-one-out trust, the atlas then
+            counts more unless the network contradicts it.
         voted: Where the atlas has votes, ``(*S)`` bool; None for everywhere. Elsewhere it contradicts nothing.
+
+    Returns:
+        The trust in each structure.
     """
-    found, matched = network.argmax(0), votes.argmax(0)
+    by_network, by_atlas = network.argmax(0), votes.argmax(0)
     if voted is not None:
-        matched = torch.where(voted, matched, found)
-    result = Trusts([], [], [])
-    for index, (trust, known, firm) in enumerate(zip(left_out, learned, steady, strict=True), start=1):
-        apart = False
+        by_atlas = torch.where(voted, by_atlas, by_network)
+    result = Trust([], [], [])
+    for index, (trust, learned, stable) in enumerate(zip(atlas_trust, network_trust, stability, strict=True), start=1):
+        disagree = False
         if trust is None:
-            together = dice(found == index, matched == index)
-            together = 0.0 if math.isnan(together) else together
-            doubtful = ramp(together, APART_UNSTEADY, TOGETHER_UNSTEADY)
-            apart = together < APART
-            sure = 0.0 if from_scratch else firm
-            trust = sure * ramp(together, APART, TOGETHER) + (1 - sure) * doubtful
-            lost = missed(found == index, matched == index, from_scratch=from_scratch)
-            trust, known = max(trust, lost), min(known, 1 - lost)
-        trust = max(trust, 1 - known)
+            masks = by_network == index, by_atlas == index
+            agreement = dice(*masks)
+            agreement = 0.0 if math.isnan(agreement) else agreement
+            disagree = agreement < AGREEMENT[0]
+            sure = 0.0 if from_scratch else stable
+            trust = sure * ramp(agreement, *AGREEMENT) + (1 - sure) * ramp(agreement, *AGREEMENT_UNSTABLE)
+            missed = missed_share(*masks, from_scratch=from_scratch)
+            trust, learned = max(trust, missed), min(learned, 1 - missed)
+        trust = max(trust, 1 - learned)
         result.atlas.append(trust)
-        result.network.append(max(min(known, firm), 1 - trust))
-        result.apart.append(apart)
+        result.network.append(max(min(learned, stable), 1 - trust))
+        result.disagree.append(disagree)
     return result
 
 
-def doubts(trusted: Trusts, learned: Sequence[float]) -> list[Doubt]:
-    """Structures that come from the atlas only or about which the experts disagree; not those hardly ``learned``."""
+def uncertain_structures(trust: Trust, network_trust: Sequence[float]) -> list[UncertainStructure]:
+    """List structures that only the atlas supports, or about which network and atlas disagree.
+
+    Structures that the network hardly learned are not listed: a warning of the adaptation names them.
+
+    Args:
+        trust: Trust on this scan.
+        network_trust: Trust in the network by its Dice on training patches.
+
+    Returns:
+        (class index, reason) per structure.
+    """
     found = []
-    for index, (network, apart, known) in enumerate(zip(trusted.network, trusted.apart, learned, strict=True), start=1):
-        if known >= HALF and (network < HALF or apart):
+    for index, (network, disagree, learned) in enumerate(
+        zip(trust.network, trust.disagree, network_trust, strict=True), start=1
+    ):
+        if learned >= HALF and (network < HALF or disagree):
             found.append((index, REGISTRATION_ONLY if network < HALF else DISAGREE))
     return found
 
 
-def missed(found: Tensor, matched: Tensor, *, from_scratch: bool = False) -> float:
-    """How far the network missed a structure that the atlas shows, in [0, 1].
+def missed_share(by_network: Tensor, by_atlas: Tensor, *, from_scratch: bool = False) -> float:
+    """Compute how far the network missed a structure that the atlas finds.
 
     Args:
-        found: Mask of the network.
-        matched: Mask of the atlas.
-        from_scratch: Whether the network began with random weights. It then missed the structure if it finds little of
-            it; a meta-trained network must also find nothing elsewhere.
+        by_network: Mask of the network.
+        by_atlas: Mask of the atlas.
+        from_scratch: Whether the network was trained from random weights. Such a network missed the structure if it
+            finds little of it; a meta-trained one must also find nothing elsewhere.
+
+    Returns:
+        0 (found) to 1 (missed).
     """
-    volume = int(matched.sum())
+    volume = int(by_atlas.sum())
     if not volume:
         return 0.0
-    scarce = 1 - ramp(int(found.sum()) / volume, SCARCE, PLENTY)
-    elsewhere = 0.0 if from_scratch else ramp(int((found & ~matched).sum()) / volume, NOWHERE_ELSE, ELSEWHERE)
+    scarce = 1 - ramp(int(by_network.sum()) / volume, *FOUND_SHARE)
+    elsewhere = 0.0 if from_scratch else ramp(int((by_network & ~by_atlas).sum()) / volume, *ELSEWHERE_SHARE)
     return scarce * (1 - elsewhere)
 
 
-def stabilise(adapted: Tensor, cautious: Tensor) -> tuple[Tensor, list[float]]:
-    """Combine a network with a more cautious one.
+def stabilise(adapted: Tensor, interpolated: Tensor) -> tuple[Tensor, list[float]]:
+    """Move an unstable network's prediction towards that of the network half way back to its start.
 
-    On a scan unlike the support, a network that adaptation changed much disagrees with the cautious one. The less they
-    agree over all structures, the more the geometric mean follows the cautious one.
+    If adaptation changed a network much, the two disagree on scans unlike the support. The lower their mean Dice, the
+    more weight the interpolated network has in the geometric mean of both.
 
     Args:
-        adapted: Probabilities ``(N + 1, *S)``; changed in place.
-        cautious: Probabilities ``(N + 1, *S)``.
+        adapted: Probabilities ``(N + 1, *S)`` of the adapted network; changed in place.
+        interpolated: Probabilities ``(N + 1, *S)`` of the network half way back to its start.
 
     Returns:
-        Probabilities ``(N + 1, *S)``, and per structure how steady the network is, in [0, 1].
+        Probabilities ``(N + 1, *S)``, and the stability of each structure in [0, 1].
     """
-    found, held = adapted.argmax(0), cautious.argmax(0)
-    together = [dice(found == index, held == index) for index in range(1, len(adapted))]
-    known = [value for value in together if not math.isnan(value)]
-    share = ramp(sum(known) / len(known), UNSTEADY, STEADY) if known else 1.0
+    first, second = adapted.argmax(0), interpolated.argmax(0)
+    agreement = [dice(first == index, second == index) for index in range(1, len(adapted))]
+    known = [value for value in agreement if not math.isnan(value)]
+    share = ramp(sum(known) / len(known), *STABILITY_DICE) if known else 1.0
     if share < 1:
-        adapted.clamp_min_(LEAST_PROBABILITY).log_()
-        adapted.lerp_(cautious.clamp_min(LEAST_PROBABILITY).log(), 1 - share)
+        adapted.clamp_min_(MIN_PROBABILITY).log_()
+        adapted.lerp_(interpolated.clamp_min(MIN_PROBABILITY).log(), 1 - share)
         adapted = adapted.softmax(0)
-    return adapted, [1.0 if math.isnan(value) else ramp(value, UNSTEADY, STEADY) for value in together]
+    return adapted, [1.0 if math.isnan(value) else ramp(value, *STABILITY_DICE) for value in agreement]
 
 
 def atlas_weight(shots: int, *, from_scratch: bool = False) -> float:
-    """The atlas's exponent for ``shots`` supports, beside a network trained from scratch or from a start."""
-    weight = min(MOST_WEIGHT, LEAST_WEIGHT + WEIGHT_PER_SUPPORT * shots)
-    return max(LEAST_WEIGHT_FROM_SCRATCH, weight) if from_scratch else weight
+    """Return the exponent of the atlas for ``shots`` supports."""
+    weight = min(MAX_WEIGHT, MIN_WEIGHT + WEIGHT_PER_SUPPORT * shots)
+    return max(MIN_WEIGHT_FROM_SCRATCH, weight) if from_scratch else weight
 
 
-def atlas_trust(left_out_dice: float | None) -> float | None:
-    """Trust in a structure of the atlas by its leave-one-out Dice; None if there is none."""
-    return None if left_out_dice is None else ramp(left_out_dice, DOUBTED_DICE, TRUSTED_DICE)
+def atlas_trust(leave_one_out_dice: float | None) -> float | None:
+    """Return the trust in a structure of the atlas, in [0, 1]; None without a leave-one-out Dice."""
+    return None if leave_one_out_dice is None else ramp(leave_one_out_dice, *LEAVE_ONE_OUT_DICE)
 
 
-def learned(training_dice: Sequence[float]) -> list[float]:
-    """Per structure, how far the network learned it, by its Dice on the training patches."""
-    return [ramp(value, UNLEARNED_DICE, LEARNED_DICE) for value in training_dice]
+def network_trust(training_dice: Sequence[float]) -> list[float]:
+    """Return the trust in the network per structure, in [0, 1], by its Dice on the training patches."""
+    return [ramp(value, *TRAINING_DICE) for value in training_dice]
 
 
 def ramp(value: float, low: float, high: float) -> float:
-    """0 up to ``low``, 1 from ``high`` on, linear between."""
+    """Map ``value`` to 0 up to ``low``, to 1 from ``high`` on, and linearly between."""
     return min(1.0, max(0.0, (value - low) / (high - low)))

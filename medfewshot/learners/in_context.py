@@ -1,7 +1,10 @@
 """In-context segmentation: the supports are an input of the network, and nothing is trained for a new task.
 
-Butoi et al. 2023, "UniverSeg: Universal Medical Image Segmentation". One network reads the query together with the
-labelled supports, all on one grid of fixed size, so it sees whole fields of view and gives one answer for each.
+One network reads the query together with the labelled supports, all resampled to one grid of fixed size. So it needs
+whole fields of view.
+
+References:
+    Butoi et al. 2023, "UniverSeg: Universal Medical Image Segmentation".
 """
 
 from __future__ import annotations
@@ -21,7 +24,14 @@ from medfewshot.augment import Augmentation
 from medfewshot.backbones import choose_strides, seeded, to_channels_last
 from medfewshot.devices import autocast
 from medfewshot.errors import InputError
-from medfewshot.learners.base import UNREAD, LearnerSpec, Segmenter, TrainedOptions, needs_start, needs_steps
+from medfewshot.learners.base import (
+    NOT_LOADED,
+    LearnerSpec,
+    Segmenter,
+    TrainedOptions,
+    missing_start_error,
+    missing_steps_error,
+)
 from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.features import HeadStart, start_backbone
 from medfewshot.learners.optimization import (
@@ -36,22 +46,22 @@ from medfewshot.learners.prototype_head import ABSENT
 from medfewshot.types import Episode, Support
 
 NAME = "in_context"
-MOST_SHOTS = 3
-"""Supports of one pseudo-episode: more cost time and teach little else."""
+MAX_SHOTS = 3
+"""Supports of one pseudo-episode; more cost time and help little."""
 LONGEST_EDGE = {2: 128, 3: 64}
 """Voxels along the longest edge of the working grid, by number of axes."""
 SUPPORTS_AT_ONCE = 8
-"""More supports are read in groups, whose logits are averaged (as UniverSeg's ensembles are), in bounded memory."""
+"""More supports are read in groups whose logits are averaged, as in UniverSeg's ensembles, to limit memory."""
 
 
 def working_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The mean shape, no axis longer than :data:`LONGEST_EDGE`."""
+    """Return the mean of the shapes, with no axis longer than :data:`LONGEST_EDGE`."""
     longest = LONGEST_EDGE[len(shapes[0])]
     return tuple(max(1, min(longest, round(sum(axis) / len(shapes)))) for axis in zip(*shapes, strict=True))
 
 
-def on_grid(x: Tensor, grid: Sequence[int]) -> Tensor:
-    """``(B, C, *S)`` -> ``(B, C, *grid)``: averaged along axes that shrink, interpolated along those that grow."""
+def resample(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """Resample ``(B, C, *S)`` to ``(B, C, *grid)``: average axes that shrink, interpolate axes that grow."""
     smaller = tuple(min(a, b) for a, b in zip(x.shape[2:], grid, strict=True))
     if smaller != tuple(x.shape[2:]):
         x = F.interpolate(x, size=smaller, mode="area")
@@ -61,17 +71,17 @@ def on_grid(x: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def class_masks(labels: Tensor, classes: int) -> Tensor:
-    """``(B, *S)`` int64 -> float32 ``(B, N, *S)``, one mask a class, background left out."""
+    """Split labels ``(B, *S)`` int64 into float32 masks ``(B, N, *S)``, without the background."""
     return F.one_hot(labels, classes)[..., 1:].movedim(-1, 1).float()
 
 
-def compose(binary: Tensor) -> Tensor:
-    """One binary logit a class ``(B, N, *S)`` -> logits ``(B, N + 1, *S)`` with a background of 0.
+def add_background(binary: Tensor) -> Tensor:
+    """Combine one binary logit per class ``(B, N, *S)`` into logits ``(B, N + 1, *S)``; the background's is 0.
 
-    For one class the softmax of these is exactly the sigmoid of its logit. For several, each logit is taken as the log
-    odds of its class against *background*: the largest positive one wins, and background where all are negative. A
-    network that was trained class by class only knows "this class or anything else"; the two agree wherever at most one
-    class claims a voxel, and :meth:`InContext.meta_loss` trains through this very composition.
+    For one class, the softmax of these is exactly the sigmoid of its logit. For several classes, each logit is the log
+    odds of its class against the background: the largest positive one wins, and the background if all are negative. The
+    network is trained class by class and only knows "this class or anything else". Both readings agree if at most one
+    class claims a voxel, and :meth:`InContext.meta_loss` trains through this function.
     """
     return torch.cat([torch.zeros_like(binary[:, :1]), binary], dim=1)
 
@@ -79,9 +89,17 @@ def compose(binary: Tensor) -> Tensor:
 def context_logits(
     network: CrossUNet, query: Tensor, images: Tensor, masks: Tensor, *, at_once: int = SUPPORTS_AT_ONCE
 ) -> Tensor:
-    """``query (C, *G)``, ``images (K, C, *G)``, ``masks (K, N, *G)`` -> logits ``(N + 1, *G)``, one pass a class.
+    """Segment a query by the supports, with one pass of the network per class.
 
-    A class that no support shows gets a logit of -1e4.
+    Args:
+        network: The network.
+        query: ``(C, *G)`` on the working grid.
+        images: Support images ``(K, C, *G)``.
+        masks: Support masks ``(K, N, *G)``.
+        at_once: Number of supports per pass; more are read in groups whose logits are averaged.
+
+    Returns:
+        Logits ``(N + 1, *G)``. A class that no support contains gets -1e4.
     """
     found = []
     for mask in masks.unbind(1):
@@ -92,25 +110,31 @@ def context_logits(
         with autocast(query.device):
             passes = [network(query[None], some[None], theirs[None])[0].float() * len(some) for some, theirs in groups]
         found.append(torch.stack(passes).sum(0) / len(images))
-    return compose(torch.stack(found)[None])[0]
+    return add_background(torch.stack(found)[None])[0]
 
 
 def build_start(backbone: CrossUNet) -> HeadStart:
-    """A start around a copy of ``backbone``; the network is all that meta-training changes."""
+    """Build a start from a copy of ``backbone``; meta-training changes the network only."""
     return HeadStart(copy.deepcopy(backbone))
 
 
 def build_backbone(*, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4) -> CrossUNet:
-    """A network to be meta-trained: its stems fold 2 voxels an axis, its pooling is set for each grid."""
+    """Build a random network for meta-training. Its stems fold 2 voxels an axis; each grid sets the pooling."""
     return CrossUNet(dims, in_channels, width, [[2] * dims] * levels)
 
 
 class PseudoEpisodes:
-    """Episodes made of augmented views of the supports: a query, its mask, support images and their masks.
+    """Draws episodes from augmented views of the supports: a query, its mask, support images and their masks.
 
-    Each episode is about one class; every view is augmented by itself.
-    The query's example is none of the supports' where there are several; with one support it must be.
-    ``images (K, C, *G)``, ``masks (K, N, *G)`` in [0, 1].
+    Each episode is about one class, and every view is augmented by itself. The query's example is none of the support
+    examples, unless there is a single support.
+
+    Args:
+        images: ``(K, C, *G)``.
+        masks: ``(K, N, *G)`` in [0, 1].
+        spacing_mm: Spacing of the grid.
+        augmentation: How views are augmented.
+        generator: Source of random numbers.
     """
 
     def __init__(
@@ -132,17 +156,24 @@ class PseudoEpisodes:
         self.present = sorted(set(labels.unique().tolist()) - {0}) or [1]
 
     def sample(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``(C, *G)``, ``(*G)`` int64, ``(S, C, *G)``, ``(S, *G)`` float32."""
+        """Draw an episode.
+
+        Returns:
+            Query ``(C, *G)``, its mask ``(*G)`` int64, support images ``(S, C, *G)`` and masks ``(S, *G)`` float32.
+        """
         order = torch.randperm(len(self.samplers), generator=self.generator).tolist()
         index = self.present[int(torch.randint(len(self.present), (1,), generator=self.generator))]
         query, label = self.samplers[order[0]].sample()
-        views = [self.samplers[i].sample() for i in (order[1:] or order)[:MOST_SHOTS]]
+        views = [self.samplers[i].sample() for i in (order[1:] or order)[:MAX_SHOTS]]
         images, labels = zip(*views, strict=True)
         return query, (label == index).long(), torch.stack(images), (torch.stack(labels) == index).float()
 
 
 def grid_labels(masks: Tensor) -> Tensor:
-    """Class fractions ``(K, N, *G)`` -> labels ``(K, *G)``; a class that no voxel has most of marks all it touches."""
+    """Turn class fractions ``(K, N, *G)`` into labels ``(K, *G)``.
+
+    A class that has no majority in any voxel marks every voxel that it touches.
+    """
     labels = torch.cat([1 - masks.sum(1, keepdim=True), masks], dim=1).argmax(1)
     for label, own in zip(labels, masks, strict=True):
         for index, mask in enumerate(own, start=1):
@@ -152,7 +183,14 @@ def grid_labels(masks: Tensor) -> Tensor:
 
 
 class InContextSegmenter(Segmenter):
-    """Feed-forward: ``(B, C, *S)`` image, the whole field of view -> ``(B, N + 1, *S)`` logits."""
+    """Segments the whole field of view with a network that reads the supports.
+
+    Args:
+        network: The network.
+        images: Support images ``(K, C, *G)`` on the working grid, float32.
+        masks: Support masks ``(K, N, *G)``, float32.
+        record: What adaptation reports.
+    """
 
     kind = NAME
     parts: ClassVar = {"network": CrossUNet}
@@ -164,11 +202,10 @@ class InContextSegmenter(Segmenter):
     def __init__(
         self,
         network: CrossUNet,
-        images: Tensor = UNREAD,
-        masks: Tensor = UNREAD,
+        images: Tensor = NOT_LOADED,
+        masks: Tensor = NOT_LOADED,
         record: Mapping[str, Any] | None = None,
     ) -> None:
-        """The supports on the working grid: ``images (K, C, *G)`` and ``masks (K, N, *G)``, float32."""
         super().__init__(record)
         self.network = network.eval()
         self.register_buffer("images", images.contiguous())
@@ -176,17 +213,17 @@ class InContextSegmenter(Segmenter):
 
     def predict(self, image: Tensor) -> Tensor:
         """Compute logits ``(1, N + 1, *S)`` of an image ``(1, C, *S)``."""
-        query = on_grid(image, self.images.shape[2:])[0]
-        return on_grid(context_logits(self.network, query, self.images, self.masks)[None], image.shape[2:])
+        query = resample(image, self.images.shape[2:])[0]
+        return resample(context_logits(self.network, query, self.images, self.masks)[None], image.shape[2:])
 
 
 @dataclass(frozen=True)
 class InContext(TrainedOptions):
-    """A network that reads the supports beside the query.
+    """Segments with a network that reads the supports as an input.
 
-    Made for meta-trained weights: with a ``start`` and 0 steps nothing is trained. Without them the network is trained
-    from scratch for ``steps`` on pseudo-episodes, in which augmented views of the supports play support and query; that
-    teaches it these very structures and no more, so there a plain fine-tuned network is the better choice.
+    It is made for meta-trained weights: with a ``start`` and 0 steps, nothing is trained. Without them the network is
+    trained from scratch for ``steps`` on pseudo-episodes, in which augmented views of the supports play support and
+    query. Then it learns these structures only, and ``finetune`` is the better choice.
 
     ``start`` is what :func:`build_start` makes, or a bare :class:`CrossUNet`.
     """
@@ -194,10 +231,10 @@ class InContext(TrainedOptions):
     steps: int = 200
 
     def adapt(self, support: Support) -> InContextSegmenter:
-        """Bring the supports to the working grid, and train for ``steps``.
+        """Resample the supports to the working grid, and train for ``steps``.
 
         Raises:
-            InputError: There are neither steps nor a start, or the start is another learner's or for other images.
+            InputError: There are neither steps nor a start, or the start does not fit this learner or the images.
         """
         begun = time.perf_counter()
         if any(bool((label < 0).any()) for label in support.labels):
@@ -207,9 +244,9 @@ class InContext(TrainedOptions):
                 setting="learner",
             )
         grid = working_grid([label.shape for label in support.labels])
-        images = torch.cat([on_grid(image[None].to(self.device), grid) for image in support.images])
+        images = torch.cat([resample(image[None].to(self.device), grid) for image in support.images])
         masks = torch.cat(
-            [on_grid(class_masks(y[None].to(self.device), support.classes), grid) for y in support.labels]
+            [resample(class_masks(y[None].to(self.device), support.classes), grid) for y in support.labels]
         )
         network = self._network(support, grid)
         record: dict[str, Any] = {"steps": 0, "stopped_by": "steps"}
@@ -224,7 +261,7 @@ class InContext(TrainedOptions):
         return InContextSegmenter(network, images, masks, record)
 
     def _train(self, network: CrossUNet, episodes: PseudoEpisodes, begun: float) -> dict[str, Any]:
-        """Train in place; the segmenter's record."""
+        """Train the network in place and return the segmenter's record."""
         dices: list[float] = []
 
         def backward() -> float:
@@ -246,22 +283,26 @@ class InContext(TrainedOptions):
         return descent.record() | {"trained": trained, "training_dice": [round(dice, 4)]}
 
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Loss of the queries read beside the supports. Raises InputError if ``start`` is not from build_start."""
+        """Compute the loss on the queries; a scalar, differentiable in the parameters of ``start``.
+
+        Raises:
+            InputError: ``start`` is not from :func:`build_start`.
+        """
         if not isinstance(self.start, HeadStart) or not isinstance(self.start.backbone, CrossUNet):
-            raise needs_start(NAME)
+            raise missing_start_error(NAME)
         truth, support = episode.truth, episode.support
         grid = working_grid([truth.shape[1:]])
-        images = on_grid(torch.stack(support.images), grid)
-        masks = on_grid(class_masks(torch.stack(support.labels), support.classes), grid)
-        queries = on_grid(episode.query.image, grid)
+        images = resample(torch.stack(support.images), grid)
+        masks = resample(class_masks(torch.stack(support.labels), support.classes), grid)
+        queries = resample(episode.query.image, grid)
         fit_pooling(self.start.backbone, support, grid)
         logits = torch.stack([context_logits(self.start.backbone, query, images, masks) for query in queries])
-        return dice_cross_entropy(on_grid(logits, truth.shape[1:]), truth)
+        return dice_cross_entropy(resample(logits, truth.shape[1:]), truth)
 
     def _network(self, support: Support, grid: Sequence[int]) -> CrossUNet:
         network: Any = start_backbone(self.start, support, NAME)
         if network is None and self.steps == 0:
-            raise needs_steps(NAME)
+            raise missing_steps_error(NAME)
         if network is None:
             strides = choose_strides(grid, grid_spacing_mm(support, grid))
             size = support.spatial_dims, support.channels, self.width
@@ -269,18 +310,18 @@ class InContext(TrainedOptions):
         elif isinstance(network, CrossUNet):
             fit_pooling(network, support, grid)
         else:
-            raise needs_start(NAME)
+            raise missing_start_error(NAME)
         return to_channels_last(network).to(self.device)
 
 
 def fit_pooling(network: CrossUNet, support: Support, grid: Sequence[int]) -> None:
-    """Give ``network``, in place, the pooling that its plan would choose for this working grid."""
+    """Set the pooling of ``network``, in place, for a working grid."""
     levels = len(network.config["strides"])
     network.set_strides(choose_strides(grid, grid_spacing_mm(support, grid), levels, network.fold))
 
 
 def grid_spacing_mm(support: Support, grid: Sequence[int]) -> tuple[float, ...]:
-    """Spacing of the working grid in mm: the mean shape of the supports spread over it."""
+    """Return the spacing of the working grid in mm, if the mean shape of the supports fills it."""
     extents = [sum(axis) / support.shots for axis in zip(*(label.shape for label in support.labels), strict=True)]
     return tuple(s * extent / size for s, extent, size in zip(support.spacing, extents, grid, strict=True))
 

@@ -1,8 +1,11 @@
-"""The inner loop of optimizer-based meta-learning: gradient descent on a task that can itself be differentiated.
+"""The inner loop of optimizer-based meta-learning: differentiable gradient descent on one task.
 
-Finn et al. 2017, "Model-Agnostic Meta-Learning": ``theta_{t+1} = theta_t - alpha grad L_support(theta_t)``, every step
-a differentiable function of the meta-parameters. They are held by :class:`MamlStart`: the initial weights, and the
-rates ``alpha`` where these are learned too (Li et al. 2017, Meta-SGD; Antoniou et al. 2019, MAML++).
+``theta_{t+1} = theta_t - alpha grad L_support(theta_t)``, where every step is a differentiable function of the
+meta-parameters. :class:`MamlStart` contains them: the initial weights, and the rates ``alpha`` if these are learned.
+
+References:
+    Finn et al. 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks".
+    Li et al. 2017, Meta-SGD. Antoniou et al. 2019, MAML++.
 """
 
 from __future__ import annotations
@@ -30,16 +33,25 @@ HEAD = "head."
 
 
 class MamlStart(nn.Module):
-    """Every meta-parameter of a learner that descends: initial weights and rates.
+    """Every meta-parameter of a learner with an inner loop: initial weights and rates.
 
-    The initial head of every task, however many classes it has, is made of two rows: the background's, and the
-    foreground's, from which the rows of several structures lie equally far in directions of their own (``_apart``).
-    They are the head of ``backbone``, a :class:`UNet` of two classes; or, where that has none because its strides
-    change with the plan, ``head``, whose rows then serve every voxel of a block.
+    The initial head of a task with any number of classes is made of two rows: one for the background and one for the
+    foreground. Structures start from the foreground's row plus fixed offsets (``_row_offsets``). The rows are the head
+    of ``backbone``, a :class:`UNet` of two classes. If that has no head because its strides change with the plan, they
+    are ``head``, and each row serves every voxel of a block.
 
-    ``rates`` are factors of ``inner_rate``, 1 at first and of any sign later: none (``fixed``), one for each element
-    of each parameter (``element``: Meta-SGD), or one for each parameter tensor and step (``step``: MAML++). Steps
-    after the last learned one take its rate.
+    ``rates`` are factors of ``inner_rate`` that start at 1 and may change sign: none (``fixed``), one per element of
+    each parameter (``element``: Meta-SGD), or one per parameter tensor and step (``step``: MAML++). Steps after the
+    last learned one use its rate.
+
+    Args:
+        backbone: The network.
+        rates: Which rates are learned.
+        inner_steps: Number of inner steps.
+        inner_rate: Learning rate of the inner loop.
+
+    Raises:
+        InputError: ``rates`` is unknown, or the backbone's head has fewer than two classes.
     """
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {"rates": "fixed", "inner_steps": 5, "inner_rate": 0.1}
@@ -58,7 +70,7 @@ class MamlStart(nn.Module):
         self.head = convolution(backbone.config["dims"])(backbone.config["width"], 2, 1) if headless else None
         self.rate_kind: RateKind = rates
         self.rates = nn.ParameterDict()
-        # A buffer, so that the rates travel with the number they are factors of.
+        # A buffer, because the learned rates are factors of it and must be saved with it.
         self.register_buffer("inner_rate", torch.tensor(float(inner_rate)))
         self.register_buffer("episodes", torch.zeros((), dtype=torch.int64))
         for name, value in self._initial().items():
@@ -68,16 +80,16 @@ class MamlStart(nn.Module):
                 self.rates[_key(name)] = nn.Parameter(torch.ones(max(1, inner_steps)))
 
     def weights(self, classes: int) -> Weights:
-        """Initial weights for a task of ``classes`` logit channels (background included), attached to the start."""
+        """Return initial weights for a task of ``classes`` logit channels (with background), attached to the start."""
         block = _block(self.backbone)
         weights = {
             name: _tile(self._rows(value), classes, block) if name.startswith(HEAD) else value
             for name, value in self._initial().items()
         }
-        return weights | {"head.weight": weights["head.weight"] + _apart(weights["head.weight"], classes)}
+        return weights | {"head.weight": weights["head.weight"] + _row_offsets(weights["head.weight"], classes)}
 
     def rate(self, name: str, step: int, classes: int) -> Tensor:
-        """What step ``step`` (from 0) multiplies the gradient of parameter ``name`` by; broadcasts against it."""
+        """Return the learning rate of parameter ``name`` in ``step`` (from 0); it broadcasts against the parameter."""
         if not self.rates:
             return self.inner_rate
         learned = self.rates[_key(name)]
@@ -85,7 +97,7 @@ class MamlStart(nn.Module):
         return _tile(self._rows(now), classes, _block(self.backbone)) if now.ndim and name.startswith(HEAD) else now
 
     def freeze_head(self) -> None:
-        """For a learner that makes every task's head itself."""
+        """Freeze the head, for a learner that computes every task's head itself."""
         (self.head or self.backbone.head).requires_grad_(False)
 
     def _initial(self) -> Weights:
@@ -93,21 +105,31 @@ class MamlStart(nn.Module):
         return {**dict(self.backbone.named_parameters()), **own}
 
     def _rows(self, rows: Tensor) -> Tensor:
-        """Background's and foreground's rows, as many of each as a block has voxels."""
+        """Repeat the rows of background and foreground for every voxel of a block."""
         return rows if self.head is None else rows.repeat_interleave(_block(self.backbone), 0)
 
 
 def inner_step(
-    loss: Loss, weights: Weights, rate: Callable[[str], Tensor], *, second_order: bool, only: str = ""
+    loss: Loss, weights: Weights, rate: Callable[[str], Tensor], *, second_order: bool, prefix: str = ""
 ) -> Weights:
-    """The weights after one step of descent on those whose names begin with ``only``.
+    """Return the weights after one step of gradient descent.
 
-    With ``second_order`` the gradient keeps its graph, so that the derivative of the new weights has the Hessian in it
-    (Finn et al. 2017, section 5.2); without, the gradient counts as a constant, but rates and old weights do not. The
-    gradient is partial: a weight that was computed from another, as prototypes are, is a variable of its own.
+    The gradient is partial: a weight that was computed from another, as prototypes are, counts as a variable of its
+    own.
+
+    Args:
+        loss: Loss as a function of all weights.
+        weights: Current weights.
+        rate: Learning rate by parameter name.
+        second_order: Whether the gradient keeps its graph, so that derivatives of the new weights contain the Hessian.
+            Otherwise the gradient counts as a constant, but rates and old weights do not.
+        prefix: Only weights whose names begin with this are changed.
+
+    References:
+        Finn et al. 2017, section 5.2.
     """
-    names = [name for name in weights if name.startswith(only)]
-    # Views are new nodes of the graph: the loss reaches them directly, never by way of another weight's origin.
+    names = [name for name in weights if name.startswith(prefix)]
+    # Views are new nodes of the graph: the gradient stops there, also if one weight was computed from another.
     here = {name: value.view_as(value) for name, value in weights.items()}
     gradients = torch.autograd.grad(loss(here), [here[name] for name in names], create_graph=second_order)
     moved = {name: weights[name] - rate(name) * gradient for name, gradient in zip(names, gradients, strict=True)}
@@ -115,22 +137,22 @@ def inner_step(
 
 
 def forward(network: UNet, weights: Weights, images: Tensor) -> Tensor:
-    """``(B, C, *S)`` -> logits ``(B, N + 1, *S)`` of ``network`` with ``weights`` in place of its own."""
+    """Compute logits ``(B, N + 1, *S)`` of ``images (B, C, *S)`` by ``network`` with ``weights`` instead of its own."""
     with autocast(images.device):
-        # One sample at a time, as in NetworkSegmenter: the fast normalisation kernel.
+        # One sample at a time, because the normalisation kernel for single samples is faster.
         trunk = weights if network.config["classes"] else {n: w for n, w in weights.items() if not n.startswith(HEAD)}
         given = torch.cat([functional_call(network, trunk, (image[None],)) for image in images])
     return given if network.config["classes"] else forward_head(network, weights, given, images.shape[2:])
 
 
 def forward_features(network: UNet, images: Tensor) -> Tensor:
-    """``(B, C, *S)`` -> the network's features ``(B, D, *S')`` of the padded images, attached to its parameters."""
+    """Compute features ``(B, D, *S')`` of padded ``images (B, C, *S)``, attached to the network's parameters."""
     with autocast(images.device):
         return torch.cat([network.features(image[None]) for image in images])
 
 
 def forward_head(network: UNet, weights: Weights, features: Tensor, size: torch.Size) -> Tensor:
-    """Features ``(B, D, *S')`` -> logits ``(B, N + 1, *size)`` by the head in ``weights``."""
+    """Compute logits ``(B, N + 1, *size)`` of ``features (B, D, *S')`` by the head in ``weights``."""
     convolve = F.conv2d if features.ndim == 4 else F.conv3d
     with autocast(features.device):
         logits = convolve(features, weights["head.weight"], weights["head.bias"])
@@ -138,28 +160,28 @@ def forward_head(network: UNet, weights: Weights, features: Tensor, size: torch.
 
 
 def network_loss(network: UNet, images: Tensor, labels: Tensor) -> Loss:
-    """Loss of ``images (B, C, *S)`` against ``labels (B, *S)`` as a function of all weights."""
+    """Return the loss of ``images (B, C, *S)`` against ``labels (B, *S)`` as a function of all weights."""
     return lambda weights: dice_cross_entropy(forward(network, weights, images), labels)
 
 
 def head_loss(network: UNet, features: Tensor, labels: Tensor) -> Loss:
-    """The same with the features given: a function of the head alone."""
+    """Return the loss of ``features (B, D, *S')`` against ``labels (B, *S)`` as a function of the head's weights."""
     return lambda weights: dice_cross_entropy(forward_head(network, weights, features, labels.shape[1:]), labels)
 
 
-def in_turn(count: int, size: int, step: int) -> list[int]:
-    """Which of ``count`` examples step ``step`` takes: ``size`` of them, going round, and none twice in one step."""
+def cyclic_indices(count: int, size: int, step: int) -> list[int]:
+    """Return which of ``count`` examples ``step`` uses: ``size`` of them in turn, without repetition in a step."""
     size = min(size, count)
     return [(step * size + i) % count for i in range(size)]
 
 
 def detached(weights: Weights) -> Weights:
-    """The same values as fresh leaves: what went before is not differentiated."""
+    """Return the same values as new leaves, so that gradients stop here."""
     return {name: value.detach().requires_grad_() for name, value in weights.items()}
 
 
 def with_weights(network: UNet, weights: Weights) -> UNet:
-    """A copy of ``network`` that holds ``weights``; as many classes as their head has."""
+    """Copy ``network`` with ``weights``; the head in ``weights`` gives the number of classes."""
     if network.config["classes"]:
         result = copy.deepcopy(network)
         _replace_head(result, weights["head.weight"], weights["head.bias"])
@@ -173,7 +195,7 @@ def with_weights(network: UNet, weights: Weights) -> UNet:
 
 
 def _with_two_classes(backbone: UNet) -> UNet:
-    """A copy whose head has two classes; the structures of a larger head, which no other task shares, are averaged."""
+    """Copy a network and give its head two classes: the structures of a larger head are averaged."""
     classes, block = backbone.config["classes"], _block(backbone)
     if classes < 2:
         raise InputError(f"backbone: its head has {classes} class(es)", "build it with 2, background and foreground")
@@ -194,16 +216,16 @@ def _replace_head(network: UNet, weight: Tensor, bias: Tensor) -> None:
 
 
 def _tile(rows: Tensor, classes: int, block: int) -> Tensor:
-    """``(2 * block, ...)``, background and foreground -> ``(classes * block, ...)``: foreground for each structure."""
+    """Repeat the foreground's rows for each structure: ``(2 * block, ...)`` -> ``(classes * block, ...)``."""
     background, foreground = rows.unflatten(0, (2, block))
     return torch.cat([background, *[foreground] * (classes - 1)])
 
 
-def _apart(rows: Tensor, classes: int) -> Tensor:
-    """What tells the structures' rows ``(classes * block, D, 1, ...)`` from each other at first; 0 on their average.
+def _row_offsets(rows: Tensor, classes: int) -> Tensor:
+    """Return fixed offsets, with mean 0, of the structures' initial rows ``(classes * block, D, 1, ...)``.
 
-    Equal rows have nearly equal gradients and stay alike for hundreds of steps of fine-tuning. The offsets are
-    fixed, as large as an untrained layer's weights, and 0 where there is one structure.
+    Equal rows have nearly equal gradients and stay alike for hundreds of steps of fine-tuning. The offsets are as large
+    as the weights of an untrained layer, and 0 for a single structure.
     """
     offsets = torch.zeros(classes, *rows.unflatten(0, (classes, -1)).shape[1:])
     if classes > 2:

@@ -1,7 +1,7 @@
-"""Adaptation in two stages, for learners with an inner rule: the rule as it was meta-trained, then plain fine-tuning.
+"""Base of the MAML learners: adapt by the inner loop as it was meta-trained, then fine-tune.
 
-The inner rule is a handful of steps of gradient descent (Finn et al. 2017) on plain patches of the supports, which is
-what it was trained for. What is left of the steps and of the time goes to :class:`Finetune`, from where the rule ends.
+The inner loop takes a few steps of gradient descent on plain patches of the supports, as in meta-training. The
+remaining steps and time go to :class:`Finetune`, which starts from the result.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch import Tensor
 
 from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.backbones import UNet, to_channels_last
-from medfewshot.learners.base import TrainedOptions, needs_start
+from medfewshot.learners.base import TrainedOptions, missing_start_error
 from medfewshot.learners.finetune import DIVERGED_LOSS, Finetune, NetworkSegmenter, random_unet
 from medfewshot.learners.inner_loop import (
     HEAD,
     Loss,
     MamlStart,
     Weights,
+    cyclic_indices,
     detached,
     forward_features,
     head_loss,
-    in_turn,
     inner_step,
     network_loss,
     with_weights,
@@ -39,82 +39,93 @@ from medfewshot.types import Support
 
 Examples = Iterable[tuple[Tensor, Tensor]]
 """Batches of images ``(B, C, *S)`` and labels ``(B, *S)``."""
-SHARED: dict[str, Callable[[Any], bool]] = {
+SHARED_SETTINGS: dict[str, Callable[[Any], bool]] = {
     "inner_steps": lambda value: type(value) is int and value >= 0,
     "batch_size": lambda value: type(value) is int and value >= 1,
 }
-"""Settings that adaptation shares with meta-training: see ``LearnerSpec.shared``."""
+"""Settings that adaptation shares with meta-training: see ``LearnerSpec.shared_settings``."""
 
 
 @dataclass(frozen=True)
 class InnerLoopLearner(TrainedOptions):
-    """A learner with an inner rule.
+    """A learner with an inner loop, followed by fine-tuning.
 
-    ``steps`` counts both stages; the inner rule's steps come first and are always made, so 0 is the rule alone.
-    ``learning_rate``, ``weight_decay`` and ``augmentation`` are those of fine-tuning. ``start`` is a
-    :class:`MamlStart`, or a bare U-Net to build one around.
+    ``steps`` counts both; the inner steps come first and are always made, so 0 means the inner loop alone.
+    ``learning_rate``, ``weight_decay`` and ``augmentation`` belong to fine-tuning. ``start`` is a :class:`MamlStart`,
+    or a bare U-Net to build one from.
     """
 
     name: ClassVar[str]
     inner_steps: int = 5
-    """Steps of the inner rule, in meta-training and in adaptation."""
+    """Steps of the inner loop, in meta-training and in adaptation."""
     inner_rate: float = 0.1
-    """The inner rule's rate if ``start`` does not bring its own."""
+    """Learning rate of the inner loop, if ``start`` has none."""
     batch_size: int = 1
-    """Patches per step; in meta-training, the episode's examples that an inner step takes, in turn."""
+    """Patches per step; in meta-training, the number of the episode's examples per inner step."""
     weight_decay: float = 1e-2
 
     @property
-    def only(self) -> str:
-        """Names of the weights that the inner rule moves begin with this."""
+    def inner_prefix(self) -> str:
+        """Prefix of the names of the weights that the inner loop changes."""
         return ""
 
     def build_start(self, backbone: UNet) -> MamlStart:
-        """Meta-parameters around a copy of ``backbone``, in the form that this learner trains."""
+        """Build the meta-parameters of this learner from a copy of ``backbone``."""
         raise NotImplementedError
 
-    def initial(self, start: MamlStart, classes: int, examples: Examples) -> Weights:
-        """The weights that the inner rule begins with; ``examples`` are of the support."""
+    def initial_weights(self, start: MamlStart, classes: int, examples: Examples) -> Weights:
+        """Return the weights before the inner loop; ``examples`` belong to the support."""
         raise NotImplementedError
 
     def adapt(self, support: Support) -> NetworkSegmenter:
-        """The inner rule, then fine-tuning of all weights.
+        """Run the inner loop, then fine-tune all weights.
 
         Returns:
             A segmenter for windows of ``support.patch_size``.
 
         Raises:
-            InputError: ``start`` is not one, or was made for images of another kind.
+            InputError: ``start`` is not one of this learner, or does not fit the images.
         """
-        stages = _Adaptation(self, support)
-        examples = ((image[None], label[None]) for image, label in stages.sampler.cover())
+        adaptation = _Adaptation(self, support)
+        examples = ((image[None], label[None]) for image, label in adaptation.sampler.covering_patches())
         with torch.no_grad():
-            weights = self.initial(stages.start, support.classes, examples)
-        return stages.fine_tune(stages.descend(weights))
+            weights = self.initial_weights(adaptation.start, support.classes, examples)
+        return adaptation.fine_tune(adaptation.inner_loop(weights))
 
     def meta_start(self, support: Support) -> MamlStart:
-        """The start, for meta-training on an episode of ``support``. Raises InputError if there is none that fits."""
+        """Return the start for meta-training on an episode of ``support``.
+
+        Raises:
+            InputError: There is no start that fits.
+        """
         if not isinstance(self.start, MamlStart):
-            raise needs_start(self.name)
+            raise missing_start_error(self.name)
         check_kind(self.start.backbone, support, self.name)
         return self.start
 
-    def path(
+    def inner_path(
         self, start: MamlStart, support: Support, weights: Weights | None = None, *, second_order: bool
     ) -> list[Weights]:
-        """The weights after every inner step on the whole supports, from ``weights`` or those of ``start``.
+        """Run the inner loop on the whole supports.
 
-        Without a step, these alone.
+        Args:
+            start: The meta-parameters.
+            support: Patches of one shape.
+            weights: Initial weights; default: those of ``start``.
+            second_order: As in :func:`inner_step`.
+
+        Returns:
+            The weights after every inner step; without steps, the initial ones.
         """
         images, labels = torch.stack(support.images), torch.stack(support.labels)
-        inputs = forward_features(start.backbone, images) if self.only == HEAD else images
-        loss_of = head_loss if self.only == HEAD else network_loss
+        inputs = forward_features(start.backbone, images) if self.inner_prefix == HEAD else images
+        loss_of = head_loss if self.inner_prefix == HEAD else network_loss
         path = [weights or start.weights(support.classes)]
         for step in range(self.inner_steps):
-            chosen = in_turn(len(inputs), self.batch_size, step)
+            chosen = cyclic_indices(len(inputs), self.batch_size, step)
             loss = loss_of(start.backbone, inputs[chosen], labels[chosen])
             rate = partial(start.rate, step=step, classes=support.classes)
-            path.append(inner_step(loss, path[-1], rate, second_order=second_order, only=self.only))
+            path.append(inner_step(loss, path[-1], rate, second_order=second_order, prefix=self.inner_prefix))
         return path[1:] or path
 
 
@@ -135,20 +146,20 @@ class _Adaptation:
         if module is None:
             module = random_unet(learner, self.support, classes=2, seed=learner.seed)
         if not isinstance(module, (MamlStart, UNet)):
-            raise needs_start(learner.name)
+            raise missing_start_error(learner.name)
         start = module if isinstance(module, MamlStart) else learner.build_start(module)
         check_kind(start.backbone, self.support, learner.name)
         fit_strides(start.backbone, self.support)
         to_channels_last(start.backbone)
         return start.to(learner.device)
 
-    def descend(self, weights: Weights) -> Weights:
-        """The inner rule on patches of the support; a step that leads astray is taken back, and is the last."""
+    def inner_loop(self, weights: Weights) -> Weights:
+        """Run the inner loop on patches of the support; a step after which the loss diverges is undone and the last."""
         learner, progress = self.learner, self.learner.progress.at("inner steps")
         weights = detached(weights)
         for step in range(learner.inner_steps):
             loss, rate = self._loss(), partial(self._rate, step=step)
-            moved = inner_step(loss, weights, rate, second_order=False, only=learner.only)
+            moved = inner_step(loss, weights, rate, second_order=False, prefix=learner.inner_prefix)
             with torch.no_grad():
                 after = float(loss(moved))
             if not after < DIVERGED_LOSS:
@@ -163,7 +174,7 @@ class _Adaptation:
 
     def _loss(self) -> Loss:
         images, labels = self.sampler.batch(self.learner.batch_size)
-        if self.learner.only != HEAD:
+        if self.learner.inner_prefix != HEAD:
             return network_loss(self.start.backbone, images, labels)
         with torch.no_grad():
             features = forward_features(self.start.backbone, images)
@@ -173,7 +184,7 @@ class _Adaptation:
         return self.start.rate(name, step, self.support.classes).detach()
 
     def fine_tune(self, weights: Weights) -> NetworkSegmenter:
-        """Spend what is left of steps and time on ``weights``; hands back the segmenter."""
+        """Fine-tune ``weights`` with the remaining steps and time, and return the segmenter."""
         learner, left = self.learner, self._left()
         network = to_channels_last(with_weights(self.start.backbone, weights))
         made, steps = len(self.losses), learner.steps - learner.inner_steps
@@ -181,7 +192,7 @@ class _Adaptation:
             record = self._inner_record(network)
         else:
             changes = {"start": network, "steps": steps, "budget_seconds": left if math.isfinite(left) else None}
-            finetune = Finetune(**learner.shared() | changes)
+            finetune = Finetune(**learner.as_keywords() | changes)
             finetune = replace(finetune, batch_size=learner.batch_size, weight_decay=learner.weight_decay)
             segmenter = finetune.adapt(self.support)
             network, record = segmenter.network, segmenter.record
@@ -190,7 +201,7 @@ class _Adaptation:
         return NetworkSegmenter(network, record | {"seconds": round(time.perf_counter() - self.begun, 2)})
 
     def _inner_record(self, network: UNet) -> dict[str, Any]:
-        """What Finetune's record says, for the inner rule alone."""
+        """Return the entries of Finetune's record for the inner loop alone."""
         loss = self.losses[-1] if self.losses else math.nan
         return {
             "steps": len(self.losses),
@@ -202,6 +213,6 @@ class _Adaptation:
         }
 
     def _left(self) -> float:
-        """Seconds left of the budget."""
+        """Return the remaining seconds of the budget."""
         budget = self.learner.budget_seconds
         return math.inf if budget is None else budget - (time.perf_counter() - self.begun)

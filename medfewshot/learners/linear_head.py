@@ -1,10 +1,11 @@
-"""A linear head in closed form: what gradient descent on the head would find, solved for instead.
+"""A linear head in closed form: ridge regression from dense features to one-hot labels.
 
-Bertinetto et al. 2019, "Meta-learning with differentiable closed-form solvers" (R2-D2): ridge regression from features
-to one-hot labels, differentiable in the features. Here for dense features on voxel blocks: each class has one output
-per voxel of a block, as in the head of :class:`~medfewshot.backbones.UNet`. Voxels are weighted by the inverse square
-root of their class's frequency: with equal weight per voxel a small structure is lost, with equal weight per class it
-floods the background.
+The solution is differentiable in the features. Each class has one output per voxel of a block, as in the head of
+:class:`~medfewshot.backbones.UNet`. Voxels are weighted by the inverse square root of their class's frequency: equal
+weights per voxel lose small structures, and equal weights per class let them flood the background.
+
+References:
+    Bertinetto et al. 2019, "Meta-learning with differentiable closed-form solvers" (R2-D2).
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ from medfewshot.backbones import UNet, fold_blocks, pad_to_multiple
 
 
 class LinearHead:
-    """Weighted sums of features and labels, gathered patch by patch, and the ridge solution from them."""
+    """Sums features and labels patch by patch, and solves the ridge regression.
+
+    Args:
+        network: The network of the features.
+        classes: N + 1.
+        frequencies: Number of voxels of each class in all patches, ``(classes,)``.
+    """
 
     def __init__(self, network: UNet, classes: int, frequencies: Tensor) -> None:
-        """``frequencies (classes,)``: how often each class occurs in what will be added."""
+
         self.network, self.classes = network, classes
         share = frequencies.float() / frequencies.sum().clamp_min(1)
         self.voxel_weight = torch.where(frequencies > 0, share.clamp_min(1e-6).rsqrt(), 0.0)
@@ -30,7 +37,7 @@ class LinearHead:
         self.total: Tensor | float = 0.0
 
     def add(self, features: Tensor, labels: Tensor) -> None:
-        """``features (B, D, *S')`` of ``network``, float32; ``labels (B, *S)`` int64."""
+        """Add a patch: ``features (B, D, *S')`` float32 of the network, ``labels (B, *S)`` int64."""
         phi = _with_ones(features.flatten(2).transpose(1, 2).flatten(0, 1))
         whole = pad_to_multiple(labels[:, None].float(), self.network.multiple)
         blocks = fold_blocks(whole, self.network.fold).flatten(2).transpose(1, 2).flatten(0, 1).long()
@@ -44,17 +51,24 @@ class LinearHead:
         self.total = self.total + weight.sum()
 
     def solve(self, ridge: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Weight ``(classes * block, D)``, bias ``(classes * block,)``; ``ridge`` relative to the features' energy."""
+        """Solve for the head.
+
+        Args:
+            ridge: Regularisation relative to the mean square of the features.
+
+        Returns:
+            Weight ``(classes * block, D)`` and bias ``(classes * block,)``.
+        """
         gram, cross = torch.as_tensor(self.gram / self.total), torch.as_tensor(self.cross / self.total)
         energy = gram.diagonal()[:-1].mean()
         penalty = torch.ones_like(gram[0])
-        penalty[-1] = 1e-6  # the bias goes free
+        penalty[-1] = 1e-6  # the bias has no penalty
         solution = torch.linalg.solve(gram + torch.diag(penalty * (ridge * energy + 1e-6)), cross)
         return solution[:-1].T, solution[-1]
 
 
 class LinearHeadStart(nn.Module):
-    """Meta-parameters of a backbone with a closed-form head: the ridge, and how scores become logits."""
+    """Meta-parameters of a backbone with a closed-form head: the ridge, and the map from scores to logits."""
 
     def __init__(self, backbone: UNet) -> None:
         super().__init__()
@@ -64,7 +78,7 @@ class LinearHeadStart(nn.Module):
         self.foreground_bias = nn.Parameter(torch.tensor(0.0))
 
     def as_head(self, fitted: LinearHead) -> tuple[Tensor, Tensor]:
-        """The fitted head as weight and bias of logits, shapes as in :meth:`LinearHead.solve`."""
+        """Return the fitted head as weight and bias of logits, with the shapes of :meth:`LinearHead.solve`."""
         weight, bias = fitted.solve(self.log_ridge.exp())
         scale = self.log_scale.exp()
         foreground = torch.ones_like(bias)
@@ -73,7 +87,7 @@ class LinearHeadStart(nn.Module):
 
 
 def class_frequencies(labels: Sequence[Tensor], classes: int) -> Tensor:
-    """Voxels of each class in label maps of any shape: ``(classes,)``."""
+    """Count the voxels of each class in label maps of any shape, without ignored ones; returns ``(classes,)``."""
     return torch.stack([torch.bincount(label[label >= 0], minlength=classes) for label in labels]).sum(0)
 
 

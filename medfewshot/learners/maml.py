@@ -1,9 +1,13 @@
-"""Model-agnostic meta-learning: an initialisation from which a few steps of gradient descent solve a new task.
+"""MAML and its variants: an initialisation from which a few steps of gradient descent solve a new task.
 
-Finn et al. 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", and its relatives: first-order
-MAML (the same paper, section 5.2), Reptile (Nichol et al. 2018, "On First-Order Meta-Learning Algorithms"), ANIL (Raghu
-et al. 2020, "Rapid Learning or Feature Reuse?"), Meta-SGD (Li et al. 2017) and MAML++ (Antoniou et al. 2019, "How to
-train your MAML"). Meta-training learns ``start``; adaptation follows the inner rule from it, then fine-tunes.
+Meta-training learns ``start``. Adaptation runs the inner loop from it, then fine-tunes.
+
+References:
+    Finn et al. 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks"; first-order: section 5.2.
+    Nichol et al. 2018, "On First-Order Meta-Learning Algorithms" (Reptile).
+    Raghu et al. 2020, "Rapid Learning or Feature Reuse?" (ANIL).
+    Li et al. 2017, "Meta-SGD: Learning to Learn Quickly for Few-Shot Learning".
+    Antoniou et al. 2019, "How to train your MAML" (MAML++).
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from medfewshot.errors import InputError
 from medfewshot.learners.base import LearnerSpec
 from medfewshot.learners.finetune import NetworkSegmenter
 from medfewshot.learners.inner_loop import HEAD, MamlStart, RateKind, Weights, forward
-from medfewshot.learners.inner_loop_learner import SHARED, Examples, InnerLoopLearner
+from medfewshot.learners.inner_loop_learner import SHARED_SETTINGS, Examples, InnerLoopLearner
 from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.types import Episode, Support
 
@@ -29,15 +33,15 @@ NAME = "maml"
 
 @dataclass(frozen=True)
 class Variant:
-    """In what the relatives of MAML differ."""
+    """How a variant of MAML differs from the others."""
 
     second_order: bool = True
-    """Whether the meta-gradient has the Hessian of the support loss in it."""
-    only: str = ""
-    """Names of the weights that the inner loop moves begin with this: all, or the head's."""
+    """Whether the meta-gradient contains the Hessian of the support loss."""
+    inner_prefix: str = ""
+    """Prefix of the names of the weights that the inner loop changes: empty for all, or the head's."""
     rates: RateKind = "fixed"
     anneals: bool = False
-    """Whether the outer loss starts with every step's query loss and first-order gradients (MAML++)."""
+    """Whether training starts with the query loss of every step and first-order gradients (MAML++)."""
 
 
 DEFAULT_VARIANT = "maml"
@@ -45,7 +49,7 @@ VARIANTS: dict[str, Variant] = {
     DEFAULT_VARIANT: Variant(),
     "fomaml": Variant(second_order=False),
     "reptile": Variant(second_order=False),
-    "anil": Variant(only=HEAD),
+    "anil": Variant(inner_prefix=HEAD),
     "meta-sgd": Variant(rates="element"),
     "maml++": Variant(rates="step", anneals=True),
 }
@@ -53,31 +57,31 @@ VARIANTS: dict[str, Variant] = {
 
 @dataclass(frozen=True)
 class Maml(InnerLoopLearner):
-    """Gradient descent on the supports from a learned initialisation; see ``VARIANTS`` for what else is learned."""
+    """Gradient descent on the supports from a learned initialisation; ``VARIANTS`` lists what else is learned."""
 
     name = NAME
     variant: str = DEFAULT_VARIANT
     """maml (second order), fomaml (first order), reptile, anil (the head alone), meta-sgd (a rate for each element) or
     maml++ (a rate for each parameter tensor and step, a loss at every step at first)."""
     annealing_episodes: int = 500
-    """maml++: over so many episodes the weights of the steps' losses go from equal to the last alone, and gradients
-    stay first-order; 0 for neither. ``start.episodes`` is how many there were: ``meta_loss`` counts them while the
-    start is in training mode, and the training loop those of all processes."""
+    """maml++: number of episodes with first-order gradients, in which the weights of the steps' losses change from
+    equal to the last step alone; 0 for neither. ``start.episodes`` counts the episodes: in ``meta_loss`` while the
+    start is in training mode, and in the training loop those of all processes."""
 
     def __post_init__(self) -> None:
         _variant(self.variant)
 
     @property
-    def only(self) -> str:
-        """Which parameters the inner loop changes."""
-        return VARIANTS[self.variant].only
+    def inner_prefix(self) -> str:
+        """Prefix of the names of the weights that the inner loop changes."""
+        return VARIANTS[self.variant].inner_prefix
 
     def build_start(self, backbone: UNet) -> MamlStart:
         """Make the module that meta-training changes: ``backbone`` and the inner rates."""
         rates = VARIANTS[self.variant].rates
         return MamlStart(backbone, rates=rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
 
-    def initial(self, start: MamlStart, classes: int, examples: Examples) -> Weights:
+    def initial_weights(self, start: MamlStart, classes: int, examples: Examples) -> Weights:
         """Return the start's weights with a head of ``classes`` outputs."""
         return start.weights(classes)
 
@@ -89,12 +93,15 @@ class Maml(InnerLoopLearner):
 
     @torch.enable_grad()  # the inner loop descends in validation too
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Loss on the query after ``inner_steps`` on the supports; a scalar, differentiable in ``start``'s parameters.
+        """Compute the loss on the query after ``inner_steps`` on the supports.
 
         For ``reptile`` the value is that loss and the gradient is ``theta - theta'``, see :meth:`_reptile_loss`.
 
+        Returns:
+            A scalar that is differentiable in the parameters of ``start``.
+
         Raises:
-            InputError: There is no start, it has no rates for a variant that learns them, or the query has no label.
+            InputError: There is no start, it lacks the rates that the variant learns, or the query has no label.
         """
         start, truth = self.meta_start(episode.support), episode.truth
         rates_for(self.variant, start.rate_kind)
@@ -104,7 +111,7 @@ class Maml(InnerLoopLearner):
         if self.variant == "reptile":
             return self._reptile_loss(start, episode, truth)
         second_order = VARIANTS[self.variant].second_order and progress >= 1
-        path = self.path(start, episode.support, second_order=second_order)
+        path = self.inner_path(start, episode.support, second_order=second_order)
         losses = [
             share * dice_cross_entropy(forward(start.backbone, weights, episode.query.image), truth)
             for share, weights in zip(step_shares(len(path), progress), path, strict=True)
@@ -113,40 +120,40 @@ class Maml(InnerLoopLearner):
         return torch.stack(losses).sum()
 
     def _progress(self, start: MamlStart) -> float:
-        """How far the annealing is, 0 to 1."""
+        """Return the progress of the annealing, 0 to 1."""
         if not VARIANTS[self.variant].anneals or self.annealing_episodes == 0:
             return 1.0
         return min(1.0, int(start.episodes) / self.annealing_episodes)
 
     def _reptile_loss(self, start: MamlStart, episode: Episode, truth: Tensor) -> Tensor:
-        """``theta'`` comes from descent on supports and queries in turn: Reptile needs no split (Nichol et al. 2018).
+        """Compute Reptile's loss; ``theta'`` results from descent on supports and queries in turn.
 
-        The gradient of ``|theta - theta'|^2 / 2`` with ``theta'`` held constant is ``theta - theta'``, so that plain
-        descent at rate epsilon is the paper's ``theta + epsilon (theta' - theta)``. A head row that serves several
-        structures gets the sum of their differences.
+        The gradient of ``|theta - theta'|^2 / 2`` with ``theta'`` held constant is ``theta - theta'``. So plain descent
+        at rate epsilon is the paper's ``theta + epsilon (theta' - theta)``. A head row that serves several structures
+        gets the sum of their differences.
         """
         support = episode.support
         everything = Support((*support.images, *episode.query.image), (*support.labels, *truth), support.classes)
         initial = start.weights(support.classes)
-        final = self.path(start, everything, second_order=False)[-1]
+        final = self.inner_path(start, everything, second_order=False)[-1]
         distance = torch.stack([(initial[n] - final[n].detach()).square().sum() / 2 for n in initial]).sum()
         with torch.no_grad():
             value = dice_cross_entropy(forward(start.backbone, final, episode.query.image), truth)
         return value + distance - distance.detach()
 
 
-def rates_for(variant: str, asked: RateKind | None = None) -> RateKind | None:
-    """The rates of a start for ``variant``: those that it learns, or as ``asked`` where it learns none.
+def rates_for(variant: str, given: RateKind | None = None) -> RateKind | None:
+    """Return the kind of rates of a start for ``variant``: those that it learns, or ``given`` if it learns none.
 
     Raises:
-        InputError: It learns others than those ``asked`` for, or there is no such variant.
+        InputError: The variant learns rates of another kind than ``given``, or is unknown.
     """
     learned = _variant(variant).rates
     if learned == "fixed":
-        return asked
-    if asked not in (None, learned):
+        return given
+    if given not in (None, learned):
         raise InputError(
-            f"variant {variant}: learns rates of the kind {learned}, its start has {asked}", "give it those"
+            f"variant {variant}: learns rates of the kind {learned}, its start has {given}", "give it those"
         )
     return learned
 
@@ -158,7 +165,10 @@ def _variant(name: str) -> Variant:
 
 
 def step_shares(steps: int, progress: float) -> list[float]:
-    """Weight of every step's query loss, sum 1: equal at ``progress`` 0, the last step alone at 1 (MAML++)."""
+    """Return the weight of every step's query loss, with sum 1.
+
+    At ``progress`` 0 all weights are equal; at 1 only the last step counts (MAML++).
+    """
     early = (1 - progress) / steps
     return [early] * (steps - 1) + [1 - early * (steps - 1)]
 
@@ -177,5 +187,5 @@ SPEC = LearnerSpec(
     build_start=MamlStart,
     start_options=MamlStart.OPTIONS,
     complete_start_options=_start_options,
-    shared={"variant": VARIANTS.__contains__, **SHARED},
+    shared_settings={"variant": VARIANTS.__contains__, **SHARED_SETTINGS},
 )

@@ -1,10 +1,12 @@
-"""Training of a network on one support set: loss, optimizer, learning-rate schedule and the loop.
+"""Training of a network on one support set: loss, optimizer, learning-rate schedule and loop.
 
-Muon for convolution kernels and AdamW for the rest, which needs half the steps. Jordan et al. 2024, "Muon: An
-optimizer for hidden layers in neural networks": the momentum of a weight matrix is replaced by its nearest
-semi-orthogonal matrix, so that no direction of the layer lags behind. The update is scaled to AdamW's size as in Liu et
-al. 2025, "Muon is scalable for LLM training", so that one learning rate serves both. ``torch.optim.Muon`` takes
-matrices only; convolution kernels are matrices of (outputs, inputs x kernel) here.
+Muon trains convolution kernels and AdamW the rest, which halves the number of steps. Muon replaces the momentum of a
+weight matrix by the nearest semi-orthogonal matrix. The update is scaled to AdamW's size, so that both use one learning
+rate. ``torch.optim.Muon`` takes matrices only; here a kernel is a matrix of (outputs, inputs x kernel).
+
+References:
+    Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+    Liu et al. 2025, "Muon is scalable for LLM training".
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from torch import Tensor, nn
 from medfewshot.learners.base import TrainedOptions
 
 RECENT = 20
-"""Steps that the final loss is a mean of."""
+"""The final loss is the mean of this many steps."""
 TIMED_STEPS = (2, 10)
-"""The budget is turned into steps by timing these; the very first ones are slower than the rest."""
+"""These steps are timed to turn the budget into steps; the first ones are slower."""
 COLLAPSED_DICE = 0.02
-"""Training Dice below which a network has learned nothing but background."""
+"""Below this training Dice, a network has learned background only."""
 LARGEST_NORM = 5.0
 """Gradients are clipped to this norm."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -32,14 +34,14 @@ NEWTON_SCHULZ_STEPS = 5
 ADAMW_SIZE = 0.2
 """Root mean square of a typical AdamW update, as a multiple of the learning rate."""
 ENDS = ("stem", "head")
-"""First and last layer stay with AdamW, as in the paper."""
+"""AdamW trains first and last layer, as in the paper."""
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """The semi-orthogonal matrix nearest to ``matrix (rows, columns)``, by five Newton-Schulz iterations.
+    """Return the semi-orthogonal matrix nearest to ``matrix (rows, columns)``, by five Newton-Schulz iterations.
 
     An iteration ``x <- p(G) x`` with ``G = x x^T`` takes ``G`` to ``p(G) G p(G)``. So only small square matrices are
-    iterated, and the product of all ``p(G)`` meets the wide one once: a kernel has 27 times as many inputs as outputs.
+    iterated, and the product of all ``p(G)`` multiplies the wide matrix once.
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrix.shape[0] <= matrix.shape[1]
@@ -57,7 +59,14 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised; ``parameters`` have two axes or more, the first being the outputs."""
+    """Optimizer with orthogonalised Nesterov momentum.
+
+    Args:
+        parameters: Parameters with two axes or more; the first is that of the outputs.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        momentum: Decay of the momentum.
+    """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
@@ -85,7 +94,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(network: nn.Module, lr: float, weight_decay: float) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the kernels between the ends of a network, AdamW for everything else."""
+    """Return Muon for the kernels between the first and last layer of a network, and AdamW for all other parameters."""
     kernels: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
@@ -96,14 +105,14 @@ def make_optimizers(network: nn.Module, lr: float, weight_decay: float) -> tuple
 
 
 class GradientDescent:
-    """Trains a network for a number of steps, or until a budget is spent.
+    """Trains a network for a number of steps or until a time budget ends.
 
     Args:
         network: The network, trained in place.
         options: Steps, budget, learning rate and progress.
         begun: ``time.perf_counter()`` at which the budget began.
         slower: Divides the learning rate.
-        weight_decay: Of Muon and AdamW.
+        weight_decay: Weight decay of both optimizers.
     """
 
     def __init__(
@@ -128,7 +137,7 @@ class GradientDescent:
 
         Args:
             backward: Computes the loss of one step, runs the backward pass and returns the loss.
-            failed: Asked halfway; True ends training.
+            failed: Called halfway; True ends training.
         """
         total, done, timed_from = self.steps, 0, self.begun
         while done < total and not self.out_of_time():
@@ -147,7 +156,7 @@ class GradientDescent:
             self.progress.update(done, done, "out of time")
 
     def out_of_time(self) -> bool:
-        """Whether the budget is spent; a first step is always made."""
+        """Return whether the budget is spent; a first step is always made."""
         budget = self.budget_seconds
         return budget is not None and bool(self.losses) and time.perf_counter() - self.begun > budget
 
@@ -158,7 +167,7 @@ class GradientDescent:
         return sum(recent) / len(recent) if recent else math.nan
 
     def record(self) -> dict[str, Any]:
-        """What a segmenter's record says about training."""
+        """Return what a segmenter's record contains about training."""
         return {
             "steps": len(self.losses),
             "stopped_by": self.stopped_by,
@@ -167,7 +176,7 @@ class GradientDescent:
         }
 
     def _affordable_steps(self, timed_from: float) -> int:
-        """How many steps fit into the budget, from the time that the first few took."""
+        """Return how many steps fit into the budget, by the time that the first ones took."""
         if self.budget_seconds is None:
             return self.steps
         now = time.perf_counter()
@@ -188,19 +197,25 @@ class GradientDescent:
 
 
 def one_cycle(fraction: float, warm_up: float = 0.15) -> float:
-    """Learning-rate factor: cosine up to 1 during the warm-up, cosine down to 0 at the end (Smith & Topin 2018)."""
+    """Return the factor of the learning rate at ``fraction`` of the training.
+
+    The factor rises as a cosine to 1 during the warm-up and falls as a cosine to 0 at the end.
+
+    References:
+        Smith & Topin 2018, "Super-Convergence".
+    """
     if fraction < warm_up:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * fraction / warm_up)) / 2
     return (1 + math.cos(math.pi * (fraction - warm_up) / (1 - warm_up))) / 2
 
 
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy plus (1 - Dice) over the classes present: absent ones leave Dice to the cross entropy."""
+    """Compute cross entropy plus (1 - Dice) over the classes present in the labels."""
     return dice_cross_entropy_parts(logits, labels)[0]
 
 
 def dice_cross_entropy_parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, and the soft Dice and the classes present that went into it. Voxels that are IGNORED do not count."""
+    """Return the loss, and the soft Dice and the classes present that it contains; IGNORED voxels do not count."""
     if bool((labels < 0).any()):
         known = labels >= 0
         if not bool(known.any()):
@@ -214,12 +229,19 @@ def dice_cross_entropy_parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Te
 
 
 def soft_dice(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Soft Dice per foreground class over the whole batch, and which classes the batch contains.
+    """Compute the soft Dice per foreground class over the whole batch.
 
-    ``log_probabilities (B, N + 1, *S)``, ``labels (B, *S)`` int64 -> ``dice (N,)`` in [0, 1], ``present (N,)`` bool
-    (Milletari et al. 2016, V-Net).
+    Args:
+        log_probabilities: ``(B, N + 1, *S)``.
+        labels: ``(B, *S)`` int64.
+
+    Returns:
+        Dice ``(N,)`` in [0, 1], and whether the batch contains each class ``(N,)``.
+
+    References:
+        Milletari et al. 2016, "V-Net".
     """
-    # Sums over voxels by class, without a one-hot volume: memory traffic is what this costs.
+    # Sum over voxels by class without a one-hot volume, because memory traffic is the cost.
     classes = log_probabilities.shape[1]
     own = log_probabilities.gather(1, labels.unsqueeze(1)).exp().flatten()
     where = labels.flatten()
@@ -230,5 +252,5 @@ def soft_dice(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """The same in float32; float64 stays."""
+    """Convert to float32; float64 stays."""
     return logits if logits.dtype == torch.float64 else logits.float()

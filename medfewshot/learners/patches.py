@@ -1,4 +1,4 @@
-"""Training patches from a support: where to look, and one warped reading. Fit of a backbone to a support."""
+"""Training patches of a support: draw their centres and read them with augmentation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from medfewshot.types import IGNORED, Support
 
 FOREGROUND_FRACTION = 2 / 3
 PATCHES_PER_SHOT = 6
-MOST_EXTRA_PATCHES = 20
-"""Patches per class that :meth:`PatchSampler.cover` adds while a class of the support is missing."""
+MAX_EXTRA_PATCHES = 20
+"""Patches per class that :meth:`PatchSampler.covering_patches` adds while a class of the support is missing."""
 
 
 class PatchSampler:
-    """Draws augmented patches; classes are drawn first, so a small structure is seen as often as a large one."""
+    """Draws augmented patches. Classes are drawn first, so small structures occur as often as large ones.
+
+    Args:
+        support: The supports.
+        augmentation: Random changes of the patches.
+        generator: Source of random numbers.
+    """
 
     def __init__(self, support: Support, augmentation: Augmentation, generator: torch.Generator) -> None:
         self.support = support
@@ -28,7 +34,7 @@ class PatchSampler:
         self.generator = generator
         self.patch = support.window
         self.spacing = torch.tensor(support.spacing, dtype=torch.float32)
-        # Interpolation wants floats; converted once, not once a patch.
+        # Interpolation needs floats: convert once, not for every patch.
         self.labels = [label[None].float() for label in support.labels]
         self.voxels = [
             [(label == index).nonzero().float().cpu() for index in range(1, support.classes)]
@@ -40,7 +46,14 @@ class PatchSampler:
         ]
 
     def sample(self, foreground: float = FOREGROUND_FRACTION) -> tuple[Tensor, Tensor]:
-        """One patch: image ``(C, *patch)`` float32, label ``(*patch)`` int64, on the support's device."""
+        """Draw one patch.
+
+        Args:
+            foreground: Probability that the patch is centred on a structure.
+
+        Returns:
+            Image ``(C, *patch)`` float32 and label ``(*patch)`` int64, on the support's device.
+        """
         example = self._integer(self.support.shots)
         image, label = self.support.images[example], self.labels[example]
         centre = self._centre(example, label.shape[1:], foreground)
@@ -49,15 +62,15 @@ class PatchSampler:
         return patch, read_at(label, points, "nearest")[0].long()
 
     def batch(self, size: int, foreground: float = FOREGROUND_FRACTION) -> tuple[Tensor, Tensor]:
-        """``(B, C, *patch)`` and ``(B, *patch)``."""
+        """Draw ``size`` patches; images ``(B, C, *patch)`` and labels ``(B, *patch)``."""
         images, labels = zip(*[self.sample(foreground) for _ in range(size)], strict=True)
         return torch.stack(images), torch.stack(labels)
 
-    def cover(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """A few patches per shot, then more, within limits, until every class of the support was seen."""
+    def covering_patches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield a few patches per support, then more, within limits, until every class occurred."""
         missing = set().union(*(set(label.unique().tolist()) for label in self.support.labels)) - {IGNORED}
         planned = PATCHES_PER_SHOT * self.support.shots
-        for drawn in range(planned + MOST_EXTRA_PATCHES * self.support.classes):
+        for drawn in range(planned + MAX_EXTRA_PATCHES * self.support.classes):
             if drawn >= planned and not missing:
                 return
             image, label = self.sample() if drawn < planned else self.sample(1.0 if missing != {0} else 0.0)
@@ -77,7 +90,7 @@ class PatchSampler:
         else:
             known = self.known[example]
             centre = jitter * size if known is None else known[self._integer(len(known))]
-        # Patches stay inside the volume; where the volume is smaller, it sits in the middle.
+        # Patches stay inside the volume; a smaller volume is in the middle of the patch.
         low = torch.minimum(patch / 2 - 0.5, (size - 1) / 2)
         high = torch.maximum(size - patch / 2 - 0.5, (size - 1) / 2)
         return torch.maximum(torch.minimum(centre, high), low)
@@ -106,7 +119,7 @@ def check_kind(backbone: Any, support: Support, name: str) -> None:
 
 
 def fit_strides(backbone: nn.Module, support: Support) -> None:
-    """Give an agnostic backbone, in place, the strides that its plan would choose; any other stays as it is."""
+    """Set the strides of an agnostic backbone, in place, for the support's patches; other networks stay as they are."""
     if not isinstance(backbone, UNet) or not backbone.agnostic or backbone.config["classes"]:
         return
     strides = choose_strides(support.window, support.spacing, len(backbone.config["strides"]))

@@ -1,9 +1,13 @@
-"""Proto-MAML: the task's head begins as its prototypes, then every weight follows the gradient.
+"""Proto-MAML: initialise the head by prototypes, then adapt all weights by gradient descent.
 
-Triantafillou et al. 2020, "Meta-Dataset: A Dataset of Datasets for Learning to Learn from Few Examples", section 3: a
-prototypical network (Snell et al. 2017) scores class k by ``-|f - c_k|^2 = 2 c_k . f - |c_k|^2 - |f|^2``. The last term
-is the same for every class, so a linear head with weights ``2 c_k`` and bias ``-|c_k|^2`` gives the same softmax, and
-descent (Finn et al. 2017) can go on from there. The initial head is the task's own, whatever its number of classes.
+A prototypical network scores class k by ``-|f - c_k|^2 = 2 c_k . f - |c_k|^2 - |f|^2``. The last term is the same for
+every class, so a linear head with weights ``2 c_k`` and bias ``-|c_k|^2`` gives the same softmax, and gradient descent
+continues from there. Each task has its own initial head, with any number of classes.
+
+References:
+    Triantafillou et al. 2020, "Meta-Dataset: A Dataset of Datasets for Learning to Learn from Few Examples", section 3.
+    Snell et al. 2017, "Prototypical Networks for Few-shot Learning".
+    Finn et al. 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks".
 """
 
 from __future__ import annotations
@@ -20,21 +24,29 @@ from medfewshot.backbones import UNet, fold_blocks
 from medfewshot.learners.base import LearnerSpec
 from medfewshot.learners.finetune import NetworkSegmenter
 from medfewshot.learners.inner_loop import MamlStart, RateKind, Weights, forward, forward_features
-from medfewshot.learners.inner_loop_learner import SHARED, Examples, InnerLoopLearner
+from medfewshot.learners.inner_loop_learner import SHARED_SETTINGS, Examples, InnerLoopLearner
 from medfewshot.learners.optimization import at_least_float32, dice_cross_entropy
 from medfewshot.types import Episode
 
 NAME = "protomaml"
 ABSENT_MARGIN = 10.0
-"""How much less than background a class scores that the supports do not show; its row can still be learned."""
+"""A class that the supports do not contain scores this much less than the background; its row stays trainable."""
 
 
 def prototype_sums(features: Tensor, labels: Tensor, classes: int, fold: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Sums of features and numbers of voxels: ``(classes, block, D)`` and ``(classes, block)``.
+    """Sum features and count voxels per class and place in a block.
 
-    ``features (B, D, *S')`` with one vector for each block of ``fold`` voxels, ``labels (B, *S)``. A voxel's embedding
-    is its block's vector together with its place in the block, because the head scores each place by rows of its own;
-    so classes are summed place by place. Where the features were padded beyond the labels they count for nothing.
+    The head scores each place in a block by rows of its own, so classes are summed place by place. Padding beyond the
+    labels does not count.
+
+    Args:
+        features: ``(B, D, *S')``, one vector per block of ``fold`` voxels.
+        labels: ``(B, *S)``.
+        classes: N + 1.
+        fold: Voxels of a block along each axis.
+
+    Returns:
+        Sums ``(classes, block, D)`` and counts ``(classes, block)``.
     """
     marks = (F.one_hot(labels.clamp_min(0), classes) * (labels >= 0)[..., None]).movedim(-1, 1).to(features)
     padding: list[int] = []
@@ -45,10 +57,13 @@ def prototype_sums(features: Tensor, labels: Tensor, classes: int, fold: tuple[i
 
 
 def prototype_head(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows ``2 c`` and biases ``-|c|^2``: ``(classes * block, D)`` and ``(classes * block,)``, in the head's order.
+    """Turn the sums of :func:`prototype_sums` into rows ``2 c`` and biases ``-|c|^2`` of the head.
 
-    ``c`` is the mean embedding of a class at one place in the block (:func:`prototype_sums`), or over all places where
-    that one was not seen. A class that was not seen at all scores ``ABSENT_MARGIN`` below background.
+    ``c`` is the mean feature of a class at one place in the block, or over all places if that place did not occur. A
+    class that did not occur at all scores ``ABSENT_MARGIN`` below the background.
+
+    Returns:
+        Rows ``(classes * block, D)`` and biases ``(classes * block,)``, in the head's order.
     """
     whole_counts = counts.sum(1, keepdim=True)
     whole = sums.sum(1, keepdim=True) / whole_counts.clamp_min(1)[..., None]
@@ -60,7 +75,7 @@ def prototype_head(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def build_start(backbone: UNet, **options: Any) -> MamlStart:
-    """A :class:`MamlStart` whose head takes no part: every task's head is made of its prototypes."""
+    """Build a :class:`MamlStart` with a frozen head, because prototypes replace it in every task."""
     start = MamlStart(backbone, **options)
     start.freeze_head()
     return start
@@ -68,14 +83,14 @@ def build_start(backbone: UNet, **options: Any) -> MamlStart:
 
 @dataclass(frozen=True)
 class ProtoMaml(InnerLoopLearner):
-    """Prototypes for a head, then gradient descent on all weights.
+    """Prototypes as the head, then gradient descent on all weights.
 
     With ``inner_steps`` and ``steps`` 0 the segmenter is a prototypical network.
     """
 
     name = NAME
     second_order: bool = True
-    """Whether the meta-gradient has the Hessian in it; the prototypes are differentiated either way."""
+    """Whether the meta-gradient contains the Hessian; the prototypes are differentiated in any case."""
     rates: RateKind = "fixed"
     """Which inner rates are learned: none, one for each element, or one for each parameter tensor and step."""
 
@@ -83,11 +98,11 @@ class ProtoMaml(InnerLoopLearner):
         """Make the module that meta-training changes: ``backbone`` and the inner rates."""
         return build_start(backbone, rates=self.rates, inner_steps=self.inner_steps, inner_rate=self.inner_rate)
 
-    def initial(self, start: MamlStart, classes: int, examples: Examples) -> Weights:
-        """The start's weights with the prototypes of the examples as head."""
+    def initial_weights(self, start: MamlStart, classes: int, examples: Examples) -> Weights:
+        """Return the start's weights with the prototypes of the examples as head."""
         sums, counts = torch.zeros(()), torch.zeros(())
         for images, labels in examples:
-            # Sums over thousands of voxels need float32, whatever the network computed in.
+            # Sums over thousands of voxels need float32.
             features = at_least_float32(forward_features(start.backbone, images))
             more, number = prototype_sums(features, labels, classes, start.backbone.fold)
             sums, counts = sums.to(more) + more, counts.to(number) + number
@@ -97,17 +112,21 @@ class ProtoMaml(InnerLoopLearner):
 
     @torch.enable_grad()  # the inner loop descends in validation too
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Loss on the query after prototypes and ``inner_steps`` on the supports; a scalar.
+        """Compute the loss on the query after prototypes and ``inner_steps`` on the supports.
 
-        Its gradient reaches ``start`` along three ways: through the prototypes, the steps and the query.
+        Its gradient reaches ``start`` through the prototypes, the steps and the query.
+
+        Returns:
+            A scalar that is differentiable in the parameters of ``start``.
 
         Raises:
             InputError: There is no start, or the query has no label.
         """
         support, truth = episode.support, episode.truth
         start = self.meta_start(support)
-        weights = self.initial(start, support.classes, [(torch.stack(support.images), torch.stack(support.labels))])
-        final = self.path(start, support, weights, second_order=self.second_order)[-1]
+        examples = [(torch.stack(support.images), torch.stack(support.labels))]
+        weights = self.initial_weights(start, support.classes, examples)
+        final = self.inner_path(start, support, weights, second_order=self.second_order)[-1]
         return dice_cross_entropy(forward(start.backbone, final, episode.query.image), truth)
 
 
@@ -118,5 +137,5 @@ SPEC = LearnerSpec(
     segmenter=NetworkSegmenter,
     build_start=build_start,
     start_options=MamlStart.OPTIONS,
-    shared=SHARED,
+    shared_settings=SHARED_SETTINGS,
 )

@@ -1,9 +1,10 @@
-"""Prototypical segmentation: each voxel takes the class of the prototype it is most like.
+"""Prototypical segmentation: each voxel takes the class of the most similar prototype.
 
-Snell et al. 2017, "Prototypical Networks for Few-shot Learning": a class is the mean of its support features, a query
-is scored by its distance to each. Wang et al. 2019, PANet: masked average pooling, the cosine metric and the alignment
-loss. Ouyang et al. 2020, ALPNet: besides the global mean, local prototypes from a coarse grid, because one vector
-cannot stand for all of the background. Hansen et al. 2022, ADNet: or no prototype of the background at all.
+References:
+    Snell et al. 2017, "Prototypical Networks for Few-shot Learning": a class is the mean of its support features.
+    Wang et al. 2019, PANet: masked average pooling, the cosine metric and the alignment loss.
+    Ouyang et al. 2020, ALPNet: local prototypes from a coarse grid, because one mean cannot represent the background.
+    Hansen et al. 2022, ADNet: a threshold in place of background prototypes.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfewshot.backbones import UNet
-from medfewshot.learners.base import UNREAD, LearnerSpec, Segmenter, TrainedOptions, needs_start
+from medfewshot.learners.base import NOT_LOADED, LearnerSpec, Segmenter, TrainedOptions, missing_start_error
 from medfewshot.learners.features import (
     HeadStart,
-    adopt_backbone,
     episode_features,
-    own_start,
-    start_behind,
+    matching_start,
+    start_with_head,
     support_features,
     to_voxels,
+    unet_of_start,
     voxel_features,
 )
 from medfewshot.learners.finetune import adapted_features
@@ -37,31 +38,40 @@ from medfewshot.learners.prototype_head import (
     Metric,
     PrototypeHead,
     pool_prototypes,
-    thin_prototypes,
+    sample_prototypes,
 )
 from medfewshot.types import Episode, Support
 
 NAME = "prototype"
 START_OPTIONS = {"metric": "cosine", "background": "prototypes", "temperature": 20.0, "rank": 4, "seed": 0}
-MOST_PROTOTYPES = 256
-"""Of one class."""
+MAX_PROTOTYPES = 256
+"""Maximum number of prototypes of one class."""
 SCORES_AT_ONCE = 1 << 24
-"""Similarities (prototypes x voxels) held at once: 64 MB in float32."""
+"""Similarities (prototypes x voxels) in memory at once: 64 MB in float32."""
 IGNORED = -100
 
 
 def build_start(backbone: UNet, **options: Any) -> HeadStart:
-    """A start around a copy of ``backbone``, whose last layer plays no part; the head begins as ``Prototype``'s.
+    """Build a start from a copy of ``backbone`` with a frozen last layer and a new head.
 
     Args:
         backbone: The feature network.
         options: ``metric``, ``background``, ``temperature``, ``rank`` and ``seed`` of :class:`PrototypeHead`.
     """
-    return start_behind(backbone, PrototypeHead(backbone.config["width"], **options))
+    return start_with_head(backbone, PrototypeHead(backbone.config["width"], **options))
 
 
 class PrototypeSegmenter(Segmenter):
-    """Feed-forward: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, temperature times similarity."""
+    """Segments by the similarity of features to prototypes.
+
+    Args:
+        network: The feature network.
+        head: Compares features with prototypes.
+        prototypes: ``(P, D)`` float32.
+        owner: Class of each prototype, ``(P,)`` int64.
+        classes: N + 1.
+        record: What adaptation reports.
+    """
 
     kind = NAME
     parts: ClassVar = {"network": UNet, "head": PrototypeHead}
@@ -73,13 +83,13 @@ class PrototypeSegmenter(Segmenter):
         self,
         network: UNet,
         head: PrototypeHead,
-        prototypes: Tensor = UNREAD,
-        owner: Tensor = UNREAD,
+        prototypes: Tensor = NOT_LOADED,
+        owner: Tensor = NOT_LOADED,
         *,
         classes: int,
         record: Mapping[str, Any] | None = None,
     ) -> None:
-        """``prototypes (P, D)`` float32; ``owner (P,)`` int64: the class of each."""
+
         super().__init__(record)
         # A contiguous copy: products of transposed tensors are rounded differently.
         self.register_buffer("prototypes", prototypes.clone(memory_format=torch.contiguous_format))
@@ -103,23 +113,23 @@ class PrototypeSegmenter(Segmenter):
 class Prototype(TrainedOptions):
     """Prototypes on a backbone's features.
 
-    Features and head come from ``start`` where weights are given. Without it the features are learned on the supports
-    by ``steps`` of gradient descent, because those of a random network say nothing; the learned metric is then still
-    the identity, so it equals ``euclidean``, and the threshold is read off the supports.
+    Features and head come from ``start`` if weights are given. Otherwise the features are trained on the supports for
+    ``steps``. The learned metric is then the identity, which equals ``euclidean``, and the threshold is fitted to the
+    supports.
     """
 
     steps: int = 200
     metric: Metric = "cosine"
-    """Metric, background, temperature and rank are for a new head; a start of this learner brings its own."""
+    """Metric, background, temperature and rank of a new head; a start of this learner has its own head."""
     background: Background = "prototypes"
     temperature: float = 20.0
     """Sharpness of the softmax over similarities, as in PANet."""
     rank: int = 4
-    """Of the learned metric, beside its diagonal."""
+    """Rank of the learned metric, beside its diagonal."""
     cell: int = 4
     """Edge of a local prototype's cell, in feature voxels."""
     alignment: float = 1.0
-    """Weight of PANet's alignment loss in meta-training; 0 leaves it out."""
+    """Weight of PANet's alignment loss in meta-training; 0 for none."""
 
     def adapt(self, support: Support) -> PrototypeSegmenter:
         """Adapt features, then pool prototypes over patches of every support.
@@ -128,7 +138,7 @@ class Prototype(TrainedOptions):
             InputError: The start does not fit the supports, or there are neither start nor steps.
         """
         network, record = adapted_features(self, support, NAME)
-        own = own_start(self.start, PrototypeHead)
+        own = matching_start(self.start, PrototypeHead)
         head = (self._new_head(network) if own is None else copy.deepcopy(own.head)).to(self.device)
         generator = torch.Generator().manual_seed(self.seed)
         vectors: list[Tensor] = []
@@ -137,10 +147,10 @@ class Prototype(TrainedOptions):
             prototypes, owner = pool_prototypes(features, labels, support.classes, self.cell)
             vectors.append(prototypes)
             owners.append(owner)
-        prototypes, owner = thin_prototypes(torch.cat(vectors), torch.cat(owners), MOST_PROTOTYPES, generator)
+        prototypes, owner = sample_prototypes(torch.cat(vectors), torch.cat(owners), MAX_PROTOTYPES, generator)
         record["prototypes"] = len(prototypes)
         segmenter = PrototypeSegmenter(network, head, prototypes, owner, classes=support.classes, record=record)
-        if own is None:  # nothing has learned the threshold yet
+        if own is None:  # the threshold of a new head is untrained
             generator = torch.Generator().manual_seed(self.seed)
             fit_threshold(segmenter, support_features(network, support, generator))
         return segmenter
@@ -157,9 +167,9 @@ class Prototype(TrainedOptions):
         Raises:
             InputError: ``start`` is not from :func:`build_start`.
         """
-        start, classes = own_start(self.start, PrototypeHead), episode.support.classes
+        start, classes = matching_start(self.start, PrototypeHead), episode.support.classes
         if start is None:
-            raise needs_start(NAME)
+            raise missing_start_error(NAME)
         head: PrototypeHead = start.head
         support, labels, query = episode_features(start.backbone, episode)
         prototypes, owner = self._pool(support, labels, classes)
@@ -179,11 +189,11 @@ class Prototype(TrainedOptions):
 
     def _pool(self, features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.seed)
-        return thin_prototypes(*pool_prototypes(features, labels, classes, self.cell), MOST_PROTOTYPES, generator)
+        return sample_prototypes(*pool_prototypes(features, labels, classes, self.cell), MAX_PROTOTYPES, generator)
 
 
 def fit_threshold(segmenter: PrototypeSegmenter, examples: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Put the threshold of a head, if it has one, between structures and background as the supports show them.
+    """Set the threshold of a head, if it has one, midway between structures and background of the supports.
 
     Args:
         segmenter: Its head is changed in place.
@@ -195,7 +205,7 @@ def fit_threshold(segmenter: PrototypeSegmenter, examples: Iterable[tuple[Tensor
     for features, labels in examples:
         with torch.no_grad():
             logits = head(features, segmenter.prototypes, segmenter.owner, segmenter.classes)
-        # The best class's logit less the background's is STEEPNESS * (T - A).
+        # The best class's logit minus the background's is STEEPNESS * (T - A).
         margin = (logits[:, 1:].amax(1) - logits[:, 0]).double().cpu()
         for row, mask in enumerate((labels.cpu() == 0, labels.cpu() > 0)):
             sums[row] += torch.stack([margin[mask].sum(), mask.sum().double()])
@@ -208,11 +218,17 @@ def fit_threshold(segmenter: PrototypeSegmenter, examples: Iterable[tuple[Tensor
 def alignment_loss(
     head: PrototypeHead, features: Tensor, labels: Tensor, prototypes: Tensor, owner: Tensor, classes: int
 ) -> Tensor:
-    """PANet's prototype alignment: cross entropy of the *support* under prototypes of the query's own prediction.
+    """Compute PANet's alignment loss: cross entropy of the support under prototypes of the query's own prediction.
 
-    ``features (K, D, *F)``, ``labels (K, *F)`` of the support; ``prototypes (P, D)``, ``owner (P,)`` pooled from the
-    query by the classes predicted there. Support voxels of a class that was predicted nowhere do not count; where only
-    background was predicted the loss is 0.
+    Support voxels of a class that was predicted nowhere are ignored. If only background was predicted, the loss is 0.
+
+    Args:
+        head: Compares features with prototypes.
+        features: Support features ``(K, D, *F)``.
+        labels: Support labels ``(K, *F)``.
+        prototypes: ``(P, D)``, pooled from the query by its predicted classes.
+        owner: Class of each prototype, ``(P,)``.
+        classes: N + 1.
     """
     known = owner.unique()
     if not bool((known > 0).any()):
@@ -232,6 +248,6 @@ SPEC = LearnerSpec(
     segmenter=PrototypeSegmenter,
     build_start=build_start,
     start_options=START_OPTIONS,
-    shared={"cell": lambda value: type(value) is int and value >= 1},
-    adopt=adopt_backbone,
+    shared_settings={"cell": lambda value: type(value) is int and value >= 1},
+    convert_start=unet_of_start,
 )

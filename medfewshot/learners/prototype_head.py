@@ -1,10 +1,11 @@
-"""Prototypes from support features, their similarity to a voxel, and the scores of the classes.
+"""Prototypes of support features, their similarity to each voxel, and the scores of the classes.
 
-Global prototypes: Wang et al. 2019, PANet. Local prototypes: Ouyang et al. 2020, ALPNet.
-
-Cosine: Wang et al. 2019, PANet. Squared Euclidean: Snell et al. 2017, "Prototypical Networks for Few-shot Learning".
-Learned: a Mahalanobis distance whose matrix is meta-trained (Xing et al. 2002, "Distance Metric Learning"), diagonal
-plus low rank. The background as "far from every foreground prototype": Hansen et al. 2022, ADNet.
+References:
+    Wang et al. 2019, PANet: global prototypes, cosine similarity.
+    Ouyang et al. 2020, ALPNet: local prototypes.
+    Snell et al. 2017, "Prototypical Networks for Few-shot Learning": squared Euclidean distance.
+    Xing et al. 2002, "Distance Metric Learning": a learned Mahalanobis distance; here diagonal plus low rank.
+    Hansen et al. 2022, ADNet: the background as "far from every foreground prototype".
 """
 
 from __future__ import annotations
@@ -23,17 +24,22 @@ Background = Literal["prototypes", "threshold"]
 ABSENT = -1e4
 """Score of a class without any prototype."""
 STEEPNESS = 0.5
-"""Of ADNet's sigmoid around the threshold (its kappa)."""
+"""Steepness of ADNet's sigmoid around the threshold (its kappa)."""
 LOCAL_COVERAGE = 0.5
 """A grid cell gives a local prototype of a class when this fraction of it belongs to the class."""
 
 
 class LearnedMetric(nn.Module):
-    """The linear map ``L = diag(exp(log_scale)) + up @ down`` of D features, the identity at first.
+    """The linear map ``L = diag(exp(log_scale)) + up @ down`` of D features, initially the identity.
 
-    Squared Euclidean distance after it is the Mahalanobis distance of the matrix ``L.T @ L``, which no step of
-    gradient descent can make indefinite. ``down`` starts at random, ``up`` at zero (as in Hu et al. 2021, LoRA): were
-    both zero, neither would ever get a gradient. ``rank`` 0 leaves the diagonal alone.
+    Squared Euclidean distance after it is the Mahalanobis distance of the matrix ``L.T @ L``, which is never
+    indefinite. ``down`` starts at random and ``up`` at zero (as in Hu et al. 2021, LoRA): if both were zero, neither
+    would ever get a gradient.
+
+    Args:
+        features: D.
+        rank: Rank of ``up @ down``; 0 for the diagonal alone.
+        seed: Seed of ``down``.
     """
 
     def __init__(self, features: int, rank: int, seed: int = 0) -> None:
@@ -47,7 +53,7 @@ class LearnedMetric(nn.Module):
             self.up = nn.Parameter(torch.zeros(features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, D, ...)`` -> the same shape."""
+        """Map features ``(B, D, ...)``; the shape stays."""
         mapped = x * self.log_scale.exp().view(1, -1, *[1] * (x.ndim - 2))
         if self.down is None or self.up is None:
             return mapped
@@ -55,10 +61,20 @@ class LearnedMetric(nn.Module):
 
 
 def similarity(features: Tensor, prototypes: Tensor, metric: Metric, learned: LearnedMetric | None = None) -> Tensor:
-    """``features (B, D, *S)``, ``prototypes (P, D)`` -> scores ``(B, P, *S)``, larger is more alike.
+    """Compare features with prototypes; larger is more similar.
 
-    ``cosine`` in [-1, 1]; ``euclidean`` is the negative mean squared distance per feature; ``learned`` is that after
-    the map ``learned``. Raises ValueError where ``learned`` is missing.
+    Args:
+        features: ``(B, D, *S)``.
+        prototypes: ``(P, D)``.
+        metric: ``cosine``: in [-1, 1]. ``euclidean``: negative mean squared distance per feature. ``learned``: the same
+            after the map ``learned``.
+        learned: The map of the metric ``learned``.
+
+    Returns:
+        Similarities ``(B, P, *S)``.
+
+    Raises:
+        ValueError: The metric is ``learned`` and the map is missing.
     """
     if metric == "cosine":
         return torch.einsum("bd...,pd->bp...", F.normalize(features, dim=1), F.normalize(prototypes, dim=1))
@@ -73,9 +89,19 @@ def similarity(features: Tensor, prototypes: Tensor, metric: Metric, learned: Le
 
 
 def class_scores(similarities: Tensor, owner: Tensor, classes: int, temperature: float | Tensor) -> Tensor:
-    """Scores of each class from those of its prototypes: ``(B, P, *S)``, owner ``(P,)`` -> ``(B, classes, *S)``.
+    """Combine the similarities of each class's prototypes by their softmax-weighted mean.
 
-    The softmax-weighted mean over a class's prototypes, as in ALPNet (eq. 4-5); a class without any scores -1e4.
+    Args:
+        similarities: ``(B, P, *S)``.
+        owner: Class of each prototype, ``(P,)``.
+        classes: N + 1.
+        temperature: Factor of the similarities in the softmax.
+
+    Returns:
+        Scores ``(B, classes, *S)``; -1e4 for a class without prototypes.
+
+    References:
+        Ouyang et al. 2020, ALPNet, eq. 4-5.
     """
     scores = []
     for index in range(classes):
@@ -88,13 +114,12 @@ def class_scores(similarities: Tensor, owner: Tensor, classes: int, temperature:
 
 
 class PrototypeHead(nn.Module):
-    """Features and prototypes -> logits; holds what can be learned about comparing them, and no prototype.
+    """Turns features and prototypes into logits; contains the learned parameters of the comparison, but no prototypes.
 
-    ``background="prototypes"``: background is a class like any other, ``logits = temperature * score``.
+    ``background="prototypes"``: the background is a class like any other, ``logits = temperature * score``.
     ``background="threshold"`` (ADNet): the anomaly score of a voxel is ``A = -temperature * score`` against
     foreground prototypes only, and its foreground probability ``sigmoid(STEEPNESS * (T - A))`` with a learned threshold
-    ``T``. As logits that is ``-STEEPNESS * T`` for background against ``-STEEPNESS * A`` for a class, which several
-    classes share.
+    ``T``. As logits that is ``-STEEPNESS * T`` for the background against ``-STEEPNESS * A`` for a class.
     """
 
     def __init__(
@@ -106,10 +131,22 @@ class PrototypeHead(nn.Module):
         rank: int = 4,
         seed: int = 0,
     ) -> None:
-        """``features``: D. ``rank``: of the learned metric's second part. Raises InputError for an unknown name."""
+        """Build a new head.
+
+        Args:
+            features: Number of features D.
+            metric: Similarity of features and prototypes.
+            background: ``prototypes`` or ``threshold``.
+            temperature: Factor of the similarities, above 0.
+            rank: Rank of the learned metric, beside its diagonal.
+            seed: Seed of the learned metric.
+
+        Raises:
+            InputError: A name is unknown or a value out of range.
+        """
         super().__init__()
-        _choose("metric", metric, get_args(Metric))
-        _choose("background", background, get_args(Background))
+        _check_choice("metric", metric, get_args(Metric))
+        _check_choice("background", background, get_args(Background))
         if temperature <= 0 or rank < 0:
             raise InputError(f"temperature {temperature}, rank {rank}: need a temperature above 0 and a rank from 0 up")
         self.config: dict[str, Any] = {"features": features, "metric": metric, "background": background, "rank": rank}
@@ -117,7 +154,7 @@ class PrototypeHead(nn.Module):
         self.background: Background = background
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.learned = LearnedMetric(features, rank, seed) if metric == "learned" else None
-        # Half way along the cosine's positive range, as in ADNet; a mean squared distance of a half otherwise.
+        # The middle of the cosine's positive range, as in ADNet; for other metrics a mean squared distance of 0.5.
         first = (-0.5 if metric == "cosine" else 0.5) * temperature
         self.threshold = nn.Parameter(torch.tensor(first)) if background == "threshold" else None
 
@@ -127,7 +164,17 @@ class PrototypeHead(nn.Module):
         return self.log_temperature.exp()
 
     def forward(self, features: Tensor, prototypes: Tensor, owner: Tensor, classes: int) -> Tensor:
-        """``(B, D, *S)``, ``(P, D)``, class of each prototype ``(P,)`` -> logits ``(B, classes, *S)``."""
+        """Compute logits.
+
+        Args:
+            features: ``(B, D, *S)``.
+            prototypes: ``(P, D)``.
+            owner: Class of each prototype, ``(P,)``.
+            classes: N + 1.
+
+        Returns:
+            Logits ``(B, classes, *S)``.
+        """
         if self.threshold is not None:
             prototypes, owner = prototypes[owner > 0], owner[owner > 0]
         similarities = similarity(features, prototypes, self.metric, self.learned)
@@ -138,16 +185,25 @@ class PrototypeHead(nn.Module):
         return STEEPNESS * torch.cat([background, scores[:, 1:]], dim=1)
 
 
-def _choose(name: str, value: str, known: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise InputError(f"{name} {value}: unknown", f"choose {' or '.join(known)}")
 
 
 def pool_prototypes(features: Tensor, labels: Tensor, classes: int, cell: int) -> tuple[Tensor, Tensor]:
-    """Global and local prototypes of one batch: ``features (B, D, *S)``, ``labels (B, *S)`` -> ``(P, D)``, ``(P,)``.
+    """Compute global and local prototypes of a batch.
 
-    Global: masked average pooling over everything. Local: average pooling over cells of ``cell`` voxels an edge, kept
-    where a class covers at least half of the cell.
+    Global: the mean feature of a class over the batch. Local: the mean over each cell of the grid in which the class
+    covers at least half of the cell.
+
+    Args:
+        features: ``(B, D, *S)``.
+        labels: ``(B, *S)``.
+        classes: N + 1.
+        cell: Edge of a cell in feature voxels.
+
+    Returns:
+        Prototypes ``(P, D)`` and their classes ``(P,)``.
     """
     pool = F.avg_pool2d if features.ndim == 4 else F.avg_pool3d
     window = [min(cell, size) for size in features.shape[2:]]
@@ -166,8 +222,10 @@ def pool_prototypes(features: Tensor, labels: Tensor, classes: int, cell: int) -
     return torch.cat(vectors), torch.cat(owners)
 
 
-def thin_prototypes(prototypes: Tensor, owner: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """At most ``most`` prototypes of each class, drawn at random: a scan's background alone would give thousands."""
+def sample_prototypes(
+    prototypes: Tensor, owner: Tensor, most: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw at most ``most`` prototypes of each class at random, because the background alone would give thousands."""
     kept = []
     for index in owner.unique().tolist():
         mine = (owner == index).nonzero()[:, 0]

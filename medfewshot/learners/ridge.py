@@ -1,9 +1,11 @@
-"""Ridge regression as the head: a small linear problem on the backbone's features, solved exactly for each task.
+"""Ridge regression as the head: a linear problem on the backbone's features, solved exactly for each task.
 
-Bertinetto et al. 2019, "Meta-learning with differentiable closed-form solvers" (R2-D2): the solution is differentiated
-through, so features, regularisation and output scale are learned for it. Solved here in the primal, D + 1 unknowns,
-because voxels are many more than features; and the classes are weighted by a learned power of their frequency, because
-neither every voxel alike nor every class alike serves a structure that fills a hundredth of the scan.
+Meta-training differentiates through the solution, so features, regularisation and output scale are learned for it. The
+primal problem has D + 1 unknowns, far fewer than voxels. Classes are weighted by a learned power of their frequency,
+because neither equal voxels nor equal classes suit a structure that fills a hundredth of the scan.
+
+References:
+    Bertinetto et al. 2019, "Meta-learning with differentiable closed-form solvers" (R2-D2).
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from torch import Tensor, nn
 
 from medfewshot.backbones import UNet
 from medfewshot.errors import InputError
-from medfewshot.learners.base import UNREAD, LearnerSpec, Segmenter, TrainedOptions, needs_start
+from medfewshot.learners.base import NOT_LOADED, LearnerSpec, Segmenter, TrainedOptions, missing_start_error
 from medfewshot.learners.features import (
     HeadStart,
-    adopt_backbone,
     episode_features,
-    own_start,
-    start_behind,
+    matching_start,
+    start_with_head,
     support_features,
     to_voxels,
+    unet_of_start,
     voxel_features,
 )
 from medfewshot.learners.finetune import adapted_features
@@ -40,10 +42,18 @@ START_OPTIONS = {"regularisation": 1e-2, "scale": 10.0, "frequency_power": 0.5, 
 
 
 def normal_equations(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Sums of ``x x.T`` by class, ``x`` being a voxel's features and a 1: ``(N + 1, D + 1, D + 1)``, float64.
+    """Sum ``x x.T`` by class, where ``x`` is a voxel's features and a 1.
 
-    ``features (B, D, *F)``, ``labels (B, *F)``. They add up over patches, so memory does not grow with the supports;
-    the last column of each holds the sum of the features and the number of voxels. Float32 on devices without float64.
+    The sums add up over patches, so memory does not grow with the number of supports. The last column of each contains
+    the sum of the features and the number of voxels.
+
+    Args:
+        features: ``(B, D, *F)``.
+        labels: ``(B, *F)``.
+        classes: N + 1.
+
+    Returns:
+        Sums ``(N + 1, D + 1, D + 1)``, float64; float32 on devices without float64.
     """
     rows = features.movedim(1, -1).flatten(0, -2)
     rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
@@ -57,7 +67,7 @@ def normal_equations(features: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 class RidgeHead(nn.Module):
-    """The meta-parameters of the solver, in log space where they must stay positive."""
+    """The meta-parameters of the solver, as logarithms if they must stay positive."""
 
     def __init__(
         self, regularisation: float = 1e-2, scale: float = 10.0, frequency_power: float = 0.5, background: float = 0.0
@@ -86,9 +96,9 @@ class RidgeHead(nn.Module):
         self.background = nn.Parameter(torch.tensor(float(background)))
 
     def forward(self, sums: Tensor) -> Tensor:
-        """``sums`` of :func:`normal_equations` -> coefficients ``(N + 1, D + 1)`` float32, of the features and a 1.
+        """Solve for the coefficients ``(N + 1, D + 1)`` float32 of the features and a 1.
 
-        A class that the sums hold no voxel of gets zeros, and a constant of -1e4.
+        A class without voxels in ``sums`` (see :func:`normal_equations`) gets zeros and a constant of -1e4.
         """
         counts = sums[:, -1, -1]
         solution = solve_ridge(sums, self.log_regularisation.exp(), self.power_logit.sigmoid())
@@ -100,12 +110,19 @@ class RidgeHead(nn.Module):
 
 
 def solve_ridge(sums: Tensor, regularisation: Tensor, power: Tensor) -> Tensor:
-    """Weighted ridge regression of one-hot labels by Cholesky; differentiable in all three arguments.
+    """Solve the weighted ridge regression of one-hot labels by Cholesky; differentiable in all three arguments.
 
-    Minimises ``sum_i w_i |W x_i - y_i|^2 + regularisation |W|^2``, the constant's column of ``W`` left free, with
-    ``w_i = n^power / n / (sum over classes of n^power)`` for a voxel of a class of ``n``: the weights of all voxels add
-    up to 1, so the regularisation means the same for any number of them. ``sums (N + 1, D + 1, D + 1)`` -> ``W`` of
-    shape ``(N + 1, D + 1)``.
+    Minimises ``sum_i w_i |W x_i - y_i|^2 + regularisation |W|^2`` without a penalty on the constant's column of ``W``.
+    A voxel of a class of ``n`` voxels has ``w_i = n^power / n / (sum over classes of n^power)``. The weights of all
+    voxels add up to 1, so the regularisation does not depend on their number.
+
+    Args:
+        sums: ``(N + 1, D + 1, D + 1)`` of :func:`normal_equations`.
+        regularisation: Scalar above 0.
+        power: Scalar in (0, 1).
+
+    Returns:
+        ``W (N + 1, D + 1)``.
     """
     counts = sums[:, -1, -1]
     present = counts > 0
@@ -119,37 +136,44 @@ def solve_ridge(sums: Tensor, regularisation: Tensor, power: Tensor) -> Tensor:
 
 
 def _last_column(like: Tensor) -> Tensor:
-    """``(R, C)`` of zeros with ones in the last column."""
+    """Return ``(R, C)`` zeros with ones in the last column."""
     mask = torch.zeros_like(like)
     mask[:, -1] = 1
     return mask
 
 
 def linear_logits(features: Tensor, coefficients: Tensor) -> Tensor:
-    """``(B, D, *F)``, ``(N + 1, D + 1)`` -> ``(B, N + 1, *F)``."""
+    """Compute logits ``(B, N + 1, *F)`` of ``features (B, D, *F)`` by ``coefficients (N + 1, D + 1)``."""
     constant = coefficients[:, -1].view(1, -1, *[1] * (features.ndim - 2))
     return torch.einsum("bd...,cd->bc...", features, coefficients[:, :-1]) + constant
 
 
 def build_start(backbone: UNet, **options: Any) -> HeadStart:
-    """A start around a copy of ``backbone``, whose last layer plays no part.
+    """Build a start from a copy of ``backbone`` with a frozen last layer and a new head.
 
     Args:
         backbone: The feature network.
         options: ``regularisation``, ``scale``, ``frequency_power`` and ``background`` of :class:`RidgeHead`.
     """
-    return start_behind(backbone, RidgeHead(**options))
+    return start_with_head(backbone, RidgeHead(**options))
 
 
 class RidgeSegmenter(Segmenter):
-    """Feed-forward: ``(B, C, *S)`` image -> ``(B, N + 1, *S)`` logits, linear in the features."""
+    """Segments by logits that are linear in the features.
+
+    Args:
+        network: The feature network.
+        coefficients: ``(N + 1, D + 1)`` float32; the last column is constant.
+        record: What adaptation reports.
+    """
 
     kind = NAME
     parts: ClassVar = {"network": UNet}
     coefficients: Tensor
 
-    def __init__(self, network: UNet, coefficients: Tensor = UNREAD, record: Mapping[str, Any] | None = None) -> None:
-        """``coefficients (N + 1, D + 1)`` float32, the last column constant."""
+    def __init__(
+        self, network: UNet, coefficients: Tensor = NOT_LOADED, record: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(record)
         self.network = network.eval()
         # A contiguous copy: products of transposed tensors are rounded differently.
@@ -165,17 +189,17 @@ class RidgeSegmenter(Segmenter):
 class Ridge(TrainedOptions):
     """A ridge-regression head on a backbone's features.
 
-    Features and solver come from ``start`` where weights are given; otherwise the features are learned on the supports
-    by ``steps`` of gradient descent, and the solver keeps the four numbers below.
+    Features and solver come from ``start`` if weights are given. Otherwise the features are trained on the supports for
+    ``steps``, and the solver uses the numbers below.
     """
 
     steps: int = 200
     regularisation: float = 1e-2
-    """This and the next two are for a new head; a start of this learner brings its own."""
+    """Weight of the squared coefficients. This and the next two are for a new head; a start has its own."""
     scale: float = 10.0
     """Logits per unit of the regression, whose targets are 0 and 1."""
     frequency_power: float = 0.5
-    """A class weighs this power of its number of voxels."""
+    """The weight of a class is this power of its number of voxels."""
 
     def adapt(self, support: Support) -> RidgeSegmenter:
         """Adapt features, then solve for the head over patches of every support.
@@ -189,7 +213,7 @@ class Ridge(TrainedOptions):
         for features, labels in support_features(network, support, generator):
             sums = sums + normal_equations(features, labels, support.classes)
         assert isinstance(sums, Tensor)
-        own = own_start(self.start, RidgeHead)
+        own = matching_start(self.start, RidgeHead)
         new = RidgeHead(self.regularisation, self.scale, self.frequency_power)
         head = (new if own is None else copy.deepcopy(own.head)).to(self.device)
         with torch.no_grad():
@@ -197,10 +221,14 @@ class Ridge(TrainedOptions):
         return RidgeSegmenter(network, coefficients, record)
 
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Query loss under the head solved on the support. Raises InputError if ``start`` is not ours."""
-        start = own_start(self.start, RidgeHead)
+        """Compute the loss on the query with the head solved on the support.
+
+        Raises:
+            InputError: ``start`` is not from :func:`build_start`.
+        """
+        start = matching_start(self.start, RidgeHead)
         if start is None:
-            raise needs_start(NAME)
+            raise missing_start_error(NAME)
         support, labels, query = episode_features(start.backbone, episode)
         coefficients = start.head(normal_equations(support, labels, episode.support.classes))
         truth = episode.truth
@@ -215,5 +243,5 @@ SPEC = LearnerSpec(
     segmenter=RidgeSegmenter,
     build_start=build_start,
     start_options=START_OPTIONS,
-    adopt=adopt_backbone,
+    convert_start=unet_of_start,
 )

@@ -1,4 +1,4 @@
-"""What meta-training made, on disk: ``start.safetensors`` (weights) and ``start.json`` (plain data)."""
+"""Meta-trained weights on disk: ``start.safetensors`` (tensors) and ``start.json`` (plain data)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from medfewshot.learners.base import LEARNERS, LearnerSpec
 FORMAT_VERSION = 1
 DESCRIPTION = "start.json"
 WEIGHTS = "start.safetensors"
-SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+PACKAGE_WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A start and where it comes from.
+    """Meta-trained weights and how they were made.
 
     Args:
         learner: The learner that was meta-trained.
         module: What its ``build_start`` made.
         options: Options of ``build_start``.
         record: What training reports.
-        adaptation: Settings that adaptation must share with training (``LearnerSpec.shared``).
+        adaptation: Settings that adaptation must share with training (``LearnerSpec.shared_settings``).
     """
 
     learner: str
@@ -46,11 +46,11 @@ class Start:
         return self.module.backbone
 
 
-def trainable(name: str) -> LearnerSpec:
-    """The learner of this name, which can be meta-trained.
+def trainable_spec(name: str) -> LearnerSpec:
+    """Return the spec of a learner that can be meta-trained.
 
     Raises:
-        InputError: There is none, or it cannot be meta-trained.
+        InputError: The learner is unknown or cannot be meta-trained.
     """
     known = [spec.name for spec in LEARNERS.values() if spec.build_start is not None]
     if name not in known:
@@ -60,12 +60,12 @@ def trainable(name: str) -> LearnerSpec:
 
 
 def build_start(learner: str, backbone: nn.Module, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """A fresh start for ``learner``.
+    """Build a new start for ``learner``.
 
     Raises:
-        InputError: It cannot be meta-trained, uses another class of network, or an option is unknown.
+        InputError: The learner cannot be meta-trained, uses another class of network, or an option is unknown.
     """
-    spec = trainable(learner)
+    spec = trainable_spec(learner)
     if not isinstance(backbone, spec.network):
         raise InputError(
             f"learner {learner}: cannot begin with the network of another kind of learner",
@@ -85,9 +85,9 @@ def check_adaptation(learner: str, settings: Mapping[str, Any], where: str) -> N
     """Check settings that adaptation shares with meta-training.
 
     Raises:
-        InputError: One is unknown or has a wrong value; begins with ``where``.
+        InputError: One is unknown or has a wrong value; the message begins with ``where``.
     """
-    known = LEARNERS[learner].shared
+    known = LEARNERS[learner].shared_settings
     for name, value in settings.items():
         if name not in known:
             remedy = f"known are {', '.join(known)}" if known else "it has none"
@@ -97,12 +97,12 @@ def check_adaptation(learner: str, settings: Mapping[str, Any], where: str) -> N
 
 
 def save_start(start: Start, folder: Path, half: bool = False) -> None:
-    """Write a start. At no moment does a description lie beside weights that are not its own.
+    """Write a start. At no moment is a description beside weights of another start.
 
     Args:
         start: What to write.
-        folder: Where; it is made.
-        half: Weights as float16, half the size; they are read back as float32.
+        folder: The folder; it is created.
+        half: Write weights as float16, half the size; they are read back as float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = start.module.state_dict()
@@ -121,10 +121,13 @@ def save_start(start: Start, folder: Path, half: bool = False) -> None:
 
 
 def load_start(folder: Path | str) -> Start:
-    """Read what :func:`save_start` wrote, on the CPU; ``folder`` may also name weights that come with the package.
+    """Read on the CPU what :func:`save_start` wrote.
+
+    Args:
+        folder: A folder, or the name of weights of the package.
 
     Raises:
-        InputError: It is no such folder, is damaged, or asks for adaptation in an unknown way.
+        InputError: There are no such weights, they are damaged, or their settings for adaptation are unknown.
     """
     folder = find_weights(folder)
     path = folder / DESCRIPTION
@@ -135,7 +138,7 @@ def load_start(folder: Path | str) -> Start:
             raise InputError(
                 f"{path}: has format version {version}, this medfewshot reads {FORMAT_VERSION}", "train again"
             )
-        backbone = to_channels_last(trainable(description["learner"]).network(**description["backbone"]))
+        backbone = to_channels_last(trainable_spec(description["learner"]).network(**description["backbone"]))
         module = build_start(description["learner"], backbone, description["options"])
         module.load_state_dict(read_tensors(folder / WEIGHTS)[0])
         adaptation = dict(description.get("adaptation", {}))  # older files have none
@@ -144,12 +147,16 @@ def load_start(folder: Path | str) -> Start:
 
 
 def find_weights(name: Path | str) -> Path:
-    """The shipped weights ``name``, or the folder (``./name`` if both exist). Raises InputError for neither."""
-    own = [SHIPPED / str(name)] if Path(name).name == str(name) else []
+    """Return the folder of the package's weights ``name``, or the folder ``name`` (``./name`` if both exist).
+
+    Raises:
+        InputError: Neither exists.
+    """
+    own = [PACKAGE_WEIGHTS / str(name)] if Path(name).name == str(name) else []
     for folder in (*own, Path(name)):
         if (folder / DESCRIPTION).is_file():
             return folder
-    shipped = sorted(path.parent.name for path in SHIPPED.glob(f"*/{DESCRIPTION}"))
+    shipped = sorted(path.parent.name for path in PACKAGE_WEIGHTS.glob(f"*/{DESCRIPTION}"))
     known = f", or one of {', '.join(shipped)}" if shipped else ""
     near = did_you_mean(str(name), shipped)
     raise InputError(
@@ -158,6 +165,6 @@ def find_weights(name: Path | str) -> Path:
 
 
 def read_seen(name: Path | str) -> Mapping[str, Any]:
-    """Real data that the weights ``name`` have seen: data set -> its subjects and labels; empty if there is none."""
+    """Return the real data that the weights ``name`` were trained on: data set -> its subjects and labels."""
     description = json.loads((find_weights(name) / DESCRIPTION).read_text(encoding="utf-8"))
     return dict(description.get("record", {}).get("seen", {}))

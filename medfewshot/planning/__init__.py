@@ -1,4 +1,4 @@
-"""Planning: support set -> plan, and volumes to the plan's grid and back."""
+"""Planning: derive the plan from a support set, and resample volumes to its grid and back."""
 
 from medfewshot.planning.grid import (
     AxisMap,
@@ -11,7 +11,7 @@ from medfewshot.planning.grid import (
     sample_axis,
     to_plan,
 )
-from medfewshot.planning.labels import label_values, labelled
+from medfewshot.planning.labels import label_values, name_with_value
 from medfewshot.planning.normalise import normalise
 from medfewshot.planning.plan import make_plan
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
@@ -22,7 +22,7 @@ __all__ = [
     "axis_weights",
     "check_like_support",
     "label_values",
-    "labelled",
+    "name_with_value",
     "make_plan",
     "make_support",
     "labels_to_plan",

@@ -1,4 +1,4 @@
-"""Volumes on the plan's grid (resampled by MONAI), and the separable map back to the original grid.
+"""Resample volumes to the plan's grid (with MONAI), and map back to the original grid axis by axis.
 
 A planned grid is the original one with axes reordered, flipped and rescaled, so each planned axis depends on one
 original axis alone. The way back is therefore one linear interpolation per axis, which inference applies slab by slab.
@@ -21,7 +21,7 @@ from medfewshot.errors import InputError
 from medfewshot.planning.normalise import normalise
 from medfewshot.types import IGNORED, Plan, Support, Volume
 
-MOST_PLANNED_VOXELS = 2e9
+MAX_PLANNED_VOXELS = 2e9
 """A volume that is larger than this on the plan's grid has a wrong spacing, such as metres for millimetres."""
 SAME_SPACING = 1e-3
 """Spacings that differ by a smaller share are the same, so that nothing is interpolated."""
@@ -31,20 +31,33 @@ LOST_VOXELS = 8
 
 @dataclass(frozen=True)
 class AxisMap:
-    """Planned index along one planned axis = ``offset + step * original index`` along ``original_axis``."""
+    """Maps original to planned indices along one axis: ``planned = offset + step * original``.
+
+    Args:
+        original_axis: Axis of the original grid.
+        step: Planned voxels per original voxel; negative for a flipped axis.
+        offset: Planned index of original index 0.
+    """
 
     original_axis: int
     step: float
     offset: float
 
     def coordinates(self, start: int, stop: int) -> np.ndarray:
-        """Planned coordinates of original indices ``start..stop-1``."""
+        """Return the planned coordinates of original indices ``start..stop-1``."""
         return self.offset + self.step * np.arange(start, stop, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """``image (C, *P)`` float32 on the plan's grid, and the way back: one :class:`AxisMap` per planned axis."""
+    """An image on the plan's grid, and the way back.
+
+    Args:
+        image: ``(C, *P)`` float32, normalised.
+        maps: One :class:`AxisMap` per planned axis.
+        affine: ``(4, 4)``, planned index -> RAS mm.
+        original_shape: ``(*S)``.
+    """
 
     image: Tensor
     maps: tuple[AxisMap, ...]
@@ -74,7 +87,7 @@ class _Grid:
 
 
 def to_plan(volume: Volume, plan: Plan) -> Planned:
-    """Bring an image to the plan's frame, spacing and intensities.
+    """Resample an image to the plan's frame and spacing, and normalise its intensities.
 
     Raises:
         InputError: See :func:`check_like_support`.
@@ -121,7 +134,7 @@ def _touched(mask: np.ndarray, grid: _Grid) -> tuple[np.ndarray, ...]:
 
 
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:
-    """Bring every labelled volume to the planned grid: the tensors that learners adapt to.
+    """Resample every labelled volume to the planned grid: the tensors that learners adapt to.
 
     Raises:
         InputError: An image and its label are on different grids.
@@ -194,14 +207,18 @@ def axis_weights(axis_map: AxisMap, original_size: int, size: int) -> np.ndarray
 
 
 def _neighbours(coordinates: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The planned indices on both sides of each coordinate, clipped to the grid, and the weight of the upper one."""
+    """Return the planned indices below and above each coordinate, clipped to the grid, and the upper one's weight."""
     at = np.clip(coordinates, 0, size - 1)
     low = np.minimum(np.floor(at).astype(np.int64), max(size - 2, 0))
     return low, np.minimum(low + 1, size - 1), at - low
 
 
 def check_like_support(volume: Volume, plan: Plan) -> None:
-    """Raise InputError if a volume has other axes or channels than the support, or an extent that no scan has."""
+    """Check that a volume has the axes and channels of the support.
+
+    Raises:
+        InputError: It has not, or its extent is larger than that of any scan.
+    """
     if volume.spatial_dims != plan.spatial_dims:
         raise InputError(
             f"{volume.name}: is {volume.spatial_dims}D but the support is {plan.spatial_dims}D",
@@ -214,7 +231,7 @@ def check_like_support(volume: Volume, plan: Plan) -> None:
         )
     extent_mm = np.multiply(volume.spatial_shape, volume.spacing_mm)
     voxels = np.prod(extent_mm) / np.prod(plan.spacing_mm)
-    if voxels > MOST_PLANNED_VOXELS:
+    if voxels > MAX_PLANNED_VOXELS:
         raise InputError(
             f"{volume.name}: measures {' x '.join(f'{mm:.4g}' for mm in extent_mm)} mm, {voxels:.2g} voxels at the "
             "support's resolution",
@@ -223,7 +240,10 @@ def check_like_support(volume: Volume, plan: Plan) -> None:
 
 
 def _grid(volume: Volume, plan: Plan) -> _Grid:
-    """Interpolation sees voxels alone, no frame, because MONAI would straighten the residual shear of a header."""
+    """Compute the plan's grid in a volume.
+
+    Interpolation uses voxels only, no frame, because MONAI would straighten the residual shear of a header.
+    """
     orientation, dims = orientation_to(volume, plan.axes), volume.spatial_dims
     _, affine = reorient(volume, orientation)
     order = np.argsort(orientation[:dims, 0]).tolist()
@@ -245,7 +265,7 @@ def _spacing(affine: np.ndarray, dims: int) -> np.ndarray:
 
 
 def _average_blocks(data: np.ndarray, blocks: np.ndarray) -> Tensor:
-    """Average whole blocks of voxels before interpolation, which would otherwise keep all the noise of a fine scan."""
+    """Average blocks of voxels before interpolation, which would otherwise keep the noise of a fine scan."""
     image = _as_tensor(data)
     if (blocks == 1).all():
         return image
@@ -271,5 +291,5 @@ def _respace(image: Tensor, grid: _Grid) -> Tensor:
 
 
 def _whole(coordinates: np.ndarray, size: int) -> np.ndarray:
-    """Nearest indices of an axis of ``size`` voxels."""
+    """Round coordinates to the indices of an axis of ``size`` voxels."""
     return np.clip(np.rint(coordinates), 0, size - 1).astype(np.int64)

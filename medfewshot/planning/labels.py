@@ -1,4 +1,4 @@
-"""Label values and names: which structures a plan contains, and what they are called."""
+"""Label values and names of the structures of a plan."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from medfewshot.errors import InputError, did_you_mean
 from medfewshot.structures import Structure
 from medfewshot.types import Volume
 
-MOST_LABELS = 500
-"""No atlas in use has more structures: more values are intensities, not labels."""
+MAX_LABELS = 500
+"""More different values are intensities, not labels: no atlas in use has more structures."""
 
 
 def label_values(wanted: Iterable[int | str], names: Mapping[int, str]) -> list[int]:
@@ -26,7 +26,7 @@ def label_values(wanted: Iterable[int | str], names: Mapping[int, str]) -> list[
     return [_value(one, names) for one in wanted]
 
 
-def labelled(name: str, value: int) -> str:
+def name_with_value(name: str, value: int) -> str:
     """Return ``liver (label 6)``, or ``label 6`` for a structure without a name."""
     return name if name == f"label {value}" else f"{name} (label {value})"
 
@@ -46,7 +46,7 @@ def choose_labels(
     if not present:
         files = ", ".join(label.name for label in labels)
         raise InputError(f"{files}: no structure is marked (every voxel is 0)", "label the structure in at least one")
-    if not wanted and len(present) > MOST_LABELS:
+    if not wanted and len(present) > MAX_LABELS:
         most = max(range(len(found)), key=lambda number: len(found[number]))
         raise InputError(
             f"{labels[most].name}: the labels hold {len(present)} different values, as an image does",

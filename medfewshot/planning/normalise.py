@@ -1,4 +1,4 @@
-"""Normalization of intensities: a fixed window for CT, a z-score of each volume for everything else."""
+"""Normalise intensities: a fixed window for CT, a z-score of each volume for all others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medfewshot.types import Normalization, Volume
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
 """The usual abdominal window of CT benchmarks; widened if the structures lie outside it."""
-LEAST_STD = 0.02
+MIN_STD = 0.02
 """Smallest standard deviation, as a share of the intensity range: a phantom or a mask may have none of its own."""
 
 
@@ -55,7 +55,7 @@ def _normalise_channel(x: Tensor, how: Normalization) -> Tensor:
     x = x.clamp(low, high)
     body = x[x > low + 0.1 * (high - low)]
     body = body if body.numel() > 1 else x.flatten()
-    return (x - body.mean()) / body.std().clamp_min(LEAST_STD * (high - low))
+    return (x - body.mean()) / body.std().clamp_min(MIN_STD * (high - low))
 
 
 def _ct_window(images: Sequence[Volume], masks: Sequence[np.ndarray], channel: int, reason: str) -> Normalization:

@@ -1,4 +1,4 @@
-"""Support set -> plan: labels, grid, patch and normalization. Every rule reads the support alone."""
+"""Derive the plan from the support set: labels, grid, patch size and normalisation."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.intensities import is_constant
 from medfewshot.planning.grid import direction_cosines, planned_order
-from medfewshot.planning.labels import choose_labels, labelled
+from medfewshot.planning.labels import choose_labels, name_with_value
 from medfewshot.planning.normalise import choose_normalization
 from medfewshot.settings import PlanSettings
 from medfewshot.structures import TINY_VOXELS, Structure, structures, voxel_size
 from medfewshot.types import Plan, Volume
 
 THICK_RATIO = 3.0
-"""Slices this many times thicker than the pixels are wide count as thick: they are never resampled."""
+"""Slices this many times thicker than the pixels are wide count as thick and are never resampled."""
 FIELD_OF_VIEW_VOXELS = 120
-"""The planned grid is not finer than this many voxels across the field of view, ..."""
+"""The planned grid has at most this many voxels across the field of view, ..."""
 CONTEXT_FRACTION = 0.5
-"""... nor so fine that a patch covers less than this share of the scan, because a network that sees only the
-surroundings of an organ cannot tell left from right; ..."""
+"""... and a patch covers at least this share of the scan, because a network needs context to distinguish left from
+right; ..."""
 STRUCTURE_VOXELS = 60
-"""... but fine enough that the largest structure is this many voxels long (if the scan has them) ..."""
+"""... but the largest structure is this many voxels long (if the scan has them) ..."""
 SMALLEST_DIAMETER_VOXELS = 6
 """... and the smallest is this many voxels across."""
 PATCH_VOXELS = 380_000
@@ -59,7 +59,7 @@ def make_plan(
         images: K images ``(C, *S)``.
         labels: Their label maps ``(1, *S)``.
         names: Label value -> name, as far as they are known.
-        settings: What the user fixed; None: everything follows from the support.
+        settings: What the user fixed; default: everything follows from the support.
 
     Raises:
         InputError: The supports differ in kind, contain no structure or no contrast, or a setting does not fit.
@@ -139,7 +139,7 @@ def _measure(structure: Structure, label: Volume) -> _Measured:
         extent_mm=max(n * s for n, s in zip(structure.extent, label.spacing_mm, strict=True)),
         size=structure.voxels / annotated * voxel_size(label.affine, label.spatial_dims),
         in_one_piece=one and whole,
-        # Specks beside a structure in one piece are slips of the pen, not structures that could vanish.
+        # Specks beside a structure in one piece are annotation errors, not structures that could vanish.
         has_tiny_pieces=whole and bool(sizes.max() <= TINY_VOXELS or (not one and sizes.min() <= TINY_VOXELS)),
     )
 
@@ -147,7 +147,7 @@ def _measure(structure: Structure, label: Volume) -> _Measured:
 def _target_spacing(
     spacings: np.ndarray, extents_mm: np.ndarray, measured: Mapping[int, Sequence[_Measured]], settings: PlanSettings
 ) -> np.ndarray:
-    """Return the planned spacing in mm, ``(D,)``; ``spacings`` and ``extents_mm`` are ``(K, D)``, one row a support."""
+    """Return the planned spacing ``(D,)`` in mm; ``spacings`` and ``extents_mm`` are ``(K, D)``."""
     median_mm = np.median(spacings, axis=0)
     thick = median_mm >= THICK_RATIO * median_mm.min()
     if settings.spacing_mm is not None:
@@ -185,12 +185,12 @@ def _patch_voxels(settings: PlanSettings, median_mm: np.ndarray) -> int:
 
 
 def _diameter_mm(size: float, dims: int) -> float:
-    """Diameter of the sphere (disc) with a structure's volume in mm³ (area in mm²)."""
+    """Return the diameter of the sphere (disc) with a structure's volume in mm³ (area in mm²)."""
     return float(2 * np.sqrt(size / np.pi)) if dims == 2 else float((6 * size / np.pi) ** (1 / 3))
 
 
 def _patch_size(shape: Sequence[int], spacing: np.ndarray, budget: int) -> tuple[int, ...]:
-    """Largest patch within ``budget`` voxels that is as close to a cube in mm as the volume allows."""
+    """Return the largest patch within ``budget`` voxels that is as close to a cube in mm as the volume allows."""
     low, high = 0.0, float(max(n * s for n, s in zip(shape, spacing, strict=True)))
     for _ in range(40):
         edge = (low + high) / 2
@@ -215,7 +215,7 @@ def _notes(
 ) -> list[str]:
     notes = []
     for value, found in measured.items():
-        name = labelled(labels[value], value)
+        name = name_with_value(labels[value], value)
         if any(one.has_tiny_pieces for one in found):
             notes.append(f"{name} has pieces of {TINY_VOXELS} voxels or fewer: expect some of them to be missed")
         missing = sum(value not in one for one in complete)

@@ -1,4 +1,4 @@
-"""A plan as plain JSON data, and back."""
+"""Convert a plan to plain JSON data and back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from medfewshot.types import Plan
 
-MOST_CHANNELS = 64
-LEAST_SPACING_MM = 1e-5
-"""Microscopes have microns and less."""
-MOST_PATCH_VOXELS = 100_000_000
-MOST_LABELS = 10_000
+MAX_CHANNELS = 64
+MIN_SPACING_MM = 1e-5
+"""Small enough for microscopes."""
+MAX_PATCH_VOXELS = 100_000_000
+MAX_LABELS = 10_000
 
 _PLAN = TypeAdapter(Plan)
 
@@ -27,7 +27,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def plan_from_dict(data: Mapping[str, Any]) -> Plan:
-    """Build a plan from plain data and check it: a saved segmenter may come from a stranger.
+    """Build a plan from plain data and check it, because a saved segmenter may come from an untrusted source.
 
     Raises:
         ValueError: A field is missing, of the wrong kind, or out of range.
@@ -40,15 +40,15 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
     dims, axes = plan.spatial_dims, np.array(plan.axes)
     rules = {
         "spatial_dims": dims in (2, 3),
-        "channels": 1 <= plan.channels <= MOST_CHANNELS and len(plan.normalization) == plan.channels,
+        "channels": 1 <= plan.channels <= MAX_CHANNELS and len(plan.normalization) == plan.channels,
         "spacing_mm": len(plan.spacing_mm) == dims
-        and all(LEAST_SPACING_MM <= length <= 1000 for length in plan.spacing_mm),
+        and all(MIN_SPACING_MM <= length <= 1000 for length in plan.spacing_mm),
         "patch_size": len(plan.patch_size) == dims
         and min(plan.patch_size) >= 1
-        and math.prod(plan.patch_size) <= MOST_PATCH_VOXELS,
+        and math.prod(plan.patch_size) <= MAX_PATCH_VOXELS,
         "axes": axes.shape == (3, 3) and np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=0.01),
         "keep_largest": set(plan.keep_largest) <= set(plan.labels),
-        "labels": 1 <= len(plan.labels) <= MOST_LABELS and all(0 < value < 2**31 for value in plan.labels),
+        "labels": 1 <= len(plan.labels) <= MAX_LABELS and all(0 < value < 2**31 for value in plan.labels),
     }
     wrong = [name for name, right in rules.items() if not right]
     if wrong:

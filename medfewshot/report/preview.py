@@ -14,7 +14,7 @@ from medfewshot.io import atomic_path
 from medfewshot.report import paint
 from medfewshot.report.paint import Entry, Scene
 from medfewshot.report.planes import grid_of, is_raster
-from medfewshot.structures import compress, voxel_size
+from medfewshot.structures import renumber, voxel_size
 
 
 def save_preview(
@@ -113,7 +113,7 @@ def card_jpeg(
 
 def _rank(names: Mapping[int, str], *label_maps: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
     """Return the values of ``names``, then those without a name; and the label maps with positions in this list."""
-    values, maps = compress(*label_maps)
+    values, maps = renumber(*label_maps)
     listed = [int(value) for value in names if value != 0] + [value for value in values[1:] if value not in names]
     rank_of = np.zeros(len(values), dtype=np.min_scalar_type(len(listed)))
     rank_of[1:] = [listed.index(value) + 1 for value in values[1:]]

@@ -1,11 +1,12 @@
-"""One generator of made-up anatomies: procedural tasks for training, and the CT cohort of the demo.
+"""Synthetic anatomies: procedural tasks for meta-training, and the CT scans of the demo.
 
 An anatomy is a template of implicit shapes. Its members differ by diffeomorphic warps and by shift, scale and absence
-of every structure; one scanner protocol images them all.
+of every structure. One scanner protocol images all members.
 
 References:
-    Hoffmann et al., SynthMorph, IEEE TMI 2021; Billot et al., SynthSeg, Medical Image Analysis 2023 (synthetic label
-    maps and random contrasts). Butoi et al., UniverSeg, ICCV 2023 (synthetic tasks in meta-training).
+    Hoffmann et al., SynthMorph, IEEE TMI 2021, and Billot et al., SynthSeg, Medical Image Analysis 2023: synthetic
+    label maps and random contrasts.
+    Butoi et al., UniverSeg, ICCV 2023: synthetic tasks in meta-training.
 """
 
 from medfewshot.synthetic.blobs import make_blob_volume, write_blob_dataset

@@ -1,4 +1,4 @@
-"""An upper abdomen on contrast-enhanced CT, for the demo's cohort. ``abdomen.yaml`` has what all patients share."""
+"""Template of an upper abdomen on contrast-enhanced CT; ``abdomen.yaml`` contains what all patients share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medfewshot.settings import read_yaml
-from medfewshot.synthetic.blocks import FAR, Rng, spine, walk
+from medfewshot.synthetic.blocks import FAR, Rng, spine, vessel_path
 from medfewshot.synthetic.parts import Part, solid, tube
 
 MIDDLE = (0.0, 0.0, 0.0)
@@ -19,7 +19,7 @@ STRUCTURES: dict[str, tuple[str, ...]] = {name: tuple(begins) for name, begins i
 
 
 def abdomen(rng: Rng, lesions: int) -> list[Part]:
-    """Draw the parts of one patient, from the outside in.
+    """DrawnPart the parts of one patient, from the outside in.
 
     Args:
         rng: Source of the draws.
@@ -42,7 +42,7 @@ def abdomen(rng: Rng, lesions: int) -> list[Part]:
 
 
 def _shared(group: str) -> list[Part]:
-    """The parts of a group in ``abdomen.yaml``."""
+    """Return the parts of a group in ``abdomen.yaml``."""
     return [Part(**{field: _tuples(value) for field, value in part.items()}) for part in _SHARED[group]]
 
 
@@ -51,7 +51,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _body(rng: Rng, depth: float) -> list[Part]:
-    """Couch, skin, fat, the muscle wall with ribs, and the cavity."""
+    """Draw couch, skin, fat, the muscle wall with ribs, and the cavity."""
     width, fat, muscle = rng.uniform(0.94, 1.0), rng.uniform(0.06, 0.1), 0.075
 
     def layer(name: str, tissue: str, inset: float) -> Part:
@@ -79,11 +79,11 @@ def _body(rng: Rng, depth: float) -> list[Part]:
 
 
 def _bowel(rng: Rng, depth: float) -> list[Part]:
-    """Loops of small bowel in fat, and a frame of colon with stool and gas."""
+    """Draw loops of small bowel in fat, and a frame of colon with stool and gas."""
     parts = [solid("belly", "fat", (0, 0.12, -0.62), (0.62, depth * 0.62, 0.52), within="cavity")]
     for i in range(30):
         start = rng.uniform((-0.45, -0.05, -0.95), (0.45, 0.4, -0.25))
-        path = walk(rng, tuple(start), tuple(rng.normal(0, 0.06, 3)), 3, 0.06)
+        path = vessel_path(rng, tuple(start), tuple(rng.normal(0, 0.06, 3)), 3, 0.06)
         wall = tube(f"loop {i}", "soft", rng.uniform(0.055, 0.08), path, rough=0.006, channel=4, within="belly")
         inside = replace(wall, name=f"inside of loop {i}", tissue="air" if rng.random() < 0.05 else "content")
         parts += [wall, replace(inside, radii=(wall.radii[0] - 0.018, 0, 0))]
@@ -100,13 +100,13 @@ def _bowel(rng: Rng, depth: float) -> list[Part]:
 def _liver_vessels(rng: Rng) -> list[Part]:
     tree = []
     for i, vessel in enumerate(_SHARED["liver vessels"]):
-        path, name = walk(rng, vessel["start"], vessel["step"], 4, 0.025), f"vessel of the liver {i}"
+        path, name = vessel_path(rng, vessel["start"], vessel["step"], 4, 0.025), f"vessel of the liver {i}"
         tree.append(tube(name, "vein", vessel["radius"], path, within="liver", rough=0.004, channel=4))
     return tree
 
 
 def _lesions(rng: Rng, count: int) -> list[Part]:
-    """Dark metastases of 12 to 24 mm radius."""
+    """Draw dark metastases of 12 to 24 mm radius."""
     sites = _tuples(_SHARED["lesion sites"])
     parts = []
     for i, site in enumerate(rng.permutation(len(sites))[:count]):
@@ -117,5 +117,5 @@ def _lesions(rng: Rng, count: int) -> list[Part]:
 
 
 def _vessels(front: float) -> list[Part]:
-    """Vessels on the front of the spine, at y = ``front``."""
+    """Return the vessels in front of the spine, at y = ``front``."""
     return [replace(one, path=tuple((x, y + front, z) for x, y, z in one.path)) for one in _shared("vessels")]

@@ -1,7 +1,7 @@
-"""What a scanner makes of a body: blur, thick slices, bias field, noise, ringing, gamma; then network input.
+"""Simulate a scanner: blur, thick slices, bias field, noise, ringing and gamma, then normalisation.
 
-All on ``(M, 1, *S)``, S of three axes. One protocol serves a whole cohort, strengths included: every member has the
-same blur, gamma, noise level and amplitude of the bias field. Each has its own noise and its own course of the field.
+Images are ``(M, 1, *S)`` with three axes ``S``. One protocol, strengths included, serves a whole cohort: every member
+has the same blur, gamma, noise level and amplitude of the bias field. Each has its own noise and its own bias field.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Protocol:
     """Properties of one scanner and protocol: contrast, noise, resolution, artefacts."""
 
     blur_voxels: float
-    """Standard deviation of the point spread."""
+    """Standard deviation of the point spread function."""
     bias: float
     gamma: float
     noise: float
@@ -37,7 +37,7 @@ class Protocol:
 
 
 def draw_protocol(style: str, thick: bool, rng: Rng) -> Protocol:
-    """Draw a protocol.
+    """DrawnPart a protocol.
 
     Args:
         style: ``ct`` or an MR style.
@@ -61,7 +61,7 @@ def draw_protocol(style: str, thick: bool, rng: Rng) -> Protocol:
 
 
 def acquire(clean: Tensor, protocol: Protocol, rng: Rng, generator: torch.Generator) -> Tensor:
-    """``clean (M, 1, *S)`` brightness -> what the scanner would give, not yet normalised."""
+    """Simulate the acquisition of ``clean (M, 1, *S)`` brightness; the result is not yet normalised."""
     image = blur(clean, protocol.blur_voxels)
     if protocol.slice_factor > 1 and image.shape[-1] >= 4 * protocol.slice_factor:
         image = _thick_slices(image, protocol.slice_factor)
@@ -75,7 +75,7 @@ def acquire(clean: Tensor, protocol: Protocol, rng: Rng, generator: torch.Genera
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian of ``sigma`` voxels; axes of one voxel are left alone."""
+    """Blur with a separable Gaussian of ``sigma`` voxels; axes of one voxel stay as they are."""
     if sigma < 0.25:
         return image
     reach = max(1, round(2 * sigma + 0.5))
@@ -92,7 +92,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
 
 
 def normalise(image: Tensor, protocol: Protocol) -> Tensor:
-    """As :mod:`medfewshot.planning.normalise`: a window with the cohort's statistics, or each member's own z-score."""
+    """Normalise like :mod:`medfewshot.planning.normalise`: a window for the cohort, or a z-score per member."""
     if protocol.window is not None:
         low, high = protocol.window
         clipped = image.clamp(low, high)
@@ -107,7 +107,7 @@ def _zscore(one: Tensor) -> Tensor:
     low, high = values[int(0.005 * (len(values) - 1))], values[int(0.995 * (len(values) - 1))]
     one = one.clamp(low, high)
     body = one > low + 0.1 * (high - low)
-    # Sums under a mask keep shapes fixed: no wait for the device.
+    # Masked sums keep shapes fixed, so the CPU does not wait for the device.
     count = body.sum().clamp_min(2)
     mean = (one * body).sum() / count
     deviation = ((one - mean).square() * body).sum().div(count - 1).sqrt()
@@ -126,7 +126,7 @@ def _thick_slices(image: Tensor, factor: int) -> Tensor:
 
 
 def _truncate(image: Tensor, kept: float) -> Tensor:
-    """Gibbs ringing: high in-plane frequencies were never measured."""
+    """Simulate Gibbs ringing by removing high in-plane frequencies."""
     spectrum = torch.fft.rfftn(image, dim=(2, 3))
     fx = torch.fft.fftfreq(image.shape[2], device=image.device).abs().view(-1, 1, 1)
     fy = torch.fft.rfftfreq(image.shape[3], device=image.device).abs().view(1, -1, 1)

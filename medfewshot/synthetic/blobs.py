@@ -1,4 +1,4 @@
-"""Tiny test volumes of spheres and boxes, made in a millisecond."""
+"""Tiny test volumes of spheres and boxes, generated in a millisecond."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def write_blob_dataset(
     Nothing is written if the same call has written before.
 
     Args:
-        folder: Is made if it does not exist.
+        folder: Created if it does not exist.
         cases: Number of scans.
         seed: Another seed gives other scans.
         shape: Voxels of each scan.
-        labels: Structures in each scan.
+        labels: Number of structures in each scan.
 
     Returns:
         ``folder`` as a Path.

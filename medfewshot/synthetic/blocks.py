@@ -1,4 +1,4 @@
-"""Building blocks of templates: body walls, ribs, spine, vessels, heart, pairs and lesions."""
+"""Building blocks of templates: body walls, ribs, spine, vessels, heart, pairs of organs and lesions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from medfewshot.synthetic.parts import Part, solid, tube
 
 Rng = np.random.Generator
 FAR = 50.0
-"""A half axis that never ends."""
+"""Half axis of a shape without end."""
 
 
 def mirror(part: Part, rng: Rng) -> list[Part]:
-    """Make a pair: the right and the left one of an organ, alike but not the same."""
+    """Make a pair of organs, right and left, that differ slightly."""
     x, y, z = part.centre
     other = tuple(float(r * np.exp(rng.normal(0, 0.06))) for r in part.radii)
     notch = None if part.notch is None else (-part.notch[0], *part.notch[1:])
@@ -25,12 +25,14 @@ def mirror(part: Part, rng: Rng) -> list[Part]:
 
 
 def draw_power(rng: Rng) -> Literal[2, 3, 4]:
-    """Draw how boxy a shape is."""
+    """Draw the exponent of a shape; a larger one is boxier."""
     return (2, 2, 3, 4)[int(rng.integers(4))]  # type: ignore[return-value]
 
 
-def walk(rng: Rng, start: tuple, step: tuple, count: int, wander: float) -> tuple[tuple[float, float, float], ...]:
-    """Draw the path of a vessel: straight on, with a wandering direction."""
+def vessel_path(
+    rng: Rng, start: tuple, step: tuple, count: int, wander: float
+) -> tuple[tuple[float, float, float], ...]:
+    """Draw the path of a vessel: a straight line with a random walk of its direction."""
     points = [np.asarray(start, dtype=float)]
     for _ in range(count):
         points.append(points[-1] + np.asarray(step) + rng.normal(0, wander, 3))
@@ -38,7 +40,7 @@ def walk(rng: Rng, start: tuple, step: tuple, count: int, wander: float) -> tupl
 
 
 def wall(rng: Rng, width: float, depth: float) -> list[Part]:
-    """Skin, fat, muscle and the cavity inside; endless along z."""
+    """Draw skin, fat, muscle and the cavity inside, without end along z."""
     power = draw_power(rng)
     fat, muscle = rng.uniform(0.03, 0.16), rng.uniform(0.05, 0.1)
     rough = rng.uniform(0, 0.02)
@@ -58,13 +60,13 @@ def wall(rng: Rng, width: float, depth: float) -> list[Part]:
 
 
 def ribs(rng: Rng, width: float, depth: float, thickness: float) -> Part:
-    """Slanting ribs in an endless wall."""
+    """Draw slanting ribs in a wall without end."""
     path = ((rng.uniform(0.22, 0.3), rng.uniform(0.3, 0.6), thickness),)
     return Part("ribs", "bone", "ribs", radii=(width, depth, FAR), hollow=0.02, labelled=False, path=path)
 
 
 def spine(rng: Rng, back: float) -> list[Part]:
-    """Vertebrae, discs, arches, canal and the muscles beside them, in front of the skin at y = ``back``."""
+    """Draw vertebrae, discs, arches, canal and muscles beside them, in front of the skin at y = ``back``."""
     size = rng.uniform(0.12, 0.17)
     y = back + rng.uniform(0.36, 0.42)
     height = size * rng.uniform(0.75, 0.95)
@@ -89,29 +91,29 @@ def spine(rng: Rng, back: float) -> list[Part]:
 
 
 def lesions(rng: Rng, parent: Part, most: int = 3) -> list[Part]:
-    """Up to ``most`` lesions in an organ, elsewhere in each member."""
+    """Draw up to ``most`` lesions in an organ; each member has them in other places."""
     parts = []
     for i in range(int(rng.integers(0, most + 1))):
         radii = tuple(min(parent.radii) * rng.uniform(0.1, 0.35) * np.ones(3))
-        shape = {"rough": 0.02, "channel": 3, "within": parent.name, "roams": 0.75, "presence": 0.75, "scale": 0.3}
+        shape = {"rough": 0.02, "channel": 3, "within": parent.name, "scatter": 0.75, "presence": 0.75, "scale": 0.3}
         parts.append(solid(f"lesion {i} of {parent.name}", "lesion", (0.0, 0.0, 0.0), radii, **shape))
     return parts
 
 
 def vessels(rng: Rng, back: float) -> list[Part]:
-    """Aorta, vena cava and a branch."""
+    """Draw aorta, vena cava and a branch."""
     y = back + rng.uniform(0.58, 0.66)
     side = rng.choice([-1.0, 1.0])
     radius = rng.uniform(0.06, 0.085)
-    aorta = tube("aorta", "blood", radius, walk(rng, (0.05 * side, y, -1.6), (0, 0, 0.65), 5, 0.03))
+    aorta = tube("aorta", "blood", radius, vessel_path(rng, (0.05 * side, y, -1.6), (0, 0, 0.65), 5, 0.03))
     radius = rng.uniform(0.06, 0.09)
-    cava = tube("cava", "vein", radius, walk(rng, (-0.12 * side, y, -1.6), (0, 0.02, 0.65), 5, 0.03))
-    path = walk(rng, (0.05 * side, y, rng.uniform(-0.2, 0.3)), (0.15 * rng.choice([-1, 1]), 0.1, 0), 3, 0.05)
+    cava = tube("cava", "vein", radius, vessel_path(rng, (-0.12 * side, y, -1.6), (0, 0.02, 0.65), 5, 0.03))
+    path = vessel_path(rng, (0.05 * side, y, rng.uniform(-0.2, 0.3)), (0.15 * rng.choice([-1, 1]), 0.1, 0), 3, 0.05)
     return [aorta, cava, tube("branch", "blood", rng.uniform(0.02, 0.04), path, labelled=False)]
 
 
 def heart(rng: Rng, centre: tuple[float, float, float], size: float) -> list[Part]:
-    """A sac of fat with two ventricles and two atria; the left ventricle is a cup."""
+    """Draw a sac of fat with two ventricles and two atria; the left ventricle is a cup."""
     x, y, z = centre
     turn = rng.uniform(-1.2, 1.2)
     pool = size * rng.uniform(0.26, 0.36)

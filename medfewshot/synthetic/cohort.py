@@ -1,4 +1,4 @@
-"""A made-up abdominal CT cohort on disk, in Medical Segmentation Decathlon layout."""
+"""Write a cohort of synthetic abdominal CT scans in Medical Segmentation Decathlon layout."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def make_ct_cohort(
     spacing_mm: float = 3.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write made-up contrast-enhanced abdominal CTs with labels and a ``dataset.json``.
+    """Write synthetic contrast-enhanced abdominal CTs with labels and a ``dataset.json``.
 
     Axis order, obliqueness, spacing (8 % up or down) and shape (4 to 6 %) differ from case to case. Every fifth case
     has no lesion. The anatomy keeps its size in mm: a small ``shape`` at the same ``spacing_mm`` shows a part of it.
 
     Args:
-        folder: Is made if it does not exist; files of the same names are replaced.
+        folder: Created if it does not exist; files of the same names are replaced.
         cases: Number of scans.
-        seed: Another seed gives other scans; case ``i`` does not depend on how many others there are.
+        seed: Another seed gives other scans; case ``i`` does not depend on the number of cases.
         shape: Voxels to the right, front and head.
         spacing_mm: Voxel edge.
         progress: Receives (cases done, cases).
@@ -101,7 +101,7 @@ def _centred_affine(size: tuple[int, ...], spacing: np.ndarray, oblique: tuple[f
 
 
 def _points(size: tuple[int, ...], affine: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """Warped template coordinates of every voxel, ``(1, 3, *S)``."""
+    """Compute warped template coordinates of every voxel, ``(1, 3, *S)``."""
     index = np.stack(np.meshgrid(*[np.arange(n) for n in size], indexing="ij"), axis=-1)
     points = torch.from_numpy(nib.affines.apply_affine(affine, index) / MM_PER_UNIT).float().movedim(-1, 0)[None]
     velocity = warp.velocity_fields(1, WARP, generator, points.device)
@@ -109,13 +109,13 @@ def _points(size: tuple[int, ...], affine: np.ndarray, generator: torch.Generato
 
 
 def _draw_tones(rng: np.random.Generator) -> Tones:
-    """HU of every tissue in this case: patients differ in their uptake of contrast medium."""
+    """Draw the HU of every tissue in this case, because patients differ in their uptake of contrast medium."""
     means = {tissue: torch.tensor([rng.normal(mean, spread)]).float() for tissue, (mean, spread, _) in TISSUES.items()}
     return Tones(means, {tissue: texture for tissue, (_, _, texture) in TISSUES.items()})
 
 
 def _structure_of(parts: list[Part]) -> torch.Tensor:
-    """Number of a part (from 1; 0 is air) -> label value."""
+    """Return a table from the number of a part (from 1; 0 is air) to its label value."""
     table = torch.zeros(len(parts) + 1, dtype=torch.uint8)
     for number, part in enumerate(parts, start=1):
         for value, starts in enumerate(STRUCTURES.values(), start=1):
@@ -135,7 +135,7 @@ def _scan(clean: torch.Tensor, rng: np.random.Generator, generator: torch.Genera
 def _reorient(
     image: np.ndarray, label: np.ndarray, affine: np.ndarray, codes: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same scan with its array axes in another order and direction."""
+    """Reorder and flip the array axes of a scan to the axis codes ``codes``."""
     turn = ornt_transform(nib.orientations.io_orientation(affine), axcodes2ornt(tuple(codes)))
     turned = [nib.Nifti1Image(array, affine).as_reoriented(turn) for array in (image, label)]
     image, label = (np.ascontiguousarray(volume.dataobj) for volume in turned)

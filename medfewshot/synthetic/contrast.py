@@ -1,4 +1,4 @@
-"""How bright each tissue is: one model per cohort, in the manner of CT, of MR weightings, or of nothing known."""
+"""Brightness of each tissue: one model per cohort, like CT, like MR weightings, or random."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STYLES = {"ct": 0.35, "t1": 0.2, "t2": 0.25, "any": 0.2}
 
 
 def draw_style(rng: Rng) -> str:
-    """Draw the name of a style."""
+    """DrawnPart the name of a style."""
     return str(rng.choice(list(STYLES), p=list(STYLES.values())))
 
 
 def draw_contrast(style: str, tissues: set[str], rng: Rng) -> Contrast:
-    """Draw a mean and a texture for every tissue. Organs of one patient are alike in CT, and differ more in MR."""
+    """Draw a mean and a texture for every tissue. Organs are similar in CT and differ more in MR."""
     contrast = {}
     for tissue in sorted(tissues):
         low, high = (0.0, 1.0) if style == "any" else RANGES.get(tissue, RANGES["other"])[style]

@@ -1,8 +1,8 @@
-"""Parts of a body as implicit shapes, evaluated for all members of a population at once.
+"""Implicit shapes of body parts, evaluated for all members of a population at once.
 
-Lengths are in template units: the trunk is about 2 wide. x to the right, y to the front, z to the head. ``points`` are
-``(M, 3, *S)`` template coordinates of M members; distances ``(M, *S)`` are nearly metric near the surface, negative
-inside.
+Lengths are in template units: the trunk is about 2 wide. x points to the right, y to the front, z to the head.
+``points`` are ``(M, 3, *S)`` template coordinates of M members; distances ``(M, *S)`` are nearly metric near the
+surface, negative inside.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Kind = Literal["ellipsoid", "tube", "column", "ribs", "noise"]
 
 @dataclass(frozen=True)
 class Part:
-    """One structure of a template, and how much it differs from member to member."""
+    """One structure of a template, and how much it varies between members."""
 
     name: str
     tissue: str
@@ -33,10 +33,10 @@ class Part:
     power: Literal[2, 3, 4] = 2
     """2 is an ellipsoid, more is boxier."""
     rough: float = 0.0
-    """How far the surface follows the noise field ``channel``."""
+    """Amplitude of the surface roughness, which follows the noise field ``channel``."""
     channel: int = 0
     hollow: float = 0.0
-    """Above 0 only a wall of this thickness is left, outside the surface."""
+    """Above 0, the part is a wall of this thickness outside the surface."""
     notch: tuple[float, float, float, float] | None = None
     """A ball (offset from the centre, radius) that is cut out: the hilum of a kidney, the valves of a ventricle."""
     within: str | None = None
@@ -45,14 +45,14 @@ class Part:
     scale: float = 0.08
     presence: float = 1.0
     """Probability that a member has it."""
-    roams: float = 0.0
-    """Above 0 each member has it somewhere else, within this fraction of ``within``: lesions."""
+    scatter: float = 0.0
+    """Above 0, each member has the part in another place within this fraction of ``within``: lesions."""
     labelled: bool = True
     """Whether it may become a class."""
 
     @property
     def size(self) -> float:
-        """Rough volume, for a curriculum by size."""
+        """Approximate volume, for a curriculum by size."""
         if self.kind == "tube":
             ends = torch.tensor(self.path)
             return float(3.1 * self.radii[0] ** 2 * (ends[1:] - ends[:-1]).norm(dim=1).sum())
@@ -70,8 +70,15 @@ def tube(name: str, tissue: str, radius: float, path: tuple[tuple[float, float, 
 
 
 @dataclass(frozen=True)
-class Draw:
-    """A part in M members: ``centre``, ``radii (M, 3)``, ``path (M, n, 3)``, ``present (M,)``."""
+class DrawnPart:
+    """A part in M members.
+
+    Args:
+        centre: ``(M, 3)``.
+        radii: ``(M, 3)``.
+        path: ``(M, n, 3)``.
+        present: ``(M,)`` bool.
+    """
 
     centre: Tensor
     radii: Tensor
@@ -79,20 +86,27 @@ class Draw:
     present: Tensor
 
 
-def column(values: Tensor, like: Tensor) -> Tensor:
-    """``(M, 3)`` against ``(M, 3, *S)``."""
+def as_columns(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape ``(M, 3)`` so that it broadcasts against ``like (M, 3, *S)``."""
     return values.view(*values.shape, *[1] * (like.ndim - 2))
 
 
-def distance(part: Part, draw: Draw, points: Tensor, noise: Tensor) -> Tensor:
-    """Signed distance ``(M, *S)``; ``noise (M, channels, *S)`` is the population's own, in template coordinates."""
+def distance(part: Part, draw: DrawnPart, points: Tensor, noise: Tensor) -> Tensor:
+    """Compute the signed distance ``(M, *S)`` to a part.
+
+    Args:
+        part: The part.
+        draw: The part in each of M members.
+        points: Template coordinates ``(M, 3, *S)``.
+        noise: The population's noise fields ``(M, channels, *S)``, which roughen surfaces.
+    """
     if part.kind == "tube":
         d = _tube(points, draw.path, draw.radii[:, 0])
     elif part.kind == "noise":
         d = part.radii[0] - noise[:, part.channel]  # where the field is high; as an area of loops and septa
         d = d * part.radii[1]
     else:
-        d = _ellipsoid(part, draw, _stack(part, points) if part.kind == "column" else points)
+        d = _ellipsoid(part, draw, _repeat_vertebrae(part, points) if part.kind == "column" else points)
     if part.rough and part.kind != "noise":
         d = d + part.rough * noise[:, part.channel]
     if part.kind == "ribs":
@@ -101,19 +115,19 @@ def distance(part: Part, draw: Draw, points: Tensor, noise: Tensor) -> Tensor:
         d = torch.maximum(-d, d - part.hollow)
     if part.notch is not None:
         x, y, z, radius = part.notch
-        offset = points - column(draw.centre + draw.centre.new_tensor([x, y, z]), points)
+        offset = points - as_columns(draw.centre + draw.centre.new_tensor([x, y, z]), points)
         d = torch.maximum(d, radius - offset.square().sum(1).sqrt())
     return d
 
 
-def _ellipsoid(part: Part, draw: Draw, points: Tensor) -> Tensor:
-    offset = points - column(draw.centre, points)
+def _ellipsoid(part: Part, draw: DrawnPart, points: Tensor) -> Tensor:
+    offset = points - as_columns(draw.centre, points)
     if part.tilt:
         c, s = float(torch.cos(torch.tensor(part.tilt))), float(torch.sin(torch.tensor(part.tilt)))
         x, y, z = offset.unbind(1)
         offset = torch.stack([c * x + s * y, c * y - s * x, z], dim=1)
-    # The lengths of the offset and of the scaled offset, whose powers are sums over axis 1 with two sets of weights.
-    # No ``pow``: it is 20 times as slow as a product.
+    # The lengths of the offset and of the scaled offset are weighted sums of powers over axis 1. Products are much
+    # faster than ``pow``.
     squares = offset.square()
     ones = torch.ones_like(draw.radii)
     if part.power == 2:
@@ -128,19 +142,19 @@ def _ellipsoid(part: Part, draw: Draw, points: Tensor) -> Tensor:
 
 
 def _weighted(values: Tensor, *weights: Tensor) -> Tensor:
-    """Weighted sums over axis 1: ``(M, 3, *S)`` and k times ``(M, 3)`` -> ``(M, k, *S)``."""
+    """Compute weighted sums over axis 1: ``(M, 3, *S)`` and k times ``(M, 3)`` -> ``(M, k, *S)``."""
     return torch.bmm(torch.stack(weights, 1), values.flatten(2)).unflatten(2, values.shape[2:])
 
 
-def _stack(part: Part, points: Tensor) -> Tensor:
-    """Vertebrae repeat along z with a period of 2.4 half heights."""
+def _repeat_vertebrae(part: Part, points: Tensor) -> Tensor:
+    """Repeat the points along z with a period of 2.4 half heights."""
     period = 2.4 * part.radii[2]
     x, y, z = points.unbind(1)
     return torch.stack([x, y, z - period * torch.round(z / period) + part.centre[2]], dim=1)
 
 
 def _ribs(part: Part, points: Tensor, wall: Tensor) -> Tensor:
-    """Slanting bars in an endless wall: ``hollow`` is their thickness, ``path[0]`` = (pitch, slope, width)."""
+    """Compute slanting bars in a wall; ``hollow`` is their thickness, ``path[0]`` = (pitch, slope, width)."""
     pitch, slope, width = part.path[0]
     height = (points[:, 2] + slope * points[:, 1]) / pitch
     across = (height - torch.round(height)).abs() * pitch
@@ -148,7 +162,10 @@ def _ribs(part: Part, points: Tensor, wall: Tensor) -> Tensor:
 
 
 def _tube(points: Tensor, path: Tensor, radius: Tensor) -> Tensor:
-    """Distance to a polyline: per segment |p - a|^2 - 2 t (p - a).d + t^2 |d|^2, from the products p.a and p.d."""
+    """Compute the distance to a polyline.
+
+    Per segment it is |p - a|^2 - 2 t (p - a).d + t^2 |d|^2, from the products p.a and p.d.
+    """
     flat = points.flatten(2)
     start, along = path[:, :-1], path[:, 1:] - path[:, :-1]
     products = torch.bmm(torch.cat([start, along], 1), flat)
@@ -163,8 +180,8 @@ def _tube(points: Tensor, path: Tensor, radius: Tensor) -> Tensor:
     return nearest - radius.view(-1, *[1] * (points.ndim - 2))
 
 
-def draw_part(part: Part, parent: Draw | None, members: int, generator: torch.Generator) -> Draw:
-    """Every member's own version of ``part``; random numbers are drawn on the CPU."""
+def draw_part(part: Part, parent: DrawnPart | None, members: int, generator: torch.Generator) -> DrawnPart:
+    """Draw every member's own version of ``part``, with random numbers on the CPU."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).clamp(-2.5, 2.5)
@@ -174,14 +191,14 @@ def draw_part(part: Part, parent: Draw | None, members: int, generator: torch.Ge
     radii = torch.tensor(part.radii, dtype=torch.float32) * torch.exp(
         part.scale * (normal(members, 1) + 0.4 * normal(members, 3))
     )
-    if part.roams and parent is not None:
+    if part.scatter and parent is not None:
         direction = normal(members, 3)
         direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-6)
-        reach = part.roams * torch.rand((members, 1), generator=generator) ** (1 / 3)
+        reach = part.scatter * torch.rand((members, 1), generator=generator) ** (1 / 3)
         centre = parent.centre + direction * reach * parent.radii.clamp_max(2.0)
     points: Sequence[Sequence[float]] = part.path or ((0.0, 0.0, 0.0),)
     path = torch.tensor(points, dtype=torch.float32).expand(members, -1, 3) + shift.unsqueeze(1)
     if part.kind == "tube":
         path = path + 0.5 * part.shift * normal(members, len(points), 3)
     present = torch.rand(members, generator=generator) < part.presence
-    return Draw(centre, radii, path, present)
+    return DrawnPart(centre, radii, path, present)

@@ -1,4 +1,4 @@
-"""Procedural tasks for meta-training: an episode's supports and queries are members of one made-up population."""
+"""Procedural tasks for meta-training: supports and queries of an episode are members of one synthetic population."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from medfewshot.synthetic.render import MM_PER_UNIT, Rendered, draw_template, dr
 from medfewshot.types import Episode, Query, Support
 
 Rng = np.random.Generator
-FEWEST_VOXELS = 12
-"""Of a class in some support."""
+MIN_CLASS_VOXELS = 12
+"""Minimum number of voxels of a class in the supports."""
 ATTEMPTS = 8
 
 
 class PopulationSettings(Settings):
-    """What procedural episodes look like."""
+    """Settings of procedural episodes."""
 
     patches: Patches = Field(
         ((64, 64, 64), (48, 48, 48), (80, 80, 24)),
@@ -52,10 +52,10 @@ class PopulationSettings(Settings):
 
 @dataclass(frozen=True)
 class Populations:
-    """An episode source: every seed has its own population.
+    """An episode source: every seed gives another population.
 
     Args:
-        settings: What episodes look like.
+        settings: Settings of the episodes.
         render: Makes images and label maps of a population's members.
     """
 
@@ -63,7 +63,7 @@ class Populations:
     render: Callable[..., Rendered] = render
 
     def sample(self, seed: int, *, progress: float = 1.0, device: torch.device = torch.device("cpu")) -> Episode:
-        """Draw the episode of ``seed``.
+        """DrawnPart the episode of ``seed``.
 
         Args:
             seed: Decides everything.
@@ -75,7 +75,7 @@ class Populations:
         """
         for attempt in range(ATTEMPTS):
             rng = np.random.default_rng([seed, attempt])
-            episode = self._try(rng, progress, device, fewest=FEWEST_VOXELS if attempt < ATTEMPTS - 1 else 1)
+            episode = self._try(rng, progress, device, fewest=MIN_CLASS_VOXELS if attempt < ATTEMPTS - 1 else 1)
             if episode is not None:
                 return episode
         return self.sample((seed + 1) % 2**63, progress=progress, device=device)
@@ -123,7 +123,7 @@ class Populations:
     def _choose_classes(
         self, rendered: Rendered, focus: Part, shots: int, exponent: float, rng: Rng, fewest: int
     ) -> list[list[int]] | None:
-        """Choose groups of part numbers (from 1), one group a class; None if the supports show too little."""
+        """Choose groups of part numbers (from 1), one group per class; None if the supports contain too little."""
         counts = torch.bincount(rendered.labels[:shots].flatten().long(), minlength=len(rendered.parts) + 1).tolist()
         whole = rendered.labels[:shots].numel()
         usable = [
@@ -154,7 +154,7 @@ class Populations:
         taken = {i for group in groups for i in group}
         with_lesions = rng.random() < 0.75
         for i, part in enumerate(rendered.parts, start=1):
-            inner = part.within is not None and (not part.labelled or (part.roams > 0 and with_lesions))
+            inner = part.within is not None and (not part.labelled or (part.scatter > 0 and with_lesions))
             if inner and i not in taken:
                 for group in groups:
                     if any(rendered.parts[j - 1].name == part.within for j in group):
@@ -162,14 +162,14 @@ class Populations:
 
 
 def draw_by_size(parts: list[Part], exponent: float, rng: Rng) -> Part:
-    """Draw a labelled part with weight volume ** (exponent / 3)."""
+    """DrawnPart a labelled part with weight volume ** (exponent / 3)."""
     candidates = [part for part in parts if part.labelled]
     weights = np.array([min(part.size, 0.5) for part in candidates]) ** (exponent / 3)
     return candidates[int(rng.choice(len(candidates), p=weights / weights.sum()))]
 
 
 def _relative_spacing(patch: tuple[int, int, int], rng: Rng) -> np.ndarray:
-    """Draw the spacing of the axes relative to the first: patches with few slices have thick ones."""
+    """DrawnPart the spacing of the axes relative to the first: patches with few slices have thick ones."""
     thickness = max(1.0, 0.8 * patch[0] / patch[2]) if patch[2] > 1 else 1.0
     return np.array([1.0, 1.0, float(thickness * np.exp(rng.uniform(-0.25, 0.25)))])
 

@@ -1,4 +1,4 @@
-"""Rendering: the M members of a population as images and label maps, of one template and one contrast."""
+"""Render the members of a population as images and label maps, with one template and one contrast."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from torch import Tensor
 
 from medfewshot.synthetic import acquisition, warp
 from medfewshot.synthetic.contrast import Contrast, draw_contrast, draw_style
-from medfewshot.synthetic.parts import Draw, Part, column, distance, draw_part
+from medfewshot.synthetic.parts import DrawnPart, Part, as_columns, distance, draw_part
 from medfewshot.synthetic.templates import TEMPLATES
 
 Rng = np.random.Generator
 NOISE_KNOTS = (5, 7, 10, 14, 20)
-"""How fine the surface noise fields are: channels 0 to 4."""
+"""Number of knots of the surface noise fields, channels 0 to 4."""
 TEXTURE_KNOTS = (9, 26)
 MM_PER_UNIT = 170.0
 
 
 @dataclass(frozen=True)
 class View:
-    """What of the template the patches show: ``centre``, ``extent`` (template units) of the patch's three axes."""
+    """The part of the template that the patches show.
+
+    Args:
+        centre: ``(3,)`` in template units.
+        extent: Size of the patch along its three axes, in template units.
+    """
 
     centre: np.ndarray
     extent: np.ndarray
@@ -32,7 +37,12 @@ class View:
 
 @dataclass(frozen=True)
 class Tones:
-    """Brightness of every tissue in each member ``(M,)``, and the standard deviation of its texture."""
+    """Brightness of tissues.
+
+    Args:
+        brightness: Tissue -> brightness in each member ``(M,)``.
+        texture: Tissue -> standard deviation of its texture.
+    """
 
     brightness: Mapping[str, Tensor]
     texture: Mapping[str, float]
@@ -40,7 +50,14 @@ class Tones:
 
 @dataclass(frozen=True, eq=False)
 class Rendered:
-    """``images (M, 1, *S)`` network input; ``labels (M, *S)`` int16, i + 1 for the i-th of ``parts``."""
+    """Rendered members of a population.
+
+    Args:
+        images: Network input ``(M, 1, *S)``.
+        labels: ``(M, *S)`` int16; i + 1 for the i-th of ``parts``.
+        parts: The parts of the template.
+        style: Name of the contrast.
+    """
 
     images: Tensor
     labels: Tensor
@@ -49,7 +66,7 @@ class Rendered:
 
 
 def draw_template(rng: Rng) -> tuple[str, list[Part]]:
-    """Draw a body template by its frequency.
+    """DrawnPart a body template by its frequency.
 
     Returns:
         Its name and parts.
@@ -60,7 +77,7 @@ def draw_template(rng: Rng) -> tuple[str, list[Part]]:
 
 
 def draw_view(parts: list[Part], focus: Part, patch: tuple[int, ...], spacing: np.ndarray, rng: Rng) -> View:
-    """A window that holds the focus: from a close look at it to the whole section of the body."""
+    """Draw a window that contains the focus: from a close-up to the whole section of the body."""
     ends = np.array(focus.path) if focus.path else np.array([focus.centre])
     centre = ends.mean(axis=0)
     reach = np.minimum(np.array(focus.radii if focus.kind != "tube" else (focus.radii[0],) * 3), 0.6).max()
@@ -98,11 +115,11 @@ def render(
         patch: Size in voxels.
         members: Number of members.
         thick: Whether the slices of the patch are thick.
-        other_contrast_for: So many of the last members have another contrast, under the same protocol.
+        other_contrast_for: Number of members, counted from the last, with another contrast under the same protocol.
         rng: Draws what members share.
-        generator: Draws what members differ in.
-        device: Where images and labels are made.
-        acquire: The scanner.
+        generator: Draws what differs between members.
+        device: Device of images and labels.
+        acquire: Simulates the scanner.
     """
     points = _template_points(view, patch, members, rng, generator, device)
     edge = float(np.min(view.extent / np.array(patch)))
@@ -123,7 +140,7 @@ def render(
 def _template_points(
     view: View, patch: tuple[int, int, int], members: int, rng: Rng, generator: torch.Generator, device: torch.device
 ) -> Tensor:
-    """Template coordinates ``(M, 3, *patch)`` of every voxel: pose of the patient, then the member's own warp."""
+    """Compute template coordinates ``(M, 3, *patch)`` of every voxel: pose of the patient, then the member's warp."""
     axes = [torch.arange(n, dtype=torch.float32, device=device).add(0.5).div(n).sub(0.5) for n in patch]
     extent = torch.as_tensor(view.extent, dtype=torch.float32)
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij")) * extent.view(3, 1, 1, 1).to(device)
@@ -137,7 +154,7 @@ def _template_points(
     if thin:
         offset[:, 2] = 0.03 * torch.randn(members, generator=generator)
     centre = torch.as_tensor(view.centre).float() + offset
-    posed = torch.einsum("mij,j...->mi...", (turn * zoom).to(device), grid) + column(centre.to(device), grid[None])
+    posed = torch.einsum("mij,j...->mi...", (turn * zoom).to(device), grid) + as_columns(centre.to(device), grid[None])
     velocity = warp.velocity_fields(members, float(rng.uniform(0.03, 0.11)), generator, device)
     return posed + warp.sample_smooth(warp.integrate(velocity), posed)
 
@@ -162,8 +179,8 @@ def paint(
     own = warp.noise_lattice((members,), TEXTURE_KNOTS, 28, generator, device)
     noise = warp.sample_smooth(torch.cat([shared, own], dim=1), points)
     texture = noise[:, len(NOISE_KNOTS) :].sum(1)
-    coarse = Coarse(points, noise)
-    draws: dict[str, Draw] = {}
+    coarse = CoarseGrid(points, noise)
+    draws: dict[str, DrawnPart] = {}
     depths: dict[str, Tensor] = {}
     parents = {part.within for part in parts}
     shape = (members, *[1] * (points.ndim - 2))
@@ -172,7 +189,7 @@ def paint(
     for index, part in enumerate(parts, start=1):
         draw = draw_part(part, draws.get(part.within or ""), members, generator)
         draws[part.name] = draw
-        draw = Draw(*(value.to(device) for value in (draw.centre, draw.radii, draw.path, draw.present)))
+        draw = DrawnPart(*(value.to(device) for value in (draw.centre, draw.radii, draw.path, draw.present)))
         box = coarse.box(part, draw, edge)
         if box is None:
             continue
@@ -192,8 +209,13 @@ def paint(
     return image.unsqueeze(1), labels
 
 
-class Coarse:
-    """Every fourth point of each axis: where a part can be, so that small parts cost little."""
+class CoarseGrid:
+    """Every fourth point of each axis, to find where a part can be; so small parts cost little.
+
+    Args:
+        points: Template coordinates ``(M, 3, *S)``.
+        noise: Noise fields ``(M, channels, *S)``.
+    """
 
     def __init__(self, points: Tensor, noise: Tensor) -> None:
         self.shape = points.shape[2:]
@@ -204,10 +226,10 @@ class Coarse:
         reach = [step.square().sum(1).amax() for step in between]
         self.margin = torch.stack(reach).sum().sqrt() if reach else self.points.new_tensor(0.0)
 
-    def box(self, part: Part, draw: Draw, edge: float) -> tuple[slice, ...] | None:
-        """Voxels that ``part`` may cover in some member; None where it is out of sight."""
+    def box(self, part: Part, draw: DrawnPart, edge: float) -> tuple[slice, ...] | None:
+        """Return the voxels that ``part`` may cover in some member; None if it is outside the view."""
         near = (distance(part, draw, self.points, self.noise) < self.margin + edge).any(0)
-        # One message from the device a part: waiting for it is what costs time there.
+        # One transfer from the device per part, because waiting for transfers is slow.
         found = torch.cat([near.any(2).any(1), near.any(2).any(0), near.any(1).any(0)]).tolist()
         slices = []
         for size, count, step in zip(self.shape, near.shape, self.steps, strict=True):
@@ -220,7 +242,7 @@ class Coarse:
 
 
 def _draw_tones(contrasts: list[Contrast], tissues: set[str], rng: Rng) -> Tones:
-    """Brightness of each member: its contrast, and a few hundredths more or less."""
+    """Draw the brightness of each member: its contrast with small random differences."""
     brightness = {
         tissue: torch.tensor(
             [c[tissue][0] + (0.0 if tissue == "air" else float(rng.normal(0, 0.02))) for c in contrasts],

@@ -1,4 +1,4 @@
-"""Templates of procedural anatomies: what the members of a population have in common.
+"""Templates of procedural anatomies: what all members of a population have in common.
 
 Each template is drawn again for every population, so no two populations share their anatomy. Parts are listed from the
 outside in: later parts cover earlier ones.
@@ -11,12 +11,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from medfewshot.synthetic.blocks import FAR, Rng, draw_power, heart, lesions, mirror, ribs, spine, vessels, walk, wall
+from medfewshot.synthetic.blocks import (
+    FAR,
+    Rng,
+    draw_power,
+    heart,
+    lesions,
+    mirror,
+    ribs,
+    spine,
+    vessel_path,
+    vessels,
+    wall,
+)
 from medfewshot.synthetic.parts import Part, solid, tube
 
 
 def trunk(rng: Rng) -> list[Part]:
-    """A section of the trunk: abdomen below, chest above."""
+    """Draw a section of the trunk: abdomen below, chest above."""
     depth = rng.uniform(0.6, 0.78)
     back, side = -depth, float(rng.choice([-1, 1]))
     frame = [*wall(rng, 1.0, depth), ribs(rng, 0.86, depth - 0.14, 0.035)]
@@ -38,7 +50,7 @@ def trunk(rng: Rng) -> list[Part]:
     )  # fmt: skip
     bladder = solid("bladder", "fluid", (0.3 * side, 0.32, -0.02), (0.08, 0.1, 0.08), scale=0.2, presence=0.9)
     strand = tube(
-        "strand", "organ d", 0.06, walk(rng, (0.2 * side, 0.1, 0.0), (-0.16 * side, -0.03, 0.04), 3, 0.03),
+        "strand", "organ d", 0.06, vessel_path(rng, (0.2 * side, 0.1, 0.0), (-0.16 * side, -0.03, 0.04), 3, 0.03),
         rough=0.03, channel=3,
     )  # fmt: skip
     lungs = mirror(lung, rng)
@@ -82,17 +94,17 @@ def _kidneys(rng: Rng, back: float) -> list[Part]:
 
 
 def chest(rng: Rng) -> list[Part]:
-    """Lungs and a large heart."""
+    """Draw lungs and a large heart."""
     depth = rng.uniform(0.62, 0.75)
     lung = solid("lung", "lung", (0.47, 0, 0.1), (0.36, depth * 0.75, 1.0), power=3, rough=0.03)
 
     def branch(side: str, sign: int, number: int) -> Part:
         radius = rng.uniform(0.012, 0.03)
-        path = walk(rng, (0.12 * sign, 0, rng.uniform(-0.4, 0.4)), (0.12 * sign, 0, 0), 4, 0.07)
+        path = vessel_path(rng, (0.12 * sign, 0, rng.uniform(-0.4, 0.4)), (0.12 * sign, 0, 0), 4, 0.07)
         return tube(f"{side} vessel {number}", "blood", radius, path, within=f"{side} lung", labelled=False)
 
     tree = [branch(side, sign, i) for i in range(6) for side, sign in (("right", 1), ("left", -1))]
-    airway = tube("airway", "air", 0.06, walk(rng, (0, -0.1, 0.3), (0, -0.01, 0.4), 3, 0.02))
+    airway = tube("airway", "air", 0.06, vessel_path(rng, (0, -0.1, 0.3), (0, -0.01, 0.4), 3, 0.02))
     pair = mirror(lung, rng)
     return [
         *wall(rng, 1.0, depth),
@@ -109,7 +121,7 @@ def chest(rng: Rng) -> list[Part]:
 
 
 def head(rng: Rng) -> list[Part]:
-    """Scalp, skull, brain with folds, ventricles and deep nuclei."""
+    """Draw scalp, skull, brain with folds, ventricles and deep nuclei."""
     a, b, c = 0.72 * rng.uniform(0.92, 1.08), 0.9 * rng.uniform(0.95, 1.05), 0.78 * rng.uniform(0.92, 1.08)
 
     def layer(name: str, tissue: str, inset: float, **shape) -> Part:
@@ -155,7 +167,7 @@ def _flip(path: tuple[tuple[float, float, float], ...]) -> tuple[tuple[float, fl
 
 
 def limb(rng: Rng) -> list[Part]:
-    """Muscle bellies between septa of fat, one or two bones with marrow, vessels."""
+    """Draw muscle bellies between septa of fat, one or two bones with marrow, and vessels."""
     width, depth = rng.uniform(0.55, 0.9), rng.uniform(0.5, 0.8)
     parts = wall(rng, width, depth)[:3]
     for i in range(int(rng.integers(5, 9))):
@@ -178,12 +190,12 @@ def limb(rng: Rng) -> list[Part]:
     for i in range(int(rng.integers(2, 5))):
         x, y = rng.uniform(-0.35, 0.35, 2)
         radius = rng.uniform(0.02, 0.05)
-        parts.append(tube(f"vessel {i}", "blood", radius, walk(rng, (x, y, -1.6), (0, 0, 0.65), 5, 0.03)))
+        parts.append(tube(f"vessel {i}", "blood", radius, vessel_path(rng, (x, y, -1.6), (0, 0, 0.65), 5, 0.03)))
     return parts
 
 
 def tissue(rng: Rng) -> list[Part]:
-    """A close look at nothing in particular: organs of any shape side by side in a mottled ground."""
+    """Draw organs of any shape side by side in a mottled background."""
     parts = [
         solid("ground", "organ a", (0.0, 0.0, 0.0), (FAR,) * 3, labelled=False),
         Part("mottle", "organ b", "noise", radii=(rng.uniform(-0.3, 0.8), 0.1, 0), channel=4, labelled=False),
@@ -192,7 +204,7 @@ def tissue(rng: Rng) -> list[Part]:
         centre = tuple(rng.uniform(-0.9, 0.9, 3))
         material = f"organ {'abcdef'[int(rng.integers(6))]}"
         if rng.random() < 0.3:
-            path = walk(rng, centre, tuple(rng.normal(0, 0.25, 3)), int(rng.integers(2, 5)), 0.12)
+            path = vessel_path(rng, centre, tuple(rng.normal(0, 0.25, 3)), int(rng.integers(2, 5)), 0.12)
             parts.append(tube(f"cord {i}", material, rng.uniform(0.03, 0.12), path, rough=0.02))
             continue
         body = solid(

@@ -1,7 +1,10 @@
-"""Strong, smooth, invertible warps: every member of a population is the template seen through one of its own.
+"""Strong, smooth, invertible warps: each member of a population is the template under a warp of its own.
 
-Arsigny et al. 2006, "A log-Euclidean framework for statistics on diffeomorphisms": a smooth velocity field, integrated
-by scaling and squaring. Fields live on a lattice over the cube [-EXTENT, EXTENT]^3 of the template.
+A smooth velocity field is integrated by scaling and squaring. Fields are sampled on a lattice over the cube
+[-EXTENT, EXTENT]^3 of the template.
+
+References:
+    Arsigny et al. 2006, "A log-Euclidean framework for statistics on diffeomorphisms".
 """
 
 from __future__ import annotations
@@ -20,7 +23,18 @@ SQUARINGS = 5
 def noise_lattice(
     shape: Sequence[int], knots: Sequence[int], lattice: int, generator: torch.Generator, device: torch.device
 ) -> Tensor:
-    """Smooth unit-variance fields ``(*shape, len(knots), n, n, n)``, n = ``lattice``; ``knots``: how fine each is."""
+    """Draw smooth unit-variance fields.
+
+    Args:
+        shape: Leading axes of the result.
+        knots: Number of knots along each axis, one entry per field; more is finer.
+        lattice: Points n along each axis of the lattice.
+        generator: Source of random numbers.
+        device: Device of the fields.
+
+    Returns:
+        Fields ``(*shape, len(knots), n, n, n)``.
+    """
     fields = []
     for count in knots:
         rough = torch.randn((1, int(torch.tensor(shape).prod()), *(count,) * 3), generator=generator).to(device)
@@ -36,19 +50,19 @@ def sample_lattice(fields: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_smooth(fields: Tensor, points: Tensor) -> Tensor:
-    """As :func:`sample_lattice`, read at every second point and interpolated: a fifth of the time for smooth fields."""
+    """Sample smooth fields like :func:`sample_lattice`, but faster: at every second point, then interpolated."""
     half = F.interpolate(points, size=[-(-n // 2) for n in points.shape[2:]], mode="area")
     return F.interpolate(sample_lattice(fields, half), size=points.shape[2:], mode="trilinear")
 
 
 def velocity_fields(members: int, strength: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Random smooth velocities ``(M, 3, n, n, n)`` in template units, most of it coarse."""
+    """Draw smooth velocities ``(M, 3, n, n, n)`` in template units, mostly coarse."""
     coarse, fine = noise_lattice((members, 3), (4, 7), LATTICE, generator, device).unbind(2)
     return strength * (coarse + 0.35 * fine)
 
 
 def integrate(velocity: Tensor) -> Tensor:
-    """The displacement ``(M, 3, n, n, n)`` of flowing along ``velocity`` for unit time."""
+    """Integrate ``velocity`` for unit time; returns the displacement ``(M, 3, n, n, n)``."""
     axis = torch.linspace(-EXTENT, EXTENT, velocity.shape[-1], device=velocity.device)
     identity = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))[None]
     displacement = velocity / 2**SQUARINGS

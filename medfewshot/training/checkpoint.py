@@ -1,4 +1,4 @@
-"""The state of optimizers as tensors by name, for the checkpoints of a run.
+"""Optimizer states as named tensors, for the checkpoints of a run.
 
 A checkpoint replaces the previous one atomically, so a run can be stopped at any moment. It contains no random state:
 every episode draws from its own generator, seeded by the run's seed and the episode's number.

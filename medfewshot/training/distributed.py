@@ -1,4 +1,4 @@
-"""Processes of a training run: one by default, several under ``torchrun``."""
+"""Distributed training: one process by default, several under ``torchrun``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class World:
-    """This process among all. Sums are over all processes; with one process they cost nothing.
+    """This process among all processes of a run.
 
     Gradients are not summed by ``DistributedDataParallel``, because that hooks into one forward pass of one module. A
     meta-learner's loss has inner steps, several passes and functional calls.
+
+    Args:
+        rank: Number of this process.
+        size: Number of processes.
     """
 
     rank: int = 0
@@ -29,7 +33,7 @@ class World:
         return self.rank == 0
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum every parameter's gradient, in one message; a parameter without a gradient counts as zero."""
+        """Sum every parameter's gradient over all processes, in one message; a missing gradient counts as zero."""
         if self.size == 1:
             return
         gradients = []

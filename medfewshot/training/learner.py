@@ -1,8 +1,8 @@
-"""The learner of a run, and the start that it is to train, from the settings.
+"""Build the learner of a training run and its start from the settings.
 
-Some options are the learner's (``learner_options``: how it adapts while it trains), some its start's
-(``start_options``: what is learned), and some are both: the number of inner steps is also that of the learned rates. An
-option that both have may be given in either place, and both get it.
+Some options belong to the learner (``learner_options``: how it adapts while it trains), some to its start
+(``start_options``: what is learned). Some belong to both: the number of inner steps is also that of the learned rates.
+Such an option may be given in either place, and both get it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from medfewshot.learners import (
     build_start,
     check_adaptation,
     load_start,
-    trainable,
+    trainable_spec,
 )
 from medfewshot.training.settings import TrainSettings
 
-RUNS_OWN = {"start", "device", "progress"}
-"""Settings of every learner that are not options: the run gives them."""
-APART = {"seed"}
-"""Options that a learner and its start both have, each its own."""
+RUN_SETTINGS = {"start", "device", "progress"}
+"""Settings of every learner that are not options, because the run sets them."""
+SEPARATE_OPTIONS = {"seed"}
+"""Options of both the learner and its start that may differ."""
 
 
 def make_meta_learner(settings: TrainSettings, device: torch.device) -> tuple[MetaLearner, Start]:
@@ -49,59 +49,65 @@ def make_meta_learner(settings: TrainSettings, device: torch.device) -> tuple[Me
     else:
         options, wanted = _share_options(settings, {})
         start = _new_start(settings, given, wanted)
-    spec = trainable(name)
+    spec = trainable_spec(name)
     learner: MetaLearner = spec.learner(start=start.module.to(device), device=device, **options)
-    adaptation = {setting: vars(learner)[setting] for setting in spec.shared}
+    adaptation = {setting: vars(learner)[setting] for setting in spec.shared_settings}
     check_adaptation(name, adaptation, "learner_options")
     return learner, replace(start, adaptation=adaptation)
 
 
 def _share_options(settings: TrainSettings, earlier: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the learner and of its ``build_start``. ``earlier``: the learner's if the settings do not name them.
+    """Resolve the options of the learner and of its ``build_start``.
+
+    Args:
+        settings: Settings of the run.
+        earlier: Options of the learner that apply if the settings do not name them.
 
     Raises:
-        InputError: One is unknown to the learner, or has two different values.
+        InputError: An option is unknown to the learner, or has two different values.
     """
     name, of_learner, of_start = settings.learner, settings.learner_options, settings.start_options
-    spec = trainable(name)
-    learners = set(spec.settings) - RUNS_OWN
+    spec = trainable_spec(name)
+    learners = set(spec.settings) - RUN_SETTINGS
     unknown = sorted(set(of_learner) - learners)
     if unknown:
         raise InputError(f"learner_options {', '.join(unknown)}: learner {name} has no such setting")
-    for option in sorted((set(of_learner) & set(of_start)) - APART):
+    for option in sorted((set(of_learner) & set(of_start)) - SEPARATE_OPTIONS):
         if of_learner[option] != of_start[option]:
             raise InputError(
                 f"start_options {option} {of_start[option]}: learner_options say {of_learner[option]}", "say it once"
             )
-    from_start = {key: value for key, value in of_start.items() if key in learners - APART}
-    from_learner = {key: value for key, value in of_learner.items() if key in set(spec.start_options) - APART}
+    from_start = {key: value for key, value in of_start.items() if key in learners - SEPARATE_OPTIONS}
+    from_learner = {
+        key: value for key, value in of_learner.items() if key in set(spec.start_options) - SEPARATE_OPTIONS
+    }
     for_learner = {**earlier, **from_start, **of_learner}
     return for_learner, dict(spec.complete_start_options(for_learner, {**from_learner, **of_start}))
 
 
 def _new_start(settings: TrainSettings, given: Start | None, options: dict[str, Any]) -> Start:
-    """A start around the network of ``given``, or around a random one."""
+    """Build a start from the network of ``given``, or from a random one."""
     name, seed = settings.learner, settings.seed
     if given is not None:
         backbone = given.backbone
     else:
-        build = partial(trainable(name).build_backbone, **settings.backbone.model_dump())
+        build = partial(trainable_spec(name).build_backbone, **settings.backbone.model_dump())
         backbone = to_channels_last(seeded(build, seed))  # type: ignore[arg-type]
     return Start(name, seeded(lambda: build_start(name, backbone, options), seed), options)
 
 
 def _check_same(given: Start, wanted: Mapping[str, Any], weights: str) -> None:
-    """Check that a start to continue from was built as ``wanted``.
+    """Check that a start to continue from was built with the options ``wanted``.
 
-    It may be adapted in another way than before: steps after the last learned one take its rate.
+    Its adaptation may differ: steps after the last learned one use its rate.
 
     Raises:
-        InputError: It was built in another way.
+        InputError: An option differs.
     """
-    spec = trainable(given.learner)
+    spec = trainable_spec(given.learner)
     built = {**spec.start_options, **given.options}
     for name, value in wanted.items():
-        if name not in spec.shared and built.get(name) != value:
+        if name not in spec.shared_settings and built.get(name) != value:
             raise InputError(
                 f"weights {weights}: were made with {name} {built.get(name)}, not {value}",
                 "remove that option, or train without these weights",

@@ -28,7 +28,7 @@ class Logs:
     Args:
         folder: Folder of the run.
         step: The step that the run continues from.
-        mlflow: A tracking URI or a folder that receives rows and settings too.
+        mlflow: A tracking URI or a folder that also receives rows and settings.
         settings: Plain data, for MLflow.
         warn: Receives one line for each kind of trouble with MLflow.
     """
@@ -80,10 +80,10 @@ class Logs:
 
 
 class MlflowRun:
-    """The run in MLflow that belongs to a folder; a new one unless the folder names one.
+    """The MLflow run of a folder; a new one unless the folder names one.
 
     A resumed run computes some rows again that an earlier process sent; these are not sent twice. If the server does
-    not answer, rows wait for the next call and training continues: the CSV files contain everything.
+    not answer, rows wait for the next call and training continues, because the CSV files contain everything.
 
     Args:
         where: A tracking URI or a folder.
@@ -97,7 +97,7 @@ class MlflowRun:
 
     def __init__(self, where: str, folder: Path, *, settings: Mapping[str, Any], warn: Callable[[str], None]) -> None:
         check_mlflow(where)
-        self._warn, self._told = warn, False
+        self._warn, self._warned = warn, False
         record = folder / MLFLOW
         self._waiting: list[Any] = []
         self._earlier: dict[str, int] = {}
@@ -137,7 +137,7 @@ class MlflowRun:
         try:
             self._client.set_terminated(self.run_id, status)
         except Exception as error:
-            self._tell(error)
+            self._warn_once(error)
 
     def _send(self) -> None:
         try:
@@ -145,16 +145,20 @@ class MlflowRun:
                 self._client.log_batch(self.run_id, metrics=self._waiting)
             self._waiting = []
         except Exception as error:
-            self._tell(error)
+            self._warn_once(error)
 
-    def _tell(self, error: Exception) -> None:
-        if not self._told:
+    def _warn_once(self, error: Exception) -> None:
+        if not self._warned:
             self._warn(f"MLflow did not always answer ({_first_line(error)}); rows are sent with later ones")
-        self._told = True
+        self._warned = True
 
 
 def check_mlflow(where: str) -> None:
-    """Raise InputError if MLflow is not installed; called before any work is done."""
+    """Check that MLflow is installed, before any work is done.
+
+    Raises:
+        InputError: It is not.
+    """
     try:
         import mlflow  # noqa: F401
     except ImportError:
@@ -164,7 +168,11 @@ def check_mlflow(where: str) -> None:
 
 
 def _connect(where: str) -> tuple[Any, str]:
-    """A client of a tracking URI, or of the database file (for ``mlflow ui``) in a folder; and our experiment's id."""
+    """Connect to a tracking URI, or to the database file (for ``mlflow ui``) in a folder.
+
+    Returns:
+        The client, and the id of the package's experiment.
+    """
     from mlflow import MlflowClient
 
     place = None
@@ -195,7 +203,7 @@ def _log_params(client: Any, run_id: str, settings: Mapping[str, Any]) -> None:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as dotted names and their values as text."""
+    """Yield nested settings as dotted names with their values as text."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))
@@ -223,7 +231,10 @@ def _drop_rows_after(path: Path, step: int) -> None:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of a log, header first, without what a kill cut off. The cells are names and numbers, never quoted."""
+    """Read the complete lines of a log, header first; a kill may cut off the last one.
+
+    Cells are names and numbers, never quoted.
+    """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [line for line in lines if line.endswith("\n") and line.count(",") == lines[0].count(",")]
 

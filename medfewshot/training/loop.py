@@ -1,4 +1,4 @@
-"""The training loop of every meta-learner.
+"""The training loop of all meta-learners.
 
 A step sums the gradients of several episodes. The optimizer is AdamW, or Muon for the kernels; the learning rate warms
 up linearly and then follows a half cosine. An exponential moving average of the weights is validated and saved.
@@ -114,7 +114,7 @@ class Trainer:
     # A step
 
     def _one_step(self, logs: Logs | None) -> None:
-        """Learn; log, validate and save if it is time."""
+        """Train one step; log, validate and save if it is time."""
         fraction, begun = self._fraction(), time.perf_counter()
         self._train_step(fraction)
         self.step += 1
@@ -130,7 +130,7 @@ class Trainer:
             self._checkpoint()
 
     def _fraction(self) -> float:
-        """Fraction of the run that is done, in [0, 1]; the same in every process."""
+        """Return the finished fraction of the run, in [0, 1]; the same in every process."""
         by_steps = self.step / self.settings.steps
         if self.settings.minutes is None:
             return min(1.0, by_steps)
@@ -139,7 +139,7 @@ class Trainer:
 
     @property
     def _wire(self) -> torch.device:
-        """Device of the numbers that are sent to other processes."""
+        """Device of numbers that are sent to other processes."""
         return self.device if self.device.type == "cuda" else torch.device("cpu")
 
     def _train_step(self, fraction: float) -> None:
@@ -178,7 +178,7 @@ class Trainer:
             self.counter.fill_(episodes)
 
     def _loss(self, episode: Episode, seed: int) -> Tensor:
-        """The learner's loss; its draws from torch's global generator depend on the episode's seed."""
+        """Compute the learner's loss; its draws from torch's global generator depend on the episode's seed."""
         fit_strides(self.start.backbone, episode.support)  # type: ignore[arg-type]
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
@@ -207,7 +207,7 @@ class Trainer:
             self.start.load_state_dict(own)
 
     def _validate(self) -> dict[str, float]:
-        """Mean loss (and Dice) of fixed validation episodes, with the averaged weights."""
+        """Return the mean loss (and Dice) of fixed validation episodes, with the averaged weights."""
         count, world = self.settings.validation_episodes, self.world
         sums = torch.zeros(3, dtype=torch.float64, device=self._wire)
         self.start.eval()
@@ -245,8 +245,8 @@ class Trainer:
         logs.write(TRAINING, row)
 
     def _text(self) -> str:
-        told = ", ".join(f"validation {name} {value:.3f}" for name, value in self.validated.items())
-        return f"step {self.step}{', ' if told else ''}{told}"
+        scores = "".join(f", validation {name} {value:.3f}" for name, value in self.validated.items())
+        return f"step {self.step}{scores}"
 
     def _checkpoint(self) -> None:
         if not self.world.first:
@@ -294,14 +294,14 @@ def _differ(wanted: Any, kept: Any) -> bool:
 
 
 def warm_cosine(fraction: float, warm_up: float) -> float:
-    """Learning-rate factor at ``fraction`` of the run: linearly up to 1, then down to 0 as a half cosine."""
+    """Return the factor of the learning rate at ``fraction`` of the run: linearly up to 1, then a half cosine to 0."""
     if fraction < warm_up:
         return max(fraction / warm_up, 0.01)
     return (1 + math.cos(math.pi * (fraction - warm_up) / (1 - warm_up))) / 2
 
 
 def query_dice(learner: MetaLearner, episode: Episode) -> Tensor:
-    """Dice of every class in every query that contains it, after adaptation to the support: ``(n,)``."""
+    """Compute the Dice of every class in every query that contains it, after adaptation to the support: ``(n,)``."""
     prediction = learner.adapt(episode.support)(episode.query.image).argmax(1).to(episode.truth.device)
     scores = [
         dice(found == index, truth == index)
@@ -313,7 +313,7 @@ def query_dice(learner: MetaLearner, episode: Episode) -> Tensor:
 
 
 def _make_optimizers(start: nn.Module, settings: TrainSettings) -> tuple[torch.optim.Optimizer, ...]:
-    """Optimizers that together own every trained parameter once."""
+    """Build optimizers that together train every parameter once."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "muon":
         return make_optimizers(start, rate, decay)

@@ -1,7 +1,7 @@
-"""Packs: the planned volumes of real base tasks in one file, so that another machine needs no raw data.
+"""Pack the planned volumes of real base tasks into one file, so that another machine needs no raw data.
 
-Images are stored in 256 steps (0.01 to 0.02 standard deviations: less than the noise of any scan), labels as uint8.
-Label values that are neither base nor validation labels become background, so a pack never tells where a novel
+Images are stored in 256 steps (0.01 to 0.02 standard deviations, less than the noise of any scan), labels as uint8.
+Label values that are neither base nor validation labels become background, so a pack never reveals where a novel
 structure is.
 """
 
@@ -60,7 +60,7 @@ def pack_datasets(
 
 
 def _pool(name: str, wanted: BaseDataset, dataset: Dataset) -> list[Case]:
-    """Cases of the subjects that may be trained on: never one of the query set of a data set with a fixed split."""
+    """List the cases that training may use: never one of the query set of a data set with a fixed split."""
     cases = sorted(dataset.labelled, key=lambda case: (case.image_path.name, str(case.image_path)))
     known = next((n for n in (name, dataset.name, Path(wanted.folder or "").name) if n in FIXED_SPLITS), None)
     if known is not None:

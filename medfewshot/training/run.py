@@ -1,4 +1,4 @@
-"""A training run: from settings to a trained start on disk."""
+"""Run a meta-training: from settings to trained weights on disk."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def train(
 def _read_real(
     settings: TrainSettings, data: Path | None, pack: Path | None, progress: Progress | None
 ) -> tuple[LabelledTask, ...]:
-    """The labelled volumes, from the pack if it exists."""
+    """Read the labelled volumes, from the pack if it exists."""
     real = settings.tasks.real
     if real is None:
         return ()
@@ -106,7 +106,7 @@ def _read_real(
 
 
 def seen_data(tasks: Sequence[LabelledTask]) -> Mapping[str, Any]:
-    """Return the real data that the weights see in training; to be stated beside every number that they give."""
+    """Return the real data that the weights are trained on, to be stated beside every result that they give."""
     return {
         task.name: {
             "subjects": [example.subject_id for example in task.examples],
@@ -117,7 +117,7 @@ def seen_data(tasks: Sequence[LabelledTask]) -> Mapping[str, Any]:
 
 
 def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Make ready the folder of a run. An earlier run in it is continued or replaced, never mixed with a new one.
+    """Prepare the folder of a run. An earlier run in it is continued or replaced, never mixed with a new one.
 
     Raises:
         InputError: The folder contains a run, and neither ``resume`` nor ``overwrite`` is set.

@@ -73,7 +73,7 @@ class BackboneSettings(Settings):
 
 
 class TaskSettings(Settings):
-    """What is trained on; None leaves out a kind of tasks."""
+    """Tasks of the training; None disables a kind of tasks."""
 
     synthetic: PopulationSettings | None = Field(default_factory=PopulationSettings, description="Procedural tasks.")
     synthetic_weight: float = Field(1.0, ge=0, description="How often, relative to the other kinds.")
@@ -85,7 +85,7 @@ Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainSettings(TrainSchedule):
-    """A run is a function of these and of its data; if ``minutes`` is set, also of the clock."""
+    """Settings of a run. They and the data determine the result; if ``minutes`` is set, the clock does too."""
 
     learner: str = Field(
         default_factory=lambda: learner_for(AUTO, 2),

@@ -1,4 +1,4 @@
-"""The episode sources of a training run."""
+"""Build the episode sources of a training run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def make_sources(
 
 
 def _sources(tasks: TaskSettings, real: Sequence[LabelledTask] | None) -> dict[str, EpisodeSource]:
-    """The source of each kind of tasks, by name. To add a kind, add its settings to ``TaskSettings``, and it here.
+    """Build the source of each kind of tasks, by name.
+
+    To add a kind, add its settings to ``TaskSettings``, and it here.
 
     Args:
         tasks: What is trained on.

@@ -17,7 +17,7 @@ from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError
 from medfewshot.learners import LEARNERS, Learner, LearnerSpec, Segmenter, make_learner, read_seen, resolve_auto
 from medfewshot.planning import check_like_support, make_plan, make_support
-from medfewshot.quality import support_profile, unlike_each_other
+from medfewshot.quality import support_profile, support_warnings
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
 from medfewshot.workflow.supports import (
@@ -67,7 +67,7 @@ def prepare(scans: LabelledScans, settings: AdaptSettings | None = None) -> Prep
     check_background(scans.labels, plan)
     support = make_support(scans.images, scans.labels, plan)
     profile = support_profile(scans.images, scans.labels, plan)
-    warnings += (*scan_warnings(scans), *unlike_each_other(scans.images, profile), *plan.notes)
+    warnings += (*scan_warnings(scans), *support_warnings(scans.images, profile), *plan.notes)
     return Prepared(plan, support, profile, warnings, round(time.perf_counter() - begun, 2))
 
 

@@ -14,7 +14,7 @@ from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.metrics import METRICS
-from medfewshot.planning import labelled
+from medfewshot.planning import name_with_value
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import look_first, raise_flags
 from medfewshot.report.page.viewer import LARGEST_CASE, DisplayVolumes, display_volumes, load_case, voxel_budget
@@ -223,7 +223,7 @@ def _row(
 
 def _about(name: str, value: int, flags: Sequence[str]) -> dict[str, str]:
     """Return the flags about a structure, and each without the structure's name."""
-    starts = (f"{labelled(name, value)} is ", f"{name} is ")
+    starts = (f"{name_with_value(name, value)} is ", f"{name} is ")
     return {text: text.removeprefix(start) for start in reversed(starts) for text in flags if text.startswith(start)}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from medfewshot.datasets import Dataset, ignored_value, read_dataset
 from medfewshot.errors import InputError
 from medfewshot.io import in_frame_of, match_names, read_image, read_label
-from medfewshot.learners.hybrid_fusion import UNLEARNED_DICE
+from medfewshot.learners.hybrid_fusion import TRAINING_DICE
 from medfewshot.structures import check_no_gray_values, mark_ignored
 from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow.volumes import VolumeLike, as_volume
@@ -169,7 +169,7 @@ def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
     dice = record.get("training_dice", ())
     if not record.get("steps") or len(dice) != len(plan.labels):
         return []
-    missed = [name for name, value in zip(plan.labels.values(), dice, strict=True) if value < UNLEARNED_DICE]
+    missed = [name for name, value in zip(plan.labels.values(), dice, strict=True) if value < TRAINING_DICE[0]]
     registered = " (until then, registration alone finds them)" if "network_trust" in record else ""
-    reason = f"hardly learned (Dice below {UNLEARNED_DICE} on your labelled scans); train with more steps{registered}"
+    reason = f"hardly learned (Dice below {TRAINING_DICE[0]} on your labelled scans); train with more steps{registered}"
     return [f"{', '.join(missed)}: {reason}"] if missed else []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medfewshot.episodes import EpisodeSampler, Example, LabelledTask
-from medfewshot.episodes.patches import draw_centre, index_examples, paint, random_curve
+from medfewshot.episodes.patches import draw_centre, index_examples, random_curve, repaint
 
 
 def slices() -> LabelledTask:
@@ -136,7 +136,7 @@ def test_paint_changes_structures_alone():
     label[3:8, 3:8] = 2
     table = torch.zeros(256)
     table[2] = 0.5
-    painted = paint(image, label, table)[0]
+    painted = repaint(image, label, table)[0]
     assert float(painted[5, 5]) == 0.5
     assert float(painted[0, 0]) == 0
     assert 0 < float(painted[3, 5]) < 0.5  # a soft border

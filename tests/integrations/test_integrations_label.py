@@ -61,10 +61,10 @@ def test_a_later_adaptation_takes_over_and_old_ones_go(scans):
 def test_a_scan_unlike_the_supports_is_looked_at_and_chosen(scans):
     session = LabelSession(scans / "model", device="cpu")
     with pytest.raises(InputError, match="no segmenter yet"):
-        session.look(scans / "cohort" / "q0.nii.gz")
+        session.assess(scans / "cohort" / "q0.nii.gz")
     session.adapt(pairs(scans, 2), TOY)
     toys.save_nifti(scans / "cohort" / "odd.nii.gz", np.random.default_rng(0).normal(200, 60, toys.SHAPE))
-    looks = {name: session.look(scans / "cohort" / f"{name}.nii.gz") for name in ("q0", "q1", "odd")}
+    looks = {name: session.assess(scans / "cohort" / f"{name}.nii.gz") for name in ("q0", "q1", "odd")}
     assert looks["odd"]["distance"] > 3 * max(looks[name]["distance"] for name in ("q0", "q1"))
     assert looks["odd"]["uncertainty"] > max(looks[name]["uncertainty"] for name in ("q0", "q1"))
     assert {look["segmenter"] for look in looks.values()} == {"segmenter-0001"}
@@ -85,7 +85,7 @@ def test_labels_and_names_come_from_one_segmenter(scans):
     session = Counting(scans / "model", device="cpu")
     session.adapt(pairs(scans, 1), TOY)
     answer = session.segment(scans / "cohort" / "q0.nii.gz", scans / "x.nii.gz")
-    session.look(scans / "cohort" / "q0.nii.gz")
+    session.assess(scans / "cohort" / "q0.nii.gz")
     assert len(reads) == 2
     assert set(answer["predicted_dice"]) == {"label 205", "label 420"}
     assert "confidence" not in answer

@@ -131,7 +131,7 @@ def hybrid_of(network, support, trust=1.0, weight=2.0):
     atlas = Atlas(options=QUICK).adapt(support)
     trusts = [trust] * (support.classes - 1)
     return HybridSegmenter(
-        Sure(network, support.classes), atlas, patch_size=support.patch_size, weight=weight, trust=trusts
+        Sure(network, support.classes), atlas, patch_size=support.patch_size, atlas_weight=weight, atlas_trust=trusts
     )
 
 
@@ -149,7 +149,7 @@ def test_an_untrusted_structure_is_neither_shown_back_nor_favoured():
     """By hand, two structures of which the second is not trusted, at one voxel."""
     support = support_of([(16, 16)], labels=2)
     hybrid = hybrid_of(support.labels[0], support, weight=2.0)
-    hybrid.trust = (1.0, 0.0)
+    hybrid.atlas_trust = (1.0, 0.0)
     network, votes = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.6, 0.3])
     fused = hybrid.fuse(network.view(3, 1), votes.view(3, 1))[0][:, 0]
     said = [math.log(0.4 + ATLAS_FLOOR), math.log(0.6 + ATLAS_FLOOR), math.log(0.6 + ATLAS_FLOOR)]
@@ -201,7 +201,7 @@ def test_the_hybrid_of_an_adapted_network():
     assert torch.isfinite(hybrid(support.images[0][None])).all()
     assert hybrid.record["atlas_weight"] == 1.0
     assert hybrid.record["atlas_trust"] == [None]
-    assert hybrid.cautious is None  # a random start is no place to go back to
+    assert hybrid.interpolated is None  # a random start is no place to go back to
 
 
 @dataclass(frozen=True)

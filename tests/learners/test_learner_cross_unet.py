@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from medfewshot.errors import InputError
-from medfewshot.learners.cross_unet import CrossBlock, CrossConv, CrossUNet, each
+from medfewshot.learners.cross_unet import CrossBlock, CrossConv, CrossUNet, per_support
 
 STRIDES = {2: [[2, 2], [2, 2], [2, 1]], 3: [[2, 2, 1], [2, 2, 2], [2, 2, 1]]}
 
@@ -117,4 +117,4 @@ def test_a_file_that_names_a_feature_network_is_refused():
 
 def test_each_support_by_itself():
     x = torch.randn(2, 3, 4, 5, 5)
-    assert torch.equal(each(lambda y: y.sum(1, keepdim=True), x)[1, 2], x[1, 2].sum(0, keepdim=True))
+    assert torch.equal(per_support(lambda y: y.sum(1, keepdim=True), x)[1, 2], x[1, 2].sum(0, keepdim=True))

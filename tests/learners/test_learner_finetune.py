@@ -9,7 +9,7 @@ from blobs import backbone_for, dice, episode_of, example, slow_steps, support_o
 from medfewshot.backbones import build_unet
 from medfewshot.errors import InputError
 from medfewshot.learners import Finetune
-from medfewshot.learners.finetune import MOST_RESTARTS
+from medfewshot.learners.finetune import MAX_RESTARTS
 from medfewshot.types import Progress
 
 FLAT = support_of([(24, 24), (28, 20)], patch=(24, 24))
@@ -87,7 +87,7 @@ def test_when_nothing_helps_the_record_says_so():
     """It restarts, lower and lower, and says how that ended; the segmenter still answers with finite numbers."""
     segmenter = Finetune(steps=16, width=4, learning_rate=1e6).adapt(FLAT)
     assert segmenter.record["trained"] is False
-    assert segmenter.record["restarts"] == MOST_RESTARTS
+    assert segmenter.record["restarts"] == MAX_RESTARTS
     image, _ = example((24, 24), seed=50)
     assert torch.isfinite(segmenter(image[None])).all()
 

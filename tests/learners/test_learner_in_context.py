@@ -17,14 +17,14 @@ from medfewshot.learners.cross_unet import CrossUNet
 from medfewshot.learners.in_context import (
     InContextSegmenter,
     PseudoEpisodes,
+    add_background,
     build_backbone,
     build_start,
     class_masks,
-    compose,
     context_logits,
     grid_labels,
     grid_spacing_mm,
-    on_grid,
+    resample,
     working_grid,
 )
 from medfewshot.learners.optimization import dice_cross_entropy
@@ -40,11 +40,11 @@ def cross_unet(shape, width: int = 6) -> CrossUNet:
 
 def test_one_class_is_a_sigmoid():
     binary = torch.randn(2, 1, 3, 4)
-    torch.testing.assert_close(compose(binary).softmax(1)[:, 1], binary[:, 0].sigmoid())
+    torch.testing.assert_close(add_background(binary).softmax(1)[:, 1], binary[:, 0].sigmoid())
 
 
 def test_several_classes_by_hand():
-    logits = compose(torch.tensor([[1.0, -1.0, -2.0], [2.0, -3.0, -2.0]]).view(1, 2, 3))
+    logits = add_background(torch.tensor([[1.0, -1.0, -2.0], [2.0, -3.0, -2.0]]).view(1, 2, 3))
     assert logits[0].argmax(0).tolist() == [2, 0, 0]
     total = 1 + math.e + math.e**2
     assert logits.softmax(1)[0, :, 0].tolist() == pytest.approx([1 / total, math.e / total, math.e**2 / total])
@@ -93,18 +93,18 @@ def test_the_spacing_of_the_grid():
 
 def test_shrinking_averages_and_growing_interpolates():
     x = torch.tensor([[0.0, 2.0], [4.0, 6.0], [8.0, 10.0], [1.0, 3.0]]).view(1, 1, 4, 2)
-    assert on_grid(x, (2, 2)).flatten().tolist() == [2, 4, 4.5, 6.5]
-    assert on_grid(x, (2, 1)).flatten().tolist() == [3, 5.5]
-    assert torch.equal(on_grid(x, (4, 2)), x)
-    assert on_grid(x, (2, 4))[0, 0, 0].tolist() == pytest.approx([2, 2.5, 3.5, 4])
-    assert on_grid(torch.ones(1, 2, 5, 6, 7), (3, 9, 7)).allclose(torch.ones(1, 2, 3, 9, 7))
+    assert resample(x, (2, 2)).flatten().tolist() == [2, 4, 4.5, 6.5]
+    assert resample(x, (2, 1)).flatten().tolist() == [3, 5.5]
+    assert torch.equal(resample(x, (4, 2)), x)
+    assert resample(x, (2, 4))[0, 0, 0].tolist() == pytest.approx([2, 2.5, 3.5, 4])
+    assert resample(torch.ones(1, 2, 5, 6, 7), (3, 9, 7)).allclose(torch.ones(1, 2, 3, 9, 7))
 
 
 def test_a_small_structure_survives_on_the_grid():
     labels = torch.zeros(1, 64, 64, dtype=torch.int64)
     labels[0, :32] = 1
     labels[0, 50, 50] = 2
-    masks = on_grid(class_masks(labels, 3), (16, 16))
+    masks = resample(class_masks(labels, 3), (16, 16))
     assert float(masks[0, 1].sum()) == pytest.approx(1 / 16)
     small = grid_labels(masks)
     assert (small[0, :8] == 1).all()

@@ -11,10 +11,10 @@ from medfewshot.errors import InputError
 from medfewshot.learners.inner_loop import (
     HEAD,
     MamlStart,
+    cyclic_indices,
     forward,
     forward_features,
     forward_head,
-    in_turn,
     inner_step,
     with_weights,
 )
@@ -75,7 +75,7 @@ def test_linear_regression_by_hand():
 def test_only_the_named_weights_move():
     weights = {"head.weight": torch.ones(2, requires_grad=True), "body": torch.ones(2, requires_grad=True)}
     moved = inner_step(
-        lambda w: (w["head.weight"] * w["body"]).sum(), weights, lambda name: 0.5, second_order=False, only=HEAD
+        lambda w: (w["head.weight"] * w["body"]).sum(), weights, lambda name: 0.5, second_order=False, prefix=HEAD
     )
     assert moved["body"] is weights["body"]
     assert moved["head.weight"].tolist() == [0.5, 0.5]
@@ -96,9 +96,9 @@ def test_a_weight_made_from_another_is_a_variable_of_its_own():
 
 
 def test_examples_go_round():
-    assert [in_turn(3, 2, step) for step in range(4)] == [[0, 1], [2, 0], [1, 2], [0, 1]]
-    assert in_turn(2, 5, 1) == [0, 1]
-    assert [in_turn(1, 1, step) for step in range(2)] == [[0], [0]]
+    assert [cyclic_indices(3, 2, step) for step in range(4)] == [[0, 1], [2, 0], [1, 2], [0, 1]]
+    assert cyclic_indices(2, 5, 1) == [0, 1]
+    assert [cyclic_indices(1, 1, step) for step in range(2)] == [[0], [0]]
 
 
 # Meta-parameters

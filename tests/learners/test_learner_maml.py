@@ -95,7 +95,7 @@ def test_reptile_pulls_towards_the_adapted_weights():
 def test_a_step_of_rate_one_makes_reptiles_start_the_adapted_one():
     learner = meta_learner("reptile")
     episode = episode_of(dtype=torch.float64)
-    final = learner.path(learner.start, _both(episode), second_order=False)[-1]
+    final = learner.inner_path(learner.start, _both(episode), second_order=False)[-1]
     optimizer = torch.optim.SGD(learner.start.parameters(), lr=1.0)
     learner.meta_loss(episode).backward()
     optimizer.step()
@@ -116,7 +116,7 @@ def test_anil_moves_the_head_alone():
     learner = meta_learner("anil", inner_steps=3)
     episode = episode_of(dtype=torch.float64)
     before = learner.start.weights(2)
-    after = learner.path(learner.start, episode.support, second_order=True)[-1]
+    after = learner.inner_path(learner.start, episode.support, second_order=True)[-1]
     assert {n for n in before if not torch.equal(before[n], after[n])} == {"head.weight", "head.bias"}
     gradient = gradient_of(learner.meta_loss(episode), learner.start)  # yet meta-training moves all of it
     assert all(float(gradient[f"backbone.{name}"].abs().max()) > 0 for name in before if "bias" not in name)
@@ -193,7 +193,7 @@ def test_mamlpp_anneals():
     episode = episode_of(dtype=torch.float64)
     learner = meta_learner("maml++", annealing_episodes=2)
     start = learner.start
-    path = learner.path(start, episode.support, second_order=False)
+    path = learner.inner_path(start, episode.support, second_order=False)
     query = [dice_cross_entropy(forward(start.backbone, w, episode.query.image), episode.query.label) for w in path]
     mean = torch.stack(query).mean()
     first = learner.meta_loss(episode)
@@ -217,7 +217,7 @@ def test_episodes_are_counted_in_training_only():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_meta_training_makes_adaptation_better(variant):
-    """The query's loss after the inner rule falls on blobs that were never seen."""
+    """The query's loss after the inner loop falls on blobs that were never seen."""
     learner = Maml(variant=variant, inner_steps=2, annealing_episodes=10)
     learner = replace(learner, start=learner.build_start(tiny_unet(width=4)))
     trial = Maml(variant="maml", inner_steps=2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medfewshot.learners.features import shrink_labels
-from medfewshot.learners.prototype_head import pool_prototypes, thin_prototypes
+from medfewshot.learners.prototype_head import pool_prototypes, sample_prototypes
 
 
 def doubles(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -58,7 +58,7 @@ def test_shrunken_labels_keep_every_class():
 def test_thinning_keeps_every_class_and_changes_no_prototype():
     generator = torch.Generator().manual_seed(0)
     prototypes, owner = torch.arange(20.0).view(10, 2), torch.tensor([0] * 7 + [1] * 2 + [3])
-    kept, owners = thin_prototypes(prototypes, owner, 3, generator)
+    kept, owners = sample_prototypes(prototypes, owner, 3, generator)
     assert owners.tolist() == [0, 0, 0, 1, 1, 3]
     assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in prototypes.tolist()}
     assert len({tuple(row) for row in kept.tolist()}) == 6

@@ -74,7 +74,7 @@ def test_before_the_first_step_logits_are_squared_distances(shape, fold):
     start, episode = learner.start, episode_of(shape, labels=2, dtype=torch.float64)
     images, labels = torch.stack(episode.support.images), torch.stack(episode.support.labels)
     sums, counts = prototype_sums(forward_features(start.backbone, images), labels, 3, fold)
-    weights = learner.initial(start, 3, [(images, labels)])
+    weights = learner.initial_weights(start, 3, [(images, labels)])
     logits = forward(start.backbone, weights, episode.query.image)
     features = forward_features(start.backbone, episode.query.image)
     whole = sums.sum(1) / counts.sum(1, keepdim=True)
@@ -158,7 +158,7 @@ def test_the_inner_rule_is_the_same_in_training_and_in_adaptation():
     learner = meta_learner(inner_steps=1)
     start, episode = learner.start, episode_of(dtype=torch.float64)
     image, label = episode.support.images[0][None], episode.support.labels[0][None]
-    initial = learner.initial(start, 2, [(image, label)])
+    initial = learner.initial_weights(start, 2, [(image, label)])
     weights = {name: value.detach().requires_grad_() for name, value in initial.items()}
     loss = dice_cross_entropy(forward(start.backbone, weights, image), label)
     gradients = torch.autograd.grad(loss, list(weights.values()))

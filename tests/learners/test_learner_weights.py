@@ -22,7 +22,7 @@ from medfewshot.learners import (
 )
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
 from medfewshot.learners.patches import fit_strides
-from medfewshot.learners.weights import SHIPPED, check_adaptation, find_weights
+from medfewshot.learners.weights import PACKAGE_WEIGHTS, check_adaptation, find_weights
 from medfewshot.types import Episode, Query
 
 SHAPE = (16, 16, 8)
@@ -193,7 +193,7 @@ def test_unknown_ways_to_adapt_are_refused_in_one_line(tmp_path, adaptation, tol
 
 def test_what_adaptation_shares_with_training_is_a_setting_of_the_learner():
     for name, spec in LEARNERS.items():
-        check_adaptation(name, {setting: vars(spec.learner())[setting] for setting in spec.shared}, "")
+        check_adaptation(name, {setting: vars(spec.learner())[setting] for setting in spec.shared_settings}, "")
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -263,5 +263,5 @@ def test_no_steps_leave_the_closed_form_head():
 def test_weights_of_the_package_come_before_a_folder_of_that_name(tmp_path, monkeypatch):
     save_start(Start("finetune", fresh()), tmp_path / "default")
     monkeypatch.chdir(tmp_path)
-    assert find_weights("default") == SHIPPED / "default"
-    assert find_weights("./default").resolve() != SHIPPED / "default"
+    assert find_weights("default") == PACKAGE_WEIGHTS / "default"
+    assert find_weights("./default").resolve() != PACKAGE_WEIGHTS / "default"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from grids import volume_of
 
-from medfewshot.planning.normalise import LEAST_STD, SOFT_TISSUE_HU, choose_normalization, normalise
+from medfewshot.planning.normalise import MIN_STD, SOFT_TISSUE_HU, choose_normalization, normalise
 from medfewshot.types import Normalization
 
 RNG = np.random.default_rng(0)
@@ -107,4 +107,4 @@ def test_an_image_of_two_values_stays_apart_and_small(share):
     found = normalise(image, (Normalization("zscore"),))
     assert found.unique().numel() == 2
     assert found.isfinite().all()
-    assert found.abs().max() <= 1 / LEAST_STD
+    assert found.abs().max() <= 1 / MIN_STD

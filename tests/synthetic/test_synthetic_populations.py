@@ -12,9 +12,9 @@ import torch
 
 from medfewshot.errors import InputError
 from medfewshot.synthetic import Populations, PopulationSettings, acquisition, warp
-from medfewshot.synthetic.parts import Draw, Part, distance, draw_part
+from medfewshot.synthetic.parts import DrawnPart, Part, distance, draw_part
 from medfewshot.synthetic.populations import draw_by_size
-from medfewshot.synthetic.render import Coarse, draw_view, render
+from medfewshot.synthetic.render import CoarseGrid, draw_view, render
 from medfewshot.synthetic.templates import TEMPLATES
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def grid(n: int = 48, half: float = 1.0) -> torch.Tensor:
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))[None]
 
 
-def exact(part: Part) -> Draw:
+def exact(part: Part) -> DrawnPart:
     """The part as the template has it, in one member."""
     still = Part(**{**part.__dict__, "shift": 0.0, "scale": 0.0})
     return draw_part(still, None, 1, torch.Generator().manual_seed(0))
@@ -108,7 +108,7 @@ def test_no_part_is_cut_by_its_box(name):
     points[1] = points[1] * 1.1 + 0.1
     noise = warp.sample_smooth(warp.noise_lattice((2,), (5, 7, 10, 14, 20), 28, generator, CPU), points)
     edge = 2.1 / 32
-    coarse = Coarse(points, noise)
+    coarse = CoarseGrid(points, noise)
     boxed = 0
     for part in parts:
         draw = draw_part(part, None, 2, generator)

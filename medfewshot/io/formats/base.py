@@ -19,7 +19,7 @@ from medfewshot.types import Volume
 Kind = TypeVar("Kind")
 DType = type[np.floating[Any]] | None
 
-MOST_VOXELS_PER_BYTE = 50_000
+MAX_VOXELS_PER_BYTE = 50_000
 """How far the best compression in use (bzip2) packs a constant image. gzip reaches 1,000."""
 _ITK_PREFIX = re.compile(r"^(sitk::ERROR: |ITK ERROR: |\w+\(0x[0-9a-f]+\): )+")
 
@@ -127,7 +127,7 @@ def check_size(shape: Sequence[int], bytes_per_voxel: int, path: Path, *, has_vo
             "crop or downsample it, or check its header",
         )
     stored = path.stat().st_size if has_voxels and path.is_file() else math.inf
-    if voxels > MOST_VOXELS_PER_BYTE * stored:
+    if voxels > MAX_VOXELS_PER_BYTE * stored:
         raise InputError(
             f"{path}: is {size} voxels by its header, more than its {stored} bytes can hold",
             "it may be damaged or cut short: copy or export it again",

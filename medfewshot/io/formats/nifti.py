@@ -16,7 +16,7 @@ from medfewshot.types import Volume
 
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 _SCANNER = 1
-_MOST_AFTER_VOXELS = 16 << 20
+_MAX_AFTER_VOXELS = 16 << 20
 """Bytes that may follow the voxels, because some writers pad. A file that inflates without end is no image."""
 
 
@@ -85,9 +85,9 @@ def _read_to_end(stream: Any, path: Path) -> None:
     more = 0
     while block := stream.read(1 << 20):
         more += len(block)
-        if more > _MOST_AFTER_VOXELS:
+        if more > _MAX_AFTER_VOXELS:
             raise InputError(
-                f"{path}: goes on for more than {_MOST_AFTER_VOXELS >> 20} MB after its voxels, so its header does not "
+                f"{path}: goes on for more than {_MAX_AFTER_VOXELS >> 20} MB after its voxels, so its header does not "
                 "describe it",
                 "export it again",
             )
