@@ -91,8 +91,9 @@ def write_dicom(
     keep: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
     tags: dict[str, str] | None = None,
+    decimals: int = 9,
 ) -> list[Path]:
-    """One file a slice, in the order of ``keep``; ``names`` are given out in that order too."""
+    """One file a slice, in the order of ``keep``; ``names`` are given out in that order too. Positions are rounded."""
     folder.mkdir(parents=True, exist_ok=True)
     data = ramp() if data is None else data
     keep = range(data.shape[2]) if keep is None else keep
@@ -103,7 +104,7 @@ def write_dicom(
     for number, index in enumerate(keep):
         image = sitk.GetImageFromArray(np.ascontiguousarray(data[:, :, index : index + 1].T))
         image.SetSpacing(spacing.tolist())
-        position = lps[:3, 3] + index * lps[:3, 2]
+        position = np.round(lps[:3, 3] + index * lps[:3, 2], decimals)
         values = {
             "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
             "0008|0018": f"{series}.{number + 1}.{index + 1}",
