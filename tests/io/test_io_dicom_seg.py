@@ -1,4 +1,4 @@
-"""DICOM segmentations read back to the same voxels, by pydicom frame for frame and by highdicom."""
+"""DICOM segmentations: ours, read back by pydicom frame for frame, by highdicom and by us; and those of others."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import highdicom as hd
 import nibabel as nib
 import pydicom
 import toys
+from test_io_dicom_frames import write_enhanced
 
 from medfewshot.cli import main
 from medfewshot.errors import InputError
-from medfewshot.io import read_image
+from medfewshot.io import files_without_image, find_images, looks_like_label, read_image, read_label, volumes_in
 from medfewshot.io.dicom_seg_writer import write_dicom_seg
 from medfewshot.io.terminology import check_available
+from medfewshot.types import Volume
 
 NAMES = {205: "left kidney", 420: "Something New"}
 COLOURS = {205: (1.0, 0.5, 0.0)}
@@ -122,18 +124,25 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     toys.make_folders(tmp_path, queries=1)
     folder = corpus_dicom.series(tmp_path / "cohort")
     words = ["segment", "cohort", "--support-dir", "annotated", "--learner", "toy", "-o", "out", "--no-previews"]
-    monkeypatch.setattr("sys.argv", ["medfewshot", *words, "--dicom-seg", "--device", "cpu"])
+    monkeypatch.setattr("sys.argv", ["medfewshot", *words, "--dicom-seg", "--rtstruct", "--seg-nrrd"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main()
     told = capsys.readouterr().err
     assert stop.value.code == 0, told
     assert "q0.nii.gz: is no DICOM series" in told
+    volume = read_image(folder)
     labels = np.asanyarray(nib.load(tmp_path / "out" / "odd.nii.gz").dataobj)
     found = read_back(tmp_path / "out" / "dicom_seg" / "odd.dcm", folder)
     assert labels.any()
     for index, value in enumerate(toys.VALUES):
         assert np.array_equal(found[..., index], labels == value)
+    for name in ("rtstruct/odd.dcm", "seg_nrrd/odd.seg.nrrd"):
+        assert np.array_equal(read_label(tmp_path / "out" / name, image=volume).data[0], labels)
+    assert np.array_equal(
+        read_label(tmp_path / "out" / "seg_nrrd" / "q0.seg.nrrd").data[0],
+        np.asanyarray(nib.load(tmp_path / "out" / "q0.nii.gz").dataobj),
+    )
 
 
 @pytest.mark.real
@@ -154,3 +163,94 @@ def test_a_real_oblique_series(data_root, tmp_path, name):
         place = np.array([float(v) for v in about.PlanePositionSequence[0].ImagePositionPatient])
         z = round(float(np.linalg.solve(lps[:3, :3], place - lps[:3, 3])[2]))
         assert np.array_equal(frame.T, labels[:, :, z])
+
+
+def foreign(path: Path, folder: Path, masks: np.ndarray, names: list[str], kind: str = "BINARY") -> Path:
+    """As another program writes it: ``masks (X, Y, Z, segment)`` on a series of files in the order of their slices."""
+    images = [pydicom.dcmread(file) for file in sorted(folder.iterdir())]
+    segments = [
+        hd.seg.SegmentDescription(
+            number, name, pydicom.sr.codedict.codes.SCT.Tissue, pydicom.sr.codedict.codes.SCT.Tissue, "MANUAL"
+        )
+        for number, name in enumerate(names, start=1)
+    ]
+    pixels = np.moveaxis(masks, (0, 1, 2), (2, 1, 0))
+    if kind == "LABELMAP":
+        pixels = (pixels * np.arange(1, len(names) + 1)).max(axis=-1)
+    pixels = pixels.astype(np.float32 if kind == "FRACTIONAL" else np.uint8)
+    about = (hd.UID(), 7, hd.UID(), 1, "other", "other", "1", "none")
+    hd.seg.Segmentation(images, pixels, kind, segments, *about).save_as(path)
+    return path
+
+
+def boxes(shape: tuple[int, ...]) -> np.ndarray:
+    labels = labels_for(shape)
+    return np.stack([labels == 205, labels == 420], axis=-1).astype(np.float32)
+
+
+def in_image(label: Volume, image: Volume) -> np.ndarray:
+    """The label map ``(X, Y, Z)`` on the grid of its image, placed by its affine alone."""
+    start = np.linalg.solve(image.affine[:3, :3], label.affine[:3, 3] - image.affine[:3, 3])
+    assert np.allclose(start, np.rint(start), atol=1e-4)
+    assert np.allclose(label.affine[:3, :3], image.affine[:3, :3], atol=1e-6)
+    result = np.zeros(image.spatial_shape, int)
+    result[tuple(slice(a, a + n) for a, n in zip(np.rint(start).astype(int), label.spatial_shape, strict=True))] = (
+        label.data
+    )
+    return result
+
+
+def test_our_own_is_read_with_its_values_names_and_colours(tmp_path):
+    volume = read_image(corpus_dicom.series(tmp_path, keep=[3, 1, 0, 2, 4, 5, 6, 7, 8, 9]))
+    labels = labels_for(volume.spatial_shape)
+    write_dicom_seg(tmp_path / "seg.dcm", labels, NAMES, volume, COLOURS)
+    found = read_label(tmp_path / "seg.dcm")
+    assert np.array_equal(in_image(found, volume), labels)
+    assert found.names == NAMES
+    assert found.colours[205] == pytest.approx(COLOURS[205], abs=0.01)
+
+
+def test_a_multi_frame_source(tmp_path):
+    volume = read_image(write_enhanced(tmp_path / "a.dcm", order=[3, 1, 0, 2, 5, 4]))
+    labels = np.zeros(volume.spatial_shape, np.uint8)
+    labels[1:3, 2:4, 1:3], labels[0, 0, 4] = 5, 9
+    write_dicom_seg(tmp_path / "seg.dcm", labels, {5: "liver", 9: "spleen"}, volume, {})
+    assert np.array_equal(in_image(read_label(tmp_path / "seg.dcm"), volume), labels)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_another_program_numbers_its_segments(tmp_path, kind):
+    folder = corpus_dicom.series(tmp_path)
+    volume = read_image(folder)
+    found = read_label(foreign(tmp_path / "other", folder, boxes(volume.spatial_shape), ["Liver", "GTV"], kind))
+    expected = np.select([labels_for(volume.spatial_shape) == value for value in (205, 420)], [1, 2], 0)
+    assert np.array_equal(in_image(found, volume), expected)
+    assert found.names == {1: "Liver", 2: "GTV"}
+
+
+def test_refused(tmp_path):
+    folder = corpus_dicom.series(tmp_path)
+    masks = boxes(read_image(folder).spatial_shape)
+    with pytest.raises(InputError, match=r"same\.dcm: two of its segments are named 'gtv'"):
+        read_label(foreign(tmp_path / "same.dcm", folder, masks, ["GTV", "gtv"]))
+    with pytest.raises(InputError, match=r"half\.dcm: segment 1 has fractions"):
+        read_label(foreign(tmp_path / "half.dcm", folder, masks / 2, ["a", "b"], "FRACTIONAL"))
+    masks[9, 9, 5, 0] = 1
+    file = foreign(tmp_path / "over.dcm", folder, masks, ["a", "b"])
+    with pytest.raises(InputError, match=r"over\.dcm: segments 'a' and 'b' overlap in 1 voxels"):
+        read_label(file)
+    with pytest.raises(InputError, match=r"over\.dcm: is a DICOM segmentation and no scan"):
+        read_image(file)
+
+
+def test_a_segmentation_beside_a_series_is_a_label(tmp_path):
+    folder = corpus_dicom.series(tmp_path, name="scan/series")
+    volume = read_image(folder)
+    labels = labels_for(volume.spatial_shape)
+    (tmp_path / "export").mkdir()
+    write_dicom_seg(tmp_path / "export" / "IM1", labels, NAMES, volume, {})
+    assert find_images(tmp_path) == [folder]
+    assert files_without_image(tmp_path) == [tmp_path / "export" / "IM1"]
+    assert volumes_in(tmp_path) == [tmp_path / "export"]
+    assert looks_like_label(tmp_path / "export" / "IM1")
+    assert np.array_equal(in_image(read_label(tmp_path / "export"), volume), labels)
