@@ -14,7 +14,6 @@ from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.io import check_same_grid, read_image, read_label
 from medfewshot.metrics import METRICS
-from medfewshot.planning import name_with_value
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import look_first, raise_flags
 from medfewshot.report.page.viewer import LARGEST_CASE, DisplayVolumes, display_volumes, load_case, voxel_budget
@@ -187,7 +186,6 @@ def _case(
         for value, name in structures.items()
         if value in measured or (result.case, value) in scores
     ]
-    of_structures = {text for row in rows for text in _about(row.name, row.label, result.flags)}
     preview = f"previews/{result.case}.png"
     there = preview in result.files and (folder / preview).is_file()
     return PageCase(
@@ -200,7 +198,7 @@ def _case(
             *([result.error] if result.error else []),
             *(text for text in result.warnings if text not in map(flag_warning, result.flags)),
         ),
-        flags=tuple(text for text in result.flags if text not in of_structures),
+        details=result.flags,
         preview=preview_uri(folder / preview) if there else None,
     )
 
@@ -209,6 +207,7 @@ def _row(
     value: int, name: str, measured: Mapping[str, Any], score: Mapping[str, Any], result: CaseResult, unit: str
 ) -> StructureRow:
     """One structure from its statistics and its score; each may be empty."""
+    reason = measured.get("review")  # early records lack it
     return StructureRow(
         value,
         name,
@@ -217,14 +216,8 @@ def _row(
         status=score.get("status"),
         scores={metric: score.get(metric) for metric in METRICS},
         reference_size=score.get("reference_volume_ml") if unit == "ml" else None,
-        flags=tuple(_about(name, value, result.flags).values()),
+        flags=result.flags if reason is None else (reason,) if reason else (),
     )
-
-
-def _about(name: str, value: int, flags: Sequence[str]) -> dict[str, str]:
-    """Return the flags about a structure, and each without the structure's name."""
-    starts = (f"{name_with_value(name, value)} is ", f"{name} is ")
-    return {text: text.removeprefix(start) for start in reversed(starts) for text in flags if text.startswith(start)}
 
 
 def _with_volumes(

@@ -92,7 +92,7 @@ def test_sorting_with_the_keyboard(browser):
     sort_by(browser, "Volume ml")
     assert shown(browser) == ["2r", "2l", "0l", "1r", "1l", "0r", "9–"]  # what has no size stays last
     sort_by(browser, "Structure")
-    sort_by(browser, "Case")
+    sort_by(browser, "Scan")
     assert shown(browser) == ["0l", "0r", "1l", "1r", "2l", "2r", "9–"]
 
 

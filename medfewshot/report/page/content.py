@@ -21,7 +21,7 @@ class StructureRow:
         status: ``found``, ``missed``, ``false_alarm`` or ``absent`` in comparison with the reference; None without one.
         scores: Metric name -> value; None if undefined.
         reference_size: Like ``size``.
-        flags: Reasons to look at this structure.
+        flags: Reasons to review this structure, in a few words.
     """
 
     label: int
@@ -73,7 +73,7 @@ class PageCase:
         seconds: Time that the case took.
         files: Names of the files of the result.
         warnings: One line each.
-        flags: Reasons to look at the scan as a whole.
+        details: The reasons to review it, in sentences with figures.
         preview: The whole preview, as a data URI.
         picture: One slice with contours, as a data URI.
         viewer: The volumes for the viewer.
@@ -85,15 +85,19 @@ class PageCase:
     seconds: float | None = None
     files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
     preview: str | None = None
     picture: str | None = None
     viewer: Viewer | None = None
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        """Every reason to review the case: those of the scan, then those of its structures."""
-        return (*self.flags, *(f"{row.name}: {text}" for row in self.structures for text in row.flags))
+    def reasons(self) -> dict[str, list[StructureRow]]:
+        """Every reason to review the case -> the structures that it concerns, the worst first."""
+        found: dict[str, list[StructureRow]] = {}
+        for row in sorted(self.structures, key=lambda row: row.quality):
+            for text in row.flags:
+                found.setdefault(text, []).append(row)
+        return found
 
     @property
     def worst(self) -> StructureRow | None:

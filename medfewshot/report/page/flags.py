@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medfewshot.report.page.content import ABSENT, FALSE_POSITIVE, MISSED, PageCase, StructureRow
+from medfewshot.report.page.content import FALSE_POSITIVE, MISSED, PageCase, StructureRow
 
 LOW_DICE = 0.5
 """Dice, predicted or measured, below which a structure is flagged whatever the other cases have."""
@@ -21,6 +21,8 @@ FAR_IN_DICE = 0.05
 """Difference by which a predicted Dice must also lie below the median."""
 FEWEST = 5
 """Smallest number of cases in which one can be called an outlier."""
+NOT_FOUND = "not found"
+"""The reason of :func:`medfewshot.quality.reasons_to_review` for a structure without a voxel."""
 FIRST_LOOK = 8
 """Largest number of cases that the page shows first."""
 
@@ -34,9 +36,7 @@ def raise_flags(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
     return tuple(
         replace(
             case,
-            structures=tuple(
-                replace(row, flags=(*row.flags, *_reasons(row, of_label[row.label]))) for row in case.structures
-            ),
+            structures=tuple(replace(row, flags=_all_flags(row, of_label[row.label])) for row in case.structures),
         )
         for case in cases
     )
@@ -61,23 +61,29 @@ def modified_z(value: float, others: Sequence[float]) -> float:
     return 0.6745 * (value - median) / spread if spread > 0 else 0.0
 
 
+def _all_flags(row: StructureRow, others: Sequence[StructureRow]) -> tuple[str, ...]:
+    """Return the flags of a row and new ones; a reference says better than a size whether a structure is missing."""
+    known = [text for text in row.flags if row.status is None or text != NOT_FOUND]
+    return tuple(dict.fromkeys((*known, *_reasons(row, others))))
+
+
 def _reasons(row: StructureRow, others: Sequence[StructureRow]) -> Iterator[str]:
     if row.status == MISSED:
         yield "missed"
     elif row.status == FALSE_POSITIVE:
         yield "not in the reference"
-    elif row.size == 0 and row.status != ABSENT:
-        yield "not found"
+    elif row.size == 0 and row.status is None:
+        yield NOT_FOUND
     elif row.status is not None and row.quality < LOW_DICE:
         yield f"Dice {row.quality:.2f}"
     if row.predicted_dice is not None:
         predictions = [other.predicted_dice for other in others if other.predicted_dice is not None]
         if row.predicted_dice < LOW_DICE or _side(row.predicted_dice, predictions, FAR_IN_DICE) < 0:
-            yield f"low confidence ({row.predicted_dice:.2f})"
+            yield "low confidence"
     if row.size:
         sizes = [math.log(other.size) for other in others if other.size]
         if side := _side(math.log(row.size), sizes, math.log(FAR_IN_SIZE)):
-            yield f"unusually {'large' if side > 0 else 'small'} for these cases"
+            yield f"unusually {'large' if side > 0 else 'small'} for these scans"
 
 
 def _side(value: float, others: Sequence[float], far: float) -> int:
