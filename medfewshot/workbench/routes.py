@@ -270,7 +270,7 @@ class Desk:
 
         async def stream() -> AsyncIterator[str]:
             last, quiet = "", 0
-            while not await request.is_disconnected():
+            while not (request.app.state.stopping() or await request.is_disconnected()):
                 text = json.dumps({"job": self._jobs.state(), "changes": self._changes}, default=str)
                 quiet = quiet + 1 if text == last else 0
                 if text != last or quiet % _QUIET_EVENTS == 0:

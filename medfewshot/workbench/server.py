@@ -87,12 +87,13 @@ def free_port(host: str, port: int) -> socket.socket:
 
 def make_server(app: Starlette) -> uvicorn.Server:
     """A server of ``app`` that tells nothing about itself."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1,
-            lifespan="off", ws="none",
-        )
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2,
+        lifespan="off", ws="none",
     )  # fmt: skip
+    server = uvicorn.Server(config)
+    app.state.stopping = lambda: server.should_exit  # streams of events end by themselves
+    return server
 
 
 def serve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,18 +96,29 @@ class Page:
         return self
 
 
+Browse = Callable[..., Page]
+
+
 @contextmanager
-def browsing(*, dark: bool = False, width: int = 1280, height: int = 900) -> Iterator[Any]:
-    """A browser window: call it with an address to open a tab."""
+def browsing() -> Iterator[Browse]:
+    """A browser: call it with an address to open a tab.
+
+    Options of a tab: ``dark``, ``width`` and ``height`` in pixels, ``blocked`` (a pattern of requests that fail).
+    """
     executable = find_chromium()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
-        )
+
+        def browse(url: str, *, dark: bool = False, width: int = 1024, height: int = 700, blocked: str = "") -> Page:
+            theme = "dark" if dark else "light"
+            tab = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme).new_page()
+            if blocked:
+                tab.route(blocked, lambda route: route.abort())
+            return Page(tab, url)
+
         try:
-            yield lambda url: Page(context.new_page(), url)
+            yield browse
         finally:
             browser.close()

@@ -38,8 +38,8 @@ export class Cases {
   }
 
   neighbour(by, from = this.current) {
-    const names = this.shown().map((one) => one.name), at = names.indexOf(from);
-    return names[Math.min(Math.max(0, at + by), names.length - 1)];
+    const names = this.shown().map((one) => one.name), at = names.indexOf(from) + by;
+    return names[Math.abs(by) > 1 ? Math.min(Math.max(0, at), names.length - 1) : (at + names.length) % names.length];
   }
 
   // The scan that should be labelled next: the first one that is not open and that nobody has dealt with.

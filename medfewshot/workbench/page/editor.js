@@ -228,9 +228,12 @@ export class Editor {
     this.rewrite(box, (old, i) => found.labels[i], [plane, across]);
   }
 
+  // Finished slices keep what is drawn there; the draft takes the place of the rest.
   copyDraft(draft) {
+    const { shape } = this.viewer, { plane, slices } = this.drawn || { plane: 0, slices: new Set() };
+    const step = [1, shape[0], shape[0] * shape[1]][plane];
     this.drawn = null;
-    this.rewrite(whole(this.viewer.shape), (old, i) => draft[i]);
+    this.rewrite(whole(shape), (old, i) => (slices.has(Math.floor(i / step) % shape[plane]) ? old : draft[i]));
   }
 
   // Everything of the slice whose intensity is inside the limits.

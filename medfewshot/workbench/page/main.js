@@ -42,10 +42,19 @@ async function refresh() {
   learning.showJob(project.job);
   if (!$("formats").childElementCount) learning.setFormats(project.formats);
   panel.show();
-  // A newer draft of the open scan replaces the one on screen, unless somebody drew on it.
   const open = cases.get(cases.current);
-  if (open && !saver.version && !saver.pending && !editor.done.length && open.draft !== shownDraft) await loadLabels(open.name);
+  if (open && !saver.pending) await follow(open);
   return project;
+}
+
+// Show what changed on disk: a newer mask, or a newer draft unless somebody drew on the one on screen.
+async function follow({ name, version, draft }) {
+  const fresh = draft !== shownDraft;
+  if (version > saver.version || (fresh && !saver.version && !editor.done.length)) return loadLabels(name);
+  if (!fresh) return undefined;
+  shownDraft = draft;
+  await viewer.setDraft(null);
+  return panel.toggleDraft(true); // what was learned, beside what was drawn
 }
 
 function refreshSoon() {
@@ -83,7 +92,8 @@ async function loadLabels(name) {
   viewer.setStructures(structures.all);
   viewer.upload();
   const partial = facts.drawn ? { plane: facts.plane, slices: new Set(facts.drawn) } : null;
-  const started = facts.version > 0 || labels; // a draft or a mask; an empty scan begins with single slices
+  // A draft, a mask or a 2D image counts as a whole; an empty scan begins with single slices.
+  const started = facts.version > 0 || labels || viewer.facts.flat !== null;
   editor.reset({ drawn: partial || (started ? null : { plane: 2, slices: new Set() }) });
   saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, drawn: () => editor.drawn });
   shownDraft = cases.get(name)?.draft ?? 0;

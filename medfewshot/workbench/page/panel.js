@@ -107,6 +107,7 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     document.querySelectorAll("[data-view]").forEach((button) => press(button, button.dataset.view === shown));
     $("stage").dataset.tool = document.querySelector("aside").dataset.tool = editor.tool;
     $("count-text").textContent = slices();
+    $("counting").hidden = viewer.view === "flat";
     $("count-all").checked = editor.drawn === null;
     $("count-drawn").checked = editor.drawn !== null;
     $("undo").disabled = !editor.done.length;
@@ -207,5 +208,5 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     "Learn and review": [["l", "learn", () => learning.learn()], ["y", "accept", () => decide("accepted")], ["x", "reject", () => decide("rejected")], ["u", "correct", correct],
       ["m", "note", () => learning.note(cases.get(cases.current)?.note)], ["?", "this list", () => askDialog($("help"))]],
   };
-  return { show, opened, actions };
+  return { show, opened, toggleDraft, actions };
 }

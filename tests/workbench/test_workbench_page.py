@@ -1,0 +1,270 @@
+"""The page in a real Chromium: draw, learn, correct, export, and what may go wrong on the way."""
+
+from __future__ import annotations
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from test_workbench_masks import ORDERS, affine_of
+from workbench_browser import Page, browsing
+from workbench_toys import SHAPE, ThresholdJobs, ball, make_project, serving, write_phantom
+
+from medfewshot.workbench import Project, Structure
+
+BALL = [Structure("ball", 1, "#e6194b")]
+TWO = [*BALL, Structure("other", 7, "#3cb44b")]
+
+
+@pytest.fixture(scope="module")
+def browse():
+    with browsing() as browse:
+        yield browse
+
+
+def circle(z: int, radius: float, centre=(18, 20)) -> list[list[int]]:
+    angles = np.linspace(0, 2 * np.pi, 10)
+    return [[int(centre[0] + radius * np.cos(a)), int(centre[1] + radius * np.sin(a)), z] for a in angles]
+
+
+def labels(project: Project, name: str = "scan_0") -> np.ndarray:
+    found = project.read_labels(name)
+    return np.zeros(SHAPE, np.uint8) if found is None else found
+
+
+def test_from_no_labels_to_a_reviewed_cohort(tmp_path, browse):
+    """Draw in three slices, fill between, learn, accept two, correct one, learn again, export."""
+    project = make_project(tmp_path)
+    jobs = ThresholdJobs(project)
+    with serving(project, jobs) as url:
+        page: Page = browse(url).ready("scan_0")
+        page.page.fill("#add-name", "ball")
+        page.page.click("#add button")
+        page.wait("#structures li").key("a", "f")
+        for z, radius in ((8, 5), (12, 8), (16, 5)):
+            page.drag(2, circle(z, radius))
+        page.saved()
+        assert project.facts("scan_0").drawn == (8, 12, 16)
+        page.key("i").wait("#count-text:has-text('9 axial slices')").saved()
+        drawn = nib.load(project.mask_path("scan_0"))
+        data = np.asarray(drawn.dataobj)
+        assert set(np.unique(data)) == {0, 1, 255}
+        assert (data[:, :, [7, 17]] != 0).all()
+        assert [int(np.unique(data[:, :, z]).max()) for z in range(8, 17)] == [1] * 9
+        assert np.pi * 8**2 * 0.85 < (data[:, :, 12] == 1).sum() < np.pi * 9**2
+
+        page.key("l").wait("#cases li[data-name=scan_3] [data-status=draft]")
+        for name in ("scan_1", "scan_2"):
+            page.open(name).key("y").wait(f"#cases li[data-name={name}] [data-status=accepted]")
+        page.ready("scan_3").key("u", "e", "a").drag(2, [[18, 20, 12], [22, 20, 12]]).saved()
+        page.wait("#cases li[data-name=scan_3] [data-status=example]").key("l")
+        page.page.wait_for_timeout(300)
+        assert jobs.learned == ["scan_0", "scan_3"]
+        page.page.click("#export")
+        page.page.click("#export-go")
+        page.wait("#exported:has-text('Written')")
+        assert page.problems == []
+
+    for name in ("scan_1", "scan_2", "scan_3"):
+        scan, mask = nib.load(project.case(name).scan), nib.load(project.folder / "export" / f"{name}.nii.gz")
+        expected = scan.get_fdata() > 200
+        assert np.array_equal(mask.affine, scan.affine)
+        wrong = int((np.asarray(mask.dataobj).astype(bool) != expected).sum())
+        assert (wrong == 0) == (name != "scan_3")
+        assert wrong < 60
+    assert len(project.reviews()) == 2
+
+
+def test_the_tools(tmp_path, browse):
+    project = make_project(tmp_path, scans=2, structures=TWO)
+    with serving(project) as url:
+        page = browse(url).ready("scan_0").key("a", "p", "[", "[", "[", "[")
+        page.drag(2, [[5, 6, 3], [11, 6, 3]]).saved()
+        expected = np.zeros(SHAPE, np.uint8)
+        expected[5:12, 6, 3] = 1
+        assert np.array_equal(labels(project), expected)
+
+        page.key("2").drag(2, [[11, 6, 3], [14, 6, 3]]).saved()  # other structures are kept
+        expected[12:15, 6, 3] = 7
+        assert np.array_equal(labels(project), expected)
+
+        page.key("Control+z").saved()
+        assert set(np.unique(labels(project))) == {0, 1}
+        page.key("Control+y").saved()
+        assert np.array_equal(labels(project), expected)
+
+        page.key("e").drag(2, [[12, 6, 3], [14, 6, 3]]).saved()
+        expected[12:15, 6, 3] = 0
+        assert np.array_equal(labels(project), expected)
+
+        page.key("1", "p")  # only where it is bright
+        page.page.click("#otsu")
+        page.wait("#limit:checked").drag(2, [[2, 20, 12], [34, 20, 12]]).saved()
+        bright = nib.load(project.case("scan_0").scan).get_fdata()[:, 20, 12] > 200
+        assert np.array_equal(labels(project)[2:34, 20, 12] == 1, bright[2:34])
+
+        page.key("t", "k").drag(2, [[18, 20, 10]]).saved()  # click to segment, in this slice
+        page.wait("#count-text:has-text('11')")
+        bright = nib.load(project.case("scan_0").scan).get_fdata()[:, :, 10] > 200
+        assert (labels(project)[:, :, 10] == 1).sum() == pytest.approx(bright.sum(), rel=0.05)
+        assert page.problems == []
+
+        page.open("scan_1").key("p").drag(2, [[16, 20, 12], [20, 20, 12]])  # grow from marks
+        page.key("q", "]", "]").drag(2, [[4, 6, 12], [32, 6, 12], [32, 34, 12], [4, 34, 12], [4, 6, 12]]).saved()
+        assert 255 not in np.asarray(nib.load(project.mask_path("scan_1")).dataobj)[:, :, 12]
+        page.key("g").wait('[data-tool=look][aria-pressed="true"]').saved()
+        bright = nib.load(project.case("scan_1").scan).get_fdata()[:, :, 12] > 200
+        assert np.array_equal(labels(project, "scan_1")[:, :, 12] == 1, bright)
+        assert page.problems == []
+
+
+def test_the_keyboard_alone(tmp_path, browse):
+    project = make_project(tmp_path, scans=2, structures=TWO)
+    with serving(project) as url:
+        page = browse(url).ready("scan_0").key("c", "p", "[", "[", "[", "[", "2").go([10, 11, 12])
+        page.key("Space", "ArrowRight", "Space", "ArrowUp", "Space", "PageUp", "Space").saved()
+        found = {tuple(int(i) for i in at) for at in np.argwhere(labels(project) == 7)}
+        assert found == {(10, 11, 12), (9, 11, 12), (9, 11, 13), (9, 12, 13)}
+        page.key("f", "a").go([20, 10, 5]).key("Space", *["ArrowLeft"] * 4, "Space", *["ArrowUp"] * 4, "Space", "Enter")
+        page.saved()
+        assert (labels(project)[:, :, 5] == 7).sum() == 15  # a triangle with two sides of five voxels
+        page.key("d").saved()
+        page.key("?").wait("#help[open]").page.keyboard.press("Escape")
+        page.page.wait_for_selector("#help", state="hidden")
+        page.key("n").ready("scan_1").key("b").ready("scan_0")
+        page.page.focus("#cases")
+        page.page.keyboard.press("ArrowDown")
+        page.page.keyboard.press("Enter")
+        page.ready("scan_1")
+        unnamed = page.ask(
+            """() => [...document.querySelectorAll('button, input, select, textarea, canvas')].filter((one) =>
+            !(one.ariaLabel || one.textContent.trim() || one.labels?.[0]?.textContent.trim())).map((one) => one.outerHTML)"""
+        )
+        assert unnamed == []
+        assert page.problems == []
+
+
+@pytest.mark.parametrize("choice", ["mine", "theirs"])
+def test_two_tabs_on_one_mask(tmp_path, browse, choice):
+    project = make_project(tmp_path, scans=1, structures=TWO)
+    with serving(project) as url:
+        second = browse(url, blocked="**/api/events*").ready("scan_0").key("a", "p")  # it hears of nothing
+        second.page.wait_for_timeout(500)
+        first = browse(url).ready("scan_0").key("a", "p")
+        first.drag(2, [[8, 8, 4]]).saved()
+        second.drag(2, [[20, 8, 4]]).wait("#conflict[open]").page.click(f"#conflict button[value={choice}]")
+        second.page.wait_for_selector("#conflict", state="hidden")
+        second.saved()
+        found = labels(project)
+        assert (bool(found[8, 8, 4]), bool(found[20, 8, 4])) == ((False, True) if choice == "mine" else (True, False))
+        versions = sorted((project.folder / "history/scan_0").glob("*.nii.gz"))
+        assert len(versions) == (2 if choice == "mine" else 1)
+        assert any(np.asarray(nib.load(path).dataobj)[8, 8, 4] == 1 for path in versions)
+        shown = second.ask("() => window.workbench.viewer.labels[8 + 36 * (8 + 40 * 4)]")
+        assert shown == (0 if choice == "mine" else 1)
+
+
+def test_names_are_text(tmp_path, browse):
+    """Markup in names of scans, structures and notes is shown, and never becomes part of the page."""
+    name = '<img src=x onerror=alert(1)>"\'&'
+    write_phantom(tmp_path / "scans" / f"{name}.nii.gz")
+    write_phantom(tmp_path / "scans" / "zwei\nzeilen.nii.gz", seed=1)
+    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=[Structure("<b>x</b>", 1, "#ffffff")])
+    project.review(name, note="<script>alert(2)</script>")
+    with serving(project) as url:
+        page = browse(url)
+        page.wait("body[data-ready]:not([data-ready=''])")
+        text = page.ask("() => [...document.querySelectorAll('#cases .name')].map((one) => one.textContent)")
+        assert sorted(text) == sorted(case.name for case in project.cases())
+        assert page.ask("() => document.querySelectorAll('#cases img, #cases script, #structures b').length") == 0
+        assert page.problems == []
+
+
+def test_a_lost_connection_loses_nothing(tmp_path, browse):
+    project = make_project(tmp_path, scans=1, structures=TWO)
+    with serving(project) as url:
+        page = browse(url).ready("scan_0").key("a", "p").drag(2, [[8, 8, 4]]).saved()
+    page.drag(2, [[20, 8, 4]]).wait('#saved[data-state="failed"]')
+    assert "does not answer" in page.page.inner_text("#saved")
+    page.drag(2, [[20, 20, 4]])
+    with serving(project, port=int(url.split(":")[2].split("/")[0])):
+        page.saved()
+    assert labels(project)[[8, 20, 20], [8, 8, 20], 4].tolist() == [1, 1, 1]
+
+
+def test_a_scan_that_cannot_be_read_leaves_the_page_alive(tmp_path, browse):
+    project = make_project(tmp_path, scans=2, structures=BALL)
+    (tmp_path / "scans/scan_0.nii.gz").write_bytes(b"\x1f\x8b" + b"x" * 99)
+    with serving(project) as url:
+        page = browse(url).wait("#alert:not([hidden])")
+        assert "scan_0" in page.page.inner_text("#alert")
+        page.open("scan_1").key("a", "p").drag(2, [[8, 8, 4]]).saved()
+        assert labels(project, "scan_1")[8, 8, 4] == 1
+
+
+def test_2d_images(tmp_path, browse):
+    """A photograph and a 2D NIfTI: scribble and contour."""
+    disc = np.where(ball((40, 30), shift=(0, 0), radius=9), 200, 40).astype(np.uint8)
+    (tmp_path / "scans").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(disc.T), str(tmp_path / "scans/photo.png"))
+    nib.save(nib.Nifti1Image(disc.astype(np.int16), np.diag([-0.5, 0.7, 1, 1])), tmp_path / "scans/slice.nii.gz")
+    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=BALL)
+    with serving(project) as url:
+        page = browse(url).ready("photo").key("f")
+        for name in ("photo", "slice"):
+            page.open(name).drag(2, [[10, 8, 0], [25, 8, 0], [25, 20, 0], [10, 20, 0]]).saved()
+            assert (labels(project, name) == 1).sum() == 16 * 13
+        assert labels(project, "slice")[39 - 10, 8] == 1  # the file counts from the patient's left
+        assert labels(project, "photo").shape == (40, 30)
+        assert page.problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_all_axis_orders_by_mouse(tmp_path, browse):
+    """Draw a bar by mouse in oblique, anisotropic scans of all 48 axis orders; nibabel and SimpleITK find it."""
+    shape, spacing = (9, 10, 12), (1.0, 1.5, 2.0)
+    for number, (order, flips) in enumerate(ORDERS):
+        affine = affine_of(order, flips, spacing, tilt=0.2)
+        write_phantom(tmp_path / "scans" / f"s{number:02}.nii.gz", affine=affine, shape=shape, seed=number)
+    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=TWO)
+    with serving(project) as url:
+        page = browse(url).ready("s00").key("a", "p", "[", "[", "[", "[", "2")
+        for number in range(len(ORDERS)):
+            name = f"s{number:02}"
+            page.open(name).drag(2, [[2, 3, 4], [5, 3, 4]]).saved()
+            facts = page.ask("() => window.workbench.viewer.facts.affine")
+            world = [np.array(facts) @ [x, 3, 4, 1] for x in range(2, 6)]
+            mask = nib.load(project.mask_path(name))
+            there = {tuple(np.rint(np.linalg.inv(mask.affine) @ point)[:3].astype(int)) for point in world}
+            assert {tuple(at) for at in np.argwhere(np.asarray(mask.dataobj) == 7)} == there, ORDERS[number]
+            image = sitk.ReadImage(str(project.mask_path(name)))
+            for point in world:
+                assert image[image.TransformPhysicalPointToIndex([-point[0], -point[1], point[2]])] == 7
+        assert page.problems == []
+
+
+def test_a_folder_that_is_read_only_keeps_the_drawing_in_the_page(tmp_path, browse, monkeypatch):
+    project = make_project(tmp_path, scans=1, structures=BALL)
+    with serving(project) as url:
+        page = browse(url).ready("scan_0").key("a", "p")
+        history = project.folder / "history"
+        shutil.rmtree(history, ignore_errors=True)
+        history.write_text("in the way")  # as root, permissions would not stop us
+        page.drag(2, [[8, 8, 4]]).wait('#saved[data-state="failed"]')
+        history.unlink()
+        page.saved()
+        assert labels(project)[8, 8, 4] == 1
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_screens(tmp_path, browse, dark):
+    """Light and dark at 1024 px: nothing sticks out of the window."""
+    project = make_project(tmp_path, scans=2, structures=TWO)
+    with serving(project) as url:
+        page = browse(url, dark=dark, width=1024, height=760).ready("scan_0")
+        assert page.ask("() => document.documentElement.scrollWidth") == 1024
+        paper = page.ask("() => getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, paper[4:-1].split(","))) < 200) == dark
