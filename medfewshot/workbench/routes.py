@@ -38,7 +38,12 @@ class Jobs(Protocol):
         """Stop the job, if one runs."""
 
     def state(self) -> dict[str, Any]:
-        """``running``, ``stage``, ``case``, ``done``, ``total``, ``seconds_left``, ``message``, ``error``."""
+        """The newest job.
+
+        Returns:
+            ``status`` (idle, running, done, failed, cancelled), ``stage``, ``done``, ``total``, ``seconds_left`` and
+            ``message``.
+        """
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,10 @@ def test_from_no_labels_to_a_reviewed_cohort(tmp_path, browse):
         assert np.pi * 8**2 * 0.85 < (data[:, :, 12] == 1).sum() < np.pi * 9**2
 
         page.key("l").wait("#cases li[data-name=scan_3] [data-status=draft]")
-        for name in ("scan_1", "scan_2"):
-            page.open(name).key("y").wait(f"#cases li[data-name={name}] [data-status=accepted]")
-        page.ready("scan_3").key("u", "e", "a").drag(2, [[18, 20, 12], [22, 20, 12]]).saved()
+        page.open("scan_1")
+        for name, following in (("scan_1", "scan_2"), ("scan_2", "scan_3")):
+            page.key("y").wait(f"#cases li[data-name={name}] [data-status=accepted]").ready(following)
+        page.key("u", "e", "a").drag(2, [[18, 20, 12], [22, 20, 12]]).saved()
         page.wait("#cases li[data-name=scan_3] [data-status=example]").key("l")
         page.page.wait_for_timeout(300)
         assert jobs.learned == ["scan_0", "scan_3"]
@@ -140,7 +141,8 @@ def test_the_keyboard_alone(tmp_path, browse):
         page.ready("scan_1")
         unnamed = page.ask(
             """() => [...document.querySelectorAll('button, input, select, textarea, canvas')].filter((one) =>
-            !(one.ariaLabel || one.textContent.trim() || one.labels?.[0]?.textContent.trim())).map((one) => one.outerHTML)"""
+            !(one.ariaLabel || one.textContent.trim() || one.labels?.[0]?.textContent.trim()))
+            .map((one) => one.outerHTML)"""
         )
         assert unnamed == []
         assert page.problems == []
@@ -168,10 +170,12 @@ def test_two_tabs_on_one_mask(tmp_path, browse, choice):
 
 def test_names_are_text(tmp_path, browse):
     """Markup in names of scans, structures and notes is shown, and never becomes part of the page."""
-    name = '<img src=x onerror=alert(1)>"\'&'
+    name = "<img src=x onerror=alert(1)>\"'&"
     write_phantom(tmp_path / "scans" / f"{name}.nii.gz")
     write_phantom(tmp_path / "scans" / "zwei\nzeilen.nii.gz", seed=1)
-    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=[Structure("<b>x</b>", 1, "#ffffff")])
+    project = Project.create(
+        tmp_path / "project", [tmp_path / "scans"], structures=[Structure("<b>x</b>", 1, "#ffffff")]
+    )
     project.review(name, note="<script>alert(2)</script>")
     with serving(project) as url:
         page = browse(url)

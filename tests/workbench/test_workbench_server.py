@@ -333,7 +333,7 @@ def test_events_tell_of_changes(shared):
     connection = http.client.HTTPConnection(client.address, timeout=30)
     connection.request("GET", "/api/events", headers={"Authorization": f"Bearer {TOKEN}"})
     event = json.loads(connection.getresponse().readline().removeprefix(b"data: "))
-    assert event["job"]["running"] is False
+    assert event["job"]["status"] == "idle"
     connection.close()
 
 

@@ -15,9 +15,10 @@ WHERE = """([plane, voxel]) => {
   const { viewer } = window.workbench, nv = viewer.nv;
   const box = viewer.canvas.getBoundingClientRect(), dense = nv.uiData.dpr;
   const tile = nv.screenSlices.find((one) => one.axCorSag === 2 - plane);
-  const [left, top, width, height] = tile.leftTopWidthHeight, [u, v] = [[1, 2], [0, 2], [0, 1]][plane];
-  const along = (axis) => 1 - (voxel[axis] + 0.5) / viewer.shape[axis];
-  return [box.left + (left + along(u) * width) / dense, box.top + (top + along(v) * height) / dense];
+  const { leftTopWidthHeight: [left, top, width, height], leftTopMM, fovMM } = tile;
+  const [across, up] = [[1, 2], [0, 2], [0, 1]][plane].map((axis, i) =>
+    (voxel[axis] * viewer.spacing[axis] - leftTopMM[i]) / fovMM[i]);
+  return [box.left + (left + across * width) / dense, box.top + (top + (1 - up) * height) / dense];
 }"""
 
 

@@ -52,7 +52,7 @@ class ThresholdJobs:
     def __init__(self, project: Project, *, confidence: float = 0.8) -> None:
         self.project, self.confidence = project, confidence
         self.learned: list[str | None] = []
-        self._state: dict[str, Any] = {"running": False}
+        self._state: dict[str, Any] = {"status": "idle"}
 
     def start_learn(self, *, open_case: str | None) -> str:
         if not self.project.examples():
@@ -62,11 +62,11 @@ class ThresholdJobs:
         for case in self.project.cases():
             image = np.asarray(nib.load(case.scan).dataobj)
             self.project.write_draft(case.name, (value * (image > 200)).astype(np.uint8), confidence=self.confidence)
-        self._state = {"running": False, "stage": "done", "done": 1, "total": 1, "message": "All scans have drafts."}
+        self._state = {"status": "done", "stage": "done", "done": 1, "total": 1, "message": "All scans have drafts."}
         return str(len(self.learned))
 
     def cancel(self) -> None:
-        self._state = {"running": False}
+        self._state = {"status": "idle"}
 
     def state(self) -> dict[str, Any]:
         return dict(self._state)

@@ -15,7 +15,7 @@ export function shortcuts(actions) {
     }
   }
   const typing = (target) => target.matches("textarea, select, input:not([type=radio]):not([type=checkbox]):not([type=range])");
-  const own = (target, key) => (target.matches("input") && key.startsWith("Arrow")) || (target.matches("button, input, a, select") && [" ", "Enter"].includes(key));
+  const own = (target, key) => (target.matches("[role=listbox]") && key.length > 1) || (target.matches("input") && key.startsWith("Arrow")) || (target.matches("button, input, a, select") && [" ", "Enter"].includes(key));
   document.addEventListener("keydown", (event) => {
     if (event.altKey || document.querySelector("dialog[open]") || typing(event.target)) return;
     const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;

@@ -21,14 +21,14 @@ export class Learning {
     if (!(await this.flush())) return;
     try {
       await sendJson("POST", "learn", { case: this.current() });
-      this.showJob({ running: true, stage: "starting" });
+      this.showJob({ status: "running", stage: "starting" });
     } catch (error) {
       fail(error);
     }
   }
 
   showJob(job) {
-    const running = Boolean(job.running), part = job.total ? job.done / job.total : null;
+    const running = job.status === "running", part = job.total ? job.done / job.total : null;
     $("learn").disabled = running;
     $("cancel").hidden = !running;
     $("progress").hidden = !running;
@@ -36,9 +36,9 @@ export class Learning {
     else $("progress").value = part;
     const left = running && job.seconds_left ? `, about ${time(job.seconds_left)} left` : "";
     const what = [job.stage, job.case].filter(Boolean).join(": ");
-    const text = running ? `${what || "working"}${job.total ? ` (${job.done} of ${job.total})` : ""}${left}` : job.error || job.message || "";
+    const text = running ? `${what || "working"}${job.total ? ` (${job.done} of ${job.total})` : ""}${left}` : job.message || "";
     if ($("job").textContent !== text) $("job").textContent = text;
-    $("job").classList.toggle("failed", Boolean(!running && job.error));
+    $("job").classList.toggle("failed", job.status === "failed");
   }
 
   async review(status, note = "") {

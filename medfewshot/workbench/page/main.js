@@ -29,7 +29,7 @@ const structures = new Structures({
 const learning = new Learning({ current: () => cases.current, flush: () => saver.flush(), refresh });
 const app = { viewer, saver, editor, cases, structures, learning, openCase, draftLabels, next };
 const panel = connectPanel(app);
-let opening = 0, shownDraft = 0, timer = 0;
+let opening = 0, target = null, shownDraft = 0, timer = 0;
 
 async function refresh() {
   const project = await getJson("project");
@@ -65,6 +65,7 @@ function refreshSoon() {
 async function openCase(name) {
   if (!name || !(await saver.flush())) return; // what is not saved keeps its scan open
   const mine = ++opening;
+  target = name;
   $("welcome").hidden = false;
   $("welcome").textContent = `Opening ${name} …`;
   document.body.dataset.ready = "";
@@ -106,8 +107,9 @@ async function draftLabels() {
   return (await getMask(cases.current, "draft")).labels;
 }
 
-function next(by) {
-  openCase(by ? cases.neighbour(by) : cases.next());
+// by: 1 or -1 along the list; 0 for what to label next, unless somebody left the scan `from` meanwhile.
+function next(by, from = target) {
+  if (from === target) openCase(by ? cases.neighbour(by) : cases.next());
 }
 
 shortcuts(panel.actions);
@@ -126,7 +128,7 @@ try {
 let changes = 0;
 listen((event) => {
   learning.showJob(event.job);
-  const state = JSON.stringify([event.changes, event.job.done, event.job.stage, event.job.running]);
+  const state = JSON.stringify([event.changes, event.job.done, event.job.stage, event.job.status]);
   if (state !== changes) refreshSoon();
   changes = state;
 }, (connected) => {

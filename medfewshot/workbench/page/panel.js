@@ -71,7 +71,8 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
   }
 
   async function decide(status) {
-    if (await learning.review(status)) next(0);
+    const from = cases.current;
+    if (await learning.review(status)) next(0, from);
   }
 
   function size(by) {

@@ -182,7 +182,7 @@ export class Viewer {
     return {
       plane: 2 - kind,
       voxel: [...this.nv.frac2vox(place)].map((at, axis) => Math.min(Math.max(0, Math.round(at)), this.shape[axis] - 1)),
-      scale: (width / dense / fovMM[0]) * this.spacing[u],
+      scale: Math.abs(width / dense / fovMM[0]) * this.spacing[u],
     };
   }
 
