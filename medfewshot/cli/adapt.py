@@ -141,7 +141,7 @@ def _segmenter_folder(folder: Path | None, adaptation: AdaptSettings, *, others:
     if folder is None:
         return None
     if any(others):
-        raise InputError(f"give only one of {WAYS} or --segmenter FOLDER")
+        raise InputError("labelled scans and a model are given", f"give only one of {WAYS} or --segmenter FOLDER")
     default = AdaptSettings(device=adaptation.device)
     changed = tuple(name for name, value in adaptation if value != getattr(default, name))
     if changed:
@@ -161,5 +161,6 @@ def _find(pairs: list[str] | None, folders: list[Path] | None, choices: str) -> 
     if len(folders or ()) > 1:
         raise InputError("give one --support-dir", "list scans of several folders in a CSV file (columns image, label)")
     if bool(pairs) == bool(folders):
-        raise InputError(f"give {'only one of ' if pairs else ''}{choices}")
+        problem = "labelled scans are given in two ways" if pairs else "no labelled scans are given"
+        raise InputError(problem, f"give {'only one of ' if pairs else ''}{choices}")
     return find_supports(folders[0] if folders else None, [parse_pair(text) for text in pairs or ()])

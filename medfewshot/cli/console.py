@@ -147,14 +147,27 @@ class Console:
         if left_out:
             self.say("* missed structures and false alarms have no distance: they count as Dice 0, and not in HD95")
 
-    def rows(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
-        """A table of texts with the rows' keys as titles; the first column is never broken, users type it."""
+    def rows(self, title: str, rows: Sequence[Mapping[str, str]], *, below: Sequence[str] = ()) -> None:
+        """Print a table of texts.
+
+        Args:
+            title: Stands above the table.
+            rows: Title of the column -> text. The first column is never broken: users type it.
+            below: Columns that are almost the same in all rows. A line for each value is printed below.
+        """
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        for index, name in enumerate(rows[0]):
+        shown = [name for name in rows[0] if name not in below]
+        for index, name in enumerate(shown):
             table.add_column(name, overflow="fold", no_wrap=index == 0)
         for row in rows:
-            table.add_row(*row.values())
+            table.add_row(*(row[name] for name in shown))
         self.out.print(table)
+        for column in below:
+            owners: dict[str, list[str]] = {}
+            for row in rows:
+                owners.setdefault(row[column], []).append(row[shown[0]])
+            for value, names in owners.items():
+                self.say(f"{column} of {first_ten(names) if len(owners) > 1 else 'all'}: {value}")
 
     def inspection_table(self, inspection: Inspection) -> None:
         """Print one row per case of a data set, and its problems."""
@@ -167,7 +180,9 @@ class Console:
                 " x ".join(f"{s:.3g}" for s in case.spacing_mm or ()) or "-",
                 case.orientation or "-",
                 f"{_number(low, 0)} to {_number(high, 0)}" if case.intensity else "-",
-                "\n".join(f"{s.value}: {_number(s.ml, 1)}" if s.ml is not None else str(s.value) for s in case.labels)
+                first_ten(
+                    [f"{s.value}: {_number(s.ml, 1)}" if s.ml is not None else str(s.value) for s in case.labels], "\n"
+                )
                 or "none",
                 "yes" if case.usable else "no",
             )
@@ -180,10 +195,10 @@ class Console:
         self.say(inspection.summary_text)
 
 
-def first_ten(values: Sequence[str]) -> str:
-    """The values with commas between them; after ten, the number of the others."""
-    more = f" and {len(values) - MOST} more" if len(values) > MOST else ""
-    return ", ".join(values[:MOST]) + more
+def first_ten(values: Sequence[str], separator: str = ", ") -> str:
+    """The first ten values, then the number of the others."""
+    more = [f"and {len(values) - MOST} more"] if len(values) > MOST else []
+    return separator.join([*values[:MOST], *more])
 
 
 def counted(number: int, noun: str) -> str:

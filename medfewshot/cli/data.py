@@ -55,7 +55,7 @@ def list_sets(output: Folder = None, quiet: Quiet = False, json: Json = False) -
         }
         for one in PUBLIC_SETS.values()
     ]
-    console.rows(f"Public sets; there: in {folder}", rows)
+    console.rows(f"Public data sets; there: in {folder}", rows, below=("licence", "checksum"))
     console.json({"folder": str(folder), "sets": rows})
 
 

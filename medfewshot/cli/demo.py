@@ -48,7 +48,7 @@ def demo(
         )  # fmt: skip
     console.score_table(result.evaluation)
     console.warnings([*result.warnings, *result.evaluation.warnings])
-    console.say(f"pictures, tables and the segmenter in {output}; open {output / REPORT} in a browser")
+    console.say(f"pictures, tables and the model in {output}; open {output / REPORT} in a browser")
     console.json({"output": str(output), "summary": result.evaluation.summary_rows(), "seconds": result.seconds})
 
 
@@ -76,7 +76,7 @@ def label_app(
     console = Console(quiet, json)
     known = AdaptSettings(labels=names).labels if names else None
     if isinstance(known, tuple):
-        raise InputError(f"labels {names}: without names", "give e.g. 1=liver,2=spleen", setting="labels")
+        raise InputError(f"labels {names}: has no values with names", "give e.g. 1=liver,2=spleen", setting="labels")
     write_label_app(folder, known, segmenter)
     console.say(f"app in {folder}; start it with: monailabel start_server --app {folder} --studies SCANS")
     console.json({"app": str(folder)})

@@ -49,25 +49,30 @@ def meaning_of(parameter: Any) -> str:
 class _PlainHelp:
     """Writes the help; the class beside it in the bases is the command or the group."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words behind the name of the command in the usage line."""
+        command: Any = self
+        if isinstance(self, TyperGroup):
+            return ["COMMAND", "..."]
+        arguments = [one for one in command.get_params(ctx) if one.param_type_name == "argument"]
+        return [*(one.metavar if one.required else f"[{one.metavar}]" for one in arguments), "[OPTIONS]"]
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write usage, description, examples, arguments, options and commands."""
         command: Any = self
         shown = [one for one in command.get_params(ctx) if not (one.param_type_name == "option" and one.hidden)]
-        arguments = [one for one in shown if one.param_type_name == "argument"]
-        wanted = [one.metavar if one.required else f"[{one.metavar}]" for one in arguments]
-        grouped = isinstance(self, TyperGroup)
-        formatter.write_usage(ctx.command_path, " ".join(["COMMAND", "..."] if grouped else [*wanted, "[OPTIONS]"]))
+        command.format_usage(ctx, formatter)
         formatter.write_paragraph()
         formatter.write_text(about(command))
         if lines := examples(command):
             with formatter.section("Examples"):
                 formatter.write("".join(f"  {line}\n" for line in lines))
-        if grouped:
+        if isinstance(self, TyperGroup):
             _write_commands(command, formatter)
-        panels: dict[str, list[Any]] = {"Arguments": arguments}
+        panels: dict[str, list[Any]] = {}
         for one in shown:
-            if one.param_type_name == "option":
-                panels.setdefault(one.rich_help_panel or "Options", []).append(one)
+            title = "Arguments" if one.param_type_name == "argument" else "Options"
+            panels.setdefault(one.rich_help_panel or title, []).append(one)
         for title, parameters in panels.items():
             _write_list(formatter, title, [(names_of(one), meaning_of(one)) for one in parameters])
         formatter.write_paragraph()

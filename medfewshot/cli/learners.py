@@ -25,5 +25,5 @@ def learners(quiet: Quiet = False, json: Json = False) -> None:
         }
         for spec in LEARNERS.values()
     ]
-    console.rows("Learners", rows)
+    console.rows("Methods, for --learner", rows, below=("settings",))
     console.json({"learners": rows})

@@ -41,7 +41,7 @@ def train(
         record = run_training(settings, output, progress=progress, **dict(run))
     scores = ", ".join(f"{name} {value:.3f}" for name, value in record["validation"].items())
     console.say(
-        f"trained: {settings.learner}, {record['steps']} steps in {record['seconds']:.0f} s; validation {scores}"
+        f"trained {settings.learner}: {record['steps']} steps in {record['seconds']:.0f} s; validation: {scores}"
     )
     console.warnings(record["warnings"], f"in {output / START}")
     console.say(f"weights in {output / START}; logs beside them in {output}")

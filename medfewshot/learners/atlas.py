@@ -222,6 +222,6 @@ def _smooth(x: Tensor) -> Tensor:
 SPEC = LearnerSpec(
     name=NAME,
     learner=Atlas,
-    summary="every support is registered to the scan and the labels vote; nothing is trained",
+    summary="your labelled scans are registered to the new scan and vote; no training",
     segmenter=AtlasSegmenter,
 )

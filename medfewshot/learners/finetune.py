@@ -279,7 +279,7 @@ def _rename_version_1(module: nn.Module, state: dict[str, Tensor], prefix: str, 
 SPEC = LearnerSpec(
     name=NAME,
     learner=Finetune,
-    summary="a U-Net trained on the augmented supports",
+    summary="a network (U-Net) trained on your labelled scans",
     segmenter=NetworkSegmenter,
     build_start=build_start,
     weights={(3, 1): "default"},

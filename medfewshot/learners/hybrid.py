@@ -308,7 +308,7 @@ def _rename_version_2(module: nn.Module, state: dict[str, Tensor], prefix: str, 
 SPEC = LearnerSpec(
     name=NAME,
     learner=build,
-    summary="a fine-tuned network and the atlas, their probabilities multiplied",
+    summary="a network trained on your scans and registration, combined",
     options=(Finetune, Atlas),
     segmenter=HybridSegmenter,
     weights=finetune.SPEC.weights,

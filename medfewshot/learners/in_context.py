@@ -329,7 +329,7 @@ def grid_spacing_mm(support: Support, grid: Sequence[int]) -> tuple[float, ...]:
 SPEC = LearnerSpec(
     name=NAME,
     learner=InContext,
-    summary="a network that reads the supports beside the query; nothing is trained",
+    summary="a network reads your labelled scans beside the new scan; no training",
     segmenter=InContextSegmenter,
     build_start=build_start,
     build_backbone=build_backbone,

@@ -182,7 +182,7 @@ def _start_options(learner_options: Mapping[str, Any], start_options: Mapping[st
 SPEC = LearnerSpec(
     name=NAME,
     learner=Maml,
-    summary="gradient descent from a meta-learned initialisation (MAML, Reptile, ANIL, Meta-SGD, MAML++)",
+    summary="pre-trained to adapt in few steps (MAML, Reptile, ANIL, Meta-SGD, MAML++)",
     segmenter=NetworkSegmenter,
     build_start=MamlStart,
     start_options=MamlStart.OPTIONS,

@@ -133,7 +133,7 @@ class ProtoMaml(InnerLoopLearner):
 SPEC = LearnerSpec(
     name=NAME,
     learner=ProtoMaml,
-    summary="prototypes as the head, then gradient descent from meta-learned weights (Proto-MAML)",
+    summary="the features of prototype, then a few training steps (Proto-MAML)",
     segmenter=NetworkSegmenter,
     build_start=build_start,
     start_options=MamlStart.OPTIONS,

@@ -244,7 +244,7 @@ def alignment_loss(
 SPEC = LearnerSpec(
     name=NAME,
     learner=Prototype,
-    summary="each voxel takes the class of the most similar prototype",
+    summary="each voxel takes the structure with the most similar features",
     segmenter=PrototypeSegmenter,
     build_start=build_start,
     start_options=START_OPTIONS,

@@ -239,7 +239,7 @@ class Ridge(TrainedOptions):
 SPEC = LearnerSpec(
     name=NAME,
     learner=Ridge,
-    summary="ridge regression from features to classes",
+    summary="ridge regression from features to structures",
     segmenter=RidgeSegmenter,
     build_start=build_start,
     start_options=START_OPTIONS,

@@ -56,7 +56,8 @@ def test_list(run, tmp_path, monkeypatch):
     done = run("data", "list", "-o", tmp_path)
     assert done.code == 0, done.err
     (row,) = [line.split() for line in done.out.splitlines() if NAME in line]
-    assert row == [NAME, "MR", "anterior,", "posterior", "27", "MB", "CC", "BY-SA", "4.0", "known", "yes"]
+    assert row == [NAME, "MR", "anterior,", "posterior", "27", "MB", "yes"]
+    assert "licence of all: CC BY-SA 4.0" in done.out
     found = json.loads(run("data", "list", "-o", tmp_path, "--json").out)
     assert {one["name"] for one in found["sets"] if one["there"] == "yes"} == {NAME}
 
