@@ -59,6 +59,10 @@ def test_every_mask_returns(given_mask: np.ndarray) -> None:
         ([box(6.5, 30.0, -20.0, 2.5)], mask((7, 8, 0, 2))),
         ([box(20.0, 30.0, 20.0, 30.0)], mask()),
     ],
+    ids=[
+        "a contour", "a hole", "an island", "two pieces", "a keyhole", "from centre to centre", "a hole likewise",
+        "a line", "a point", "the same contour twice", "partly outside", "outside",
+    ],
 )  # fmt: skip
 def test_pixels_inside(contours: list[np.ndarray], expected: np.ndarray) -> None:
     found, have_crossed = filled(contours, SHAPE)

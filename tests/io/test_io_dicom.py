@@ -132,6 +132,7 @@ def test_slices_that_wander_sideways(tmp_path: Path) -> None:
         ("0018|0081", r"they differ in echo time: 1 \(6 slices\), 2 \(6 slices\)"),
         ("0010|4000", "several time points, echoes or b-values"),
     ],
+    ids=["time points", "echoes", "nothing stated"],
 )
 def test_several_volumes_in_one_series(tmp_path: Path, tag: str, reason: str) -> None:
     for number in (1, 2):
@@ -149,7 +150,11 @@ def test_a_slice_sent_twice_is_read_once(tmp_path: Path) -> None:
     assert volume.warnings == ("1 slice(s) were sent twice and are read once: again.dcm as 002.dcm",)
 
 
-@pytest.mark.parametrize("tag", ["0018|0081", "0018|1210", "0020|0012", "0020|0052"])
+@pytest.mark.parametrize(
+    "tag",
+    ["0018|0081", "0018|1210", "0020|0012", "0020|0052"],
+    ids=["echo time", "kernel", "acquisition number", "frame of reference"],
+)
 def test_two_acquisitions_between_each_other_are_refused(tmp_path: Path, tag: str) -> None:
     for number, shift in ((1, 0.0), (2, 0.5)):
         for index in range(4):
@@ -178,8 +183,14 @@ def test_one_slice_keeps_its_thickness(tmp_path: Path) -> None:
     assert volume.warnings == ("a single slice that states no thickness: 1 mm is a guess",)
 
 
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
-@pytest.mark.parametrize("bits", [{}, {"BitsStored": 12, "HighBit": 11}, {"PixelRepresentation": 0}])
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless], ids=["explicit", "implicit", "RLE"]
+)
+@pytest.mark.parametrize(
+    "bits",
+    [{}, {"BitsStored": 12, "HighBit": 11}, {"PixelRepresentation": 0}],
+    ids=["16 bits", "12 bits", "unsigned"],
+)
 def test_hounsfield_units_whatever_the_photometric_interpretation(
     tmp_path: Path, syntax: str, bits: dict[str, int]
 ) -> None:
@@ -191,8 +202,8 @@ def test_hounsfield_units_whatever_the_photometric_interpretation(
     assert np.array_equal(read_image(folder).data[0], data * 2 - 1024)
 
 
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-@pytest.mark.parametrize("has_meta", [True, False])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=["explicit", "implicit"])
+@pytest.mark.parametrize("has_meta", [True, False], ids=["with a meta header", "without"])
 def test_files_without_preamble_and_suffix(tmp_path: Path, syntax: str, has_meta: bool) -> None:
     folder = corpus_dicom.series(tmp_path, data=ramp(), syntax=syntax, preamble=None)
     for file in list(folder.iterdir()):

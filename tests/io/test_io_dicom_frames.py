@@ -188,8 +188,9 @@ def test_one_frame_keeps_its_place_and_thickness(tmp_path: Path) -> None:
         ({"order": [0, 1, 3, 4, 5]}, r"1 slice.* missing, the first between frame 2 of a\.dcm and frame 3 of a\.dcm"),
         ({"stacks": 2}, "its frames belong to 2 stacks"),
     ],
+    ids=["time points", "a missing slice", "two stacks"],
 )
-def test_refused(tmp_path: Path, changes: dict[str, object], problem: str) -> None:
+def test_an_enhanced_object_is_refused(tmp_path: Path, changes: dict[str, object], problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         read_image(write_enhanced(tmp_path / "a.dcm", **changes))
 

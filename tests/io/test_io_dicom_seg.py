@@ -228,7 +228,7 @@ def test_another_program_numbers_its_segments(tmp_path, kind):
     assert found.names == {1: "Liver", 2: "GTV"}
 
 
-def test_refused(tmp_path):
+def test_a_foreign_one_is_refused(tmp_path):
     folder = corpus_dicom.series(tmp_path)
     masks = boxes(read_image(folder).spatial_shape)
     with pytest.raises(InputError, match=r"same\.dcm: two of its segments are named 'gtv'"):

@@ -158,6 +158,7 @@ def test_the_smaller_of_two_overlapping_structures_keeps_its_voxels(tmp_path: Pa
         ([box(0.5, 7.5, 0.5, 7.5, z) for z in (4, 5, 6)], "1 of its 3 planes lie outside the scan"),
         ([box(0.5, 4.5, 0.5, 4.5, 2), box(3.5, 7.5, 3.5, 7.5, 2)], r"contours cross each other on 1 slice"),
     ],
+    ids=["beside the slices", "every second slice", "partly outside", "crossing contours"],
 )
 def test_doubts_are_warnings(tmp_path: Path, contours: list[np.ndarray], doubt: str) -> None:
     found = read_label(write_contours(tmp_path / "rs.dcm", {"Liver": contours}), image=scan(tmp_path))
@@ -177,8 +178,11 @@ def test_points_are_ignored_with_a_warning(tmp_path: Path) -> None:
         ([box(0.5, 7.5, 0.5, 7.5, 20)], {}, "Liver lies outside"),
         ([box(0.5, 7.5, 0.5, 7.5, 2)[:, [2, 0, 1]]], {}, "not parallel to the slices"),
     ],
+    ids=["another frame of reference", "outside the scan", "across the slices"],
 )
-def test_refused(tmp_path: Path, contours: list[np.ndarray], options: dict[str, str], problem: str) -> None:
+def test_a_structure_set_is_refused(
+    tmp_path: Path, contours: list[np.ndarray], options: dict[str, str], problem: str
+) -> None:
     with pytest.raises(InputError, match=rf"rs\.dcm: .*{problem}"):
         read_label(write_contours(tmp_path / "rs.dcm", {"Liver": contours}, **options), image=scan(tmp_path))
 
