@@ -103,6 +103,9 @@ def adapt(
     output: Output,
     support: PairOption = None,
     support_dir: SupportDir = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="FOLDER", help="Continue from this model: a few steps are enough.")
+    ] = None,
     settings: AdaptSettings,
     config: ConfigFile = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
@@ -117,6 +120,7 @@ def adapt(
     Example:
         medfewshot adapt --support-dir annotated/ -o model/
         medfewshot adapt --support-dir annotated/ --labels 1=liver,6=spleen -o model/
+        medfewshot adapt --from model/ --support-dir annotated/ -o better/
     """
     source = _find(support, support_dir, WAYS.replace(", ", " or "))
     from medfewshot import workflow
@@ -124,7 +128,9 @@ def adapt(
 
     console = Console(quiet, json)
     with console.progress("Adapting") as progress:
-        segmenter = workflow.adapt_to_folder(source, output, settings, overwrite=overwrite, progress=progress)
+        segmenter = workflow.adapt_to_folder(
+            source, output, settings, overwrite=overwrite, start=start, progress=progress
+        )
     console.model(segmenter, output)
     console.warnings(segmenter.record["warnings"])
     console.say(f"model in {output}; use it with: medfewshot segment SCANS --segmenter {output} -o OUT")

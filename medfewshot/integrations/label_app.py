@@ -2,7 +2,7 @@
 
 MONAI Label (https://github.com/Project-MONAI/MONAILabel, 0.8.5) finds :class:`FewShotApp` through the ``main.py`` that
 ``medfewshot label-app`` writes. This module only translates between its interfaces and
-:mod:`medfewshot.integrations.label_session`.
+:mod:`medfewshot.workbench.session`.
 
 MONAI Label starts one process per adaptation and per assessment of scans. These share files with the server, but no
 memory.
@@ -31,8 +31,9 @@ from monailabel.utils.others.generic import strtobool
 from medfewshot import __version__
 from medfewshot.errors import InputError
 from medfewshot.integrations.label_files import read_names
-from medfewshot.integrations.label_session import LabelSession, choose_next, training_options, training_settings
+from medfewshot.integrations.label_session import choose_next, training_options, training_settings
 from medfewshot.settings import InferenceSettings
+from medfewshot.workbench.session import LabelSession
 
 MODEL = "fewshot"
 logger = logging.getLogger(__name__)

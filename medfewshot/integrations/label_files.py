@@ -9,8 +9,8 @@ from pathlib import Path
 
 from medfewshot.bundle import load_segmenter
 from medfewshot.errors import InputError
-from medfewshot.integrations.label_session import POINTER
 from medfewshot.io import write_text
+from medfewshot.workbench.session import POINTER
 
 LABELS = "labels.json"
 _MAIN = '''"""A MONAI Label app; start it with: monailabel start_server --app THIS_FOLDER --studies SCANS"""

@@ -1,165 +1,15 @@
-"""State of an annotation server: segmenters that are adapted again as annotations arrive.
-
-Adapting writes a new segmenter folder and then points to it. Segmentation continues with the old one meanwhile, and a
-crash leaves it in place.
-"""
+"""What the MONAI Label app adds to a session: the settings of a training, and which scan to offer next."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from medfewshot.bundle import VolumeSegmenter, load_segmenter
-from medfewshot.devices import resolve_device
-from medfewshot.errors import InputError
-from medfewshot.io import read_image, write_label, write_text
-from medfewshot.quality import support_distance
-from medfewshot.settings import AdaptSettings, InferenceSettings
-from medfewshot.types import Progress
-from medfewshot.workflow import adapt, read_supports
+from medfewshot.settings import AdaptSettings
+from medfewshot.workbench.choice import Assessment, in_order_of_need
 
-POINTER = "current.json"
-_OF_THE_APP = ("device", "labels")
+_OF_THE_APP = ("device", "labels", "ignore")
 """Settings that are the same for every training of an app."""
-
-
-class LabelSession:
-    """Segmenters in a folder; one of them is current. Safe to call from several threads.
-
-    Args:
-        folder: Folder of the segmenters.
-        names: Label value -> name of the structures to annotate; default: the values in the supports.
-        device: Device for computation.
-    """
-
-    def __init__(self, folder: Path, names: dict[int, str] | None = None, device: str = "auto") -> None:
-        self.folder, self.names, self.device = folder, dict(names or {}), device
-        self._lock = threading.Lock()
-        self._loaded: tuple[Path, VolumeSegmenter] | None = None
-
-    @property
-    def current(self) -> Path | None:
-        """Folder of the current segmenter, or None before the first adaptation."""
-        try:
-            name = json.loads((self.folder / POINTER).read_text(encoding="utf-8"))["segmenter"]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"{self.folder / POINTER}: is damaged", "delete it and adapt again") from None
-        path = self.folder / Path(str(name)).name  # never outside of the folder
-        return path if path.is_dir() else None
-
-    @property
-    def labels(self) -> dict[str, int]:
-        """Name -> value, as annotation clients list them."""
-        names = self.names
-        if not names and self.current is not None:
-            names = dict(self.segmenter().plan.labels)
-        return {name: value for value, name in names.items()}
-
-    def segmenter(self) -> VolumeSegmenter:
-        """Return the current segmenter, read once.
-
-        Raises:
-            InputError: There is none before the first adaptation.
-        """
-        return self._read_current()[1]
-
-    def _read_current(self) -> tuple[Path, VolumeSegmenter]:
-        path = self.current
-        if path is None:
-            raise InputError("there is no segmenter yet", "label one scan or more, then adapt (train)")
-        with self._lock:
-            if self._loaded is None or self._loaded[0] != path:
-                self._loaded = (path, load_segmenter(path, resolve_device(self.device)))
-            return self._loaded
-
-    def segment(self, image: Path, output: Path, settings: InferenceSettings | None = None) -> dict[str, Any]:
-        """Segment a scan and write its labels.
-
-        Args:
-            image: The scan.
-            output: The NIfTI file to write.
-            settings: How to segment.
-
-        Returns:
-            Plain data: ``label_names`` (name -> value), ``predicted_dice`` (by name), ``flags``, ``warnings`` and
-            ``seconds``.
-
-        Raises:
-            InputError: The scan cannot be segmented, or there is no segmenter yet.
-        """
-        segmenter, volume = self.segmenter(), read_image(image)
-        done = segmenter.segment(volume, settings)
-        write_label(output, done.labels, volume)
-        names = segmenter.plan.labels
-        return {
-            "label_names": {name: value for value, name in names.items()},
-            "predicted_dice": {names[value]: dice for value, dice in done.predicted_dice.items()},
-            "flags": list(done.flags),
-            "warnings": [*volume.warnings, *done.warnings],
-            "seconds": done.seconds,
-        }
-
-    def assess(self, image: Path) -> dict[str, Any]:
-        """Measure how informative a label of ``image`` would be.
-
-        Returns:
-            Plain data for :func:`choose_next`. ``uncertainty``: 1 minus the predicted Dice, mean over structures; 1 for
-            a structure that was not found. ``distance``: distance of its intensities to the nearest support's, see
-            :func:`medfewshot.quality.support_distance`. ``segmenter``: name of the segmenter. ``ts``: time in seconds.
-
-        Raises:
-            InputError: The scan cannot be segmented, or there is no segmenter yet.
-        """
-        path, segmenter = self._read_current()
-        volume = read_image(image)
-        expected = segmenter.segment(volume).predicted_dice
-        uncertainties = [1 - (expected.get(value) or 0.0) for value in segmenter.plan.label_values]
-        return {
-            "uncertainty": sum(uncertainties) / len(uncertainties),
-            "distance": support_distance(volume, segmenter.plan, segmenter.record.get("profile") or {}),
-            "segmenter": path.name,
-            "ts": int(time.time()),  # whole seconds, like MONAI Label's time of offering a scan
-        }
-
-    def adapt(
-        self,
-        pairs: Sequence[tuple[Path, Path]],
-        settings: AdaptSettings | None = None,
-        progress: Progress | None = None,
-    ) -> dict[str, Any]:
-        """Adapt to labelled scans and make the result current.
-
-        Args:
-            pairs: Image and label files.
-            settings: How to adapt; the device is the session's.
-            progress: Receives events of the stages; may cancel.
-
-        Raises:
-            InputError: No pair can be used.
-        """
-        if not pairs:
-            raise InputError("no scan is labelled yet", "label and submit one, then adapt (train) again")
-        settings = (settings or AdaptSettings()).replace(device=self.device)
-        scans = replace(read_supports(pairs, progress=progress), names=self.names)
-        segmenter = adapt(scans, settings, progress=progress)
-        number = 1 + max((int(path.name.split("-")[1]) for path in self._segmenters()), default=0)
-        path = self.folder / f"segmenter-{number:04d}"
-        segmenter.save(path)
-        write_text(self.folder / POINTER, json.dumps({"segmenter": path.name}) + "\n")
-        for old in self._segmenters()[:-2]:  # keep the previous one, which a request may still use
-            shutil.rmtree(old, ignore_errors=True)
-        return {"supports": len(pairs), **{key: segmenter.record[key] for key in ("seconds", "warnings")}}
-
-    def _segmenters(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("segmenter-[0-9]*") if path.is_dir())
 
 
 def training_options(conf: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,9 +53,5 @@ def choose_next(assessments: Mapping[str, Mapping[str, Any]], offered: Mapping[s
     known = [name for name in names if "uncertainty" in assessments[name]]
     if not known:
         return names[0] if names else None
-    ranks = dict.fromkeys(known, 0)
-    for key in ("uncertainty", "distance"):
-        values = sorted(assessments[name][key] for name in known)
-        for name in known:
-            ranks[name] += values.index(assessments[name][key])
-    return max(known, key=lambda name: (ranks[name], assessments[name]["uncertainty"]))
+    ranked = {name: Assessment(assessments[name]["uncertainty"], assessments[name]["distance"]) for name in known}
+    return in_order_of_need(ranked)[0]

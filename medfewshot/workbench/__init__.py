@@ -1,5 +1,6 @@
 """The workbench: a project folder of scans, masks, drafts and reviews, and the jobs that learn from it."""
 
+from medfewshot.workbench.jobs import Jobs
 from medfewshot.workbench.mask_store import MaskFacts
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import IGNORE_VALUE, PROJECT_FILE, Structure, VersionConflict
@@ -10,6 +11,7 @@ __all__ = [
     "IGNORE_VALUE",
     "PROJECT_FILE",
     "CaseState",
+    "Jobs",
     "MaskFacts",
     "Project",
     "Review",

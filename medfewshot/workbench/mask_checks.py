@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io import read_label
+from medfewshot.io import in_frame_of, read_image, read_label
 from medfewshot.structures import dice
 from medfewshot.types import Volume
 from medfewshot.workbench.project_file import IGNORE_VALUE
@@ -19,6 +20,21 @@ def read_mask(path: Path) -> np.ndarray:
     labels = read_label(path).data[0]
     labels[labels == IGNORE_VALUE] = 0
     return labels.astype(np.uint8)
+
+
+def completed(mask: Path | None, draft: Path) -> np.ndarray:
+    """The mask ``(*S)`` uint8 with the draft where it is not annotated; without a mask the draft."""
+    labels = read_mask(draft)
+    if mask is None:
+        return labels
+    drawn = read_label(mask).data[0]
+    return np.where(drawn == IGNORE_VALUE, labels, drawn).astype(np.uint8)
+
+
+def read_grid(scan: Path) -> Volume:
+    """A scan without its voxels, which would fill the memory: shape, affine and header."""
+    volume = read_image(scan)
+    return replace(volume, data=np.broadcast_to(np.float32(0), (1, *volume.spatial_shape)))
 
 
 def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) -> np.ndarray:
@@ -42,6 +58,15 @@ def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) 
     if unknown:
         raise InputError(f"{name}: the mask has the value {min(unknown)}", "add a structure with this value first")
     return labels.astype(np.uint8)
+
+
+def foreign_mask(path: Path, like: Volume) -> Volume:
+    """A mask that another program made, in the frame of the scan. Raises InputError if it does not fit."""
+    label = in_frame_of(like, read_label(path))
+    highest = int(label.data.max())
+    if highest >= IGNORE_VALUE:
+        raise InputError(f"{path}: has the value {highest}", f"give structures values below {IGNORE_VALUE}")
+    return label
 
 
 def check_drawn(drawn: Sequence[int] | None, axis: int | None, shape: Sequence[int]) -> tuple[int, ...] | None:

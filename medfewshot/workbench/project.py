@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,13 +22,22 @@ from pathlib import Path
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io import in_frame_of, read_image, read_label
+from medfewshot.settings import AdaptSettings
 from medfewshot.types import Volume
 from medfewshot.workbench.drafts import DraftFacts, DraftStore
-from medfewshot.workbench.mask_checks import agreement, check_drawn, count_voxels, fitting, read_mask, with_ignored
+from medfewshot.workbench.mask_checks import (
+    agreement,
+    check_drawn,
+    completed,
+    count_voxels,
+    fitting,
+    foreign_mask,
+    read_grid,
+    read_mask,
+    with_ignored,
+)
 from medfewshot.workbench.mask_store import MaskFacts, MaskStore, now
 from medfewshot.workbench.project_file import (
-    IGNORE_VALUE,
     PROJECT_FILE,
     ProjectFile,
     Structure,
@@ -58,7 +67,7 @@ class Project:
         self._store = MaskStore(folder)
         self._drafts = DraftStore(folder / "drafts")
         self._reviews = ReviewLog(folder / REVIEWS)
-        self._grid = lru_cache(maxsize=_CACHED_GRIDS)(self._read_grid)
+        self._grid = lru_cache(maxsize=_CACHED_GRIDS)(lambda name: read_grid(self._scan(name)))
         self._load()
 
     @classmethod
@@ -122,11 +131,7 @@ class Project:
         return self._content.structures
 
     def set_structures(self, structures: Sequence[Structure]) -> None:
-        """Replace the structures.
-
-        Raises:
-            InputError: A structure is invalid, or one that is removed is drawn in a mask; names the case.
-        """
+        """Replace the structures. Raises InputError if one is invalid, or one that is drawn in a mask is missing."""
         with self._lock:
             content = self._content.with_structures(structures)
             kept = {one.value for one in structures}
@@ -143,6 +148,15 @@ class Project:
     def settings(self) -> dict[str, object]:
         """Settings of the adaptation that differ from the defaults."""
         return dict(self._content.settings)
+
+    def change_settings(self, changes: Mapping[str, object]) -> None:
+        """Change settings of the adaptation. Raises InputError if one is unknown or out of bounds."""
+        with self._lock:
+            settings = {**self._content.settings, **changes}
+            AdaptSettings(**settings)
+            content = replace(self._content, settings=settings)
+            content.write(self.folder)
+            self._content = content
 
     def cases(self) -> list[CaseState]:
         """All cases, in the order of what to label next."""
@@ -234,14 +248,11 @@ class Project:
     def import_mask(self, name: str, path: Path) -> int:
         """Copy a mask that another program made; its new version. Raises InputError if it does not fit the scan."""
         with self._lock:
-            like = self.grid(name)
-            label = in_frame_of(like, read_label(path))
-            values = {int(value) for value in np.unique(label.data) if value}
-            if max(values, default=0) >= IGNORE_VALUE:
-                raise InputError(f"{path}: has the value {max(values)}", f"give structures values below {IGNORE_VALUE}")
-            extra = {v: label.names.get(v, f"label {v}") for v in sorted(values - {s.value for s in self.structures})}
-            if extra:
-                self.set_structures((*self.structures, *named_structures(extra)))
+            label = foreign_mask(path, self.grid(name))
+            new = sorted({int(value) for value in np.unique(label.data)} - {0, *(one.value for one in self.structures)})
+            if new:
+                names = {value: label.names.get(value, f"label {value}") for value in new}
+                self.set_structures((*self.structures, *named_structures(names)))
             return self.save_mask(name, label.data[0], version=self.facts(name).version)
 
     def review(self, name: str, *, status: str = "", note: str = "") -> None:
@@ -271,11 +282,8 @@ class Project:
 
     def _complete(self, name: str, facts: MaskFacts) -> MaskFacts:
         """Make the draft the mask, or fill with it what is not annotated yet."""
-        labels = read_mask(self._drafts.path(name))
-        source = "draft"
-        if facts.version:
-            drawn, source = read_label(self._store.path(name)).data[0], "drawn"
-            labels = np.where(drawn == IGNORE_VALUE, labels, drawn).astype(np.uint8)
+        source = "drawn" if facts.version else "draft"
+        labels = completed(self._store.path(name) if facts.version else None, self._drafts.path(name))
         facts = MaskFacts(facts.version + 1, source=source, voxels=count_voxels(labels), time=now())
         self._store.save(name, labels, self.grid(name), facts)
         return facts
@@ -329,11 +337,6 @@ class Project:
         """The scan of a case without its voxels: shape, affine and header. Raises InputError if it cannot be read."""
         volume: Volume = self._grid(name)
         return volume
-
-    def _read_grid(self, name: str) -> Volume:
-        volume = read_image(self._scan(name))
-        shape = (1, *volume.spatial_shape)
-        return replace(volume, data=np.broadcast_to(np.float32(0), shape))
 
     def _scan(self, name: str) -> Path:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medfewshot.workbench.choice import Assessment, in_order_of_need
 from medfewshot.workbench.drafts import DraftFacts
 from medfewshot.workbench.mask_store import MaskFacts
 from medfewshot.workbench.reviews import Review
@@ -58,14 +59,11 @@ def in_order(cases: Sequence[CaseState]) -> list[CaseState]:
 
     Cases without a draft follow, then those that a person has dealt with, each group by name.
     """
-    waiting = [case for case in cases if case.status in ("needs review", "draft") and case.uncertainty is not None]
-    rank = dict.fromkeys((case.name for case in waiting), 0)
-    for key in ("uncertainty", "distance"):
-        values = sorted(getattr(case, key) or 0.0 for case in waiting)
-        for case in waiting:
-            rank[case.name] += values.index(getattr(case, key) or 0.0)
-    groups = {status: max(number, 1) for number, status in enumerate(GROUPS)}
-    return sorted(
-        cases,
-        key=lambda case: (groups.get(case.status, 1), -rank.get(case.name, -1), -(case.uncertainty or 0.0), case.name),
-    )
+    assessments = {
+        case.name: Assessment(case.uncertainty, case.distance or 0.0)
+        for case in cases
+        if case.status in ("needs review", "draft") and case.uncertainty is not None
+    }
+    place = {name: number for number, name in enumerate(in_order_of_need(assessments))}
+    groups = {status: max(number, 1) for number, status in enumerate(GROUPS)}  # drafts are one group, flagged or not
+    return sorted(cases, key=lambda case: (groups[case.status], place.get(case.name, len(place)), case.name))

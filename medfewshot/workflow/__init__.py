@@ -39,12 +39,18 @@ a run can be stopped at any moment and resumed::
 ``fingerprint``     of segmenter and options: results are resumed only if it is the same
 """
 
-from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, prepare
+from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, can_continue, prepare
 from medfewshot.workflow.evaluate import evaluate, write_scores
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record
 from medfewshot.workflow.report import report
 from medfewshot.workflow.segment import Batch, RunResult, open_batch, segment
-from medfewshot.workflow.supports import LabelledScans, SupportSource, find_supports, read_supports
+from medfewshot.workflow.supports import (
+    LabelledScans,
+    SupportSource,
+    check_background,
+    find_supports,
+    read_supports,
+)
 from medfewshot.workflow.volumes import VolumeLike, as_volume, check_channels, check_folder, find_cases
 
 __all__ = [
@@ -61,6 +67,8 @@ __all__ = [
     "adapt",
     "adapt_to_folder",
     "as_volume",
+    "can_continue",
+    "check_background",
     "check_channels",
     "check_folder",
     "evaluate",

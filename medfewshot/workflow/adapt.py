@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,19 @@ from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_seg
 from medfewshot.datasets import Dataset
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError
-from medfewshot.learners import LEARNERS, Learner, LearnerSpec, Segmenter, make_learner, read_seen, resolve_auto
+from medfewshot.learners import (
+    LEARNERS,
+    Learner,
+    LearnerSpec,
+    Segmenter,
+    make_learner,
+    read_seen,
+    resolve_auto,
+    start_of,
+)
 from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import support_profile, support_warnings
-from medfewshot.settings import AdaptSettings
+from medfewshot.settings import AUTO, AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
 from medfewshot.workflow.supports import (
     LabelledScans,
@@ -31,6 +40,7 @@ from medfewshot.workflow.supports import (
 from medfewshot.workflow.volumes import check_folder
 
 Learners = Mapping[str, LearnerSpec]
+_FIXED_BY_START = ("learner", "weights", "width", "spacing_mm", "patch_voxels", "modality", "fast")
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,13 @@ class Prepared:
     seconds: float
 
 
-def prepare(scans: LabelledScans, settings: AdaptSettings | None = None) -> Prepared:
+def prepare(scans: LabelledScans, settings: AdaptSettings | None = None, *, like: Plan | None = None) -> Prepared:
     """Derive the plan of labelled scans and bring them to its grid.
+
+    Args:
+        scans: Labelled scans.
+        settings: What the user fixed.
+        like: Plan of an earlier segmenter, whose grid and normalization stay.
 
     Raises:
         InputError: The scans do not go together, or a label marks nothing or everything.
@@ -64,7 +79,9 @@ def prepare(scans: LabelledScans, settings: AdaptSettings | None = None) -> Prep
     scans = scans.ignoring(ignore)
     check_marked(scans.labels)
     plan = make_plan(scans.images, scans.labels, names=scans.names, settings=settings)
-    check_background(scans.labels, plan)
+    if like is not None:
+        plan = replace(like, labels=plan.labels, keep_largest=plan.keep_largest, notes=plan.notes)
+    check_background(scans.labels, plan.label_values)
     support = make_support(scans.images, scans.labels, plan)
     profile = support_profile(scans.images, scans.labels, plan)
     warnings += (*scan_warnings(scans), *support_warnings(scans.images, profile), *plan.notes)
@@ -76,6 +93,7 @@ def adapt(
     settings: AdaptSettings | None = None,
     *,
     query: Volume | None = None,
+    start: VolumeSegmenter | None = None,
     progress: Progress | None = None,
     learners: Learners = LEARNERS,
 ) -> VolumeSegmenter:
@@ -85,6 +103,7 @@ def adapt(
         scans: What :func:`~medfewshot.workflow.read_supports` read.
         settings: How to adapt.
         query: A volume that is to be segmented; adaptation does not begin if it is of another kind.
+        start: An earlier segmenter to continue from. It gives the grid and the learner.
         progress: Receives events of the stages; may cancel.
         learners: Those that ``settings`` may name.
 
@@ -96,10 +115,15 @@ def adapt(
         InputError: The learner, the device or the scans cannot be used, or memory runs out.
     """
     progress = progress or Progress()
-    settings = resolve_auto(settings or AdaptSettings(), scans.images, learners)
+    settings = settings or AdaptSettings()
+    settings = resolve_auto(settings, scans.images, learners) if start is None else continued(settings, start)
     learner = make_learner(settings, progress.at("adapting"), learners)
     progress.at("planning").update(0, 1)
-    prepared = prepare(scans, settings)
+    prepared = prepare(scans, settings, like=None if start is None else start.plan)
+    if start is not None:
+        same = prepared.plan.label_values == start.plan.label_values
+        network = start_of(start.segmenter, settings.learner, same_classes=same)
+        learner = make_learner(settings, progress.at("adapting"), learners, network=network)
     if query is not None:
         check_like_support(query, prepared.plan)
     begun = time.perf_counter()
@@ -117,9 +141,9 @@ def adapt(
         "device": describe_device(resolve_device(settings.device)),
         "learner": learned,
         "keeps_supports": segmenter.keeps_supports,
-        "weights_have_seen": dict(read_seen(settings.weights)) if settings.weights is not None else {},
+        "weights_have_seen": _seen(settings, start),
         "seconds": seconds,
-        "warnings": [*prepared.warnings, *learner_warnings(learned, prepared.plan)],
+        "warnings": [*prepared.warnings, *_left_out(scans, start), *learner_warnings(learned, prepared.plan)],
         "profile": dict(prepared.profile),
     }
     return VolumeSegmenter(prepared.plan, segmenter, record)
@@ -133,6 +157,7 @@ def adapt_to_folder(
     resume: bool = False,
     overwrite: bool = False,
     query: Volume | None = None,
+    start: Path | None = None,
     progress: Progress | None = None,
 ) -> VolumeSegmenter:
     """Read the support, adapt to it and save the segmenter.
@@ -144,6 +169,7 @@ def adapt_to_folder(
         resume: Load the segmenter that an earlier call left in ``folder`` from the same support and settings.
         overwrite: Replace what ``folder`` contains.
         query: A volume that is to be segmented; adaptation does not begin if it is of another kind.
+        start: Folder of an earlier segmenter to continue from.
         progress: Receives events of the stages; may cancel.
 
     Raises:
@@ -165,11 +191,58 @@ def adapt_to_folder(
         raise InputError(f"{folder}: contains the labelled scans themselves", "give another folder", setting="output")
     if not overwrite:
         check_free(folder)
+    before = None if start is None else load_segmenter(start, resolve_device(settings.device))
     scans = read_supports(support, progress=progress)
-    made = adapt(scans, settings, query=query, progress=progress)
+    made = adapt(scans, settings, query=query, start=before, progress=progress)
     segmenter = VolumeSegmenter(made.plan, made.segmenter, {**made.record, "request": request})
     segmenter.save(folder)
     return segmenter
+
+
+def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
+    """The settings of an adaptation that continues from ``start``.
+
+    Raises:
+        InputError: A setting would change the grid, the network or the learner.
+    """
+    before = dict(start.record.get("settings") or {})
+    changed = _changed(settings, before)
+    if changed:
+        raise InputError(
+            "the segmenter to continue from fixes grid, network and learner", "remove these settings", setting=changed
+        )
+    return settings.replace(learner=before.get("learner", AUTO), weights=None)
+
+
+def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:
+    """Whether an adaptation with these settings can continue from ``start``."""
+    return start.segmenter.trained_network is not None and not _changed(settings, start.record.get("settings") or {})
+
+
+def _changed(settings: AdaptSettings, before: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings that differ from the default and from an earlier adaptation, and that cannot change any more."""
+    default = AdaptSettings()
+    return tuple(
+        name
+        for name in _FIXED_BY_START
+        if getattr(settings, name) not in (getattr(default, name), before.get(name, getattr(default, name)))
+    )
+
+
+def _seen(settings: AdaptSettings, start: VolumeSegmenter | None) -> dict[str, Any]:
+    if start is not None:
+        return dict(start.record.get("weights_have_seen") or {})
+    return dict(read_seen(settings.weights)) if settings.weights is not None else {}
+
+
+def _left_out(scans: LabelledScans, start: VolumeSegmenter | None) -> tuple[str, ...]:
+    """Warn if supports of the earlier segmenter are not given again: what it learned from them may be lost."""
+    before = {one["image"] for one in start.record.get("supports", ())} if start is not None else set()
+    missing = sorted(before - {_where(image) for image in scans.images})
+    if not missing:
+        return ()
+    some = ", ".join(Path(path).name for path in missing[:3])
+    return (f"{len(missing)} support(s) of the earlier segmenter are not given again and may be forgotten: {some}",)
 
 
 def _ignore_warnings(scans: LabelledScans, value: int | None) -> tuple[str, ...]:

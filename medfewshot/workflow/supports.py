@@ -116,11 +116,11 @@ def check_marked(labels: Sequence[Volume]) -> None:
             )
 
 
-def check_background(labels: Sequence[Volume], plan: Plan) -> None:
-    """Raises InputError for a support that has no background beside the structures to learn."""
+def check_background(labels: Sequence[Volume], values: Sequence[int]) -> None:
+    """Raises InputError for a support that has no background beside the structures with these label values."""
     for label in labels:
         known = label.data >= 0
-        if np.isin(label.data, plan.label_values)[known].all():
+        if np.isin(label.data, values)[known].all():
             what = "covers the whole image" if known.all() else "has no background where it is annotated"
             raise InputError(
                 f"{label.name}: the label {what}" + (", so there is no background" if known.all() else ""),

@@ -12,9 +12,10 @@ import toys
 import medfewshot
 from medfewshot.errors import InputError
 from medfewshot.integrations.label_files import read_names, write_label_app
-from medfewshot.integrations.label_session import LabelSession, choose_next, training_options, training_settings
+from medfewshot.integrations.label_session import choose_next, training_options, training_settings
 from medfewshot.io import read_label
 from medfewshot.settings import AdaptSettings
+from medfewshot.workbench.session import LabelSession
 
 TOY = AdaptSettings(learner="toy")
 NAMES = {205: "left block", 420: "right block"}

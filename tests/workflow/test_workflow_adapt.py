@@ -246,3 +246,44 @@ def test_adaptation_without_memory(error):
     with pytest.raises(InputError, match="not enough memory") as told:
         adapt(toy_scans(), TOY, learners={"toy": replace(toys.TOY, learner=Greedy)})
     assert told.value.settings == ("device", "patch_voxels")
+
+
+TINY = AdaptSettings(learner="finetune", steps=2, patch_voxels=1024, weights="none", width=4, device="cpu")
+
+
+def adapted_from(start, scans: LabelledScans, **changes):
+    return adapt(scans, AdaptSettings(**{"steps": 2, "device": "cpu"} | changes), start=start)
+
+
+def test_an_adaptation_that_continues_keeps_grid_and_network():
+    first = adapt(toy_scans(1), TINY)
+    nearly_still = adapted_from(first, toy_scans(2), steps=1, learning_rate=1e-9)
+    assert nearly_still.plan == replace(first.plan, notes=nearly_still.plan.notes, median_shape=first.plan.median_shape)
+    for before, after in zip(first.segmenter.parameters(), nearly_still.segmenter.parameters(), strict=True):
+        torch.testing.assert_close(before, after, atol=1e-6, rtol=0)
+    assert nearly_still.record["settings"]["learner"] == "finetune"
+
+
+def test_an_adaptation_that_continues_can_learn_other_structures():
+    first = adapt(toy_scans(1), TINY.replace(labels=(205,)))
+    both = adapted_from(first, toy_scans(1))
+    assert both.plan.label_values == (205, 420)
+    assert both.plan.spacing_mm == first.plan.spacing_mm
+    assert both(torch.zeros(1, 1, 8, 8, 8)).shape[1] == 3
+
+
+def test_an_adaptation_that_continues_refuses_what_the_earlier_one_fixed_and_names_what_it_may_forget():
+    first = adapt(toy_scans(2), TINY)
+    with pytest.raises(InputError) as refused:
+        adapted_from(first, toy_scans(2), spacing_mm=3.0)
+    assert refused.value.settings == ("spacing_mm",)
+    named = [replace(image, path=Path(f"{n}.nii.gz")) for n, image in enumerate(toy_scans(2).images)]
+    first = adapt(replace(toy_scans(2), images=named), TINY)
+    again = adapted_from(first, replace(toy_scans(1), images=named[:1]))
+    assert any("1.nii.gz" in warning for warning in again.record["warnings"])
+
+
+def test_a_segmenter_without_a_network_cannot_be_continued():
+    first = adapt(toy_scans(1), TOY, learners=LEARNERS)
+    with pytest.raises(InputError, match="continue"):
+        adapt(toy_scans(1), AdaptSettings(device="cpu"), start=first, learners=LEARNERS)

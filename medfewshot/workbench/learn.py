@@ -1,0 +1,149 @@
+"""What a job does to learn: an instant draft of the open scan, the full adaptation, and drafts of all scans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from medfewshot.bundle import VolumeSegmenter
+from medfewshot.datasets import Dataset
+from medfewshot.errors import InputError
+from medfewshot.inference import Segmentation
+from medfewshot.io import read_image
+from medfewshot.learners import LEARNERS
+from medfewshot.settings import AdaptSettings
+from medfewshot.types import Case, Progress, Volume
+from medfewshot.workbench.choice import assess
+from medfewshot.workbench.project import Project
+from medfewshot.workbench.project_file import IGNORE_VALUE
+from medfewshot.workbench.session import LabelSession
+from medfewshot.workflow import LabelledScans, adapt, can_continue, check_background, read_supports
+
+INSTANT = AdaptSettings(learner="finetune", steps=20, budget_seconds=6.0)
+"""The adaptation of an instant draft; reading and segmenting the scan come on top."""
+WITHOUT_WEIGHTS = AdaptSettings(learner="atlas")
+"""The same for scans that no weights fit: registration."""
+INSTANT_EXAMPLES = 3
+"""The instant draft learns from the newest examples only."""
+LEAST_CONFIDENCE = 0.7
+"""Drafts with a lower expected Dice need a review."""
+
+
+class Learning:
+    """One run of the job.
+
+    Args:
+        project: The project.
+        open_case: The case that the user assessments at.
+        progress: Receives events of the stages; may cancel.
+        warn: Receives warnings, one line each.
+        device: Where to compute.
+        instant: Settings of the instant draft's adaptation.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        open_case: str | None,
+        progress: Progress,
+        warn: Callable[[str], None] = lambda text: None,
+        device: str = "auto",
+        instant: AdaptSettings = INSTANT,
+    ) -> None:
+        self.project, self.open_case, self.progress, self.warn = project, open_case, progress, warn
+        self.device, self.instant = device, instant.replace(device=device)
+        names = {one.value: one.name for one in project.structures}
+        self.session = LabelSession(project.folder / "segmenters", names, device)
+
+    def run(self) -> None:
+        """Learn, and write drafts.
+
+        Raises:
+            InputError: No example can be used.
+            Cancelled: The user cancelled.
+        """
+        examples = self.read_examples()
+        before = self.session.segmenter() if self.session.current is not None else None
+        if self.open_case is not None and not self.project.facts(self.open_case).complete:
+            self.instant_draft(self.open_case, examples, before)
+        settings = AdaptSettings(**{**self.project.settings, "device": self.device})
+        start = before if before is not None and can_continue(settings, before) else None
+        learned = self.session.adapt_to(examples, settings, start=start, progress=self.progress)
+        for warning in learned["warnings"]:
+            self.warn(warning)
+        self.write_drafts(self.session.segmenter())
+
+    def read_examples(self) -> LabelledScans:
+        """Read every example that can be read; the others give a warning.
+
+        Raises:
+            InputError: None can be read.
+        """
+        names = {one.value: one.name for one in self.project.structures}
+        images: list[Volume] = []
+        labels: list[Volume] = []
+        examples, problem = self.project.examples(), ""
+        for number, (name, scan, mask) in enumerate(examples):
+            self.progress.at("reading supports").update(number, len(examples), name)
+            try:
+                case = Case(name, name, None, (scan,), mask)
+                read = read_supports(Dataset(name, None, names, (case,), ignore=IGNORE_VALUE))
+                check_background(read.labels, tuple(names))
+                images += read.images
+                labels += read.labels
+            except (InputError, OSError) as error:
+                problem = f"{name} is not used: {error}"
+                self.warn(problem)
+        if not images:
+            raise InputError(problem or "no structure is drawn yet", "draw one in a scan, then learn")
+        return LabelledScans(images, labels, names)
+
+    def instant_draft(self, name: str, examples: LabelledScans, before: VolumeSegmenter | None) -> None:
+        """Write a draft of one case from few steps, or from registration if no weights fit the scans."""
+        newest = slice(-INSTANT_EXAMPLES, None)
+        few = LabelledScans(examples.images[newest], examples.labels[newest], examples.names)
+        progress = self.progress.at("instant draft")
+        progress.update(0, 1, name)
+        kind = few.images[0].spatial_dims, few.images[0].data.shape[0]
+        if before is not None and before.segmenter.trained_network is not None:
+            record = {"settings": {"learner": self.instant.learner}}
+            segmenter = adapt(few, self.instant, start=VolumeSegmenter(before.plan, before.segmenter, record))
+        elif self.instant.learner == INSTANT.learner and kind not in LEARNERS[INSTANT.learner].weights:
+            segmenter = adapt(few, WITHOUT_WEIGHTS.replace(device=self.device))
+        else:
+            segmenter = adapt(few, self.instant)
+        self._draft(name, segmenter, "instant", instant=True)
+        progress.update(1, 1, name)
+
+    def write_drafts(self, segmenter: VolumeSegmenter) -> None:
+        """Write a draft of every case without a complete mask, the open case first."""
+        waiting = [case.name for case in self.project.cases() if not self.project.facts(case.name).complete]
+        waiting.sort(key=lambda name: name != self.open_case)
+        progress = self.progress.at("drafts")
+        label = self.session.current.name if self.session.current is not None else ""
+        for number, name in enumerate(waiting):
+            progress.update(number, len(waiting), name)
+            try:
+                self._draft(name, segmenter, label)
+            except (InputError, OSError, RuntimeError) as error:
+                self.warn(f"{name} has no draft: {error}")
+        progress.update(len(waiting), len(waiting), "done")
+
+    def _draft(self, name: str, segmenter: VolumeSegmenter, label: str, *, instant: bool = False) -> None:
+        volume = read_image(self.project.case(name).scan)
+        done = segmenter.segment(volume)
+        found = assess(segmenter, volume, done)
+        confidence = 1 - found.uncertainty
+        reason = reason_to_look(done, confidence, segmenter) if not instant else "instant draft: a better one follows"
+        self.project.write_draft(
+            name, done.labels, confidence=confidence, reason=reason, distance=found.distance, segmenter=label
+        )
+
+
+def reason_to_look(done: Segmentation, confidence: float, segmenter: VolumeSegmenter) -> str:
+    """Why a person should look at a draft: flags, missing structures, or a low expected Dice; empty if nothing is."""
+    missing = [segmenter.plan.labels[value] for value, count in done.voxels.items() if not count]
+    reasons = [*done.flags, *(f"{name} was not found" for name in missing)]
+    if not reasons and confidence < LEAST_CONFIDENCE:
+        reasons.append(f"expected Dice {confidence:.2f}")
+    return "; ".join(reasons[:3])

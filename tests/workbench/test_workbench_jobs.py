@@ -1,0 +1,159 @@
+"""Jobs: one at a time, with events, cancelled at any moment; and what learning writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import toys
+
+from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings
+from medfewshot.structures import dice
+from medfewshot.types import Progress
+from medfewshot.workbench import Jobs, Project, Structure
+from medfewshot.workbench.choice import Assessment, in_order_of_need
+from medfewshot.workbench.learn import Learning
+from medfewshot.workbench.session import LabelSession
+
+SHAPE = (24, 22, 20)
+BLOCK = Structure("block", 1, "#ff0000")
+
+
+def scan(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A bright block in noise, and its label."""
+    rng = np.random.default_rng(seed)
+    low = rng.integers(4, 7, 3)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[tuple(slice(one, one + 10) for one in low)] = 1
+    return (labels * 6 + rng.normal(size=SHAPE)).astype(np.float32), labels
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    for seed, name in enumerate("abc"):
+        path = tmp_path / "scans" / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(scan(seed)[0], np.eye(4)), path)
+    return Project.create(tmp_path / "project", [tmp_path / "scans"], structures=(BLOCK,))
+
+
+class Fake:
+    """A job that does what it is told to."""
+
+    def __init__(self, work: Callable[[Progress], None]) -> None:
+        self.work = work
+
+    def __call__(self, project: Project, *, progress: Progress, **_: Any) -> Fake:
+        self.progress = progress
+        return self
+
+    def run(self) -> None:
+        self.work(self.progress)
+
+
+def test_a_job_tells_what_it_does_and_ends(project: Project) -> None:
+    project.save_mask("a", scan(0)[1], version=0)
+    jobs = Jobs(project, learn=Fake(lambda progress: progress.at("drawing").update(1, 4, "half")))
+    assert (jobs.state()["status"], jobs.state()["running"]) == ("idle", False)
+    assert jobs.start_learn(open_case="a") == "1"
+    jobs.wait()
+    assert jobs.state() | {"seconds": 0} == {
+        "id": "1", "running": False, "status": "done", "stage": "drawing", "case": "a", "done": 1, "total": 4,
+        "seconds": 0, "seconds_left": None, "message": "half", "error": "", "warnings": [],
+    }  # fmt: skip
+
+
+def test_a_second_job_waits_and_a_cancelled_one_stops_at_the_next_step(project: Project) -> None:
+    project.save_mask("a", scan(0)[1], version=0)
+    begun = threading.Event()
+
+    def endless(progress: Progress) -> None:
+        while True:
+            begun.set()
+            progress.update(0, 1)
+
+    jobs = Jobs(project, learn=Fake(endless))
+    jobs.start_learn()
+    begun.wait()
+    with pytest.raises(InputError):
+        jobs.start_learn()
+    jobs.cancel()
+    jobs.wait(20)
+    assert jobs.state()["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("error", [InputError("a.nii.gz: is broken"), OSError(28, "No space left", "x"), KeyError("k")])
+def test_a_job_that_fails_says_why_in_one_line(project: Project, error: Exception) -> None:
+    project.save_mask("a", scan(0)[1], version=0)
+
+    def fail(progress: Progress) -> None:
+        raise error
+
+    jobs = Jobs(project, learn=Fake(fail))
+    jobs.start_learn()
+    jobs.wait()
+    state = jobs.state()
+    assert state["status"] == "failed"
+    assert state["error"]
+    assert "\n" not in state["error"]
+
+
+def test_without_an_example_there_is_nothing_to_learn(project: Project) -> None:
+    with pytest.raises(InputError):
+        Jobs(project).start_learn(open_case="a")
+    with pytest.raises(InputError):
+        Jobs(project).start_learn(open_case="nobody")
+
+
+def learn(project: Project, open_case: str | None) -> None:
+    toy = AdaptSettings(learner="toy")
+    Learning(project, open_case=open_case, progress=Progress(), device="cpu", instant=toy).run()
+
+
+def test_three_drawn_slices_of_one_scan_give_drafts_of_all(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys.install(monkeypatch)
+    project.change_settings({"learner": "toy"})
+    _, labels = scan(0)
+    drawn = np.where(np.isin(np.arange(SHAPE[2]), [5, 9, 13]), labels, 0).astype(np.uint8)
+    project.save_mask("a", drawn, version=0, drawn=[5, 9, 13], axis=2)
+    learn(project, "b")
+    for seed, name in enumerate("abc"):
+        draft = project.read_draft(name)
+        assert draft is not None
+        assert dice(draft == 1, scan(seed)[1] == 1) > 0.9
+    assert [project.case(name).draft for name in "abc"] == [1, 2, 1]  # the open case had an instant draft before
+    assert np.array_equal(project.read_labels("a"), drawn)
+
+    project.save_mask("b", scan(1)[1], version=0)
+    learn(project, "c")
+    assert [project.case(name).draft for name in "abc"] == [2, 2, 3]  # a complete mask keeps its draft
+    session = LabelSession(project.folder / "segmenters", device="cpu")
+    assert session.current is not None
+    assert session.current.name == "segmenter-0002"
+    assert len(session.segmenter().record["supports"]) == 2
+
+
+def test_a_scan_that_cannot_be_read_is_named_and_the_others_are_used(project: Project) -> None:
+    for seed, name in enumerate("ab"):
+        project.save_mask(name, scan(seed)[1], version=0)
+    project.case("a").scan.write_bytes(b"broken")
+    told: list[str] = []
+    learning = Learning(project, open_case=None, progress=Progress(), warn=told.append)
+    assert len(learning.read_examples().images) == 1
+    assert "a is not used" in told[0]
+
+
+def test_what_to_label_next_is_high_in_both_ranks() -> None:
+    assessments = {
+        "a": Assessment(0.1, 0.3),
+        "b": Assessment(0.5, 0.3),
+        "c": Assessment(0.3, 0.1),
+        "d": Assessment(0.1, 0.1),
+    }
+    assert in_order_of_need(assessments) == ["b", "c", "a", "d"]
