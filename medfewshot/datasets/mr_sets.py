@@ -20,7 +20,7 @@ from medfewshot.types import Case
 BRATS_2021_LABELS = {1: "necrotic core", 2: "edema", 4: "enhancing tumor"}
 BRATS_GLI_LABELS = {1: "necrotic core", 2: "edema", 3: "enhancing tumor", 4: "resection cavity"}
 ACDC_LABELS = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
-_SEG = re.compile(r"(.+)[_-]seg", re.IGNORECASE)
+_SEG = re.compile(r"(.+)[_-]seg\.", re.IGNORECASE)
 _NUMBER = re.compile(r".+_\d{4}")
 
 
@@ -31,8 +31,8 @@ def read_brats(folder: Path) -> Dataset | None:
     """
     scans: dict[tuple[Path, str], dict[int, Path]] = {}
     files = scans_below(folder, depth=3)
-    segmentations = {(path.parent, match[1]): path for path in files if (match := _SEG.fullmatch(stem_of(path)))}
-    for path in files:
+    segmentations = {(path.parent, match[1]): path for path in files if (match := _SEG.match(path.name))}
+    for path in files if segmentations else ():
         found = None if _NUMBER.fullmatch(stem_of(path)) else channel_of(path)
         if found is not None:
             scans.setdefault((path.parent, found[0]), {})[found[1]] = path

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medfewshot.errors import InputError
-from medfewshot.io import format_of, stem_of
+from medfewshot.io import FORMATS, stem_of
+
+_SUFFIXES = tuple(suffix for one in FORMATS if not one.folders and not one.only_2d for suffix in one.suffixes)
+"""Of files that contain a whole volume."""
 
 
 def scans_below(folder: Path, *, depth: int) -> list[Path]:
@@ -17,7 +21,7 @@ def scans_below(folder: Path, *, depth: int) -> list[Path]:
         folder: Where to search; a file has none.
         depth: How many folders deep to look; 0 looks into ``folder`` alone.
     """
-    return sorted(_scans(folder, depth)) if folder.is_dir() else []
+    return [Path(path) for path in sorted(_scans(os.fspath(folder), depth))] if folder.is_dir() else []
 
 
 def by_key(paths: Iterable[Path], pattern: str) -> dict[str, Path]:
@@ -28,7 +32,8 @@ def by_key(paths: Iterable[Path], pattern: str) -> dict[str, Path]:
     """
     rule, found = re.compile(pattern, re.IGNORECASE), dict[str, Path]()
     for path in paths:
-        match = rule.fullmatch(stem_of(path))
+        # The first match is quick, and few of many files pass it.
+        match = rule.fullmatch(stem_of(path)) if rule.match(path.name) else None
         if match is None:
             continue
         if found.setdefault(match[1], path) != path:
@@ -50,12 +55,12 @@ def folders_below(folder: Path, pattern: str, *, depth: int) -> list[Path]:
     return found
 
 
-def _scans(folder: Path, depth: int) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        own = format_of(path)
-        if own is not None and not own.folders and not own.only_2d and path.is_file():
-            yield path
-        elif depth and path.is_dir():
-            yield from _scans(path, depth - 1)
+def _scans(folder: str, depth: int) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.name.lower().endswith(_SUFFIXES) and entry.is_file():
+                yield entry.path
+            elif depth and entry.is_dir():
+                yield from _scans(entry.path, depth - 1)
