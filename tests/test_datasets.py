@@ -194,6 +194,7 @@ def test_a_label_without_an_image_is_noted(tmp_path):
     ("names", "words"),
     [
         (["images/a.nii.gz", "labels/b.nii.gz"], "no file in labels/ has the name of an image in images/"),
+        (["images/a.nii.gz", "labels/label.nii.gz"], "no file in labels/ has the name of an image in images/"),
         (["notes.txt"], "layouts that were tried: .*dataset.json .*, or a CSV .*, or images/ .*, or one folder a case"),
         (["images/a.nii.gz", "labels/a.nii.gz", "labels/a_seg.nii.gz"], "two labels for one image 'a'"),
         (["a.nii.gz", "a_seg.nii.gz", "a_mask.nii.gz"], "two labels for one image 'a'"),

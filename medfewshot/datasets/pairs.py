@@ -101,7 +101,7 @@ def _base(name: str) -> str:
 
 
 def _labels_by_id(labels: list[Path], image_ids: set[str]) -> dict[str, Path]:
-    known = image_ids | {_base(name) for name in image_ids}
+    known = (image_ids | {_base(name) for name in image_ids}) - {""}
     found: dict[str, Path] = {}
     for path in labels:
         name, case = path_id(path), case_of_label(path)
