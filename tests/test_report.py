@@ -305,9 +305,9 @@ def test_preview_refuses_what_does_not_fit(tmp_path):
 
 def test_ranks():
     values, (a, b) = renumber(np.array([[0, 205], [420, 0]], dtype=np.uint16), np.array([[-3, 205.0], [0, 7]]))
-    assert values == (0, -3, 7, 205, 420)
-    assert a.tolist() == [[0, 3], [4, 0]]
-    assert b.tolist() == [[1, 3], [0, 2]]
+    assert values == (0, 7, 205, 420)  # a negative value: not annotated
+    assert a.tolist() == [[0, 2], [3, 0]]
+    assert b.tolist() == [[0, 2], [0, 1]]
     values, (c,) = renumber(np.array([5, 2**40, 0]))
     assert values == (0, 5, 2**40)
     assert c.tolist() == [1, 2, 0]

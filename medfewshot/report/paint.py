@@ -151,7 +151,7 @@ def card(scene: Scene, rank: int | None) -> Figure:
 
     fig = Figure(figsize=CARD, facecolor=BLACK)
     axes = fig.add_axes((0, 0, 1, 1))
-    normal = scene.grid.acquired if 1 in scene.grid.shape or scene.grid.slices_lead else 2
+    normal = planes.choose_views(scene.grid, scene.structures)[0][0]
     wanted = scene.structures == rank if rank and (scene.structures == rank).any() else scene.structures
     view = (normal, planes.best_slices([planes.profiles(wanted)[normal]])[0])
     _, zoom = _windows(scene, view, [view], CARD[1] / CARD[0])

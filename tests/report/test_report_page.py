@@ -209,6 +209,7 @@ def test_the_card_of_a_case_shows_the_slice_of_its_worst_structure():
     for volumes in (
         display_volumes(image, labels, np.eye(4), values=[1, 2]),
         display_volumes(image[..., 0], labels[..., 4], np.eye(4), values=[1, 2]),
+        display_volumes(image[..., :1], labels[..., 4:5], np.eye(4), values=[1, 2]),
     ):
         for rank in (1, 2, None):
             data = base64.b64decode(card_uri(volumes, rank).removeprefix("data:image/jpeg;base64,"))
@@ -217,11 +218,12 @@ def test_the_card_of_a_case_shows_the_slice_of_its_worst_structure():
             near = [
                 np.abs(pixels - np.multiply(to_rgb(colour_of(r)), 255)).max(-1) < 60 for r in (1, 2)
             ]  # JPEG blurs thin lines
-            pictures[len(volumes.shape), rank] = [int(mask.sum()) for mask in near]
-    first, second = pictures[3, 1], pictures[3, 2]
+            pictures[(*volumes.shape, rank)] = [int(mask.sum()) for mask in near]
+    first, second = pictures[20, 20, 20, 1], pictures[20, 20, 20, 2]
     assert first[0] > 10 * first[1]
     assert second[1] > 10 * second[0]
-    assert pictures[2, 2][0] > 100  # the only slice
+    assert pictures[20, 20, 2][0] > 100  # the only slice
+    assert pictures[20, 20, 1, 2][0] > 100
 
 
 def test_the_viewer_opens_at_the_worst_structure():
