@@ -93,12 +93,13 @@ class Console:
         steps = f", {counted(learned['steps'], 'step')}" if "steps" in learned else ""
         self.say(f"method: {settings['learner']}{start}{steps}, {record['seconds']['adapt']:.0f} s")
         spacing = " x ".join(f"{size:.3g}" for size in plan.spacing_mm)
-        kinds = dict.fromkeys("CT" if n.kind == "window" else f"MR or other ({n.reason})" for n in plan.normalization)
-        self.say(f"works on voxels of {spacing} mm; gray values: {', '.join(kinds)}")
+        kinds = dict.fromkeys(f"{'CT' if n.kind == 'window' else 'not CT'} ({n.reason})" for n in plan.normalization)
+        self.say(f"computed at a resolution of {spacing} mm; gray values: {', '.join(kinds)}")
         left_out = learned.get("atlas_left_out_dice") or []
         known = [f"{name} {d:.2f}" for name, d in zip(plan.labels.values(), left_out, strict=False) if d is not None]
         if known:
-            self.say(f"Dice of each labelled scan, found from the others by registration alone: {first_ten(known)}")
+            self.say("a test on your labelled scans, each segmented from the others by registration alone:")
+            self.say(f"mean Dice {first_ten(known)}")
         if record["keeps_supports"]:
             self.say(f"{folder} contains your labelled scans: share it as carefully as patient data")
 
@@ -171,7 +172,8 @@ class Console:
 
     def inspection_table(self, inspection: Inspection) -> None:
         """Print one row per case of a data set, and its problems."""
-        table = _table(inspection.name, "case", "grid", "spacing mm", "axes", "intensity", "labels (ml)", "usable")
+        titles = ("grid", "spacing\nmm", "axes", "gray\nvalues", "labels\n(ml)", "usable")
+        table = _table(inspection.name, "scan", *titles, texts=titles[1:5:2])
         for case in inspection.cases:
             low, high = (case.intensity[1], case.intensity[3]) if case.intensity else (None, None)
             table.add_row(

@@ -13,7 +13,7 @@ from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings
 
 
-@with_settings("steps", "seed", "device")
+@with_settings("steps", "budget_seconds", "seed", "device")
 def demo(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write into.")] = Path(

@@ -94,7 +94,7 @@ def segment_volume(
             probabilities, uncertain = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
-        progress.update(number + 1, len(slabs), "segment")
+        progress.update(number + 1, len(slabs), volume.name)
     labels, voxels = writer.finish()
     seconds = {
         "plan": round(planning_seconds, 3),

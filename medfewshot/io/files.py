@@ -48,7 +48,7 @@ def move_into_place(
     temporary: Path,
     path: Path,
     *,
-    replace: Callable[[Path, Path], None] = os.replace,
+    replace: Callable[[Path, Path], None] | None = None,
     pauses_s: Sequence[float] = (0.1, 0.5),
 ) -> None:
     """Rename ``temporary`` to ``path``; try again after pauses.
@@ -58,6 +58,7 @@ def move_into_place(
     Raises:
         OSError: It still fails after the last pause, or for another reason than permission.
     """
+    replace = replace or os.replace
     for pause in pauses_s:
         try:
             replace(temporary, path)
