@@ -25,7 +25,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def command_line() -> str:
-    """The help of every command as Markdown."""
+    """Return the help of every command as Markdown."""
     from typer.main import get_command
 
     from medfewshot.cli.app import app
@@ -48,7 +48,7 @@ def command_line() -> str:
 
 
 def settings() -> str:
-    """The tables of all settings as Markdown."""
+    """Return the tables of all settings as Markdown."""
     from medfewshot.settings import AdaptSettings, SegmentSettings
     from medfewshot.synthetic import PopulationSettings
     from medfewshot.training.settings import BackboneSettings, BaseDataset, RealSettings, TrainSettings
@@ -105,7 +105,7 @@ Each data set in `datasets`:
 
 
 def table_of(model: Any, command: str) -> str:
-    """The settings of a model; without an option if the command has none of that name."""
+    """Return the settings of a model; without an option if the command has none of that name."""
     from typer.main import get_command
 
     from medfewshot.cli.app import app

@@ -11,7 +11,7 @@ ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|obj|exc):`(~?)([\w.]+)(?:\
 
 
 def as_link(match: re.Match[str]) -> str:
-    """A link if the site documents the object, else code.
+    """Return a link if the site documents the object, else code.
 
     A colon directly behind it becomes a semicolon, because Google style takes what stands before a colon for a type.
     """

@@ -67,10 +67,10 @@ def _run(options: argparse.Namespace) -> int:
     data = prepare_data(cells, options.data or plan.data, run)
     runner = ChildProcess(protocol.run)
     if options.ray is None:
-        outcome = run_benchmark(cells, data, run, options.device, tell=print, runner=runner)
+        outcome = run_benchmark(cells, data, run, options.device, log=print, runner=runner)
     else:
         nodes = {"address": options.ray, "cpus": options.cpus, "gpus": options.gpus}
-        outcome = run_on_ray(cells, data, run, options.device, tell=print, runner=runner, **nodes)
+        outcome = run_on_ray(cells, data, run, options.device, log=print, runner=runner, **nodes)
     print(protocol.report(plan, run, run / "report", None))
     return 1 if outcome.failed else 0
 

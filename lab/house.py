@@ -42,7 +42,7 @@ class Rule:
 
 @cache
 def trees(folder: Path) -> dict[Path, ast.Module]:
-    """The parsed Python files below ``folder``."""
+    """Return the parsed Python files below ``folder``."""
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
 
 
@@ -94,7 +94,7 @@ def learner_names(package: Path = PACKAGE) -> list[str]:
 
 
 def guessed_attributes(package: Path = PACKAGE) -> list[str]:
-    """``getattr`` with a default, and ``hasattr``, on objects of this package."""
+    """Return ``getattr`` with a default, and ``hasattr``, on objects of this package."""
     found = []
     for path, node in nodes(package):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
@@ -106,7 +106,7 @@ def guessed_attributes(package: Path = PACKAGE) -> list[str]:
 
 
 def patched_names(tests: Path = TESTS) -> list[str]:
-    """``monkeypatch.setattr`` on modules and classes of this package."""
+    """Return ``monkeypatch.setattr`` on modules and classes of this package."""
     found = []
     for path, tree in trees(tests).items():
         own = set()

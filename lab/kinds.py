@@ -198,7 +198,7 @@ class _Collector:
 
 
 def collect() -> list[Kind]:
-    """The kinds of all listed tests, as pytest collects them.
+    """Return the kinds of all listed tests, as pytest collects them.
 
     Raises:
         LookupError: A listed test does not exist.
@@ -233,7 +233,7 @@ def _words(file: str, function: str, parameters: str) -> str:
 
 
 def counts(kinds: Iterable[Kind]) -> str:
-    """The Markdown table of how many kinds end in which way."""
+    """Return the Markdown table of how many kinds end in which way."""
     kinds = list(kinds)
     found = Counter((kind.group, kind.outcome) for kind in kinds)
     lines = [f"| input | {' | '.join(OUTCOMES)} | kinds |", "|---|" + "---|" * (len(OUTCOMES) + 1)]
@@ -245,7 +245,7 @@ def counts(kinds: Iterable[Kind]) -> str:
 
 
 def listing(kinds: Iterable[Kind]) -> str:
-    """The content of ``docs/kinds.csv``."""
+    """Return the content of ``docs/kinds.csv``."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(Kind._fields)
@@ -254,7 +254,7 @@ def listing(kinds: Iterable[Kind]) -> str:
 
 
 def page(text: str, kinds: Iterable[Kind]) -> str:
-    """The text of a page with the table between its marks."""
+    """Return the text of a page with the table between its marks."""
     block = re.compile(r"(<!-- kinds: begin -->\n)(.*?)(\n<!-- kinds: end -->)", re.DOTALL)
     return block.sub(lambda match: match[1] + counts(kinds) + match[3], text)
 

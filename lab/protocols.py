@@ -38,7 +38,11 @@ class Protocol:
 
 
 def load_volume(path: Path) -> Any:
-    """A file of the protocol ``volume`` that may name peers. Raises InputError naming the file and the setting."""
+    """Read a file of the protocol ``volume``, which may name peers.
+
+    Raises:
+        InputError: A setting is wrong; names the file and the setting.
+    """
     config = load_benchmark(path, learners=known_learners())
     for entry in config.learners:
         made = entry.settings
@@ -50,7 +54,11 @@ def load_volume(path: Path) -> Any:
 
 
 def load_oracle(path: Path) -> OracleConfig:
-    """A file of the protocol ``oracle-2d``. Raises InputError naming the file and the setting."""
+    """Read a file of the protocol ``oracle-2d``.
+
+    Raises:
+        InputError: A setting is wrong; names the file and the setting.
+    """
     config = validate(OracleConfig, read_yaml(path), path)
     check_learners(config.learners, known_learners(), path)
     return config
@@ -63,7 +71,11 @@ PROTOCOLS = {
 
 
 def protocol_of(path: Path) -> Protocol:
-    """The protocol that a benchmark file names. Raises InputError if there is none."""
+    """Return the protocol that a benchmark file names.
+
+    Raises:
+        InputError: There is none.
+    """
     name = read_yaml(path).get("protocol", "volume")
     if name not in PROTOCOLS:
         raise InputError(f"{path}: protocol: {name} is unknown", f"choose {' or '.join(PROTOCOLS)}")

@@ -44,12 +44,12 @@ def best_slice(labels: np.ndarray, axis: int) -> int:
 
 
 def plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
-    """A slice as a radiologist looks at it: the patient's right is on the left."""
+    """Return a slice as a radiologist looks at it: the patient's right is on the left."""
     return np.take(volume, index, axis=axis).T[::-1, ::-1]
 
 
 def body(image: np.ndarray) -> np.ndarray:
-    """The patient without the table: the largest piece of a slice, holes filled."""
+    """Return the patient without the table: the largest piece of a slice, holes filled."""
     pieces, _ = ndimage.label(ndimage.binary_opening(image > WINDOW[0] + 3, iterations=3))
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
@@ -57,7 +57,7 @@ def body(image: np.ndarray) -> np.ndarray:
 
 
 def box_of(mask: np.ndarray, margin: int = 2) -> tuple[slice, slice]:
-    """The box around a mask."""
+    """Return the box around a mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return (
         slice(max(rows[0] - margin, 0), rows[-1] + margin),

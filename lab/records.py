@@ -29,12 +29,12 @@ FREE = ("weights_have_seen", "learner", "labels", "absent", "cell.dataset.labels
 
 @dataclass(frozen=True)
 class Record:
-    """One finished cell.
+    """A finished cell of a benchmark run.
 
     Attributes:
-        run: name of the run directory.
-        content: what ``cell.json`` holds.
-        scores: rows of ``scores.csv``, as text.
+        run: Name of the run.
+        content: Content of ``cell.json``.
+        scores: Rows of ``scores.csv``.
     """
 
     run: str
@@ -88,7 +88,7 @@ def write_records(records: Iterable[Record], protocol: str, root: Path = RECORDS
 
 
 def _short(path: str) -> str:
-    """The column of a path: names of the cell lose their prefix, what the learner recorded is ``adaptation``."""
+    """Return the column of a path: names of the cell lose their prefix, what the learner recorded is ``adaptation``."""
     named = {"learner": "adaptation", "cell.dataset.name": "dataset", "cell.learner.name": "learner"}
     named |= {f"cell.{name}": name for name in ("shots", "fold", "seed")}
     return named.get(path, path)

@@ -56,7 +56,7 @@ class Records:
     groups: dict[tuple[str, Shots, str], Group]
 
     def get(self, dataset: str, shots: int, learner: str, seeds: Sequence[int] | None = None) -> Group | None:
-        """The group, of these draws alone if they are given; None if no such cell was run."""
+        """Return the group, of these draws alone if they are given; None if no such cell was run."""
         group = self.groups.get((dataset, shots, learner))
         if group is None or seeds is None:
             return group
@@ -64,19 +64,19 @@ class Records:
         return Group(group.cells, kept) if kept else None
 
     def common(self, dataset: str, shots: int, learners: Sequence[str]) -> list[int]:
-        """The draws that each of the learners has."""
+        """Return the draws that each of the learners has."""
         groups = [self.get(dataset, shots, learner) for learner in learners]
         return sorted(set.intersection(*({r.cell.seed for r in g.results} if g else set() for g in groups)))
 
 
 @cache
 def recorded(protocol: str) -> Mapping[tuple[str, str], Record]:
-    """All records, by (run, cell id)."""
+    """Return all records, by (run, cell id)."""
     return {(record.run, record.id): record for record in read_records(protocol)}
 
 
 def find_record(cell: Cell | OracleCell, runs: Sequence[str]) -> Record | None:
-    """The record of a cell in one of these runs. Exits if it was made with other settings."""
+    """Return the record of a cell in one of these runs. Exits if it was made with other settings."""
     known = recorded(cell.protocol)
     record = next((known[run, cell.id] for run in runs if (run, cell.id) in known), None)
     if record is not None and record.content["fingerprint"] != cell.fingerprint:
@@ -85,7 +85,7 @@ def find_record(cell: Cell | OracleCell, runs: Sequence[str]) -> Record | None:
 
 
 def groups_of(cells: Sequence[Cell], runs: Sequence[str]) -> list[Group]:
-    """The cells with their records in these runs."""
+    """Return the cells with their records in these runs."""
 
     def find(cell: Cell) -> CellResult | None:
         record = find_record(cell, runs)
@@ -102,7 +102,7 @@ def read_groups() -> Records:
 
 
 def report_of(config: Path, runs: Sequence[str], sections: Sequence[str] = ()) -> str:
-    """The Markdown report of a benchmark file's cells, from records; see :func:`excerpt`."""
+    """Return the Markdown report of a benchmark file's cells, from records; see :func:`excerpt`."""
     plan = load_volume(config)
     groups = groups_of(plan_cells(plan), runs)
     done = sum(len(group.results) for group in groups)
@@ -112,7 +112,7 @@ def report_of(config: Path, runs: Sequence[str], sections: Sequence[str] = ()) -
 
 
 def excerpt(text: str, wanted: Sequence[str]) -> str:
-    """The head and the ``wanted`` sections of a report (all if none is named), two heading levels deeper."""
+    """Return the head and the ``wanted`` sections of a report (all if none is named), two heading levels deeper."""
     head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
     known = {section.splitlines()[0]: section for section in sections}
     chosen = [known[name] for name in wanted] or sections
@@ -121,7 +121,7 @@ def excerpt(text: str, wanted: Sequence[str]) -> str:
 
 
 def put(page: str, name: str, content: str) -> str:
-    """``page`` with ``content`` between the marks of ``name``."""
+    """Put ``content`` between the marks of ``name`` in ``page``."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     if page.count(begin) != 1 or page.count(end) != 1:
         raise SystemExit(f"{begin} and {end} must stand in the page once each")
@@ -131,13 +131,13 @@ def put(page: str, name: str, content: str) -> str:
 
 
 def read_table(name: str) -> list[dict[str, str]]:
-    """A CSV file below ``lab/records``."""
+    """Read a CSV file below ``lab/records``."""
     with (RECORDS / name).open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
 def main_job_table(_: Records) -> str:
-    """``finetune`` from random weights. Its scans' own scores were not kept: the records are figures per structure."""
+    """Make the tables of ``finetune`` from random weights, from figures per structure (scores per scan are lost)."""
     head = "dataset|K|structure|Dice [95 % CI]|seeds|HD95 mm|surface Dice, 2 mm|missed|false alarms"
     rows = []
     for row in read_table("finetune/structures.csv"):
@@ -199,7 +199,7 @@ def bold_best(values: Sequence[float | None]) -> list[str]:
 
 
 def fewer_draws(group: Group | None, seeds: Sequence[int]) -> str:
-    """The mean, with the number of draws behind it where the row has more."""
+    """Format the mean, with the number of its draws if the row has more."""
     have = 0 if group is None else len(group.results)
     return number(dice(group)) + (f" ({have})" if 0 < have < len(seeds) else "")
 
@@ -212,7 +212,7 @@ def table(head: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def family(dataset: str) -> list[str]:
-    """The default and what it is compared with."""
+    """Return the learners that are compared with the default, the default first."""
     weights = "novel" if dataset == SABS else "default"
     return [f"hybrid-{weights}-400", f"{weights}-400", "atlas", "random-400"]
 
@@ -234,7 +234,7 @@ def default_table(records: Records) -> str:
 
 
 def defaults(records: Records) -> list[tuple[str, int, list[Group]]]:
-    """(data set, K, groups of :func:`family`) over the draws that all of them have."""
+    """Return (data set, K, groups of :func:`family`) over the draws that all of them have."""
     found = []
     for dataset in (*UNSEEN, SABS):
         for shots in (1, 5):
@@ -244,7 +244,7 @@ def defaults(records: Records) -> list[tuple[str, int, list[Group]]]:
 
 
 def short_default_table(records: Records) -> str:
-    """The default alone: accuracy and cost."""
+    """Make the table of accuracy and cost of the default."""
     rows = []
     for dataset, shots, (default, *_) in defaults(records):
         score = f"**{number(dice(default))}** {interval(default)}"
@@ -253,7 +253,7 @@ def short_default_table(records: Records) -> str:
 
 
 def parts_table(records: Records) -> str:
-    """The default beside its two parts and beside random weights."""
+    """Make the table of the default beside its two parts and random weights."""
     rows = []
     for dataset, shots, groups in defaults(records):
         rows.append([TITLES[dataset].split(":")[0], str(shots), *bold_best([dice(group) for group in groups])])
@@ -261,7 +261,7 @@ def parts_table(records: Records) -> str:
 
 
 def structures_table(records: Records) -> str:
-    """The default, structure by structure."""
+    """Make the table of the default per structure."""
     rows = []
     for dataset in (*UNSEEN, SABS):
         one, five = (groups[0].summaries[:-1] for name, _, groups in defaults(records) if name == dataset)

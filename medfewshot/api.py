@@ -120,7 +120,7 @@ def get_segmenter(
     progress: Progress | None = None,
     **overrides: Any,
 ) -> VolumeSegmenter:
-    """The segmenter that was given, loaded from the folder that was given, or adapted to the support that was given."""
+    """Return the given segmenter, load it from the given folder, or adapt to the given support."""
     saved = isinstance(given, (str, PathLike)) and (Path(given) / DESCRIPTION).is_file()
     if not saved and not isinstance(given, VolumeSegmenter):
         return adapt(given, device=device, progress=progress, **overrides)

@@ -1,4 +1,4 @@
-"""The demo: the whole job on made-up scans (or any dataset), with pictures, tables and a report."""
+"""The demo: run the whole workflow on synthetic scans (or any dataset), with pictures, tables and a report."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def run_demo(
 
     Args:
         output: Folder to write into.
-        data: A dataset to use instead of made-up scans.
+        data: A dataset to use instead of synthetic scans.
         shots: Labelled scans to adapt to.
         queries: Scans to segment and score.
         settings: How to adapt; the seed also draws the supports.
         command: The command line, for the record.
         progress: Receives events of the stages; may cancel.
-        make_data: Writes the made-up dataset: ``(folder, cases, seed, progress=)`` -> its folder.
+        make_data: Writes the synthetic dataset: ``(folder, cases, seed, progress=)`` -> its folder.
 
     Raises:
         InputError: ``data`` cannot be read or contains fewer than ``shots + 1`` labelled scans; or ``output`` contains

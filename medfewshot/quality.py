@@ -21,7 +21,7 @@ from medfewshot.types import Plan, Volume
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 SAMPLES = 100_000
-"""Voxels of which intensities are compared."""
+"""Number of voxels whose intensities are compared."""
 SPACING_FACTOR = 2.0
 """Voxels this many times coarser (or finer) than in any support are flagged, ..."""
 EXTENT_FACTOR = 1.75

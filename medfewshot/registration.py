@@ -69,7 +69,7 @@ class Transform:
         return _to_grid(points + field, self.matrix, self.shift, self.support_half_mm)
 
     def of(self, index: int) -> Transform:
-        """Return the transform to one of the K supports, so that memory holds one grid at a time."""
+        """Return the transform to one of the K supports, so that memory needs one grid at a time."""
         one = slice(index, index + 1)
         return Transform(
             self.matrix[one], self.shift[one], self.field[one], self.query_half_mm, self.support_half_mm[one]

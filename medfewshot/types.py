@@ -259,7 +259,7 @@ IGNORED = -1
 """Label of voxels that nobody annotated: they are neither background nor a structure, and nothing learns from them."""
 
 MAX_WHOLE_VALUES = 60_000_000
-"""Maximum number of planned probabilities (classes x voxels) for the whole field of view; memory holds several such
+"""Maximum number of planned probabilities (classes x voxels) for the whole field of view; memory needs several such
 arrays."""
 
 Colour = tuple[float, float, float]

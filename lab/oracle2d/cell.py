@@ -111,7 +111,7 @@ def segment_class(
 
 
 def slice_support(image: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float]) -> Support:
-    """One slice, ``image (X, Y)`` and ``mask (X, Y)``, as a 1-way 1-shot support; the patch is the whole slice."""
+    """Return one slice, ``image (X, Y)`` and ``mask (X, Y)``, as a 1-way 1-shot support with the slice as patch."""
     return Support(
         images=(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None],),
         labels=(torch.from_numpy(mask.astype(np.int64)),),
@@ -129,7 +129,7 @@ def _training_statistics(cell: OracleCell, cases: Sequence[Case], fold: Fold) ->
 
 @torch.no_grad()
 def _segment(segmenter: Segmenter, images: np.ndarray) -> np.ndarray:
-    """``(n, X, Y)`` -> bool ``(n, X, Y)``."""
+    """Return ``(n, X, Y)`` -> bool ``(n, X, Y)``."""
     masks = []
     for some in np.array_split(images, -(-len(images) // SLICES_AT_ONCE)) if len(images) else []:
         logits = segmenter(torch.from_numpy(some)[:, None])

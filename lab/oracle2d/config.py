@@ -78,7 +78,7 @@ class OracleConfig(Entry):
 
 
 class OracleCell(BaseModel):
-    """All that decides the result, but for the machine."""
+    """All that decides the result, except the machine."""
 
     model_config = ConfigDict(frozen=True)
     protocol: ClassVar[str] = "oracle-2d"
@@ -104,7 +104,7 @@ class OracleCell(BaseModel):
 
 
 def plan_oracle_cells(config: OracleConfig) -> list[OracleCell]:
-    """All cells, in the order in which they run: seed, then fold, then dataset, then learner."""
+    """Return all cells, in the order in which they run: seed, then fold, then dataset, then learner."""
     return [
         OracleCell(dataset=dataset, learner=learner, fold=fold, seed=seed)
         for seed in config.seeds

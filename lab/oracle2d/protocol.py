@@ -68,7 +68,7 @@ def support_slices(label: np.ndarray, value: int, parts: int = PARTS) -> list[in
 
 
 def query_chunks(label: np.ndarray, value: int, parts: int = PARTS) -> list[np.ndarray]:
-    """The slices of ``label (Z, X, Y)`` that show ``value``, in equal chunks; chunk i goes with support slice i."""
+    """Return the slices of ``label (Z, X, Y)`` with ``value`` in equal chunks; support slice i belongs to chunk i."""
     found = slices_with(label, value)
     edges = [part * len(found) // parts for part in range(parts + 1)]
     return [found[first:end] for first, end in itertools.pairwise(edges)]
@@ -77,7 +77,7 @@ def query_chunks(label: np.ndarray, value: int, parts: int = PARTS) -> list[np.n
 def training_slices(label: np.ndarray, setting: Setting, test_labels: Collection[int]) -> np.ndarray:
     """Indices of the slices of ``label (Z, X, Y)`` that training may use.
 
-    Setting 2 leaves out every slice with *any* test class. Public code combines the classes with AND and so leaves out
+    Setting 2 omits every slice with *any* test class. Public code combines the classes with AND and so omits
     only slices that show them all: a leak that this does not have.
     """
     if setting == 1:

@@ -76,7 +76,7 @@ def write_oracle_report(
 
 
 def report_text(groups: Sequence[Group], failed: Mapping[str, str]) -> str:
-    """The report as Markdown."""
+    """Write the report as Markdown."""
     parts = [_head(groups), *(table.markdown() for table in (_score_table(groups), _cost_table(groups)))]
     if failed:
         parts.append(failed_cells(failed) + "\n")
@@ -96,7 +96,7 @@ def class_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def read_groups(cells: Sequence[OracleCell], run: Path) -> list[Group]:
-    """As :func:`group_cells`, from a run directory."""
+    """Read the groups of :func:`group_cells` from a run directory."""
 
     def find(cell: OracleCell) -> Result | None:
         if state_of(cell, run) is not CellState.DONE:
@@ -112,7 +112,7 @@ def read_groups(cells: Sequence[OracleCell], run: Path) -> list[Group]:
 
 
 def group_cells(cells: Sequence[OracleCell], find: Callable[[OracleCell], Result | None]) -> list[Group]:
-    """A group per dataset and learner. ``find``: record and score rows of a cell, if it is done."""
+    """Return a group per dataset and learner. ``find``: record and score rows of a cell, if it is done."""
     by_key: dict[tuple[str, str], list[OracleCell]] = {}
     for cell in cells:
         by_key.setdefault((cell.dataset.name, cell.learner.name), []).append(cell)
@@ -135,7 +135,7 @@ def _named(group: Group, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _weights(groups: Sequence[Group]) -> list[str]:
-    """What the weights that a learner begins with were trained on; the others begin at random."""
+    """Return what the weights that a learner begins with were trained on; the others begin at random."""
     lines: list[str] = []
     for group in groups:
         name, weights = group.cells[0].learner.name, group.cells[0].learner.settings.weights

@@ -39,7 +39,11 @@ class Statistics:
 
 
 def read_stack(case: Case, modality: str) -> Stack:
-    """Slices as they are on disk, CT clipped to its window, not yet normalised. Raises InputError for a 2D image."""
+    """Read the slices as they are on disk, CT clipped to its window, not yet normalised.
+
+    Raises:
+        InputError: The image is 2D.
+    """
     if case.label_path is None:
         raise InputError(f"{case.image_path}: has no label; this protocol needs one")
     image, label = read_image(case.image_paths), read_label(case.label_path)
@@ -61,7 +65,7 @@ def read_stack(case: Case, modality: str) -> Stack:
 
 
 def normalise(stack: Stack, training: Statistics | None) -> np.ndarray:
-    """``(Z, X, Y)`` with zero mean and unit variance: of the ``training`` scans (CT), or of the scan itself (MR)."""
+    """Normalise ``(Z, X, Y)`` to zero mean and unit variance, of the ``training`` scans (CT) or the scan (MR)."""
     statistics = training or statistics_of([stack.image])
     return ((stack.image - statistics.mean) / max(statistics.std, 1e-6)).astype(np.float32)
 

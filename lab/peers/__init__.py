@@ -14,5 +14,5 @@ SCAN_PEERS = (nnunet.SPEC.name,)
 
 
 def known_learners() -> dict[str, LearnerSpec]:
-    """All that a benchmark file of the laboratory may name."""
+    """Return all that a benchmark file of the laboratory may name."""
     return {**LEARNERS, **PEERS}

@@ -43,7 +43,7 @@ class PeerSegmenter:
 def adapt_any(
     cell: Cell, names: Mapping[int, str], cases: Sequence[Case], folder: Path, device: str, progress: Progress
 ) -> ScanSegmenter:
-    """As :func:`~medfewshot.benchmark.adaptation.adapt_cell`, for learners of the package and for peers."""
+    """Adapt like :func:`~medfewshot.benchmark.adaptation.adapt_cell`, for learners of the package and for peers."""
     if cell.learner.settings.learner in SCAN_PEERS:
         return _adapt_scans(cell, names, cases, folder / KEPT, device, progress)
     return adapt_cell(cell, names, cases, folder, device, progress, learners=known_learners())

@@ -115,7 +115,7 @@ class MonaiUnet:
         return MonaiSegmenter(network, config, record)
 
     def _out_of_time(self, begun: float, losses: list[float]) -> bool:
-        """A first step is always made."""
+        """Return a first step is always made."""
         return self.budget_seconds is not None and bool(losses) and time.perf_counter() - begun > self.budget_seconds
 
 

@@ -64,7 +64,7 @@ class NnUnet:
         modality: str | None,
         folder: Path,
     ) -> NnUnetSegmenter:
-        """Train in ``folder``, made anew and kept. ``names``: label value -> name; other values are background.
+        """Train in ``folder``, which is replaced and kept. ``names``: label value -> name; other values are background.
 
         Raises InputError for 2D images, less than one step, or where nnU-Net is not to be had or failed.
         """
@@ -85,7 +85,7 @@ class NnUnet:
 
 
 class NnUnetSegmenter:
-    """A trained nnU-Net in ``folder``. ``record``: what the driver told of the training; it decides what is loaded."""
+    """A trained nnU-Net in ``folder``; ``record`` is the driver's report of the training."""
 
     def __init__(
         self, folder: Path, record: Mapping[str, Any], device: torch.device, driver: Driver | None = None
@@ -108,7 +108,11 @@ class NnUnetSegmenter:
         )
 
     def segment(self, volume: Volume) -> Segmentation:
-        """Labels ``(*S)`` on the original grid, with the supports' label values. Raises InputError where it failed."""
+        """Labels ``(*S)`` on the original grid, with the supports' label values.
+
+        Raises:
+            InputError: It failed.
+        """
         if self._driver is None:
             self._driver = Driver(self.folder, self.device.type)
         work = self.folder / "query"
@@ -172,7 +176,11 @@ class Driver:
         weakref.finalize(self, end, self._process)
 
     def ask(self, request: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
-        """The answer to one request. Raises InputError with what the driver says went wrong."""
+        """Send a request and return its answer.
+
+        Raises:
+            InputError: The driver reports an error.
+        """
         written, answers = self._pipes()
         try:
             written.write(json.dumps(request) + "\n")

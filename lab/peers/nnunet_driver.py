@@ -94,7 +94,7 @@ class Driver:
         return trainer
 
     def _iterate(self, trainer: Any, steps: int, budget_seconds: float | None) -> list[float]:
-        """nnU-Net's own training step and rate; its epochs of 250 iterations and their validation are left out."""
+        """nnU-Net's own training step and rate; without its epochs of 250 iterations and their validation."""
         losses: list[float] = []
         begun = time.perf_counter()
         trainer.network.train()
@@ -118,7 +118,7 @@ class Driver:
         return bool(self.device.type != "cpu")
 
     def predict(self, model: str, image: str, output: str) -> dict[str, Any]:
-        """Segment one file (one channel); ``model``: what training told; ``output``: a path without suffix."""
+        """Segment one file (one channel); ``model``: result of the training; ``output``: a path without suffix."""
         if self.predictor is None:
             from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -134,7 +134,7 @@ class Driver:
 
 
 def _describe(trainer: Any) -> dict[str, Any]:
-    """What was planned; sizes in the axis order of the file, which nnU-Net reverses and transposes."""
+    """Return what was planned; sizes in the axis order of the file, which nnU-Net reverses and transposes."""
     chosen, plans = trainer.configuration_manager, trainer.plans_manager
     back = list(plans.transpose_backward)
     return {
@@ -150,7 +150,7 @@ def _describe(trainer: Any) -> dict[str, Any]:
 
 
 def _peak_gb() -> float | None:
-    """Of this process; its helpers that preprocess are not in it."""
+    """Return the peak memory of this process in GB, without its preprocessing workers."""
     try:
         import resource
     except ImportError:
@@ -192,7 +192,7 @@ def main(folder: str, device: str) -> None:
         request = json.loads(lines.get())
         try:
             driver.say(done=actions[request.pop("do")](**request))
-        except Exception as error:  # whatever it is, the other side has to be told
+        except Exception as error:  # report every error to the other side
             traceback.print_exc()
             driver.say(error=f"{type(error).__name__}: {error}")
 

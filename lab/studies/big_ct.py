@@ -67,7 +67,7 @@ def peak_gb(process: int) -> float:
 
 
 def body(shape: tuple[int, int, int], count: int = LABELS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A CT-like volume (int16, HU) and its labels (uint8): ellipsoids in a cylinder of soft tissue. Slice by slice."""
+    """Make a CT-like volume (int16, HU) and its labels (uint8) slice by slice: ellipsoids in soft tissue."""
     rng = np.random.default_rng(seed)
     x, y, z = (np.linspace(-1, 1, size, dtype=np.float32) for size in shape)
     x, y = x[:, None], y[None]

@@ -6,7 +6,7 @@
 Reads the cells of a run directory, of any benchmark file, and compares what the probabilities predict with the true
 Dice, structure by structure: Spearman's rank correlation over all, within each label and of whole volumes, mean
 absolute error, and how many volumes were flagged as unlike the supports. A structure that was missed has no prediction
-("not found" is told as such), nor has one that is not there. Rows whose data set ends in ``-pool`` are support-pool
+("not found" is reported as such), nor has one that is not there. Rows whose data set ends in ``-pool`` are support-pool
 subjects: no figure is taken from them, and the offsets (``CALIBRATION`` of ``medfewshot.quality`` and of the hybrid)
 are fitted to them.
 """
@@ -43,11 +43,11 @@ class Pair:
     true: float
     flagged: bool
     offset: float
-    """What the prediction holds already."""
+    """Offset that the prediction contains already."""
 
 
 def read_pairs(run: str) -> list[Pair]:
-    """Every prediction of the finished cells of a run directory, or of a run in the records."""
+    """Return every prediction of the finished cells of a run directory, or of a run in the records."""
     recorded = [record for record in read_records("volume") if record.run == run]
     pairs = []
     for record in recorded or read_run(Path(run)):
@@ -62,7 +62,7 @@ def read_pairs(run: str) -> list[Pair]:
 
 
 def fit_offset(pairs: Iterable[Pair]) -> float:
-    """The offset on the logit scale that takes the expected Dice to the true one; every dataset counts the same.
+    """Return the offset on the logit scale that takes the expected Dice to the true one; every dataset counts the same.
 
     A slope is not fitted: where predictions rank weakly it comes out far below 1, and would call bad results good.
     """
@@ -78,7 +78,7 @@ def _logit(value: float) -> float:
 
 
 def row(name: str, pairs: list[Pair]) -> str:
-    """A line of the table: correlations with an interval over subjects, means, error, flags."""
+    """Return a line of the table: correlations with an interval over subjects, means, error, flags."""
     predicted, true = np.array([p.predicted for p in pairs]), np.array([p.true for p in pairs])
     low, high = _interval(pairs)
     within = _within_labels(pairs)
@@ -97,7 +97,7 @@ def _rank(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _between_volumes(pairs: list[Pair]) -> float:
-    """Of the means over each volume's structures: which scans came out worse than others?"""
+    """Correlate the means over each volume's structures: does the prediction tell which scans came out worse?"""
     volumes = dict.fromkeys((p.case, p.shots, p.seed) for p in pairs)
     mine = [[p for p in pairs if (p.case, p.shots, p.seed) == volume] for volume in volumes]
     predicted, true = ([float(np.mean([getattr(p, n) for p in of])) for of in mine] for n in ("predicted", "true"))

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def best_of(repeats: int, work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of ``work`` and its shortest wall time in seconds."""
+    """Return the result of ``work`` and its shortest wall time in seconds."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()

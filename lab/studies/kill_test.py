@@ -3,12 +3,12 @@
     python -m lab.studies.kill_test --kills 60 --seed 0
     python -m lab.studies.kill_test --kills 40 --commands train benchmark
 
-Small made-up scans and the real learner (a few steps of a narrow network); ``configs/train/tiny.yaml``; a benchmark of
-four cells on made-up volumes. Each command runs in a forked process, which is killed after a random share of the time
-that the command takes; half of them only when, from that moment on, a file is being written. Then every file under a
-final name must be whole, a second run (``segment --resume``, ``adapt --overwrite``, ``evaluate``, ``train --resume``,
+Small synthetic scans and the real learner (a few steps of a narrow network); ``configs/train/tiny.yaml``; a benchmark
+of four cells on synthetic volumes. Each command runs in a forked process, which is killed after a random share of the
+time that the command takes; half of them only when, from that moment on, a file is being written. Then every file under
+a final name must be whole, a second run (``segment --resume``, ``adapt --overwrite``, ``evaluate``, ``train --resume``,
 ``benchmark``) must end well, and what it leaves must equal what an uninterrupted run left: every bit of voxels,
-weights, scores and logs, times and memory left out. ``train`` and ``benchmark`` are killed up to eight times in a row
+weights, scores and logs, except times and memory. ``train`` and ``benchmark`` are killed up to eight times in a row
 before they may end. Of a benchmark, everything dies, or its first process alone (the other must follow by itself), or
 the process of a cell alone; cells are forked too, so that kills do not all fall into imports.
 """
@@ -88,7 +88,7 @@ def words_of(command: str, root: Path, out: Path, again: bool) -> list[str]:
 
 
 def start(words: list[str], leads: bool = False) -> int:
-    """``medfewshot words`` in a forked process, where everything is imported already; its process id.
+    """Return ``medfewshot words`` in a forked process, where everything is imported already; its process id.
 
     ``leads``: it and its children form a group of their own.
     """
@@ -127,7 +127,7 @@ def wait(child: int) -> int:
 
 
 def members(group: int) -> list[int]:
-    """Living processes of a group, its leader left out."""
+    """Return the living processes of a group, except its leader."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -140,7 +140,7 @@ def members(group: int) -> list[int]:
 
 
 def is_cell(process: int) -> bool:
-    """Whether it is the process of a benchmark's cell, not a helper of ``multiprocessing``."""
+    """Return whether it is the process of a benchmark's cell, not a helper of ``multiprocessing``."""
     with suppress(OSError):
         return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
     return False
@@ -187,7 +187,7 @@ def read_whole(path: Path) -> None:
 
 
 def content(folder: Path) -> dict[str, object]:
-    """What must be the same: voxels, weights, tables and records without their times; the rest by name alone."""
+    """Return what must be the same: voxels, weights, tables and records without their times; the rest by name alone."""
     from safetensors.numpy import load_file
 
     found: dict[str, object] = {}
@@ -216,7 +216,11 @@ def untimed(content: object) -> object:
 
 
 def kill(command: str, words: list[str], out: Path, wait_s: float, rng: np.random.Generator) -> str:
-    """Start, wait, kill; when it was, for the tally. Raises AssertionError where a process outlives its parent."""
+    """Start, wait, kill; when it was, for the tally.
+
+    Raises:
+        AssertionError: A process outlives its parent.
+    """
     child = start(words, leads=True)
     ends = time.perf_counter() + wait_s
     time.sleep(rng.uniform(0, wait_s))
@@ -225,7 +229,7 @@ def kill(command: str, words: list[str], out: Path, wait_s: float, rng: np.rando
             time.sleep(0.0002)
     victim = rng.choice(["all", "first", "cell"]) if command == "benchmark" else "first"
     cells = [one for one in members(child) if is_cell(one)] if victim == "cell" else []
-    if cells:  # the benchmark goes on with the next cell and says at its end that one failed
+    if cells:  # the benchmark continues with the next cell and reports at its end that one failed
         with suppress(ProcessLookupError):  # it may have ended just now
             os.kill(cells[0], signal.SIGKILL)
     elif victim == "all":
@@ -245,12 +249,16 @@ def kill(command: str, words: list[str], out: Path, wait_s: float, rng: np.rando
 
 
 def writes_in(folder: Path) -> bool:
-    """Whether a temporary file of an unfinished write remains below ``folder``."""
+    """Return whether a temporary file of an unfinished write remains below ``folder``."""
     return any(TEMPORARY.match(name) for _, _, names in os.walk(folder) for name in names)
 
 
 def some_kills(command: str, root: Path, usual: float, rng: np.random.Generator) -> Iterator[str]:
-    """One run, killed once or several times and ended at last: the moments. Raises AssertionError for a broken rule."""
+    """Kill one run once or several times and end it; return the moments of the kills.
+
+    Raises:
+        AssertionError: A rule is broken.
+    """
     out = root / "out"
     shutil.rmtree(out, ignore_errors=True)
     for number in range(int(rng.integers(1, IN_A_ROW.get(command, 1) + 1))):

@@ -3,7 +3,7 @@
     python -m lab.studies.load_test cohort --volumes 1000
     python -m lab.studies.load_test shared --processes 16
 
-``cohort`` segments made-up volumes in one ``segment`` call and follows the process's memory: flat means that the last
+``cohort`` segments synthetic volumes in one ``segment`` call and follows the process's memory: flat means that the last
 tenth of the volumes needs no more than the second. ``shared`` starts processes at the same moment that all read one
 segmenter folder, each with an output folder of its own, and compares their results voxel for voxel.
 """

@@ -30,7 +30,7 @@ class Draw:
 
 
 def draw_from_pool(data: Path, dataset: str, shots: int, draw: int, others: int) -> Draw:
-    """``shots`` supports by ``default_rng(draw)``, and the first ``others`` of the pool's other subjects."""
+    """Return ``shots`` supports by ``default_rng(draw)``, and the first ``others`` of the pool's other subjects."""
     pool = list(fixed_split(dataset)[0])
     chosen = draw_support(pool, shots, draw)
     rest = [i for i in pool if i not in chosen][:others]
@@ -53,7 +53,7 @@ def plan_draw(data: Path, dataset: str, chosen: Sequence[int], rest: Sequence[in
 
 
 def mean_dice(found: Tensor, truth: Tensor, classes: int) -> float:
-    """Mean over the structures that ``truth`` holds; a missed one counts 0."""
+    """Return the mean Dice over the structures in ``truth``; a missed one counts 0."""
     scores = []
     for index in range(1, classes):
         a, b = found == index, truth == index

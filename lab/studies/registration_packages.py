@@ -5,7 +5,7 @@
         python -m lab.studies.registration_packages measure --runs runs/registration
 
 Pairs of support-pool subjects on the planned grid: the label of one goes to the other, through one transform. Packages
-are optional (antspyx, itk-elastix, fireants, convexAdam); what is not installed is left out. ``measure`` needs NumPy,
+are optional (antspyx, itk-elastix, fireants, convexAdam); what is not installed is skipped. ``measure`` needs NumPy,
 torch and ``medfewshot.registration`` alone, so that the packages may live in an environment of their own. Each package
 runs with its own defaults, an affine step first where it has one; loading is not timed.
 """
@@ -212,7 +212,7 @@ def measure(runs: Path, only: str | None, pairs: int) -> None:
 
 
 def centred(arrays: dict[str, np.ndarray], pair: int) -> np.ndarray:
-    """The support's label where it lies if nothing is registered: centre on centre."""
+    """Return the support's label where it lies if nothing is registered: centre on centre."""
     label, shape = arrays[f"label.{pair}"], arrays[f"truth.{pair}"].shape
     found = np.zeros(shape, label.dtype)
     cut = [min(a, b) for a, b in zip(label.shape, shape, strict=True)]

@@ -4,7 +4,7 @@
     python -m lab.studies.unlike_support --data ../shared/data --cells 1
 
 Each cell adapts a hybrid and prints mean Dice on the planned grid, no component kept: of the network, of the one half
-way back to its start, of the atlas, of the hybrid that takes the network for steady, for one that has learned
+way back to its start, of the atlas, of the hybrid that takes the network for stable, for one that has learned
 everything and for meta-trained, and of the hybrid.
 """
 

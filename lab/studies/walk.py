@@ -3,8 +3,8 @@
     python -m lab.studies.walk --data DIR
 
 A fresh virtual environment gets the package, not editable, built from the last commit; everything after that runs in it
-and in a folder of its own. ``DIR/Task04_Hippocampus`` holds the scans (default: MEDFEWSHOT_DATA; without it, the demo's
-made-up ones). The written bundle is run and checked by ``monai.bundle`` alone and must give the voxels that
+and in a folder of its own. ``DIR/Task04_Hippocampus`` contains the scans (default: MEDFEWSHOT_DATA; without it, the
+demo's synthetic ones). The written bundle is run and checked by ``monai.bundle`` alone and must give the voxels that
 ``medfewshot segment`` gives; the report is opened in headless Chromium, where a console error or a request fails the
 walk. Prints the seconds of each step on the clock and on processors, and the tutorials' sum. Exit code 1, and no
 further step, where one fails.

@@ -1,4 +1,4 @@
-"""The segmenter of a cell: adapted to its supports, or read from disk if an earlier process left it there."""
+"""Adapt a cell's segmenter to its supports, or read it from disk if an earlier process left it there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow import LabelledScans
 
 KEPT = "segmenter"
-"""Folder of the adapted segmenter inside that of its cell."""
+"""Folder of the adapted segmenter inside the folder of its cell."""
 
 
 class ScanSegmenter(Protocol):

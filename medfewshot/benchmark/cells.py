@@ -1,4 +1,4 @@
-"""Which cells there are, where each lies in the run directory, and how far it got."""
+"""List the cells of a benchmark, their folders in the run directory, and their state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medfewshot.learners import find_weights
 
 RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "request.json"
 PARTIAL = ("segmenter", "cases", "labels")
-"""Folders in that of a cell that are there only until it is done."""
+"""Folders of a cell that are removed when it is done."""
 
 
 class CellState(StrEnum):
@@ -34,7 +34,7 @@ class CellState(StrEnum):
 
 
 class Cell(BaseModel):
-    """One (dataset, learner, K, seed): all that decides its result, but for the machine."""
+    """One (dataset, learner, K, seed): everything except the machine that determines its result."""
 
     model_config = ConfigDict(frozen=True)
     protocol: ClassVar[str] = "volume"
@@ -68,7 +68,7 @@ class Cell(BaseModel):
 
 
 def plan_cells(config: BenchmarkConfig) -> list[Cell]:
-    """All cells, in the order in which they run: seed, then K, then dataset, then learner."""
+    """Return all cells, in the order in which they run: seed, then K, then dataset, then learner."""
     common = {"queries": config.queries, "tolerance_mm": config.tolerance_mm, "pictures": config.pictures}
     return [
         Cell(dataset=dataset, learner=learner, shots=shots, seed=seed, **common)
@@ -81,12 +81,13 @@ def plan_cells(config: BenchmarkConfig) -> list[Cell]:
 def select_cells(
     cells: Iterable[Cell], only: Sequence[str] = (), seeds: Sequence[int] = (), shard: tuple[int, int] | None = None
 ) -> list[Cell]:
-    """Those whose id matches one of ``only``, of these ``seeds``, and every n-th for ``shard`` (i, n), i from 1.
+    """Select cells by id, seed and shard.
 
-    A pattern is a shell pattern over the whole id, ``abd-*/atlas/k1/*``, or a part of an id without any ``*``.
-
-    Raises:
-        InputError: No cell is left.
+    Args:
+        cells: All cells.
+        only: Patterns of ids; empty for all.
+        seeds: Seeds; empty for all.
+        shard: (i, n) selects every n-th cell, i from 1; None for all.
     """
     chosen = [cell for cell in cells if (not seeds or cell.seed in seeds)]
     if only:
@@ -102,7 +103,11 @@ def select_cells(
 
 
 def state_of(cell: Cell, run: Path) -> CellState:
-    """Raises InputError where the folder holds a cell of the same name with other settings."""
+    """Return the state of a cell in the run directory ``run``.
+
+    Raises:
+        InputError: The folder contains a cell of the same name with other settings.
+    """
     folder = cell.folder(run)
     for name, state in ((RECORD, CellState.DONE), (FAILURE, CellState.FAILED), (REQUEST, CellState.BEGUN)):
         if (folder / name).is_file():
@@ -114,7 +119,7 @@ def state_of(cell: Cell, run: Path) -> CellState:
 
 
 def picture_of(folder: Path, case: str) -> Path:
-    """Where a query's picture is, if it was painted. ``folder``: that of the cell."""
+    """Return where a query's picture is, if it was painted; ``folder`` is the cell's."""
     return folder / "pictures" / f"{case}.webp"
 
 

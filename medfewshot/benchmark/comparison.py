@@ -1,4 +1,4 @@
-"""Which learner is better: paired over subjects, corrected for the number of pairs."""
+"""Compare learners: paired tests over subjects, corrected for the number of pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medfewshot.benchmark.results import Group, by_task, subject_dice
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two learners on one dataset with one K. ``difference``: mean Dice of ``first`` minus that of ``second``."""
+    """Two learners on one dataset with one K; ``difference`` is mean Dice of ``first`` minus ``second``."""
 
     dataset: str
     shots: Shots
@@ -31,12 +31,7 @@ class Comparison:
 
 
 def compare(groups: Sequence[Group]) -> list[Comparison]:
-    """All pairs of learners within each (dataset, K), over the seeds that both have done.
-
-    A subject counts once, with its Dice averaged over labels and seeds; only subjects that are defined for both count.
-    Learners on the whole pool are compared with one another, never with those on few supports.
-    The test is Wilcoxon's signed-rank test, two-sided (Wilcoxon 1945; zero differences by Pratt 1959).
-    """
+    """Compare all pairs of learners within each (dataset, K), over the seeds that both have."""
     return [found for family in by_task(groups) for found in _compare_family(family)]
 
 

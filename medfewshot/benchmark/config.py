@@ -1,4 +1,4 @@
-"""What a benchmark runs, from a YAML file: validated data, never code."""
+"""Configuration of a benchmark, read from a YAML file and validated."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check_numbers(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class Blobs(Entry):
-    """A made-up dataset, written into the run directory (see ``medfewshot.synthetic.write_blob_dataset``)."""
+    """A synthetic dataset, written into the run directory (see ``medfewshot.synthetic.write_blob_dataset``)."""
 
     cases: int = Field(8, ge=2)
     labels: int = Field(2, ge=1)
@@ -127,7 +127,7 @@ class DatasetEntry(Entry):
 class LearnerEntry(Entry):
     """A learner with its settings, under the name that the tables give it.
 
-    In a file the settings stand beside the name: ``{name: a, learner: finetune, steps: 100}``. They are those of
+    In a file the settings follow the name: ``{name: a, learner: finetune, steps: 100}``. They are those of
     :class:`~medfewshot.settings.AdaptSettings`, without what a cell decides itself; here the default is no time budget
     and no weights.
     """
@@ -157,7 +157,7 @@ class LearnerEntry(Entry):
 
     @model_serializer(mode="plain")
     def _flat(self) -> dict[str, Any]:
-        """As in a file."""
+        """Write the settings beside the name, as in a file."""
         settings = self.settings.model_dump(mode="json", exclude=OF_THE_CELL)
         return {"name": self.name, **settings, "datasets": self.datasets, "shots": self.shots}
 
@@ -214,7 +214,11 @@ def load_benchmark(path: Path, *, learners: Mapping[str, LearnerSpec] = LEARNERS
 
 
 def validate(kind: type[T], content: Mapping[str, Any], path: Path) -> T:
-    """``content`` of the file ``path`` as a ``kind``. Raises InputError naming the file and the setting."""
+    """Validate ``content`` of the file ``path`` as a ``kind``.
+
+    Raises:
+        InputError: A setting is wrong; names the file and the setting.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -222,7 +226,11 @@ def validate(kind: type[T], content: Mapping[str, Any], path: Path) -> T:
 
 
 def check_learners(entries: Iterable[LearnerEntry], learners: Mapping[str, LearnerSpec], path: Path) -> None:
-    """Raises InputError unless every learner exists and takes its settings; names the file and the entry."""
+    """Check that every learner exists and accepts its settings.
+
+    Raises:
+        InputError: One does not; names the file and the entry.
+    """
     for entry in entries:
         try:
             make_learner(entry.settings.replace(device="cpu"), learners=learners)
@@ -232,7 +240,7 @@ def check_learners(entries: Iterable[LearnerEntry], learners: Mapping[str, Learn
 
 
 def _first_problem(error: ValidationError, content: Any) -> str:
-    """``learners: a: steps -1: ...``: entries by their names, not their numbers."""
+    """Format the first problem as ``learners: a: steps -1: ...``, with names of entries instead of numbers."""
     first = error.errors()[0]
     where = []
     for part in first["loc"]:

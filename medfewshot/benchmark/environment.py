@@ -1,4 +1,4 @@
-"""What a result depends on besides data and settings: device, threads, versions; and the memory it took."""
+"""Record device, threads, versions and peak memory of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def describe_run(device: str) -> dict[str, Any]:
 
 
 def peak_device_memory_gb() -> float | None:
-    """Most memory that tensors have taken on a CUDA device, in GB (2**30 bytes); None where it was not used."""
+    """Return the peak memory of tensors on a CUDA device, in GB (2**30 bytes); None if no such device was used."""
     used = torch.cuda.is_available() and torch.cuda.is_initialized()
     return round(torch.cuda.max_memory_allocated() / 2**30, 3) if used else None
 

@@ -1,8 +1,7 @@
-"""The cells of a benchmark on the nodes of a Ray cluster (Moritz et al. 2018). Needs the extra ``ray``.
+"""Run the cells of a benchmark on the nodes of a Ray cluster. Needs the extra ``ray``.
 
-A task is one cell, run on its node as anywhere else: in a process of its own, claimed by a lock, resumed from its
-folder. The run directory and the datasets must lie on a file system that all nodes share, under the same paths, and
-every node needs this package. Ray pickles what it sends between nodes: join none but your own cluster.
+References:
+    Moritz et al. 2018, "Ray: A distributed framework for emerging AI applications".
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def run_on_ray(
     run: Path,
     device: str = "auto",
     progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     *,
     runner: CellRunner = CHILD,
     address: str = "local",
@@ -38,7 +37,7 @@ def run_on_ray(
 ) -> BenchmarkRun:
     """Run cells on a Ray cluster, several at a time, in the order given.
 
-    The result is that of :func:`~medfewshot.benchmark.run.run_benchmark`. If a node is lost, its cell has used one
+    Otherwise like :func:`~medfewshot.benchmark.run.run_benchmark`. If a node is lost, its cell has used one
     attempt and Ray runs it again on another node.
 
     Args:
@@ -47,7 +46,7 @@ def run_on_ray(
         run: Run directory. All nodes must see it and ``data`` under these paths.
         device: Device of each cell.
         progress: Receives the number of finished cells; may cancel.
-        tell: Receives lines for the user.
+        log: Receives lines for the user.
         runner: Runs one cell on its node.
         address: ``local`` starts Ray on this machine, ``auto`` finds the cluster of this machine; or ``HOST:PORT``.
         cpus: Cores of a cell; Ray sets its OMP_NUM_THREADS to it.
@@ -74,7 +73,7 @@ def run_on_ray(
                 found, lines = _failed(cell, str(error).strip().splitlines()[-1])
             outcome.add(found)
             for line in lines:
-                tell(line)
+                log(line)
             progress.update(len(cells) - len(waiting), len(cells), cell.id)
     return outcome
 
@@ -84,7 +83,7 @@ def run_one(cell: Cell, data: Path, run: Path, device: str, runner: CellRunner =
     if not run.is_dir():
         return _failed(cell, f"{run}: is not there on the node that was to run it; use a folder that all nodes share")
     lines: list[str] = []
-    return run_benchmark([cell], data, run, device, tell=lines.append, runner=runner), lines
+    return run_benchmark([cell], data, run, device, log=lines.append, runner=runner), lines
 
 
 def _failed(cell: Cell, message: str) -> Outcome:

@@ -1,4 +1,4 @@
-"""The report as one HTML page that a person can read from top to bottom; it needs no other file and no network."""
+"""Write the benchmark report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def write_page(
 
 
 def _embedded(path: Path) -> str:
-    """A picture as a data address."""
+    """Return a picture as a data URI."""
     kind = {".svg": "svg+xml"}.get(path.suffix, path.suffix[1:])
     return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def case_pictures(groups: Sequence[Group], run: Path) -> list[dict[str, Any]]:
-    """One entry per dataset and K: the cases of its best learner that have pictures in the run directory ``run``."""
+    """Return the cases of the best learner of each dataset and K that have pictures in the run directory ``run``."""
     entries = []
     for same in by_task(groups):
         done = [group for group in same if group.whole and math.isfinite(group.whole.dice_mean)]

@@ -1,4 +1,4 @@
-"""Dice against adaptation seconds, K and a structure's volume: one panel per dataset, as PNG and SVG."""
+"""Plot Dice against adaptation time, K and structure volume: one panel per dataset, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medfewshot.io import atomic_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito (2008): told apart with colour blindness, without their yellow.
+# Okabe and Ito (2008): distinct with colour blindness, without their yellow.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANEL_INCHES = (3.6, 3.0)
@@ -112,7 +112,7 @@ def _draw_shots(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) ->
 
 
 def _draw_volume(axes: Axes, groups: Sequence[Group], learners: Sequence[str]) -> None:
-    """A point for each structure of each query, over its reference volume; a missed one has Dice 0."""
+    """Draw a point for each structure of each query, over its reference volume; a missed one has Dice 0."""
     for group in groups:
         volumes, dices = volume_and_dice(group)
         style = style_of(learners.index(group.key[2]))
@@ -137,7 +137,7 @@ def volume_and_dice(group: Group) -> tuple[np.ndarray, np.ndarray]:
 
 
 def style_of(index: int) -> dict[str, Any]:
-    """How matplotlib draws the n-th learner: after the last colour, colours start again with hollow marks."""
+    """Return the style of the n-th learner; after the last colour, colours repeat with hollow marks."""
     turn, place = divmod(index, len(COLOURS))
     face = "white" if turn % 2 else COLOURS[place]
     return {"color": COLOURS[place], "marker": MARKERS[place], "markerfacecolor": face}
@@ -166,7 +166,7 @@ def _log_axis(axes: Axes) -> None:
 
 
 def _of_most_shots(groups: Sequence[Group]) -> list[Group]:
-    """For each dataset and learner the group of the largest K; the whole pool only if there is no other."""
+    """Return for each dataset and learner the group of the largest K; the whole pool only if there is no other."""
     ranked = sorted(groups, key=lambda group: (not group.whole_pool, group.cell.supports))
     most = {(group.key[0], group.key[2]): group for group in ranked}
     return [group for group in groups if most[group.key[0], group.key[2]] is group]

@@ -1,4 +1,4 @@
-"""Run each cell in a process of its own: its peak memory is its own, and a crash costs one cell."""
+"""Run each cell in its own process, so that peak memory is measured per cell and a crash costs one cell."""
 
 from __future__ import annotations
 

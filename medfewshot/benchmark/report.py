@@ -1,4 +1,4 @@
-"""``tables.md``, ``index.html``, ``tables.tex``, CSV files and plots of a run directory, finished or not."""
+"""Write ``tables.md``, ``index.html``, ``tables.tex``, CSV files and plots of a run directory, finished or not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequen
 
 
 def report_text(config: BenchmarkConfig, board: Board) -> str:
-    """The report as Markdown: what was run, every table with a row, failed cells."""
+    """Write the report as Markdown: what was run, every table with a row, failed cells."""
     shown = report_tables(config, board.groups)
     parts = [_head(config, board), *(table.markdown() for table in shown if table.rows), failed_cells(board.failed)]
     return "\n".join(parts).rstrip() + "\n"
@@ -93,7 +93,7 @@ def _head(config: BenchmarkConfig, board: Board) -> str:
 
 
 def _facts(groups: Sequence[Group]) -> list[str]:
-    """What a reader must know of the numbers, as paragraphs: machines, structures without a label, weights' data."""
+    """Return what a reader must know about the numbers, as paragraphs: machines, missing labels, data of weights."""
     made: dict[str, None] = {}
     unmarked: dict[str, dict[str, None]] = {}
     seen: dict[str, None] = {}
@@ -119,6 +119,6 @@ def _facts(groups: Sequence[Group]) -> list[str]:
 
 
 def failed_cells(failed: Mapping[str, str]) -> str:
-    """A section of Markdown; empty if no cell failed."""
+    """Return a Markdown section about failed cells; empty if none failed."""
     lines = ["## Failed cells", "", *(f"- `{name}`: {message}" for name, message in failed.items())]
     return "\n".join(lines) if failed else ""

@@ -1,4 +1,4 @@
-"""What finished cells left on disk, gathered into groups: one (dataset, K, learner) with all its seeds."""
+"""Read the results of finished cells and gather them into groups: one (dataset, K, learner) with all its seeds."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Group:
 
     @cached_property
     def summaries(self) -> tuple[LabelSummary, ...]:
-        """Per label, that of all labels last: over all cases of all seeds, the interval over subjects alone."""
+        """Summaries per label, all labels together last: over all cases of all seeds, with intervals over subjects."""
         pooled = [
             replace(score, case_id=f"{score.case_id}/s{result.cell.seed}")
             for result in self.results
@@ -85,7 +85,7 @@ class Group:
         return float(np.mean(values)) if values else None
 
     def values(self, *keys: str) -> list[Any]:
-        """One value per finished seed."""
+        """Return one value per finished seed."""
 
         def step(record: Any, key: str) -> Any:
             return record.get(key) if isinstance(record, Mapping) else None
@@ -103,13 +103,17 @@ class Board:
 
 
 def read_board(cells: Sequence[Cell], run: Path) -> Board:
-    """The results in a run directory. Raises InputError for a damaged record or one of other settings."""
+    """Read the results in a run directory.
+
+    Raises:
+        InputError: A record is damaged or was made with other settings.
+    """
     states = Counter(state_of(cell, run) for cell in cells)
     return Board(read_groups(cells, run), states, failures(cells, run))
 
 
 def read_groups(cells: Sequence[Cell], run: Path) -> list[Group]:
-    """As :func:`group_cells`, from a run directory."""
+    """Read the groups of :func:`group_cells` from a run directory."""
 
     def find(cell: Cell) -> CellResult | None:
         return read_result(cell, cell.folder(run)) if state_of(cell, run) is CellState.DONE else None
@@ -130,7 +134,7 @@ def group_cells(cells: Sequence[Cell], find: Callable[[Cell], CellResult | None]
 
 
 def by_task(groups: Iterable[Group]) -> list[list[Group]]:
-    """The groups of each (dataset, K)."""
+    """Return the groups of each (dataset, K)."""
     tasks: dict[tuple[str, Shots], list[Group]] = {}
     for group in groups:
         tasks.setdefault(group.key[:2], []).append(group)
@@ -142,7 +146,11 @@ def _shots_order(shots: Shots) -> tuple[bool, int]:
 
 
 def read_result(cell: Cell, folder: Path) -> CellResult:
-    """Read a finished cell. Raises InputError if its files are damaged."""
+    """Read a finished cell.
+
+    Raises:
+        InputError: Its files are damaged.
+    """
     path = folder / SCORES
     try:
         with path.open(encoding="utf-8", newline="") as stream:
@@ -162,7 +170,7 @@ def failures(cells: Iterable[Cell], run: Path) -> dict[str, str]:
 
 
 def subject_dice(results: Iterable[CellResult]) -> dict[str, float]:
-    """Subject id -> mean Dice over labels, cases and seeds; subjects without any defined score are left out."""
+    """Return subject id -> mean Dice over labels, cases and seeds, without subjects that have no defined score."""
     values: dict[str, list[float]] = {}
     for result in results:
         for (subject, _), dice in case_means(result.scores).items():

@@ -1,4 +1,4 @@
-"""Run cells one after the other; what is done stays done."""
+"""Run cells one after the other; finished cells are not run again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_benchmark(
     run: Path,
     device: str = "auto",
     progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     *,
     runner: CellRunner = CHILD,
 ) -> BenchmarkRun:
@@ -50,11 +50,11 @@ def run_benchmark(
 
     Args:
         cells: The cells.
-        data: Folder of the datasets; that of made-up ones is ``run / "data"`` (see :func:`prepare_data`).
+        data: Folder of the datasets; synthetic ones are in ``run / "data"`` (see :func:`prepare_data`).
         run: Run directory.
         device: Where to adapt and segment.
         progress: Receives events.
-        tell: Receives a line about every cell that has run.
+        log: Receives a line about every cell that has run.
         runner: Runs one cell.
 
     Raises:
@@ -74,7 +74,7 @@ def run_benchmark(
             else:
                 source = run / "data" if cell.dataset.blobs else data
                 runner(cell, source, cell.folder(run), device, _part(progress, number, len(cells), cell.id))
-                tell(_note(outcome, cell, run))
+                log(_note(outcome, cell, run))
     progress.update(len(cells), len(cells), "done")
     return outcome
 
@@ -84,7 +84,7 @@ def prepare_data(cells: Sequence[Cell], given: str | Path | None, run: Path) -> 
 
     Args:
         cells: The cells.
-        given: Folder of the datasets; None for that of MEDFEWSHOT_DATA.
+        given: Folder of the datasets; None for the one in MEDFEWSHOT_DATA.
         run: Run directory.
 
     Returns:
@@ -125,7 +125,7 @@ def _note(outcome: BenchmarkRun, cell: Cell, run: Path) -> str:
 
 
 def _part(progress: Progress, number: int, total: int, name: str) -> Progress:
-    """The progress of one cell as a part of the whole."""
+    """Return the progress of one cell as a part of the whole."""
 
     def report(event: Event) -> None:
         share = min(0.99, event.done / event.total if event.total else 0)
@@ -136,7 +136,7 @@ def _part(progress: Progress, number: int, total: int, name: str) -> Progress:
 
 @contextmanager
 def _claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process may work in ``folder``: several may share a run directory, none runs a cell twice."""
+    """Return whether this process may work in ``folder``: several may share a run directory, none runs a cell twice."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""One cell from its supports to its record. Killed at any moment, it goes on with the query where it was."""
+"""Run one cell, from its supports to its record; a killed run resumes with the query where it stopped."""
 
 from __future__ import annotations
 
@@ -65,7 +65,11 @@ def run_cell(
 
 
 def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list[Case]]:
-    """Label names, supports and queries of a cell. Raises InputError where the dataset lacks what the split names."""
+    """Label names, supports and queries of a cell.
+
+    Raises:
+        InputError: The dataset lacks what the split names.
+    """
     root = data / cell.dataset.source
     dataset = read_dataset(root).complete()
     cases = sorted(dataset.labelled, key=lambda case: (case.image_path.name, str(case.image_path)))
@@ -96,7 +100,16 @@ def _label_names(cell: Cell, known: Mapping[int, str], root: Path) -> dict[int, 
 
 
 def check_seen(seen: Mapping[str, Any], cell: Cell, queries: Sequence[Case]) -> None:
-    """Raises InputError if weights were trained on a query. ``seen``: dataset -> subjects and labels."""
+    """Check that weights were not trained on a query.
+
+    Args:
+        seen: Dataset -> subjects and labels of the training.
+        cell: The cell.
+        queries: Its queries.
+
+    Raises:
+        InputError: They were.
+    """
     subjects = set(seen.get(cell.dataset.source, {}).get("subjects", ()))
     known = sorted({case.subject_id for case in queries} & subjects)
     if known:

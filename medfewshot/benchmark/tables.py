@@ -1,4 +1,4 @@
-"""The tables of a benchmark, as text cells, and as Markdown and LaTeX."""
+"""Tables of a benchmark as text cells, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Table:
         return "\n".join([*lines, *map(_row, self.rows)]) + "\n"
 
     def latex(self) -> str:
-        """A ``tabular`` with booktabs' rules; text columns to the left, the others to the right."""
+        """Write a ``tabular`` with booktabs' rules; text columns are left-aligned, others right-aligned."""
         texts = {"dataset", "learner", "structure", "first", "second", "stopped by"}
         kinds = "".join("l" if column in texts else "r" for column in self.columns)
         head = [f"% {self.title}: {self.note}", rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", _latex_row(self.columns)]
@@ -42,7 +42,7 @@ class Table:
 
 
 def score_table(groups: Sequence[Group], tolerance_mm: float) -> Table:
-    """A row per dataset, K and learner: all labels together."""
+    """Make a table with a row per dataset, K and learner, over all labels."""
     pools = whole_pool_dice(groups)
     rows = [(*_key(group), *_scores(group, group.whole), *_of_pool(group, pools)) for group in groups]
     note = (
@@ -73,7 +73,7 @@ def _of_pool(group: Group, pools: Mapping[str, float]) -> list[str]:
 
 
 def structure_table(groups: Sequence[Group], tolerance_mm: float) -> Table:
-    """A row per dataset, K, structure and learner."""
+    """Make a table with a row per dataset, K, structure and learner."""
     rows = []
     for same in by_task(groups):
         labels = dict.fromkeys((row.label, row.label_name) for group in same for row in group.summaries[:-1])
@@ -88,7 +88,7 @@ def structure_table(groups: Sequence[Group], tolerance_mm: float) -> Table:
 
 
 def cost_table(groups: Sequence[Group]) -> Table:
-    """A row per dataset, K and learner."""
+    """Make a table of costs with a row per dataset, K and learner."""
     columns = {
         "adaptation s": lambda g: " ".join(number(value, 1) for value in g.values("seconds", "adapt")),
         "steps": lambda g: " ".join(UNDEFINED if value is None else str(value) for value in g.values("steps")),
@@ -111,7 +111,7 @@ def cost_table(groups: Sequence[Group]) -> Table:
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """A row per pair of learners."""
+    """Make a table with a row per pair of learners."""
     rows = [
         (
             c.dataset,
@@ -134,7 +134,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
 
 
 def summary_rows(groups: Iterable[Group]) -> list[dict[str, Any]]:
-    """One row of plain numbers per group and label (that of all labels: ``all labels``), for a CSV."""
+    """Return plain numbers, one row per group and label (``all labels`` for all together), for a CSV."""
     rows = []
     for group in groups:
         dataset, shots, learner = group.key
@@ -173,12 +173,12 @@ def metrics_line(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def percent(share: float | None) -> str:
-    """A share from 0 to 1 in per cent, one digit."""
+    """Format a share from 0 to 1 in per cent, with one digit."""
     return number(None if share is None else 100 * share, 1)
 
 
 def number(value: float | None, digits: int) -> str:
-    """``value`` with so many digits; a dash for None and NaN."""
+    """Format ``value`` with so many digits; a dash for None and NaN."""
     return UNDEFINED if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
@@ -194,12 +194,12 @@ def _score_columns(tolerance_mm: float) -> tuple[str, ...]:
 
 
 def _headlines() -> list[Metric]:
-    """The metrics that these tables show beside Dice, which has an interval."""
+    """Return the metrics that these tables show beside Dice, which has an interval."""
     return [metric for metric in METRICS.values() if metric.headline and metric.name != "dice"]
 
 
 def _scores(group: Group, row: LabelSummary | None) -> tuple[str, ...]:
-    """The cells of ``_score_columns`` for one label, or for all."""
+    """Return the cells of ``_score_columns`` for one label, or for all."""
     seeds = f"{len(group.results)} of {len(group.cells)}"
     if row is None:
         return NOT_RUN, "", *[""] * len(_headlines()), "", "", seeds

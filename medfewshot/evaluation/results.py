@@ -33,7 +33,7 @@ class LabelSummary:
     Attributes:
         label: Label value; None for all labels together.
         means: Metric name -> mean over the cases in which it is defined. Dice and surface Dice count misses and false
-            alarms as 0; distances are undefined there, and ``distances_left_out`` says how many they leave out.
+            alarms as 0; distances are undefined there, and ``distances_left_out`` says how many are undefined.
         dice_ci_low: Lower end of the 95 % percentile bootstrap over subjects; NaN for fewer than two.
         dice_ci_high: Upper end.
     """
@@ -86,7 +86,7 @@ class Evaluation:
         return [{**score.row(), "tolerance_mm": self.tolerance_mm} for score in self.scores]
 
     def summary_rows(self) -> list[dict[str, Any]]:
-        """Return one plain dict per label, that of all labels last (``label`` None); None for an undefined value."""
+        """Return one plain dict per label, all labels together last (``label`` None); None for an undefined value."""
         return [{**summary.row(), "tolerance_mm": self.tolerance_mm} for summary in self.summaries]
 
     def write(self, folder: Path) -> None:
@@ -130,7 +130,7 @@ def summarize(scores: Sequence[CaseScore]) -> tuple[LabelSummary, ...]:
 
 
 def mean(values: Iterable[float]) -> float:
-    """Return the mean of the defined values, NaN if there is none; say beside it how many are left out."""
+    """Return the mean of the defined values, NaN if there is none; state the number of undefined values beside it."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
 

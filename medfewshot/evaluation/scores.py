@@ -85,7 +85,7 @@ def evaluate_arrays(
         spacing_mm: ``(D,)``.
         labels: Label values with or without names; other values are ignored. None: every value in either map.
         case_id: Name of the case.
-        subject_id: Whose scan it is; None: that of the case alone.
+        subject_id: Whose scan it is; None: every case is a subject.
         tolerance_mm: Tolerance of the surface Dice.
 
     Raises:

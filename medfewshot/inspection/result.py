@@ -120,7 +120,7 @@ class Inspection:
         return self.labels.get(value, f"label {value}")
 
     def _row(self, case: CaseRow) -> dict[str, Any]:
-        """One flat row, with four columns a label."""
+        """Return one flat row, with four columns a label."""
         row: dict[str, Any] = {
             "case_id": case.case_id,
             "subject_id": case.subject_id,

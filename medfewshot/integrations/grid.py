@@ -1,6 +1,6 @@
 """Resample to the plan's grid and back, as an invertible MONAI transform for training pipelines.
 
-Inference does not need it, because it restores slab by slab in bounded memory. ``Invertd`` holds every class on the
+Inference does not need it, because it restores slab by slab in bounded memory. ``Invertd`` keeps every class on the
 original grid at once.
 """
 

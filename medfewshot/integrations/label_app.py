@@ -48,7 +48,7 @@ class FewShotInfer(InferTask):
         self.session = session
 
     def is_valid(self) -> bool:
-        """Whether there is a segmenter to use."""
+        """Return whether there is a segmenter to use."""
         return self.session.current is not None
 
     def info(self) -> dict[str, Any]:

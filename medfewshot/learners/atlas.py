@@ -38,7 +38,7 @@ FLOOR = 1e-3
 UNKNOWN = 255
 """Stored label of voxels that are not annotated, if there are so few classes that a byte is enough."""
 MAX_LEFT_OUT = 4
-"""Supports that are left out in turn to estimate the accuracy, and supports that each is segmented from."""
+"""Number of leave-one-out rounds to estimate the accuracy, and of supports in each."""
 
 
 class AtlasSegmenter(Segmenter):
@@ -164,12 +164,12 @@ class Atlas:
         )
 
     def leave_one_out_dice(self, support: Support, seconds: float | None = None) -> list[float | None]:
-        """Estimate the accuracy of every structure from the supports alone.
+        """Estimate the accuracy of every structure from the supports alone, by leave-one-out.
 
         Args:
-            support: The supports. At most ``MAX_LEFT_OUT`` are left out, each segmented from at most as many
-                others. A support that is too large to be registered as a whole is skipped.
-            seconds: Time limit: after it, no further support is left out.
+            support: The supports. At most ``MAX_LEFT_OUT`` are segmented, each from at most as many others. A support
+                that is too large to be registered as a whole is skipped.
+            seconds: Time limit: after it, no further support is segmented.
 
         Returns:
             Mean Dice per structure; None if fewer than two supports contain it.

@@ -80,7 +80,7 @@ def voxel_features(network: UNet, images: Tensor) -> Tensor:
 
 
 def to_voxels(logits: Tensor, fold: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Enlarge logits from the grid of the features to that of the image.
+    """Enlarge logits from the feature grid to the image grid.
 
     Args:
         logits: ``(B, N + 1, *ceil(S / fold))``.

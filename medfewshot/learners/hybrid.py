@@ -214,9 +214,9 @@ class Hybrid:
     atlas: Atlas = field(default_factory=Atlas)
 
     def adapt(self, support: Support) -> HybridSegmenter:
-        """Measure the atlas by leaving supports out, train the network, and derive the trust in each.
+        """Measure the atlas by leave-one-out, train the network, and derive the trust in each.
 
-        Leaving supports out takes at most half of the time budget. At least one support is left out.
+        Leave-one-out takes at most half of the time budget, and at least one round.
         """
         begun, learner = time.perf_counter(), self.finetune
         budget = learner.budget_seconds

@@ -32,7 +32,7 @@ LEAVE_ONE_OUT_DICE = (0.2, 0.5)
 AGREEMENT = (0.3, 0.7)
 """Trust in the atlas by its Dice with the network, if there is no leave-one-out Dice."""
 AGREEMENT_UNSTABLE = (0.05, 0.2)
-"""The same if the network is unstable or trained from scratch: then low agreement speaks against the network."""
+"""The same if the network is unstable or trained from scratch: then low agreement is the network's fault."""
 FOUND_SHARE = (0.25, 0.5)
 """The network missed a structure by the volume that it finds, as a share of the volume that the atlas finds."""
 ELSEWHERE_SHARE = (0.02, 0.05)
@@ -84,7 +84,7 @@ def product_of_experts(
 
 
 def _neutralise(logs: Tensor, trusts: Sequence[float]) -> Tensor:
-    """In place: move each structure towards the likeliest class by the lack of trust in it."""
+    """Move each structure towards the likeliest class by the lack of trust in it, in place."""
     if all(trust == 1 for trust in trusts):
         return logs
     likeliest = logs.amax(0)
@@ -194,7 +194,7 @@ def missed_share(by_network: Tensor, by_atlas: Tensor, *, from_scratch: bool = F
 
 
 def stabilise(adapted: Tensor, interpolated: Tensor) -> tuple[Tensor, list[float]]:
-    """Move an unstable network's prediction towards that of the network half way back to its start.
+    """Move the prediction of an unstable network towards the network half way back to its start.
 
     If adaptation changed a network much, the two disagree on scans unlike the support. The lower their mean Dice, the
     more weight the interpolated network has in the geometric mean of both.

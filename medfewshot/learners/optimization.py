@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
     """Optimizer with orthogonalised Nesterov momentum.
 
     Args:
-        parameters: Parameters with two axes or more; the first is that of the outputs.
+        parameters: Parameters with two axes or more; the first axis counts the outputs.
         lr: Learning rate.
         weight_decay: Weight decay.
         momentum: Decay of the momentum.

@@ -40,7 +40,7 @@ class PatchSampler:
             [(label == index).nonzero().float().cpu() for index in range(1, support.classes)]
             for label in support.labels
         ]
-        # Voxels of partly annotated examples where there is something to learn; None: everywhere.
+        # Annotated voxels of partly annotated examples; None for all voxels.
         self.known = [
             (label >= 0).nonzero().float().cpu() if bool((label < 0).any()) else None for label in support.labels
         ]

@@ -127,7 +127,7 @@ def labels_to_plan(label: Volume, plan: Plan) -> Tensor:
 
 
 def _touched(mask: np.ndarray, grid: _Grid) -> tuple[np.ndarray, ...]:
-    """The planned voxels that voxels of a mask ``(*S)`` fall into, as one array of indices per planned axis."""
+    """Return the planned voxels that contain voxels of a mask ``(*S)``, as one array of indices per planned axis."""
     voxels = np.argwhere(mask)
     at = [m.offset + m.step * voxels[:, m.original_axis] for m in grid.maps]
     return tuple(_whole(a, size) for a, size in zip(at, grid.shape, strict=True))
@@ -217,7 +217,7 @@ def check_like_support(volume: Volume, plan: Plan) -> None:
     """Check that a volume has the axes and channels of the support.
 
     Raises:
-        InputError: It has not, or its extent is larger than that of any scan.
+        InputError: It has not, or it is larger than any scan.
     """
     if volume.spatial_dims != plan.spatial_dims:
         raise InputError(

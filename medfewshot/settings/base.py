@@ -71,7 +71,7 @@ class Settings(BaseModel):
         return {name: option_of(field).name or name.replace("_", "-") for name, field in cls.model_fields.items()}
 
     def replace(self, **changes: Any) -> Self:
-        """The same settings with some changed; the changes are validated."""
+        """Return the same settings with some changed; the changes are validated."""
         return type(self)(**{**dict(self), **changes})
 
 
@@ -101,7 +101,7 @@ def load_settings(model: type[Model], path: Path | None = None, **given: Any) ->
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The ``name: value`` lines of a YAML file: plain data, never code.
+    """Return the ``name: value`` lines of a YAML file: plain data, never code.
 
     Raises:
         InputError: The file cannot be read or is no such YAML.
@@ -125,7 +125,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def settings_table(*models: type[Settings]) -> str:
-    """A Markdown table of settings: Python and file name, command line option, default, meaning."""
+    """Return a Markdown table of settings: Python and file name, command line option, default, meaning."""
     rows = ["| setting | option | default | meaning |", "|---|---|---|---|"]
     for model in models:
         options = model.options()
@@ -137,7 +137,7 @@ def settings_table(*models: type[Settings]) -> str:
 
 
 def option_of(field: Any) -> Option:
-    """How the command line writes a field of a model."""
+    """Return how the command line writes a field of a model."""
     return next((entry for entry in field.metadata if isinstance(entry, Option)), Option())
 
 

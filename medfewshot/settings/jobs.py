@@ -47,7 +47,11 @@ def parse_labels(labels: Any) -> Any:
 
 
 def check_labels(labels: Mapping[int, str] | tuple[int | str, ...] | None) -> Any:
-    """Raises ValueError unless every structure is named once and none is the background."""
+    """Check that every structure is named once and none is the background.
+
+    Raises:
+        ValueError: The labels break one of these rules.
+    """
     named: list[int | str] = list(labels or ())
     values = [value for value in named if isinstance(value, int)]
     if labels is not None and (not named or min(values, default=1) < 1 or len(set(named)) < len(named)):
@@ -56,7 +60,7 @@ def check_labels(labels: Mapping[int, str] | tuple[int | str, ...] | None) -> An
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy whole number as Python's own."""
+    """Return a NumPy whole number as Python's own."""
     return int(value) if isinstance(value, Integral) else value
 
 

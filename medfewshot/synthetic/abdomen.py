@@ -13,7 +13,7 @@ from medfewshot.synthetic.parts import Part, solid, tube
 MIDDLE = (0.0, 0.0, 0.0)
 _SHARED = read_yaml(Path(__file__).with_name("abdomen.yaml"))
 TISSUES: dict[str, tuple[float, float, float]] = {name: tuple(values) for name, values in _SHARED["tissues"].items()}
-"""Tissue -> mean in HU, its standard deviation from case to case, and that of the texture inside."""
+"""Tissue -> mean in HU, its standard deviation between cases, and the standard deviation of its texture."""
 STRUCTURES: dict[str, tuple[str, ...]] = {name: tuple(begins) for name, begins in _SHARED["structures"].items()}
 """Structure of the cohort -> beginnings of the names of its parts."""
 

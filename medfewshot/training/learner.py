@@ -1,8 +1,8 @@
 """Build the learner of a training run and its start from the settings.
 
 Some options belong to the learner (``learner_options``: how it adapts while it trains), some to its start
-(``start_options``: what is learned). Some belong to both: the number of inner steps is also that of the learned rates.
-Such an option may be given in either place, and both get it.
+(``start_options``: what is learned). Some belong to both, such as the number of inner steps, which is also the number
+of learned rates. Such an option may be given in either place, and both get it.
 """
 
 from __future__ import annotations

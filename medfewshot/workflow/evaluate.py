@@ -63,7 +63,11 @@ def evaluate(
 
 
 def check_scores_folder(folder: Path) -> None:
-    """Raises InputError if scores would replace a file that no evaluation wrote."""
+    """Check that scores replace no file that no evaluation wrote.
+
+    Raises:
+        InputError: They would.
+    """
     check_folder(folder)
     if (folder / "summary.json").is_file() and (folder / "scores.csv").is_file():
         return  # of an earlier evaluation, which this one replaces

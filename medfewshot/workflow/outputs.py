@@ -121,7 +121,7 @@ def _write_exports(
 
 
 def _rgb(colour: str) -> Colour:
-    """The colour ``#rrggbb`` as numbers from 0 to 1."""
+    """Return the colour ``#rrggbb`` as numbers from 0 to 1."""
     red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
     return red, green, blue
 

@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 
 
 def flag_warning(flag: str) -> str:
-    """How a flag of :mod:`medfewshot.quality` reads among a volume's warnings."""
+    """Return how a flag of :mod:`medfewshot.quality` reads among a volume's warnings."""
     return f"look closely: {flag}"
 
 
@@ -123,7 +123,7 @@ class RunRecord:
         return {result.inputs: result for result in results if result.status == "done" and self._complete(result)}
 
     def _complete(self, result: CaseResult) -> bool:
-        """Whether all of its files exist, and all that this run is to write."""
+        """Return whether all of its files exist, and all that this run is to write."""
         there = result.labels and all((self.folder / name).is_file() for name in (result.labels, *result.files))
         wanted = [f"previews/{result.case}.png"] if self.settings.previews else []
         for export in (EXPORTS[name] for name in self.settings.exports):
@@ -141,7 +141,7 @@ class RunRecord:
         self._due = time.monotonic() + 10 * (time.monotonic() - begun)
 
     def warnings(self) -> list[str]:
-        """Of what was skipped, of the adaptation and of every volume of this run."""
+        """List the warnings about skipped files, the adaptation and every volume of this run."""
         of_cases = [f"{result.case}: {text}" for result in self.results for text in result.warnings]
         return [*self.about_input, *self.segmenter.record.get("warnings", ()), *of_cases]
 
@@ -195,7 +195,11 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], list[CaseResult]]:
-    """Read the record in ``folder``, and its ``outputs`` as objects. Raises InputError if it is damaged."""
+    """Read the record in ``folder``, and its ``outputs`` as objects.
+
+    Raises:
+        InputError: It is damaged.
+    """
     content = read_record(folder)
     try:
         return content, [CaseResult(**{**entry, "inputs": tuple(entry["inputs"])}) for entry in content["outputs"]]
@@ -241,7 +245,7 @@ def _now() -> str:
 
 
 def _inference(settings: SegmentSettings) -> dict[str, Any]:
-    """The settings that decide the values of a result."""
+    """Return the settings that decide the values of a result."""
     return settings.model_dump(include=set(InferenceSettings.model_fields))
 
 

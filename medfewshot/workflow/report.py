@@ -98,7 +98,7 @@ def run_page(
     viewer: bool = True,
     progress: Progress | None = None,
 ) -> Page:
-    """The content of the report, as :func:`report` writes it."""
+    """Return the content of the report, as :func:`report` writes it."""
     references, progress = references or {}, progress or Progress()
     if not (folder / RUN_RECORD).is_file():
         raise InputError(f"{folder}: contains no results (no run.json)", "give a folder that medfewshot segment wrote")
@@ -206,7 +206,7 @@ def _case(
 def _row(
     value: int, name: str, measured: Mapping[str, Any], score: Mapping[str, Any], result: CaseResult, unit: str
 ) -> StructureRow:
-    """One structure from its statistics and its score; each may be empty."""
+    """Return one structure from its statistics and its score; each may be empty."""
     reason = measured.get("review")  # early records lack it
     return StructureRow(
         value,
@@ -243,7 +243,7 @@ def _with_volumes(
 
 
 def _read_case(folder: Path, result: CaseResult, values: Sequence[int]) -> DisplayVolumes:
-    """The volumes of a case from its files."""
+    """Return the volumes of a case from its files."""
     labels = read_label(folder / str(result.labels))
     image = read_image(Path(result.inputs[0]))
     check_same_grid(image, labels)

@@ -57,7 +57,7 @@ class RunResult:
 
     Args:
         results: One per volume.
-        folder: Where they are.
+        folder: Folder of the results.
         resumed: Number of results that an earlier run made.
         warnings: Of what was skipped, of the adaptation and of every volume.
     """
@@ -130,7 +130,11 @@ def open_batch(
 
 
 def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentSettings) -> None:
-    """Raises InputError if writing into ``folder`` would overwrite the scans or an unrelated file."""
+    """Check that results in ``folder`` replace neither scans nor unrelated files.
+
+    Raises:
+        InputError: They would.
+    """
     check_folder(folder)
     if not folder.is_dir():
         return
@@ -200,7 +204,11 @@ def segment(
 
 
 def _check_same_scans(cases: Sequence[Case], earlier: Iterable[CaseResult], folder: Path) -> None:
-    """Raises InputError if a result would replace that of another scan."""
+    """Check that no result replaces the result of another scan.
+
+    Raises:
+        InputError: One would.
+    """
     known = {result.case.casefold(): result for result in earlier}
     for case in cases:
         result = known.get(case.case_id.casefold())
@@ -232,7 +240,7 @@ def _segment_case(case: Case, segmenter: VolumeSegmenter, batch: Batch, progress
 
 
 def _failure(case: Case, error: Exception) -> CaseResult:
-    """One line for people; and the traceback, unless the input is to blame."""
+    """Return one line for people; and the traceback, unless the input is to blame."""
     kind, text = type(error).__name__, " ".join(str(error).split())
     if isinstance(error, InputError):
         return CaseResult(case.case_id, inputs_of(case), "failed", error=text)

@@ -41,7 +41,7 @@ class LabelledScans:
     seconds: float = 0.0
 
     def ignoring(self, value: int | None) -> LabelledScans:
-        """The same where voxels with the label ``value`` count as not annotated; None changes nothing."""
+        """Return the same where voxels with the label ``value`` count as not annotated; None changes nothing."""
         return self if value is None else replace(self, labels=[mark_ignored(label, value) for label in self.labels])
 
 
@@ -66,7 +66,7 @@ def read_supports(
     """Read labelled scans, each once, and bring each label into the frame of its image.
 
     Args:
-        source: Where they are.
+        source: A folder, a dataset, cases, or (image, label) pairs.
         read: Reads the image of one case from its channel files.
         progress: Receives one event per scan.
 
@@ -108,7 +108,11 @@ def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:
 
 
 def check_marked(labels: Sequence[Volume]) -> None:
-    """Raises InputError for a support in which no structure is marked."""
+    """Check that every support contains a structure.
+
+    Raises:
+        InputError: One contains none.
+    """
     for label in labels:
         if not (label.data > 0).any():
             raise InputError(
@@ -117,7 +121,11 @@ def check_marked(labels: Sequence[Volume]) -> None:
 
 
 def check_background(labels: Sequence[Volume], values: Sequence[int]) -> None:
-    """Raises InputError for a support that has no background beside the structures with these label values."""
+    """Check that every support contains background besides the structures with these label values.
+
+    Raises:
+        InputError: One contains none.
+    """
     for label in labels:
         known = label.data >= 0
         if np.isin(label.data, values)[known].all():
@@ -144,7 +152,7 @@ def scan_warnings(scans: LabelledScans) -> list[str]:
 
 
 def learner_warnings(record: Mapping[str, Any], plan: Plan) -> list[str]:
-    """What the learner's own record gives reason to warn of."""
+    """Return warnings that follow from the learner's record."""
     warnings = _unlearned(record, plan)
     if record.get("trained") is False:
         warnings = [

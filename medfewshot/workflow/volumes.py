@@ -47,7 +47,11 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
 
 
 def check_channels(case: Case, channels: int) -> None:
-    """Raises InputError if a case lacks files that the segmenter needs."""
+    """Check that a case has all files that the segmenter needs.
+
+    Raises:
+        InputError: A file is missing.
+    """
     numbers = [channel[1] for path in case.image_paths if (channel := channel_of(path))]
     if channels > 1 and numbers != list(range(channels)):
         found = ", ".join(path.name for path in case.image_paths)
@@ -56,7 +60,11 @@ def check_channels(case: Case, channels: int) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises InputError if nothing can be written into ``folder``, which need not exist."""
+    """Check that files can be written into ``folder``, which need not exist.
+
+    Raises:
+        InputError: They cannot.
+    """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f"{existing}: is a file", "give a folder", setting="output")
@@ -87,7 +95,7 @@ def _with_folders(cases: list[Case]) -> list[Case]:
 
 
 def _depth(group: list[Case]) -> int:
-    """The fewest folders that tell cases of one name apart, as far as folders can."""
+    """Return the fewest folders that tell cases of one name apart, as far as folders can."""
     deepest = max(len(case.image_path.resolve().parents) for case in group) - 1
     different = [len({_plain(_name(case, depth)) for case in group}) for depth in range(deepest + 1)]
     return different.index(max(different))
@@ -99,7 +107,7 @@ def _name(case: Case, depth: int) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as file systems that ignore case compare it."""
+    """Return a name as file systems that ignore case compare it."""
     return name.casefold()
 
 

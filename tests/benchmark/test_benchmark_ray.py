@@ -64,12 +64,12 @@ def test_outcomes_of_all_nodes_come_together(tmp_path, monkeypatch):
     fake = FakeRay(lost=(cells[1].id,))
     on_fake(monkeypatch, fake)
     told = []
-    outcome = run_on_ray(cells, data, tmp_path, "cpu", tell=told.append, runner=run_cell, cpus=2, gpus=0.5)
+    outcome = run_on_ray(cells, data, tmp_path, "cpu", log=told.append, runner=run_cell, cpus=2, gpus=0.5)
     assert fake.asked == [{"num_cpus": 2, "num_gpus": 0.5}]
     assert sorted(outcome.done) == [cells[0].id, cells[2].id]
     assert outcome.failed == {cells[1].id: "the node is gone"}
     assert len(told) == 3
-    again = run_on_ray(cells, data, tmp_path, "cpu", tell=told.append, runner=run_cell)
+    again = run_on_ray(cells, data, tmp_path, "cpu", log=told.append, runner=run_cell)
     assert sorted(again.skipped) == [cells[0].id, cells[2].id]
 
 
@@ -170,7 +170,7 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
         cluster.add_node(**small)
         ray.init(address=cluster.address, log_to_driver=False)
         told = []
-        outcome = run_on_ray(cells, data, tmp_path / "run", "cpu", tell=told.append)
+        outcome = run_on_ray(cells, data, tmp_path / "run", "cpu", log=told.append)
         nodes = len([node for node in ray.nodes() if node["Alive"]])
     finally:
         ray.shutdown()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.prose import PHRASES, prose, sentences, words
+from lab.prose import PHRASES, code_text, prose, sentences, summaries_without_verb, words
 
 PAGE = """# Title
 
@@ -42,3 +42,16 @@ def test_phrases_are_whole_words():
     assert PHRASES.search("so that nobody asks")
     assert PHRASES.search("It holds the scans")
     assert not PHRASES.search("alone, households")
+
+
+def test_docstrings_and_comments_are_text(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text(
+        '"""A module."""\n\nSIZE = 3  # a comment\n"""Its unit."""\n\n\ndef size():\n    """The size."""\n'
+        '    return "no text"\n\n\ndef grow():\n    """Grow the size."""\n',
+        encoding="utf-8",
+    )
+    assert sorted(code_text(module)) == [
+        (1, "A module."), (3, "# a comment"), (4, "Its unit."), (8, "The size."), (13, "Grow the size.")
+    ]  # fmt: skip
+    assert list(summaries_without_verb(module)) == [(7, "The size.")]
