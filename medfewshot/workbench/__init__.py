@@ -5,6 +5,7 @@ from medfewshot.workbench.mask_store import MaskFacts
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import IGNORE_VALUE, PROJECT_FILE, Structure, VersionConflict
 from medfewshot.workbench.reviews import Review
+from medfewshot.workbench.start import open_folder
 from medfewshot.workbench.state import CaseState
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "Review",
     "Structure",
     "VersionConflict",
+    "open_folder",
 ]

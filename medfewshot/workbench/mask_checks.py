@@ -60,13 +60,44 @@ def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) 
     return labels.astype(np.uint8)
 
 
-def foreign_mask(path: Path, like: Volume) -> Volume:
-    """A mask that another program made, in the frame of the scan. Raises InputError if it does not fit."""
+def foreign_mask(path: Path, like: Volume, ignore: int | None) -> tuple[Volume, tuple[int, ...] | None, int | None]:
+    """A mask that another program made, in the frame of the scan.
+
+    Args:
+        path: Of the mask.
+        like: The scan, or its grid.
+        ignore: Label value of voxels that are not annotated, which become 0.
+
+    Returns:
+        The mask, its finished slices and their axis; None and None if the whole scan is annotated.
+
+    Raises:
+        InputError: It does not fit.
+    """
     label = in_frame_of(like, read_label(path))
+    ignored = label.data == (IGNORE_VALUE if ignore is None else ignore)
+    label = replace(label, data=np.where(ignored, 0, label.data))
     highest = int(label.data.max())
     if highest >= IGNORE_VALUE:
         raise InputError(f"{path}: has the value {highest}", f"give structures values below {IGNORE_VALUE}")
-    return label
+    return (label, *finished_slices(ignored[0]))
+
+
+def finished_slices(ignored: np.ndarray) -> tuple[tuple[int, ...] | None, int | None]:
+    """Indices of the slices without ignored voxels, and the axis that has most of them.
+
+    Args:
+        ignored: ``(*S)`` bool.
+
+    Returns:
+        None and None if no voxel is ignored.
+    """
+    if not ignored.any():
+        return None, None
+    axes = range(ignored.ndim)
+    finished = [~ignored.any(axis=tuple(a for a in axes if a != axis)) for axis in axes]
+    axis = max(axes, key=lambda one: int(finished[one].sum()))
+    return tuple(int(index) for index in np.flatnonzero(finished[axis])), axis
 
 
 def check_drawn(drawn: Sequence[int] | None, axis: int | None, shape: Sequence[int]) -> tuple[int, ...] | None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from medfewshot.io import atomic_path, read_label, write_label, write_text
 from medfewshot.types import Volume
-from medfewshot.workbench.mask_checks import count_voxels
+from medfewshot.workbench.mask_checks import count_voxels, finished_slices
 from medfewshot.workbench.project_file import IGNORE_VALUE
 
 SUFFIX = ".nii.gz"
@@ -123,9 +123,7 @@ class MaskStore:
         if data.max() > IGNORE_VALUE:  # left as it is: the project cannot hold such values, and says so when asked
             return
         labels = data.astype(np.uint8)
-        facts = MaskFacts(version, source="file", voxels=count_voxels(labels), time=now())
-        if (labels == IGNORE_VALUE).any():
-            facts = _drawn_slices(labels, facts)
+        facts = _facts_of(labels, version)
         self.save(name, labels, label, facts)
 
     def _publish(self, name: str, version: Path) -> None:
@@ -149,15 +147,10 @@ class MaskStore:
             return MaskFacts(version, drawn, content["axis"], str(content["source"]), voxels, str(content["time"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # the mask itself says nearly as much
             labels = read_label(self._version_path(name, version)).data[0].astype(np.uint8)
-            facts = MaskFacts(version, source="file", voxels=count_voxels(labels), time=now())
-            return _drawn_slices(labels, facts) if (labels == IGNORE_VALUE).any() else facts
+            return _facts_of(labels, version)
 
 
-def _drawn_slices(labels: np.ndarray, facts: MaskFacts) -> MaskFacts:
-    """The facts with the finished slices of ``labels``: along the axis that has most of them."""
-    ignored = labels == IGNORE_VALUE
-    axes = range(labels.ndim)
-    finished = [~ignored.any(axis=tuple(a for a in axes if a != axis)) for axis in axes]
-    axis = max(axes, key=lambda one: int(finished[one].sum()))
-    drawn = tuple(int(index) for index in np.flatnonzero(finished[axis]))
-    return MaskFacts(facts.version, drawn, axis, facts.source, facts.voxels, facts.time)
+def _facts_of(labels: np.ndarray, version: int) -> MaskFacts:
+    """The facts that a mask ``(*S)`` itself tells."""
+    drawn, axis = finished_slices(labels == IGNORE_VALUE)
+    return MaskFacts(version, drawn, axis, "file", count_voxels(labels), now())

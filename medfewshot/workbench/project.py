@@ -78,6 +78,7 @@ class Project:
         *,
         structures: Sequence[Structure] = (),
         masks: Sequence[tuple[Path, Path]] = (),
+        ignore: int | None = None,
     ) -> Project:
         """Make a new project.
 
@@ -86,6 +87,7 @@ class Project:
             scans: Files, DICOM folders, or folders of them. They stay where they are.
             structures: What to segment.
             masks: (scan, mask) of scans that are labelled already; the masks are copied.
+            ignore: Label value in the masks of voxels that are not annotated.
 
         Raises:
             InputError: There is a project already, no scan is found, or a mask does not fit.
@@ -100,7 +102,7 @@ class Project:
         project = cls(folder, content)
         names = {path.resolve(): name for name, path in found.items()}
         for scan, mask in masks:
-            project.import_mask(names[Path(scan).resolve()], Path(mask))
+            project.import_mask(names[Path(scan).resolve()], Path(mask), ignore=ignore)
         return project
 
     @classmethod
@@ -245,15 +247,15 @@ class Project:
             self._store.prune(name, {review.version for review in self._reviews.of(name)})
             return facts.version
 
-    def import_mask(self, name: str, path: Path) -> int:
+    def import_mask(self, name: str, path: Path, *, ignore: int | None = None) -> int:
         """Copy a mask that another program made; its new version. Raises InputError if it does not fit the scan."""
         with self._lock:
-            label = foreign_mask(path, self.grid(name))
+            label, drawn, axis = foreign_mask(path, self.grid(name), ignore)
             new = sorted({int(value) for value in np.unique(label.data)} - {0, *(one.value for one in self.structures)})
             if new:
                 names = {value: label.names.get(value, f"label {value}") for value in new}
                 self.set_structures((*self.structures, *named_structures(names)))
-            return self.save_mask(name, label.data[0], version=self.facts(name).version)
+            return self.save_mask(name, label.data[0], version=self.facts(name).version, drawn=drawn, axis=axis)
 
     def review(self, name: str, *, status: str = "", note: str = "") -> None:
         """Add a review.

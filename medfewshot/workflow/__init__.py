@@ -41,7 +41,7 @@ a run can be stopped at any moment and resumed::
 
 from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, can_continue, prepare
 from medfewshot.workflow.evaluate import evaluate, write_scores
-from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record
+from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record, read_run
 from medfewshot.workflow.report import report
 from medfewshot.workflow.segment import Batch, RunResult, open_batch, segment
 from medfewshot.workflow.supports import (
@@ -77,6 +77,7 @@ __all__ = [
     "open_batch",
     "prepare",
     "read_record",
+    "read_run",
     "read_supports",
     "report",
     "segment",

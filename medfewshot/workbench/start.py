@@ -1,0 +1,90 @@
+"""Open what a user names: a project, scans, a data set with labels, or a folder that ``segment`` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from medfewshot.datasets import Dataset, read_dataset
+from medfewshot.errors import InputError
+from medfewshot.io import read_label
+from medfewshot.workbench.project import Project
+from medfewshot.workbench.project_file import PROJECT_FILE, named_structures
+from medfewshot.workflow import RUN_RECORD, read_run
+
+ENDING = "_project"
+"""The project of a folder of scans is beside it, in a folder with this ending."""
+
+
+def open_folder(path: Path, project_folder: Path | None = None) -> Project:
+    """Open a project, or make one of scans.
+
+    Args:
+        path: A project; a folder of scans; a data set with labels (MSD, nnU-Net and other layouts), whose labels are
+            copied; or a folder that ``segment`` wrote, whose results become drafts.
+        project_folder: Folder of the project; default: beside ``path``. A project that exists there is opened.
+
+    Raises:
+        InputError: There are no scans, or they cannot be used.
+    """
+    path = Path(path)
+    if (path / PROJECT_FILE).is_file():
+        return Project.open(path)
+    absolute = path.absolute()
+    folder = project_folder or absolute.with_name(f"{absolute.name.split('.')[0]}{ENDING}")
+    if (folder / PROJECT_FILE).is_file():
+        return Project.open(folder)
+    if (path / RUN_RECORD).is_file():
+        return _of_run(path, folder)
+    dataset = _dataset(path)
+    return Project.create(folder, [path]) if dataset is None else _of_dataset(dataset, folder)
+
+
+def _dataset(path: Path) -> Dataset | None:
+    """The data set, or None for scans without any labels. A table or ``dataset.json`` that is wrong is an error."""
+    if path.is_file() and path.suffix.lower() not in (".json", ".csv", ".tsv"):
+        return None
+    try:
+        return read_dataset(path)
+    except InputError:
+        if path.is_file() or (path / "dataset.json").is_file():
+            raise
+        return None
+
+
+def _of_dataset(dataset: Dataset, folder: Path) -> Project:
+    channels = max(len(case.image_paths) for case in dataset.cases)
+    if channels > 1:
+        raise InputError(
+            f"data set {dataset.name}: its cases have {channels} channels, the workbench shows one",
+            "give a folder with one channel of each case",
+        )
+    return Project.create(
+        folder,
+        [case.image_path for case in dataset.cases],
+        structures=named_structures(dataset.labels),
+        masks=[(case.image_path, case.label_path) for case in dataset.labelled if case.label_path is not None],
+        ignore=dataset.ignore,
+    )
+
+
+def _of_run(path: Path, folder: Path) -> Project:
+    """A project of the scans of a run, with its results as drafts."""
+    record, results = read_run(path)
+    done = [result for result in results if result.status == "done" and result.labels and len(result.inputs) == 1]
+    scans = [Path(result.inputs[0]) for result in done]
+    missing = next((scan for scan in scans if not scan.exists()), None)
+    if not scans or missing is not None:
+        raise InputError(f"{path}: {missing or 'no scan'} is missing", "give the folder of the scans instead")
+    names = {int(value): str(name) for value, name in record["plan"]["labels"].items()}
+    project = Project.create(folder, scans, structures=named_structures(names))
+    case_of = {case.scan.resolve(): case.name for case in project.cases()}
+    for result in done:
+        expected = [value for value in result.predicted_dice.values() if value is not None]
+        reasons = "; ".join(result.flags[:3])
+        project.write_draft(
+            case_of[Path(result.inputs[0]).resolve()], read_label(path / str(result.labels)).data[0],
+            confidence=float(np.mean(expected)) if expected else None, reason=reasons, segmenter=path.name,
+        )  # fmt: skip
+    return project

@@ -1,0 +1,79 @@
+"""What a user names becomes a project: scans, data sets with labels, results of a run, projects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medfewshot.errors import InputError
+from medfewshot.workbench import open_folder
+
+SHAPE = (6, 7, 5)
+
+
+def save(path: Path, data: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+    return path
+
+
+def scan() -> np.ndarray:
+    return np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+
+
+def test_a_folder_of_scans_gets_a_project_beside_it_that_opens_again(tmp_path: Path) -> None:
+    save(tmp_path / "scans" / "a.nii.gz", scan())
+    project = open_folder(tmp_path / "scans")
+    assert project.folder == tmp_path / "scans_project"
+    assert [case.status for case in project.cases()] == ["unlabelled"]
+    project.review("a", note="seen")
+    assert open_folder(tmp_path / "scans").case("a").note == "seen"
+    assert open_folder(project.folder).case("a").note == "seen"
+
+
+def test_a_data_set_brings_its_labels_names_and_what_is_not_annotated(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:3, 2:5] = 2
+    partly = np.full(SHAPE, 3, np.uint8)
+    partly[:, :, [0, 2]] = labels[:, :, [0, 2]]
+    for name, mask in (("a", labels), ("b", partly), ("c", None)):
+        save(root / "imagesTr" / f"{name}_0000.nii.gz", scan())
+        if mask is not None:
+            save(root / "labelsTr" / f"{name}.nii.gz", mask)
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}}
+    (root / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}))
+    project = open_folder(root, tmp_path / "project")
+    assert [(one.name, one.value) for one in project.structures] == [("liver", 1), ("spleen", 2)]
+    assert {case.name: case.status for case in project.cases()} == {"a": "example", "b": "example", "c": "unlabelled"}
+    assert np.array_equal(project.read_labels("a"), labels)
+    assert (project.facts("b").drawn, project.facts("b").axis) == ((0, 2), 2)
+    assert project.facts("a").complete
+
+
+def test_a_broken_data_set_is_an_error_and_no_folder_of_scans(tmp_path: Path) -> None:
+    save(tmp_path / "set" / "a.nii.gz", scan())
+    (tmp_path / "set" / "dataset.json").write_text("{")
+    with pytest.raises(InputError):
+        open_folder(tmp_path / "set")
+
+
+def test_results_of_a_run_become_drafts(tmp_path: Path) -> None:
+    image = save(tmp_path / "scans" / "a.nii.gz", scan())
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:3, 2:5] = 6
+    save(tmp_path / "out" / "a.nii.gz", labels)
+    result = {
+        "case": "a", "inputs": [str(image)], "status": "done", "labels": "a.nii.gz", "predicted_dice": {"6": 0.8},
+        "flags": ["liver is small"],
+    }  # fmt: skip
+    record = {"format_version": 1, "plan": {"labels": {"6": "liver"}}, "outputs": [result]}
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    project = open_folder(tmp_path / "out", tmp_path / "project")
+    case = project.case("a")
+    assert (case.status, case.reason, case.confidence) == ("needs review", "liver is small", 0.8)
+    assert np.array_equal(project.read_draft("a"), labels)
