@@ -114,6 +114,11 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
         "tests/io/test_io_itk.py": {"test_labels_as_pictures": "right"},
     },
     "folders and tables": {
+        "tests/test_datasets_dicom.py": {
+            "test_a_label_object_finds_its_series": "right",
+            "test_series_without_a_label_and_labels_without_a_series": "warned",
+            "test_two_labels_of_one_series_are_refused_but_copies_keep_their_own": "refused",
+        },
         "tests/test_datasets_layouts.py": {
             "test_lits": "warned",
             "test_lits_with_two_files_of_one_number": "refused",

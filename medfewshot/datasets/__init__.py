@@ -17,6 +17,7 @@ from medfewshot.datasets.ct_sets import (
     read_verse,
 )
 from medfewshot.datasets.dataset import Dataset, Layout
+from medfewshot.datasets.dicom_exports import read_dicom_exports
 from medfewshot.datasets.json_file import ignored_value, read_json
 from medfewshot.datasets.mr_sets import read_acdc, read_brats, read_promise12
 from medfewshot.datasets.pairs import parse_pair, read_case_folders, read_one_folder, read_two_folders
@@ -45,6 +46,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout("case.nii.gz + case_seg.nii.gz (or _label, _mask) in one folder", read_one_folder),
     Layout("one folder a case with image + label", read_case_folders),
+    Layout("DICOM series with DICOM segmentations or RT structure sets", read_dicom_exports),
 )
 """Tried in this order. The first layout that fits counts."""
 

@@ -1,5 +1,6 @@
 """Read and write volumes, and check their geometry. The only room that knows file formats and headers."""
 
+from medfewshot.io.dicom_references import referenced_series, series_of
 from medfewshot.io.exports import EXPORTS, Export
 from medfewshot.io.files import atomic_path, write_csv, write_text
 from medfewshot.io.formats import FORMATS, Format
@@ -11,6 +12,7 @@ from medfewshot.io.paths import (
     case_of_image,
     case_of_label,
     channel_of,
+    dicom_labels,
     files_without_image,
     find_images,
     format_of,
@@ -18,6 +20,7 @@ from medfewshot.io.paths import (
     labels_without_image,
     looks_like_label,
     output_suffix,
+    series_folders,
     stem_of,
     volumes_in,
 )
@@ -35,6 +38,7 @@ __all__ = [
     "channel_of",
     "check_affine",
     "check_same_grid",
+    "dicom_labels",
     "files_without_image",
     "find_images",
     "format_of",
@@ -46,6 +50,9 @@ __all__ = [
     "output_suffix",
     "read_image",
     "read_label",
+    "referenced_series",
+    "series_folders",
+    "series_of",
     "stem_of",
     "volumes_in",
     "volumes_in_file",

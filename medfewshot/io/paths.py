@@ -222,6 +222,22 @@ def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> lis
     return [path for path, case in labels.items() if (case_id(path) if case is None else case) not in known]
 
 
+def series_folders(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
+    """The folders with a DICOM series: the folder itself and those below, sorted."""
+    folder = Path(folder)
+    own = [folder] if is_series_folder(folder, formats=formats) else []
+    return sorted([*own, *_series_folders(folder, formats, _DEPTH)])
+
+
+def dicom_labels(folder: PathLike, *, formats: Formats = FORMATS, depth: int = _DEPTH) -> list[Path]:
+    """The DICOM segmentations and structure sets in a folder and below, also those beside a series."""
+    folder = Path(folder)
+    found = [file for file, _ in _series_files(folder, formats) if looks_like_label(file, formats=formats)]
+    for child in _visible(folder) if depth and folder.is_dir() else ():
+        found += dicom_labels(child, formats=formats, depth=depth - 1) if child.is_dir() else []
+    return found
+
+
 def _visible(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
 
