@@ -6,8 +6,8 @@ The docstring of a command is its help. Its first paragraph is also the line in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from textwrap import dedent
+from collections.abc import Sequence
+from textwrap import dedent, fill
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -17,6 +17,7 @@ EXIT_CODES = (
     "written; 130 interrupted."
 )
 _EXAMPLE = "Example:\n"
+WIDEST_NAME = 26
 
 
 def about(command: Any) -> str:
@@ -62,8 +63,7 @@ class _PlainHelp:
         command: Any = self
         shown = [one for one in command.get_params(ctx) if not (one.param_type_name == "option" and one.hidden)]
         command.format_usage(ctx, formatter)
-        formatter.write_paragraph()
-        formatter.write_text(about(command))
+        formatter.write(f"\n{_prose(about(command), formatter.width)}\n")
         if lines := examples(command):
             with formatter.section("Examples"):
                 formatter.write("".join(f"  {line}\n" for line in lines))
@@ -75,8 +75,7 @@ class _PlainHelp:
             panels.setdefault(one.rich_help_panel or title, []).append(one)
         for title, parameters in panels.items():
             _write_list(formatter, title, [(names_of(one), meaning_of(one)) for one in parameters])
-        formatter.write_paragraph()
-        formatter.write_text(EXIT_CODES)
+        formatter.write(f"\n{_prose(EXIT_CODES, formatter.width)}\n")
 
 
 def _write_commands(group: Any, formatter: Any) -> None:
@@ -89,10 +88,20 @@ def _write_commands(group: Any, formatter: Any) -> None:
         _write_list(formatter, title, [(name.ljust(width), text) for name, text in rows])
 
 
-def _write_list(formatter: Any, title: str, rows: Iterable[tuple[str, str]]) -> None:
-    if rows := list(rows):
-        with formatter.section(title):
-            formatter.write_dl(rows, col_max=26)
+def _write_list(formatter: Any, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Write names and meanings in two columns; the meaning of a long name begins below it."""
+    column = min(max(len(name) for name, _ in rows), WIDEST_NAME)
+    pad = " " * (column + 4)
+    with formatter.section(title):
+        for name, text in rows:
+            head = f"  {name:<{column}}  " if len(name) <= column else f"  {name}\n{pad}"
+            formatter.write(head + _prose(text, formatter.width - len(pad)).replace("\n", f"\n{pad}") + "\n")
+
+
+def _prose(text: str, width: int) -> str:
+    """Wrap paragraphs; words are never broken, nor names such as ``--no-report`` at their hyphens."""
+    parts = (fill(part, width, break_on_hyphens=False, break_long_words=False) for part in text.split("\n\n"))
+    return "\n\n".join(parts)
 
 
 class Command(_PlainHelp, TyperCommand):

@@ -109,6 +109,7 @@ Labels = Annotated[
 Weights = Annotated[str | None, BeforeValidator(lambda weights: str(weights) if isinstance(weights, Path) else weights)]
 """A folder or the name of shipped weights."""
 Count = Annotated[int, Field(ge=1)]
+Written = Annotated[bool, Option(topic="What to write")]
 Device = Annotated[
     str,
     Option(words=("auto", "cpu", "cuda", "gpu", "mps"), metavar="NAME"),
@@ -186,10 +187,10 @@ class InferenceSettings(Settings):
     overlap: Annotated[float, Option(metavar="SHARE")] = Field(
         0.5, ge=0, lt=1, description="How much neighbouring windows overlap, from 0 (fast) to below 1 (slow, smooth)."
     )
-    probabilities: bool = Field(
+    probabilities: Written = Field(
         False, description="Also write the probability of every structure in every voxel (large files)."
     )
-    uncertainty: bool = Field(False, description="Also write a map of the uncertainty, from 0 (certain) to 1.")
+    uncertainty: Written = Field(False, description="Also write a map of the uncertainty, from 0 (certain) to 1.")
     keep_largest: bool = Field(
         True, description="Remove stray pieces of structures that are in one piece in every labelled scan."
     )
@@ -198,17 +199,17 @@ class InferenceSettings(Settings):
 class SegmentSettings(InferenceSettings):
     """What is written for many volumes, and what happens to earlier results."""
 
-    previews: bool = Field(True, description="Write a picture of every result.")
-    dicom_seg: bool = Field(
+    previews: Written = Field(True, description="Write a picture of every result.")
+    dicom_seg: Written = Field(
         False, description="Also write DICOM segmentations of DICOM series (they contain patient names)."
     )
-    rtstruct: bool = Field(
+    rtstruct: Written = Field(
         False, description="Also write RT structure sets of DICOM series (they contain patient names)."
     )
-    seg_nrrd: bool = Field(
+    seg_nrrd: Written = Field(
         False, description="Also write segmentations of 3D Slicer, with names, colours and coded terms."
     )
-    report: bool = Field(True, description="Write one page about the run, with a viewer: report.html.")
+    report: Written = Field(True, description="Write one page about the run, with a viewer: report.html.")
     resume: bool = Field(False, description="Continue an earlier run: scans with a result are not segmented again.")
     overwrite: bool = Field(False, description="Replace what the output folder contains.")
 

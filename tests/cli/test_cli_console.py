@@ -56,7 +56,7 @@ def test_of_many_scans_ten_are_shown_and_failed_ones_first(capsys):
 def test_a_scan_unlike_the_others_of_the_run_is_to_review():
     results = [result(f"c{n}", dice=(0.9 + n / 1000, 0.8)) for n in range(9)]
     odd = result("odd", dice=(0.6, 0.8))
-    assert RunResult((*results, odd), Path("out")).review == {("odd", 1): "low confidence (0.60)"}
+    assert RunResult((*results, odd), Path("out")).review == {("odd", 1): "low confidence"}
     assert RunResult(tuple(results), Path("out")).review == {}
 
 
