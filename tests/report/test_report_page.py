@@ -362,6 +362,8 @@ def test_the_worst_flagged_cases_come_first():
     assert cases[0].worst.name == "spleen"  # none is flagged: the lowest
     reasons = {text: [row.name for row in rows] for text, rows in cases[3].reasons.items()}
     assert reasons == {"voxels unlike labelled scans": ["spleen", "liver"]}  # the worst first
+    one = PageCase("one", structures=(StructureRow(1, "liver", flags=("low confidence", "missed")),))
+    assert list(one.reasons) == ["low confidence; missed"]
     assert len(look_first(cases * 9)) == FIRST_LOOK
     assert look_first([]) == ()
 

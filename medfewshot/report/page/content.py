@@ -92,11 +92,11 @@ class PageCase:
 
     @property
     def reasons(self) -> dict[str, list[StructureRow]]:
-        """Every reason to review the case -> the structures that it concerns, the worst first."""
+        """Reasons to review the case -> the structures that they concern, the worst first."""
         found: dict[str, list[StructureRow]] = {}
         for row in sorted(self.structures, key=lambda row: row.quality):
-            for text in row.flags:
-                found.setdefault(text, []).append(row)
+            if row.flags:
+                found.setdefault("; ".join(row.flags), []).append(row)
         return found
 
     @property
