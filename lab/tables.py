@@ -28,7 +28,7 @@ from medfewshot.benchmark import load_benchmark, plan_cells
 from medfewshot.benchmark.cells import Cell, CellState
 from medfewshot.benchmark.config import Shots
 from medfewshot.benchmark.report import report_text
-from medfewshot.benchmark.results import Board, CellResult, Group, group_cells
+from medfewshot.benchmark.results import BenchmarkResults, CellResult, Group, group_cells
 from medfewshot.evaluation import CaseScore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,7 +108,7 @@ def report_of(config: Path, runs: Sequence[str], sections: Sequence[str] = ()) -
     done = sum(len(group.results) for group in groups)
     total = sum(len(group.cells) for group in groups)
     states = {CellState.DONE: done, CellState.NOT_RUN: total - done}
-    return excerpt(report_text(plan, Board(groups, states, {})), sections)
+    return excerpt(report_text(plan, BenchmarkResults(groups, states, {})), sections)
 
 
 def excerpt(text: str, wanted: Sequence[str]) -> str:

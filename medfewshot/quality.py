@@ -48,7 +48,7 @@ def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Pl
     profiles = []
     for image, label in zip(images, labels, strict=True):
         voxel, found = voxel_size(label.affine, label.spatial_dims), structures(label.data[0])
-        # Of a scan that is partly annotated, nobody knows the sizes.
+        # The sizes of structures in partly annotated scans are unknown.
         known = [v for v in plan.label_values if v in found and (label.data >= 0).all()]
         sizes = {str(v): round(found[v].voxels * voxel, 3) for v in known}
         profiles.append({**_describe(image, plan), "sizes": sizes})

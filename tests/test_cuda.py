@@ -37,11 +37,11 @@ def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_a_learner_segments_alike_on_both(name, kind):
     support = SUPPORTS[kind]
     query = support.images[1][None]
-    on_cpu = small(name, steps=30, width=8).adapt(support)
+    copy_to_cpu = small(name, steps=30, width=8).adapt(support)
     on_cuda = small(name, steps=30, width=8, device=CUDA).adapt(support)
     logits = on_cuda(query.to(CUDA))
     assert torch.isfinite(logits).all()
-    assert agreement(on_cpu(query), logits) > 0.93
+    assert agreement(copy_to_cpu(query), logits) > 0.93
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -14,7 +14,7 @@ from lab.oracle2d.config import OracleCell
 from lab.oracle2d.protocol import Fold, make_folds, pooled_dice, query_chunks, support_slices
 from lab.oracle2d.scans import Stack, Statistics, normalise, read_stack, statistics_of
 from lab.peers import known_learners
-from medfewshot.benchmark.cells import RECORD, SCORES, read_json, tidy
+from medfewshot.benchmark.cells import RECORD, SCORES, read_json, remove_leftovers
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
@@ -57,7 +57,7 @@ def run_oracle_cell(
     rows = [row for record in records for row in record["rows"]]
     write_csv(folder / SCORES, rows)
     write_text(folder / RECORD, strict_json(_record(cell, support, records, rows, device, read)))
-    tidy(folder)
+    remove_leftovers(folder)
 
 
 def find_fold(cell: OracleCell, data: Path) -> tuple[dict[int, str], list[Case], Fold]:

@@ -123,7 +123,7 @@ def picture_of(folder: Path, case: str) -> Path:
     return folder / "pictures" / f"{case}.webp"
 
 
-def tidy(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what a cell that is done needed on its way; it may have been killed before it could do so itself."""
     for name in PARTIAL:
         if (folder / name).is_dir():

@@ -58,14 +58,14 @@ def case_pictures(groups: Sequence[Group], run: Path) -> list[dict[str, Any]]:
         if done:
             dice, group = max(((group.summaries[-1].dice_mean, group) for group in done), key=lambda pair: pair[0])
             dataset, shots, learner = group.key
-            cases = choose(group, run)
+            cases = choose_cases(group, run)
             if cases:
                 title = f"{dataset}, K = {shots}: {learner}, Dice {dice:.3f}"
                 entries.append({"title": title, "cases": cases})
     return entries
 
 
-class Shown(NamedTuple):
+class ShownCase(NamedTuple):
     """One case of one result, its picture, and why it is shown: ``("liver: worst, Dice 0.31", ...)``."""
 
     case: str
@@ -74,7 +74,7 @@ class Shown(NamedTuple):
     path: Path
 
 
-def choose(group: Group, run: Path) -> list[Shown]:
+def choose_cases(group: Group, run: Path) -> list[ShownCase]:
     """Best, median and worst case of each structure of the group's first seed, worst first; each case once."""
     if not group.results:
         return []
@@ -91,6 +91,6 @@ def choose(group: Group, run: Path) -> list[Shown]:
                 text = f"{score.label_name}: {place}, Dice {score.dice:.2f}"
                 reasons[score.case_id].append((score.dice, text))
     return [
-        Shown(case, result.cell.seed, tuple(text for _, text in sorted(reasons[case])), picture_of(folder, case))
+        ShownCase(case, result.cell.seed, tuple(text for _, text in sorted(reasons[case])), picture_of(folder, case))
         for case in sorted(reasons, key=lambda case: min(reasons[case])[0])
     ]

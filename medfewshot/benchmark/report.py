@@ -12,7 +12,7 @@ from medfewshot.benchmark.comparison import compare
 from medfewshot.benchmark.config import BenchmarkConfig
 from medfewshot.benchmark.page import case_pictures, write_page
 from medfewshot.benchmark.plots import save_plots
-from medfewshot.benchmark.results import Board, Group, read_board
+from medfewshot.benchmark.results import BenchmarkResults, Group, read_benchmark
 from medfewshot.io import write_csv, write_text
 
 WHOLE_POOL = (
@@ -37,7 +37,7 @@ def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequen
         InputError: Files of a cell are damaged or belong to other settings.
     """
     cells = plan_cells(config) if cells is None else cells
-    board = read_board(cells, run)
+    board = read_benchmark(cells, run)
     shown = report_tables(config, board.groups)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "tables.md", report_text(config, board))
@@ -56,7 +56,7 @@ def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequen
     return folder / "tables.md"
 
 
-def report_text(config: BenchmarkConfig, board: Board) -> str:
+def report_text(config: BenchmarkConfig, board: BenchmarkResults) -> str:
     """Write the report as Markdown: what was run, every table with a row, failed cells."""
     shown = report_tables(config, board.groups)
     parts = [_head(config, board), *(table.markdown() for table in shown if table.rows), failed_cells(board.failed)]
@@ -73,7 +73,7 @@ def report_tables(config: BenchmarkConfig, groups: Sequence[Group]) -> list[tabl
     ]
 
 
-def _head(config: BenchmarkConfig, board: Board) -> str:
+def _head(config: BenchmarkConfig, board: BenchmarkResults) -> str:
     groups, states = board.groups, board.states
     counts = ", ".join(f"{states[state]} {state.value}" for state in CellState if states.get(state))
     seeds = ", ".join(map(str, sorted({cell.seed for group in groups for cell in group.cells})))

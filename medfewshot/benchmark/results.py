@@ -94,7 +94,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Board:
+class BenchmarkResults:
     """What a report shows: the groups, how many cells are in which state, and why cells failed (id -> message)."""
 
     groups: Sequence[Group]
@@ -102,14 +102,14 @@ class Board:
     failed: Mapping[str, str]
 
 
-def read_board(cells: Sequence[Cell], run: Path) -> Board:
+def read_benchmark(cells: Sequence[Cell], run: Path) -> BenchmarkResults:
     """Read the results in a run directory.
 
     Raises:
         InputError: A record is damaged or was made with other settings.
     """
     states = Counter(state_of(cell, run) for cell in cells)
-    return Board(read_groups(cells, run), states, failures(cells, run))
+    return BenchmarkResults(read_groups(cells, run), states, failures(cells, run))
 
 
 def read_groups(cells: Sequence[Cell], run: Path) -> list[Group]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medfewshot.benchmark.cells import FAILURE, RECORD, Cell, CellState, read_json, state_of, tidy
+from medfewshot.benchmark.cells import FAILURE, RECORD, Cell, CellState, read_json, remove_leftovers, state_of
 from medfewshot.benchmark.processes import CellRunner, ChildProcess
 from medfewshot.errors import InputError
 from medfewshot.synthetic import write_blob_dataset
@@ -69,7 +69,7 @@ def run_benchmark(
             if not free:
                 outcome.busy.append(cell.id)
             elif state_of(cell, run) is CellState.DONE:
-                tidy(cell.folder(run))
+                remove_leftovers(cell.folder(run))
                 outcome.skipped.append(cell.id)
             else:
                 source = run / "data" if cell.dataset.blobs else data

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medfewshot.benchmark.adaptation import ScanSegmenter, adapt_cell
-from medfewshot.benchmark.cells import RECORD, SCORES, Cell, picture_of, read_json, tidy
+from medfewshot.benchmark.cells import RECORD, SCORES, Cell, picture_of, read_json, remove_leftovers
 from medfewshot.benchmark.config import ALL
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
 from medfewshot.bundle import strict_json
@@ -61,7 +61,7 @@ def run_cell(
     record = _record(cell, supports, segmenter, records, device)
     record["seconds"]["last_process"] = round(time.perf_counter() - begun, 3)
     write_text(folder / RECORD, strict_json(record))
-    tidy(folder)
+    remove_leftovers(folder)
 
 
 def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list[Case]]:

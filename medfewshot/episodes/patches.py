@@ -16,7 +16,7 @@ from medfewshot.planning.plan import THICK_RATIO
 
 Rng = np.random.Generator
 PLACES = 4096
-"""Voxels of a class that are remembered for each example."""
+"""Maximum number of voxels of a class that are stored per example."""
 CURVE_KNOTS = 8
 FEW_SLICES = 0.6
 """A patch whose last axis has less than this share of the first axis's voxels has thick slices."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from medfewshot.inference.original_grid import OriginalGridWriter
-from medfewshot.inference.windows import MemoryLimits, cut_slabs, fit_memory, on_cpu, predict_slab
+from medfewshot.inference.windows import MemoryLimits, copy_to_cpu, cut_slabs, fit_memory, predict_slab
 from medfewshot.learners.base import Segmenter
 from medfewshot.planning import name_with_value, to_plan
 from medfewshot.quality import reasons_to_review
@@ -89,7 +89,7 @@ def segment_volume(
         try:
             probabilities, uncertain = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
         except torch.OutOfMemoryError:
-            segmenter = on_cpu(segmenter)
+            segmenter = copy_to_cpu(segmenter)
             warnings.append("the device ran out of memory: segmented on the CPU")
             probabilities, uncertain = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
         predicting += time.perf_counter() - started

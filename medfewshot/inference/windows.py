@@ -96,8 +96,8 @@ def predict_slab(
             mode="gaussian", padding_mode="replicate", device=torch.device("cpu"),
         )  # fmt: skip
     assert isinstance(logits, Tensor)
-    # In place: memory has no room for a second array of this size. Whole-volume logits may still belong to the
-    # segmenter, so they are copied.
+    # In place, because memory may not hold a second array of this size. Whole-volume logits are copied, because they
+    # may still belong to the segmenter.
     values = logits[0].to("cpu", torch.float32, copy=segmenter.whole_volume)
     values -= values.amax(0, keepdim=True)
     values.exp_()
@@ -116,7 +116,7 @@ def fit_memory(segmenter: Segmenter, image: Tensor, plan: Plan, limits: MemoryLi
     return part, [f"{problem}; adapt with a coarser grid (spacing_mm) to use the supports too"]
 
 
-def on_cpu(segmenter: Segmenter) -> Segmenter:
+def copy_to_cpu(segmenter: Segmenter) -> Segmenter:
     """Return a copy on the CPU, which has more memory. Smaller windows would need less but change the result."""
     if segmenter.device.type == "cpu":
         raise RuntimeError("out of memory, and there is no larger device to go to; crop or downsample the volume")

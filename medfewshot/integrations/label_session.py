@@ -9,7 +9,7 @@ from medfewshot.settings import AdaptSettings
 from medfewshot.workbench.choice import Assessment, in_order_of_need
 
 _OF_THE_APP = ("device", "labels", "ignore")
-"""Settings that are the same for every training of an app."""
+"""Settings that belong to the app and not to a single training."""
 
 
 def training_options(conf: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,14 +84,14 @@ class AtlasSegmenter(Segmenter):
         """Compute class probabilities ``(N + 1, *S)`` of one query ``(C, *S)``."""
         query = query.float()
         found = register([image.float() for image in self.image], query, self.spacing_mm, self.options)
-        return self.weigh(query, *found)
+        return self.fuse_labels(query, *found)
 
     @property
     def partial(self) -> bool:
         """Whether some voxels of the supports are not annotated; then some voxels of a query may get no vote."""
         return any(bool((label == self.unknown).any()) for label in self.label)
 
-    def weigh(self, query: Tensor, transform: Transform, correlation: Tensor) -> Tensor:
+    def fuse_labels(self, query: Tensor, transform: Transform, correlation: Tensor) -> Tensor:
         """Fuse the labels of registered supports.
 
         Voxels of a support that are not annotated do not vote. A voxel without any vote gets equal probabilities.

@@ -44,6 +44,7 @@ STEPS_TO_JUDGE = 30
 DIVERGED_LOSS = 20.0
 """Training has diverged above this loss; an untrained network's is about 1 + log(classes)."""
 MAX_RESTARTS = 2
+"""Restarts after a collapsed training."""
 HEAD_PATCHES = 8
 """Patches for the closed-form head of a pretrained start; at least two per support."""
 

@@ -34,9 +34,9 @@ AGREEMENT = (0.3, 0.7)
 AGREEMENT_UNSTABLE = (0.05, 0.2)
 """The same if the network is unstable or trained from scratch: then low agreement is the network's fault."""
 FOUND_SHARE = (0.25, 0.5)
-"""The network missed a structure by the volume that it finds, as a share of the volume that the atlas finds."""
+"""Volume that the network finds, as a share of the atlas's volume: the structure is missed below, found above."""
 ELSEWHERE_SHARE = (0.02, 0.05)
-"""A meta-trained network did not miss a structure if it finds this share of the volume elsewhere: a lesion moved."""
+"""A meta-trained network that finds this share of the atlas's volume elsewhere did not miss it: a lesion moves."""
 TRAINING_DICE = (0.3, 0.7)
 """Trust in the network by its Dice on the training patches."""
 STABILITY_DICE = (0.6, 0.8)

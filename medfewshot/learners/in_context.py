@@ -51,7 +51,7 @@ MAX_SHOTS = 3
 LONGEST_EDGE = {2: 128, 3: 64}
 """Voxels along the longest edge of the working grid, by number of axes."""
 SUPPORTS_AT_ONCE = 8
-"""More supports are read in groups whose logits are averaged, as in UniverSeg's ensembles, to limit memory."""
+"""Supports per pass of the network. The logits of several passes are averaged, as in UniverSeg's ensembles."""
 
 
 def working_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:

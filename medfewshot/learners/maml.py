@@ -91,7 +91,7 @@ class Maml(InnerLoopLearner):
         segmenter.record["variant"] = self.variant
         return segmenter
 
-    @torch.enable_grad()  # the inner loop descends in validation too
+    @torch.enable_grad()  # the inner loop needs gradients in validation too
     def meta_loss(self, episode: Episode) -> Tensor:
         """Compute the loss on the query after ``inner_steps`` on the supports.
 

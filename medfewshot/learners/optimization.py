@@ -30,6 +30,7 @@ COLLAPSED_DICE = 0.02
 LARGEST_NORM = 5.0
 """Gradients are clipped to this norm."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration, from the reference implementation of Muon."""
 NEWTON_SCHULZ_STEPS = 5
 ADAMW_SIZE = 0.2
 """Root mean square of a typical AdamW update, as a multiple of the learning rate."""

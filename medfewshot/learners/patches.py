@@ -14,7 +14,9 @@ from medfewshot.errors import InputError
 from medfewshot.types import IGNORED, Support
 
 FOREGROUND_FRACTION = 2 / 3
+"""Default probability that a patch is centred on a structure."""
 PATCHES_PER_SHOT = 6
+"""Patches per support that :meth:`PatchSampler.covering_patches` yields at least."""
 MAX_EXTRA_PATCHES = 20
 """Patches per class that :meth:`PatchSampler.covering_patches` adds while a class of the support is missing."""
 

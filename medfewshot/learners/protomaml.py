@@ -110,7 +110,7 @@ class ProtoMaml(InnerLoopLearner):
         kernel = rows.view(*rows.shape, *[1] * start.backbone.config["dims"])
         return start.weights(classes) | {"head.weight": kernel, "head.bias": bias}
 
-    @torch.enable_grad()  # the inner loop descends in validation too
+    @torch.enable_grad()  # the inner loop needs gradients in validation too
     def meta_loss(self, episode: Episode) -> Tensor:
         """Compute the loss on the query after prototypes and ``inner_steps`` on the supports.
 

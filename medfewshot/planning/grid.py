@@ -276,7 +276,7 @@ def _average_blocks(data: np.ndarray, blocks: np.ndarray) -> Tensor:
 
 def _as_tensor(data: np.ndarray) -> Tensor:
     data = np.ascontiguousarray(data, dtype=np.float32)
-    # NumPy calls an array contiguous whatever the stride of an axis of one voxel; torch takes none that is negative.
+    # NumPy ignores the stride of an axis of one voxel; torch refuses it if it is negative.
     return torch.from_numpy(data if min(data.strides) >= 0 else data.copy())
 
 

@@ -130,7 +130,7 @@ def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
 
 def _measure(structure: Structure, label: Volume) -> _Measured:
     sizes = structure.component_voxels
-    # Next to voxels that are not annotated, nobody knows the pieces of a structure.
+    # In partly annotated scans the number of pieces of a structure is unknown.
     around = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in structure.box)
     whole = bool((label.data[0][around] >= 0).all())
     annotated = 1.0 if whole else float(np.mean(structure.labels >= 0))

@@ -29,7 +29,7 @@ _POSES: tuple[tuple[str, tuple[float, float, float]], ...] = (
     ("LAS", (0, 0, 0)),
     ("RSA", (0, 0, 0)),
 )
-"""Axis codes and obliqueness (degrees about x, y, z) of cases 0, 1, 2 ...: scanners and converters do not agree."""
+"""Axis codes and obliqueness (degrees about x, y, z) of cases 0, 1, 2 ..., as scanners and converters differ."""
 
 
 def make_ct_cohort(

@@ -77,7 +77,7 @@ def join_world(device: torch.device) -> Iterator[World]:
         yield World()
         return
     shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
-    # NCCL does not let processes share a GPU. Sharing pays if making episodes takes longer than learning from them.
+    # NCCL does not let processes share a GPU; sharing is faster if generating episodes takes longer than training.
     dist.init_process_group("nccl" if device.type == "cuda" and not shared else "gloo")
     try:
         yield World(dist.get_rank(), size)

@@ -54,7 +54,7 @@ class Logs:
         path, line = self.folder / name, ",".join(map(str, row.values())) + "\n"
         if path.is_file():
             with path.open("a", newline="", encoding="utf-8") as file:
-                file.write(line)  # one call to the system: a kill leaves whole rows
+                file.write(line)  # a single system call, so that a kill leaves complete rows
         else:
             write_text(path, ",".join(row) + "\n" + line)
         kind = Path(name).stem
@@ -113,7 +113,7 @@ class MlflowRun:
                 self.run_id = client.create_run(experiment, run_name=folder.absolute().name).info.run_id
                 _log_params(client, self.run_id, settings)
                 write_text(record, json.dumps({"run_id": self.run_id}) + "\n")
-        except Exception as error:  # of the database, of the network, of MLflow
+        except Exception as error:  # MLflow raises many kinds of errors
             way_out = f", or remove {record} for a new run" if record.is_file() else ""
             raise InputError(
                 f"MLflow at {where} cannot be used ({_first_line(error)})", f"check it{way_out}", setting="mlflow"

@@ -35,7 +35,7 @@ from medfewshot.types import Episode, Progress
 
 TRAIN_STREAM, VALIDATION_STREAM = 0, 1
 EMA_WARM_UP = 10
-"""The average forgets faster at first: its decay is (1 + step) / (EMA_WARM_UP + step), up to ``TrainSettings.ema``."""
+"""Early steps have a lower decay: (1 + step) / (EMA_WARM_UP + step), up to ``TrainSettings.ema``."""
 
 
 class Trainer:

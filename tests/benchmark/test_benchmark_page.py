@@ -8,7 +8,7 @@ from boards import two_learners, write_cells
 
 from medfewshot.benchmark import plan_cells, write_report
 from medfewshot.benchmark.cells import picture_of
-from medfewshot.benchmark.page import choose, write_page
+from medfewshot.benchmark.page import choose_cases, write_page
 from medfewshot.benchmark.results import read_groups
 from medfewshot.benchmark.tables import Table
 
@@ -26,11 +26,11 @@ def test_cases_are_the_best_the_median_and_the_worst(tmp_path):
     cells = plan_cells(two_learners())
     write_cells(cells, tmp_path, {"one": SCORES})
     (group,) = [g for g in read_groups(cells, tmp_path) if g.results]
-    assert choose(group, tmp_path) == []  # nothing was painted
+    assert choose_cases(group, tmp_path) == []  # nothing was painted
     for case in SCORES:
         path = paint(cells[0].folder(tmp_path), case)
         assert path == picture_of(cells[0].folder(tmp_path), case)
-    shown = choose(group, tmp_path)
+    shown = choose_cases(group, tmp_path)
     assert {s.case: s.reasons for s in shown} == {
         "q0": ("blob_2: worst, Dice 0.10", "blob_1: best, Dice 0.90"),
         "q1": ("blob_1: worst, Dice 0.50", "blob_2: best, Dice 0.80"),

@@ -69,7 +69,7 @@ def test_votes_by_hand(shape, correlations, brightness, logarithm):
     labels = [torch.ones(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)]
     segmenter = AtlasSegmenter(images, labels, classes=2, spacing_mm=[1.0] * len(shape))
     query = torch.zeros(1, *shape)
-    votes = segmenter.weigh(query, *in_place(query, *correlations))
+    votes = segmenter.fuse_labels(query, *in_place(query, *correlations))
     torch.testing.assert_close(votes[1].logit(), torch.full(shape, logarithm), atol=1e-4, rtol=0)
 
 
@@ -78,7 +78,7 @@ def test_a_difference_counts_in_its_neighbourhood():
     image, label = torch.zeros(1, 7, 7), torch.zeros(7, 7, dtype=torch.int64)
     image[0, 3, 3] = 1.5
     segmenter = AtlasSegmenter([image, 0 * image], [1 - label, label], classes=2, spacing_mm=(1.0, 1.0))
-    votes = segmenter.weigh(0 * image, *in_place(image, 1.0, 1.0))
+    votes = segmenter.fuse_labels(0 * image, *in_place(image, 1.0, 1.0))
     expected = torch.zeros(7, 7)
     expected[2:5, 2:5] = -0.5
     torch.testing.assert_close(votes[1].logit(), expected, atol=1e-4, rtol=0)
