@@ -23,6 +23,9 @@ RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "r
 PARTIAL = ("segmenter", "cases", "labels")
 """Folders of a cell that are removed when it is done."""
 
+NEW_SETTINGS = {"ignore": None}
+"""Settings of a learner that are younger than the first records, with the value that the records imply."""
+
 
 class CellState(StrEnum):
     """State of a cell in a run directory."""
@@ -157,6 +160,9 @@ def fingerprint_of(cell: BaseModel, ignored: Mapping[str, Collection[str]]) -> s
     for part, names in ignored.items():
         for name in names:
             (content[part] if part else content).pop(name, None)
+    for name, implied in NEW_SETTINGS.items():
+        if name in content["learner"] and content["learner"][name] == implied:
+            del content["learner"][name]
     weights = content["learner"].pop("weights")
     if weights is not None:
         content["learner"]["weights"] = weights_digest(weights)
