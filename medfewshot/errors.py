@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -42,6 +42,24 @@ class InputError(ValueError):
 
 class GridMismatchError(InputError):
     """An image and its label (or prediction and reference) are on different voxel grids."""
+
+
+MOST_SHOWN = 10
+"""No message lists more values, names or files than this."""
+
+
+def some(values: Iterable[object], most: int = MOST_SHOWN) -> str:
+    """Write the first values of a list that may be long.
+
+    Args:
+        values: What to list, in order.
+        most: How many are written at most.
+
+    Returns:
+        ``"1, 2, 3"``, or ``"1, 2, ... (40 in all)"``.
+    """
+    texts: Sequence[str] = [str(value) for value in values]
+    return ", ".join(texts) if len(texts) <= most else f"{', '.join(texts[:most])}, ... ({len(texts)} in all)"
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -26,11 +26,6 @@ Box = tuple[slice, ...]
 TINY_VOXELS = 27
 """A structure of this size (a cube of 3 voxels) or less can vanish in resampling."""
 
-_MANY_VALUES = 20
-"""Fewer different values than this are never interpreted as gray values."""
-_MIN_SOLID = 0.1
-"""Share of a structure's voxels that lie in a block of equal values. A cube of 3 voxels has 0.44 or more."""
-
 # find_objects makes a list as long as the largest value; larger values are renumbered first.
 _LARGEST_DIRECT_VALUE = 65535
 
@@ -125,37 +120,6 @@ def mark_ignored(label: Volume, value: int | None) -> Volume:
     data = label.data.astype(np.promote_types(label.data.dtype, np.int16))
     data[label.data == value] = IGNORED
     return replace(label, data=data, names={v: name for v, name in label.names.items() if v != value})
-
-
-def check_no_gray_values(label: Volume) -> None:
-    """Raise InputError if ``label (1, *S)`` is an image, or a mask with blurred edges, by its values.
-
-    A structure has neighbours of its own value, however small or thin it is; gray values lie scattered.
-    """
-    labels = label.data[0]
-    flat = labels.reshape(-1)
-    step = max(1, flat.size // 2_000_000) | 1
-    present, index = np.unique(flat[::step], return_inverse=True)
-    if np.count_nonzero(present) < _MANY_VALUES:
-        return
-    counts = np.bincount(index)
-    solid = np.bincount(index[_in_blocks(labels).reshape(-1)[::step]], minlength=len(present))
-    scattered = np.count_nonzero((solid < _MIN_SOLID * counts) & (present != 0))
-    if 2 * scattered > np.count_nonzero(present):
-        raise InputError(
-            f"{label.name}: contains {np.count_nonzero(present)} different values, most of them scattered: it is "
-            "an image, or a mask with blurred edges, and no label map",
-            "give the label, or export the mask again without smoothing",
-        )
-
-
-def _in_blocks(labels: np.ndarray) -> np.ndarray:
-    """Return whether each voxel has the value of the next voxel along at least two axes: a bool array ``(*S)``."""
-    along = np.zeros(labels.shape, dtype=np.uint8)
-    for axis in range(labels.ndim):
-        count, value = np.moveaxis(along, axis, 0), np.moveaxis(labels, axis, 0)
-        count[:-1] += value[:-1] == value[1:]
-    return along >= 2
 
 
 def keep_largest(labels: np.ndarray, values: Iterable[int]) -> None:

@@ -6,6 +6,7 @@ A function takes an empty folder and returns the path to hand over. ``REFUSED`` 
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import os
 import struct
@@ -24,7 +25,7 @@ REFUSED: dict[str, tuple[Build, str]] = {}
 ACCEPTED: dict[str, Build] = {}
 
 # Byte offsets in a NIfTI-1 header (nifti1.h).
-DIM, DATATYPE, BITPIX, PIXDIM, VOX_OFFSET, SLOPE, MAGIC = 40, 70, 72, 76, 108, 112, 344
+DIM, DATATYPE, BITPIX, PIXDIM, VOX_OFFSET, SLOPE, QUATERNION, MAGIC = 40, 70, 72, 76, 108, 112, 256, 344
 
 
 def refused(told: str) -> Callable[[Build], Build]:
@@ -106,11 +107,6 @@ def gzip_of_text(folder):
 
 
 @refused("cannot be read")
-def not_gzip_at_all(folder):
-    return of_bytes(folder, "odd.nii.gz", nifti(folder, name="plain.nii").read_bytes())
-
-
-@refused("cannot be read")
 def text_as_nifti(folder):
     return of_bytes(folder, "odd.nii", b"dear colleague " * 99)
 
@@ -145,7 +141,7 @@ def wrong_magic(folder):
     return patched(folder, MAGIC, "4s", b"XXXX")
 
 
-@refused("cannot be read")
+@refused("a ZIP archive; unpack it")
 def zip_archive_named_nifti(folder):
     return of_bytes(folder, "odd.nii.gz", b"PK\x03\x04" + bytes(500))
 
@@ -215,7 +211,7 @@ def infinite_slope(folder):
     return patched(folder, SLOPE, "2f", 1e38, 1e38)
 
 
-@refused("odd.mhd")
+@refused("its voxels are in odd.raw, which is missing")
 def header_without_its_data_file(folder):
     toys.save_itk(folder / "odd.mhd", scan())
     (folder / "odd.raw").unlink(missing_ok=True)
@@ -224,6 +220,16 @@ def header_without_its_data_file(folder):
 
 
 # --- values and shapes that cannot be segmented ----------------------------------------------------------------------
+
+
+@refused("is a label map by its values (0, 1)")
+def booleans(folder):
+    return nifti(folder, (scan() > 200).astype(np.uint8))
+
+
+@refused("is a label map by its values (0, 205, 420)")
+def a_label_map(folder):
+    return nifti(folder, toys.make_scan(30)[1])
 
 
 @refused("NaN or infinite")
@@ -402,6 +408,132 @@ def longer_than_a_path_may_be(folder):
     return folder / ("a" * 300) / "odd.nii.gz"
 
 
+# --- other formats, and names that hide them --------------------------------------------------------------------------
+
+
+def renamed(folder: Path, written: str, name: str) -> Path:
+    """A scan in the format of one name, under another."""
+    toys.save_itk(folder / written, scan() if not written.endswith(".png") else scan()[:, :, 7].astype(np.uint8))
+    return of_bytes(folder, name, (folder / written).read_bytes())
+
+
+@refused("its content is NRRD; rename it to .nrrd")
+def nrrd_named_nifti(folder):
+    return renamed(folder, "whole.nrrd", "odd.nii.gz")
+
+
+@refused("its content is MetaImage; rename it to .mha")
+def metaimage_named_nifti(folder):
+    return renamed(folder, "whole.mha", "odd.nii")
+
+
+@refused("its content is PNG; rename it to .png")
+def png_named_nifti(folder):
+    return renamed(folder, "whole.png", "odd.nii.gz")
+
+
+@refused("its content is compressed with gzip; unpack it")
+def nrrd_compressed_with_gzip(folder):
+    path = toys.save_itk(folder / "whole.nrrd", scan())
+    return of_bytes(folder, "odd.nrrd", gzip.compress(path.read_bytes()))
+
+
+@refused("its content is NIfTI without compression; rename it to .nii")
+def nifti_named_nrrd(folder):
+    return of_bytes(folder, "odd.nrrd", nifti(folder, name="whole.nii").read_bytes())
+
+
+@refused("a Git LFS pointer")
+def pointer_of_git_lfs(folder):
+    return of_bytes(folder, "odd.nii.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+@refused("a web page")
+def web_page_of_a_failed_download(folder):
+    return of_bytes(folder, "odd.nii.gz", b"<!DOCTYPE html><html>403 Forbidden</html>")
+
+
+@refused("Analyze 7.5")
+def analyze(folder):
+    nib.save(nib.AnalyzeImage(scan(), None), folder / "odd.img")
+    return folder / "odd.hdr"
+
+
+@refused("its voxels are in odd.img, which is missing")
+def pair_without_its_voxels(folder):
+    nib.save(nib.Nifti1Pair(scan(), toys.AFFINE), folder / "odd.img")
+    (folder / "odd.img").unlink()
+    return folder / "odd.hdr"
+
+
+@refused("begin at byte 100")
+def voxels_inside_the_header(folder):
+    path = patched(folder, VOX_OFFSET, "f", 100)
+    return of_bytes(folder, "odd.nii", path.read_bytes() + bytes(9))
+
+
+@refused("is no rotation")
+def quaternion_that_is_no_rotation(folder):
+    image = nib.Nifti1Image(scan(), None)
+    image.set_qform(toys.AFFINE, 1)
+    image.header["quatern_b"] = image.header["quatern_c"] = 2
+    nib.save(nib.Nifti1Image(scan(), None, image.header), folder / "odd.nii.gz")
+    return folder / "odd.nii.gz"
+
+
+@accepted
+def nifti_without_compression_named_gz(folder):
+    return of_bytes(folder, "odd.nii.gz", nifti(folder, name="whole.nii").read_bytes())
+
+
+@accepted
+def nifti_with_compression_named_nii(folder):
+    return of_bytes(folder, "odd.nii", nifti(folder, name="whole.nii.gz").read_bytes())
+
+
+@accepted
+def bzip2(folder):
+    return of_bytes(folder, "odd.nii.bz2", bz2.compress(nifti(folder, name="whole.nii").read_bytes()))
+
+
+@accepted
+def pair_of_header_and_voxels(folder):
+    nib.save(nib.Nifti1Pair(scan(), toys.AFFINE), folder / "odd.img")
+    return folder / "odd.hdr"
+
+
+@accepted
+def freesurfer(folder):
+    nib.save(nib.MGHImage(scan(), toys.AFFINE), folder / "odd.mgz")
+    return folder / "odd.mgz"
+
+
+@accepted
+def voxels_at_byte_0(folder):
+    return patched(folder, VOX_OFFSET, "f", 0)
+
+
+@accepted
+def quaternion_off_by_rounding(folder):
+    path = nifti(folder, name="odd.nii")
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<3f", content, QUATERNION, 0.6, 0.6, 0.5292)
+    path.write_bytes(content)
+    return path
+
+
+@accepted
+def nrrd_with_a_fourth_axis_of_one(folder):
+    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(scan().T)]), str(folder / "odd.nrrd"))
+    return folder / "odd.nrrd"
+
+
+@accepted
+def metaimage_with_a_fourth_axis_of_one(folder):
+    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(scan().T)]), str(folder / "odd.mha"))
+    return folder / "odd.mha"
+
+
 # --- odd, but whole --------------------------------------------------------------------------------------------------
 
 
@@ -477,11 +609,6 @@ def far_away_origin(folder):
 @accepted
 def huge_values(folder):
     return nifti(folder, scan().astype(np.float32) * np.float32(1e33))
-
-
-@accepted
-def booleans(folder):
-    return nifti(folder, (scan() > 200).astype(np.uint8))
 
 
 @accepted

@@ -80,7 +80,7 @@ def test_default_labels_are_those_of_either_map_without_background() -> None:
     assert [row.label for row in evaluate_arrays(label_map(1), label_map(1), SPACING, labels=[0, 1])] == [1]
 
 
-@pytest.mark.parametrize("offset", [0, 100_000, -3])
+@pytest.mark.parametrize("offset", [0, 100_000])
 def test_any_label_value_is_scored_as_the_metrics_do(offset: int) -> None:
     rng = np.random.default_rng(0)
     value = 1 + offset

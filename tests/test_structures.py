@@ -16,8 +16,7 @@ from medfewshot.errors import InputError
 from medfewshot.inspection.checks import label_stats
 from medfewshot.planning import make_plan
 from medfewshot.report.tables import structure_statistics
-from medfewshot.structures import boxes, check_no_gray_values, dice, keep_largest, structures, voxel_size
-from medfewshot.types import Volume
+from medfewshot.structures import boxes, dice, keep_largest, structures, voxel_size
 
 DIAGONAL = np.zeros((8, 8, 8), np.uint8)
 DIAGONAL[1:3, 1:3, 1:3] = 1
@@ -96,38 +95,3 @@ def test_dice_by_hand(kind) -> None:
     assert dice(a, b) == pytest.approx(4 / 5)
     assert dice(a, a & ~a) == 0
     assert math.isnan(dice(a & ~a, b & ~b))
-
-
-def smooth_disc(size: int) -> np.ndarray:
-    """A disc of value 255 whose edge fades over a few pixels."""
-    x, y = np.indices((size, size)) - size / 2
-    return np.rint(255 * np.clip((size / 4 - np.hypot(x, y)) / 3 + 0.5, 0, 1)).astype(np.int16)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        smooth_disc(80),
-        np.clip(np.random.default_rng(0).normal(100, 8, (24, 20, 16)), 0, 255).astype(np.int16),
-        np.rint(np.random.default_rng(1).normal(40, 200, (30, 30, 5)) + 1000).astype(np.int16),
-    ],
-    ids=["smooth mask", "8-bit scan", "CT"],
-)
-def test_gray_values_are_no_labels(values: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"different values, most of them scattered.*; give the label"):
-        check_no_gray_values(Volume(values[None], np.eye(4)))
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        np.arange(1, 126).reshape(5, 5, 5).repeat(3, 0).repeat(3, 1).repeat(3, 2),
-        np.arange(1, 31)[:, None, None].repeat(12, 1).repeat(12, 2),
-        np.arange(1, 31)[None, None].repeat(12, 0).repeat(12, 1),
-        np.arange(1, 101).reshape(10, 10).repeat(2, 0).repeat(2, 1),
-        smooth_disc(80) // 20,
-    ],
-    ids=["small cubes", "sheets", "sheets across", "2D squares", "few values"],
-)
-def test_many_small_or_thin_structures_are_labels(values: np.ndarray) -> None:
-    check_no_gray_values(Volume(values[None].astype(np.int16), np.eye(4)))

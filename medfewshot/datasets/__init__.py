@@ -18,13 +18,13 @@ from medfewshot.datasets.ct_sets import (
 )
 from medfewshot.datasets.dataset import Dataset, Layout
 from medfewshot.datasets.dicom_exports import read_dicom_exports
-from medfewshot.datasets.json_file import ignored_value, read_json
+from medfewshot.datasets.json_file import ignored_value, read_json, read_names
 from medfewshot.datasets.mr_sets import read_acdc, read_brats, read_promise12
 from medfewshot.datasets.pairs import parse_pair, read_case_folders, read_one_folder, read_two_folders
 from medfewshot.datasets.table import read_csv
 from medfewshot.errors import InputError
 
-__all__ = ["LAYOUTS", "Dataset", "Layout", "ignored_value", "parse_pair", "read_dataset"]
+__all__ = ["LAYOUTS", "Dataset", "Layout", "ignored_value", "parse_pair", "read_dataset", "read_names"]
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout("AMOS", read_amos),

@@ -44,6 +44,31 @@ def read_json(path: Path) -> Dataset | None:
         ) from error
 
 
+def read_names(path: Path) -> tuple[dict[int, str], int | None]:
+    """Read the names of a ``dataset.json`` alone, whether or not its cases can be found.
+
+    Args:
+        path: The file, or its folder.
+
+    Returns:
+        Label value -> name, and the value of voxels that are not annotated, or None.
+
+    Raises:
+        InputError: Broken JSON, or labels that are no names and values.
+    """
+    table = path / "dataset.json" if path.is_dir() else path
+    content = _load(table)
+    try:
+        names, _ = _labels(table, content.get("labels") or {})
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        problem = f"{table}: its labels are no names and values ({error})"
+        raise InputError(problem, "list them by value and name") from error
+    ignore = ignored_value(names)
+    return {value: name for value, name in names.items() if value != ignore}, ignore
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -8,21 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from medfewshot.datasets import ignored_value
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
 from medfewshot.io import (
+    StructureNames,
     case_id,
     case_of_image,
     case_of_label,
-    check_same_grid,
     format_of,
+    in_common_frame,
     looks_like_label,
-    match_names,
     read_label,
+    specific_names,
 )
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
-from medfewshot.structures import boxes, check_no_gray_values, mark_ignored
+from medfewshot.structures import boxes, mark_ignored
 from medfewshot.types import IGNORED, Progress, Volume
 
 Pair = tuple[str, Path, Path]
@@ -76,7 +77,7 @@ def match_cases(predictions: Path, reference: Path) -> tuple[tuple[Pair, ...], t
         (extra, len(predicted_files), f"predictions in {predictions} have no reference"),
     )
     return pairs, tuple(
-        f"{len(paths)} of {total} {what} and are not scored: {_some([path.name for path in sorted(paths)])}"
+        f"{len(paths)} of {total} {what} and are not scored: {some([path.name for path in sorted(paths)], _SHOWN)}"
         for paths, total, what in left_over
         if paths
     )
@@ -86,6 +87,8 @@ def evaluate_pairs(
     pairs: Sequence[Pair],
     *,
     labels: Mapping[int, str] | Sequence[int] | None = None,
+    names: Mapping[int, str] | None = None,
+    reference_names: Mapping[int, str] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
     ignore: int | None = None,
     subjects: Mapping[str, str] | None = None,
@@ -98,6 +101,9 @@ def evaluate_pairs(
         pairs: Case id, prediction and reference of each case.
         labels: Label values to score, with or without names. None: every value in any reference or prediction, so
             that a label that is predicted but never drawn counts as a false alarm.
+        names: Label value -> name in the predictions, as the record of their run states it. References that name
+            their structures (3D Slicer, DICOM) are matched by these names.
+        reference_names: Label value -> name in the references, as their data set states it.
         tolerance_mm: Tolerance of the surface Dice.
         ignore: Label value of voxels in the references that are not scored; None: the label named ``ignore``, if any.
         subjects: Case id -> subject id for the bootstrap; None: every case is a subject.
@@ -105,7 +111,7 @@ def evaluate_pairs(
         progress: Called before each case and at the end.
 
     Raises:
-        InputError: There are no pairs, or a case comes twice.
+        InputError: There are no pairs, a case comes twice, or names and values contradict each other.
         GridMismatchError: The grids of a pair differ.
     """
     _check_pairs(pairs)
@@ -114,17 +120,20 @@ def evaluate_pairs(
     dims: dict[str, int] = {}
     without_spacing: list[str] = []
     partly: list[str] = []
-    named: dict[int, Volume] = {}
+    names, reference_names = specific_names(names or {}), specific_names(reference_names or {})
+    table = StructureNames(names or reference_names, source="the run" if names else "the data set", grows=False)
+    values = {name.casefold(): value for value, name in names.items()}
+    differ = any(values.get(name.casefold(), value) != value for value, name in reference_names.items())
     for done, (case, predicted_path, reference_path) in enumerate(pairs):
         progress.update(done, len(pairs), case)
         prediction, reference = read_label(Path(predicted_path)), read_label(Path(reference_path))
-        check_no_gray_values(prediction)
-        check_no_gray_values(reference)
-        check_same_grid(prediction, reference)
+        reference, prediction = in_common_frame(reference, prediction)
         reference = mark_ignored(reference, ignored_value(reference.names) if ignore is None else ignore)
-        _check_names(named, reference)
-        if prediction.names and reference.names:
-            reference, prediction = match_names([reference, prediction])
+        if names and not prediction.names:
+            prediction = replace(prediction, names=names)
+        if differ and not reference.names:
+            reference = replace(reference, names=reference_names)
+        reference, prediction = table.match(reference), table.match(prediction)
         scores += evaluate_arrays(
             prediction.data[0], reference.data[0], reference.spacing_mm, labels=labels, case_id=case,
             subject_id=subjects_of.get(case), tolerance_mm=tolerance_mm,
@@ -136,22 +145,22 @@ def evaluate_pairs(
         notes += _case_warnings(case, (prediction, reference), labels)
     progress.update(len(pairs), len(pairs), "evaluated")
     if labels is None:
-        scores = _with_absent_rows(scores, dims, subjects_of)
+        scores = _with_absent_rows(scores, dims, subjects_of, table.names)
     if not scores:
         notes.append("nothing was scored: every label map is background only; pass labels to score correct absences")
     if partly:
         notes.append(
             f"{len(partly)} of {len(dims)} references are partly annotated: only annotated voxels are scored, and "
-            f"distances are undefined there ({_some(partly)})"
+            f"distances are undefined there ({some(partly, _SHOWN)})"
         )
     if without_spacing:
         notes.append(
             f"{len(without_spacing)} of {len(dims)} references state no voxel size in mm: their distances, and the "
-            f"tolerance of their surface Dice, are in pixels, not mm ({_some(without_spacing)})"
+            f"tolerance of their surface Dice, are in pixels, not mm ({some(without_spacing, _SHOWN)})"
         )
     unknown = [case for case in dims if subjects is not None and case not in subjects]
     if unknown:
-        notes.append(f"no subject is known for {_some(unknown)}: each counts as a subject of its own")
+        notes.append(f"no subject is known for {some(unknown, _SHOWN)}: each counts as a subject of its own")
     return Evaluation(tuple(scores), tuple(dict.fromkeys(notes)), tolerance_mm)
 
 
@@ -207,27 +216,18 @@ def _check_pairs(pairs: Sequence[Pair]) -> None:
         seen.add(case)
 
 
-def _check_names(named: dict[int, Volume], reference: Volume) -> None:
-    """Check that each value is the same structure in all references, because scores are counted by value."""
-    for value, name in reference.names.items():
-        other = named.setdefault(value, replace(reference, data=reference.data[:, :0]))
-        if other.names[value].casefold() != name.casefold():
-            raise InputError(
-                f"{reference.name}: label {value} is '{name}', but '{other.names[value]}' in {other.name}",
-                "give each structure the same value in every reference",
-            )
-
-
 def _with_absent_rows(
-    scores: Sequence[CaseScore], dims: Mapping[str, int], subjects: Mapping[str, str]
+    scores: Sequence[CaseScore], dims: Mapping[str, int], subjects: Mapping[str, str], names: Mapping[int, str]
 ) -> list[CaseScore]:
-    """Add rows for the labels that a case lacks: all labels are known only after the last case."""
+    """Add rows for the labels that a case lacks, and names: all are known only after the last case."""
     by_key = {(score.case_id, score.label): score for score in scores}
-    values = sorted({score.label for score in scores})
+    called = {value: names.get(value, str(value)) for value in sorted({score.label for score in scores})}
     return [
-        by_key.get((case, value)) or absent_score(case, subjects.get(case, case), value, str(value), spatial_dims)
+        replace(by_key[case, value], label_name=name)
+        if (case, value) in by_key
+        else absent_score(case, subjects.get(case, case), value, name, spatial_dims)
         for case, spatial_dims in dims.items()
-        for value in values
+        for value, name in called.items()
     ]
 
 
@@ -236,10 +236,5 @@ def _case_warnings(case: str, volumes: Sequence[Volume], labels: Mapping[int, st
     if labels is None:
         return warnings
     others = sorted({value for volume in volumes for value in boxes(volume.data[0])} - label_names(labels).keys())
-    notes = f"case {case}: values {others} are in its files but not among the labels, and are not scored"
+    notes = f"case {case}: values [{some(others)}] are in its files but not among the labels, and are not scored"
     return [*warnings, notes] if others else warnings
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return the first few of many names for a message."""
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -17,8 +17,8 @@ from medfewshot.datasets import Dataset, ignored_value
 from medfewshot.errors import InputError
 from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
 from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
-from medfewshot.io import check_same_grid, read_image, read_label
-from medfewshot.structures import TINY_VOXELS, check_no_gray_values, mark_ignored, structures, voxel_size
+from medfewshot.io import in_frame_of, read_image, read_label
+from medfewshot.structures import TINY_VOXELS, mark_ignored, structures, voxel_size
 from medfewshot.types import Case, Progress, Volume
 
 _SAMPLES = 200_000
@@ -62,12 +62,10 @@ def _measure_case(case: Case, dataset: Dataset) -> tuple[CaseRow, list[Problem]]
     if case.label_path is None:
         return row, problems
     try:
-        found = read_label(case.label_path, image=image)
-        check_no_gray_values(found)
-        label = mark_ignored(found, ignored_value(found.names) if dataset.ignore is None else dataset.ignore)
+        label = read_label(case.label_path, image=image)
+        label = mark_ignored(label, ignored_value(label.names) if dataset.ignore is None else dataset.ignore)
+        label = label if image is None else in_frame_of(image, label)
         row = replace(row, labels=label_stats(label))
-        if image is not None:
-            check_same_grid(image, label)
     except InputError as error:
         problems.append(_problem_from(error, case.label_path))
     if label is not None:

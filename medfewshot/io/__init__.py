@@ -5,8 +5,9 @@ from medfewshot.io.exports import EXPORTS, Export
 from medfewshot.io.files import atomic_path, write_csv, write_text
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.formats.nifti import volumes_in_file
-from medfewshot.io.geometry import check_affine, check_same_grid, in_frame_of
-from medfewshot.io.names import match_names
+from medfewshot.io.geometry import check_affine, check_same_grid
+from medfewshot.io.label_values import check_is_image, check_is_label_map
+from medfewshot.io.names import StructureNames, match_names, specific_names
 from medfewshot.io.paths import (
     case_id,
     case_of_image,
@@ -24,6 +25,7 @@ from medfewshot.io.paths import (
     stem_of,
     volumes_in,
 )
+from medfewshot.io.placement import in_common_frame, in_frame_of
 from medfewshot.io.volumes import read_image, read_label, write_array, write_label
 
 __all__ = [
@@ -31,17 +33,21 @@ __all__ = [
     "Export",
     "FORMATS",
     "Format",
+    "StructureNames",
     "atomic_path",
     "case_id",
     "case_of_image",
     "case_of_label",
     "channel_of",
     "check_affine",
+    "check_is_image",
+    "check_is_label_map",
     "check_same_grid",
     "dicom_labels",
     "files_without_image",
     "find_images",
     "format_of",
+    "in_common_frame",
     "in_frame_of",
     "is_series_folder",
     "labels_without_image",
@@ -53,6 +59,7 @@ __all__ = [
     "referenced_series",
     "series_folders",
     "series_of",
+    "specific_names",
     "stem_of",
     "volumes_in",
     "volumes_in_file",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -85,18 +84,6 @@ def check_same_grid(image: Volume, label: Volume) -> None:
             "resample one onto the other's grid (labels with nearest neighbour), or copy the header if only the "
             "header is wrong",
         )
-
-
-def in_frame_of(image: Volume, label: Volume) -> Volume:
-    """The label map with the affine and the millimetres of its image.
-
-    A mask drawn as PNG states no millimetres while its scan may, and different rounding in headers must not shift it.
-
-    Raises:
-        GridMismatchError: As :func:`check_same_grid`.
-    """
-    check_same_grid(image, label)
-    return replace(label, affine=image.affine, has_spacing=image.has_spacing)
 
 
 def _shape(volume: Volume) -> str:

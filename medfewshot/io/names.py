@@ -2,72 +2,177 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
+from medfewshot.io.label_values import values_of
 from medfewshot.types import Volume
+
+_GENERIC_NAME = re.compile(r"label[ _]?\d+|\d+")
+_SEPARATORS = re.compile(r"[\s_-]+")
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The structure that has a value.
+
+    Attributes:
+        name: Name of the structure.
+        where: File or data set that names it.
+        is_file: Whether a label map itself names it.
+    """
+
+    name: str
+    where: str
+    is_file: bool = True
+
+
+class StructureNames:
+    """One value for each named structure, over many label maps.
+
+    A name that several files share gets the value of the first file. A label map without names keeps its values.
+
+    Args:
+        names: Label value -> name that is known before any file is read. Names such as ``label 6`` do not count.
+        source: Where ``names`` come from, for messages.
+        fixed: Whether no file may give a name of ``names`` another value.
+        grows: Whether a file may have a structure that takes a value of another structure. It then gets a new value.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[int, str] | None = None,
+        *,
+        source: str = "the data set",
+        fixed: bool = False,
+        grows: bool = True,
+    ) -> None:
+        self._owners: dict[int, _Owner] = {}
+        self._value_of: dict[str, int] = {}
+        self._known_by_value_only: dict[int, str] = {}  # value -> the file that names other values, but not this one
+        self._highest, self._without_names, self._renumbered = 0, "", ""
+        self._grows = grows
+        for value, name in specific_names(names or {}).items():
+            self._own(value, name, _Owner(name, source, is_file=False))
+        self._fixed = fixed and bool(self._owners)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Label value -> name of all structures that have a name so far."""
+        return {value: owner.name for value, owner in sorted(self._owners.items())}
+
+    def match(self, label: Volume) -> Volume:
+        """Return the label map with the common values.
+
+        Args:
+            label: ``(1, *S)``, with or without names.
+
+        Returns:
+            The same, renumbered where its names need it. It has a warning if it has no names and other files have.
+
+        Raises:
+            InputError: Names and values contradict those of another file or of the data set; names both.
+        """
+        present = values_of(label.data)
+        self._highest = max(self._highest, *present, *label.names, 0)
+        if not label.names:
+            return self._by_value(label, present)
+        targets = {value: self._target(label, value, name) for value, name in label.names.items()}
+        if not self._fixed:
+            self._check_values_without_name(label, present - set(targets), set(targets.values()))
+        changes = {value: target for value, target in targets.items() if value != target}
+        return _renumbered(label, changes) if changes else label
+
+    def _target(self, label: Volume, value: int, name: str) -> int:
+        known, owner = self._value_of.get(_plain(name)), self._owners.get(value)
+        if known == value or (known is None and owner is None):
+            if value in self._known_by_value_only:
+                raise _no_name(self._known_by_value_only[value], value, name, label.name)
+            return self._own(value, name, _Owner(name, label.name))
+        other = f"'{owner.name}' in {owner.where}" if owner else ""
+        other = other or f"that is label {known} in {self._owners[known or 0].where}"
+        what = f"label {value} is '{name}', but {other}"
+        if self._fixed or (known is None and not self._grows):
+            raise InputError(f"{label.name}: {what}", "give each structure one name and one value in every file")
+        if self._without_names:
+            raise InputError(
+                f"{label.name}: {what}, and {self._without_names} has no names to tell which it follows",
+                "give each structure the same value in every file",
+            )
+        self._renumbered = self._renumbered or f"{label.name}: {what}"
+        if known is not None:
+            return known
+        self._highest += 1  # a structure that the others lack, under a value of theirs
+        return self._own(self._highest, name, _Owner(name, label.name))
+
+    def _by_value(self, label: Volume, present: set[int]) -> Volume:
+        if not present:
+            return label
+        self._without_names = self._without_names or label.name
+        if self._renumbered:
+            raise InputError(
+                f"{self._renumbered}, and {label.name} has no names to tell which it follows",
+                "give each structure the same value in every file",
+            )
+        shared = [value for value in sorted(present) if value in self._owners and self._owners[value].is_file]
+        if not shared:
+            return label
+        named = some([f"{value} '{self._owners[value].name}'" for value in shared])
+        text = f"has no names; its values are taken to be those of {self._owners[shared[0]].where}: {named}"
+        return replace(label, warnings=(*label.warnings, text))
+
+    def _check_values_without_name(self, label: Volume, values: set[int], targets: set[int]) -> None:
+        for value in sorted(values):
+            if value in self._owners and (value in targets or self._owners[value].is_file):
+                raise _no_name(label.name, value, self._owners[value].name, self._owners[value].where)
+            self._known_by_value_only.setdefault(value, label.name)
+
+    def _own(self, value: int, name: str, owner: _Owner) -> int:
+        self._owners.setdefault(value, owner)
+        self._value_of.setdefault(_plain(name), value)
+        self._highest = max(self._highest, value)
+        return value
+
+
+def specific_names(names: Mapping[int, str]) -> dict[int, str]:
+    """Return label value -> name without names such as ``label 6`` or ``6``, which say nothing about a structure."""
+    return {value: name for value, name in names.items() if not _GENERIC_NAME.fullmatch(name.casefold())}
 
 
 def match_names(labels: Sequence[Volume], names: Mapping[int, str] | None = None) -> list[Volume]:
-    """The label maps with one value for each name: that of ``names``, or else of the first file that has it.
+    """Give each named structure of several label maps one value: that of ``names``, or else of the first file.
 
     Args:
-        labels: Label maps. Those without names stay as they are.
+        labels: Label maps ``(1, *S)``. Those without names keep their values.
         names: Label value -> name that the data set states.
 
     Raises:
-        InputError: The names contradict the values of ``names``, or of a label map without names, or would join two
-            structures; names both.
+        InputError: Names and values contradict each other; names both.
     """
-    value_of: dict[str, int] = {}
-    told_by: dict[int, str] = {}
-    for value, name in (names or {}).items():
-        value_of[_plain(name)], told_by[value] = value, f"'{name}' in the data set"
-    matched = []
-    for label in labels:
-        changes: dict[int, int] = {}
-        for value, name in label.names.items():
-            known = value_of.get(_plain(name))
-            if known is None and value in told_by and not names:
-                known = max(*told_by, *label.names) + 1  # a structure that the others lack, under a value of theirs
-            target = value_of[_plain(name)] = value if known is None else known
-            if target != value:
-                changes[value] = target
-                _check_stated(label, value, told_by.get(value), labels, names)
-            told_by.setdefault(target, f"'{name}' in {label.name}")
-        matched.append(_renumbered(label, changes) if changes else label)
-    return matched
+    table = StructureNames(names, fixed=True)
+    # Files with names come first, so that one without names is compared with all of them.
+    matched = {number: table.match(label) for number, label in enumerate(labels) if label.names}
+    return [matched[number] if label.names else table.match(label) for number, label in enumerate(labels)]
 
 
 def _plain(name: str) -> str:
-    return name.strip().casefold()
+    return _SEPARATORS.sub(" ", name.strip()).casefold()
 
 
-def _check_stated(
-    label: Volume, value: int, other: str | None, labels: Sequence[Volume], names: Mapping[int, str] | None
-) -> None:
-    unnamed = next((f"without a name in {one.name}" for one in labels if not one.names), None)
-    other = (other or "another structure in the data set") if names else unnamed
-    if other is not None:
-        raise InputError(
-            f"{label.name}: label {value} is '{label.names[value]}', but it is {other}", "give both the same values"
-        )
+def _no_name(file: str, value: int, name: str, other: str) -> InputError:
+    return InputError(
+        f"{file}: its label {value} has no name, and {value} is '{name}' in {other}", "name every segment"
+    )
 
 
 def _renumbered(label: Volume, changes: Mapping[int, int]) -> Volume:
     data = label.data.astype(np.int32)
-    kept = {int(value) for value in np.unique(data)} - set(changes)
-    joined = kept & set(changes.values())
-    if joined:
-        value = min(joined)
-        raise InputError(
-            f"{label.name}: its label {value} has no name, and {value} is another structure in the other files",
-            "name every segment",
-        )
     for value, target in changes.items():
         data[label.data == value] = target
     names = {changes.get(value, value): name for value, name in label.names.items()}
-    return replace(label, data=data, names=names)
+    colours = {changes.get(value, value): colour for value, colour in label.colours.items()}
+    return replace(label, data=data, names=names, colours=colours)

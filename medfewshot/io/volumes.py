@@ -14,6 +14,7 @@ from medfewshot.io.files import atomic_path
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.formats.base import Header, reading
 from medfewshot.io.geometry import check_affine, check_same_grid
+from medfewshot.io.label_values import check_is_image, check_is_label_map
 from medfewshot.io.mask_folder import read_masks
 from medfewshot.io.paths import (
     Formats,
@@ -54,9 +55,10 @@ def read_image(path: PathLike | Sequence[PathLike], *, formats: Formats = FORMAT
         raise InputError("no image path was given", "name at least one file")
     for channel in channels[1:]:
         check_same_grid(channels[0], channel)
+    data = np.concatenate([channel.data for channel in channels]) if len(channels) > 1 else channels[0].data
+    check_is_image(data, channels[0].name)
     if len(channels) == 1:
         return channels[0]
-    data = np.concatenate([channel.data for channel in channels])
     warnings = tuple(dict.fromkeys(text for channel in channels for text in channel.warnings))
     return replace(channels[0], data=data, warnings=warnings)
 
@@ -73,7 +75,7 @@ def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats 
         ``data (1, *S)`` with the values of the file, int16 if they fit and int32 if not.
 
     Raises:
-        InputError: Fractions, negative values, several channels, or a format that cannot hold labels.
+        InputError: Fractions, negative values, gray values, several channels, or a format that cannot hold labels.
     """
     path = Path(path)
     path = label_in(path, formats=formats) or path
@@ -82,11 +84,12 @@ def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats 
     volume = _read(path, formats, is_label=True, image=image)
     if volume.data.shape[0] != 1:
         raise InputError(
-            f"{path}: a label needs one channel and this has {volume.data.shape[0]} (overlapping segments?)",
+            f"{path}: a label needs one channel and this has {volume.data.shape[0]}",
             "export the structures as one label map",
         )
     data = _whole_numbers(volume.data, path)
-    return replace(volume, data=data, warnings=volume.warnings + _label_warnings(data))
+    warnings = volume.warnings + _label_warnings(data) + check_is_label_map(data[0], str(path))
+    return replace(volume, data=data, warnings=warnings)
 
 
 def write_label(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.planning import label_values
 from medfewshot.report import save_dice_plot
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
+from medfewshot.workflow.known_names import known_names
 from medfewshot.workflow.record import REPORT, RUN_RECORD
-from medfewshot.workflow.report import ignore_label, label_names, report
+from medfewshot.workflow.report import report
 from medfewshot.workflow.volumes import check_folder
 
 
@@ -39,21 +40,22 @@ def evaluate(
     settings, progress = settings or EvaluateSettings(), progress or Progress()
     if folder is not None:
         check_scores_folder(folder)
-    names = label_names(predictions, reference)
-    given = settings.labels
+    known = known_names(predictions, reference)
+    names, given = known.labels, settings.labels
     asked = (
         given if isinstance(given, dict) else {v: names.get(v, f"label {v}") for v in label_values(given or (), names)}
     )
     pairs, unmatched = match_cases(predictions, reference)
     evaluation = evaluate_pairs(
-        pairs, labels=asked or names or None, tolerance_mm=settings.tolerance_mm, warnings=unmatched,
-        ignore=ignore_label(reference) if settings.ignore is None else settings.ignore,
+        pairs, labels=asked or (names if known.complete else None) or None, names=known.predictions,
+        reference_names=known.references, ignore=known.ignore if settings.ignore is None else settings.ignore,
+        tolerance_mm=settings.tolerance_mm, warnings=(*known.warnings, *unmatched),
         progress=progress.at("scoring"),
     )  # fmt: skip
     found = {score.label for score in evaluation.scores if score.status != "absent"}
     nowhere = [name for value, name in asked.items() if value not in found]
     if nowhere:
-        warning = f"{', '.join(nowhere)}: in no segmentation and no reference; check the label values in the files"
+        warning = f"{some(nowhere)}: in no segmentation and no reference; check the label values in the files"
         evaluation = replace(evaluation, warnings=(warning, *evaluation.warnings))
     if folder is not None:
         write_scores(evaluation, folder)

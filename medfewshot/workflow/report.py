@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
-from medfewshot.io import check_same_grid, read_image, read_label
+from medfewshot.io import check_same_grid, in_frame_of, read_image, read_label
 from medfewshot.metrics import METRICS
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import look_first, raise_flags
 from medfewshot.report.page.viewer import LARGEST_CASE, DisplayVolumes, display_volumes, load_case, voxel_budget
 from medfewshot.report.page.write import card_uri, preview_uri, write_page
 from medfewshot.types import Progress, Volume
-from medfewshot.workflow.record import REPORT, RUN_RECORD, CaseResult, flag_warning, read_record, read_run
+from medfewshot.workflow.known_names import known_names, learned_names
+from medfewshot.workflow.record import REPORT, RUN_RECORD, CaseResult, flag_warning, read_run
 
 _SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "pixels": "voxels"}
 
@@ -58,36 +58,14 @@ def report(
         raise InputError(f"{path}: is a folder", f"give the name of the file, e.g. {path / REPORT}", setting="output")
     if isinstance(reference, Path):
         pairs, unmatched = match_cases(folder, reference)
+        names = known_names(folder, reference)
         evaluation = evaluation or evaluate_pairs(
-            pairs, labels=label_names(folder, reference) or None, ignore=ignore_label(reference), warnings=unmatched,
-            progress=progress.at("scoring"),
+            pairs, labels=names.labels or None, names=names.predictions, reference_names=names.references,
+            ignore=names.ignore, warnings=(*names.warnings, *unmatched), progress=progress.at("scoring"),
         )  # fmt: skip
         reference = {case: truth for case, _, truth in pairs}
     page = run_page(folder, evaluation=evaluation, references=reference, viewer=viewer, progress=progress.at("report"))
     return write_page(path, page)
-
-
-def label_names(predictions: Path, reference: Path) -> Mapping[int, str]:
-    """Names of the structures, by label value.
-
-    The run's record says what was learned; otherwise the ``dataset.json`` of the references lists names. A structure
-    that the record knows by number alone takes its name from ``dataset.json``.
-    """
-    described = [folder for folder in (reference, reference.parent) if (folder / "dataset.json").is_file()]
-    known = dict(read_dataset(described[0]).labels) if described else {}
-    if not (predictions / RUN_RECORD).is_file():
-        return known
-    try:
-        learned = _structures(read_record(predictions))
-    except (InputError, KeyError, TypeError, ValueError, AttributeError):
-        return known
-    return {v: known.get(v, name) if name == f"label {v}" else name for v, name in learned.items()}
-
-
-def ignore_label(reference: Path) -> int | None:
-    """Label value of voxels that the ``dataset.json`` of the references says are not annotated; None if none are."""
-    described = [folder for folder in (reference, reference.parent) if (folder / "dataset.json").is_file()]
-    return read_dataset(described[0]).ignore if described else None
 
 
 def run_page(
@@ -104,7 +82,7 @@ def run_page(
         raise InputError(f"{folder}: contains no results (no run.json)", "give a folder that medfewshot segment wrote")
     record, results = read_run(folder)
     try:
-        structures, unit = _structures(record), _unit(results)
+        structures, unit = learned_names(record), _unit(results)
         scores = {(row["case_id"], row["label"]): row for row in (evaluation.score_rows() if evaluation else [])}
         cases = raise_flags([_case(folder, result, structures, unit, scores) for result in results])
         pictured = {case.name for case in look_first(cases)}
@@ -161,11 +139,6 @@ def reasons_to_review(results: Sequence[CaseResult]) -> dict[tuple[str, int], st
     }
     own = {(one.case, int(row["label"])): row.get("review") for one in results for row in one.statistics}
     return reasons | {key: reason for key, reason in own.items() if reason}
-
-
-def _structures(record: Mapping[str, Any]) -> dict[int, str]:
-    """Label value -> name of what was learned."""
-    return {int(value): str(name) for value, name in record["plan"]["labels"].items()}
 
 
 def _unit(results: Sequence[CaseResult]) -> str:
@@ -230,9 +203,8 @@ def _with_volumes(
         volumes = load_case(folder, case.name, labels_file=labels_file) or _read_case(folder, result, values)
         volumes = volumes.coarser(budget or LARGEST_CASE)
         if reference is not None:
-            truth = read_label(reference)
             grid = np.broadcast_to(np.uint8(0), (1, *volumes.shape))
-            check_same_grid(Volume(grid, volumes.affine, path=labels_file), truth)
+            truth = in_frame_of(Volume(grid, volumes.affine, path=labels_file), read_label(reference))
             volumes = volumes.with_reference(truth.data[0], values)
     except (InputError, OSError) as error:
         return replace(case, warnings=(*case.warnings, f"no viewer: {' '.join(str(error).split())}"))

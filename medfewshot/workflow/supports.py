@@ -15,7 +15,7 @@ from medfewshot.datasets import Dataset, ignored_value, read_dataset
 from medfewshot.errors import InputError
 from medfewshot.io import in_frame_of, match_names, read_image, read_label
 from medfewshot.learners.hybrid_fusion import TRAINING_DICE
-from medfewshot.structures import check_no_gray_values, mark_ignored
+from medfewshot.structures import mark_ignored
 from medfewshot.types import Case, Plan, Progress, Volume
 from medfewshot.workflow.volumes import VolumeLike, as_volume
 
@@ -87,7 +87,6 @@ def read_supports(
         else:
             image = as_volume(entry[0])
             label = as_volume(entry[1], label=True, image=image)
-        check_no_gray_values(label)
         label = mark_ignored(label, ignore if ignore is not None else ignored_value(label.names))
         images.append(image)
         labels.append(in_frame_of(image, label))

@@ -14,6 +14,7 @@ import corpus_volumes
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import toys
 
 REFUSED = corpus_volumes.REFUSED | corpus_dicom.REFUSED
@@ -80,9 +81,12 @@ def test_an_odd_volume_that_can(run, tmp_path, segmenter, kind):
     done = run("segment", path, "--segmenter", segmenter, "-o", out, "--device", "cpu", *previews)
     assert done.code == 0, done
     assert "Traceback" not in done.err
-    (result,) = out.glob("*.nii.gz")
-    labels = nib.load(result)
-    assert set(np.unique(np.asanyarray(labels.dataobj))) <= {0, *toys.VALUES}
+    (result,) = (path for path in out.iterdir() if path.name.endswith((".nii.gz", ".nrrd", ".mha")))
+    if result.name.endswith(".nii.gz"):
+        labels = np.asanyarray(nib.load(result).dataobj)
+    else:
+        labels = sitk.GetArrayFromImage(sitk.ReadImage(str(result)))
+    assert set(np.unique(labels)) <= {0, *toys.VALUES}
 
 
 @pytest.fixture

@@ -80,16 +80,16 @@ def test_damaged_gzip(tmp_path: Path) -> None:
 def test_a_header_without_its_data_file(tmp_path: Path) -> None:
     path = write_itk(tmp_path / "a.mhd")
     (tmp_path / "a.raw").unlink()
-    refused(path, "cannot be read")
+    refused(path, "its voxels are in a.raw, which is missing")
 
 
 def test_other_formats_under_a_nifti_name(tmp_path: Path) -> None:
     nib.save(nib.MGHImage(ramp().astype(np.float32), OBLIQUE), tmp_path / "a.mgh")
     (tmp_path / "a.nii").write_bytes((tmp_path / "a.mgh").read_bytes())
     refused(tmp_path / "a.nii", "a.nii")
-    write_nifti(tmp_path / "b.nii")
-    (tmp_path / "b.nii.gz").write_bytes((tmp_path / "b.nii").read_bytes())
-    refused(tmp_path / "b.nii.gz", "cannot be read")
+    write_itk(tmp_path / "b.nrrd")
+    (tmp_path / "b.nii.gz").write_bytes((tmp_path / "b.nrrd").read_bytes())
+    refused(tmp_path / "b.nii.gz", "its content is NRRD; rename it to .nrrd")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -191,7 +191,8 @@ def test_a_mask_without_millimetres_fits_its_scan(tmp_path):
     """A slice of 0.2 mm pixels with a mask drawn as PNG, which knows no millimetres."""
     label = np.zeros((40, 30), dtype=np.uint8)
     label[10:20, 10:16] = 1
-    scan = toys.save_nifti(tmp_path / "i.nii.gz", label.astype(np.float32), np.diag([0.2, 0.2, 1, 1]))
+    noisy = label + np.random.default_rng(0).normal(0, 0.1, label.shape)
+    scan = toys.save_nifti(tmp_path / "i.nii.gz", noisy.astype(np.float32), np.diag([0.2, 0.2, 1, 1]))
     Image.fromarray(label.T).save(tmp_path / "m.png")
     scans = read_supports([(scan, tmp_path / "m.png")])
     images, labels = scans.images, scans.labels

@@ -5,12 +5,16 @@ from __future__ import annotations
 from medfewshot.io.formats.base import Format
 from medfewshot.io.formats.dicom import DICOM
 from medfewshot.io.formats.dicom_seg import DICOM_SEG
-from medfewshot.io.formats.itk import METAIMAGE, NRRD, SEG_NRRD
+from medfewshot.io.formats.freesurfer import FREESURFER
+from medfewshot.io.formats.itk import METAIMAGE, NRRD
 from medfewshot.io.formats.nifti import NIFTI
 from medfewshot.io.formats.pictures import BMP, JPEG, PNG, TIFF
 from medfewshot.io.formats.rtstruct import RTSTRUCT
+from medfewshot.io.formats.slicer import SEG_NRRD
 
-FORMATS: tuple[Format, ...] = (NIFTI, NRRD, SEG_NRRD, METAIMAGE, PNG, JPEG, TIFF, BMP, DICOM_SEG, RTSTRUCT, DICOM)
+FORMATS: tuple[Format, ...] = (
+    NIFTI, NRRD, SEG_NRRD, METAIMAGE, FREESURFER, PNG, JPEG, TIFF, BMP, DICOM_SEG, RTSTRUCT, DICOM
+)  # fmt: skip
 """The first format stores the results that an image's own format cannot hold. DICOM's special kinds come before it."""
 
 __all__ = ["FORMATS", "Format"]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from medfewshot.errors import InputError
+from medfewshot.io.formats.signature import other_kind
 from medfewshot.types import Volume
 
 Kind = TypeVar("Kind")
@@ -107,6 +108,9 @@ def reading(path: Path) -> Iterator[None]:
             f"{path}: does not fit into memory ({_reason(error)})", "crop or downsample it, or check its header"
         ) from error
     except Exception as error:
+        other = other_kind(path)
+        if other is not None:
+            raise InputError(f"{path}: its content is {other.kind}", other.remedy) from error
         raise InputError(
             f"{path}: cannot be read ({_reason(error)})", "it may be damaged or cut short: copy or export it again"
         ) from error

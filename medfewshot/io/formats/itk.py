@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,48 +13,43 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format, check_size
+from medfewshot.io.formats.text_header import check_data_files, read_geometry
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.types import Volume
 
-_SEGMENT_NAME = re.compile(r"(Segment\d+)_Name")
 _HEADERS_ALONE = (".mhd", ".nhdr")
 """Suffixes of headers whose voxels are in another file."""
 
 
 def read_volume(path: Path, dtype: DType) -> Volume:
     """Read ``data (C, *S)`` in ``dtype``, or as stored if it is None. A vector image has one channel per component."""
+    check_data_files(path)
     image = read_itk(path)
-    if image.GetDimension() not in (2, 3):
+    size = list(image.GetSize())
+    while len(size) > 3 and size[-1] == 1:
+        size.pop()
+    if len(size) not in (2, 3):
         raise InputError(
-            f"{path}: has {image.GetDimension()} axes {image.GetSize()}, a time series or a sequence",
-            "extract one volume",
+            f"{path}: has {len(size)} axes {image.GetSize()}, a time series or a sequence", "extract one volume"
         )
     if image.GetNumberOfComponentsPerPixel() in (3, 4) and "8-bit unsigned" in image.GetPixelIDTypeAsString():
         raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
-    return Volume(array_of(image, dtype), affine_of(image))
+    geometry = read_geometry(path, len(size))
+    affine = affine_of(image)
+    affine[:3] *= geometry.mm_per_unit
+    data = array_of(image, dtype)
+    data = data.reshape(len(data), *size)
+    return Volume(data, affine, has_spacing=geometry.has_spacing, warnings=geometry.warnings)
 
 
-def read_segmentation(path: Path) -> Volume:
-    """Read a label map of 3D Slicer with the names of its segments."""
+def metadata_of(path: Path) -> dict[str, str]:
+    """The key-value pairs of a file's header."""
     import SimpleITK as sitk
 
-    volume = read_volume(path, None)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    values: dict[int, str] = {}
-    for key in reader.GetMetaDataKeys():
-        segment = _SEGMENT_NAME.fullmatch(key)
-        number = f"{segment[1]}_LabelValue" if segment else ""
-        if segment is None or not reader.HasMetaDataKey(number):
-            continue
-        value, name = int(reader.GetMetaData(number)), reader.GetMetaData(key).strip()
-        if values.setdefault(value, name) != name and volume.data.shape[0] == 1:
-            raise InputError(f"{path}: names label {value} both '{values[value]}' and '{name}'", "keep one name")
-    repeated = [name for name in values.values() if list(values.values()).count(name) > 1]
-    if repeated:
-        raise InputError(f"{path}: two of its segments are named '{repeated[0]}'", "rename one of them")
-    return replace(volume, names=dict(sorted(values.items())))
+    return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
 
 
 def write_volume(path: Path, data: np.ndarray, like: Volume, *, fields: Mapping[str, str] | None = None) -> None:
@@ -115,11 +109,11 @@ def write_itk(path: Path, image: Any, *, compress: bool) -> None:
 
 
 def affine_of(image: Any) -> np.ndarray:
-    """``(4, 4)`` affine, voxel index -> RAS mm, of a 2D or 3D image. 2D gets a third axis of 1 mm."""
-    dims = image.GetDimension()
-    affine = np.eye(4)
-    affine[:dims, :dims] = np.reshape(image.GetDirection(), (dims, dims)) * np.asarray(image.GetSpacing())
-    affine[:dims, 3] = image.GetOrigin()
+    """``(4, 4)`` affine, voxel index -> RAS mm, of the first three axes. 2D gets a third axis of 1 mm."""
+    all_axes, dims = image.GetDimension(), min(3, image.GetDimension())
+    affine, direction = np.eye(4), np.reshape(image.GetDirection(), (all_axes, all_axes))
+    affine[:dims, :dims] = direction[:dims, :dims] * np.asarray(image.GetSpacing())[:dims]
+    affine[:dims, 3] = image.GetOrigin()[:dims]
     return LPS_TO_RAS @ affine
 
 
@@ -141,13 +135,5 @@ def image_of(data: np.ndarray, *, is_vector: bool = False) -> Any:
 
 NRRD = Format(
     name="NRRD", suffixes=(".nrrd", ".nhdr"), read=read_volume, results=".nrrd", writes=(".nrrd",), write=write_volume
-)
-SEG_NRRD = replace(
-    NRRD,
-    name="3D Slicer's segmentation",
-    suffixes=(".seg.nrrd",),
-    writes=(".seg.nrrd",),
-    labels_only=True,
-    read_label=read_segmentation,
 )
 METAIMAGE = replace(NRRD, name="MetaImage", suffixes=(".mha", ".mhd"), results=".mha", writes=(".mha",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import math
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format, check_size, kept_header
-from medfewshot.io.geometry import complete_2d, corner_distance_mm, tolerance_mm
+from medfewshot.io.formats.nifti_header import orientation_warnings, quiet_nibabel, read_header
+from medfewshot.io.geometry import complete_2d
 from medfewshot.types import Volume
 
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
@@ -21,31 +23,32 @@ _MAX_AFTER_VOXELS = 16 << 20
 
 
 def read(path: Path, dtype: DType) -> Volume:
-    """Read ``data (1, *S)`` in ``dtype``, or as stored (scaled by slope and intercept) if it is None."""
+    """Read ``data (1, *S)`` in ``dtype``, or as stored (scaled by slope and intercept) if it is None.
+
+    The content says whether the file is compressed, whatever its name. The voxels of a ``.hdr`` are in its ``.img``.
+    """
     import nibabel as nib
 
-    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as stream:
-        is_nifti2 = nib.Nifti2Header.may_contain_header(stream.read(nib.Nifti2Header.sizeof_hdr))
-        stream.seek(0)
-        kind = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
-        image: Any = kind.from_stream(stream)
-        shape, stored = _spatial_shape(image.shape, path), image.get_data_dtype()
+    with _opened(path) as stream:
+        header, warnings = read_header(stream, path)
+        shape, stored = _spatial_shape(header.get_data_shape(), path), header.get_data_dtype()
         if stored.names is not None:
             raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
         if stored.kind == "c":
             raise InputError(f"{path}: contains complex numbers", "save the magnitude")
-        check_size(image.shape, stored.itemsize, path)
-        # nibabel reads here, so a truncated file fails here. The copy releases a mapped file, which its own result may
-        # replace.
-        data = np.asanyarray(image.dataobj, dtype=dtype).copy(order="C")
-        _read_to_end(stream, path)
-    warnings = _orientation_warnings(image.header, shape)
-    affine = np.array(image.affine, dtype=np.float64)  # the sform if its code is set, else the qform, else a guess
-    affine[:3] *= _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+        voxels = path if header.is_single else _voxel_file(path)
+        check_size(header.get_data_shape(), stored.itemsize, voxels)
+        with stream if header.is_single else _opened(voxels) as source:
+            # nibabel reads here, so a truncated file fails here. The copy releases a mapped file, which its own result
+            # may replace.
+            data = np.asanyarray(nib.arrayproxy.ArrayProxy(source, header), dtype=dtype).copy(order="C")
+            _read_to_end(source, voxels)
+    warnings += orientation_warnings(header, shape)
+    affine = np.array(header.get_best_affine(), dtype=np.float64)  # the sform if its code is set, else the qform
+    affine[:3] *= _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
     if len(shape) == 2:
         affine = complete_2d(affine)
-    return Volume(data.reshape(1, *shape), affine, image.header.copy(), warnings=warnings)
+    return Volume(data.reshape(1, *shape), affine, header.copy() if header.is_single else None, warnings=warnings)
 
 
 def volumes_in_file(path: Path) -> int:
@@ -77,7 +80,8 @@ def write(path: Path, data: np.ndarray, like: Volume) -> None:
         image.set_sform(like.affine, _SCANNER)
         image.set_qform(like.affine, _SCANNER)
         image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+    with quiet_nibabel():
+        nib.save(image, path)
 
 
 def _read_to_end(stream: Any, path: Path) -> None:
@@ -107,16 +111,21 @@ def _spatial_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
     return tuple(int(n) for n in shape)
 
 
-def _orientation_warnings(header: Any, shape: tuple[int, ...]) -> tuple[str, ...]:
-    sform, sform_code = header.get_sform(coded=True)
-    qform, qform_code = header.get_qform(coded=True)
-    if sform_code == qform_code == 0:
-        return ("the header states no orientation (sform and qform codes are 0): left and right are a guess",)
-    if sform_code and qform_code:
-        distance = corner_distance_mm(sform, qform, shape)
-        if distance > tolerance_mm(sform, len(shape)):
-            return (f"sform and qform disagree by up to {distance:.3g} mm: the sform is used",)
-    return ()
+def _opened(path: Path) -> Any:
+    """The uncompressed content as a stream."""
+    with path.open("rb") as file:
+        start = file.read(3)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.open(path, "rb")
+    return bz2.open(path, "rb") if start == b"BZh" else path.open("rb")
+
+
+def _voxel_file(path: Path) -> Path:
+    beside = [path.with_suffix(suffix) for suffix in (".img", ".IMG", ".img.gz")]
+    found = next((file for file in beside if file != path and file.is_file()), None)
+    if found is None:
+        raise InputError(f"{path}: its voxels are in {beside[0].name}, which is missing", "copy both files")
+    return found
 
 
 def _cleaned(header: Any, dtype: np.dtype[Any]) -> Any:
@@ -133,5 +142,11 @@ def _cleaned(header: Any, dtype: np.dtype[Any]) -> Any:
 
 
 NIFTI = Format(
-    name="NIfTI", suffixes=(".nii.gz", ".nii"), read=read, results=".nii.gz", writes=(".nii.gz", ".nii"), write=write
+    name="NIfTI",
+    suffixes=(".nii.gz", ".nii", ".nii.bz2", ".hdr"),
+    read=read,
+    results=".nii.gz",
+    writes=(".nii.gz", ".nii"),
+    write=write,
 )
+"""``.hdr`` is a header whose voxels are in the ``.img`` beside it."""

@@ -1,0 +1,111 @@
+"""The text headers of NRRD and MetaImage: what they leave open, where ITK assumes something and says nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from medfewshot.errors import InputError
+
+_MOST_BYTES = 1 << 20
+_PATIENT_SPACES = {
+    "right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps"
+}  # fmt: skip
+_MM_PER_UNIT = {
+    "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "millimetre": 1.0, "cm": 10.0, "m": 1000.0, "meter": 1000.0,
+    "um": 0.001, "µm": 0.001, "micron": 0.001, "microns": 0.001, "micrometer": 0.001, "nm": 1e-6
+}  # fmt: skip
+_GUESS = "left and right are a guess"
+
+
+class Geometry(NamedTuple):
+    """What a text header says of the grid.
+
+    Attributes:
+        has_spacing: Whether it states the size of a voxel.
+        mm_per_unit: Of its lengths.
+        warnings: What it leaves open.
+    """
+
+    has_spacing: bool = True
+    mm_per_unit: float = 1.0
+    warnings: tuple[str, ...] = ()
+
+
+def read_geometry(path: Path, axes: int) -> Geometry:
+    """Read what the header of a NRRD or MetaImage says of the grid, and check that its voxels are there.
+
+    Args:
+        path: The file, or its header if the voxels are in another file.
+        axes: Number of spatial axes. 2D pictures have no orientation in the patient.
+
+    Raises:
+        InputError: The voxels are in a file that is missing.
+    """
+    with path.open("rb") as file:
+        start = file.read(_MOST_BYTES)
+    if start.startswith(b"NRRD"):
+        return _nrrd(path, _fields(start.partition(b"\n\n")[0].partition(b"\r\n\r\n")[0], ":"), axes)
+    return _metaimage(path, _fields(start.partition(b"ElementDataFile")[0], "=") | _data_file(start), axes)
+
+
+def check_data_files(path: Path) -> None:
+    """Raise InputError if a header says that its voxels are in a file which is missing."""
+    read_geometry(path, 0)
+
+
+def _nrrd(path: Path, fields: Mapping[str, str], axes: int) -> Geometry:
+    _check_file(path, fields.get("data file") or fields.get("datafile") or "")
+    directions, space = fields.get("space directions", ""), fields.get("space", "").lower()
+    warnings = []
+    if not directions and "spacings" not in fields:
+        warnings.append("the header states no voxel size: it counts voxels, not mm")
+    if axes == 3 and not directions:
+        warnings.append(f"the header states no orientation: {_GUESS}")
+    elif axes == 3 and space not in _PATIENT_SPACES:
+        warnings.append(f"the header does not say how its axes lie in the patient ({space or 'no space'}): {_GUESS}")
+    units = set(re.findall(r'"([^"]*)"', fields.get("space units") or fields.get("units") or "")) - {""}
+    factors = {_MM_PER_UNIT.get(unit.lower(), 0.0) for unit in units} or {1.0}
+    factor = factors.pop() if len(factors) == 1 else 0.0
+    if factor != 1:
+        unit = ", ".join(sorted(units))
+        warnings.append(
+            f"its lengths are in {unit}: converted to mm"
+            if factor
+            else f"its lengths are in {unit}, which is not known: taken for mm"
+        )
+    return Geometry(bool(directions) or "spacings" in fields, factor or 1.0, tuple(warnings))
+
+
+def _metaimage(path: Path, fields: Mapping[str, str], axes: int) -> Geometry:
+    _check_file(path, fields.get("elementdatafile", ""))
+    has_spacing = "elementspacing" in fields or "elementsize" in fields
+    warnings = () if has_spacing else ("the header states no voxel size: it counts voxels, not mm",)
+    if axes == 3 and not {"transformmatrix", "rotation", "orientation"} & set(fields):
+        warnings = (*warnings, f"the header states no orientation (no TransformMatrix): {_GUESS}")
+    return Geometry(has_spacing, 1.0, warnings)
+
+
+def _check_file(path: Path, name: str) -> None:
+    name = name.strip()
+    if not name or name.upper() == "LOCAL" or name.upper().startswith("LIST") or "%" in name:
+        return  # in this file, or in a list or numbered series of files
+    if not (path.parent / name).is_file():
+        raise InputError(f"{path}: its voxels are in {name}, which is missing", "copy both files into one folder")
+
+
+def _fields(header: bytes, separator: str) -> dict[str, str]:
+    """Name in lower case -> value of each line. NRRD's ``key:=value`` pairs are none."""
+    fields: dict[str, str] = {}
+    for line in header.decode("utf-8", "replace").splitlines():
+        name, found, value = line.partition(separator)
+        if found and not line.startswith("#") and not value.startswith("="):
+            fields.setdefault(name.strip().lower(), value.strip())
+    return fields
+
+
+def _data_file(start: bytes) -> dict[str, str]:
+    line = start.partition(b"ElementDataFile")[2].partition(b"\n")[0].decode("utf-8", "replace")
+    return {"elementdatafile": line.partition("=")[2].strip()} if line else {}

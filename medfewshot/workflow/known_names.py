@@ -1,0 +1,64 @@
+"""Names of structures that a run's record and the ``dataset.json`` of the references state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medfewshot.datasets import read_names
+from medfewshot.errors import InputError
+from medfewshot.workflow.record import RUN_RECORD, read_record
+
+
+@dataclass(frozen=True)
+class KnownNames:
+    """Label value -> name, as far as it is known before any label map is read.
+
+    Args:
+        predictions: Of the predictions, from the record of their run.
+        references: Of the references, from their ``dataset.json``.
+        ignore: Label value of voxels that the references do not annotate, or None.
+        complete: Whether no names are lacking because a file cannot be read.
+        warnings: Why names are not used.
+    """
+
+    predictions: Mapping[int, str]
+    references: Mapping[int, str]
+    ignore: int | None = None
+    complete: bool = True
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Of all structures; one that the record knows by number alone takes its name from ``dataset.json``."""
+        if not self.predictions:
+            return dict(self.references)
+        known = self.predictions.items()
+        return {v: self.references.get(v, name) if name == f"label {v}" else name for v, name in known}
+
+
+def known_names(predictions: Path, reference: Path) -> KnownNames:
+    """Read the names of the structures. A file that cannot be read gives a warning instead of names."""
+    references: Mapping[int, str] = {}
+    ignore, complete, warnings = None, True, []
+    described = [folder for folder in (reference, reference.parent) if (folder / "dataset.json").is_file()]
+    if described:
+        try:
+            references, ignore = read_names(described[0])
+        except InputError as error:
+            complete = False
+            warnings.append(f"{error.problem}; structures are scored by number")
+    learned: dict[int, str] = {}
+    if (predictions / RUN_RECORD).is_file():
+        try:
+            learned = learned_names(read_record(predictions))
+        except (InputError, KeyError, TypeError, ValueError, AttributeError):
+            warnings.append(f"{predictions / RUN_RECORD}: is damaged; its names of structures are not used")
+    return KnownNames(learned, references, ignore, complete or bool(learned), tuple(warnings))
+
+
+def learned_names(record: Mapping[str, Any]) -> dict[int, str]:
+    """Label value -> name of what a run learned."""
+    return {int(value): str(name) for value, name in record["plan"]["labels"].items()}
