@@ -165,6 +165,7 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
         "tests/test_where_it_runs.py": {
             "test_a_user_without_a_name_or_a_home": "right",
             "test_a_home_that_cannot_be_written_and_full_temporary_folders": "right",
+            "test_in_a_notebook": "right",
         },
         "tests/io/test_io_files.py": {
             "test_a_rename_that_is_refused_for_a_moment_is_tried_again": "right",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toys
 
@@ -92,3 +94,21 @@ def test_a_home_that_cannot_be_written_and_full_temporary_folders(place):
     words = ["unshare", "-m", "sh", "-c", script, "sh", *command(place)]
     lacking = environment(TMPDIR="/var/tmp", HOME=str(place / "home"), LANG="C", PYTHONUTF8="0")
     check(subprocess.run(words, env=lacking, capture_output=True, text=True), place)
+
+
+def test_in_a_notebook(tmp_path, monkeypatch):
+    """A notebook has threads and a running event loop: a fork could stop for ever, a second loop would fail."""
+    import medfewshot
+
+    def fork() -> int:
+        raise AssertionError("a process with threads was forked")
+
+    monkeypatch.setattr(os, "fork", fork)
+    toys.install(monkeypatch)
+    toys.make_folders(tmp_path, supports=1, queries=1)
+
+    async def cell() -> medfewshot.Segmentation:
+        segmenter = medfewshot.adapt(tmp_path / "annotated", learner="toy")
+        return medfewshot.segment(tmp_path / "cohort" / "q0.nii.gz", segmenter)
+
+    assert np.array_equal(asyncio.run(cell()).labels, toys.make_scan(10)[1])
