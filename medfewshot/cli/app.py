@@ -19,6 +19,7 @@ from medfewshot.cli.data import data
 from medfewshot.cli.demo import demo, label_app
 from medfewshot.cli.evaluate import evaluate, inspect, report
 from medfewshot.cli.help import Command, Group
+from medfewshot.cli.label import export, suggest
 from medfewshot.cli.learners import learners
 from medfewshot.cli.options import option_name
 from medfewshot.cli.train import train
@@ -99,7 +100,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Look at your scans": {"inspect": inspect, "data": data},
     "Adapt and segment": {"adapt": adapt, "segment": segment},
     "Check and show": {"evaluate": evaluate, "report": report},
-    "Label more scans": {"label-app": label_app},
+    "Label more scans": {"suggest": suggest, "export": export, "label-app": label_app},
     "Compare and pre-train methods": {"learners": learners, "benchmark": benchmark, "train": train},
 }
 """Heading in the help -> the commands below it, in the order of work."""

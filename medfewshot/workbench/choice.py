@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
+from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import read_image
 from medfewshot.quality import support_distance
@@ -49,7 +50,7 @@ def in_order_of_need(assessments: Mapping[str, Assessment]) -> list[str]:
 
 def suggest(
     cases: Sequence[Case], segmenter: VolumeSegmenter, progress: Progress | None = None
-) -> list[tuple[Case, Assessment]]:
+) -> tuple[list[tuple[Case, Assessment]], list[str]]:
     """Order scans by what to label next.
 
     Args:
@@ -57,17 +58,20 @@ def suggest(
         segmenter: What was learned so far.
         progress: Receives one event per scan; may cancel.
 
-    Raises:
-        InputError: A scan cannot be segmented.
+    Returns:
+        The scans in order, and one line for each scan that cannot be segmented.
     """
     known = {support.get("image") for support in segmenter.record.get("supports", ())}
-    waiting = [case for case in cases if str(Path(case.image_path).resolve()) not in known]
+    waiting = {case.case_id: case for case in cases if str(Path(case.image_path).resolve()) not in known}
     progress = (progress or Progress()).at("looking at scans")
     assessments: dict[str, Assessment] = {}
-    for number, case in enumerate(waiting):
-        progress.update(number, len(waiting), case.case_id)
-        volume = read_image(case.image_paths)
-        assessments[case.case_id] = assess(segmenter, volume, segmenter.segment(volume))
+    skipped: list[str] = []
+    for number, (name, case) in enumerate(waiting.items()):
+        progress.update(number, len(waiting), name)
+        try:
+            volume = read_image(case.image_paths)
+            assessments[name] = assess(segmenter, volume, segmenter.segment(volume))
+        except InputError as error:
+            skipped.append(str(error))
     progress.update(len(waiting), len(waiting), "done")
-    by_name = {case.case_id: case for case in waiting}
-    return [(by_name[name], assessments[name]) for name in in_order_of_need(assessments)]
+    return [(waiting[name], assessments[name]) for name in in_order_of_need(assessments)], skipped

@@ -18,7 +18,7 @@ from medfewshot.workbench.project_file import IGNORE_VALUE
 from medfewshot.workbench.session import LabelSession
 from medfewshot.workflow import LabelledScans, adapt, can_continue, check_background, read_supports
 
-INSTANT = AdaptSettings(learner="finetune", steps=20, budget_seconds=6.0)
+INSTANT = AdaptSettings(learner="finetune", steps=20, learning_rate=1e-3, budget_seconds=8.0)
 """The adaptation of an instant draft; reading and segmenting the scan come on top."""
 WITHOUT_WEIGHTS = AdaptSettings(learner="atlas")
 """The same for scans that no weights fit: registration."""

@@ -15,11 +15,12 @@ import toys
 from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings
 from medfewshot.structures import dice
-from medfewshot.types import Progress
+from medfewshot.types import Case, Progress
 from medfewshot.workbench import Jobs, Project, Structure
-from medfewshot.workbench.choice import Assessment, in_order_of_need
+from medfewshot.workbench.choice import Assessment, in_order_of_need, suggest
 from medfewshot.workbench.learn import Learning
 from medfewshot.workbench.session import LabelSession
+from medfewshot.workflow import adapt, read_supports
 
 SHAPE = (24, 22, 20)
 BLOCK = Structure("block", 1, "#ff0000")
@@ -157,3 +158,17 @@ def test_what_to_label_next_is_high_in_both_ranks() -> None:
         "d": Assessment(0.1, 0.1),
     }
     assert in_order_of_need(assessments) == ["b", "c", "a", "d"]
+
+
+def test_scans_are_suggested_that_the_segmenter_did_not_learn_from_and_bad_ones_are_named(tmp_path: Path) -> None:
+    cases = []
+    for number in range(4):
+        path = toys.save_nifti(tmp_path / f"s{number}.nii.gz", toys.make_scan(number)[0] * (1 if number < 3 else 5))
+        cases.append(Case(f"s{number}", f"s{number}", None, (path,)))
+    image, label = cases[0].image_path, toys.save_nifti(tmp_path / "label.nii.gz", toys.make_scan(0)[1])
+    segmenter = adapt(read_supports([(image, label)]), AdaptSettings(learner="toy"), learners={"toy": toys.TOY})
+    cases[1].image_path.write_bytes(b"broken")
+    ordered, skipped = suggest(cases, segmenter)
+    assert {case.case_id for case, _ in ordered} == {"s2", "s3"}
+    assert len(skipped) == 1
+    assert "s1.nii.gz" in skipped[0]

@@ -1,0 +1,233 @@
+"""What a project exports: masks, DICOM objects, an nnU-Net data set, surfaces, statistics, the model and a report."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medfewshot.errors import InputError, did_you_mean
+from medfewshot.inference import Segmentation
+from medfewshot.io import EXPORTS as WRITERS
+from medfewshot.io import read_image, read_label, write_array, write_csv, write_label, write_text
+from medfewshot.report import structure_statistics
+from medfewshot.settings import SegmentSettings
+from medfewshot.types import Case, Colour, Volume
+from medfewshot.workbench.mask_checks import read_mask
+from medfewshot.workbench.project import Project
+from medfewshot.workbench.project_file import IGNORE_VALUE
+from medfewshot.workbench.session import LabelSession
+from medfewshot.workbench.state import CaseState
+from medfewshot.workbench.surface import surface_of, write_stl
+from medfewshot.workflow import report
+from medfewshot.workflow.outputs import write_outputs
+from medfewshot.workflow.record import RunRecord
+
+DONE = ("accepted", "example")
+"""Cases with one of these statuses are exported."""
+
+
+@dataclass
+class Exported:
+    """What :func:`export` wrote.
+
+    Args:
+        files: Every file.
+        notes: What was not written, and why; one line each.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One export: the project, where to write, and the cases with a mask that a person made or accepted."""
+
+    project: Project
+    output: Path
+    complete: Sequence[CaseState]
+    partly: Sequence[CaseState]
+    result: Exported
+
+    @property
+    def names(self) -> dict[int, str]:
+        return {one.value: one.name for one in self.project.structures}
+
+    @property
+    def colours(self) -> dict[int, Colour]:
+        return {one.value: _rgb(one.color) for one in self.project.structures}
+
+    def mask(self, case: CaseState) -> np.ndarray:
+        path = self.project.mask_path(case.name)
+        assert path is not None
+        return read_mask(path)
+
+    def scan(self, case: CaseState) -> Volume:
+        return read_image(case.scan)
+
+
+def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
+    """Write every case that is labelled or accepted.
+
+    Args:
+        project: The project.
+        formats: Names in :data:`EXPORTS`.
+        output: Folder, with one folder or file for each format.
+
+    Raises:
+        InputError: A format is unknown, no case is labelled or accepted, or a library is missing.
+    """
+    for name in formats:
+        if name not in _WRITE:
+            raise InputError(f"format {name}: unknown{did_you_mean(name, _WRITE)}", f"choose {', '.join(_WRITE)}")
+    cases = [case for case in project.cases() if case.status in DONE]
+    if not cases:
+        raise InputError("no case is labelled or accepted yet", "accept a draft, or draw a mask")
+    complete = [case for case in cases if project.facts(case.name).complete]
+    partly = [case for case in cases if not project.facts(case.name).complete]
+    result = Exported()
+    for name in formats:
+        _WRITE[name](_Job(project, Path(output), complete, partly, result))
+        if partly and name not in ("nnunet", "bundle"):
+            some = ", ".join(case.name for case in partly[:5])
+            result.notes.append(f"{name}: {len(partly)} case(s) are partly drawn and not written: {some}")
+    return result
+
+
+def _nifti(job: _Job) -> None:
+    for case in job.complete:
+        path = job.output / "nifti" / f"{case.name}.nii.gz"
+        write_label(path, job.mask(case), job.project.grid(case.name))
+        job.result.files.append(path)
+
+
+def _with_writer(name: str) -> Callable[[_Job], None]:
+    """``.seg.nrrd``, DICOM SEG or RTSTRUCT, through the writers of ``io``."""
+    writer = WRITERS[name]
+
+    def write(job: _Job) -> None:
+        writer.check_available()
+        for case in job.complete:
+            source = job.scan(case) if writer.needs_series else job.project.grid(case.name)
+            refusal = writer.refusal(source)
+            if refusal is not None:
+                job.result.notes.append(refusal)
+                continue
+            path = job.output / writer.file_of(case.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            job.result.notes += writer.write(path, job.mask(case), job.names, source, job.colours)
+            job.result.files.append(path)
+
+    return write
+
+
+def _nnunet(job: _Job) -> None:
+    """A data set for nnU-Net v2: consecutive label values, and ``ignore`` for what is not drawn."""
+    folder = job.output / "nnunet" / "Dataset001_medfewshot"
+    values = [one.value for one in job.project.structures]
+    table = np.zeros(IGNORE_VALUE + 1, np.uint8)
+    for number, value in enumerate(values, start=1):
+        table[value] = number
+    table[IGNORE_VALUE] = len(values) + 1
+    for case in (*job.complete, *job.partly):
+        scan, path = job.scan(case), job.project.mask_path(case.name)
+        assert path is not None
+        image, label = folder / "imagesTr" / f"{case.name}_0000.nii.gz", folder / "labelsTr" / f"{case.name}.nii.gz"
+        write_array(image, scan.data[0], scan)
+        write_label(label, table[read_label(path).data[0]], scan)
+        job.result.files += [image, label]
+    labels: dict[str, int] = {"background": 0, **{job.names[value]: n for n, value in enumerate(values, start=1)}}
+    labels |= {"ignore": len(values) + 1} if job.partly else {}
+    content = {
+        "channel_names": {"0": "image"}, "labels": labels, "numTraining": len(job.complete) + len(job.partly),
+        "file_ending": ".nii.gz", "name": "medfewshot",
+    }  # fmt: skip
+    write_text(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    job.result.files.append(folder / "dataset.json")
+
+
+def _stl(job: _Job) -> None:
+    for case in job.complete:
+        labels, grid = job.mask(case), job.project.grid(case.name)
+        if labels.ndim != 3:
+            job.result.notes.append(f"stl: {case.name} is 2D")
+            continue
+        for value, name in job.names.items():
+            mask = labels == value
+            if mask.any():
+                file = re.sub(r"[^\w.-]+", "_", name).strip(".") or f"label_{value}"
+                path = job.output / "stl" / case.name / f"{value:03d}_{file}.stl"
+                write_stl(path, *surface_of(mask, grid.affine))
+                job.result.files.append(path)
+
+
+def _statistics(job: _Job) -> None:
+    rows: list[dict[str, Any]] = []
+    for case in job.complete:
+        scan, facts = job.scan(case), job.project.facts(case.name)
+        about = {"case": case.name, "status": case.status, "version": facts.version, "note": case.note}
+        rows += [{**about, **row} for row in structure_statistics(scan.data, job.mask(case), scan.affine, job.names)]
+    job.result.files.append(write_csv(job.output / "statistics.csv", rows))
+
+
+def _bundle(job: _Job) -> None:
+    current = LabelSession(job.project.folder / "segmenters").current
+    if current is None:
+        job.result.notes.append("bundle: there is no model yet; learn first")
+        return
+    target = job.output / "bundle"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(current, target)
+    job.result.files += sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def _report(job: _Job) -> None:
+    """The page about a run, with the masks of the project in place of a model's results."""
+    session = LabelSession(job.project.folder / "segmenters")
+    if session.current is None:
+        job.result.notes.append("report: there is no model yet; learn first")
+        return
+    folder, settings = job.output / "report", SegmentSettings()
+    folder.mkdir(parents=True, exist_ok=True)
+    record = RunRecord(folder, session.segmenter(), settings, ["medfewshot", "export"])
+    record.start({})
+    with record:
+        for case in job.complete:
+            done = Segmentation(job.mask(case), flags=(f"review: {case.status}", *([case.note] if case.note else [])))
+            files = Case(case.name, case.name, None, (case.scan,))
+            about: dict[str, Any] = {"names": job.names, "folder": folder, "settings": settings, "read_seconds": 0.0}
+            record.add(write_outputs(files, job.scan(case), done, **about))
+    job.result.files.append(report(folder))
+
+
+def _rgb(color: str) -> Colour:
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
+
+
+_WRITE: dict[str, Callable[[_Job], None]] = {
+    "nifti": _nifti,
+    **{name: _with_writer(name) for name in WRITERS},
+    "nnunet": _nnunet,
+    "stl": _stl,
+    "statistics": _statistics,
+    "bundle": _bundle,
+    "report": _report,
+}
+EXPORTS: dict[str, str] = {
+    "nifti": "masks as NIfTI",
+    **{name: writer.title for name, writer in WRITERS.items()},
+    "nnunet": "a data set for nnU-Net v2, with scans",
+    "stl": "surfaces for 3D printing",
+    "statistics": "sizes and intensities as a table, with the state of the review",
+    "bundle": "the model as a MONAI bundle",
+    "report": "a page with pictures of every case",
+}
+"""Name of each format -> what it is."""

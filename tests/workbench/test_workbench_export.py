@@ -1,0 +1,163 @@
+"""Every export of a project, read back by another library where there is one; and the quality curve."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import toys
+from typer.testing import CliRunner
+
+from medfewshot.cli.app import app
+from medfewshot.datasets import read_dataset
+from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings
+from medfewshot.types import Progress
+from medfewshot.workbench import Project, Structure
+from medfewshot.workbench.curve import advice, curve
+from medfewshot.workbench.export import EXPORTS, export
+from medfewshot.workbench.learn import Learning
+from medfewshot.workbench.surface import surface_of
+from medfewshot.workflow import prepare, read_supports
+
+SHAPE = (12, 11, 10)
+LIVER, SPLEEN = Structure("liver", 3, "#ff0000"), Structure("left kidney", 7, "#00ff80")
+AFFINE = np.diag([2.0, 1.5, 3.0, 1.0])
+
+
+def labels() -> np.ndarray:
+    result = np.zeros(SHAPE, np.uint8)
+    result[2:6, 3:7, 2:8] = 3
+    result[8:10, 2:5, 3:6] = 7
+    return result
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    noise = np.random.default_rng(0).normal(size=SHAPE)
+    for name in "abcd":
+        path = tmp_path / "scans" / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image((labels() * 9 + noise).astype(np.float32), AFFINE), path)
+    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=(LIVER, SPLEEN))
+    project.save_mask("a", labels(), version=0)
+    project.save_mask("b", labels(), version=0, drawn=[4, 6], axis=2)
+    project.write_draft("c", labels(), confidence=0.9)
+    project.review("c", status="accepted", note="good")
+    project.write_draft("d", labels(), confidence=0.9)
+    return project
+
+
+def test_masks_and_statistics_hold_what_is_labelled_or_accepted(project: Project, tmp_path: Path) -> None:
+    result = export(project, ["nifti", "statistics"], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out" / "nifti").iterdir()) == ["a.nii.gz", "c.nii.gz"]
+    stored = nib.load(tmp_path / "out" / "nifti" / "a.nii.gz")
+    assert np.array_equal(np.asarray(stored.dataobj), labels())
+    assert np.allclose(stored.affine, AFFINE)
+    rows = list(csv.DictReader((tmp_path / "out" / "statistics.csv").open()))
+    assert [(row["case"], row["status"], row["name"], row["note"]) for row in rows] == [
+        ("a", "example", "liver", ""), ("a", "example", "left kidney", ""),
+        ("c", "accepted", "liver", "good"), ("c", "accepted", "left kidney", "good"),
+    ]  # fmt: skip
+    assert float(rows[0]["volume_ml"]) == pytest.approx(4 * 4 * 6 * 9 / 1000)
+    assert any("b" in note and "partly" in note for note in result.notes)
+    assert all(path.is_file() for path in result.files)
+
+
+def test_an_nnunet_data_set_has_consecutive_values_and_ignores_what_is_not_drawn(
+    project: Project, tmp_path: Path
+) -> None:
+    export(project, ["nnunet"], tmp_path / "out")
+    (folder,) = (tmp_path / "out" / "nnunet").iterdir()
+    content = json.loads((folder / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "liver": 1, "left kidney": 2, "ignore": 3}
+    assert content["numTraining"] == 3
+    dataset = read_dataset(folder)
+    assert (dict(dataset.labels), dataset.ignore, len(dataset.labelled)) == ({1: "liver", 2: "left kidney"}, 3, 3)
+    partly = np.asarray(nib.load(folder / "labelsTr" / "b.nii.gz").dataobj)
+    assert np.array_equal(partly[:, :, 4], np.searchsorted([0, 3, 7], labels()[:, :, 4]))
+    assert (partly[:, :, 0] == 3).all()
+    assert prepare(read_supports(dataset)).plan.label_values == (1, 2)
+
+
+def test_surfaces_are_closed_and_enclose_the_volume_of_the_mask(project: Project, tmp_path: Path) -> None:
+    files = export(project, ["stl"], tmp_path / "out").files
+    assert [path.name for path in files if path.parent.name == "a"] == ["003_liver.stl", "007_left_kidney.stl"]
+    content = files[0].read_bytes()
+    count = int(np.frombuffer(content[80:84], "<u4")[0])
+    assert len(content) == 84 + 50 * count
+    assert b"SPACE=LPS" in content[:80]
+    for affine in (AFFINE, np.diag([-2.0, 1.5, 3.0, 1.0])):  # right- and left-handed
+        corners, triangles = surface_of(labels() == 3, affine, rounds=0)
+        edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1)
+        assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+        a, b, c = (corners[triangles[:, i]] for i in range(3))
+        assert float((a * np.cross(b, c)).sum() / 6) == pytest.approx(4 * 4 * 6 * 9)  # positive: seen from outside
+    corners, triangles = surface_of(labels() == 3, AFFINE)
+    a, b, c = (corners[triangles[:, i]] for i in range(3))
+    assert float((a * np.cross(b, c)).sum() / 6) == pytest.approx(4 * 4 * 6 * 9, rel=0.15)
+    middle = (corners.min(0) + corners.max(0)) / 2
+    assert np.allclose(middle, [-(2 + 5) / 2 * 2, -(3 + 6) / 2 * 1.5, (2 + 7) / 2 * 3], atol=1e-6)
+
+
+def test_a_slicer_segmentation_has_names_and_colours(project: Project, tmp_path: Path) -> None:
+    files = export(project, ["seg_nrrd", "dicom_seg"], tmp_path / "out")
+    header = files.files[0].read_bytes()[:4000].decode("latin1")
+    assert "Segment1_Name:=left kidney" in header
+    assert "Segment1_Color:=0 1 0.50" in header
+    assert any("no DICOM series" in note for note in files.notes)
+
+
+def test_model_and_report_follow_a_first_learning(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(export(project, ["bundle", "report"], tmp_path / "none").notes) == 3  # no model; one is partly drawn
+    toys.install(monkeypatch)
+    project.change_settings({"learner": "toy"})
+    Learning(
+        project, open_case=None, progress=Progress(), device="cpu", instant=AdaptSettings(learner="toy")
+    ).run()  # fmt: skip
+    files = {path.name for path in export(project, ["bundle", "report"], tmp_path / "out").files}
+    assert {"segmenter.json", "weights.safetensors", "report.html"} <= files
+    assert "accepted" in (tmp_path / "out" / "report" / "report.html").read_text()
+
+
+def test_what_cannot_be_exported_is_one_line(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="stl"):
+        export(project, ["stll"], tmp_path / "out")
+    empty = Project.create(tmp_path / "empty", [tmp_path / "scans"])
+    with pytest.raises(InputError):
+        export(empty, ["nifti"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_what_it_says(project: Project, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["export", str(project.folder), "-o", str(tmp_path / "out"), "--json", "-q"])
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)["files"]) == 3
+    assert set(EXPORTS) >= {"nifti", "seg_nrrd", "dicom_seg", "rtstruct", "nnunet", "stl", "statistics", "bundle"}
+
+
+def test_the_curve_says_when_further_labels_help_little(project: Project) -> None:
+    assert [point["dice"] for point in curve(project)] == [1.0]
+    assert advice(project) == ""
+    names = [f"s{n}" for n in range(6)]
+    for rising, word in (((0.5, 0.5, 0.5, 0.7, 0.7, 0.7), "still"), ((0.9,) * 6, "stop"), ((0.5,) * 6, "no longer")):
+        fake = _Reviewed(tuple(zip(names, rising, strict=True)))
+        assert word in advice(fake)  # type: ignore[arg-type]
+
+
+class _Reviewed:
+    """Stands for a project of which only the reviews matter."""
+
+    def __init__(self, scores: tuple[tuple[str, float], ...]) -> None:
+        from medfewshot.workbench import Review
+
+        self._rows = [Review(str(n), case, "accepted", 1, 1, dice) for n, (case, dice) in enumerate(scores)]
+
+    def reviews(self) -> list[object]:
+        return list(self._rows)
