@@ -12,57 +12,62 @@
 # ---
 
 # %% [markdown]
-# # First segmentation in ten minutes
+# # First segmentation
 #
-# Three labelled scans in, the rest of the folder out. It takes about two minutes on two CPU cores; no GPU is needed.
+# You label three scans. medfewshot segments the rest of the folder. No GPU is needed.
 #
-# The settings here are small, so that the tutorial runs quickly: 150 steps instead of 400. Results get better with
-# the defaults. (The seconds printed below are longer than yours will be: the core was shared with other work.)
+# This tutorial trains for 150 steps, so that it ends quickly. The default is 400 steps and gives better results.
 
 # %% tags=["parameters"]
 STEPS = 150
 
 # %%
 import os
+import time
 from pathlib import Path
 
-from scans import WORK, copy_cases, find_scans, show
+from scans import WORK, copy_cases, draw_scans, find_scans, show
 
-os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # tables without progress bars
+os.environ |= {"COLUMNS": "100", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # tables without progress bars
+BEGUN = time.perf_counter()
 cases, names, what = find_scans(8)
 print(f"{len(cases)} scans: {what}")
 
 # %% [markdown]
-# ## 1. Lay out the scans
+# ## 1. Arrange the files
 #
-# A folder with `images/` and `labels/` under the same names is a support; a folder of scans is a cohort. The reference
-# labels of the cohort are only for the last step.
+# Put the labelled scans into one folder with two subfolders, `images/` and `labels/`. A scan and its label have the same
+# file name. Put the scans to segment into a second folder.
+#
+# The scans to segment in this tutorial have labels as well. We keep them apart and use them only in step 5.
 
 # %%
 copy_cases(cases[:3], WORK / "annotated/images", WORK / "annotated/labels")
 copy_cases(cases[3:], WORK / "cohort", WORK / "reference")
+draw_scans(cases[:3], names)
 
 # %% [markdown]
-# ## 2. See what is there
+# ## 2. Check the labelled scans
 #
-# `inspect` lists every labelled scan, and says what is wrong with it.
+# `inspect` reads every labelled scan, shows its size and its structures, and names what is wrong.
 
 # %%
 # !python -m medfewshot inspect work/annotated
 
 # %% [markdown]
-# ## 3. Adapt once
+# ## 3. Make a model
 #
-# From the labelled scans alone it derives a *plan* (resolution, patch, intensities), trains, and writes the segmenter.
-# The budget is the most seconds that this may take (240 by default); here the number of steps is to decide.
+# `adapt` learns from the labelled scans and writes a model. It stops after `--steps`, or after `--budget` seconds if
+# that comes first. (The default budget is 240 seconds. We raise it here, so that the steps decide.)
 
 # %%
 # !python -m medfewshot adapt --support-dir work/annotated -o work/segmenter --steps {STEPS} --budget 900 --overwrite
 
 # %% [markdown]
-# ## 4. Segment the cohort
+# ## 4. Segment the other scans
 #
-# Each result lies on its own scan's grid. `report.html` shows them all on one page; here is one of the pictures in it.
+# `segment` writes one label file for each scan, on the grid of that scan. It also writes `report.html`, a page that shows
+# all results. This is one of its pictures.
 
 # %%
 # !python -m medfewshot segment work/cohort --segmenter work/segmenter -o work/out --overwrite
@@ -72,9 +77,11 @@ preview = sorted(Path("work/out/previews").glob("*.png"))[0]
 show(preview, 800)
 
 # %% [markdown]
-# ## 5. Score, where there are labels
+# ## 5. Compare with reference labels
 #
-# Dice with a 95 % interval over subjects, HD95 in mm, surface Dice; missed structures and false alarms are counted.
+# If you have labels for some of these scans, `evaluate` measures how well the results agree with them. Dice is 1 for
+# perfect overlap and 0 for none. HD95 is the distance between the surfaces in mm. Missed structures and false alarms are
+# counted.
 
 # %%
 # !python -m medfewshot evaluate work/out --reference work/reference -o work/scores
@@ -82,9 +89,16 @@ show(preview, 800)
 # %%
 show(Path("work/scores/dice.png"), 420)
 
+# %%
+print(f"This tutorial took {time.perf_counter() - BEGUN:.0f} seconds on {os.cpu_count()} CPU cores.")
+
 # %% [markdown]
-# ## Not good enough?
+# ## If the result is not good enough
 #
-# In this order: label two or three more scans that look unlike the first ones ([next tutorial](02_your_own_data.md));
-# give adaptation more time (`--steps 2000 --budget 900`); restrict it to the structure you need (`--labels 1`, or its
-# name); work at a finer resolution (`--spacing 1.0`) for small structures.
+# Try these steps in this order.
+#
+# 1. Label two or three more scans. Choose scans that look different from the first ones
+#    ([next tutorial](02_your_own_data.md)).
+# 2. Give the training more time: `--steps 2000 --budget 900`.
+# 3. Segment only the structure that you need: `--labels 1`, or its name.
+# 4. Use a finer grid for small structures: `--spacing 1.0`.

@@ -14,16 +14,17 @@
 # %% [markdown]
 # # Prototypes, MAML and transfer learning on the same scans
 #
-# Four learners, the same five labelled scans for each, from random and from shipped weights: what does each reach, and
-# after how many steps and seconds? It takes about six minutes on two CPU cores; no GPU is needed.
+# Four learners adapt to the same five labelled scans. Each one starts from random weights and from the weights that the
+# package contains. How good is each, and after how many steps and seconds? No GPU is needed.
 #
-# The settings are small (at most 40 steps, one draw of the supports, five scans to score). That is enough to see how
-# the learners differ, and too little to rank those that lie close together.
+# The comparison is small: at most 40 steps, one choice of the labelled scans, five scans to score. It shows how the
+# learners behave. It does not decide between learners that are close to each other.
 
 # %% tags=["parameters"]
 SHOTS, QUERIES, STEPS = 5, 5, (0, 10, 40)
 
 # %%
+import os
 import time
 from dataclasses import replace
 
@@ -31,77 +32,31 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import Markdown, display
-from scans import find_scans
+from scans import draw_scans, find_scans
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.learners import LEARNERS, load_start
 from medfewshot.workflow import as_volume, prepare, read_supports
 
+BEGUN = time.perf_counter()
 cases, names, what = find_scans(SHOTS + QUERIES)
 print(f"{len(cases)} scans: {what}")
+draw_scans(cases[:SHOTS], names)
 
 # %% [markdown]
-# ## Two families
+# ## The learners
 #
-# A network $f_\theta$ gives every voxel $x$ a feature vector $f_\theta(x) \in \mathbb{R}^D$. The supports are labelled
-# voxels $(x_i, y_i)$.
+# | learner | family | what it does with the labelled scans (the *support set*) |
+# |---|---|---|
+# | `prototype` | metric-based | compares every voxel with the mean features of each structure |
+# | `finetune` | transfer learning | trains a network that starts from given weights |
+# | `maml` | optimizer-based | starts from weights that were trained to become good after a few steps |
+# | `protomaml` | both | starts with a head made of prototypes, then takes gradient steps |
 #
-# **Metric-based** learners compare. A voxel $x_i$ of the query belongs where the support voxels $x_j$ near it belong,
-# near under a metric $d(x_i, x_j) = \lVert L\,(f_\theta(x_i) - f_\theta(x_j)) \rVert^2$. With $L = I$ it is the squared
-# Euclidean distance; a learned $L$ makes it a Mahalanobis distance with the matrix $L^\top L$. `prototype` does not
-# compare with every support voxel but with the mean of each class $c$, its *prototype* (and with local means):
+# ## The same support set for each learner
 #
-# $$p_c = \frac{\sum_j [y_j = c]\, f_\theta(x_j)}{\sum_j [y_j = c]}, \qquad
-# P(y_i = c \mid x_i) = \frac{e^{\alpha\, s(f_\theta(x_i),\, p_c)}}{\sum_k e^{\alpha\, s(f_\theta(x_i),\, p_k)}},$$
-#
-# where the similarity $s$ is minus such a distance to the prototype or, by default, the cosine
-# $\langle f, p \rangle / (\lVert f \rVert \lVert p \rVert)$. Meta-training learns $\theta$, the temperature $\alpha$,
-# and $L$ where there is one. For a new task nothing has to descend: means are computed, and that is all.
-#
-# **Optimizer-based** learners descend, on the loss $\mathcal{L}_S$ of the supports:
-#
-# $$\theta_{t+1} = \theta_t - \alpha\, \nabla \mathcal{L}_S(\theta_t).$$
-#
-# *Transfer learning* (`finetune`) takes $\theta_0$ from some other training and does this until it fits. *MAML* chooses
-# $\theta_0$ so that a few such steps end well: it minimises the loss of the query *after* $T$ of them, averaged over
-# tasks, $\min_{\theta_0} \mathbb{E}\, [\mathcal{L}_Q(\theta_T)]$. The chain rule through one step gives the
-# meta-gradient
-#
-# $$\frac{d\,\mathcal{L}_Q(\theta_1)}{d\,\theta_0} =
-# \big(I - \alpha\, \nabla^2 \mathcal{L}_S(\theta_0)\big)\, \nabla \mathcal{L}_Q(\theta_1),$$
-#
-# and first-order MAML leaves the Hessian $\nabla^2 \mathcal{L}_S$ out. *ProtoMAML* joins the families. Because
-#
-# $$-\lVert f - p_c \rVert^2 = 2\, p_c^\top f - \lVert p_c \rVert^2 - \lVert f \rVert^2$$
-#
-# and the last term is the same for every class, a prototype is a linear head with weights $2 p_c$ and bias
-# $-\lVert p_c \rVert^2$. ProtoMAML begins there, and descends.
-#
-# Both identities can be had from autograd, on a quadratic support loss with the Hessian $A$ and on random features:
-
-# %%
-torch.manual_seed(0)
-A = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
-goal, alpha = torch.tensor([1.0, -1.0]), 0.1
-theta = torch.tensor([0.3, 0.7], requires_grad=True)
-
-(step,) = torch.autograd.grad(0.5 * theta @ A @ theta, theta, create_graph=True)
-adapted = theta - alpha * step
-(meta_gradient,) = torch.autograd.grad(0.5 * (adapted - goal).square().sum(), theta)
-g = adapted.detach() - goal  # the query loss's gradient where the step ends
-print("through the step:", meta_gradient.tolist(), "  (I - alpha A) g:", ((torch.eye(2) - alpha * A) @ g).tolist())
-print("first order:     ", g.tolist())
-
-features, prototypes = torch.randn(1000, 8), torch.randn(3, 8)
-by_distance = (-torch.cdist(features, prototypes).square()).softmax(1)
-by_head = (features @ (2 * prototypes).T - prototypes.square().sum(1)).softmax(1)
-print("prototypes and linear head differ by at most", f"{float((by_distance - by_head).abs().max()):.0e}")
-
-# %% [markdown]
-# ## The same supports for every learner
-#
-# `medfewshot.adapt(pairs, learner=...)` does all of this in one line. Here its parts are called one by one, so that
-# every learner gets the very same plan and support, and MAML can begin at weights that were not made for it.
+# `medfewshot.adapt(pairs, learner=...)` does everything below in one line. Here we call the parts one by one, so that all
+# learners get the same plan and the same support set, and MAML can start from weights made for another learner.
 
 # %%
 scans = replace(read_supports(cases[:SHOTS]), names=names)
@@ -112,7 +67,7 @@ print(f"patches of {plan.patch_size} voxels at {plan.spacing_mm} mm; structures:
 
 
 def start_for(learner: str, weights: str | None):
-    """The shipped start, or only its feature network where another learner's head is asked for; None: random."""
+    """The package's weights, or only their feature network if the learner needs another head; None: random weights."""
     if weights is None:
         return None
     start = load_start(weights)
@@ -126,9 +81,9 @@ def mean_dice(found: np.ndarray, reference: np.ndarray) -> float:
 
 
 # %% [markdown]
-# `prototype` without steps or weights would compare random features, and `finetune` would have a random head: those two
-# have no row. `maml` and `protomaml` always make the 5 steps of their inner rule, whatever number is given.
-# Seconds are processor time, which says the same on a busy machine.
+# Two combinations are skipped. Without steps and without weights, `prototype` would compare random features and
+# `finetune` would have a random head. `maml` and `protomaml` always take at least the 5 steps of their inner loop.
+# The seconds are processor time, which does not depend on other programs as much as the time on the clock.
 
 # %%
 rows, pictures = [], {}
@@ -165,13 +120,13 @@ for panel in axes:
     panel.grid(color="#e3e6e8")
 lines = [plt.Line2D([], [], color=colour) for colour in COLOURS.values()]
 lines += [plt.Line2D([], [], color="#22272b", linestyle=style) for style in ("-", ":")]
-figure.legend(lines, [*COLOURS, "from shipped weights", "from random"], loc="outside right center", frameon=False)
+figure.legend(lines, [*COLOURS, "the package's weights", "random weights"], loc="outside right center", frameon=False)
 plt.show()
 
 # %% [markdown]
 # ## Pictures
 #
-# The first query after the largest number of steps, in the slice that shows most of its structures.
+# The first scan to score, after the largest number of steps, in the slice that contains most of the structures.
 
 # %%
 image, reference = queries[0]
@@ -198,23 +153,95 @@ for panels, weights in zip(axes, ("random", "default"), strict=True):
 plt.show()
 
 # %% [markdown]
-# ## What it shows
+# ## What the figures show
+
+# %%
+dice_of = {(*row[:2], row[2]): row[4] for row in rows}
+last = {(name, weights): dice for name, weights, _, _, dice in rows}
+zero = dice_of.get(("finetune", "default", 0), float("nan"))
+gain = {name: last[name, "default"] - last[name, "random"] for name in COLOURS}
+best = max(gain, key=gain.get)
+display(
+    Markdown(
+        f"- `finetune` with the package's weights reaches Dice {zero:.2f} **without any gradient step**: it computes "
+        "the last layer directly.\n"
+        f"- After the most steps, the package's weights change the Dice by "
+        + ", ".join(f"{difference:+.2f} (`{name}`)" for name, difference in gain.items())
+        + f". They help `{best}` most."
+    )
+)
+
+# %% [markdown]
+# - **Weights help the learner that they were trained for.** The package's weights were trained for `finetune`.
+#   `prototype` compares features by their angle, and these features were not trained for that.
+# - **This is not MAML at its best.** MAML needs weights that were trained through its inner loop, and the package has none.
+#   From random weights, `maml` is little more than `finetune`.
+# - One choice of the labelled scans, one seed, five scans and 40 steps: ignore differences of a few hundredths.
 #
-# - **After 40 steps only `finetune` is ahead for its start**: 0.79 against 0.74. The others do better from random
-#   weights: 0.81 (`maml`), 0.79 (`protomaml`) and 0.78 (`prototype`).
-# - **With no steps or a few, weights count.** `finetune` solves for a head on shipped features in a second and
-#   reaches 0.49 without one gradient; a random start is at 0.44 after 10 steps, where the shipped one is at 0.67.
-# - **A start serves the learner it was made for.** The shipped one was trained for a head that is solved for in closed
-#   form, as `finetune` does it. `prototype` compares by the cosine, which these features were not trained for: it
-#   has 0.36 without steps and 0.58 after 40. `maml` gives them a random head and large plain steps, finds nothing at
-#   first and gets to 0.71; the prototypes of `protomaml` make a better head to begin with, but 0.69 in the end.
-# - **This is not MAML at its best.** $\theta_0$ was never trained through the inner rule, by the meta-gradient above,
-#   and no shipped weights are. After its 5 steps from a random start, `maml` is `finetune` with the steps that remain,
-#   so what separates the two here (0.81 and 0.74) is the random start and chance, not meta-learning.
+# `medfewshot benchmark` compares learners over many choices, data sets and whole query sets. The results page of the
+# documentation has those figures.
 #
-# One draw of the supports, one seed, five scans, 40 steps: a difference of a few hundredths means nothing, and the
-# defaults (400 steps for `finetune` from weights, 1000 from random) are beyond the right edge of these plots. The
-# machine was busy with other work, which makes processor seconds longer as well; compare them with each other alone.
-# `medfewshot benchmark` compares over many draws, data sets and whole query sets; `docs/results.md` has measured
-# figures. To train a start for a learner of your choice, see the [next tutorial](04_meta_training.md): `learner: maml`
-# in its settings is all that changes.
+# ## The mathematics
+#
+# A network $f_\theta$ computes a feature vector $f_\theta(x) \in \mathbb{R}^D$ for every voxel $x$. The support set
+# consists of labelled voxels $(x_i, y_i)$.
+#
+# **Metric-based learners** compare features with a distance $d(x_i, x_j) = \lVert L\,(f_\theta(x_i) - f_\theta(x_j))
+# \rVert^2$. With $L = I$ this is the squared Euclidean distance. A learned $L$ gives a Mahalanobis distance with the
+# matrix $L^\top L$. `prototype` compares each voxel with the mean of each class $c$, its *prototype*
+# (Snell et al. 2017):
+#
+# $$p_c = \frac{\sum_j [y_j = c]\, f_\theta(x_j)}{\sum_j [y_j = c]}, \qquad
+# P(y_i = c \mid x_i) = \frac{e^{\alpha\, s(f_\theta(x_i),\, p_c)}}{\sum_k e^{\alpha\, s(f_\theta(x_i),\, p_k)}}.$$
+#
+# The similarity $s$ is the negative distance to the prototype or, by default, the cosine
+# $\langle f, p \rangle / (\lVert f \rVert \lVert p \rVert)$. Meta-training learns $\theta$, the temperature $\alpha$
+# and, if used, $L$. A new task needs no gradient step, only means.
+#
+# **Optimizer-based learners** take gradient steps on the loss $\mathcal{L}_S$ of the support set:
+#
+# $$\theta_{t+1} = \theta_t - \alpha\, \nabla \mathcal{L}_S(\theta_t).$$
+#
+# *Transfer learning* (`finetune`) takes $\theta_0$ from another training and repeats this step until the network fits.
+# *MAML* (Finn et al. 2017) chooses $\theta_0$ so that $T$ steps end well. It minimises the loss $\mathcal{L}_Q$ of the
+# query after these steps, averaged over tasks: $\min_{\theta_0} \mathbb{E}\, [\mathcal{L}_Q(\theta_T)]$. The chain
+# rule through one step gives the meta-gradient
+#
+# $$\frac{d\,\mathcal{L}_Q(\theta_1)}{d\,\theta_0} =
+# \big(I - \alpha\, \nabla^2 \mathcal{L}_S(\theta_0)\big)\, \nabla \mathcal{L}_Q(\theta_1).$$
+#
+# First-order MAML ignores the Hessian $\nabla^2 \mathcal{L}_S$. *ProtoMAML* (Triantafillou et al. 2020) joins both
+# families. In
+#
+# $$-\lVert f - p_c \rVert^2 = 2\, p_c^\top f - \lVert p_c \rVert^2 - \lVert f \rVert^2$$
+#
+# the last term is the same for every class. Therefore a prototype is a linear layer with weights $2 p_c$ and bias
+# $-\lVert p_c \rVert^2$. ProtoMAML starts with this layer and takes gradient steps.
+#
+# Automatic differentiation confirms both identities: on a quadratic support loss with Hessian $A$, and on random
+# features.
+
+# %%
+torch.manual_seed(0)
+A = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+goal, alpha = torch.tensor([1.0, -1.0]), 0.1
+theta = torch.tensor([0.3, 0.7], requires_grad=True)
+
+(step,) = torch.autograd.grad(0.5 * theta @ A @ theta, theta, create_graph=True)
+adapted = theta - alpha * step
+(meta_gradient,) = torch.autograd.grad(0.5 * (adapted - goal).square().sum(), theta)
+g = adapted.detach() - goal  # gradient of the query loss after the step
+print("through the step:", meta_gradient.tolist(), "  (I - alpha A) g:", ((torch.eye(2) - alpha * A) @ g).tolist())
+print("first order:     ", g.tolist())
+
+features, prototypes = torch.randn(1000, 8), torch.randn(3, 8)
+by_distance = (-torch.cdist(features, prototypes).square()).softmax(1)
+by_head = (features @ (2 * prototypes).T - prototypes.square().sum(1)).softmax(1)
+print("prototypes and linear head differ by at most", f"{float((by_distance - by_head).abs().max()):.0e}")
+
+# %%
+print(f"This tutorial took {time.perf_counter() - BEGUN:.0f} seconds on {os.cpu_count()} CPU cores.")
+
+# %% [markdown]
+# To train weights for a learner of your choice, see the [next tutorial](04_meta_training.md). Set `learner: maml` in its
+# settings.

@@ -14,11 +14,11 @@
 # %% [markdown]
 # # Meta-training on your own archive
 #
-# A department's archive holds labels of yesterday's projects. Meta-training makes a *start* out of them: weights from
-# which a few scans of tomorrow's project go further. It takes about four minutes on two CPU cores.
+# The archive of a department contains labels of earlier projects. Meta-training turns them into *weights*: a better start
+# for the next project, which has only a few labelled scans.
 #
-# **At this size it teaches little.** The run below has 60 small steps, where the weights in the package had hundreds of
-# large ones on a GPU. The tutorial shows each part of the work, and measures what came of it.
+# **This run is far too short to be useful.** It has 60 small steps. The weights of the package had 1,044 large steps on a
+# GPU. The tutorial shows each part of the work and measures the result.
 
 # %% tags=["parameters"]
 STEPS, VALIDATION, ADAPTATION = 60, 8, (0, 20, 60)
@@ -31,7 +31,8 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scans import WORK, copy_cases, find_scans
+from IPython.display import Markdown, display
+from scans import WORK, copy_cases, draw_scans, find_scans
 
 import medfewshot
 from medfewshot.episodes import EpisodeSampler
@@ -43,29 +44,34 @@ from medfewshot.training.logs import read_log
 from medfewshot.training.packing import read_pack
 
 os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
+BEGUN = time.perf_counter()
 cases, names, what = find_scans(20)
 print(f"{len(cases)} scans: {what}")
 
 # %% [markdown]
-# ## The archive, and what is held out
+# ## The archive and the new project
 #
-# Twelve scans are the archive; three others the supports of the new project, and five its queries. The new project's
-# structure must be new as well, or the comparison says nothing: the last label is *novel*, all others are *base*.
+# Twelve scans are the archive. The new project has three labelled scans (its support set) and five scans to segment (its
+# queries). Its structure must be new as well, or the comparison says nothing. Therefore the last label is *novel*: the
+# meta-training never sees it. All other labels are *base* classes.
 
 # %%
 copy_cases(cases[:12], WORK / "archive/images", WORK / "archive/labels")
 support = [(case.image_path, case.label_path) for case in cases[12:15]]
 queries = cases[15:]
 *base, novel = names
+draw_scans(cases[12:15], names)
 print("base:", ", ".join(names[value] for value in base), "  novel:", names[novel])
 
 # %% [markdown]
 # ## The settings
 #
-# One YAML file says everything; `configs/train/cpu.yaml` explains each key. Two kinds of tasks are mixed: *real* ones,
-# whose classes are the base labels of the archive, and *procedural* ones, anatomies that are made up anew for every
-# episode. `validation_labels` become classes in validation alone, and every other label is background. Nothing is
-# chosen by the validation below; where you do choose by it, hold out a third label for the comparison.
+# One YAML file contains all settings; `configs/train/cpu.yaml` explains each of them. The training mixes two kinds of
+# tasks. *Real* tasks use the base labels of the archive. *Procedural* tasks use synthetic anatomies, new ones in every
+# episode.
+#
+# `validation_labels` are used for validation only. This tutorial chooses nothing by the validation. If you choose settings
+# by it, keep a third label for the final comparison.
 
 # %%
 SETTINGS = f"""
@@ -74,7 +80,7 @@ backbone: {{dims: 3, width: 16, levels: 4}}
 steps: {STEPS}
 episodes_per_step: 2
 learning_rate: 0.002
-ema: 0.9                    # a short run: the average must not remember its first steps
+ema: 0.9                    # a short run: the average must forget its first steps
 validate_every: {STEPS // 4}
 validation_episodes: {VALIDATION}
 checkpoint_every: {STEPS // 6}
@@ -90,7 +96,7 @@ tasks:
     patches: [[32, 40, 32]]
     shots: [1, 2]
     ways: [1, 1]
-    repaint: 0.3            # structures brighter or darker: contrasts that the archive does not have
+    repaint: 0.3            # brighter or darker structures: contrasts that the archive lacks
     mirror: 0.15
     datasets:
       archive: {{labels: {base}, validation_labels: [{novel}]}}
@@ -98,11 +104,10 @@ tasks:
 _ = (WORK / "own.yaml").write_text(SETTINGS)
 
 # %% [markdown]
-# ## A run that is cut off
+# ## A run that is interrupted
 #
-# `--data` is the folder in which `archive` lies. `--pack` writes the planned volumes into one file first; later runs,
-# on another machine too, need that file and no raw data. The run is killed after some twenty steps, as a reboot or a
-# queue's time limit would do it.
+# `--data` is the folder that contains `archive`. `--pack` first writes all prepared volumes into one file. Later runs need
+# only this file, also on another machine. We kill the run after about twenty steps, like a reboot would.
 
 # %%
 RUN, PACK = WORK / "run", WORK / "archive.safetensors"
@@ -117,14 +122,14 @@ process.wait()
 
 packed = sum(path.stat().st_size for path in (WORK / "archive").rglob("*.nii.gz")) / 1e6
 print(f"archive: {packed:.1f} MB in files, {PACK.stat().st_size / 1e6:.1f} MB packed")
-print("last row before the cut: step", int(read_log(RUN / "training.csv")[-1]["step"]))
+print("last step in the log before the interruption:", int(read_log(RUN / "training.csv")[-1]["step"]))
 
 # %% [markdown]
-# ## What an episode looks like
+# ## Episodes
 #
-# Supports and queries of each kind. The label in them is the whole task: *this, again, over there*. Procedural
-# anatomies need no archive, and none occurs twice; real ones have the texture and the ambiguity that no program makes
-# up.
+# An episode is one small exercise: a labelled support scan and a query in which the same structure must be found.
+# Procedural episodes need no archive and never repeat. Real episodes have textures and ambiguities that no generator
+# produces.
 
 # %%
 settings = load_settings(TrainSettings, WORK / "own.yaml")
@@ -146,11 +151,10 @@ for row, (kind, source) in zip(axes, sources.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# ## Going on
+# ## Resume
 #
-# The same command with `--resume` goes on from the last checkpoint, and ends with the same weights, bit for bit, as a
-# run that was never cut off. (With `minutes:` in the settings the clock decides how many steps there are, and that
-# promise is off.)
+# The same command with `--resume` continues from the last checkpoint. The final weights are identical, bit for bit, to
+# those of a run without interruption. (This does not hold if `minutes:` in the settings limits the time.)
 
 # %%
 # !python -m medfewshot train work/own.yaml -o work/run --pack work/archive.safetensors --device cpu --resume
@@ -158,10 +162,11 @@ plt.show()
 # %% [markdown]
 # ## The curves
 #
-# Both logs are CSV files; TensorBoard shows the same where it is installed, and `--mlflow URI_OR_FOLDER` sends it to
-# MLflow too (`pip install medfewshot[mlflow]`). Training loss is a mean over a few tasks that are never the same, so it
-# is ragged, and classes get smaller towards the end of a run, so it need not fall. Judge by validation: always the same
-# held-out tasks, with the averaged weights that are kept.
+# Both logs are CSV files. TensorBoard shows them if it is installed, and `--mlflow URI_OR_FOLDER` sends them to MLflow.
+#
+# The training loss is noisy, because every step sees other tasks. It need not fall, because the structures become smaller
+# towards the end of a run. Judge the run by the validation loss: it always uses the same tasks and the averaged weights
+# that are saved in the end.
 
 # %%
 training, validation = (read_log(RUN / name) for name in ("training.csv", "validation.csv"))
@@ -173,21 +178,21 @@ axes.grid(axis="y", color="#e3e6e8")
 axes.legend(frameon=False)
 plt.show()
 last = training[-1]
-print(f"{last['episodes_per_second']:.1f} episodes a second; {last['skipped']:.0f} steps were skipped")
+print(f"{last['episodes_per_second']:.1f} episodes per second; {last['skipped']:.0f} steps skipped")
 
 # %% [markdown]
-# ## Using the start
+# ## Use the weights
 #
-# `work/run/start` is a pair of files, the weights and `start.json`, which tells the settings and every subject and
-# label that was seen. `adapt` and `segment` take it with `--weights work/run/start`, Python with `weights=`. From
-# weights, 0 steps are allowed: a head is solved for on the supports, and no gradient is taken.
+# `work/run/start` contains the weights and `start.json`, which lists the settings and every subject and label that the
+# training has seen. Use them with `--weights work/run/start` on the command line, or with `weights=` in Python. With
+# weights, 0 steps are possible: the last layer is computed from the support set without any gradient step.
 #
-# The test is the novel label, in scans that neither this run nor the package's weights have seen.
+# We test the novel label, in scans that neither this run nor the package's weights have seen.
 
 
 # %%
 def mean_dice(weights: str | None, steps: int) -> float:
-    """Mean Dice of the novel label over the queries, by the network alone: the default would match scans besides."""
+    """Mean Dice of the novel label over the queries, with the network only (no registration)."""
     settings = {"learner": "finetune", "weights": weights, "steps": steps, "budget_seconds": None}
     segmenter = medfewshot.adapt(support, labels={novel: names[novel]}, **settings)
     values = []
@@ -199,7 +204,7 @@ def mean_dice(weights: str | None, steps: int) -> float:
 
 
 results = {}
-for name, weights in (("random", None), ("own archive", str(RUN / "start")), ("shipped", "default")):
+for name, weights in (("random", None), ("own archive", str(RUN / "start")), ("package", "default")):
     for steps in ADAPTATION:
         if weights is not None or steps:
             results[name, steps] = mean_dice(weights, steps)
@@ -207,7 +212,7 @@ for name, weights in (("random", None), ("own archive", str(RUN / "start")), ("s
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
-for name, colour in (("random", "#6b747b"), ("own archive", "#e69f00"), ("shipped", "#0072b2")):
+for name, colour in (("random", "#6b747b"), ("own archive", "#e69f00"), ("package", "#0072b2")):
     points = [(steps, dice) for (start, steps), dice in results.items() if start == name]
     axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
 axes.set(xlabel="steps of adaptation", ylabel=f"Dice of {names[novel]}, K = 3", ylim=(0, 1))
@@ -215,26 +220,34 @@ axes.grid(axis="y", color="#e3e6e8")
 axes.legend(frameon=False, loc="lower right")
 plt.show()
 
+# %%
+few, most = ADAPTATION[1], ADAPTATION[-1]
+display(
+    Markdown(
+        f"Without any step, the package's weights reach Dice {results['package', 0]:.2f} and those of this short run "
+        f"{results['own archive', 0]:.2f}. After {few} steps: random weights {results['random', few]:.2f}, this archive "
+        f"{results['own archive', few]:.2f}, package {results['package', few]:.2f}. After {most} steps: "
+        f"{results['random', most]:.2f}, {results['own archive', most]:.2f} and {results['package', most]:.2f}."
+    )
+)
+print(f"This tutorial took {time.perf_counter() - BEGUN:.0f} seconds on {os.cpu_count()} CPU cores.")
+
 # %% [markdown]
-# Without a step the package's weights find some of the structure (0.39) and the ones just made nothing (0.01): a
-# minute of training makes no features that a head could be solved for on. After 20 steps the start from this archive
-# is ahead (0.74; random 0.71, the package's 0.68), and after 60 nothing is left of it: 0.79, 0.80 and 0.79. A start
-# saves steps; where there is time for many, it need not give a better segmenter. One draw of three supports, five scans, one seed:
-# read no more into it. The networks differ in size too, and this archive is kind: the same sort of scan, and
-# the novel structure next to the base one. (These results were made on a machine that was busy with other work, so that
-# the training's speed above says little.)
+# Weights save steps. With enough steps, random weights often catch up. These figures come from one choice of three
+# labelled scans, five queries and one seed. The archive is also a favourable one: it shows the same kind of scan, and the
+# novel structure lies beside the base structure.
 #
 # ## What a real run needs
 #
-# - **Many tasks.** One data set with one base label teaches that label. Name every data set you may use under
-#   `datasets:`, all labels of each but those held out, and keep procedural tasks in the mixture.
-# - **Many episodes, of large patches.** The weights in the package saw 12,528 episodes of seven to nine volumes with up to
-#   512,000 voxels, in 1,044 steps; this run saw 120 of two or three with 41,000 at most. `configs/train/cpu.yaml` is
-#   for hours on two cores; `novel.yaml` and `default.yaml` took some minutes each on one large GPU that twelve processes
-#   shared: `torchrun --nproc-per-node 12 -m medfewshot train ... --pack FILE`.
-# - **A slower average**: `ema: 0.99` or more, once there are hundreds of steps.
-# - **Labels and subjects held out twice**, for choices along the way and for the figure at the end. Beside the figure,
-#   say what the weights have seen; it is in `start.json`.
-# - **Permission** to train on the scans and to pass the weights on.
+# - **Many tasks.** One data set with one base label teaches only that label. List every data set that you may use under
+#   `datasets:`, with all labels except the held-out ones. Keep procedural tasks in the mixture.
+# - **Many episodes with large patches.** The weights in the package saw 12,528 episodes of seven to nine volumes with up
+#   to 512,000 voxels. This run saw 120 episodes of two or three volumes with at most 41,000 voxels. `configs/train/cpu.yaml` is
+#   made for some hours on two cores. `novel.yaml` and `default.yaml` took some minutes each on one large GPU with twelve
+#   processes: `torchrun --nproc-per-node 12 -m medfewshot train ... --pack FILE`.
+# - **A slower average**: `ema: 0.99` or more if the run has hundreds of steps.
+# - **Two sets of held-out labels and subjects**: one for choices during the work, one for the final figure. Beside the
+#   figure, say what the weights have seen. `start.json` lists it.
+# - **Permission** to train on the scans and to share the weights.
 #
-# `docs/training.md` has the details.
+# The training page of the documentation has the details.

@@ -12,14 +12,17 @@
 # ---
 
 # %% [markdown]
-# # In a MONAI pipeline, and as a bundle
+# # medfewshot in MONAI
 #
-# A few-shot segmenter is a MONAI transform, an inferer, and a bundle. It takes about two minutes on two CPU cores.
+# A model of medfewshot can be used as a MONAI transform, with a MONAI-style inferer, and as a MONAI bundle. This tutorial
+# shows all three.
 
 # %% tags=["parameters"]
 STEPS = 150
 
 # %%
+import os
+import time
 import warnings
 
 import matplotlib.pyplot as plt
@@ -29,24 +32,28 @@ from monai import bundle
 from monai.data import DataLoader, Dataset
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, Orientationd, Spacingd
-from scans import WORK, copy_cases, find_scans
+from scans import WORK, copy_cases, draw_scans, find_scans
 
 import medfewshot
 from medfewshot.integrations import FewShotInferer, FewShotSegmentd, SegmentationMetric, load_network
 from medfewshot.io import read_label
 
 warnings.simplefilter("ignore")
+BEGUN = time.perf_counter()
 cases, names, what = find_scans(6)
 print(f"{len(cases)} scans: {what}")
+draw_scans(cases[:3], names)
 support = [(case.image_path, case.label_path) for case in cases[:3]]
 queries = [{"image": str(case.image_path), "label": str(case.label_path)} for case in cases[3:]]
 
 # %% [markdown]
 # ## A transform
 #
-# Adapt once and hand the segmenter to `FewShotSegmentd`. The pipeline in front of it may do what it likes: here it
-# reorients and respaces, and `Invertd` leads the segmentation back to the grid of the file. `finetune` is the network
-# alone: unlike the default, which matches scans to the supports, its segmenter holds no scan, and can be passed on.
+# Adapt once and give the segmenter to `FewShotSegmentd`. Any transforms may come before it. Here the pipeline changes the
+# orientation and the spacing, and `Invertd` brings the segmentation back to the grid of the file.
+#
+# We use the learner `finetune`, which trains a network only. Its segmenter contains no scan, so you may share it. The
+# default also registers the support scans to each query; its segmenter contains them.
 
 # %%
 segmenter = medfewshot.adapt(support, learner="finetune", steps=STEPS, budget_seconds=None, labels=names)
@@ -73,14 +80,14 @@ for panel in axes:
     panel.axis("off")
 axes[1].imshow(np.ma.masked_equal(np.rot90(original[0, ..., middle]), 0), cmap="autumn", alpha=0.6)
 axes[0].set_title("scan")
-axes[1].set_title("segmentation, inverted to the file's grid")
+axes[1].set_title("segmentation on the grid of the file")
 plt.show()
 
 # %% [markdown]
 # ## An inferer and a metric
 #
-# `FewShotInferer` takes images as they come from the file. `SegmentationMetric` accumulates like any MONAI metric; a
-# false alarm counts as 0, and how many values a mean has is told beside it.
+# `FewShotInferer` accepts images as they are in the file. `SegmentationMetric` accumulates values like every MONAI metric.
+# A false alarm counts as Dice 0. The number of cases is printed beside each mean.
 
 # %%
 segmenter.save(WORK / "bundle")
@@ -105,9 +112,13 @@ for name, metric in {"Dice": dice, "HD95 in mm": hd95}.items():
 # %% [markdown]
 # ## A bundle
 #
-# What `save` wrote is a MONAI bundle. MONAI runs it on every NIfTI file of a folder, here from Python; the command
-# line is `python -m monai.bundle run --config_file .../configs/inference.json --bundle_root ... --dataset_dir ...
-# --output_dir ...`.
+# `save` writes a MONAI bundle. MONAI runs it on every NIfTI file of a folder. Here we call it from Python; this is the
+# command line:
+#
+# ```
+# python -m monai.bundle run --config_file BUNDLE/configs/inference.json --bundle_root BUNDLE \
+#     --dataset_dir SCANS --output_dir RESULTS
+# ```
 
 # %%
 print("\n".join(sorted(str(path.relative_to(WORK)) for path in (WORK / "bundle").rglob("*") if path.is_file())))
@@ -122,4 +133,7 @@ bundle.run(
 )
 for path in sorted((WORK / "monai_out").iterdir()):
     ours = medfewshot.segment(WORK / "monai_in" / path.name, segmenter).labels
-    print(path.name, "the same as from medfewshot:", np.array_equal(read_label(path).data[0], ours))
+    print(path.name, "identical to the result of medfewshot:", np.array_equal(read_label(path).data[0], ours))
+
+# %%
+print(f"This tutorial took {time.perf_counter() - BEGUN:.0f} seconds on {os.cpu_count()} CPU cores.")

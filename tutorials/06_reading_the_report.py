@@ -14,34 +14,35 @@
 # %% [markdown]
 # # Reading the report
 #
-# Every run leaves `report.html`: one page to judge it by, which opens without a network. This tutorial makes a cohort
-# with two bad scans in it and shows what comes to light. It takes about two minutes on two CPU cores. (The seconds
-# printed below are longer: the core was shared with other work.)
+# Every run writes `report.html`, a page that shows which results need your attention. It opens without a network. In this
+# tutorial, two of the scans are damaged on purpose, and we look at what the report says about them.
 
 # %% tags=["parameters"]
 STEPS = 150
 
 # %%
 import os
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from scans import WORK, copy_cases, find_scans, show
+from scans import WORK, copy_cases, draw_scans, find_scans, show
 
-os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
+os.environ |= {"COLUMNS": "100", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
+BEGUN = time.perf_counter()
 cases, names, what = find_scans(11)
 print(f"{len(cases)} scans: {what}")
 
 # %% [markdown]
-# ## A cohort with two bad scans
+# ## Two damaged scans
 #
-# One scan loses most of its structure (it was cut off at the edge of the field of view); one is drowned in noise.
+# The first one is cut: half of its structure is gone, as if the field of view were too small. The second one is noisy.
 
 # %%
 copy_cases(cases[:3], WORK / "annotated/images", WORK / "annotated/labels")
 copy_cases(cases[3:], WORK / "mixed", WORK / "mixed_reference")
-cut, noisy = sorted((WORK / "mixed").iterdir())[:2]
+cut, noisy, good = sorted((WORK / "mixed").iterdir())[:3]
 
 image = nib.load(cut)
 data = np.asarray(image.dataobj, np.float32)
@@ -52,7 +53,12 @@ image = nib.load(noisy)
 data = np.asarray(image.dataobj, np.float32)
 data += np.random.default_rng(0).normal(0, 1.5 * data.std(), data.shape).astype(np.float32)
 nib.save(nib.Nifti1Image(data, image.affine), noisy)
-print("cut:", cut.name, "  noisy:", noisy.name)
+
+damaged = [(path, WORK / "mixed_reference" / path.name) for path in (cut, noisy, good)]
+draw_scans(damaged, names, titles=["cut", "noisy", "not changed"])
+
+# %% [markdown]
+# ## Segment all scans
 
 # %%
 # !python -m medfewshot adapt --support-dir work/annotated --learner finetune --steps {STEPS} --budget 900 -o work/segmenter --overwrite
@@ -63,24 +69,32 @@ print("cut:", cut.name, "  noisy:", noisy.name)
 # %% [markdown]
 # ## The page
 #
-# Open `work/mixed_out/report.html` in a browser. Its table sorts by every column (click a heading, or Tab to it and
-# press Enter) and filters by words and flags. This is how a report looks, here one with references:
+# Open `work/mixed_out/report.html` in a browser. You can sort its table by every column and filter it by words or by
+# warnings. This is a report of other scans that have reference labels.
 
 # %%
 show(Path("pictures/report.png"), 800)
 
 # %% [markdown]
-# *Open in the viewer* shows the scan in three planes and in 3D. Up and Down move through the slices, A, C and S choose the
-# plane, M hides the labels, O shows them as outlines, + and - change their opacity, Escape closes; the mouse works as well.
+# *Open in the viewer* shows one scan in three planes and in 3D. These keys work:
+#
+# | key | does |
+# |---|---|
+# | Up, Down | next or previous slice |
+# | A, C, S | axial, coronal or sagittal plane |
+# | M | show or hide the labels |
+# | O | outlines or filled labels |
+# | +, - | opacity of the labels |
+# | Escape | close |
 
 # %%
 show(Path("pictures/viewer.png"), 800)
 
 # %% [markdown]
-# ## Flags
+# ## Cases to review
 #
-# What the page flags can be had in Python too. No reference is needed for these: the scan is compared with the
-# supports, sizes and predicted Dice with those of the other cases. A flag is a reason to look, not a verdict.
+# Python can list the same warnings. They need no reference labels: medfewshot compares each scan with the labelled scans,
+# and each result with the other results. A warning is a reason to look. It does not prove that the result is wrong.
 
 # %%
 from medfewshot.workflow.report import run_page
@@ -91,17 +105,20 @@ for case in page.cases:
     print(f"{case.name:20} {sizes:50} {'; '.join(case.reasons) or '-'}")
 
 # %% [markdown]
-# The cut scan is flagged, four times over. The noisy one is not: its noise leaves the intensities distributed as usual,
-# and what was found in it has an ordinary size and an ordinary predicted Dice. That is why every picture deserves a look:
-# a case without a flag may be wrong too.
+# Compare this list with the pictures above: `cut` and `noisy` are the first two names. A damaged scan may have no warning,
+# because its intensities, its sizes and its confidence may all look usual. Therefore look at every picture, not only at
+# the cases with a warning.
 #
-# ## With references
+# ## With reference labels
 #
-# If there are labels, `report --reference` adds Dice, HD95 and their plots, and R in the viewer goes from the
-# segmentation to the reference to both together. Sort by Dice, take the worst case, and look.
+# `report --reference` adds Dice, HD95 and their plots. In the viewer, R switches between the result, the reference and both.
+# Sort by Dice and look at the worst case first.
 
 # %%
 # !python -m medfewshot report work/mixed_out --reference work/mixed_reference -o work/scored.html
 
+# %%
+print(f"This tutorial took {time.perf_counter() - BEGUN:.0f} seconds on {os.cpu_count()} CPU cores.")
+
 # %% [markdown]
-# The page holds the scans themselves (in 8 bits, coarser where they are large): pass it on as carefully as them.
+# The page contains the scans themselves. Share it as carefully as the scans.
