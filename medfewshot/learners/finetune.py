@@ -35,7 +35,7 @@ from medfewshot.learners.optimization import (
     dice_cross_entropy,
     dice_cross_entropy_parts,
 )
-from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler, check_kind, fit_strides
+from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler, check_classes, check_kind, fit_strides
 from medfewshot.types import Episode, Support
 
 NAME = "finetune"
@@ -211,8 +211,11 @@ class _Attempt:
         start, seed = self.learner.start, self.learner.seed + self.restarts
         if isinstance(start, LinearHeadStart):
             return self._pretrained(start, seed)
+        if isinstance(start, UNet) and start.config["classes"] == 0:
+            return self._pretrained(LinearHeadStart(start), seed)
         if start is not None:
             network: UNet = copy.deepcopy(start)  # type: ignore[assignment]
+            check_classes(network, self.support, NAME)
             return network
         return random_unet(self.learner, self.support, classes=self.support.classes, seed=seed)
 

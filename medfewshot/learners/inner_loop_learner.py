@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from medfewshot.augment import NO_AUGMENTATION
-from medfewshot.backbones import UNet, to_channels_last
+from medfewshot.backbones import UNet, seeded, to_channels_last
 from medfewshot.learners.base import TrainedOptions, missing_start_error
 from medfewshot.learners.finetune import DIVERGED_LOSS, Finetune, NetworkSegmenter, random_unet
 from medfewshot.learners.inner_loop import (
@@ -147,11 +147,14 @@ class _Adaptation:
             module = random_unet(learner, self.support, classes=2, seed=learner.seed)
         if not isinstance(module, (MamlStart, UNet)):
             raise missing_start_error(learner.name)
-        start = module if isinstance(module, MamlStart) else learner.build_start(module)
-        check_kind(start.backbone, self.support, learner.name)
-        fit_strides(start.backbone, self.support)
-        to_channels_last(start.backbone)
-        return start.to(learner.device)
+        if not isinstance(module, MamlStart):
+            module = seeded(
+                partial(learner.build_start, module), learner.seed
+            )  # draws a head for a network without one
+        check_kind(module.backbone, self.support, learner.name)
+        fit_strides(module.backbone, self.support)
+        to_channels_last(module.backbone)
+        return module.to(learner.device)
 
     def inner_loop(self, weights: Weights) -> Weights:
         """Run the inner loop on patches of the support; a step after which the loss diverges is undone and the last."""

@@ -93,6 +93,18 @@ def test_gradients_stay_switched_as_they_were(name):
     assert torch.is_grad_enabled()
 
 
+def test_a_seed_decides_the_head_that_a_network_without_one_gets(name):
+    if LEARNERS[name].network is not UNet or not has(name, "start"):
+        pytest.skip("starts from no U-Net")
+    support, logits = SUPPORTS["3D"], []
+    start = start_for(name, support).with_classes(0)
+    for state in (11, 12):
+        torch.manual_seed(state)
+        logits.append(small(name, seed=7, start=start).adapt(support)(query_for(support)))
+    assert logits[0].shape == (2, support.classes, 11, 9, 7)
+    assert torch.equal(*logits)
+
+
 def test_adapting_changes_neither_learner_nor_support(name):
     support = support_of([(12, 10), (10, 14)], patch=(8, 8))
     tensors = [t.clone() for t in (*support.images, *support.labels)]
