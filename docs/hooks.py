@@ -139,7 +139,7 @@ def page_of(notebook: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def _code(names: str) -> str:
-    return ", ".join(f"`{name}`" for name in names.replace("|", "\\|").split(", "))
+    return ", ".join(f"<code>{name}</code>" for name in names.replace("|", "&#124;").split(", "))
 
 
 def _cell(text: str) -> str:

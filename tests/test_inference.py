@@ -170,7 +170,7 @@ def test_a_constant_volume_is_background_with_a_warning(kind):
     plan = replace(plan, normalization=(replace(plan.normalization[0], kind=kind),))
     result = segment_volume(volume_of(np.zeros((12, 10, 8))), plan, threshold(), EVERYTHING)
     assert not result.labels.any()
-    assert result.warnings == ("organ (label 4) was not found",)
+    assert result.warnings == ("organ (label 4) was not found; check whether the scan shows it",)
     assert result.confidence == {}
     assert np.isfinite(result.probabilities).all()
     assert np.isfinite(result.uncertainty).all()

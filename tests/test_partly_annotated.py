@@ -112,7 +112,7 @@ def test_a_structure_that_is_not_drawn_yet_is_not_called_missing():
     names = {1: "liver", 2: "spleen"}
     images = [volume(image)] * 2
     assert make_plan(images, [volume(labels), volume(only_slices(two, [9]))], names=names).notes == (
-        "spleen (label 2) is missing from 1 of 1 supports",
+        "spleen (label 2) is missing from 1 of 1 labelled scans; label it if it is visible there",
     )
 
 

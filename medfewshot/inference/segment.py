@@ -90,7 +90,7 @@ def segment_volume(
             probabilities, uncertain = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
         except torch.OutOfMemoryError:
             segmenter = copy_to_cpu(segmenter)
-            warnings.append("the device ran out of memory: segmented on the CPU")
+            warnings.append("the device ran out of memory: segmented on the CPU; the result is as good, only slower")
             probabilities, uncertain = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
@@ -102,7 +102,9 @@ def segment_volume(
         "restore": round(time.perf_counter() - begun - planning_seconds - predicting, 3),
     }
     names = {value: name_with_value(name, value) for value, name in plan.labels.items()}
-    warnings += [f"{names[value]} was not found" for value, count in voxels.items() if not count]
+    warnings += [
+        f"{names[value]} was not found; check whether the scan shows it" for value, count in voxels.items() if not count
+    ]
     reasons = {plan.label_values[index - 1]: reason for index, reason in uncertain}
     unsure = {value: reason for value, reason in reasons.items() if voxels[value]}
     predicted = writer.predicted_dice(segmenter.calibration)

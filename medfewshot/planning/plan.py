@@ -217,8 +217,10 @@ def _notes(
     for value, found in measured.items():
         name = name_with_value(labels[value], value)
         if any(one.has_tiny_pieces for one in found):
-            notes.append(f"{name} has pieces of {TINY_VOXELS} voxels or fewer: expect some of them to be missed")
+            notes.append(f"{name} has pieces of {TINY_VOXELS} voxels or fewer: look for missed ones in every result")
         missing = sum(value not in one for one in complete)
         if missing:
-            notes.append(f"{name} is missing from {missing} of {len(complete)} supports")
+            notes.append(
+                f"{name} is missing from {missing} of {len(complete)} labelled scans; label it if it is visible there"
+            )
     return notes

@@ -64,9 +64,12 @@ def test_labels_come_from_all_supports_and_absence_is_noted():
     first, second = (pair((24, 24, 24), boxes=[(v, cube(4, 10))]) for v in (1, 2))
     plan = plan_for(first, second)
     assert plan.label_values == (1, 2)
-    assert "label 1 is missing from 1 of 2 supports" in plan.notes
-    assert "label 2 is missing from 1 of 2 supports" in plan.notes
-    assert "stone (label 2) is missing from 1 of 2 supports" in plan_for(first, second, names={2: "stone"}).notes
+    assert "label 1 is missing from 1 of 2 labelled scans; label it if it is visible there" in plan.notes
+    assert "label 2 is missing from 1 of 2 labelled scans; label it if it is visible there" in plan.notes
+    assert (
+        "stone (label 2) is missing from 1 of 2 labelled scans; label it if it is visible there"
+        in plan_for(first, second, names={2: "stone"}).notes
+    )
 
 
 def test_a_missing_label_is_an_error():
@@ -215,7 +218,7 @@ def test_specks_do_not_break_a_structure():
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_tiny_structures_are_noted(size):
     plan = plan_for(pair((24, 24, 24), boxes=[(5, cube(3, size))]), names={5: "lesion"}, spacing_mm=4.0)
-    assert plan.notes == ("lesion (label 5) has pieces of 27 voxels or fewer: expect some of them to be missed",)
+    assert plan.notes == ("lesion (label 5) has pieces of 27 voxels or fewer: look for missed ones in every result",)
 
 
 # Frames
