@@ -13,7 +13,7 @@ from medfewshot.benchmark.cells import Cell
 from medfewshot.benchmark.environment import peak_device_memory_gb, peak_memory_gb
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.inference import Segmentation
 from medfewshot.learners import LEARNERS, LearnerSpec
 from medfewshot.structures import boxes
@@ -52,7 +52,7 @@ def read_supports(cell: Cell, names: Mapping[int, str], cases: Sequence[Case]) -
     marked = {value for label in scans.labels for value in boxes(label.data[0])}
     known = {value: name for value, name in names.items() if value in marked}
     if not known:
-        raise InputError(f"{cell.id}: no support of this draw marks {', '.join(names.values())}", "use another seed")
+        raise InputError(f"{cell.id}: no support of this draw marks {some(names.values())}", "use another seed")
     return scans, known
 
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from medfewshot.episodes import fixed_split
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.learners import LEARNERS, LearnerSpec, make_learner
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.settings import AdaptSettings, read_yaml
@@ -189,9 +189,7 @@ class BenchmarkConfig(Entry):
         for learner in self.learners:
             unknown = sorted(set(learner.datasets or ()) - known)
             if unknown:
-                raise ValueError(
-                    f"learner {learner.name}: dataset {unknown[0]} is not among {', '.join(sorted(known))}"
-                )
+                raise ValueError(f"learner {learner.name}: dataset {unknown[0]} is not among {some(sorted(known))}")
         for dataset in self.datasets:
             if max((k for k in self.shots if k != ALL), default=1) > len(dataset.split[0]):
                 raise ValueError(f"dataset {dataset.name}: its pool of {len(dataset.split[0])} is less than K")

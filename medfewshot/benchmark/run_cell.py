@@ -16,7 +16,7 @@ from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb
 from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.episodes import draw_support
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.evaluation import evaluate_arrays, mean
 from medfewshot.io import check_same_grid, read_image, read_label, write_csv, write_text
 from medfewshot.report import save_preview
@@ -95,7 +95,7 @@ def _label_names(cell: Cell, known: Mapping[int, str], root: Path) -> dict[int, 
     values = wanted if wanted is not None else tuple(known)
     unknown = sorted(set(values) - set(known)) if known else []
     if unknown:
-        raise InputError(f"{root}: has no label {unknown[0]}", f"it has {', '.join(map(str, known))}")
+        raise InputError(f"{root}: has no label {unknown[0]}", f"it has {some(known)}")
     return {value: known.get(value, f"label {value}") for value in values}
 
 

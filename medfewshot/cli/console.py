@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
+from medfewshot.errors import MOST_SHOWN, some
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
 from medfewshot.metrics import METRICS
@@ -26,8 +27,6 @@ from medfewshot.types import Event, Progress
 from medfewshot.workflow import STATISTICS, CaseResult, RunResult
 
 TEXTS = ("structure", "review")
-MOST = 10
-"""Most scans, structures, values or warnings that are listed."""
 
 
 class Console:
@@ -73,10 +72,10 @@ class Console:
     def warnings(self, warnings: Sequence[str], rest: str = "in the record") -> None:
         """Print each warning once, at most ten. ``rest``: where to find the others."""
         unique = list(dict.fromkeys(warnings))
-        for warning in unique[:MOST]:
+        for warning in unique[:MOST_SHOWN]:
             self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
-        if len(unique) > MOST:
-            self.err.print(f"and {len(unique) - MOST} more warnings {rest}", style="yellow")
+        if len(unique) > MOST_SHOWN:
+            self.err.print(f"and {len(unique) - MOST_SHOWN} more warnings {rest}", style="yellow")
 
     def json(self, content: Mapping[str, Any]) -> None:
         """Print ``content`` as JSON if ``--json`` was given."""
@@ -88,7 +87,7 @@ class Console:
         plan, record = segmenter.plan, segmenter.record
         learned, settings = record["learner"], record["settings"]
         names = [name if name == f"label {value}" else f"{name} ({value})" for value, name in plan.labels.items()]
-        self.say(f"structures: {first_ten(names)}")
+        self.say(f"structures: {some(names)}")
         start = f", from the weights {settings['weights']}" if settings["weights"] else ""
         steps = f", {counted(learned['steps'], 'step')}" if "steps" in learned else ""
         self.say(f"method: {settings['learner']}{start}{steps}, {record['seconds']['adapt']:.0f} s")
@@ -99,7 +98,7 @@ class Console:
         known = [f"{name} {d:.2f}" for name, d in zip(plan.labels.values(), left_out, strict=False) if d is not None]
         if known:
             self.say("a test on your labelled scans, each segmented from the others by registration alone:")
-            self.say(f"mean Dice {first_ten(known)}")
+            self.say(f"mean Dice {some(known)}")
         if record["keeps_supports"]:
             self.say(f"{folder} contains your labelled scans: share it as carefully as patient data")
 
@@ -110,17 +109,17 @@ class Console:
         shown: failed ones first, then those to review.
         """
         rows = [_result_rows(one, result.review) for one in result.results]
-        brief = sum(map(len, rows)) > 2 * MOST
+        brief = sum(map(len, rows)) > 2 * MOST_SHOWN
         rows.sort(key=lambda own: (own[0].confidence is not None or not own[0].review, not own[0].review))
         table = _table("", "scan", "structure", _size_unit(result.results), "confidence", "review", texts=TEXTS)
-        for own in rows[:MOST]:
+        for own in rows[:MOST_SHOWN]:
             shown = _one_per_reason(own) if brief else own
             for number, row in enumerate(shown):
                 table.add_row(
                     "" if number else row.scan, row.structure, row.size, _number(row.confidence, 2), row.review
                 )
         self.out.print(table)
-        if brief or len(rows) > MOST:
+        if brief or len(rows) > MOST_SHOWN:
             self.say(f"all structures of all scans are in {result.folder / STATISTICS}")
         self.say("confidence: expected Dice, 0 to 1. It can be wrong: look at every result.")
 
@@ -168,7 +167,7 @@ class Console:
             for row in rows:
                 owners.setdefault(row[column], []).append(row[shown[0]])
             for value, names in owners.items():
-                self.say(f"{column} of {first_ten(names) if len(owners) > 1 else 'all'}: {value}")
+                self.say(f"{column} of {some(names) if len(owners) > 1 else 'all'}: {value}")
 
     def inspection_table(self, inspection: Inspection) -> None:
         """Print one row per case of a data set, and its problems."""
@@ -182,25 +181,22 @@ class Console:
                 " x ".join(f"{s:.3g}" for s in case.spacing_mm or ()) or "-",
                 case.orientation or "-",
                 f"{_number(low, 0)} to {_number(high, 0)}" if case.intensity else "-",
-                first_ten(
-                    [f"{s.value}: {_number(s.ml, 1)}" if s.ml is not None else str(s.value) for s in case.labels], "\n"
-                )
-                or "none",
+                _lines([f"{s.value}: {_number(s.ml, 1)}" if s.ml is not None else str(s.value) for s in case.labels]),
                 "yes" if case.usable else "no",
             )
         self.out.print(table)
-        for problem in inspection.problems[:MOST]:
+        for problem in inspection.problems[:MOST_SHOWN]:
             style = "red" if problem.severity == "error" else "yellow"
             self.out.print(f"{problem.severity}: {problem}", style=style, soft_wrap=True)
-        if len(inspection.problems) > MOST:
-            self.say(f"and {len(inspection.problems) - MOST} more; -o FOLDER writes them all")
+        if len(inspection.problems) > MOST_SHOWN:
+            self.say(f"and {len(inspection.problems) - MOST_SHOWN} more; -o FOLDER writes them all")
         self.say(inspection.summary_text)
 
 
-def first_ten(values: Sequence[str], separator: str = ", ") -> str:
-    """The first ten values, then the number of the others."""
-    more = [f"and {len(values) - MOST} more"] if len(values) > MOST else []
-    return separator.join([*values[:MOST], *more])
+def _lines(values: Sequence[str]) -> str:
+    """One value a line; after ten, the number of the others."""
+    more = [f"and {len(values) - MOST_SHOWN} more"] if len(values) > MOST_SHOWN else []
+    return "\n".join([*values[:MOST_SHOWN], *more]) or "none"
 
 
 def counted(number: int, noun: str) -> str:

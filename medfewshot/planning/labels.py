@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from medfewshot.errors import InputError, did_you_mean
+from medfewshot.errors import InputError, did_you_mean, some
 from medfewshot.structures import Structure
 from medfewshot.types import Volume
 
@@ -57,8 +57,8 @@ def choose_labels(
     missing = [str(value) for value in chosen if value not in present]
     if missing:
         raise InputError(
-            f"label {', '.join(missing)} is in no support",
-            f"the supports hold {', '.join(map(str, present))}",
+            f"label {some(missing)}: is in none of the labelled scans",
+            f"they contain {some(present)}",
             setting="labels",
         )
     given = dict(wanted) if isinstance(wanted, Mapping) else {}
@@ -80,4 +80,4 @@ def _value(one: int | str, names: Mapping[int, str]) -> int:
     if not known:
         problem = f"label {one}: nothing names the structures (a dataset.json would)"
         raise InputError(problem, "give label values", setting="labels")
-    raise InputError(f"label {one}: unknown{did_you_mean(one, known)}", f"known are {', '.join(known)}")
+    raise InputError(f"label {one}: unknown{did_you_mean(one, known)}", f"known are {some(known)}")

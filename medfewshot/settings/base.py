@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from medfewshot.errors import InputError, did_you_mean
+from medfewshot.errors import InputError, did_you_mean, some
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _first_problem(error: ValidationError, values: Mapping[str, Any], model: typ
         return InputError(f"{where} {inner.problem}", inner.remedy)
     if first["type"] == "extra_forbidden":
         known = model.model_fields
-        return InputError(f"{name}: is unknown{did_you_mean(name, known)}", f"known are {', '.join(known)}")
+        return InputError(f"{name}: is unknown{did_you_mean(name, known)}", f"known are {some(known)}")
     said = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     value = values.get(name, values.get(model.options().get(name, ""), ""))
     return InputError(f"{name} {value}: {said}", setting=name)

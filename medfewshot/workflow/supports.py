@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.datasets import Dataset, ignored_value, read_dataset
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.io import in_frame_of, match_names, read_image, read_label
 from medfewshot.learners.hybrid_fusion import TRAINING_DICE
 from medfewshot.structures import mark_ignored
@@ -179,4 +179,4 @@ def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
     missed = [name for name, value in zip(plan.labels.values(), dice, strict=True) if value < TRAINING_DICE[0]]
     registered = " (until then, registration alone finds them)" if "network_trust" in record else ""
     reason = f"hardly learned (Dice below {TRAINING_DICE[0]} on your labelled scans); train with more steps{registered}"
-    return [f"{', '.join(missed)}: {reason}"] if missed else []
+    return [f"{some(missed)}: {reason}"] if missed else []

@@ -73,7 +73,7 @@ def test_labels_come_from_all_supports_and_absence_is_noted():
 
 
 def test_a_missing_label_is_an_error():
-    with pytest.raises(InputError, match=r"label 7, 9 is in no support; the supports hold 1"):
+    with pytest.raises(InputError, match=r"label 7, 9: is in none of the labelled scans; they contain 1"):
         plan_for(pair((16, 16, 16)), labels=[1, 7, 9])
 
 
