@@ -18,7 +18,7 @@ def suggest(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Name the scans to label next: those that the model knows least about.
+    """Name the scans to label next, least known to the model first.
 
     A scan comes first if its expected Dice is low and its gray values are unlike those of the labelled scans.
 
