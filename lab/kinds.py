@@ -4,7 +4,7 @@
     python -m lab.kinds --check    # changes nothing; exit code 1 if they differ from the tests
 
 A kind is one parameter of a test that is listed here, or the test itself. ``make test`` runs these tests, so a row is
-true as long as they pass. *right*: the exact voxels, grid or cases are asserted. *warned*: the same, and a warning that
+true as long as they pass. *right*: the exact voxels, grid, names or cases are asserted. *warned*: the same, and a warning that
 names the doubt. *refused*: one line that names the file, and nothing is written.
 """
 
@@ -104,7 +104,21 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
         },
         "tests/io/test_io_names.py": {
             "test_supports_of_slicer": "right",
+            "test_each_name_has_one_value": "right",
+            "test_a_structure_that_the_others_lack_gets_a_value_of_its_own": "right",
             "test_contradictions_name_both": "refused",
+            "test_a_value_without_a_name_never_joins_a_named_structure_of_another_file": "refused",
+            "test_a_file_without_names_is_told_that_its_values_are_those_of_a_named_one": "warned",
+            "test_evaluation_matches_by_name": "right",
+            "test_evaluation_by_value_is_warned_of_and_by_the_names_of_a_run_is_right": "warned",
+            "test_the_data_set_and_the_run_are_matched_by_name": "right",
+        },
+        "tests/io/test_io_label_values.py": {
+            "test_gray_values_are_no_labels": "refused",
+            "test_many_small_or_thin_structures_are_labels": "right",
+            "test_many_specks_are_labels": "right",
+            "test_an_edge_of_one_gray_value_is_a_warning": "warned",
+            "test_a_label_map_given_as_a_scan_is_refused": "refused",
         },
         "tests/io/test_io_volumes.py": {
             "test_label_values_come_back_as_they_were": "right",
@@ -158,6 +172,10 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_csv": "right",
             "test_csv_cases_in_folders_with_equal_file_names": "right",
             "test_csv_mistakes_name_the_line": "refused",
+        },
+        "tests/io/test_io_paths.py": {
+            "test_labels_are_known_by_one_list_of_names": "right",
+            "test_labels_beside_scans_are_no_scans": "right",
         },
         "tests/test_evaluation.py": {"test_references_under_the_names_of_public_sets": "right"},
     },

@@ -675,3 +675,28 @@ def the_longest_name(folder):
 def upper_case_suffix(folder):
     nifti(folder, name="plain.nii.gz").rename(folder / "ODD.NII.GZ")
     return folder / "ODD.NII.GZ"
+
+
+@accepted
+@posix
+def a_name_reserved_on_windows(folder):
+    return nifti(folder, name="con.nii.gz")
+
+
+@accepted
+@posix
+def a_name_that_ends_in_a_dot(folder):
+    return nifti(folder, name="odd..nii.gz")
+
+
+@accepted
+@posix
+def a_name_with_signs_that_windows_refuses(folder):
+    return nifti(folder, name='a<b>"c"|d?e*.nii.gz')
+
+
+@accepted
+def a_path_longer_than_windows_takes(folder):
+    deep = folder.joinpath(*["a folder with a long name"] * 10)
+    deep.mkdir(parents=True)
+    return nifti(deep)

@@ -136,6 +136,9 @@ def test_totalsegmentator_with_a_missing_mask_keeps_the_names_of_the_others(tmp_
         scans(tmp_path, f"s{number}/ct.nii.gz")
         for name, value in names.items():
             scans(tmp_path, f"s{number}/segmentations/{name}.nii.gz", data=(value == LABEL).astype(np.uint8))
+    found = inspect(read_dataset(tmp_path))
+    assert [[stats.value for stats in row.labels] for row in found.cases] == [[1, 2], [2]]
+    assert dict(found.labels) == {1: "liver", 2: "spleen"}
     first, second = read_supports(read_dataset(tmp_path)).labels
     assert np.array_equal(first.data[0] == 2, LABEL == 420)
     assert np.array_equal(second.data[0] == 2, LABEL == 420)

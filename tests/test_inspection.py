@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import toys
 
 from medfewshot.datasets import read_dataset
 from medfewshot.inspection import Inspection, inspect
@@ -155,3 +156,13 @@ def test_real_mr_with_left_and_right_kidneys():
     inspection = inspect(some)
     assert inspection.summary["usable_supports"] == 4
     assert not any("changed sides" in text for text in texts(inspection))
+
+
+def test_a_label_on_another_grid_is_not_called_empty(tmp_path):
+    image, label = toys.make_scan(0)
+    toys.save_nifti(tmp_path / "a.nii.gz", image)
+    toys.save_nifti(tmp_path / "a_seg.nii.gz", label, toys.AFFINE + np.diag([0, 0, 1.0, 0]))
+    found = inspect(read_dataset(tmp_path))
+    assert len(found.errors) == 1
+    assert "grid" in found.errors[0].text
+    assert [stats.value for stats in found.cases[0].labels] == [205, 420]

@@ -17,7 +17,7 @@ from medfewshot.datasets import Dataset, ignored_value
 from medfewshot.errors import InputError
 from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
 from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
-from medfewshot.io import in_frame_of, read_image, read_label
+from medfewshot.io import StructureNames, in_frame_of, read_image, read_label
 from medfewshot.structures import TINY_VOXELS, mark_ignored, structures, voxel_size
 from medfewshot.types import Case, Progress, Volume
 
@@ -36,18 +36,20 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     progress = progress or Progress()
     rows: list[CaseRow] = []
     problems: list[Problem] = []
+    table = StructureNames(dataset.labels, fixed=True)
     for done, case in enumerate(dataset.cases):
         progress.update(done, len(dataset.cases), case.case_id)
-        row, found = _measure_case(case, dataset)
+        row, found = _measure_case(case, dataset, table)
         rows.append(row)
         problems += found
     progress.update(len(dataset.cases), len(dataset.cases), "")
+    dataset = replace(dataset, labels=dataset.labels or table.names)
     problems += [problem for check in CHECKS for problem in check(dataset, rows)]
     problems.sort(key=lambda problem: problem.severity != "error")
     return Inspection(dataset.name, dict(dataset.labels), tuple(rows), tuple(problems))
 
 
-def _measure_case(case: Case, dataset: Dataset) -> tuple[CaseRow, list[Problem]]:
+def _measure_case(case: Case, dataset: Dataset, table: StructureNames) -> tuple[CaseRow, list[Problem]]:
     """Measure one case. A file that cannot be read gives a problem and a row without its numbers."""
     label_file = str(case.label_path) if case.label_path else None
     row = CaseRow(case.case_id, case.subject_id, str(case.image_path), label_file)
@@ -65,9 +67,11 @@ def _measure_case(case: Case, dataset: Dataset) -> tuple[CaseRow, list[Problem]]
         label = read_label(case.label_path, image=image)
         label = mark_ignored(label, ignored_value(label.names) if dataset.ignore is None else dataset.ignore)
         label = label if image is None else in_frame_of(image, label)
+        label = table.match(label)
         row = replace(row, labels=label_stats(label))
     except InputError as error:
         problems.append(_problem_from(error, case.label_path))
+        row = row if label is None else replace(row, labels=label_stats(label))
     if label is not None:
         problems += _label_problems(row, label, dataset)
     return replace(row, usable=not any(problem.severity == "error" for problem in problems)), problems

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import corpus_dicom
@@ -17,6 +18,8 @@ import pytest
 import SimpleITK as sitk
 import toys
 
+from medfewshot.io import find_images, read_image
+
 REFUSED = corpus_volumes.REFUSED | corpus_dicom.REFUSED
 PICTURED = {
     "newline_in_the_name", "markup_in_the_name", "broken_formula_in_the_name", "other_scripts_in_the_name",
@@ -24,6 +27,14 @@ PICTURED = {
 }  # fmt: skip
 """Kinds whose preview is worth a second."""
 ACCEPTED = corpus_volumes.ACCEPTED | corpus_dicom.ACCEPTED
+VOXELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "constant_image": lambda scan: np.full_like(scan, 7),
+    "one_voxel": lambda scan: scan[:1, :1, :1],
+    "one_slice": lambda scan: scan[:, :, :1],
+    "huge_values": lambda scan: scan * np.float32(1e33),
+    "rescaled": lambda scan: 2 * scan - 1024,
+}
+"""The voxels of kinds that do not have those of ``corpus_volumes.scan``."""
 
 
 def files_under(folder: Path) -> set[Path]:
@@ -87,6 +98,9 @@ def test_an_odd_volume_that_can(run, tmp_path, segmenter, kind):
     else:
         labels = sitk.GetArrayFromImage(sitk.ReadImage(str(result)))
     assert set(np.unique(labels)) <= {0, *toys.VALUES}
+    (image,) = find_images(path)
+    expected = VOXELS.get(kind, np.asarray)(corpus_volumes.scan().astype(np.float32))
+    np.testing.assert_array_equal(read_image(image).data[0], expected)
 
 
 @pytest.fixture
