@@ -4,8 +4,8 @@
     python -m lab.kinds --check    # changes nothing; exit code 1 if they differ from the tests
 
 A kind is one parameter of a test that is listed here, or the test itself. ``make test`` runs these tests, so a row is
-true as long as they pass. *right*: the exact voxels, grid, names or cases are asserted. *warned*: the same, and a warning that
-names the doubt. *refused*: one line that names the file, and nothing is written.
+true as long as they pass. *right*: the exact voxels, grid, names or cases are asserted. *warned*: the same, and a
+warning that names the doubt. *refused*: one line that names the cause; a command writes nothing.
 """
 
 from __future__ import annotations
