@@ -14,6 +14,7 @@ import typer
 
 from medfewshot import __version__
 from medfewshot.cli.adapt import adapt, segment
+from medfewshot.cli.annotate import annotate
 from medfewshot.cli.benchmark import benchmark
 from medfewshot.cli.data import data
 from medfewshot.cli.demo import demo, label_app
@@ -29,6 +30,7 @@ EXIT_INPUT = 2
 """Input or settings cannot be used; nothing was written. (1: some volumes of a folder failed.)"""
 EXIT_INTERRUPTED = 130
 RESUMABLE = {
+    "annotate": "everything drawn is saved; the same command opens it again",
     "segment": "what was finished is kept, segment --resume continues from there",
     "train": "train --resume continues from the last checkpoint",
     "benchmark": "what was finished is kept, and the same command continues from there",
@@ -100,7 +102,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Look at your scans": {"inspect": inspect, "data": data},
     "Adapt and segment": {"adapt": adapt, "segment": segment},
     "Check and show": {"evaluate": evaluate, "report": report},
-    "Label more scans": {"suggest": suggest, "export": export, "label-app": label_app},
+    "Label more scans": {"annotate": annotate, "suggest": suggest, "export": export, "label-app": label_app},
     "Compare and pre-train methods": {"learners": learners, "benchmark": benchmark, "train": train},
 }
 """Heading in the help -> the commands below it, in the order of work."""

@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from medfewshot.workbench import masks, tools
-from medfewshot.workbench.guard import LARGEST_MASK, LARGEST_TEXT, Refusal, one_sentence, read_body
+from medfewshot.workbench import request_fields as fields
+from medfewshot.workbench.guard import LARGEST_MASK, Refusal, one_sentence, read_body
 from medfewshot.workbench.open_scan import OpenScan, OpenScans
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import Structure, VersionConflict
@@ -46,17 +47,29 @@ class Jobs(Protocol):
         """
 
 
+class Exported(Protocol):
+    """What an export wrote, and what the user should know of it."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences for the user."""
+
+
 @dataclass(frozen=True)
 class Exports:
     """What the project can be exported to.
 
     Args:
         formats: Name of each format -> what it is.
-        write: Writes the formats of these names; returns the files.
+        write: Writes the formats of these names.
     """
 
     formats: Mapping[str, str]
-    write: Callable[[Sequence[str]], list[Path]]
+    write: Callable[[Sequence[str]], Exported]
 
 
 class Desk:
@@ -121,7 +134,7 @@ class Desk:
 
     async def structures(self, request: Request) -> Response:
         """Replace the structures."""
-        given = await _json(request, list)
+        given = await fields.json(request, list)
         try:
             structures = [Structure(one["name"], one["value"], one["color"]) for one in given]
         except (KeyError, TypeError) as error:
@@ -132,18 +145,18 @@ class Desk:
 
     async def case(self, request: Request) -> Response:
         """What the page must know about a scan before it shows it."""
-        name = _case(request)
+        name = fields.case(request)
         scan = await run_in_threadpool(self._scans.get, name)
         return JSONResponse(await run_in_threadpool(scan.facts))
 
     async def scan(self, request: Request) -> Response:
         """The voxels of a scan as a NIfTI file on the axes of the page."""
-        scan = await run_in_threadpool(self._scans.get, _case(request))
-        return StreamingResponse(scan.file(_number(request, "channel", 0)), media_type=_BYTES)
+        scan = await run_in_threadpool(self._scans.get, fields.case(request))
+        return StreamingResponse(scan.file(fields.number(request, "channel", 0)), media_type=_BYTES)
 
     async def mask(self, request: Request) -> Response:
         """The mask of a case, or its draft; 204 without either. Headers: version, finished slices and their axis."""
-        name, draft_only = _case(request), request.query_params.get("layer") == "draft"
+        name, draft_only = fields.case(request), request.query_params.get("layer") == "draft"
         body, facts = await run_in_threadpool(self._read_mask, name, draft_only)
         headers = {"x-facts": json.dumps(facts)}
         if body is None:
@@ -163,9 +176,9 @@ class Desk:
 
     async def save(self, request: Request) -> Response:
         """Save a drawn region. 409 with the current version if somebody else saved in between."""
-        name, box = _case(request), _box(request)
-        version, plane = _number(request, "version", 0), _number(request, "plane", -1)
-        drawn = None if request.query_params.get("drawn", "all") == "all" else _numbers(request, "drawn")
+        name, box = fields.case(request), fields.box(request)
+        version, plane = fields.number(request, "version", 0), fields.number(request, "plane", -1)
+        drawn = None if request.query_params.get("drawn", "all") == "all" else fields.numbers(request, "drawn")
         body = await read_body(request, LARGEST_MASK)
         new = await run_in_threadpool(self._save, name, box, body, version, drawn, plane)
         self._changes += 1
@@ -200,7 +213,7 @@ class Desk:
 
     async def tool(self, request: Request) -> Response:
         """The region that a drawing tool proposes; the header tells where it is."""
-        name, body = _case(request), await read_body(request, LARGEST_MASK)
+        name, body = fields.case(request), await read_body(request, LARGEST_MASK)
         region, box = await run_in_threadpool(self._tool, name, request, body)
         if region is None:
             return JSONResponse({"threshold": box})
@@ -209,19 +222,19 @@ class Desk:
 
     def _tool(self, name: str, request: Request, body: bytes) -> tuple[np.ndarray | None, Any]:
         scan, which = self._scans.get(name), request.query_params.get("tool", "")
-        image = scan.image(_number(request, "channel", 0))
+        image = scan.image(fields.number(request, "channel", 0))
         spacing = np.linalg.norm(scan.frame.affine[:3, :3], axis=0)
         spacing_mm = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
         if which == "otsu":
             return None, tools.otsu_threshold(image)
         if which == "click":
             return self._click(image, request, spacing_mm)
-        box = _box(request)
+        box = fields.box(request)
         masks.check_box(box, scan.frame.shape)
         drawn = masks.unpack(body, box)
         if which == "fill":
-            plane = _number(request, "plane", 2)
-            return tools.fill_between(drawn, value=_number(request, "value", 1), plane=min(max(0, plane), 2)), box
+            plane = fields.number(request, "plane", 2)
+            return tools.fill_between(drawn, value=fields.number(request, "value", 1), plane=min(max(0, plane), 2)), box
         if which == "grow":
             return tools.grow(image[tuple(slice(*edge) for edge in box)], drawn, spacing_mm=spacing_mm), box
         raise Refusal(400, "There is no such tool. Reload the page.")
@@ -229,14 +242,15 @@ class Desk:
     def _click(
         self, image: np.ndarray, request: Request, spacing_mm: tuple[float, float, float]
     ) -> tuple[np.ndarray, masks.Box]:
-        seed = tuple(_numbers(request, "seed"))
+        seed = tuple(fields.numbers(request, "seed"))
         if len(seed) != 3 or not all(0 <= at < size for at, size in zip(seed, image.shape, strict=True)):
             raise Refusal(400, "The click is outside the scan.")
         low, high = tools.similar_range(image, seed)
-        plane = _number(request, "plane", -1)
+        low, high = fields.real(request, "low", low), fields.real(request, "high", high)
+        reach_mm, plane = fields.real(request, "reach", 30.0), fields.number(request, "plane", -1)
         found = tools.click(
-            image, seed, spacing_mm=spacing_mm, plane=plane if plane in (0, 1, 2) else None,
-            low=_real(request, "low", low), high=_real(request, "high", high), reach_mm=_real(request, "reach", 30.0),
+            image, seed, low=low, high=high, reach_mm=reach_mm, spacing_mm=spacing_mm,
+            plane=plane if plane in (0, 1, 2) else None,
         )  # fmt: skip
         edges = [np.flatnonzero(found.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
         x, y, z = ((int(edge[0]), int(edge[-1]) + 1) for edge in edges)
@@ -244,7 +258,7 @@ class Desk:
 
     async def review(self, request: Request) -> Response:
         """Accept, reject, send to review, or note."""
-        given = await _json(request, dict)
+        given = await fields.json(request, dict)
         name, status, note = (given.get(key, "") for key in ("case", "status", "note"))
         if not all(isinstance(one, str) for one in (name, status, note)):
             raise Refusal(400, "A review is text.")
@@ -254,7 +268,7 @@ class Desk:
 
     async def learn(self, request: Request) -> Response:
         """Start to learn from all examples; drafts follow, the open case first."""
-        given = await _json(request, dict)
+        given = await fields.json(request, dict)
         case = given.get("case")
         job = await run_in_threadpool(lambda: self._jobs.start_learn(open_case=case if isinstance(case, str) else None))
         return JSONResponse({"job": job})
@@ -266,9 +280,9 @@ class Desk:
 
     async def export(self, request: Request) -> Response:
         """Export what was reviewed, in the chosen formats."""
-        formats = [str(one) for one in await _json(request, list)]
-        files = await run_in_threadpool(self._exports.write, formats)
-        return JSONResponse({"files": [str(file) for file in files]})
+        formats = [str(one) for one in await fields.json(request, list)]
+        written = await run_in_threadpool(self._exports.write, formats)
+        return JSONResponse({"files": [str(file) for file in written.files], "notes": list(written.notes)})
 
     async def events(self, request: Request) -> Response:
         """Server-sent events: the job's state whenever it changes, and a mark when cases changed."""
@@ -284,48 +298,3 @@ class Desk:
                 await asyncio.sleep(EVENTS_EVERY_S)
 
         return StreamingResponse(stream(), media_type="text/event-stream")
-
-
-def _case(request: Request) -> str:
-    return request.query_params.get("case", "")
-
-
-def _number(request: Request, key: str, default: int) -> int:
-    text = request.query_params.get(key, "")
-    try:
-        return int(text) if text else default
-    except ValueError:
-        raise Refusal(400, f"{key} is a whole number.") from None
-
-
-def _real(request: Request, key: str, default: float) -> float:
-    text = request.query_params.get(key, "")
-    try:
-        return float(text) if text else default
-    except ValueError:
-        raise Refusal(400, f"{key} is a number.") from None
-
-
-def _numbers(request: Request, key: str) -> list[int]:
-    text = request.query_params.get(key, "")
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError:
-        raise Refusal(400, f"{key} are whole numbers.") from None
-
-
-def _box(request: Request) -> masks.Box:
-    edges = _numbers(request, "box")
-    if len(edges) != 6:
-        raise Refusal(400, "box has six numbers.")
-    return (edges[0], edges[1]), (edges[2], edges[3]), (edges[4], edges[5])
-
-
-async def _json(request: Request, kind: type[T]) -> T:
-    try:
-        given = json.loads(await read_body(request, LARGEST_TEXT) or b"{}")
-    except (ValueError, RecursionError):
-        raise Refusal(400, "The request is no JSON.") from None
-    if not isinstance(given, kind):
-        raise Refusal(400, "The request has another form than expected. Reload the page.")
-    return given

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -75,7 +76,7 @@ class ThresholdJobs:
 def copy_labels(project: Project) -> Exports:
     """An export that copies masks."""
 
-    def write(formats: Sequence[str]) -> list[Path]:
+    def write(formats: Sequence[str]) -> SimpleNamespace:
         out = project.folder / "export"
         out.mkdir(exist_ok=True)
         files = []
@@ -83,7 +84,7 @@ def copy_labels(project: Project) -> Exports:
             if (path := project.mask_path(case.name)) is not None:
                 files.append(out / path.name)
                 files[-1].write_bytes(path.read_bytes())
-        return files
+        return SimpleNamespace(files=files, notes=[])
 
     return Exports({"nifti": "Masks as NIfTI", "stl": "Surfaces (STL)"}, write)
 

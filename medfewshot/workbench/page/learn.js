@@ -36,7 +36,7 @@ export class Learning {
     else $("progress").value = part;
     const left = running && job.seconds_left ? `, about ${time(job.seconds_left)} left` : "";
     const what = [job.stage, job.case].filter(Boolean).join(": ");
-    const text = running ? `${what || "working"}${job.total ? ` (${job.done} of ${job.total})` : ""}${left}` : job.message || "";
+    const text = running ? `${what || "working"}${job.total ? ` (${job.done} of ${job.total})` : ""}${left}` : job.error || [job.status === "idle" ? "" : job.status, ...(job.warnings || [])].filter(Boolean).join(": ");
     if ($("job").textContent !== text) $("job").textContent = text;
     $("job").classList.toggle("failed", job.status === "failed");
   }
@@ -96,8 +96,9 @@ export class Learning {
     $("export-go").disabled = true;
     $("exported").textContent = "Writing …";
     try {
-      const { files } = await sendJson("POST", "export", chosen);
-      $("exported").textContent = `Written: ${files.slice(0, 10).join(", ")}${files.length > 10 ? ` and ${files.length - 10} more` : ""}`;
+      const { files, notes } = await sendJson("POST", "export", chosen);
+      const rest = files.length > 10 ? ` and ${files.length - 10} more` : "";
+      $("exported").textContent = [`Written: ${files.slice(0, 10).join(", ")}${rest}.`, ...notes].join(" ");
     } catch (error) {
       $("exported").textContent = error.message;
     }
