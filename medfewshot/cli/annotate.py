@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfewshot.cli.console import Console
 from medfewshot.cli.options import Quiet
 from medfewshot.errors import InputError
 
 if TYPE_CHECKING:
+    from medfewshot.cli.console import Console
     from medfewshot.workbench import Project
     from medfewshot.workbench.routes import Exports
 
@@ -61,6 +61,7 @@ def annotate(
         raise InputError(f"{' and '.join(missing)} not installed", "pip install 'medfewshot[annotate]'")
     if (folder is None) != demo:
         raise InputError("annotate needs a folder of scans", "name one, or use --demo")
+    from medfewshot.cli.console import Console
     from medfewshot.workbench.jobs import Jobs
     from medfewshot.workbench.server import serve
     from medfewshot.workbench.start import open_folder

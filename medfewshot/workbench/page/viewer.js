@@ -50,14 +50,15 @@ export class Viewer {
     Object.assign(this, { facts, shape: facts.shape, head: file.slice(0, HEADER) });
     this.spacing = [0, 1, 2].map((axis) => Math.hypot(...facts.affine.slice(0, 3).map((row) => row[axis])));
     [scan.cal_min, scan.cal_max] = facts.window;
-    nv.addVolume(scan);
     this.scan = scan;
     this.raw = scan.img;
+    this.layout(facts.flat === null ? (this.view === "flat" ? "all" : this.view) : "flat");
+    nv.addVolume(scan);
     nv.createEmptyDrawing();
     this.labels = nv.drawBitmap;
     nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     this.moveTo(this.shape.map((n) => n >> 1));
-    this.show(facts.flat === null ? (this.view === "flat" ? "all" : this.view) : "flat");
+    this.paintStyle();
     this.onWindow(...facts.window);
   }
 
@@ -71,23 +72,34 @@ export class Viewer {
   }
 
   show(view) {
+    this.layout(view);
+    this.paintStyle();
+  }
+
+  // Which planes are drawn. Everything that costs time waits until the scan is there.
+  layout(view) {
+    const { nv } = this, { flat, shape } = this.facts;
     this.view = view;
-    const nv = this.nv, flat = this.facts.flat;
     if (["0", "1", "2"].includes(view)) this.plane = Number(view);
     if (view === "flat") this.plane = flat;
-    nv.opts.multiplanarShowRender = this.slow || this.labels.length > LARGEST_3D ? 0 : 1;
-    this.scan.opacity = view === "3d" ? 0 : 1; // 3D shows the surfaces alone
-    this.paintStyle();
-    nv.setSliceType(view === "flat" ? 2 - flat : { all: 3, "3d": 4 }[view] ?? 2 - this.plane);
+    nv.opts.multiplanarShowRender = this.slow || shape[0] * shape[1] * shape[2] > LARGEST_3D ? 0 : 1;
+    nv.opts.sliceType = view === "flat" ? 2 - flat : { all: 3, "3d": 4 }[view] ?? 2 - this.plane;
+    this.visible(this.scan, view === "3d" ? 0 : 1); // 3D shows the surfaces alone
+  }
+
+  // Opacity of a volume. NiiVue then works through all voxels, so only if it changes.
+  visible(volume, opacity) {
+    if (volume.opacity === opacity) return;
+    volume.opacity = opacity;
+    if (this.nv.volumes.includes(volume)) this.nv.updateGLVolume();
   }
 
   paintStyle() {
     if (!this.nv?.drawBitmap) return;
     const solid = this.view === "3d";
+    if (this.draft) this.visible(this.draft, this.showDraft ? 0.6 : 0);
     this.nv.drawRimOpacity = this.opacity && !solid ? 1 : 0;
     this.nv.setDrawOpacity(solid ? 1 : this.outline ? FAINT : this.opacity);
-    if (this.draft) this.draft.opacity = this.showDraft ? 0.6 : 0;
-    this.nv.updateGLVolume();
   }
 
   colours(structures) {
@@ -101,8 +113,12 @@ export class Viewer {
 
   setStructures(structures) {
     this.structures = structures;
-    if (!this.nv?.drawBitmap) return;
-    this.nv.setDrawColormap(this.colours(structures));
+    const now = JSON.stringify(structures);
+    if (!this.nv?.drawBitmap || now === this.coloured) return;
+    this.coloured = now;
+    this.nv.drawLut = niivue.cmapper.makeDrawLut(this.colours(structures)); // setDrawColormap would work through all voxels
+    this.nv.refreshColormaps();
+    this.nv.drawScene();
     if (this.draft) this.draft.setColormapLabel(this.colours(structures));
   }
 
