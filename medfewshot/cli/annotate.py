@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import webbrowser
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +14,6 @@ from medfewshot.errors import InputError
 
 if TYPE_CHECKING:
     from medfewshot.cli.console import Console
-    from medfewshot.workbench import Project
-    from medfewshot.workbench.routes import Exports
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 DEMO_FOLDER = Path("annotate-demo")
@@ -62,7 +57,9 @@ def annotate(
     if (folder is None) != demo:
         raise InputError("annotate needs a folder of scans", "name one, or use --demo")
     from medfewshot.cli.console import Console
+    from medfewshot.workbench.export import EXPORTS, export
     from medfewshot.workbench.jobs import Jobs
+    from medfewshot.workbench.routes import Exports
     from medfewshot.workbench.server import serve
     from medfewshot.workbench.start import open_folder
 
@@ -80,7 +77,8 @@ def annotate(
         if not no_browser:
             webbrowser.open(address)
 
-    serve(opened, Jobs(opened), host=host, port=port, ready=ready, exports=_exports(opened))
+    exports = Exports(EXPORTS, lambda formats: export(opened, formats, opened.folder / "export"))
+    serve(opened, Jobs(opened), host=host, port=port, ready=ready, exports=exports)
 
 
 def _demo_scans(console: Console, folder: Path) -> Path:
@@ -93,27 +91,3 @@ def _demo_scans(console: Console, folder: Path) -> Path:
             made = make_ct_cohort(folder / "made", DEMO_SCANS, progress=progress.at("making scans").update)
         (made / "imagesTr").rename(scans)
     return scans
-
-
-@dataclass(frozen=True)
-class Written:
-    """What an export wrote."""
-
-    files: Sequence[Path]
-    notes: Sequence[str] = ()
-
-
-def _exports(project: Project) -> Exports:
-    """Masks as NIfTI files."""
-    from medfewshot.workbench.routes import Exports
-
-    folder = project.folder / "export" / "nifti"
-
-    def write(formats: Sequence[str]) -> Written:
-        masks = [path for case in project.cases() if (path := project.mask_path(case.name)) is not None]
-        if not masks:
-            raise InputError("there is no mask yet", "draw or accept one first")
-        folder.mkdir(parents=True, exist_ok=True)
-        return Written([Path(shutil.copy2(path, folder)) for path in masks])
-
-    return Exports({"nifti": "masks as NIfTI, one a scan"}, write)

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from medfewshot.workbench import masks, tools
 from medfewshot.workbench import request_fields as fields
+from medfewshot.workbench.curve import advice, curve
 from medfewshot.workbench.guard import LARGEST_MASK, Refusal, one_sentence, read_body
 from medfewshot.workbench.open_scan import OpenScan, OpenScans
 from medfewshot.workbench.project import Project
@@ -127,7 +128,8 @@ class Desk:
                 }
                 for case in self._project.cases()
             ],
-            "curve": [{"case": one.case, "dice": one.dice} for one in self._project.reviews() if one.dice is not None],
+            "curve": curve(self._project),
+            "advice": advice(self._project),
             "formats": dict(self._exports.formats),
             "job": self._jobs.state(),
         }

@@ -51,7 +51,6 @@ def test_kill_9_while_saving(tmp_path):
     version, acknowledged = 0, 0
     for _ in range(KILLS):
         listener = free_port("127.0.0.1", 0)
-        listener.listen()
         port = listener.getsockname()[1]
         server = multiprocessing.get_context("fork").Process(target=_serve, args=(project.folder, listener))
         server.start()

@@ -2,7 +2,6 @@
 import { sendJson } from "./api.js";
 import { $, askDialog, draw, fail, make, say } from "./dom.js";
 
-const STEADY = 0.9; // mean Dice of the last reviews from which more labels change little
 const LAST = 5;
 
 const time = (seconds) => (seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds)} s`);
@@ -70,13 +69,12 @@ export class Learning {
     const line = points.map(({ dice }, i) => `${x(i)},${y(dice)}`).join(" ");
     const last = points.slice(-LAST), mean = last.reduce((sum, { dice }) => sum + dice, 0) / last.length;
     const text = `Drafts agree with your corrections: Dice ${mean.toFixed(2)}, mean of the last ${last.length}.`;
-    const steady = last.length === LAST && mean >= STEADY ? " More labels will change little." : "";
     box.append(
       draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": text },
         ...[0, 0.5, 1].map((dice) => draw("line", { class: "grid", x1: 8, x2: width - 8, y1: y(dice), y2: y(dice) })),
         draw("polyline", { class: "path", points: line }),
         ...points.map(({ dice, case: name }, i) => draw("circle", { class: "dot", cx: x(i), cy: y(dice), r: 3 }, draw("title", {}, `${name}: ${dice.toFixed(3)}`)))),
-      make("p", { className: "small", textContent: advice || text + steady }));
+      make("p", { className: "small", textContent: [text, advice].filter(Boolean).join(" ") }));
   }
 
   setFormats(formats) {
