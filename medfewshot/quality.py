@@ -31,6 +31,7 @@ INTENSITY_DISTANCE = 0.5
 deviations (or by more than twice the distance between supports, if that is larger), ..."""
 SIZE_FACTOR = 3.0
 """... and a structure this many times larger (or smaller) than in any support."""
+NO_CONTRAST = "the image has no contrast"
 LOW_CONFIDENCE = 0.5
 """Expected Dice below which a structure is to be reviewed."""
 CALIBRATION = -0.56
@@ -79,7 +80,7 @@ def image_flags(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple
         profile: What :func:`support_profile` returned. If it is empty (saved by an early version), nothing is compared.
     """
     constant = constant_channels(volume.data)
-    flags = [Flag("the image has no contrast", constant)] if constant else []
+    flags = [Flag(NO_CONTRAST, constant)] if constant else []
     supports = profile.get("supports") or []
     if supports and not is_constant(volume.data):
         own = _describe(volume, plan)
@@ -142,6 +143,8 @@ def reasons_to_review(
     """
     whole = next((flag.reason for flag in flags if flag.label is None), None)
     reasons = dict.fromkeys(voxels, whole) if whole else {}
+    if whole == NO_CONTRAST:  # the cause of everything else
+        return reasons
     reasons |= {value: "low confidence" for value, dice in predicted.items() if dice < LOW_CONFIDENCE}
     reasons |= {flag.label: flag.reason for flag in flags if flag.label is not None}
     reasons |= dict.fromkeys(doubted, "the model is uncertain")

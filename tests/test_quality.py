@@ -16,6 +16,7 @@ import toys
 from medfewshot.inference import segment_volume
 from medfewshot.learners.base import Segmenter
 from medfewshot.quality import (
+    NO_CONTRAST,
     Flag,
     image_flags,
     predicted_dice,
@@ -141,6 +142,8 @@ def test_each_structure_has_its_most_serious_reason_to_review():
         5: "the model is uncertain",
     }
     assert reasons_to_review({1: 9}, {1: 0.5}, []) == {}
+    blank = Flag(NO_CONTRAST, "every voxel has the same value")
+    assert reasons_to_review({1: 0, 2: 5}, {2: 0.1}, [2], (*flags, blank)[::-1]) == {1: NO_CONTRAST, 2: NO_CONTRAST}
 
 
 def test_certain_masks_are_expected_to_be_right():
