@@ -87,7 +87,7 @@ def _scene_cases(scene: Path) -> tuple[list[Case], list[str]]:
 
 
 def _nodes(scene: Path) -> dict[str, tuple[ElementTree.Element, str]]:
-    """The nodes of a scene by their id, each with its kind."""
+    """Return the nodes of a scene by their id, each with its kind."""
     try:
         if scene.stat().st_size > _MOST_BYTES:
             raise InputError(f"{scene}: is larger than a scene of 3D Slicer", "save the scene again")
@@ -103,13 +103,13 @@ def _nodes(scene: Path) -> dict[str, tuple[ElementTree.Element, str]]:
 
 
 def _references(node: ElementTree.Element) -> _References:
-    """``"storage:vtkMRMLA1;display:vtkMRMLB1 vtkMRMLB2;"`` -> role -> ids of nodes."""
+    """Read ``"storage:vtkMRMLA1;display:vtkMRMLB1 vtkMRMLB2;"`` into role -> ids of nodes."""
     parts = (part.split(":", 1) for part in (node.get("references") or "").split(";") if ":" in part)
     return {role.strip(): ids.split() for role, ids in parts}
 
 
 def _file_of(scene: Path, node: ElementTree.Element, nodes: dict[str, tuple[ElementTree.Element, str]]) -> Path | None:
-    """The file that a node is stored in, or None if it has none or the file is missing."""
+    """Return the file that a node is stored in, or None if it has none or the file is missing."""
     wanted = _references(node).get("storage") or [node.get("storageNodeRef") or ""]
     storage = nodes.get(wanted[0])
     name = storage[0].get("fileName") if storage is not None else None

@@ -84,7 +84,7 @@ def _parse(path: Path) -> _File | None:
 
 
 def _choose_labels(labels: Iterable[_File]) -> tuple[list[_File], list[_File]]:
-    """For each scan its plainest segmentation: ``dseg`` before ``mask``, and few entities before many."""
+    """Choose the plainest segmentation of each scan: ``dseg`` before ``mask``, and few entities before many."""
     groups: dict[tuple[Path, tuple[tuple[str, str], ...]], list[_File]] = {}
     for label in labels:
         own = tuple(sorted((key, value) for key, value in label.entities.items() if key not in _OF_THE_LABEL))
@@ -102,7 +102,7 @@ def _choose_labels(labels: Iterable[_File]) -> tuple[list[_File], list[_File]]:
 
 
 def _images_of(label: _File, images: Iterable[_File]) -> list[_File]:
-    """The scans that a segmentation may belong to, the likeliest first: beside it, then by the usual order."""
+    """Return the scans that a segmentation may belong to, the likeliest first: beside it, then by the usual order."""
     wanted = {key: value for key, value in label.entities.items() if key not in _OF_THE_LABEL}
     if wanted.get("space") in (*_OWN_SPACES, *_PREFERRED):
         kind = wanted.pop("space")

@@ -66,7 +66,7 @@ def path_id(path: Path) -> str:
 
 
 def checked(cases: Iterable[Case], where: Path) -> tuple[Case, ...]:
-    """The cases in the order that splits into support and query are defined by, whatever the layout: by file name.
+    """Sort the cases by file name: splits into support and query are defined by that order, whatever the layout.
 
     Raises:
         InputError: Their numbers of channel files differ.
@@ -87,7 +87,7 @@ def dataset_of(
     modality: str | None = None,
     labels: Mapping[int, str] | None = None,
 ) -> Dataset | None:
-    """The data set of these cases, named after ``folder``; None if no case has a label.
+    """Return the data set of these cases, named after ``folder``; None if no case has a label.
 
     Raises:
         InputError: The cases differ in their number of channel files.
@@ -99,7 +99,7 @@ def dataset_of(
 
 
 def skipped(paths: Sequence[Path], reason: str) -> tuple[str, ...]:
-    """One line about files that a layout ignores, for ``Dataset.notes``; none without files."""
+    """Return one line about files that a layout ignores, for ``Dataset.notes``; none without files."""
     if not paths:
         return ()
     many = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
@@ -107,7 +107,7 @@ def skipped(paths: Sequence[Path], reason: str) -> tuple[str, ...]:
 
 
 def modality_of(channel_names: Sequence[str]) -> str | None:
-    """The name of a single channel. For several: "CT" or "MR" if all of them are that, else None."""
+    """Return the name of a single channel. For several: "CT" or "MR" if all of them are that, else None."""
     if len(channel_names) == 1:
         return channel_names[0]
     kinds = {_kind(name) for name in channel_names}

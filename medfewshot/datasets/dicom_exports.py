@@ -47,7 +47,7 @@ def read_dicom_exports(folder: Path) -> Dataset | None:
 
 
 def _names(paths: list[tuple[str, ...]]) -> list[str]:
-    """The fewest leading folders that tell paths apart: ``p1`` of ``p1/study/CT`` beside ``p2/study/CT``."""
+    """Return the fewest leading folders that tell paths apart: ``p1`` of ``p1/study/CT`` beside ``p2/study/CT``."""
     deepest = max(map(len, paths), default=1)
     named = [["_".join(path[:depth]) for path in paths] for depth in range(1, deepest + 1)]
     return next((names for names in named if len(set(names)) == len(paths)), named[-1])

@@ -23,7 +23,7 @@ _Entry = tuple[str, list[Path], Path | None]
 
 
 def read_json(path: Path) -> Dataset | None:
-    """Read a ``dataset.json``, or that of a folder. Its keys tell its kind.
+    """Read a ``dataset.json``, or the one in a folder. Its keys tell its kind.
 
     Raises:
         InputError: Broken JSON, unknown kind, an ignore label, several channels in one file, a listed file that is
@@ -144,7 +144,7 @@ def _msd_entries(path: Path, content: Mapping[str, Any]) -> Iterator[_Entry]:
 
 
 def _numbered_channels(image: Path) -> list[Path]:
-    """The files ``case_0000.nii.gz``, ``case_0001.nii.gz``, ... that nnU-Net v1 lists as ``case.nii.gz``."""
+    """Return the files ``case_0000.nii.gz``, ``case_0001.nii.gz``, ... that nnU-Net v1 lists as ``case.nii.gz``."""
     stem = stem_of(image)
     ending = image.name[len(stem) :]
     return sorted(image.parent.glob(f"{escape(stem)}_[0-9][0-9][0-9][0-9]{escape(ending)}"))
@@ -168,7 +168,7 @@ def _nnunet_entries(path: Path, content: Mapping[str, Any], channels: int) -> It
 
 
 def _labels(path: Path, entries: Mapping[str, Any]) -> tuple[dict[int, str], tuple[str, ...]]:
-    """``{"0": "background", "1": "liver"}`` (Decathlon) or ``{"background": 0, "liver": 1}`` (nnU-Net v2)."""
+    """Read ``{"0": "background", "1": "liver"}`` (Decathlon) or ``{"background": 0, "liver": 1}`` (nnU-Net v2)."""
     labels: dict[int, str] = {}
     regions: dict[str, list[int]] = {}
     for key, value in entries.items():

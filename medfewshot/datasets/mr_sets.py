@@ -51,7 +51,7 @@ def read_brats(folder: Path) -> Dataset | None:
 
 
 def _brats_labels(cases: Sequence[Case]) -> dict[int, str] | None:
-    """The names of the structures, where the files say which challenge they belong to."""
+    """Return the names of the structures, where the files say which challenge they belong to."""
     if all(case.case_id.lower().startswith("brats-gli-") for case in cases):
         return BRATS_GLI_LABELS
     old = all(case.case_id.lower().startswith("brats") for case in cases)

@@ -65,7 +65,7 @@ def read_case_folders(folder: Path) -> Dataset | None:
 
 
 def first_folder(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of these folders that exists."""
+    """Return the first of these folders that exists."""
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
@@ -133,7 +133,7 @@ def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
         name = case_name = path_id(image)
         case = case_of_image(image)
         if name not in labels and case in labels:
-            # ``volume-7`` keeps its name, but ``image`` takes that of its folder.
+            # ``volume-7`` keeps its name, but ``image`` takes its folder's name.
             name, case_name = case, name if case.isdigit() else case
         case_name = case_name or folder.resolve().name
         cases.append(Case(case_name, case_name, None, (image,), labels.get(name)))

@@ -59,7 +59,7 @@ PUBLIC_SETS: dict[str, PublicSet] = {
 
 
 def find_set(name: str) -> PublicSet:
-    """The set of this name. Raises InputError if there is none."""
+    """Return the set of this name. Raises InputError if there is none."""
     if name not in PUBLIC_SETS:
         near = did_you_mean(name, PUBLIC_SETS)
         raise InputError(f"{name}: is no public set that MONAI can fetch{near}", "medfewshot data list names them")

@@ -15,7 +15,7 @@ _SUFFIXES = tuple(suffix for one in FORMATS if not one.folders and not one.only_
 
 
 def scans_below(folder: Path, *, depth: int) -> list[Path]:
-    """The 3D volume files in a folder and in the folders below it, sorted. Hidden ones are ignored.
+    """Return the 3D volume files in a folder and in the folders below it, sorted. Hidden ones are ignored.
 
     Args:
         folder: Where to search; a file has none.
@@ -25,7 +25,7 @@ def scans_below(folder: Path, *, depth: int) -> list[Path]:
 
 
 def by_key(paths: Iterable[Path], pattern: str) -> dict[str, Path]:
-    """The files whose names without suffix match a pattern, by its first group.
+    """Return the files whose names without suffix match a pattern, by its first group.
 
     Raises:
         InputError: Two files have the same key.
@@ -42,7 +42,7 @@ def by_key(paths: Iterable[Path], pattern: str) -> dict[str, Path]:
 
 
 def folders_below(folder: Path, pattern: str, *, depth: int) -> list[Path]:
-    """The folders whose names match, in ``folder`` or at most ``depth`` folders below; ``folder`` itself may match."""
+    """Return the folders whose names match: ``folder`` itself, or those at most ``depth`` folders below it."""
     rule = re.compile(pattern, re.IGNORECASE)
     if not folder.is_dir():
         return []

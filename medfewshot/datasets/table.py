@@ -51,7 +51,7 @@ def read_csv(path: Path) -> Dataset | None:
 
 
 def _rows(path: Path) -> list[tuple[int, _Row]]:
-    """``(line number, row)`` of each line with content. Column names are in lower case."""
+    """Return ``(line number, row)`` of each line with content. Column names are in lower case."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header_line = file.readline()
@@ -93,7 +93,7 @@ def _existing(path: Path, line: int, column: str, text: str) -> Path:
 
 
 def _long_name(path: Path, image: Path) -> str:
-    """The case id with its folders in front, for files in different folders that share a name."""
+    """Return the case id with its folders in front, for files in different folders that share a name."""
     try:
         parts = image.resolve().relative_to(path.parent.resolve()).parent.parts
     except ValueError:

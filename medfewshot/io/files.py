@@ -17,9 +17,9 @@ from medfewshot.io.paths import PathLike, suffix_of
 
 @contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """A temporary path beside ``path``: renamed to ``path`` if the block ends well, and removed if it does not.
+    """Give a temporary path beside ``path``: renamed to ``path`` if the block ends well, else removed.
 
-    It has the same suffix, so that writers choose the same format, and a hidden name, so that nobody reads half a file.
+    It has the same suffix, so that writers choose the same format, and a hidden name, because it is not whole yet.
     The umask decides who may read the file, as for any new file: safetensors 0.8 would hide its own from all others.
 
     Raises:

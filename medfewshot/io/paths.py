@@ -34,20 +34,20 @@ _DEPTH = 4
 
 
 def suffix_of(path: PathLike, *, formats: Formats = FORMATS) -> str:
-    """The suffix in lower case. A known suffix with two dots (``.nii.gz``) is taken whole."""
+    """Return the suffix in lower case. A known suffix with two dots (``.nii.gz``) is taken whole."""
     name = Path(path).name.lower()
     known = [suffix for one in formats for suffix in one.suffixes if name.endswith(suffix)]
     return max(known, key=len, default=Path(name).suffix)
 
 
 def format_of(path: PathLike, *, formats: Formats = FORMATS) -> Format | None:
-    """The format that a file name states, or None. The file need not exist."""
+    """Return the format that a file name states, or None. The file need not exist."""
     suffix = suffix_of(path, formats=formats)
     return next((one for one in formats if suffix in one.suffixes), None)
 
 
 def format_at(path: Path, *, formats: Formats = FORMATS) -> Format | None:
-    """The format of a file on disk: from its name, or from its content if the name leaves it open."""
+    """Return the format of a file on disk: from its name, or from its content if the name leaves it open."""
     by_name = format_of(path, formats=formats)
     if by_name is not None and by_name.recognises is None:
         return by_name
@@ -55,20 +55,20 @@ def format_at(path: Path, *, formats: Formats = FORMATS) -> Format | None:
 
 
 def supported(formats: Formats = FORMATS) -> str:
-    """The names of the formats of scans, for an error's remedy."""
+    """Return the names of the formats of scans, for an error's remedy."""
     names = [one.name for one in formats if not one.labels_only]
     return ", ".join(names[:-1]) + f" or {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def stem_of(path: PathLike, *, formats: Formats = FORMATS) -> str:
-    """The file name without a known suffix. Other dots stay: DICOM files are often named by a UID."""
+    """Return the file name without a known suffix. Other dots stay: DICOM files are often named by a UID."""
     path = Path(path)
     name = path.name if path.name not in ("", "..") else path.resolve().name
     return name[: -len(suffix_of(name, formats=formats))] if format_of(name, formats=formats) else name
 
 
 def case_id(path: PathLike, *, formats: Formats = FORMATS) -> str:
-    """``ct_007_0000.nii.gz`` -> ``ct_007``. A DICOM folder -> its name.
+    """Return the name of a case: ``ct_007`` of ``ct_007_0000.nii.gz``, and a DICOM folder's own name.
 
     Only ``_0000`` is removed: ``patient_0001`` and ``patient_0002`` are more often two patients than two channels.
     """
@@ -85,7 +85,7 @@ def looks_like_label(path: PathLike, *, formats: Formats = FORMATS) -> bool:
 
 
 def case_of_label(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
-    """The case that a label map's name contains.
+    """Return the case that a label map's name contains.
 
     Returns:
         ``case`` of ``case_seg.nii.gz``, ``7`` of ``segmentation-7.nii``, ``""`` of ``label.nii.gz``. None if the name
@@ -95,12 +95,12 @@ def case_of_label(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
 
 
 def case_of_image(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
-    """The case that a scan's name contains: ``7`` of ``volume-7.nii``, ``""`` of ``image.nii.gz``; None if none."""
+    """Return the case in a scan's name: ``7`` of ``volume-7.nii``, ``""`` of ``image.nii.gz``; None if none."""
     return _named(_IMAGE_NAMES, case_id(path, formats=formats))
 
 
 def channel_of(path: PathLike, *, formats: Formats = FORMATS) -> tuple[str, int] | None:
-    """The case and the channel in a file's name: 1 for ``case_0001`` (nnU-Net) and ``case_t1ce`` (BraTS)."""
+    """Return the case and the channel in a file's name: 1 for ``case_0001`` (nnU-Net) and ``case_t1ce`` (BraTS)."""
     match = _CHANNEL.fullmatch(stem_of(path, formats=formats))
     if match is None:
         return None
@@ -115,7 +115,7 @@ def _named(patterns: tuple[re.Pattern[str], ...], name: str) -> str | None:
 def output_suffix(
     volume: Volume, *, real_numbers: bool = False, channels: bool = False, formats: Formats = FORMATS
 ) -> str:
-    """The suffix of a result for this image.
+    """Return the suffix of a result for this image.
 
     Args:
         volume: The image that the result belongs to.
@@ -137,7 +137,7 @@ def is_series_folder(path: PathLike, *, formats: Formats = FORMATS) -> bool:
 
 
 def files_without_image(path: PathLike, *, formats: Formats = FORMATS, depth: int = _DEPTH) -> list[Path]:
-    """The reports, plans and structure sets that :func:`find_images` skips. The reader of a series names its own."""
+    """Return the reports, plans and structure sets that :func:`find_images` skips; a series' reader names its own."""
     folder = Path(path)
     beside = [] if is_series_folder(folder, formats=formats) else [file for file, _ in _series_files(folder, formats)]
     for child in _visible(folder) if depth and folder.is_dir() else ():
@@ -146,7 +146,7 @@ def files_without_image(path: PathLike, *, formats: Formats = FORMATS, depth: in
 
 
 def _series_files(folder: Path, formats: Formats) -> Iterator[tuple[Path, bool]]:
-    """The files of DICOM directly in a folder, and whether each contains an image."""
+    """Return the files of DICOM directly in a folder, and whether each contains an image."""
     for file in _visible(folder) if folder.is_dir() else ():
         found = format_at(file, formats=formats) if file.is_file() else None
         if found is not None and (found.folders or not found.has_image(file)):
@@ -154,14 +154,14 @@ def _series_files(folder: Path, formats: Formats) -> Iterator[tuple[Path, bool]]
 
 
 def label_in(folder: PathLike, *, formats: Formats = FORMATS) -> Path | None:
-    """The only DICOM segmentation or structure set in a folder without images, as archives export one; or None."""
+    """Return the only DICOM segmentation or structure set in a folder without images (as archives export), or None."""
     files = list(_series_files(Path(folder), formats))
     labels = [file for file, _ in files if looks_like_label(file, formats=formats)]
     return labels[0] if len(labels) == 1 and not any(has_image for _, has_image in files) else None
 
 
 def volumes_in(folder: Path, *, formats: Formats = FORMATS) -> list[Path]:
-    """The images and label maps directly in a folder, sorted: files, series folders, folders of one DICOM label map.
+    """Return the images and label maps in a folder, sorted: files, series folders, folders of one DICOM label map.
 
     Hidden ones are ignored. A file of a DICOM series is not one of them, because it is only a slice of a volume.
     """
@@ -176,7 +176,7 @@ def volumes_in(folder: Path, *, formats: Formats = FORMATS) -> list[Path]:
 
 
 def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
-    """The images that ``path`` stands for, sorted.
+    """Return the images that ``path`` stands for, sorted.
 
     A file stands for itself. A folder stands for the DICOM series in it, the images beside them, and the series below.
     Hidden files, files that are named like labels (see :func:`looks_like_label`), and pictures beside the slices of a
@@ -210,7 +210,7 @@ def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
 
 
 def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
-    """The files directly in a folder that :func:`find_images` skips as labels, though no scan there has their case."""
+    """Return the files in a folder that :func:`find_images` skips as labels, though no scan there has their case."""
     volumes = volumes_in(Path(folder), formats=formats) if Path(folder).is_dir() else []
     scans = [path for path in volumes if not looks_like_label(path, formats=formats)]
     known = {case_id(path, formats=formats) for path in scans} | {
@@ -223,14 +223,14 @@ def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> lis
 
 
 def series_folders(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
-    """The folders with a DICOM series: the folder itself and those below, sorted."""
+    """Return the folders with a DICOM series: the folder itself and those below, sorted."""
     folder = Path(folder)
     own = [folder] if is_series_folder(folder, formats=formats) else []
     return sorted([*own, *_series_folders(folder, formats, _DEPTH)])
 
 
 def dicom_labels(folder: PathLike, *, formats: Formats = FORMATS, depth: int = _DEPTH) -> list[Path]:
-    """The DICOM segmentations and structure sets in a folder and below, also those beside a series."""
+    """Return the DICOM segmentations and structure sets in a folder and below, also those beside a series."""
     folder = Path(folder)
     found = [file for file, _ in _series_files(folder, formats) if looks_like_label(file, formats=formats)]
     for child in _visible(folder) if depth and folder.is_dir() else ():
