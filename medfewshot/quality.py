@@ -34,6 +34,10 @@ SIZE_FACTOR = 3.0
 NO_CONTRAST = "the image has no contrast"
 LOW_CONFIDENCE = 0.5
 """Expected Dice below which a structure is to be reviewed."""
+LEAST_AGREEMENT = 0.3
+"""Supports whose masks fit each other less than this, by Dice of pairs, say nothing about a further one."""
+MISFIT_SHARE = 0.35
+"""A support is named if its pairs reach less than this share of the Dice of the others' pairs."""
 CALIBRATION = -0.56
 """Offset of the expected Dice on the logit scale, for segmenters without a ``calibration`` of their own."""
 
@@ -96,6 +100,55 @@ def support_warnings(images: Sequence[Volume], profile: Mapping[str, Any]) -> tu
         for number, image in enumerate(images)
         for flag in _lengths(own[number], [*own[:number], *own[number + 1 :]])
     )
+
+
+def check_supports(
+    compared: Sequence[Mapping[str, Any]], supports: Sequence[str], structures: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Judge each support by how well its mask and those of the others explain each other.
+
+    Args:
+        compared: ``support``, ``from`` and ``dice`` (per structure, None if undefined) of pairs of supports, as the
+            learner's record has them.
+        supports: Names of the supports.
+        structures: Names of the structures.
+
+    Returns:
+        ``support`` (name), ``dice`` (mean over its pairs and structures) and ``message``. The message is empty unless
+        there are at least three supports, and this one fits none of the others while they fit each other.
+    """
+    table = np.full((len(supports), len(supports), len(structures)), np.nan)
+    for pair in compared:
+        table[pair["support"], pair["from"]] = [np.nan if value is None else value for value in pair["dice"]]
+    rows = []
+    for number, name in enumerate(supports):
+        others = [other for other in range(len(supports)) if other != number]
+        own = np.stack([*table[number, others], *table[others, number]]) if others else table[number]
+        rest = table[np.ix_(others, others)].reshape(-1, len(structures))
+        own_dice, rest_dice = _means(own), _means(rest)
+        bad = [
+            index
+            for index in range(len(structures))
+            if rest_dice[index] >= LEAST_AGREEMENT and own_dice[index] < MISFIT_SHARE * rest_dice[index]
+        ]
+        known = own_dice[np.isfinite(own_dice)]
+        score = round(float(known.mean()), 4) if known.size else None
+        message = ""
+        if bad:
+            what = "its mask fits" if len(bad) == len(known) else f"{', '.join(structures[i] for i in bad)} of it fit"
+            hint = "are names or sides swapped?" if 1 < len(bad) < len(known) else "is it the mask of this scan?"
+            message = (
+                f"check {name}: {what} none of the others (Dice {own_dice[bad].mean():.2f}, the others "
+                f"{rest_dice[bad].mean():.2f}); {hint}"
+            )
+        rows.append({"support": name, "dice": score, "message": message})
+    return rows
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """Mean of each column of ``(n, N)`` without NaN; NaN for a column without numbers."""
+    count = np.isfinite(values).sum(0)
+    return np.where(count > 0, np.nansum(values, 0) / np.maximum(count, 1), np.nan)
 
 
 def support_distance(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> float:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import toys
 
+from medfewshot import quality
 from medfewshot.inference import segment_volume
 from medfewshot.learners.base import Segmenter
 from medfewshot.quality import (
@@ -209,3 +210,37 @@ def test_the_command_line_writes_them_down(tmp_path, monkeypatch):
     assert "its field of view is larger" in page
     assert "look closely" not in page  # said once, as a flag
     assert "Confidence" in page or "confidence" in page
+
+
+def pairs(values):
+    """Pairs as a learner's record has them, from (support, from) -> Dice per structure."""
+    return [{"support": one, "from": other, "dice": dice} for (one, other), dice in values.items()]
+
+
+def test_a_support_that_fits_none_of_the_others_is_named():
+    good, bad = [0.8, 0.7], [0.02, 0.04]
+    found = quality.check_supports(
+        pairs({(i, j): bad if 2 in (i, j) else good for i in range(3) for j in range(3) if i != j}),
+        ["a", "b", "c"], ["liver", "spleen"],
+    )  # fmt: skip
+    assert [row["dice"] for row in found] == pytest.approx([0.39, 0.39, 0.03])
+    assert [row["message"] for row in found[:2]] == ["", ""]
+    assert found[2]["message"] == (
+        "check c: its mask fits none of the others (Dice 0.03, the others 0.75); is it the mask of this scan?"
+    )
+
+
+def test_swapped_sides_are_named_by_structure():
+    good, swapped = [0.8, 0.7, 0.7], [0.8, 0.0, 0.0]
+    found = quality.check_supports(
+        pairs({(i, j): swapped if 0 in (i, j) else good for i in range(3) for j in range(3) if i != j}),
+        ["a", "b", "c"], ["liver", "right kidney", "left kidney"],
+    )  # fmt: skip
+    assert found[0]["message"].startswith("check a: right kidney, left kidney of it fit none of the others")
+    assert "swapped" in found[0]["message"]
+
+
+def test_supports_that_do_not_fit_each_other_at_all_name_nobody():
+    for values in ({(0, 1): [0.0], (1, 0): [0.0]}, {(i, j): [0.1] for i in range(3) for j in range(3) if i != j}, {}):
+        assert all(not row["message"] for row in quality.check_supports(pairs(values), ["a", "b", "c"], ["lesion"]))
+    assert quality.check_supports(pairs({(0, 1): [None]}), ["a", "b"], ["lesion"])[0]["dice"] is None

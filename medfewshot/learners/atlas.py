@@ -83,8 +83,17 @@ class AtlasSegmenter(Segmenter):
     def votes(self, query: Tensor) -> Tensor:
         """Compute class probabilities ``(N + 1, *S)`` of one query ``(C, *S)``."""
         query = query.float()
-        found = register([image.float() for image in self.image], query, self.spacing_mm, self.options)
-        return self.fuse_labels(query, *found)
+        return self.fuse_labels(query, *self.register(query))
+
+    def register(self, query: Tensor) -> tuple[Transform, Tensor]:
+        """Register the supports to a query ``(C, *S)`` float32; see :func:`medfewshot.registration.register`."""
+        return register([image.float() for image in self.image], query, self.spacing_mm, self.options)
+
+    def carried_label(self, number: int, transform: Transform, size: Sequence[int]) -> Tensor:
+        """Labels ``(*size)`` of one support where registration puts them in the query."""
+        label = list(self.label)[number].float()[None, None]
+        grid = transform.of(number).grid(size)
+        return F.grid_sample(label, grid, mode="nearest", padding_mode="border", align_corners=False)[0, 0]
 
     @property
     def partial(self) -> bool:
@@ -138,6 +147,20 @@ class AtlasSegmenter(Segmenter):
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Result of segmenting supports from the others.
+
+    Attributes:
+        dice: Mean Dice per structure; None if fewer than two supports contain it.
+        pairs: (support, other support) -> Dice per structure of the first, segmented from the second alone; NaN if
+            neither contains the structure.
+    """
+
+    dice: list[float | None]
+    pairs: Mapping[tuple[int, int], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
 class Atlas:
     """Stores the supports, and registers all of them to each query.
 
@@ -163,18 +186,16 @@ class Atlas:
             record={"learner": NAME, "steps": 0, "supports": support.shots},
         )
 
-    def leave_one_out_dice(self, support: Support, seconds: float | None = None) -> list[float | None]:
-        """Estimate the accuracy of every structure from the supports alone, by leave-one-out.
+    def leave_one_out(self, support: Support, seconds: float | None = None) -> LeftOut:
+        """Segment supports from the other supports.
 
         Args:
             support: The supports. At most ``MAX_LEFT_OUT`` are segmented, each from at most as many others. A support
                 that is too large to be registered as a whole is skipped.
             seconds: Time limit: after it, no further support is segmented.
-
-        Returns:
-            Mean Dice per structure; None if fewer than two supports contain it.
         """
         found: list[list[float]] = [[] for _ in range(support.classes - 1)]
+        pairs: dict[tuple[int, int], tuple[float, ...]] = {}
         begun = time.perf_counter()
         rounds = min(support.shots, MAX_LEFT_OUT) if support.shots > 1 else 0
         progress = self.progress.at("comparing the labelled scans")
@@ -182,22 +203,36 @@ class Atlas:
             progress.update(left, rounds)
             late = seconds is not None and time.perf_counter() - begun > seconds
             if not late and support.images[left][0].numel() * support.classes <= MAX_WHOLE_VALUES:
-                self._leave_out(support, left, found)
+                pairs |= self._leave_out(support, left, found)
         if rounds:
             progress.update(rounds, rounds)
-        return [sum(values) / len(values) if values else None for values in found]
+        return LeftOut([sum(values) / len(values) if values else None for values in found], pairs)
 
-    def _leave_out(self, support: Support, left: int, found: list[list[float]]) -> None:
-        rest = support.of([number for number in range(support.shots) if number != left][:MAX_LEFT_OUT])
+    @torch.no_grad()
+    def _leave_out(
+        self, support: Support, left: int, found: list[list[float]]
+    ) -> dict[tuple[int, int], tuple[float, ...]]:
+        others = [number for number in range(support.shots) if number != left][:MAX_LEFT_OUT]
+        rest = support.of(others)
         segmenter = replace(self, progress=Progress()).adapt(rest)
-        prediction = segmenter(support.images[left][None])[0].argmax(0).cpu()
-        known = support.labels[left].cpu() >= 0
-        if segmenter.partial:
-            known &= voted(segmenter.votes(support.images[left])).cpu()
+        query = support.images[left].to(segmenter.device).float()
+        transform, correlation = segmenter.register(query)
+        votes = segmenter.fuse_labels(query, transform, correlation)
+        prediction = votes.clamp_min(FLOOR).log().argmax(0).cpu()
+        truth = support.labels[left].cpu()
+        known = (truth >= 0) & voted(votes).cpu() if segmenter.partial else truth >= 0
         for index, values in enumerate(found, start=1):
-            truth = (support.labels[left].cpu() == index) & known
-            if truth.any() and any((label == index).any() for label in rest.labels):
-                values.append(dice((prediction == index) & known, truth))
+            mask = (truth == index) & known
+            if mask.any() and any((label == index).any() for label in rest.labels):
+                values.append(dice((prediction == index) & known, mask))
+        pairs = {}
+        for number, other in enumerate(others):
+            carried = segmenter.carried_label(number, transform, query.shape[1:]).cpu()
+            both = (truth >= 0) & (carried != segmenter.unknown)
+            pairs[left, other] = tuple(
+                dice((carried == index) & both, (truth == index) & both) for index in range(1, support.classes)
+            )
+        return pairs
 
 
 def voted(votes: Tensor) -> Tensor:

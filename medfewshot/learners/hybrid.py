@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -220,7 +221,8 @@ class Hybrid:
         """
         begun, learner = time.perf_counter(), self.finetune
         budget = learner.budget_seconds
-        left_out = self.atlas.leave_one_out_dice(support, None if budget is None else budget / 2)
+        compared = self.atlas.leave_one_out(support, None if budget is None else budget / 2)
+        left_out = compared.dice
         if budget is not None:
             learner = replace(learner, budget_seconds=max(1.0, budget - (time.perf_counter() - begun)))
         network = learner.adapt(support)
@@ -235,6 +237,10 @@ class Hybrid:
         record = network.record | {
             "learner": NAME,
             "atlas_left_out_dice": [None if dice is None else round(dice, 4) for dice in left_out],
+            "supports_compared": [
+                {"support": one, "from": other, "dice": [None if math.isnan(d) else round(d, 4) for d in values]}
+                for (one, other), values in compared.pairs.items()
+            ],
             "atlas_weight": round(weight, 4),
             "atlas_trust": [None if value is None else round(value, 4) for value in in_atlas],
             "network_trust": [round(value, 4) for value in in_network],

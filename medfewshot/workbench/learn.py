@@ -12,6 +12,7 @@ from medfewshot.io import read_image
 from medfewshot.learners import LEARNERS
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Case, Progress, Volume
+from medfewshot.workbench.check import write_checks
 from medfewshot.workbench.choice import assess
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import IGNORE_VALUE
@@ -52,6 +53,7 @@ class Learning:
     ) -> None:
         self.project, self.open_case, self.progress, self.warn = project, open_case, progress, warn
         self.device, self.instant = device, instant.replace(device=device)
+        self.used: list[str] = []
         names = {one.value: one.name for one in project.structures}
         self.session = LabelSession(project.folder / "segmenters", names, device)
 
@@ -71,7 +73,9 @@ class Learning:
         learned = self.session.adapt_to(examples, settings, start=start, progress=self.progress)
         for warning in learned["warnings"]:
             self.warn(warning)
-        self.write_drafts(self.session.segmenter())
+        segmenter = self.session.segmenter()
+        write_checks(self.project, self.used, segmenter.record["support_check"])
+        self.write_drafts(segmenter)
 
     def read_examples(self) -> LabelledScans:
         """Read every example that can be read; the others give a warning.
@@ -91,6 +95,7 @@ class Learning:
                 check_background(read.labels, tuple(names))
                 images += read.images
                 labels += read.labels
+                self.used.append(name)
             except (InputError, OSError) as error:
                 problem = f"{name} is not used: {error}"
                 self.warn(problem)

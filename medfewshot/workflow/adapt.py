@@ -26,7 +26,7 @@ from medfewshot.learners import (
     start_of,
 )
 from medfewshot.planning import check_like_support, make_plan, make_support
-from medfewshot.quality import support_profile, support_warnings
+from medfewshot.quality import check_supports, support_profile, support_warnings
 from medfewshot.settings import AUTO, AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
 from medfewshot.workflow.supports import (
@@ -131,6 +131,8 @@ def adapt(
     segmenter = _adapt(learner, prepared.support, settings)
     seconds = {"plan": prepared.seconds, "adapt": round(time.perf_counter() - begun, 2)}
     learned = dict(segmenter.record)
+    names = [Path(image.name).name for image in scans.images]
+    check = check_supports(learned.pop("supports_compared", ()), names, list(prepared.plan.labels.values()))
     record = {
         "seed": settings.seed,
         "supports": [
@@ -143,8 +145,14 @@ def adapt(
         "keeps_supports": segmenter.keeps_supports,
         "weights_have_seen": _seen(settings, start),
         "seconds": seconds,
-        "warnings": [*prepared.warnings, *_left_out(scans, start), *learner_warnings(learned, prepared.plan)],
+        "warnings": [
+            *prepared.warnings,
+            *_left_out(scans, start),
+            *(one["message"] for one in check if one["message"]),
+            *learner_warnings(learned, prepared.plan),
+        ],
         "profile": dict(prepared.profile),
+        "support_check": check,
     }
     return VolumeSegmenter(prepared.plan, segmenter, record)
 

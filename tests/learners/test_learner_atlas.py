@@ -10,11 +10,12 @@ import pytest
 import torch
 from blobs import dice, example, support_of
 
-from medfewshot.learners.atlas import Atlas, AtlasSegmenter
+from medfewshot.learners.atlas import Atlas, AtlasSegmenter, LeftOut
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.hybrid import CALIBRATION, Hybrid, HybridSegmenter
 from medfewshot.learners.hybrid import build as build_hybrid
 from medfewshot.learners.hybrid_fusion import ATLAS_FLOOR, NETWORK_FLOOR, RELEVANT, atlas_trust, atlas_weight
+from medfewshot.quality import check_supports
 from medfewshot.registration import RegistrationOptions, Transform
 from medfewshot.types import Progress, Support
 
@@ -85,10 +86,10 @@ def test_a_difference_counts_in_its_neighbourhood():
 
 
 def test_leaving_one_out_needs_another():
-    assert Atlas(options=QUICK).leave_one_out_dice(support_of([(12, 12)])) == [None]
+    assert Atlas(options=QUICK).leave_one_out(support_of([(12, 12)])).dice == [None]
     image, label = example((20, 20), seed=1)
     twins = Support((image, image), (label, label), 2, (20, 20), (1.0, 1.0))
-    (found,) = Atlas(options=QUICK).leave_one_out_dice(twins)
+    (found,) = Atlas(options=QUICK).leave_one_out(twins).dice
     assert found is not None
     assert found > 0.9
 
@@ -98,9 +99,23 @@ def test_a_structure_of_one_support_alone_cannot_be_left_out():
     only_first = label.clone()
     only_first[:2, :2] = 2
     pair = Support((image, image), (only_first, label), 3, (20, 20), (1.0, 1.0))
-    known, unknown = Atlas(options=QUICK).leave_one_out_dice(pair)
+    known, unknown = Atlas(options=QUICK).leave_one_out(pair).dice
     assert known is not None
     assert unknown is None
+
+
+def test_pairs_tell_which_mask_is_of_another_scan():
+    image, label = example((20, 20), seed=1)
+    moved = label.roll((7, 5), (0, 1))
+    three = Support((image,) * 3, (label, moved, label), 2, (20, 20), (1.0, 1.0))
+    pairs = Atlas(options=QUICK).leave_one_out(three).pairs
+    assert set(pairs) == {(i, j) for i in range(3) for j in range(3) if i != j}
+    assert min(pairs[0, 2] + pairs[2, 0]) > 0.95
+    assert max(pairs[0, 1] + pairs[1, 0] + pairs[1, 2] + pairs[2, 1]) < 0.3
+    compared = [{"support": i, "from": j, "dice": list(values)} for (i, j), values in pairs.items()]
+    messages = [row["message"] for row in check_supports(compared, ["a", "b", "c"], ["liver"])]
+    assert [bool(message) for message in messages] == [False, True, False]
+    assert messages[1].startswith("check b: its mask fits none of the others")
 
 
 @pytest.mark.parametrize(("left_out", "trust"), [(0.1, 0), (0.2, 0), (0.35, 0.5), (0.5, 1), (0.9, 1)])
@@ -221,10 +236,10 @@ class Slow(Atlas):
 
     budgets: list[float | None] = field(default_factory=list)
 
-    def leave_one_out_dice(self, support, seconds=None):
+    def leave_one_out(self, support, seconds=None):
         self.budgets.append(seconds)
         time.sleep(0.1)
-        return [0.5] * (support.classes - 1)
+        return LeftOut([0.5] * (support.classes - 1), {})
 
 
 @pytest.mark.parametrize("budget", [100.0, None])

@@ -17,6 +17,7 @@ from medfewshot.settings import AdaptSettings
 from medfewshot.structures import dice
 from medfewshot.types import Case, Progress
 from medfewshot.workbench import Jobs, Project, Structure
+from medfewshot.workbench.check import checks, write_checks
 from medfewshot.workbench.choice import Assessment, in_order_of_need, suggest
 from medfewshot.workbench.learn import Learning
 from medfewshot.workbench.session import LabelSession
@@ -138,6 +139,7 @@ def test_three_drawn_slices_of_one_scan_give_drafts_of_all(project: Project, mon
     assert session.current is not None
     assert session.current.name == "segmenter-0002"
     assert len(session.segmenter().record["supports"]) == 2
+    assert [(row["case"], row["dice"], row["message"]) for row in checks(project)] == [("a", None, ""), ("b", None, "")]
 
 
 def test_a_scan_that_cannot_be_read_is_named_and_the_others_are_used(project: Project) -> None:
@@ -172,3 +174,14 @@ def test_scans_are_suggested_that_the_segmenter_did_not_learn_from_and_bad_ones_
     assert {case.case_id for case, _ in ordered} == {"s2", "s3"}
     assert len(skipped) == 1
     assert "s1.nii.gz" in skipped[0]
+
+
+def test_a_check_of_the_examples_is_kept_under_the_names_of_the_cases(project: Project) -> None:
+    assert checks(project) == []
+    for seed, name in enumerate("ab"):
+        project.save_mask(name, scan(seed)[1], version=0)
+    found = [
+        {"support": f"{n}.nii.gz", "dice": 0.5, "message": f"check {n}.nii.gz: it fits none" * (n == "b")} for n in "ab"
+    ]
+    write_checks(project, ["a", "b"], found)
+    assert [row["message"] for row in checks(Project.open(project.folder))] == ["", "check b: it fits none"]
