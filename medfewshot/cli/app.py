@@ -48,6 +48,7 @@ class _Commands(Group):
                 if not sys.warnoptions:  # what torch, MONAI and nibabel warn developers of; -W shows it
                     warnings.simplefilter("ignore")
                     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its list of fonts
+                    logging.getLogger("highdicom").setLevel(logging.ERROR)  # what a scan's header lacks
                 return super().invoke(ctx)
         except InputError as error:
             _fail(error.render(spell=option_name, noun="option"), EXIT_INPUT)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from medfewshot.errors import InputError
 from medfewshot.io import EXPORTS, read_image, read_label
 from medfewshot.io.formats.dicom_seg import DICOM_SEG
+from medfewshot.io.formats.rtstruct import RTSTRUCT
 from medfewshot.types import Volume
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -27,7 +28,13 @@ HEADER = 500
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory) -> dict[str, bytes]:
+def scan(tmp_path_factory) -> Volume:
+    """The scan of the DICOM label maps."""
+    return read_image(corpus_dicom.series(tmp_path_factory.mktemp("scan")))
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory, scan) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("originals")
     image, label = toys.make_scan(0)
     paths = {
@@ -41,10 +48,10 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
         "odd.bmp": toys.save_itk(folder / "a.bmp", image[:, :, 5].astype(np.uint8)),
         "odd.dcm": corpus_dicom.series(folder, keep=[3]) / "000.dcm",
     }
-    source, names = read_image(corpus_dicom.series(folder / "ct")), {205: "liver", 420: "spleen"}
-    for name, export in (("odd.seg.nrrd", "seg_nrrd"), ("seg.dcm", "dicom_seg")):
+    names = {205: "liver", 420: "spleen"}
+    for name, export in (("odd.seg.nrrd", "seg_nrrd"), ("seg.dcm", "dicom_seg"), ("rt.dcm", "rtstruct")):
         paths[name] = folder / name
-        EXPORTS[export].write(paths[name], label, names, source, {})
+        EXPORTS[export].write(paths[name], label, names, scan, {})
     return {name: path.read_bytes() for name, path in paths.items()}
 
 
@@ -116,3 +123,11 @@ def test_damaged_dicom(originals, tmp_path, name, read, changes):
     path = tmp_path / f"{name}.dcm"
     path.write_bytes(damaged(originals[path.name], changes))
     check_reader(read, path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=settings().max_examples // 4)
+@given(changes=edits)
+def test_damaged_structure_sets(scan, originals, tmp_path, changes):
+    path = tmp_path / "rt.dcm"
+    path.write_bytes(damaged(originals[path.name], changes))
+    check_reader(partial(read_label, image=scan, formats=(RTSTRUCT,)), path)
