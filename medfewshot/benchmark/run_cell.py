@@ -18,7 +18,7 @@ from medfewshot.datasets import read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import evaluate_arrays, mean
-from medfewshot.io import check_same_grid, read_image, read_label, write_csv, write_text
+from medfewshot.io import in_frame_of, read_image, read_label, write_csv, write_text
 from medfewshot.report import save_preview
 from medfewshot.types import Case, Progress
 
@@ -131,8 +131,7 @@ def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path) -
     segmented = time.perf_counter()
     if case.label_path is None:
         raise InputError(f"{case.image_path}: has no label, so it cannot be a query", "correct the split")
-    reference = read_label(case.label_path)
-    check_same_grid(image, reference)
+    reference = in_frame_of(image, read_label(case.label_path, image=image))
     found, truth, names = segmentation.labels, reference.data[0], segmenter.plan.labels
     about: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "tolerance_mm": cell.tolerance_mm}
     scores = evaluate_arrays(found, truth, reference.spacing_mm, labels=names, **about)

@@ -19,7 +19,7 @@ from medfewshot.io import (
     format_of,
     in_common_frame,
     looks_like_label,
-    read_label,
+    read_label_pair,
     specific_names,
 )
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
@@ -126,7 +126,7 @@ def evaluate_pairs(
     differ = any(values.get(name.casefold(), value) != value for value, name in reference_names.items())
     for done, (case, predicted_path, reference_path) in enumerate(pairs):
         progress.update(done, len(pairs), case)
-        prediction, reference = read_label(Path(predicted_path)), read_label(Path(reference_path))
+        prediction, reference = read_label_pair(Path(predicted_path), Path(reference_path))
         reference, prediction = in_common_frame(reference, prediction)
         reference = mark_ignored(reference, ignored_value(reference.names) if ignore is None else ignore)
         if names and not prediction.names:

@@ -26,7 +26,7 @@ from medfewshot.io.paths import (
     volumes_in,
 )
 from medfewshot.io.placement import in_common_frame, in_frame_of
-from medfewshot.io.volumes import read_image, read_label, write_array, write_label
+from medfewshot.io.volumes import read_image, read_label, read_label_pair, write_array, write_label
 
 __all__ = [
     "EXPORTS",
@@ -56,6 +56,7 @@ __all__ = [
     "output_suffix",
     "read_image",
     "read_label",
+    "read_label_pair",
     "referenced_series",
     "series_folders",
     "series_of",

@@ -92,6 +92,20 @@ def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats 
     return replace(volume, data=data, warnings=warnings)
 
 
+def read_label_pair(first: Path, second: Path, *, formats: Formats = FORMATS) -> tuple[Volume, Volume]:
+    """Read two label maps of one scan. The contours of a structure set are drawn on the grid of the other.
+
+    Raises:
+        InputError: As :func:`read_label`; or both are structure sets.
+    """
+    found = format_at(label_in(first, formats=formats) or first, formats=formats)
+    if found is not None and found.draw_label is not None:
+        other = read_label(second, formats=formats)
+        return read_label(first, image=other, formats=formats), other
+    label = read_label(first, formats=formats)
+    return label, read_label(second, image=label, formats=formats)
+
+
 def write_label(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:
     """Write a label map in the smallest of uint8, uint16 and int32. The file appears whole or not at all.
 
@@ -154,6 +168,11 @@ def _drawn_on(image: Volume | None, path: Path, found: Format) -> Volume:
         raise InputError(
             f"{path}: {found.name} contains contours and no voxels",
             "give it together with the scan that it was drawn on",
+        )
+    if isinstance(image.header, Header) and image.header.format.crops_labels:
+        raise InputError(
+            f"{path}: cannot be drawn on {image.name}, which may cover a part of the scan only",
+            "give a label map of the whole scan, e.g. NIfTI",
         )
     return image
 

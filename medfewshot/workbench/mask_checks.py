@@ -74,7 +74,7 @@ def foreign_mask(path: Path, like: Volume, ignore: int | None) -> tuple[Volume, 
     Raises:
         InputError: It does not fit.
     """
-    label = in_frame_of(like, read_label(path))
+    label = in_frame_of(like, read_label(path, image=like))
     ignored = label.data == (IGNORE_VALUE if ignore is None else ignore)
     label = replace(label, data=np.where(ignored, 0, label.data))
     highest = int(label.data.max())

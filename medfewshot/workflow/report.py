@@ -204,7 +204,8 @@ def _with_volumes(
         volumes = volumes.coarser(budget or LARGEST_CASE)
         if reference is not None:
             grid = np.broadcast_to(np.uint8(0), (1, *volumes.shape))
-            truth = in_frame_of(Volume(grid, volumes.affine, path=labels_file), read_label(reference))
+            shown = Volume(grid, volumes.affine, path=labels_file)
+            truth = in_frame_of(shown, read_label(reference, image=shown))
             volumes = volumes.with_reference(truth.data[0], values)
     except (InputError, OSError) as error:
         return replace(case, warnings=(*case.warnings, f"no viewer: {' '.join(str(error).split())}"))

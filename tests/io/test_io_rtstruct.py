@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from io_samples import LPS, OBLIQUE, ramp, write_dicom, write_nifti
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from medfewshot.errors import InputError
-from medfewshot.io import read_image, read_label
+from medfewshot.evaluation import evaluate_pairs
+from medfewshot.io import EXPORTS, read_image, read_label, read_label_pair
 from medfewshot.io.rtstruct_writer import write_rtstruct
 from medfewshot.types import Volume
 
@@ -156,14 +158,19 @@ def test_the_smaller_of_two_overlapping_structures_keeps_its_voxels(tmp_path: Pa
         ([box(0.5, 7.5, 0.5, 7.5, 2.4)], "its contours lie up to 0.4 slices beside"),
         ([box(0.5, 7.5, 0.5, 7.5, z) for z in (0, 2, 4)], "its contours are 2 slices apart"),
         ([box(0.5, 7.5, 0.5, 7.5, z) for z in (4, 5, 6)], "1 of its 3 planes lie outside the scan"),
+        (
+            [box(0.5, 7.5, 0.5, 7.5, 2), box(2.5, 5.5, 2.5, 5.5, 2.4), box(1.5, 5.5, 1.5, 5.5, 1.6)],
+            "it was drawn on thinner slices; on 1 slice.s. only the nearest contours count",
+        ),
+        ([box(0.5, 20.5, 0.5, 4.5, 2)], "1 of its contours leave the field of view and are cut"),
         ([box(0.5, 4.5, 0.5, 4.5, 2), box(3.5, 7.5, 3.5, 7.5, 2)], r"contours cross each other on 1 slice"),
     ],
-    ids=["beside the slices", "every second slice", "partly outside", "crossing contours"],
+    ids=["beside the slices", "every second slice", "planes outside", "thinner slices", "cut", "crossing contours"],
 )
 def test_doubts_are_warnings(tmp_path: Path, contours: list[np.ndarray], doubt: str) -> None:
     found = read_label(write_contours(tmp_path / "rs.dcm", {"Liver": contours}), image=scan(tmp_path))
-    assert found.data.any()
-    assert found.warnings[0].startswith(f"Liver: {doubt}")
+    assert found.data[0, 4, 4].any()
+    assert re.match(f"Liver: {doubt}", found.warnings[0])
 
 
 def test_points_are_ignored_with_a_warning(tmp_path: Path) -> None:
@@ -199,6 +206,24 @@ def test_contours_need_a_scan(tmp_path: Path) -> None:
         read_label(file)
     with pytest.raises(InputError, match=r"rs\.dcm: is an RT structure set and no scan"):
         read_image(file)
+
+
+def test_a_pair_is_drawn_on_the_grid_of_the_other(tmp_path: Path) -> None:
+    volume = scan(tmp_path)
+    file = write_contours(tmp_path / "rs.dcm", {"Liver": [box(0.5, 7.5, 0.5, 7.5, 2)]})
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:8, 1:8, 2] = 1
+    other = write_nifti(tmp_path / "label.nii", labels, volume.affine)
+    for first, second in (read_label_pair(file, other), read_label_pair(other, file)):
+        assert np.array_equal(first.data, second.data)
+        assert np.count_nonzero(first.data) == 49
+    (score,) = evaluate_pairs([("a", other, file)], labels=[1]).scores
+    assert score.values["dice"] == 1
+    with pytest.raises(InputError, match="contains contours and no voxels"):
+        read_label_pair(file, file)
+    EXPORTS["dicom_seg"].write(tmp_path / "seg.dcm", labels, {1: "Liver"}, volume, {})
+    with pytest.raises(InputError, match=r"rs\.dcm: cannot be drawn on .*seg\.dcm, which may cover a part"):
+        read_label_pair(tmp_path / "seg.dcm", file)
 
 
 def test_a_folder_with_a_structure_set_is_that_label(tmp_path: Path) -> None:

@@ -18,11 +18,15 @@ from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.io.terminology import check_available
 from medfewshot.types import Colour, Volume
 
+Planes = dict[int, list[tuple[float, np.ndarray]]]
+"""Slice -> its contours: how many slices each lies beside it, and its points ``(N, 2)`` in pixels."""
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _SHOWN = 10
 """Most overlaps that a message names."""
 _TILT = 0.1
 """Most slices that a contour may span and still be parallel to them."""
+_ON_BORDER = 0.01
+"""How far, in pixels, a contour may lie outside the outer pixels and still be rounded."""
 _BESIDE = 0.25
 """Most slices that a contour may lie beside its slice before a warning."""
 
@@ -103,36 +107,53 @@ def _check_frame_of_reference(path: Path, structures: Iterable[Any], image: Volu
 
 def _mask(path: Path, item: Any, name: str, image: Volume) -> tuple[np.ndarray, list[str]]:
     """The voxels of one structure, and warnings."""
-    mask, warnings = np.zeros(image.spatial_shape, bool), []
+    mask = np.zeros(image.spatial_shape, bool)
     planes, others = _planes(path, item, name, image)
-    if others:
-        warnings.append(f"{name}: {others} open contour(s) or point(s) ignored")
-    outside = [place for place in planes if not 0 <= place < mask.shape[2]]
-    if outside and len(outside) == len(planes):
+    doubts = [f"{others} open contour(s) or point(s) ignored"] if others else []
+    inside = {place: contours for place, contours in planes.items() if 0 <= place < mask.shape[2]}
+    if planes and not inside:
         raise InputError(f"{path}: {name} lies outside {image.name}", "give the scan that it was drawn on")
-    if outside:
-        warnings.append(f"{name}: {len(outside)} of its {len(planes)} planes lie outside the scan")
-    beside = max((abs(depth) for contours in planes.values() for depth, _ in contours), default=0.0)
-    if beside > _BESIDE:
-        warnings.append(f"{name}: its contours lie up to {beside:.2g} slices beside the slices of the scan")
-    gaps = [second - first for first, second in pairwise(sorted(planes))]
-    if len(gaps) > 1 and min(gaps) > 1:
-        warnings.append(f"{name}: its contours are {min(gaps)} slices apart, and it is empty between them")
+    doubts += _doubts(planes, inside, mask.shape)
     crossed = 0
-    for place, contours in planes.items():
-        if place in outside:
-            continue
-        mask[:, :, place], has_crossed = filled([points for _, points in contours], mask.shape[:2])
+    for place, contours in inside.items():
+        mask[:, :, place], has_crossed = filled([points for _, points in _nearest(contours)], mask.shape[:2])
         crossed += has_crossed
     if crossed:
-        warnings.append(f"{name}: contours cross each other on {crossed} slice(s) and are joined")
-    return mask, warnings
+        doubts.append(f"contours cross each other on {crossed} slice(s) and are joined")
+    return mask, [f"{name}: {doubt}" for doubt in doubts]
 
 
-def _planes(path: Path, item: Any, name: str, image: Volume) -> tuple[dict[int, list[tuple[float, np.ndarray]]], int]:
-    """Slice -> contours, each with its depth beside the slice and its points ``(N, 2)`` in pixels; and the others."""
+def _doubts(planes: Planes, inside: Planes, shape: tuple[int, ...]) -> list[str]:
+    """What suggests that the contours were drawn on another scan."""
+    doubts = []
+    if len(inside) < len(planes):
+        doubts.append(f"{len(planes) - len(inside)} of its {len(planes)} planes lie outside the scan")
+    beside = max((abs(depth) for contours in planes.values() for depth, _ in _nearest(contours)), default=0.0)
+    if beside > _BESIDE:
+        doubts.append(f"its contours lie up to {beside:.2g} slices beside the slices of the scan")
+    several = sum(len(_nearest(contours)) < len(contours) for contours in planes.values())
+    if several:
+        doubts.append(f"it was drawn on thinner slices; on {several} slice(s) only the nearest contours count")
+    gaps = [second - first for first, second in pairwise(sorted(planes))]
+    if len(gaps) > 1 and min(gaps) > 1:
+        doubts.append(f"its contours are {min(gaps)} slices apart, and it is empty between them")
+    low, high = -0.5 - _ON_BORDER, np.array(shape[:2]) - 0.5 + _ON_BORDER
+    cut = sum(bool((points < low).any() or (points > high).any()) for some in inside.values() for _, points in some)
+    if cut:
+        doubts.append(f"{cut} of its contours leave the field of view and are cut")
+    return doubts
+
+
+def _nearest(contours: list[tuple[float, np.ndarray]]) -> list[tuple[float, np.ndarray]]:
+    """The contours of the plane that is nearest to the slice."""
+    nearest = min((depth for depth, _ in contours), key=abs)
+    return [(depth, points) for depth, points in contours if abs(depth - nearest) < _TILT]
+
+
+def _planes(path: Path, item: Any, name: str, image: Volume) -> tuple[Planes, int]:
+    """The closed contours by slice, and the number of the others."""
     to_index = np.linalg.inv(image.affine) @ LPS_TO_RAS
-    planes: dict[int, list[tuple[float, np.ndarray]]] = {}
+    planes: Planes = {}
     others = 0
     for contour in item.get("ContourSequence") or ():
         if str(contour.get("ContourGeometricType", _CLOSED[0])) not in _CLOSED:
