@@ -45,7 +45,7 @@ def annotate(
     """Draw, learn, correct and export in the browser.
 
     Draw a structure in one scan and press Learn: the other scans get drafts. Correct the worst, learn again, export.
-    Everything stays on this machine. Each stroke is saved; the same command goes on where you stopped.
+    Everything stays on this machine. Each stroke is saved; the same command opens it again.
 
     Example:
         medfewshot annotate scans/
@@ -67,7 +67,7 @@ def annotate(
     opened = open_folder(_demo_scans(console, project or DEMO_FOLDER) if folder is None else folder, project)
     if host not in LOCAL_NAMES:
         console.error(
-            f"warning: whoever reaches {host} and knows the address sees and changes these scans; it is not encrypted"
+            "warning: others on the network who know the address can see and change these scans; it is not encrypted"
         )
 
     def ready(address: str) -> None:

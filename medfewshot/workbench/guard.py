@@ -110,7 +110,7 @@ def _is_address(name: str) -> bool:
 
 
 def sentence(status: int, text: str, **more: Any) -> Response:
-    """An error as the page reads it: ``{"error": text, ...}``."""
+    """Make an error as the page reads it: ``{"error": text, ...}``."""
     return JSONResponse({"error": text, **more}, status_code=status)
 
 

@@ -44,13 +44,13 @@ class Frame:
     flat: int | None = None
 
     def view(self, array: np.ndarray) -> np.ndarray:
-        """A view of ``array`` (*S, file order) in RAS order. Writing to it writes to ``array``."""
+        """View ``array`` (*S, file order) in RAS order. Writing to it writes to ``array``."""
         box = array[..., None] if array.ndim == 2 else array
         turned = box.transpose(self.axes)
         return turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flips)]
 
     def file_axis(self, plane: int) -> int:
-        """The file axis that runs along the RAS axis ``plane``."""
+        """Find the file axis that runs along the RAS axis ``plane``."""
         return self.axes[plane]
 
     def file_slice(self, plane: int, index: int) -> int:
@@ -59,7 +59,7 @@ class Frame:
 
 
 def frame_of(scan: Volume) -> Frame:
-    """The frame in which the page shows ``scan``."""
+    """Find the frame in which the page shows ``scan``."""
     orientation = io_orientation(scan.affine)
     order = [int(np.flatnonzero(orientation[:, 0] == ras)[0]) for ras in range(3)]
     box = (*scan.spatial_shape, 1)[:3]
@@ -74,7 +74,7 @@ def frame_of(scan: Volume) -> Frame:
 
 
 def display_file(image: np.ndarray, frame: Frame) -> Iterator[bytes]:
-    """A NIfTI file for the viewer, in parts: int16 with a slope, along the axes of the frame.
+    """Yield a NIfTI file for the viewer, in parts: int16 with a slope, along the axes of the frame.
 
     Its affine is diagonal: the viewer shows slices of the voxel grid, and must not choose axes of its own.
 
@@ -125,7 +125,7 @@ def check_box(box: Box, shape: Sequence[int]) -> None:
 
 
 def pack(labels: np.ndarray) -> bytes:
-    """A uint8 array as compressed bytes, first axis fastest."""
+    """Compress a uint8 array, first axis fastest."""
     return gzip.compress(labels.tobytes(order="F"), compresslevel=1)
 
 

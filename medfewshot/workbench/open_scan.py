@@ -28,15 +28,15 @@ class OpenScan:
     frame: Frame
 
     def image(self, channel: int = 0) -> np.ndarray:
-        """One channel on the RAS axes of the page, ``(X, Y, Z)`` float32."""
+        """View one channel on the RAS axes of the page, ``(X, Y, Z)`` float32."""
         return self.frame.view(self.volume.data[min(max(0, channel), len(self.volume.data) - 1)])
 
     def file(self, channel: int = 0) -> Iterator[bytes]:
-        """The NIfTI file of one channel for the viewer, in parts."""
+        """Yield the NIfTI file of one channel for the viewer, in parts."""
         return display_file(self.volume.data[min(max(0, channel), len(self.volume.data) - 1)], self.frame)
 
     def facts(self) -> dict[str, Any]:
-        """What the page must know: shape, affine, kind of intensities and the window to begin with."""
+        """Collect what the page must know: shape, affine, kind of intensities and the window to begin with."""
         first = self.volume.data[0]
         low, high = robust_window(first)
         is_ct = self.volume.modality == "CT" or (self.volume.modality is None and float(first.min()) <= _AIR_HU)
@@ -57,7 +57,7 @@ class OpenScans:
     """The scans that were opened last, so that they are read once.
 
     Args:
-        project: Where they are from.
+        project: The project of the scans.
         read: Reads a scan; for tests.
     """
 
@@ -67,7 +67,7 @@ class OpenScans:
         self._open: OrderedDict[str, OpenScan] = OrderedDict()
 
     def get(self, name: str) -> OpenScan:
-        """The scan of a case.
+        """Read the scan of a case, or take the one in memory.
 
         Raises:
             InputError: The project has no such case, or its scan cannot be read.

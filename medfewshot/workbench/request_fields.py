@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def case(request: Request) -> str:
-    """The name of the case; empty if none is given."""
+    """Read the name of the case; empty if none is given."""
     return request.query_params.get("case", "")
 
 
 def number(request: Request, key: str, default: int) -> int:
-    """A whole number of the address. Raises Refusal if it is something else."""
+    """Read a whole number of the address. Raises Refusal if it is something else."""
     text = request.query_params.get(key, "")
     try:
         return int(text) if text else default
@@ -29,7 +29,7 @@ def number(request: Request, key: str, default: int) -> int:
 
 
 def real(request: Request, key: str, default: float) -> float:
-    """A finite number of the address. Raises Refusal if it is something else."""
+    """Read a finite number of the address. Raises Refusal if it is something else."""
     text = request.query_params.get(key, "")
     try:
         value = float(text) if text else default
@@ -41,7 +41,7 @@ def real(request: Request, key: str, default: float) -> float:
 
 
 def numbers(request: Request, key: str) -> list[int]:
-    """Whole numbers of the address, separated by commas. Raises Refusal if it is something else."""
+    """Read whole numbers of the address, separated by commas. Raises Refusal if it is something else."""
     text = request.query_params.get(key, "")
     try:
         return [int(part) for part in text.split(",")] if text else []
@@ -50,7 +50,7 @@ def numbers(request: Request, key: str) -> list[int]:
 
 
 def box(request: Request) -> Box:
-    """The region that the address names. Raises Refusal if it is something else."""
+    """Read the region that the address names. Raises Refusal if it is something else."""
     edges = numbers(request, "box")
     if len(edges) != 6:
         raise Refusal(400, "box has six numbers.")
@@ -58,7 +58,7 @@ def box(request: Request) -> Box:
 
 
 async def json(request: Request, kind: type[T]) -> T:
-    """The body as JSON, which must be of this kind. Raises Refusal if it is something else."""
+    """Read the body as JSON, which must be of this kind. Raises Refusal if it is something else."""
     try:
         given = json_text.loads(await read_body(request, LARGEST_TEXT) or b"{}")
     except (ValueError, RecursionError):

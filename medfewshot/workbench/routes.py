@@ -40,7 +40,7 @@ class Jobs(Protocol):
         """Stop the job, if one runs."""
 
     def state(self) -> dict[str, Any]:
-        """The newest job.
+        """Describe the newest job.
 
         Returns:
             ``status`` (idle, running, done, failed, cancelled), ``stage``, ``done``, ``total``, ``seconds_left`` and
@@ -90,7 +90,7 @@ class Desk:
         self._changes = 0
 
     def routes(self) -> list[Route]:
-        """All routes, each of which answers an error with one sentence."""
+        """List all routes. Each answers an error with one sentence."""
         table: tuple[tuple[str, str, Any], ...] = (
             ("GET", "/api/project", self.project),
             ("PUT", "/api/structures", self.structures),
@@ -204,7 +204,7 @@ class Desk:
             return new
 
     def _labels(self, name: str, version: int, scan: OpenScan) -> np.ndarray:
-        """The labels that version ``version`` has; empty ones before the first."""
+        """Read the labels that version ``version`` has; empty ones before the first."""
         current = self._project.facts(name).version
         if version != current:
             raise VersionConflict(current)
@@ -214,7 +214,7 @@ class Desk:
         return np.zeros(scan.volume.spatial_shape, np.uint8) if stored is None else stored
 
     async def tool(self, request: Request) -> Response:
-        """The region that a drawing tool proposes; the header tells where it is."""
+        """Answer with the region that a drawing tool proposes, and its place in a header."""
         name, body = fields.case(request), await read_body(request, LARGEST_MASK)
         region, box = await run_in_threadpool(self._tool, name, request, body)
         if region is None:

@@ -34,7 +34,7 @@ def build_app(
     host: str = LOCAL,
     exports: Exports,
 ) -> Starlette:
-    """The ASGI application.
+    """Build the ASGI application.
 
     Args:
         project: What the page works on.
@@ -68,7 +68,7 @@ def build_app(
 
 
 def free_port(host: str, port: int) -> socket.socket:
-    """A listening socket. Port 0 means any free one.
+    """Open a listening socket. Port 0 means any free one.
 
     Raises:
         InputError: The address cannot be used.
@@ -87,7 +87,7 @@ def free_port(host: str, port: int) -> socket.socket:
 
 
 def make_server(app: Starlette) -> uvicorn.Server:
-    """A server of ``app`` that tells nothing about itself."""
+    """Make a server of ``app`` that tells nothing about itself."""
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2,
         lifespan="off", ws="none",

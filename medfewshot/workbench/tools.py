@@ -113,7 +113,7 @@ def click(
     spacing_mm: tuple[float, float, float],
     plane: int | None = None,
 ) -> np.ndarray:
-    """The connected voxels around a click whose intensity is between two thresholds.
+    """Find the connected voxels around a click whose intensity is between two thresholds.
 
     Args:
         image: ``(X, Y, Z)``.
@@ -152,14 +152,14 @@ def click(
 
 
 def similar_range(image: np.ndarray, seed: tuple[int, int, int]) -> tuple[float, float]:
-    """Intensities like those around a click: mean and three standard deviations of the 5 x 5 x 5 voxels there."""
+    """Estimate intensities like those around a click: median and 3 standard deviations of 5 x 5 x 5 voxels."""
     around = image[tuple(slice(max(0, at - 2), at + 3) for at in seed)].astype(np.float64)
     middle, spread = float(np.median(around)), 3 * float(around.std())
     return middle - spread, middle + spread
 
 
 def otsu_threshold(image: np.ndarray) -> float:
-    """The intensity that divides bright from dark best (Otsu)."""
+    """Find the intensity that divides bright from dark best (Otsu)."""
     import SimpleITK as sitk
 
     thin = np.ascontiguousarray(image[tuple(slice(None, None, max(1, n // 128)) for n in image.shape)], np.float32)

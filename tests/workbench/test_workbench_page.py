@@ -47,7 +47,7 @@ def test_from_no_labels_to_a_reviewed_cohort(tmp_path, browse):
             page.drag(2, circle(z, radius))
         page.saved()
         assert project.facts("scan_0").drawn == (8, 12, 16)
-        page.key("i").wait("#count-text:has-text('9 axial slices')").saved()
+        page.key("i").wait("#count-text:has-text('9 axial slices: 9 to 17')").saved()
         drawn = nib.load(project.mask_path("scan_0"))
         data = np.asarray(drawn.dataobj)
         assert set(np.unique(data)) == {0, 1, 255}

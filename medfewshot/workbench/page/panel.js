@@ -98,7 +98,14 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     if (!drawn) return "Slices that I draw";
     const list = [...drawn.slices].sort((a, b) => a - b).map((at) => at + 1);
     if (!list.length) return "Slices that I draw (none yet)";
-    return `${list.length} ${PLANES[drawn.plane]} slice${list.length > 1 ? "s" : ""}: ${list.slice(0, 8).join(", ")}${list.length > 8 ? " …" : ""}`;
+    const runs = [];
+    for (const at of list) {
+      const run = runs[runs.length - 1];
+      if (run && at === run[1] + 1) run[1] = at;
+      else runs.push([at, at]);
+    }
+    const text = runs.slice(0, 8).map(([first, last]) => (first === last ? first : `${first} to ${last}`)).join(", ");
+    return `${list.length} ${PLANES[drawn.plane]} slice${list.length > 1 ? "s" : ""}: ${text}${runs.length > 8 ? " …" : ""}`;
   }
 
   // Bring every control in line with the state.
