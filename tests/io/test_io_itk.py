@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +112,21 @@ def test_a_float_map_fits_tiff_and_not_png(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "p.tif").data[0], GREY / 7, rtol=1e-6)
     with pytest.raises(InputError, match=r"p\.png: PNG cannot hold float32"):
         write_array(tmp_path / "p.png", GREY / 7, volume)
+
+
+def test_a_damaged_metaimage_prints_nothing_of_the_library(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_itk(tmp_path / "a.mha")
+    path.write_bytes(path.read_bytes().replace(b"NDims = 3", b"NDims = x").replace(b"DimSize", b"DimSixe"))
+    with pytest.raises(InputError):
+        read_image(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_standard_error_is_back_after_reading_in_several_threads(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_itk(tmp_path / "a.mha")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_image, [path] * 40))
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"

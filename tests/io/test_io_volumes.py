@@ -81,6 +81,10 @@ def test_a_header_without_its_data_file(tmp_path: Path) -> None:
     path = write_itk(tmp_path / "a.mhd")
     (tmp_path / "a.raw").unlink()
     refused(path, "its voxels are in a.raw, which is missing")
+    for name in (b"b" * 5000, b"\x00\x01.raw"):
+        header = path.read_bytes().replace(b"a.raw", name)
+        (tmp_path / "damaged.mhd").write_bytes(header)
+        refused(tmp_path / "damaged.mhd", "the name of its data file is damaged")
 
 
 def test_other_formats_under_a_nifti_name(tmp_path: Path) -> None:

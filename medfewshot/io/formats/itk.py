@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,15 +70,46 @@ def write_volume(path: Path, data: np.ndarray, like: Volume, *, fields: Mapping[
     write_itk(path, image, compress=True)
 
 
+class _QuietStderr:
+    """Silences the stream itself while any thread is inside: the reader of MetaImage prints past ITK's switch."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._kept = threading.Lock(), 0, -1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            with suppress(OSError):  # a process may have no such stream
+                self._kept = os.dup(2)
+                silence = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(silence, 2)
+                os.close(silence)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users or self._kept < 0:
+                return
+            os.dup2(self._kept, 2)
+            os.close(self._kept)
+            self._kept = -1
+
+
+_STDERR = _QuietStderr()
+
+
 @contextmanager
 def quiet_itk() -> Iterator[None]:
-    """Silence the warnings that ITK prints on stderr. The readers here check what matters in them."""
+    """Silence what ITK prints on stderr. The readers here check what matters in it."""
     import SimpleITK as sitk
 
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        yield
+        with _STDERR:
+            yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from medfewshot.errors import InputError
 
+_LONGEST_NAME = 255
+"""Of a file, on the file systems in use."""
 _MOST_BYTES = 1 << 20
 _PATIENT_SPACES = {
     "right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps"
@@ -92,6 +94,8 @@ def _check_file(path: Path, name: str) -> None:
     name = name.strip()
     if not name or name.upper() == "LOCAL" or name.upper().startswith("LIST") or "%" in name:
         return  # in this file, or in a list or numbered series of files
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise InputError(f"{path}: the name of its data file is damaged", "copy or export it again")
     if not (path.parent / name).is_file():
         raise InputError(f"{path}: its voxels are in {name}, which is missing", "copy both files into one folder")
 
