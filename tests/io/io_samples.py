@@ -129,6 +129,13 @@ def write_dicom(
     return files
 
 
+def place(affine: np.ndarray, index: float, shift: float = 0.0) -> dict[str, str]:
+    """The tag of a position: ``index`` slices along the normal, ``shift`` pixels aside."""
+    lps = LPS @ affine
+    position = lps[:3, 3] + index * lps[:3, 2] + shift * lps[:3, 0]
+    return {"0020|0032": "\\".join(f"{x:.10g}" for x in position)}
+
+
 def corners(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     return list(product(*((0, n - 1) for n in shape)))
 

@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from io_samples import OBLIQUE, SHAPE, affine_of, ramp, rotation, signed_permutations, write_dicom
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from io_samples import OBLIQUE, SHAPE, affine_of, place, ramp, rotation, signed_permutations, write_dicom
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from medfewshot.errors import InputError
 from medfewshot.io import is_series_folder, read_image, read_label
@@ -89,12 +89,6 @@ def test_every_second_slice_missing_is_a_warning(tmp_path: Path) -> None:
     assert "slices lie 10 mm apart but the files state 5 mm" in volume.warnings[0]
 
 
-def place(affine: np.ndarray, index: float, shift: float = 0.0) -> dict[str, str]:
-    lps = np.diag([-1.0, -1, 1, 1]) @ affine
-    position = lps[:3, 3] + index * lps[:3, 2] + shift * lps[:3, 0]
-    return {"0020|0032": "\\".join(f"{x:.10g}" for x in position)}
-
-
 def test_varying_spacing(tmp_path: Path) -> None:
     write_dicom(tmp_path / "ct", keep=range(4))
     write_dicom(tmp_path / "ct", keep=[4], names=["x.dcm"], tags=place(OBLIQUE, 4.4))
@@ -125,53 +119,6 @@ def test_slices_that_wander_sideways(tmp_path: Path) -> None:
         read_image(tmp_path / "ct")
 
 
-@pytest.mark.parametrize(
-    ("tag", "reason"),
-    [
-        ("0020|0100", r"they differ in temporal position: 1 \(6 slices\), 2 \(6 slices\)"),
-        ("0018|0081", r"they differ in echo time: 1 \(6 slices\), 2 \(6 slices\)"),
-        ("0010|4000", "several time points, echoes or b-values"),
-    ],
-    ids=["time points", "echoes", "nothing stated"],
-)
-def test_several_volumes_in_one_series(tmp_path: Path, tag: str, reason: str) -> None:
-    for number in (1, 2):
-        names = [f"{number}{i}.dcm" for i in range(6)]
-        write_dicom(tmp_path / "dce", data=ramp() + np.int16(number), names=names, tags={tag: str(number)})
-    with pytest.raises(InputError, match=f"dce: 12 slices lie at only 6 positions .{reason}"):
-        read_image(tmp_path / "dce")
-
-
-def test_a_slice_sent_twice_is_read_once(tmp_path: Path) -> None:
-    write_dicom(tmp_path)
-    shutil.copy(tmp_path / "002.dcm", tmp_path / "again.dcm")
-    volume = read_image(tmp_path)
-    assert np.array_equal(volume.data[0], ramp())
-    assert volume.warnings == ("1 slice(s) were sent twice and are read once: again.dcm as 002.dcm",)
-
-
-@pytest.mark.parametrize(
-    "tag",
-    ["0018|0081", "0018|1210", "0020|0012", "0020|0052"],
-    ids=["echo time", "kernel", "acquisition number", "frame of reference"],
-)
-def test_two_acquisitions_between_each_other_are_refused(tmp_path: Path, tag: str) -> None:
-    for number, shift in ((1, 0.0), (2, 0.5)):
-        for index in range(4):
-            tags = {**place(OBLIQUE, index + shift), tag: str(number)}
-            write_dicom(tmp_path / "ct", keep=[index], names=[f"{number}{index}.dcm"], tags=tags)
-    with pytest.raises(InputError, match=r"ct: the series mixes 2 acquisitions.*1 \(4 slices\), 2 \(4 slices\)"):
-        read_image(tmp_path / "ct")
-
-
-def test_acquisitions_one_above_the_other_are_one_volume_with_a_warning(tmp_path: Path) -> None:
-    for index in range(6):
-        write_dicom(tmp_path, keep=[index], names=[f"{index}.dcm"], tags={"0020|0012": str(index // 3)})
-    volume = read_image(tmp_path)
-    assert np.array_equal(volume.data[0], ramp())
-    assert volume.warnings == ("its slices come from 2 acquisitions (0 (3 slices), 1 (3 slices)), read as one volume",)
-
-
 def test_one_slice_keeps_its_thickness(tmp_path: Path) -> None:
     write_dicom(tmp_path / "mr", keep=[2], tags={"0018|0050": "3.5", "0018|0088": "4.5"})
     volume = read_image(tmp_path / "mr")
@@ -200,6 +147,14 @@ def test_hounsfield_units_whatever_the_photometric_interpretation(
         RescaleSlope=2, **bits,
     )  # fmt: skip
     assert np.array_equal(read_image(folder).data[0], data * 2 - 1024)
+
+
+def test_low_values_in_white_that_cannot_be_told_to_the_reader_are_refused(tmp_path: Path) -> None:
+    folder = corpus_dicom.series(
+        tmp_path, data=ramp(), syntax=DeflatedExplicitVRLittleEndian, PhotometricInterpretation="MONOCHROME1"
+    )
+    with pytest.raises(InputError, match=r"000\.dcm: stores low values as white \(MONOCHROME1\); convert it"):
+        read_image(folder)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=["explicit", "implicit"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -200,6 +201,14 @@ def test_time_points_in_files_of_their_own_are_refused(tmp_path: Path) -> None:
     write_enhanced(tmp_path / "b.dcm", slopes=[2.0])
     with pytest.raises(InputError, match="12 slices lie at only 6 positions"):
         read_image(tmp_path)
+
+
+def test_a_file_that_was_sent_twice_is_read_once(tmp_path: Path) -> None:
+    write_enhanced(tmp_path / "a.dcm", order=[3, 1, 0, 2, 5, 4], slopes=[0.5, 1.0])
+    shutil.copy(tmp_path / "a.dcm", tmp_path / "b.dcm")
+    volume = read_image(tmp_path)
+    assert np.array_equal(volume.data[0], ramp())
+    assert "6 slice(s) were sent twice and are read once: frame 3 of b.dcm as frame 3 of a.dcm" in volume.warnings[0]
 
 
 def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,9 +95,19 @@ def _stack(slices: Sequence[Slice], name: str) -> tuple[list[Slice], tuple[str, 
     """The slices of one volume in their order. A slice that was sent twice counts once, with a warning."""
     stack: list[Slice] = []
     copies: list[str] = []
+    files: dict[Path, np.ndarray] = {}
+
+    def values(one: Slice) -> np.ndarray:
+        if one.frame is None:
+            return _pixels([one])
+        if one.path not in files:
+            files[one.path] = _pixels([other for other in slices if other.path == one.path])
+        plane: np.ndarray = files[one.path][..., one.frame]
+        return plane
+
     for one in sorted_stack(slices, name):
         if stack and one.path != stack[-1].path and at_same_position(stack[-1], one):
-            if not np.array_equal(_pixels([stack[-1]]), _pixels([one])):
+            if not np.array_equal(values(stack[-1]).squeeze(), values(one).squeeze()):
                 raise repeats_error(slices, count_positions(sorted_stack(slices, name)), name)
             copies.append(f"{one.name} as {stack[-1].name}")
         else:
@@ -180,8 +190,12 @@ def _image(one: Slice) -> Any:
         # GDCM inverts the values of MONOCHROME1, so that Hounsfield units change. Only a display should.
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder) / "plain.dcm"
-            plain.write_bytes(one.path.read_bytes().replace(_WHITE_IS_LOW, b"MONOCHROME2", 1))
-            return _reader(plain).Execute()
+            plain.write_bytes(one.path.read_bytes().replace(_WHITE_IS_LOW, b"MONOCHROME2"))
+            reader = _reader(plain)
+            image = reader.Execute()
+        if reader.GetMetaData("0028|0004").strip().encode() == _WHITE_IS_LOW:  # hidden by deflation
+            raise InputError(f"{one.path}: stores low values as white (MONOCHROME1)", "convert it with dcm2niix")
+        return image
 
 
 def _floats(text: str, count: int) -> np.ndarray | None:
