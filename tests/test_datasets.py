@@ -338,3 +338,19 @@ def test_real_image_and_label_in_one_folder():
     if not folder.is_dir():
         pytest.skip(f"real scans not found at {folder}; set MEDFEWSHOT_DATA")
     assert [case.case_id for case in read_dataset(folder).labelled] == ["ct-example"]
+
+
+def test_a_project_of_the_workbench_is_a_data_set_with_what_is_not_drawn_ignored(tmp_path):
+    touch(tmp_path, "scans/a.nii.gz", "scans/b.nii.gz", "project/labels/a.nii.gz")
+    content = {
+        "structures": [{"name": "liver", "value": 3, "color": "#ff0000"}],
+        "scans": [{"name": name, "path": f"../scans/{name}.nii.gz"} for name in "abc"],
+    }
+    (tmp_path / "project" / "project.json").write_text(json.dumps(content))
+    dataset = read_dataset(tmp_path / "project")
+    assert (dict(dataset.labels), dataset.ignore) == ({3: "liver"}, 255)
+    assert [(case.case_id, case.label_path is not None) for case in dataset.cases] == [("a", True), ("b", False)]
+    assert len(dataset.notes) == 1
+    (tmp_path / "project" / "project.json").write_text("{}")
+    with pytest.raises(InputError, match=r"project\.json"):
+        read_dataset(tmp_path / "project")

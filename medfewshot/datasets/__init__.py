@@ -22,11 +22,23 @@ from medfewshot.datasets.json_file import ignored_value, read_json, read_names
 from medfewshot.datasets.mr_sets import read_acdc, read_brats, read_promise12
 from medfewshot.datasets.pairs import parse_pair, read_case_folders, read_one_folder, read_two_folders
 from medfewshot.datasets.table import read_csv
+from medfewshot.datasets.workbench_project import IGNORE_VALUE, PROJECT_FILE, read_project
 from medfewshot.errors import InputError
 
-__all__ = ["LAYOUTS", "Dataset", "Layout", "ignored_value", "parse_pair", "read_dataset", "read_names"]
+__all__ = [
+    "IGNORE_VALUE",
+    "LAYOUTS",
+    "PROJECT_FILE",
+    "Dataset",
+    "Layout",
+    "ignored_value",
+    "parse_pair",
+    "read_dataset",
+    "read_names",
+]
 
 LAYOUTS: tuple[Layout, ...] = (
+    Layout("a project of the workbench (project.json)", read_project),
     Layout("AMOS", read_amos),
     Layout("dataset.json (Decathlon or nnU-Net)", read_json),
     Layout("a CSV with columns image,label", read_csv),

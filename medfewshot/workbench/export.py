@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.datasets import IGNORE_VALUE
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.inference import Segmentation
 from medfewshot.io import EXPORTS as WRITERS
@@ -21,7 +22,6 @@ from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Colour, Volume
 from medfewshot.workbench.mask_checks import read_mask
 from medfewshot.workbench.project import Project
-from medfewshot.workbench.project_file import IGNORE_VALUE
 from medfewshot.workbench.session import LabelSession
 from medfewshot.workbench.state import CaseState
 from medfewshot.workbench.surface import surface_of, write_stl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from medfewshot.bundle import VolumeSegmenter
-from medfewshot.datasets import Dataset
+from medfewshot.datasets import IGNORE_VALUE, Dataset
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import read_image
@@ -15,7 +15,6 @@ from medfewshot.types import Case, Progress, Volume
 from medfewshot.workbench.check import write_checks
 from medfewshot.workbench.choice import assess
 from medfewshot.workbench.project import Project
-from medfewshot.workbench.project_file import IGNORE_VALUE
 from medfewshot.workbench.session import LabelSession
 from medfewshot.workflow import LabelledScans, adapt, can_continue, check_background, read_supports
 

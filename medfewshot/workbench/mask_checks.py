@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from medfewshot.datasets import IGNORE_VALUE
 from medfewshot.errors import InputError
 from medfewshot.io import in_frame_of, read_image, read_label
 from medfewshot.structures import dice
 from medfewshot.types import Volume
-from medfewshot.workbench.project_file import IGNORE_VALUE
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.datasets import IGNORE_VALUE
 from medfewshot.io import atomic_path, read_label, write_label, write_text
 from medfewshot.types import Volume
 from medfewshot.workbench.mask_checks import count_voxels, finished_slices
-from medfewshot.workbench.project_file import IGNORE_VALUE
 
 SUFFIX = ".nii.gz"
 RECENT_VERSIONS = 30

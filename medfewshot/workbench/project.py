@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medfewshot.datasets import PROJECT_FILE
 from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Volume
@@ -37,14 +38,7 @@ from medfewshot.workbench.mask_checks import (
     with_ignored,
 )
 from medfewshot.workbench.mask_store import MaskFacts, MaskStore, now
-from medfewshot.workbench.project_file import (
-    PROJECT_FILE,
-    ProjectFile,
-    Structure,
-    VersionConflict,
-    check_case_name,
-    named_structures,
-)
+from medfewshot.workbench.project_file import ProjectFile, Structure, VersionConflict, check_case_name, named_structures
 from medfewshot.workbench.reviews import STATUSES, Review, ReviewLog
 from medfewshot.workbench.state import CaseState, in_order, status_of
 from medfewshot.workflow import find_cases

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from medfewshot.datasets import IGNORE_VALUE, PROJECT_FILE
 from medfewshot.errors import InputError
 from medfewshot.io import write_text
 
-PROJECT_FILE = "project.json"
 FORMAT_VERSION = 1
-IGNORE_VALUE = 255
-"""Value of voxels that are not annotated yet, in the masks of a project."""
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
 """Colours of structures that have none, in this order."""
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")

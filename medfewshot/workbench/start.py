@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from medfewshot.datasets import Dataset, read_dataset
+from medfewshot.datasets import PROJECT_FILE, Dataset, read_dataset
 from medfewshot.errors import InputError
 from medfewshot.io import read_label
 from medfewshot.workbench.project import Project
-from medfewshot.workbench.project_file import PROJECT_FILE, named_structures
+from medfewshot.workbench.project_file import named_structures
 from medfewshot.workflow import RUN_RECORD, read_run
 
 ENDING = "_project"

@@ -1,0 +1,39 @@
+"""Projects of the workbench: ``project.json`` names the scans and structures, ``labels/`` has the masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from medfewshot.datasets.dataset import Dataset, checked
+from medfewshot.errors import InputError
+from medfewshot.types import Case
+
+PROJECT_FILE = "project.json"
+IGNORE_VALUE = 255
+"""Value of voxels that are not annotated yet, in the masks of a project."""
+
+
+def read_project(folder: Path) -> Dataset | None:
+    """Read the cases of a project; those with a mask are labelled.
+
+    Raises:
+        InputError: ``project.json`` is damaged.
+    """
+    path = folder / PROJECT_FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        labels = {int(one["value"]): str(one["name"]) for one in content["structures"]}
+        scans = {Path(str(one["name"])).name: folder / str(one["path"]) for one in content["scans"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({error})", "restore it from a copy") from None
+    masks = {name: folder / "labels" / f"{name}.nii.gz" for name in scans}
+    cases = [
+        Case(name, name, None, (scan,), masks[name] if masks[name].is_file() else None)
+        for name, scan in scans.items()
+        if scan.exists()
+    ]
+    missing = [f"{scan}: is missing" for scan in scans.values() if not scan.exists()]
+    return Dataset(folder.resolve().name, None, labels, checked(cases, folder), tuple(missing[:10]), IGNORE_VALUE)
