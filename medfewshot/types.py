@@ -133,6 +133,7 @@ class Plan:
         keep_largest: Label values with a single connected component in all supports.
         median_shape: Median shape of the supports on the planned grid.
         notes: Warnings about the supports.
+        ceilings: Label value -> the best Dice that the grid allows, measured on the supports; empty in older plans.
     """
 
     spatial_dims: int
@@ -145,6 +146,7 @@ class Plan:
     keep_largest: tuple[int, ...] = ()
     median_shape: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    ceilings: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def label_values(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medfewshot.augment import NO_AUGMENTATION, Augmentation, patch_grid, read_at
 from medfewshot.episodes.examples import Example
-from medfewshot.planning.plan import THICK_RATIO
+from medfewshot.planning.spacing import THICK_RATIO
 
 Rng = np.random.Generator
 PLACES = 4096

@@ -1,5 +1,6 @@
 """Planning: derive the plan from a support set, and resample volumes to its grid and back."""
 
+from medfewshot.planning.ceiling import ceilings
 from medfewshot.planning.grid import (
     AxisMap,
     Planned,
@@ -20,6 +21,7 @@ __all__ = [
     "AxisMap",
     "Planned",
     "axis_weights",
+    "ceilings",
     "check_like_support",
     "label_values",
     "name_with_value",

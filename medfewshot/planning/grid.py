@@ -133,6 +133,11 @@ def _touched(mask: np.ndarray, grid: _Grid) -> tuple[np.ndarray, ...]:
     return tuple(_whole(a, size) for a, size in zip(at, grid.shape, strict=True))
 
 
+def axis_maps(volume: Volume, plan: Plan) -> tuple[AxisMap, ...]:
+    """Return how each planned axis follows from an axis of the volume."""
+    return _grid(volume, plan).maps
+
+
 def make_support(images: Sequence[Volume], labels: Sequence[Volume], plan: Plan) -> Support:
     """Resample every labelled volume to the planned grid: the tensors that learners adapt to.
 

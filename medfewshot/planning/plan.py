@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,24 +12,11 @@ from medfewshot.intensities import is_constant
 from medfewshot.planning.grid import direction_cosines, planned_order
 from medfewshot.planning.labels import choose_labels, name_with_value
 from medfewshot.planning.normalise import choose_normalization
+from medfewshot.planning.spacing import ceiling_notes, fit_to_structures, patch_voxels, target_spacing
 from medfewshot.settings import PlanSettings
 from medfewshot.structures import TINY_VOXELS, Structure, structures, voxel_size
 from medfewshot.types import Plan, Volume
 
-THICK_RATIO = 3.0
-"""Slices this many times thicker than the pixels are wide count as thick and are never resampled."""
-FIELD_OF_VIEW_VOXELS = 120
-"""The planned grid has at most this many voxels across the field of view, ..."""
-CONTEXT_FRACTION = 0.5
-"""... and a patch covers at least this share of the scan, because a network needs context to distinguish left from
-right; ..."""
-STRUCTURE_VOXELS = 60
-"""... but the largest structure is this many voxels long (if the scan has them) ..."""
-SMALLEST_DIAMETER_VOXELS = 6
-"""... and the smallest is this many voxels across."""
-PATCH_VOXELS = 380_000
-PATCH_PIXELS = 65_536
-"""Size of a training patch: a forward and backward pass takes two CPU cores a fifth of a second."""
 MODALITIES = ("CT", "MR", "MRI", "PT", "PET", "NM", "US", "XA", "CR", "DX", "MG", "RF", "OCT", "OP", "SM", "XC", "OT")
 """DICOM's names of modalities."""
 ONE_PIECE = 0.95
@@ -78,23 +65,43 @@ def make_plan(
     orders = [planned_order(label, axes) for label in labels]
     spacings = np.array([np.array(label.spacing_mm)[order] for label, order in zip(labels, orders, strict=True)])
     shapes = np.array([np.array(label.spatial_shape)[order] for label, order in zip(labels, orders, strict=True)])
-    spacing = _target_spacing(spacings, shapes * spacings, measured, settings)
-    shape = tuple(max(1, round(float(n))) for n in np.median(shapes * spacings / spacing, axis=0))
+    extents_mm = shapes * spacings
     masks = [np.isin(label.data[0], list(wanted)) for label in labels]
     normalization = tuple(
         choose_normalization(images, masks, channel, settings.modality) for channel in range(images[0].data.shape[0])
     )
-    return Plan(
+    spacing = target_spacing(
+        spacings,
+        extents_mm,
+        longest_mm=max(float(np.median([one.extent_mm for one in found])) for found in measured.values()),
+        narrowest_mm=min(
+            float(np.median([_diameter_mm(one.size, dims) for one in found])) for found in measured.values()
+        ),
+        settings=settings,
+    )
+    plan = Plan(
         spatial_dims=dims,
         channels=images[0].data.shape[0],
         axes=tuple((float(a), float(b), float(c)) for a, b, c in axes),
         spacing_mm=tuple(float(s) for s in spacing),
-        patch_size=_patch_size(shape, spacing, _patch_voxels(settings, spacing)),
+        patch_size=(),
         normalization=normalization,
         labels=wanted,
         keep_largest=tuple(v for v in wanted if all(one.in_one_piece for one in measured[v])),
+    )
+    original_mm = np.median(spacings, axis=0)
+    planar = dims == 2 or shapes.min() == 1
+    may_refine = planar and settings.spacing_mm is None and not settings.fast
+    plan = fit_to_structures(plan, labels, original_mm, may_refine=may_refine)
+    shape = tuple(max(1, round(float(n))) for n in np.median(extents_mm / plan.spacing_mm, axis=0))
+    return replace(
+        plan,
+        patch_size=_patch_size(shape, plan.spacing_mm, patch_voxels(settings, dims)),
         median_shape=shape,
-        notes=tuple(_notes(measured, wanted, [one for one, complete in zip(found, wholes, strict=True) if complete])),
+        notes=(
+            *_notes(measured, wanted, [one for one, complete in zip(found, wholes, strict=True) if complete]),
+            *ceiling_notes(plan, labels, original_mm),
+        ),
     )
 
 
@@ -144,52 +151,12 @@ def _measure(structure: Structure, label: Volume) -> _Measured:
     )
 
 
-def _target_spacing(
-    spacings: np.ndarray, extents_mm: np.ndarray, measured: Mapping[int, Sequence[_Measured]], settings: PlanSettings
-) -> np.ndarray:
-    """Return the planned spacing ``(D,)`` in mm; ``spacings`` and ``extents_mm`` are ``(K, D)``."""
-    median_mm = np.median(spacings, axis=0)
-    thick = median_mm >= THICK_RATIO * median_mm.min()
-    if settings.spacing_mm is not None:
-        given = np.asarray(settings.spacing_mm, dtype=float)
-        if given.size not in (1, median_mm.size):
-            raise InputError(
-                f"target spacing {settings.spacing_mm} mm does not fit {median_mm.size} axes",
-                f"give one positive number, or {median_mm.size}",
-                setting="spacing_mm",
-            )
-        given = np.broadcast_to(given, median_mm.shape)
-        return np.where(thick, median_mm, given) if np.ndim(settings.spacing_mm) == 0 else given.copy()
-    field_mm = np.median(np.sort(extents_mm, axis=1)[:, -2])
-    lengths = [np.median([one.extent_mm for one in label]) for label in measured.values()]
-    diameters = [np.median([_diameter_mm(one.size, len(median_mm)) for one in label]) for label in measured.values()]
-    # The spacing of the thin axes at which one patch covers CONTEXT_FRACTION of the median scan.
-    extent, thin = np.median(extents_mm, axis=0), ~thick
-    covered = np.prod(extent[thin]) * float(np.prod(extent[thick] / median_mm[thick])) * CONTEXT_FRACTION
-    context_mm = float((covered / _patch_voxels(settings, median_mm)) ** (1 / thin.sum()))
-    goal = min(
-        max(field_mm / FIELD_OF_VIEW_VOXELS, context_mm),
-        max(lengths) / STRUCTURE_VOXELS,
-        min(diameters) / SMALLEST_DIAMETER_VOXELS,
-    )
-    if len(median_mm) == 2:
-        # A planar image is small, so 256 pixels across are affordable and keep its detail.
-        goal = min(goal, field_mm / 256)
-    if settings.fast:
-        goal = max(goal, median_mm.min()) * 1.7
-    return np.where(thick, median_mm, np.maximum(median_mm, goal))
-
-
-def _patch_voxels(settings: PlanSettings, median_mm: np.ndarray) -> int:
-    return settings.patch_voxels or (PATCH_PIXELS if len(median_mm) == 2 else PATCH_VOXELS)
-
-
 def _diameter_mm(size: float, dims: int) -> float:
     """Return the diameter of the sphere (disc) with a structure's volume in mm³ (area in mm²)."""
     return float(2 * np.sqrt(size / np.pi)) if dims == 2 else float((6 * size / np.pi) ** (1 / 3))
 
 
-def _patch_size(shape: Sequence[int], spacing: np.ndarray, budget: int) -> tuple[int, ...]:
+def _patch_size(shape: Sequence[int], spacing: Sequence[float] | np.ndarray, budget: int) -> tuple[int, ...]:
     """Return the largest patch within ``budget`` voxels that is as close to a cube in mm as the volume allows."""
     low, high = 0.0, float(max(n * s for n, s in zip(shape, spacing, strict=True)))
     for _ in range(40):

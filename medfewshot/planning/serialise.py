@@ -23,7 +23,8 @@ _PLAN = TypeAdapter(Plan)
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """Return plain JSON data; keys are strings, so labels become ``{"205": "myocardium"}``."""
-    return asdict(plan) | {"labels": {str(value): name for value, name in plan.labels.items()}}
+    by_value = {"labels": plan.labels, "ceilings": plan.ceilings}
+    return asdict(plan) | {key: {str(value): x for value, x in found.items()} for key, found in by_value.items()}
 
 
 def plan_from_dict(data: Mapping[str, Any]) -> Plan:
@@ -48,6 +49,7 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
         and math.prod(plan.patch_size) <= MAX_PATCH_VOXELS,
         "axes": axes.shape == (3, 3) and np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=0.01),
         "keep_largest": set(plan.keep_largest) <= set(plan.labels),
+        "ceilings": set(plan.ceilings) <= set(plan.labels) and all(0 <= dice <= 1 for dice in plan.ceilings.values()),
         "labels": 1 <= len(plan.labels) <= MAX_LABELS and all(0 < value < 2**31 for value in plan.labels),
     }
     wrong = [name for name, right in rules.items() if not right]

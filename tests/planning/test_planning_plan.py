@@ -218,7 +218,7 @@ def test_specks_do_not_break_a_structure():
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_tiny_structures_are_noted(size):
     plan = plan_for(pair((24, 24, 24), boxes=[(5, cube(3, size))]), names={5: "lesion"}, spacing_mm=4.0)
-    assert plan.notes == ("lesion (label 5) has pieces of 27 voxels or fewer: look for missed ones in every result",)
+    assert plan.notes[0] == "lesion (label 5) has pieces of 27 voxels or fewer: look for missed ones in every result"
 
 
 # Frames
