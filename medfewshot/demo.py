@@ -50,7 +50,7 @@ def run_demo(
     progress: Progress | None = None,
     make_data: Callable[..., Path] = make_ct_cohort,
 ) -> DemoResult:
-    """Leave ``report.html``, ``segmenter/``, ``segmentations/`` and ``scores/`` (and ``data/``, made up) in ``output``.
+    """Write ``report.html``, ``segmenter/``, ``segmentations/``, ``scores/`` and synthetic ``data/`` into ``output``.
 
     Args:
         output: Folder to write into.

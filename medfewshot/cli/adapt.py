@@ -138,12 +138,12 @@ def adapt(
 
 
 def command_line() -> list[str]:
-    """The command as the user typed it, for the record."""
+    """Return the command as the user typed it, for the record."""
     return ["medfewshot", *sys.argv[1:]]
 
 
 def _segmenter_folder(folder: Path | None, adaptation: AdaptSettings, *, others: tuple[object, ...]) -> Path | None:
-    """The saved segmenter, if one is given. Raises InputError for options that it would ignore."""
+    """Return the saved segmenter, if one is given. Raises InputError for options that it would ignore."""
     if folder is None:
         return None
     if any(others):
@@ -160,7 +160,7 @@ def _segmenter_folder(folder: Path | None, adaptation: AdaptSettings, *, others:
 
 
 def _find(pairs: list[str] | None, folders: list[Path] | None, choices: str) -> Dataset:
-    """The labelled scans that are given. Raises InputError unless they are given in exactly one way."""
+    """Find the labelled scans. Raises InputError unless they are given in exactly one way."""
     from medfewshot.datasets import parse_pair
     from medfewshot.workflow import find_supports
 

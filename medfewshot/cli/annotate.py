@@ -82,7 +82,7 @@ def annotate(
 
 
 def _demo_scans(console: Console, folder: Path) -> Path:
-    """The scans of the demo, without their labels."""
+    """Return the scans of the demo, without their labels."""
     from medfewshot.synthetic import make_ct_cohort
 
     scans = folder / "scans"

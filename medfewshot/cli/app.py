@@ -92,7 +92,7 @@ app = typer.Typer(
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Options of the program itself; its help is that of the group."""
+    """Take the options of the program itself."""
     if version:
         typer.echo(f"medfewshot {__version__}")
         raise typer.Exit

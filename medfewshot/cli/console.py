@@ -38,7 +38,7 @@ class Console:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
-        """A bar on standard error; nothing at all when quiet or not a terminal."""
+        """Show a bar on standard error; nothing if quiet or not a terminal."""
         columns = (
             TextColumn("{task.description}", style="bold", table_column=Column(no_wrap=True, min_width=20)),
             BarColumn(bar_width=16),
@@ -62,7 +62,7 @@ class Console:
         self.out.print(text, soft_wrap=True)
 
     def told(self, text: str) -> None:
-        """A line about work in progress, above its bar."""
+        """Print a line about work in progress, above its bar."""
         self.err.print(text, soft_wrap=True)
 
     def error(self, text: str) -> None:
@@ -194,13 +194,13 @@ class Console:
 
 
 def _lines(values: Sequence[str]) -> str:
-    """One value a line; after ten, the number of the others."""
+    """Write one value a line; after ten, the number of the others."""
     more = [f"and {len(values) - MOST_SHOWN} more"] if len(values) > MOST_SHOWN else []
     return "\n".join([*values[:MOST_SHOWN], *more]) or "none"
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun, e.g. ``1 scan`` or ``3 scans``."""
+    """Write a number with its noun, e.g. ``1 scan`` or ``3 scans``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -213,7 +213,7 @@ def _rich(stderr: bool, quiet: bool) -> RichConsole:
 
 
 def _table(title: str, first: str, *others: str, texts: Sequence[str] = ()) -> Table:
-    """A table whose first column is text and whose others are numbers, unless ``texts`` has their titles."""
+    """Make a table whose first column is text and whose others are numbers, unless ``texts`` has their titles."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(first, overflow="fold")
     for name in others:
@@ -255,7 +255,7 @@ def _result_rows(result: CaseResult, review: Mapping[tuple[str, int], str]) -> l
 
 
 def _one_per_reason(rows: Sequence[_ResultRow]) -> list[_ResultRow]:
-    """The first structure of each reason to review; the first one if none has a reason."""
+    """Return the first structure of each reason to review; the first one if none has a reason."""
     by_reason = {row.review: row for row in reversed(rows) if row.review}
     return [row for row in rows if by_reason.get(row.review) is row] or list(rows[:1])
 

@@ -29,7 +29,7 @@ def demo(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Try the whole job on made-up CT scans; no data needed.
+    """Try the whole job on synthetic CT scans; no data needed.
 
     Makes scans, adapts to three, segments four more, compares them with the truth and writes a report.
 

@@ -29,7 +29,7 @@ def evaluate(
     """Compare segmentations with labels by an expert.
 
     Prints Dice, distances between the surfaces (mm), volumes, and 95 % intervals. A structure that was missed, or found
-    where there is none, counts as Dice 0; the table counts both.
+    by mistake, counts as Dice 0; the table counts both.
 
     Example:
         medfewshot evaluate out/ --reference labels/ -o scores/

@@ -21,18 +21,18 @@ WIDEST_NAME = 26
 
 
 def about(command: Any) -> str:
-    """What a command does, without its examples; single line breaks are spaces."""
+    """Return what a command does, without its examples; single line breaks are spaces."""
     text = (command.help or "").partition(_EXAMPLE)[0]
     return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
 
 def examples(command: Any) -> list[str]:
-    """The example lines of a command."""
+    """Return the example lines of a command."""
     return dedent((command.help or "").partition(_EXAMPLE)[2]).strip().splitlines()
 
 
 def names_of(parameter: Any) -> str:
-    """How a parameter is typed, e.g. ``-o, --output FOLDER`` or ``--previews, --no-previews``."""
+    """Return how a parameter is typed, e.g. ``-o, --output FOLDER`` or ``--previews, --no-previews``."""
     if parameter.param_type_name == "argument":
         return str(parameter.metavar)
     names = ", ".join(sorted([*parameter.opts, *parameter.secondary_opts], key=lambda name: name.startswith("--")))
@@ -40,7 +40,7 @@ def names_of(parameter: Any) -> str:
 
 
 def meaning_of(parameter: Any) -> str:
-    """What a parameter means, whether it is required, and its default."""
+    """Return what a parameter means, whether it is required, and its default."""
     shown = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
     note = "" if shown is None or shown is False else "on" if shown is True else str(shown)
     note = f"default: {note}" if note else "required" if parameter.required else ""

@@ -1,4 +1,4 @@
-"""``medfewshot suggest`` and ``medfewshot export``: what to label next, and what came of the labels."""
+"""``medfewshot suggest`` and ``medfewshot export``: what to label next, and the finished labels."""
 
 from __future__ import annotations
 

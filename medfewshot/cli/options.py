@@ -53,7 +53,7 @@ Output = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="
 
 
 def option_name(setting: str) -> str:
-    """How the command line writes a setting that an error names, e.g. ``--budget`` for ``budget_seconds``."""
+    """Return the option of a setting that an error names, e.g. ``--budget`` for ``budget_seconds``."""
     models = (AdaptSettings, SegmentSettings, EvaluateSettings, BenchmarkRunSettings)
     options = {name: option for model in models for name, option in model.options().items()}
     return f"--{options.get(setting, setting.replace('_', '-'))}"
@@ -128,7 +128,7 @@ def _option_parameter(model: type[Settings], name: str) -> inspect.Parameter:
 
 
 def _default_of(field: Any) -> str:
-    """The default of a setting as the help shows it; empty if there is none or its description names it."""
+    """Return the default of a setting as the help shows it; empty if there is none."""
     default = field.default
     if default is None or default is False or default == ():
         return ""

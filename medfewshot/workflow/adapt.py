@@ -208,7 +208,7 @@ def adapt_to_folder(
 
 
 def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
-    """The settings of an adaptation that continues from ``start``.
+    """Return the settings of an adaptation that continues from ``start``.
 
     Raises:
         InputError: A setting would change the grid, the network or the learner.
@@ -228,7 +228,7 @@ def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:
 
 
 def _changed(settings: AdaptSettings, before: Mapping[str, Any]) -> tuple[str, ...]:
-    """The settings that differ from the default and from an earlier adaptation, and that cannot change any more."""
+    """Name settings that differ from the default and from an earlier adaptation, and that cannot change any more."""
     default = AdaptSettings()
     return tuple(
         name
