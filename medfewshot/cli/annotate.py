@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 DEMO_FOLDER = Path("annotate-demo")
 DEMO_SCANS = 8
+PATIENCE_S = 30.0
+"""How long the program waits at its end for a job to stop."""
 
 
 def annotate(
@@ -78,7 +80,11 @@ def annotate(
             webbrowser.open(address)
 
     exports = Exports(EXPORTS, lambda formats: export(opened, formats, opened.folder / "export"))
-    serve(opened, Jobs(opened), host=host, port=port, ready=ready, exports=exports)
+    jobs = Jobs(opened)
+    try:
+        serve(opened, jobs, host=host, port=port, ready=ready, exports=exports)
+    finally:  # the server cancelled the job; a thread of torch must not outlive the program
+        jobs.wait(PATIENCE_S)
 
 
 def _demo_scans(console: Console, folder: Path) -> Path:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 from test_workbench_masks import ORDERS, affine_of
-from workbench_browser import Page, browsing
+from workbench_browser import WHERE, Page, browsing
 from workbench_toys import SHAPE, ThresholdJobs, ball, make_project, serving, write_phantom
 
+from medfewshot.structures import dice
 from medfewshot.workbench import Project, Structure
+from medfewshot.workbench.jobs import Jobs
 
 BALL = [Structure("ball", 1, "#e6194b")]
 TWO = [*BALL, Structure("other", 7, "#3cb44b")]
@@ -250,6 +254,36 @@ def test_all_axis_orders_by_mouse(tmp_path, browse):
         assert page.problems == []
 
 
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_real_hippocampus(tmp_path, browse, data_root):
+    """Half-drawn in one real scan, with the real jobs: drafts on the others, accepted and exported."""
+    task = data_root / "Task04_Hippocampus"
+    names = [path.name.removesuffix(".nii.gz") for path in sorted((task / "imagesTr").glob("hippo*.nii.gz"))[:3]]
+    (tmp_path / "scans").mkdir()
+    for name in names:
+        shutil.copy(task / "imagesTr" / f"{name}.nii.gz", tmp_path / "scans")
+    truth = [np.asarray(nib.load(task / "labelsTr" / f"{name}.nii.gz").dataobj) > 0 for name in names]
+    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=BALL)
+    project.change_settings({"steps": 20})
+    jobs = Jobs(project)
+    with serving(project, jobs) as url:
+        page = browse(url).open(names[0]).key("c", "p", *["["] * 4)
+        deep = np.flatnonzero(truth[0].sum(axis=(0, 2)) > 20)
+        for y in np.linspace(deep[0], deep[-1], 3).astype(int):
+            for z in np.flatnonzero(truth[0][:, y].any(axis=0)):
+                row = np.flatnonzero(truth[0][:, y, z])
+                page.drag(1, [[int(row[0]), int(y), int(z)], [int(row[-1]), int(y), int(z)]])
+        page.key("i").wait("#count-text:has-text(' to ')").saved().key("l")
+        page.wait("#cancel:not([hidden])").page.wait_for_selector("#cancel", state="hidden", timeout=600_000)
+        assert jobs.state()["status"] == "done"
+        for name, expected in zip(names[1:], truth[1:], strict=True):
+            page.open(name).key("y").wait(f'#cases li[data-name="{name}"] [data-status=accepted]')
+            assert dice(project.read_labels(name) > 0, expected) > 0.4
+        assert page.problems == []
+
+
 def test_a_folder_that_is_read_only_keeps_the_drawing_in_the_page(tmp_path, browse, monkeypatch):
     project = make_project(tmp_path, scans=1, structures=BALL)
     with serving(project) as url:
@@ -272,3 +306,17 @@ def test_screens(tmp_path, browse, dark):
         assert page.ask("() => document.documentElement.scrollWidth") == 1024
         paper = page.ask("() => getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, paper[4:-1].split(","))) < 200) == dark
+
+
+def test_the_draft_underneath_colours_its_voxels_alone(tmp_path, browse):
+    project = make_project(tmp_path, scans=1, structures=TWO)
+    project.save_mask("scan_0", np.zeros(SHAPE, np.uint8), version=0, drawn=[3], axis=2)
+    project.write_draft("scan_0", (7 * ball()).astype(np.uint8), confidence=0.5)
+    with serving(project) as url:
+        page = browse(url).ready("scan_0").key("a").go([30, 4, 12]).key("r").wait("#draft:checked")
+        page.page.wait_for_timeout(1000)
+        image = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
+        outside, inside = (image.getpixel(tuple(map(int, page.ask(WHERE, [2, [18, y, 12]])))) for y in (8, 23))
+        assert max(outside) - min(outside) < 10
+        assert inside[1] > inside[0] + 20
+        assert page.problems == []

@@ -3,6 +3,7 @@ import { sendJson } from "./api.js";
 import { $, askDialog, draw, fail, make, say } from "./dom.js";
 
 const LAST = 5;
+const ENDS = { done: "Done. Review the drafts.", cancelled: "Cancelled. What was learned before stays." };
 
 const time = (seconds) => (seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds)} s`);
 
@@ -35,7 +36,7 @@ export class Learning {
     else $("progress").value = part;
     const left = running && job.seconds_left ? `, about ${time(job.seconds_left)} left` : "";
     const what = [job.stage, job.case].filter(Boolean).join(": ");
-    const text = running ? `${what || "working"}${job.total ? ` (${job.done} of ${job.total})` : ""}${left}` : job.error || [job.status === "idle" ? "" : job.status, ...(job.warnings || [])].filter(Boolean).join(": ");
+    const text = running ? `${what || "working"}${job.total ? ` (${job.done} of ${job.total})` : ""}${left}` : job.error || [ENDS[job.status], ...(job.warnings || [])].filter(Boolean).join(" ");
     if ($("job").textContent !== text) $("job").textContent = text;
     $("job").classList.toggle("failed", job.status === "failed");
   }
@@ -96,7 +97,8 @@ export class Learning {
     try {
       const { files, notes } = await sendJson("POST", "export", chosen);
       const rest = files.length > 10 ? ` and ${files.length - 10} more` : "";
-      $("exported").textContent = [`Written: ${files.slice(0, 10).join(", ")}${rest}.`, ...notes].join(" ");
+      const list = files.length ? `Written: ${files.slice(0, 10).join(", ")}${rest}.` : "Nothing was written.";
+      $("exported").textContent = [list, ...notes].join(" ");
     } catch (error) {
       $("exported").textContent = error.message;
     }

@@ -98,7 +98,7 @@ async function loadLabels(name) {
   editor.reset({ drawn: partial || (started ? null : { plane: 2, slices: new Set() }) });
   saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, drawn: () => editor.drawn });
   shownDraft = cases.get(name)?.draft ?? 0;
-  await viewer.setDraft(viewer.showDraft ? await draftLabels() : null);
+  await viewer.setDraft(viewer.showDraft && facts.version ? await draftLabels() : null); // without a mask, the draft itself is shown
   viewer.paintStyle();
   panel.show();
 }

@@ -71,7 +71,8 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
   }
 
   async function decide(status) {
-    const from = cases.current;
+    const from = cases.current, open = cases.get(from);
+    if (!open?.draft && !saver.version) return say("There is nothing to review yet: draw here, or press Learn in another scan.");
     if (await learning.review(status)) next(0, from);
   }
 

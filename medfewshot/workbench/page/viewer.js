@@ -6,6 +6,7 @@ const FAINT = 0.005; // NiiVue draws outlines only if the inside is not quite tr
 const LARGEST_3D = 80e6; // voxels; beyond it surfaces are drawn only on demand
 const CT_WINDOWS = { "Soft tissue": [40, 400], Lung: [-600, 1500], Bone: [400, 1800], Brain: [40, 80], Liver: [60, 160] };
 const HEADER = 352;
+const OUTSIDE = { name: "outside", value: 255, color: "#a0a0a0" };
 
 export class Viewer {
   constructor(canvas) {
@@ -102,9 +103,10 @@ export class Viewer {
     this.nv.setDrawOpacity(solid ? 1 : this.outline ? FAINT : this.opacity);
   }
 
-  colours(structures) {
-    const map = { R: [0, 160], G: [0, 160], B: [0, 160], A: [0, 255], I: [0, 255], labels: ["", "outside"] };
-    for (const { name, value, color } of structures) {
+  // NiiVue's table of label colours, which must ascend.
+  colours(structures, marks = []) {
+    const map = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: [""] };
+    for (const { name, value, color } of [...structures, ...marks].sort((a, b) => a.value - b.value)) {
       const [red, green, blue] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
       map.R.push(red); map.G.push(green); map.B.push(blue); map.A.push(255); map.I.push(value); map.labels.push(name);
     }
@@ -116,7 +118,7 @@ export class Viewer {
     const now = JSON.stringify(structures);
     if (!this.nv?.drawBitmap || now === this.coloured) return;
     this.coloured = now;
-    this.nv.drawLut = niivue.cmapper.makeDrawLut(this.colours(structures)); // setDrawColormap would work through all voxels
+    this.nv.drawLut = niivue.cmapper.makeDrawLut(this.colours(structures, [OUTSIDE])); // setDrawColormap would work through all voxels
     this.nv.refreshColormaps();
     this.nv.drawScene();
     if (this.draft) this.draft.setColormapLabel(this.colours(structures));
