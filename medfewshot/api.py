@@ -1,8 +1,9 @@
-"""Three functions for notebooks and scripts: adapt, segment, evaluate; on paths, arrays and MONAI MetaTensors."""
+"""Functions for notebooks and scripts: adapt, segment, evaluate; on paths, arrays and images of other packages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.evaluation import Evaluation, evaluate_arrays
 from medfewshot.inference import Segmentation
-from medfewshot.io import check_same_grid
+from medfewshot.io import NO_SPACING, StructureNames, VolumeLike, as_volume, in_common_frame
 from medfewshot.planning import label_values
 from medfewshot.settings import AdaptSettings, EvaluateSettings, InferenceSettings
 from medfewshot.types import Progress
-from medfewshot.workflow import SupportSource, VolumeLike, as_volume
+from medfewshot.workflow import SupportSource
 
 
 def adapt(
@@ -58,7 +59,7 @@ def segment(
     """Segment one volume; labels come back on its own grid with the supports' own label values.
 
     Args:
-        image: A path, array, tensor, MetaTensor or Volume.
+        image: A path, array, tensor, Volume, or image of MONAI, TorchIO, nibabel or SimpleITK.
         segmenter_or_support: What :func:`adapt` returned (it stays on its device), the folder it was saved in, or a
             support as in :func:`adapt`.
         settings: How to segment; default: :class:`~medfewshot.settings.InferenceSettings`.
@@ -73,7 +74,8 @@ def segment(
     volume = as_volume(image)
     own = {name: overrides.pop(name) for name in tuple(overrides) if name in InferenceSettings.model_fields}
     segmenter = get_segmenter(segmenter_or_support, device=device, progress=progress, **overrides)
-    return segmenter.segment(volume, (settings or InferenceSettings()).replace(**own), progress)
+    result = segmenter.segment(volume, (settings or InferenceSettings()).replace(**own), progress)
+    return replace(result, warnings=(*volume.warnings, *result.warnings))
 
 
 def evaluate(
@@ -103,14 +105,19 @@ def evaluate(
     if isinstance(predictions, (str, PathLike)) and isinstance(references, (str, PathLike)):
         return workflow.evaluate(Path(predictions), Path(references), settings)
     prediction, reference = as_volume(predictions, label=True), as_volume(references, label=True)
-    check_same_grid(prediction, reference)
+    reference, prediction = in_common_frame(reference, prediction)
+    table = StructureNames(grows=False)
+    reference, prediction = table.match(reference), table.match(prediction)
+    warnings = tuple(dict.fromkeys((*reference.warnings, *prediction.warnings)))
+    if spacing_mm is not None:
+        warnings = tuple(text for text in warnings if text != NO_SPACING)
     spacing = tuple(float(s) for s in spacing_mm) if spacing_mm is not None else reference.spacing_mm
     named = settings.labels
     chosen = label_values(named, {}) if isinstance(named, tuple) else named
     scores = evaluate_arrays(
         prediction.data[0], reference.data[0], spacing, labels=chosen, tolerance_mm=settings.tolerance_mm
     )
-    return Evaluation(tuple(scores), (), settings.tolerance_mm)
+    return Evaluation(tuple(scores), warnings, settings.tolerance_mm)
 
 
 def get_segmenter(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medfewshot.intensities import constant_channels, is_constant, subsample
+from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
 from medfewshot.planning import name_with_value, normalise, planned_order
 from medfewshot.structures import structures, voxel_size
 from medfewshot.types import Plan, Volume
@@ -29,6 +29,8 @@ EXTENT_FACTOR = 1.75
 INTENSITY_DISTANCE = 0.5
 """... normalised intensities whose percentiles differ from every support's by more than this on average, in standard
 deviations (or by more than twice the distance between supports, if that is larger), ..."""
+SUPPORT_DISTANCE = 1.0
+"""... or, between supports, which the plan was made from, by more than this;"""
 SIZE_FACTOR = 3.0
 """... and a structure this many times larger (or smaller) than in any support."""
 NO_CONTRAST = "the image has no contrast"
@@ -93,12 +95,36 @@ def image_flags(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple
 
 
 def support_warnings(images: Sequence[Volume], profile: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name supports whose voxel size or field of view differs from every other support, one sentence each."""
+    """Name supports that differ from every other support, one sentence each.
+
+    Their voxel size, their field of view or, with three or more supports, their intensities differ; or the intensities
+    of some look like CT and those of others do not.
+    """
     own = profile["supports"]
-    return tuple(
-        f"{image.name}: {flag.text.replace('the labelled scans', 'the others')}; remove it if it is of another kind"
-        for number, image in enumerate(images)
-        for flag in _lengths(own[number], [*own[:number], *own[number + 1 :]])
+    warnings = []
+    for number, image in enumerate(images):
+        others = [*own[:number], *own[number + 1 :]]
+        flags = [
+            *_lengths(own[number], others),
+            *(_intensities(own[number], others, least=SUPPORT_DISTANCE) if len(others) > 1 else ()),
+        ]
+        warnings += [
+            f"{image.name}: {flag.text.replace('the labelled scans', 'the others')}; remove it if it is of another kind"
+            for flag in flags
+        ]
+    return (*_mixed_modalities(images), *warnings)
+
+
+def _mixed_modalities(images: Sequence[Volume]) -> tuple[str, ...]:
+    if all(image.modality for image in images):
+        return ()
+    is_ct = [any(looks_like_hounsfield([channel]) for channel in image.data) for image in images]
+    if all(is_ct) or not any(is_ct):
+        return ()
+    ct, other = images[is_ct.index(True)], images[is_ct.index(False)]
+    return (
+        f"gray values look like Hounsfield units in {ct.name}, but not in {other.name}: if the supports mix CT and "
+        "MR, give those of one modality",
     )
 
 
@@ -272,9 +298,11 @@ def _unusual(value: float, known: Sequence[float], factor: float, kinds: tuple[s
     return Flag(kind, f"{kind} than in the labelled scans: {own} {unit} (there {where})")
 
 
-def _intensities(own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]]) -> Iterator[Flag]:
+def _intensities(
+    own: Mapping[str, Any], supports: Sequence[Mapping[str, Any]], least: float = INTENSITY_DISTANCE
+) -> Iterator[Flag]:
     spread = max((_nearest(s, [o for o in supports if o is not s]) for s in supports), default=0.0)
-    limit = max(INTENSITY_DISTANCE, 2 * spread)
+    limit = max(least, 2 * spread)
     distance = _nearest(own, supports)
     if distance > limit:
         text = f"its gray values differ by {distance:.2f} standard deviations from those of the labelled scans"

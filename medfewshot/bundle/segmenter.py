@@ -20,7 +20,7 @@ from medfewshot.io import write_text
 from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
 from medfewshot.learners.base import OVERLAP
-from medfewshot.planning import plan_from_dict, plan_to_dict
+from medfewshot.planning import plan_from_dict, plan_to_dict, voxel_for_voxel
 from medfewshot.quality import image_flags, reasons_to_review, size_flags
 from medfewshot.settings import InferenceSettings
 from medfewshot.types import Plan, Progress, UncertainStructure, Volume
@@ -88,14 +88,16 @@ class VolumeSegmenter(Segmenter):
         Raises:
             InputError: The volume has other dimensions or channels than the supports.
         """
-        result = segment_volume(volume, self.plan, self.segmenter, settings, progress=progress)
         profile = self.record.get("profile") or {}
+        volume, warnings = voxel_for_voxel(volume, self.plan, profile)
+        result = segment_volume(volume, self.plan, self.segmenter, settings, progress=progress)
         scan = image_flags(volume, self.plan, profile)
         sizes = size_flags(result.voxels, volume, self.plan, profile)
         return replace(
             result,
             flags=(*(flag.text for flag in scan), *result.flags, *(flag.text for flag in sizes)),
             review=reasons_to_review(result.voxels, result.predicted_dice, result.doubted, (*sizes, *scan)),
+            warnings=(*warnings, *result.warnings),
         )
 
     def save(self, folder: str | PathLike[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.io import case_id
 from medfewshot.types import Case
 
@@ -74,7 +74,7 @@ def checked(cases: Iterable[Case], where: Path) -> tuple[Case, ...]:
     ordered = tuple(sorted(cases, key=lambda case: (case.image_path.name, str(case.image_path))))
     example = {len(case.image_paths): case.case_id for case in reversed(ordered)}
     if len(example) > 1:
-        found = ", ".join(f"{name} has {count}" for count, name in sorted(example.items()))
+        found = some([f"{name} has {count}" for count, name in sorted(example.items())])
         raise InputError(f"{where}: cases differ in their number of channel files ({found})", "add the missing files")
     return ordered
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, dataset_of, path_id
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.io import case_of_image, case_of_label, is_series_folder, looks_like_label, volumes_in
 from medfewshot.types import Case
 
@@ -89,7 +89,7 @@ def pair_by_name(images: list[Path], labels: list[Path]) -> tuple[list[Case], li
     cases = []
     for name, paths in sorted(files.items()):
         if len({path_id(path) for path in paths}) < len(paths):
-            raise InputError(f"two images for one case '{name}': {', '.join(map(str, paths))}", "keep one")
+            raise InputError(f"two images for one case '{name}': {some(paths)}", "keep one")
         cases.append(Case(name, name, None, tuple(sorted(paths)), label_of.get(name)))
     notes = [f"{path}: label without an image" for name, path in sorted(label_of.items()) if name not in files]
     return cases, notes

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from medfewshot.datasets import Dataset, ignored_value
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
 from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
 from medfewshot.io import StructureNames, in_frame_of, read_image, read_label
@@ -140,14 +140,15 @@ def _label_problems(row: CaseRow, label: Volume, dataset: Dataset) -> list[Probl
         way_out = "Make the background 0 and export again"
         problems.append(Problem("error", file, "the label covers the whole image", way_out))
     for stats in row.labels:
-        name = dataset.labels.get(stats.value, f"label {stats.value}")
+        name = label.names.get(stats.value) or dataset.labels.get(stats.value, f"label {stats.value}")
         if stats.voxels <= TINY_VOXELS:
             way_out = "Check that it is meant; if so, keep the spacing fine"
             text = f"{name} has only {stats.voxels} voxel{'s' if stats.voxels > 1 else ''}"
             problems.append(Problem("warning", file, text, way_out))
-        if dataset.labels and stats.value not in dataset.labels:
-            text = f"label value {stats.value} has no name ({stats.voxels} voxels)"
-            problems.append(Problem("warning", file, text, "Name it, or correct the label; it counts as background"))
+        if dataset.labels and stats.value not in {**dataset.labels, **label.names}:
+            text = f"label value {stats.value} has no name in the data set ({stats.voxels} voxels)"
+            way_out = f"Name it, or correct the label: adapt learns it under the name 'label {stats.value}'"
+            problems.append(Problem("warning", file, text, way_out))
     return problems
 
 
@@ -206,7 +207,7 @@ def _orientations(dataset: Dataset, rows: Sequence[CaseRow]) -> Iterator[Problem
     if len(codes) > 1:
         rare = min(codes, key=lambda code: codes[code])
         odd = next(row for row in rows if row.orientation == rare)
-        found = ", ".join(f"{code} ({count})" for code, count in codes.most_common())
+        found = some([f"{code} ({count})" for code, count in codes.most_common()])
         way_out = "Nothing to do if the headers are right: scans are turned to the supports' frame"
         yield Problem("warning", odd.image, f"orientations differ: {found}", way_out)
 

@@ -5,9 +5,10 @@ from medfewshot.io.exports import EXPORTS, Export
 from medfewshot.io.files import atomic_path, write_csv, write_text
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.formats.nifti import volumes_in_file
-from medfewshot.io.geometry import check_affine, check_same_grid
+from medfewshot.io.geometry import check_affine, check_same_grid, in_voxels
 from medfewshot.io.label_values import check_is_image, check_is_label_map
 from medfewshot.io.names import StructureNames, match_names, specific_names
+from medfewshot.io.objects import NO_SPACING, VolumeLike, as_volume
 from medfewshot.io.paths import (
     case_id,
     case_of_image,
@@ -32,8 +33,11 @@ __all__ = [
     "EXPORTS",
     "Export",
     "FORMATS",
+    "NO_SPACING",
     "Format",
     "StructureNames",
+    "VolumeLike",
+    "as_volume",
     "atomic_path",
     "case_id",
     "case_of_image",
@@ -49,6 +53,7 @@ __all__ = [
     "format_of",
     "in_common_frame",
     "in_frame_of",
+    "in_voxels",
     "is_series_folder",
     "labels_without_image",
     "looks_like_label",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -84,6 +85,19 @@ def check_same_grid(image: Volume, label: Volume) -> None:
             "resample one onto the other's grid (labels with nearest neighbour), or copy the header if only the "
             "header is wrong",
         )
+
+
+def in_voxels(volume: Volume) -> Volume:
+    """Return the volume without its spacing, as a PNG has none; its warnings say so.
+
+    Supports of which only some state millimetres are compared voxel for voxel.
+    """
+    if not volume.has_spacing:
+        return volume
+    affine = volume.affine.copy()
+    affine[:3, :3] /= np.linalg.norm(affine[:3, :3], axis=0)
+    text = "taken voxel for voxel, because other supports have no spacing"
+    return replace(volume, affine=affine, has_spacing=False, warnings=(*volume.warnings, text))
 
 
 def _shape(volume: Volume) -> str:

@@ -16,6 +16,7 @@ from medfewshot.planning.labels import label_values, name_with_value
 from medfewshot.planning.normalise import normalise
 from medfewshot.planning.plan import make_plan
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
+from medfewshot.planning.voxel_for_voxel import voxel_for_voxel
 
 __all__ = [
     "AxisMap",
@@ -34,4 +35,5 @@ __all__ = [
     "planned_order",
     "sample_axis",
     "to_plan",
+    "voxel_for_voxel",
 ]

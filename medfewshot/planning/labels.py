@@ -44,7 +44,7 @@ def choose_labels(
     """
     present = sorted({value for one in found for value in one})
     if not present:
-        files = ", ".join(label.name for label in labels)
+        files = some([label.name for label in labels])
         raise InputError(f"{files}: no structure is marked (every voxel is 0)", "label the structure in at least one")
     if not wanted and len(present) > MAX_LABELS:
         most = max(range(len(found)), key=lambda number: len(found[number]))
@@ -75,7 +75,7 @@ def _value(one: int | str, names: Mapping[int, str]) -> int:
         return found[0]
     known = [name for name in names.values() if name]
     if found:
-        values = ", ".join(map(str, found))
+        values = some(found)
         raise InputError(f"label {one}: stands for {values}", "give the value", setting="labels")
     if not known:
         problem = f"label {one}: nothing names the structures (a dataset.json would)"

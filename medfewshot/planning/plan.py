@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medfewshot.errors import InputError, did_you_mean
+from medfewshot.errors import InputError, did_you_mean, some
 from medfewshot.intensities import is_constant
 from medfewshot.planning.grid import direction_cosines, planned_order
 from medfewshot.planning.labels import choose_labels, name_with_value
@@ -127,7 +127,7 @@ def _check_alike(images: Sequence[Volume], modality: str | None) -> None:
         raise InputError(f"modality {modality}: unknown{near}", "give CT or MR; everything but CT is treated as MR")
     stated = {image.modality: image.name for image in images if image.modality}
     if "CT" in stated and len(stated) > 1 and modality is None:
-        others = ", ".join(f"{name} is {kind}" for kind, name in stated.items())
+        others = some([f"{name} is {kind}" for kind, name in stated.items()])
         raise InputError(
             f"the supports are of different modalities ({others})",
             "give those of one modality, or set it to MR for all",

@@ -39,6 +39,7 @@ a run can be stopped at any moment and resumed::
 ``fingerprint``     of segmenter and options: results are resumed only if it is the same
 """
 
+from medfewshot.io import VolumeLike, as_volume
 from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, can_continue, prepare
 from medfewshot.workflow.evaluate import evaluate, write_scores
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record, read_run
@@ -51,7 +52,7 @@ from medfewshot.workflow.supports import (
     find_supports,
     read_supports,
 )
-from medfewshot.workflow.volumes import VolumeLike, as_volume, check_channels, check_folder, find_cases
+from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
 
 __all__ = [
     "REPORT",

@@ -36,6 +36,7 @@ from medfewshot.workflow.supports import (
     learner_warnings,
     read_supports,
     scan_warnings,
+    unnamed_warnings,
 )
 from medfewshot.workflow.volumes import check_folder
 
@@ -84,7 +85,9 @@ def prepare(scans: LabelledScans, settings: AdaptSettings | None = None, *, like
     check_background(scans.labels, plan.label_values)
     support = make_support(scans.images, scans.labels, plan)
     profile = support_profile(scans.images, scans.labels, plan)
-    warnings += (*scan_warnings(scans), *support_warnings(scans.images, profile), *plan.notes)
+    warnings += (
+        *scan_warnings(scans), *unnamed_warnings(scans, plan), *support_warnings(scans.images, profile), *plan.notes
+    )  # fmt: skip
     return Prepared(plan, support, profile, warnings, round(time.perf_counter() - begun, 2))
 
 

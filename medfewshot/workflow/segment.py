@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.io import EXPORTS, case_id, files_without_image, format_of, labels_without_image, read_image
 from medfewshot.planning import check_like_support
 from medfewshot.settings import SegmentSettings
@@ -28,6 +28,9 @@ from medfewshot.workflow.record import (
 from medfewshot.workflow.report import reasons_to_review
 from medfewshot.workflow.supports import ReadImage
 from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
+
+MIN_COHORT = 3
+"""From this number of scans on, flags on most of them say something about the supports."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +202,21 @@ def segment(
             else:
                 result = _segment_case(case, segmenter, batch, progress.part(number, total))
             record.add(result)
+        record.about_input += cohort_warning(record.results)
     progress.update(total, total, "done")
     return RunResult(tuple(record.results), folder, resumed, tuple(record.warnings()))
+
+
+def cohort_warning(results: Sequence[CaseResult]) -> tuple[str, ...]:
+    """Say if most scans of a run have flags: then the supports do not represent them, and no single scan is odd."""
+    done = [result for result in results if result.status == "done"]
+    flagged = [result.case for result in done if result.flags]
+    if len(done) < MIN_COHORT or 2 * len(flagged) <= len(done):
+        return ()
+    return (
+        f"{len(flagged)} of {len(done)} scans are unlike the labelled scans ({some(flagged)}): label one of them "
+        "too, or give labelled scans of this kind",
+    )
 
 
 def _check_same_scans(cases: Sequence[Case], earlier: Iterable[CaseResult], folder: Path) -> None:

@@ -13,11 +13,10 @@ import numpy as np
 
 from medfewshot.datasets import Dataset, ignored_value, read_dataset
 from medfewshot.errors import InputError, some
-from medfewshot.io import in_frame_of, match_names, read_image, read_label
+from medfewshot.io import VolumeLike, as_volume, in_frame_of, in_voxels, match_names, read_image, read_label
 from medfewshot.learners.hybrid_fusion import TRAINING_DICE
 from medfewshot.structures import mark_ignored
 from medfewshot.types import Case, Plan, Progress, Volume
-from medfewshot.workflow.volumes import VolumeLike, as_volume
 
 SupportSource = str | PathLike[str] | Dataset | Sequence[Case] | Sequence[tuple[VolumeLike, VolumeLike]]
 """A folder, ``dataset.json`` or CSV, what :func:`find_supports` returned, cases, or (image, label) pairs."""
@@ -93,7 +92,9 @@ def read_supports(
         progress.update(number + 1, len(entries), image.name)
     labels = match_names(labels, names)
     found = {value: name for label in labels for value, name in label.names.items()}
-    return LabelledScans(images, labels, names or found, round(time.perf_counter() - begun, 3))
+    if len({image.has_spacing for image in images}) > 1:
+        images, labels = [in_voxels(image) for image in images], [in_voxels(label) for label in labels]
+    return LabelledScans(images, labels, found | names, round(time.perf_counter() - begun, 3))
 
 
 def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:
@@ -133,6 +134,14 @@ def check_background(labels: Sequence[Volume], values: Sequence[int]) -> None:
                 f"{label.name}: the label {what}" + (", so there is no background" if known.all() else ""),
                 "set the background to 0 and export the labels again" if known.all() else "finish at least one slice",
             )
+
+
+def unnamed_warnings(scans: LabelledScans, plan: Plan) -> list[str]:
+    """Name the label values to learn that have no name where others have one."""
+    unnamed = [value for value in plan.labels if value not in scans.names]
+    if not scans.names or not unnamed:
+        return []
+    return [f"label value {some(unnamed)} has no name in the data set; learned under the name 'label {unnamed[0]}'"]
 
 
 def scan_warnings(scans: LabelledScans) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import pickle
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,3 +164,47 @@ def test_cardiac_scans_of_odd_orientation_keep_their_grid(data_root: Path, tmp_p
     assert nib.aff2axcodes(image.affine) in {("P", "S", "R"), ("L", "S", "P")}
     assert np.array_equal(before.affine, after.affine)
     assert np.array_equal(np.asarray(after.dataobj), np.asarray(nib.load(label_path).dataobj))
+
+
+def packed(path: Path, offset: int, code: str, *values: float) -> Path:
+    """A file with some bytes of its header overwritten."""
+    write_nifti(path)
+    content = bytearray(path.read_bytes())
+    struct.pack_into(f"<{code}", content, offset, *values)
+    path.write_bytes(content)
+    return path
+
+
+def test_voxels_that_begin_at_byte_0_by_the_header_are_not_shifted(tmp_path: Path) -> None:
+    volume = read_image(packed(tmp_path / "a.nii", 108, "f", 0))
+    assert np.array_equal(volume.data[0], ramp())
+    assert volume.warnings == ("the header says that the voxels begin at byte 0; byte 352 is taken",)
+
+
+def test_a_quaternion_off_by_rounding_is_read(tmp_path: Path) -> None:
+    volume = read_image(packed(tmp_path / "a.nii", 256, "3f", 0.6, 0.6, 0.5292))
+    np.testing.assert_allclose(volume.affine, OBLIQUE, atol=1e-4)
+    write_label(tmp_path / "b.nii", ramp(), volume)
+    np.testing.assert_allclose(read_image(tmp_path / "b.nii").affine, OBLIQUE, atol=1e-4)
+
+
+def test_content_and_not_the_name_says_how_a_file_is_compressed(tmp_path: Path) -> None:
+    plain = write_nifti(tmp_path / "plain.nii").read_bytes()
+    for name, content in (
+        ("not_gzipped.nii.gz", plain),
+        ("gzipped.nii", gzip.compress(plain)),
+        ("a.nii.bz2", bz2.compress(plain)),
+    ):
+        (tmp_path / name).write_bytes(content)
+        volume = read_image(tmp_path / name)
+        assert np.array_equal(volume.data[0], ramp())
+        np.testing.assert_allclose(volume.affine, OBLIQUE, atol=1e-4)
+
+
+def test_a_pair_and_a_volume_of_freesurfer(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Pair(ramp(), OBLIQUE), tmp_path / "a.img")
+    nib.save(nib.MGHImage(ramp(), OBLIQUE), tmp_path / "a.mgz")
+    for name in ("a.hdr", "a.mgz"):
+        volume = read_image(tmp_path / name)
+        assert np.array_equal(volume.data[0], ramp())
+        np.testing.assert_allclose(volume.affine, OBLIQUE, atol=1e-3)

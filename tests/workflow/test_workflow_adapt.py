@@ -12,12 +12,14 @@ import toys
 from PIL import Image
 
 from medfewshot.bundle import load_segmenter
+from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
 from medfewshot.planning import make_plan, make_support
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Cancelled, Case, Event, Progress, Volume
 from medfewshot.workflow import LabelledScans, adapt, adapt_to_folder, find_supports, prepare, read_supports
+from medfewshot.workflow.supports import scan_warnings
 
 TOY = AdaptSettings(learner="toy", device="cpu")
 LEARNERS = {"toy": toys.TOY}
@@ -50,7 +52,7 @@ def with_image(scans: LabelledScans, index: int, **changes) -> LabelledScans:
 def test_a_segmenter_knows_how_it_was_made(tmp_path):
     root = toys.make_folders(tmp_path, queries=0)
     pairs = [(root / f"annotated/images/s{k}.nii.gz", root / f"annotated/labels/s{k}.nii.gz") for k in (0, 1)]
-    scans = replace(read_supports(pairs), names={205: "block"})
+    scans = replace(read_supports(pairs), names={205: "block", 420: "label 420"})
     segmenter = adapt(scans, TOY.replace(seed=3), learners=LEARNERS)
     assert segmenter.plan.labels == {205: "block", 420: "label 420"}
     record = segmenter.record
@@ -126,7 +128,9 @@ def test_a_volume_of_another_kind_is_refused_before_adaptation(tmp_path, monkeyp
     ],
 )
 def test_structures_that_were_not_learned_are_named(record, told):
-    warnings = adapt(toy_scans(names={205: "block"}), TOY, learners=toy_learner(**record)).record["warnings"]
+    warnings = adapt(toy_scans(names={205: "block", 420: "label 420"}), TOY, learners=toy_learner(**record)).record[
+        "warnings"
+    ]
     assert len(warnings) == bool(told)
     assert all(text in warnings[0] for text in told)
 
@@ -288,3 +292,28 @@ def test_a_segmenter_without_a_network_cannot_be_continued():
     first = adapt(toy_scans(1), TOY, learners=LEARNERS)
     with pytest.raises(InputError, match="continue"):
         adapt(toy_scans(1), AdaptSettings(device="cpu"), start=first, learners=LEARNERS)
+
+
+def test_supports_with_and_without_millimetres_are_taken_voxel_for_voxel(tmp_path):
+    image, label = toys.make_scan(0, (40, 30))
+    scan = toys.save_nifti(tmp_path / "i.nii.gz", image, np.diag([0.2, 0.2, 1, 1]))
+    scans = read_supports([(scan, label), (image, label)])
+    assert [one.spacing_mm for one in scans.images] == [(1, 1), (1, 1)]
+    assert any("voxel for voxel" in text for text in scan_warnings(scans))
+
+
+def test_a_value_without_a_name_is_learned_and_told(tmp_path):
+    toys.make_folders(tmp_path)
+    scans = read_supports(read_dataset(tmp_path / "annotated", {205: "liver"}))
+    told = prepare(scans).warnings
+    assert "label value 420 has no name in the data set; learned under the name 'label 420'" in told
+
+
+def test_ct_and_mr_in_one_support_are_told():
+    rng = np.random.default_rng(0)
+    label = np.zeros((1, 20, 20, 20), np.int16)
+    label[0, 5:12, 5:12, 5:12] = 1
+    ct, mr = rng.normal(-200, 300, label.shape), rng.normal(300, 80, label.shape).clip(0)
+    images = [Volume(data.astype(np.float32), np.eye(4)) for data in (ct, mr)]
+    told = prepare(LabelledScans(images, [Volume(label, np.eye(4))] * 2)).warnings
+    assert any("CT and MR" in text for text in told)

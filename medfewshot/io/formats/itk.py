@@ -23,8 +23,11 @@ _HEADERS_ALONE = (".mhd", ".nhdr")
 """Suffixes of headers whose voxels are in another file."""
 
 
-def read_volume(path: Path, dtype: DType) -> Volume:
-    """Read ``data (C, *S)`` in ``dtype``, or as stored if it is None. A vector image has one channel per component."""
+def read_volume(path: Path, dtype: DType, *, has_layers: bool = False) -> Volume:
+    """Read ``data (C, *S)`` in ``dtype``, or as stored if it is None. A vector image has one channel per component.
+
+    Three or four components of 8 bits are a colour, unless the file ``has_layers``.
+    """
     check_data_files(path)
     image = read_itk(path)
     size = list(image.GetSize())
@@ -34,7 +37,8 @@ def read_volume(path: Path, dtype: DType) -> Volume:
         raise InputError(
             f"{path}: has {len(size)} axes {image.GetSize()}, a time series or a sequence", "extract one volume"
         )
-    if image.GetNumberOfComponentsPerPixel() in (3, 4) and "8-bit unsigned" in image.GetPixelIDTypeAsString():
+    is_colour = image.GetNumberOfComponentsPerPixel() in (3, 4) and "8-bit unsigned" in image.GetPixelIDTypeAsString()
+    if is_colour and not has_layers:
         raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
     geometry = read_geometry(path, len(size))
     affine = affine_of(image)

@@ -45,10 +45,17 @@ def read(path: Path, dtype: DType) -> Volume:
             _read_to_end(source, voxels)
     warnings += orientation_warnings(header, shape)
     affine = np.array(header.get_best_affine(), dtype=np.float64)  # the sform if its code is set, else the qform
-    affine[:3] *= _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    affine[:3] *= mm_per_unit(header)
     if len(shape) == 2:
         affine = complete_2d(affine)
     return Volume(data.reshape(1, *shape), affine, header.copy() if header.is_single else None, warnings=warnings)
+
+
+def mm_per_unit(header: Any) -> float:
+    """Return how many millimetres one unit of a header's affine is; headers of other formats are in millimetres."""
+    import nibabel as nib
+
+    return _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0) if isinstance(header, nib.Nifti1Header) else 1.0
 
 
 def volumes_in_file(path: Path) -> int:

@@ -49,7 +49,7 @@ def read_segmentation(path: Path) -> Volume:
     Raises:
         InputError: Two segments have one name, one value or a common voxel; names both.
     """
-    volume = read_volume(path, None)
+    volume = read_volume(path, None, has_layers=True)
     segments = _segments(path, len(volume.data))
     data = volume.data
     if not segments:

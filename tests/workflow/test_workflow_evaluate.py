@@ -1,0 +1,60 @@
+"""Evaluation takes names where it can have them, and numbers where not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import toys
+
+from medfewshot.errors import InputError
+from medfewshot.settings import EvaluateSettings
+from medfewshot.workflow import evaluate
+
+NNUNET = {"channel_names": {"0": "CT"}, "numTraining": 2, "file_ending": ".nii.gz"}
+
+
+def files(root: Path, labels: object) -> tuple[Path, Path]:
+    """Predictions, and references whose images are elsewhere."""
+    for number in range(2):
+        _, label = toys.make_scan(number)
+        toys.save_nifti(root / "pred" / f"p_{number:03}.nii.gz", label)
+        toys.save_nifti(root / "set" / "labelsTr" / f"p_{number:03}.nii.gz", label)
+    text = labels if isinstance(labels, str) else json.dumps({**NNUNET, "labels": labels})
+    (root / "set" / "dataset.json").write_text(text)
+    return root / "pred", root / "set" / "labelsTr"
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ({"background": 0, "liver": 205, "spleen": 420}, ["liver", "spleen"]),
+        ({"background": 0, "whole": [205, 420], "core": [420]}, ["whole outside core", "core"]),
+        ({"background": 0, "liver": 205, "spleen": 420, "ignore": 421}, ["liver", "spleen"]),
+    ],
+    ids=["images elsewhere", "regions", "ignore"],
+)
+def test_names_are_used(tmp_path: Path, labels: object, names: list[str]) -> None:
+    pred, reference = files(tmp_path, labels)
+    for settings in (None, EvaluateSettings(labels=(205, 420))):
+        evaluation = evaluate(pred, reference, settings)
+        assert [(row.label_name, row.dice_mean) for row in evaluation.summaries[:-1]] == [(n, 1.0) for n in names]
+
+
+@pytest.mark.parametrize("labels", ["{ broken", {"liver": "one"}], ids=["broken JSON", "no values"])
+def test_numbers_are_used_with_a_warning_where_names_cannot_be_read(tmp_path: Path, labels: object) -> None:
+    pred, reference = files(tmp_path, labels)
+    evaluation = evaluate(pred, reference)
+    assert [(row.label_name, row.dice_mean) for row in evaluation.summaries[:-1]] == [("205", 1.0), ("420", 1.0)]
+    assert any("scored by number" in text for text in evaluation.warnings)
+
+
+def test_a_scan_given_as_a_reference_is_refused(tmp_path: Path) -> None:
+    image, label = toys.make_scan(0)
+    scan = toys.save_nifti(tmp_path / "scan" / "a.nii.gz", image)
+    mask = toys.save_nifti(tmp_path / "mask" / "a.nii.gz", label)
+    for pair in ((mask, scan), (scan, mask)):
+        with pytest.raises(InputError, match="different values, most of them scattered") as caught:
+            evaluate(*pair)
+        assert len(str(caught.value)) < 500
