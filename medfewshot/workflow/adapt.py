@@ -282,7 +282,8 @@ def _where(volume: Volume) -> str:
 
 def _request(support: Dataset, settings: AdaptSettings) -> str:
     """Fingerprint of the support's files (names, sizes, times) and the settings, to recognise a run on resuming."""
-    files = [path for case in support.labelled for path in (*case.image_paths, case.label_path) if path is not None]
+    paths = [path for case in support.labelled for path in (*case.image_paths, case.label_path) if path is not None]
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     content: list[Any] = [
         facts,

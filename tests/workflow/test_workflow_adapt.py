@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,18 @@ def test_a_user_can_cancel(tmp_path):
     with pytest.raises(Cancelled):
         read_supports(root / "annotated", progress=progress)
     assert [(event.stage, event.done, event.total) for event in events] == [("reading labelled scans", 1, 2)]
+
+
+def test_a_changed_mask_in_a_folder_is_another_request(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    image, label = toys.make_scan(0)
+    toys.save_nifti(tmp_path / "s0" / "ct.nii.gz", image)
+    mask = toys.save_nifti(tmp_path / "s0" / "segmentations" / "liver.nii.gz", (label == 205).astype(np.uint8))
+    adapt_to_folder(find_supports(tmp_path / "s0"), tmp_path / "out", TOY)
+    mask.write_bytes(mask.read_bytes())
+    os.utime(mask, ns=(0, 1))
+    with pytest.raises(InputError, match="other labelled scans"):
+        adapt_to_folder(find_supports(tmp_path / "s0"), tmp_path / "out", TOY, resume=True)
 
 
 def test_an_adaptation_is_resumed_only_for_the_same_request(tmp_path, monkeypatch):
