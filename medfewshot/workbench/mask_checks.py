@@ -14,6 +14,8 @@ from medfewshot.io import in_frame_of, read_image, read_label
 from medfewshot.structures import dice
 from medfewshot.types import Volume
 
+_COUNTED_AT_ONCE = 1 << 22
+
 
 def read_mask(path: Path) -> np.ndarray:
     """A mask or draft ``(*S)`` uint8 in file order; ignored voxels are 0. Raises InputError if it cannot be read."""
@@ -54,10 +56,13 @@ def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) 
             f"{name}: the mask is {labels.dtype} of shape {labels.shape}",
             f"give whole numbers of shape {like.spatial_shape}",
         )
-    unknown = {int(value) for value in np.unique(labels)} - {0, *values}
+    small = labels.astype(np.uint8)
+    if labels.dtype.itemsize > 1 and not np.array_equal(small, labels):
+        raise InputError(f"{name}: the mask has values below 0 or above 255", "give structures values up to 254")
+    unknown = set(np.flatnonzero(_histogram(small)).tolist()) - {0, *values}
     if unknown:
         raise InputError(f"{name}: the mask has the value {min(unknown)}", "add a structure with this value first")
-    return labels.astype(np.uint8)
+    return small
 
 
 def foreign_mask(path: Path, like: Volume, ignore: int | None) -> tuple[Volume, tuple[int, ...] | None, int | None]:
@@ -130,8 +135,17 @@ def with_ignored(labels: np.ndarray, drawn: Sequence[int] | None, axis: int | No
 
 def count_voxels(labels: np.ndarray) -> dict[int, int]:
     """Structure value -> number of voxels of ``labels (*S)`` uint8, without background and ignored voxels."""
-    counts = np.bincount(labels.ravel(), minlength=IGNORE_VALUE + 1)
+    counts = _histogram(labels)
     return {value: int(counts[value]) for value in range(1, IGNORE_VALUE) if counts[value]}
+
+
+def _histogram(labels: np.ndarray) -> np.ndarray:
+    """Number of voxels of each of 256 values, part by part: bincount makes 8 bytes of each voxel."""
+    flat = labels.reshape(-1)
+    counts = np.zeros(256, dtype=np.int64)
+    for start in range(0, len(flat), _COUNTED_AT_ONCE):
+        counts += np.bincount(flat[start : start + _COUNTED_AT_ONCE], minlength=256)
+    return counts
 
 
 def agreement(mask: Path, draft: Path, values: Sequence[int]) -> float | None:

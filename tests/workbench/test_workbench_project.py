@@ -96,6 +96,8 @@ def test_slices_that_are_not_drawn_are_ignored_on_disk_and_background_on_the_pag
         (np.zeros((2, 2, 2), np.uint8), {}),
         (np.zeros(SHAPE, np.float32), {}),
         (np.full(SHAPE, 9, np.uint8), {}),
+        (np.full(SHAPE, 257, np.int16), {}),
+        (np.full(SHAPE, -1, np.int16), {}),
         (np.zeros(SHAPE, np.uint8), {"drawn": [5], "axis": 2}),
         (np.zeros(SHAPE, np.uint8), {"drawn": [1], "axis": 3}),
     ],
