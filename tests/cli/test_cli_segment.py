@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 import toys
 
-from medfewshot.io import read_image
+from medfewshot.io import read_image, read_label
 
 PLAIN = "--no-previews"
 
@@ -192,7 +192,7 @@ def test_other_formats(run, scans, support, suffix):
     done = run("segment", query, *support, "-o", scans / "out", PLAIN)
     assert done.code == 0, done.err
     found = scans / "out" / ("scan.nii.gz" if suffix == ".nii" else query.name)
-    result = read_image(found)
+    result = read_label(found)
     assert np.allclose(result.affine, read_image(query).affine)
     assert set(np.unique(result.data)) <= {0, *toys.VALUES}
 
