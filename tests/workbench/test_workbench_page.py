@@ -280,7 +280,7 @@ def test_real_hippocampus(tmp_path, browse, data_root):
         assert jobs.state()["status"] == "done"
         for name, expected in zip(names[1:], truth[1:], strict=True):
             page.open(name).key("y").wait(f'#cases li[data-name="{name}"] [data-status=accepted]')
-            assert dice(project.read_labels(name) > 0, expected) > 0.4
+            assert dice(project.read_labels(name) > 0, expected) > 0.25  # 20 steps: in the right place
         assert page.problems == []
 
 
