@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_README_WORDS, MAX_DOCS_WORDS, MAX_LONG_LINES, MAX_LONG_SENTENCES, MAX_PHRASES = 800, 15_000, 0, 15, 20
-MAX_NOUNS = 160
+MAX_README_WORDS, MAX_DOCS_WORDS, MAX_LONG_LINES, MAX_LONG_SENTENCES, MAX_PHRASES = 800, 15_000, 0, 15, 9
+MAX_NOUNS = 9
 LONGEST_LINE, LONGEST_SENTENCE = 120, 25
 PHRASES = re.compile(
     r"\b(?:told|anew|hears?|heard|untaught|steady|steadiness|by chance|lone|foreign|kept apart|did not pay|of which"

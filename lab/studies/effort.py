@@ -82,7 +82,7 @@ def score(segmenter: VolumeSegmenter, cohort: LabelledScans) -> tuple[float, dic
 
 
 def simulate(cohort: LabelledScans, way: str, seed: int, rounds: int, settings: AdaptSettings) -> list[dict[str, Any]]:
-    """One annotator; a row after each scan."""
+    """Return one annotator; a row after each scan."""
     order = np.random.default_rng(seed).permutation(len(cohort.images)).tolist()
     annotator, rows = Annotator(cohort, way, order), []
     assessments: dict[str, Assessment] = {}

@@ -33,7 +33,11 @@ class Dataset:
     ignore: int | None = None
 
     def complete(self) -> Dataset:
-        """This data set, for work that needs complete labels. Raises InputError if it has an ignore label."""
+        """This data set, for work that needs complete labels.
+
+        Raises:
+            InputError: It has an ignore label.
+        """
         if self.ignore is not None:
             raise InputError(
                 f"data set {self.name}: has an 'ignore' label, so its scans are partly annotated",
@@ -66,7 +70,7 @@ def path_id(path: Path) -> str:
 
 
 def checked(cases: Iterable[Case], where: Path) -> tuple[Case, ...]:
-    """Sort the cases by file name: splits into support and query are defined by that order, whatever the layout.
+    """Sort the cases by file name, whatever the layout, because splits into support and query refer to this order.
 
     Raises:
         InputError: Their numbers of channel files differ.

@@ -113,7 +113,11 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
 
 
 def _check_channels(path: Path, channels: Sequence[str], cases: Sequence[Case]) -> None:
-    """Raises InputError for several channels in one file, as in the Decathlon's Task01 and Task05."""
+    """Check that a file has one channel; the Decathlon's Task01 and Task05 have several.
+
+    Raises:
+        InputError: It has several.
+    """
     first = cases[0] if cases else None
     if first is None or len(channels) < 2 or len(first.image_paths) > 1 or volumes_in_file(first.image_path) < 2:
         return

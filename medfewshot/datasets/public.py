@@ -59,7 +59,11 @@ PUBLIC_SETS: dict[str, PublicSet] = {
 
 
 def find_set(name: str) -> PublicSet:
-    """Return the set of this name. Raises InputError if there is none."""
+    """Return the set of this name.
+
+    Raises:
+        InputError: There is none.
+    """
     if name not in PUBLIC_SETS:
         near = did_you_mean(name, PUBLIC_SETS)
         raise InputError(f"{name}: is no public set that MONAI can fetch{near}", "medfewshot data list names them")
@@ -67,7 +71,7 @@ def find_set(name: str) -> PublicSet:
 
 
 def is_there(name: str, folder: Path) -> bool:
-    """Whether ``folder`` contains the unpacked set."""
+    """Return whether ``folder`` contains the unpacked set."""
     return (folder / name / TABLE).is_file()
 
 

@@ -42,7 +42,7 @@ def by_key(paths: Iterable[Path], pattern: str) -> dict[str, Path]:
 
 
 def folders_below(folder: Path, pattern: str, *, depth: int) -> list[Path]:
-    """Return the folders whose names match: ``folder`` itself, or those at most ``depth`` folders below it."""
+    """Return the folders whose names match, at most ``depth`` folders below ``folder``, which may match itself."""
     rule = re.compile(pattern, re.IGNORECASE)
     if not folder.is_dir():
         return []

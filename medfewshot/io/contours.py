@@ -11,7 +11,7 @@ _ON_EDGE = 1e-2
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """The contours of a mask, holes included, halfway between pixels inside and pixels outside.
+    """Return the contours of a mask, holes included, halfway between pixels inside and pixels outside.
 
     Args:
         mask: ``(X, Y)`` bool.
@@ -27,7 +27,7 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def filled(contours: Sequence[np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
-    """The pixels whose centre is inside the contours of one plane, or on one of them.
+    """Return the pixels whose centre is inside the contours of one plane, or on one of them.
 
     A contour inside another is a hole, one inside the hole is an island, and so on. Contours side by side are pieces.
 
@@ -59,7 +59,7 @@ def filled(contours: Sequence[np.ndarray], shape: tuple[int, ...]) -> tuple[np.n
 
 
 def _inside(contour: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Where the centre of a pixel is inside one polygon, by the even-odd rule: ``(X, Y)`` bool."""
+    """Return where the centre of a pixel is inside one polygon, by the even-odd rule: ``(X, Y)`` bool."""
     from matplotlib.path import Path as Polygon
 
     mask = np.zeros(shape, bool)

@@ -32,7 +32,7 @@ _FEW = 3
 
 
 def facts_of(text: Callable[[str], str]) -> dict[str, str]:
-    """The facts of one slice; ``text`` returns the value of a tag, or ""."""
+    """Return the facts of one slice; ``text`` returns the value of a tag, or ""."""
     return {name: _plain(text(tag)) for name, tag in TAGS.items() if text(tag)}
 
 
@@ -61,7 +61,7 @@ def check_one_acquisition(stack: Sequence[Slice], name: str) -> tuple[str, ...]:
 
 
 def repeats_error(stack: Sequence[Slice], places: int, name: str) -> InputError:
-    """The error for slices that lie at fewer positions, with what tells them apart."""
+    """Return the error for slices that lie at fewer positions, with what tells them apart."""
     different = next((fact for fact in TAGS if 1 < len(_groups(stack, fact)) <= len(stack) // 2), None)
     if different is None:
         reason = "several time points, echoes or b-values?"

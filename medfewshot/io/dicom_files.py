@@ -16,7 +16,7 @@ _TYPES = (b"UI", b"UL", b"OB", b"CS", b"DA", b"TM", b"SH", b"LO")
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether a file is DICOM by its suffix or its content. A DICOMDIR index is no image."""
+    """Return whether a file is DICOM by its suffix or its content. A DICOMDIR index is no image."""
     if path.name.upper() == "DICOMDIR" or path.name.startswith(".") or not path.is_file():
         return False
     if path.suffix.lower() in SUFFIXES:
@@ -30,12 +30,12 @@ def is_dicom_file(path: Path) -> bool:
 
 
 def has_image(path: Path) -> bool:
-    """Whether a DICOM file is no report, plan, presentation state or segmentation, by its class."""
+    """Return whether a DICOM file is no report, plan, presentation state or segmentation, by its class."""
     return path.is_file() and not sop_class(path).startswith(_WITHOUT_IMAGE)
 
 
 def sop_class(path: Path) -> str:
-    """The class that a file states near its start, where both byte orders are little endian. "" if absent."""
+    """Return the class that a file states near its start, where both byte orders are little endian. "" if absent."""
     try:
         with path.open("rb") as stream:
             start = stream.read(1024)
@@ -51,7 +51,7 @@ def sop_class(path: Path) -> str:
 
 
 def _starts_with_elements(start: bytes) -> bool:
-    """Whether a file without preamble begins with two DICOM elements, as old archives write them."""
+    """Return whether a file without preamble begins with two DICOM elements, as old archives write them."""
     group, kind, short, long = start[:2], start[4:6], start[6:8], start[4:8]
     if group not in _FIRST_GROUPS or kind == b"OB":
         return group in _FIRST_GROUPS

@@ -37,12 +37,12 @@ _FACTS = {
 
 
 def is_enhanced(one: Slice) -> bool:
-    """Whether a file is of a class whose frames are slices with positions of their own."""
+    """Return whether a file is of a class whose frames are slices with positions of their own."""
     return one.sop_class in _CLASSES
 
 
 def frames_of(one: Slice) -> list[Slice]:
-    """One slice a frame, in the stored order. ``one`` is the whole file.
+    """Return one slice a frame, in the stored order. ``one`` is the whole file.
 
     Raises:
         InputError: pydicom is not installed, or the frames belong to several stacks.
@@ -64,7 +64,7 @@ def frames_of(one: Slice) -> list[Slice]:
 
 
 def frame_pixels(frames: Sequence[Slice]) -> np.ndarray:
-    """``(columns, rows, N)`` float32 for N frames of one file, each with its own slope and intercept."""
+    """Return ``(columns, rows, N)`` float32 for N frames of one file, each with its own slope and intercept."""
     dataset = _read(frames[0].path, pixels=True)
     stored = _stored(dataset)
     slopes = np.array([one.rescale for one in frames])
@@ -84,13 +84,13 @@ def _read(path: Path, *, pixels: bool) -> Any:
 
 
 def _item(dataset: Any, sequence: str) -> Any:
-    """The first item of a sequence, or an empty data set."""
+    """Return the first item of a sequence, or an empty data set."""
     return (dataset.get(sequence) or [type(dataset)()])[0]
 
 
 def _frame(one: Slice, index: int, group: Any, shared: Any) -> Slice:
     def of(sequence: str, attribute: str, count: int) -> np.ndarray | None:
-        """A functional group of the frame itself, or else of all frames."""
+        """Return a functional group of the frame itself, or else of all frames."""
         macro = _item(group if group.get(sequence) else shared, sequence)
         value = macro.get(attribute)
         numbers = np.atleast_1d(np.array([] if value is None else value, dtype=np.float64))
@@ -123,7 +123,7 @@ def _frame(one: Slice, index: int, group: Any, shared: Any) -> Slice:
 
 
 def _facts(group: Any, shared: Any) -> dict[str, str]:
-    """What can tell acquisitions apart, of the frame itself or else of all frames."""
+    """Return what can tell acquisitions apart, of the frame itself or else of all frames."""
     facts = {}
     for name, (sequence, attribute) in _FACTS.items():
         value = _item(group if group.get(sequence) else shared, sequence).get(attribute)
@@ -133,7 +133,7 @@ def _facts(group: Any, shared: Any) -> dict[str, str]:
 
 
 def _stored(dataset: Any) -> np.ndarray:
-    """The stored values, ``(N, rows, columns)``."""
+    """Return the stored values, ``(N, rows, columns)``."""
     if not dataset.file_meta.TransferSyntaxUID.is_compressed:
         return np.asarray(dataset.pixel_array).reshape(-1, dataset.Rows, dataset.Columns)
     # GDCM knows more codecs than pydicom does. It must not see the functional groups, or it would apply one of them.

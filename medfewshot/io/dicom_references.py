@@ -11,7 +11,7 @@ from medfewshot.io.terminology import check_available
 
 
 def series_of(folder: Path) -> str:
-    """The UID of the series in a folder, from its first image; "" if it states none.
+    """Return the UID of the series in a folder, from its first image; "" if it states none.
 
     Raises:
         InputError: The file cannot be read, or pydicom is not installed.
@@ -21,7 +21,7 @@ def series_of(folder: Path) -> str:
 
 
 def referenced_series(label: Path) -> frozenset[str]:
-    """The UIDs of the series that a DICOM segmentation or structure set was drawn on.
+    """Return the UIDs of the series that a DICOM segmentation or structure set was drawn on.
 
     Raises:
         InputError: The file cannot be read, or pydicom is not installed.

@@ -19,7 +19,7 @@ _NEEDED_TEXT = (
 
 
 def source_of(volume: Volume) -> DicomSource | None:
-    """The series whose grid the volume lies on, if a segmentation can refer to it: slices, or one multi-frame file."""
+    """Return the series whose grid the volume is on, if a segmentation can refer to it."""
     source = kept_header(volume, DicomSource)
     if source is None or not source.slices or (source.frames and len(source.files) > 1):
         return None
@@ -27,7 +27,7 @@ def source_of(volume: Volume) -> DicomSource | None:
 
 
 def can_refer_to(volume: Volume) -> bool:
-    """Whether the volume came from a DICOM series to which a DICOM segmentation can refer."""
+    """Return whether the volume came from a DICOM series to which a DICOM segmentation can refer."""
     return source_of(volume) is not None
 
 
@@ -54,7 +54,7 @@ def source_headers(volume: Volume) -> tuple[list[Any], tuple[str, ...]]:
 
 
 def series_number(image: Any) -> int:
-    """The number of a series, 0 if it states none."""
+    """Return the number of a series, 0 if it states none."""
     try:
         return max(0, int(image.SeriesNumber))
     except (AttributeError, TypeError, ValueError):

@@ -58,7 +58,11 @@ class Slice:
 
     @property
     def placed(self) -> np.ndarray:
-        """The pose. Raises InputError if there is none."""
+        """The pose.
+
+        Raises:
+            InputError: There is none.
+        """
         if self.pose is None:
             raise InputError(
                 f"{self.path}: states no position, orientation or pixel spacing, so it is no slice of a volume",
@@ -91,14 +95,18 @@ class DicomSource:
 
 
 def sorted_stack(slices: Sequence[Slice], name: str) -> list[Slice]:
-    """The slices along their normal. File names and instance numbers do not count: scanners number as they please."""
+    """Sort the slices along their normal; file names and instance numbers are not reliable."""
     _check_alike(slices, name)
     normal = np.cross(*slices[0].placed[1:])
     return sorted(slices, key=lambda one: float(normal @ one.placed[0]))
 
 
 def stack_affine(stack: Sequence[Slice], name: str) -> np.ndarray:
-    """``(4, 4)`` RAS affine from the positions, no two of them equal. Raises InputError for gaps and tilt."""
+    """Compute the RAS affine ``(4, 4)`` from the positions, no two of them equal.
+
+    Raises:
+        InputError: Slices are missing, or the stack is tilted.
+    """
     first, row, column = stack[0].placed
     normal = np.cross(row, column)
     positions = np.array([one.placed[0] for one in stack])
@@ -116,7 +124,7 @@ def stack_affine(stack: Sequence[Slice], name: str) -> np.ndarray:
 
 
 def _upright(step: np.ndarray, normal: np.ndarray, stack: Sequence[Slice]) -> np.ndarray:
-    """The step along the normal, if what leads aside from it is a shear by its angle and rounding by its length."""
+    """Return the step along the normal, if the deviation from it is a shear by its angle and rounding by its length."""
     straight = normal * (normal @ step)
     aside = float(np.linalg.norm(step - straight))
     rounding = min(_ROUNDING_MM, 0.25 * min(stack[0].spacing_mm))
@@ -158,12 +166,12 @@ def _parallel(first: Slice, second: Slice) -> bool:
 
 
 def count_positions(stack: Sequence[Slice]) -> int:
-    """The number of different positions of sorted slices along their normal."""
+    """Return the number of different positions of sorted slices along their normal."""
     return int((_gaps(stack) >= _SAME_POSITION_MM).sum()) + 1
 
 
 def at_same_position(first: Slice, second: Slice) -> bool:
-    """Whether two slices lie at one place."""
+    """Return whether two slices lie at one place."""
     return float(np.linalg.norm(first.placed[0] - second.placed[0])) < _SAME_POSITION_MM
 
 

@@ -35,7 +35,7 @@ class Export:
     needs_series: bool
 
     def file_of(self, case: str) -> str:
-        """The file of a case, relative to the folder of the run."""
+        """Return the file of a case, relative to the folder of the run."""
         return f"{self.name}/{case}{self.suffix}"
 
     def check_available(self) -> None:

@@ -52,7 +52,7 @@ def check_affine(affine: np.ndarray, name: str) -> None:
 
 
 def corner_distance_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
-    """The largest distance between the places that two affines give to the same voxel. It is reached on a corner."""
+    """Return the largest distance between two affines' positions of the same voxel, which occurs at a corner."""
     box = tuple(shape) + (1,) * (3 - len(shape))
     corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in box))], dtype=np.float64)
     return float(np.linalg.norm(((first - second) @ corners.T)[:3], axis=0).max())

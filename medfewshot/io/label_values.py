@@ -77,7 +77,7 @@ def check_is_image(data: np.ndarray, name: str) -> None:
 
 
 def _gray_values(labels: np.ndarray) -> list[int]:
-    """The values that lie scattered, and most of whose voxels have a lower and a higher neighbour."""
+    """Return the values that lie scattered, and most of whose voxels have a lower and a higher neighbour."""
     step = max(1, labels.size // _SAMPLES) | 1
     present, index = np.unique(labels.reshape(-1)[::step], return_inverse=True)
     solid = np.bincount(index[_in_blocks(labels).reshape(-1)[::step]], minlength=len(present))
@@ -99,7 +99,7 @@ def _gray_values(labels: np.ndarray) -> list[int]:
 
 
 def _is_label_map(channel: np.ndarray) -> bool:
-    """Whether ``(*S)`` consists of 2 to 256 whole numbers from 0 up, most of them in blocks."""
+    """Return whether ``(*S)`` consists of 2 to 256 whole numbers from 0 up, most of them in blocks."""
     sample = channel.reshape(-1)[:: max(1, channel.size // 100_000) | 1]
     if sample.min() < 0 or sample.max() > _MOST_DIRECT or not np.array_equal(sample, np.rint(sample)):
         return False
@@ -112,7 +112,7 @@ def _is_label_map(channel: np.ndarray) -> bool:
 
 
 def _in_blocks(labels: np.ndarray) -> np.ndarray:
-    """Where a voxel has the value of the next voxel along at least two axes: a bool array ``(*S)``."""
+    """Return where a voxel has the value of the next voxel along at least two axes: a bool array ``(*S)``."""
     along = np.zeros(labels.shape, dtype=np.uint8)
     for axis in range(labels.ndim):
         count, value = np.moveaxis(along, axis, 0), np.moveaxis(labels, axis, 0)

@@ -144,7 +144,7 @@ def specific_names(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def match_names(labels: Sequence[Volume], names: Mapping[int, str] | None = None) -> list[Volume]:
-    """Give each named structure of several label maps one value: that of ``names``, or else of the first file.
+    """Give each named structure of several label maps one value: the one in ``names``, or else in the first file.
 
     Args:
         labels: Label maps ``(1, *S)``. Those without names keep their values.

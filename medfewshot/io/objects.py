@@ -92,7 +92,7 @@ def _contents(value: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _meta_tensor(value: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A MetaTensor: its readers give RAS, unless they were told to keep LPS."""
+    """Return a MetaTensor: its readers give RAS, unless they keep LPS."""
     from monai.data.utils import to_affine_nd
 
     affine = np.asarray(to_affine_nd(3, np.asarray(value.affine, dtype=np.float64)))

@@ -76,7 +76,7 @@ def case_id(path: PathLike, *, formats: Formats = FORMATS) -> str:
 
 
 def looks_like_label(path: PathLike, *, formats: Formats = FORMATS) -> bool:
-    """Whether a file is a label map by its name: ``case_seg``, ``case-gt``, ``segmentation-7``, ``case.seg.nrrd``.
+    """Return whether a file is named like a label map: ``case_seg``, ``case-gt``, ``segmentation-7``, ...
 
     A DICOM segmentation or structure set is one by its content.
     """
@@ -95,7 +95,7 @@ def case_of_label(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
 
 
 def case_of_image(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
-    """Return the case in a scan's name: ``7`` of ``volume-7.nii``, ``""`` of ``image.nii.gz``; None if none."""
+    """Return the case in a scan's name: ``7`` of ``volume-7.nii``, ``""`` of ``image.nii.gz``; else None."""
     return _named(_IMAGE_NAMES, case_id(path, formats=formats))
 
 
@@ -132,12 +132,15 @@ def output_suffix(
 
 
 def is_series_folder(path: PathLike, *, formats: Formats = FORMATS) -> bool:
-    """Whether a folder is one image: it directly contains a file of a DICOM series, and not only reports or plans."""
+    """Return whether a folder is one image: it contains a file of a DICOM series, not only reports or plans."""
     return any(has_image for _, has_image in _series_files(Path(path), formats))
 
 
 def files_without_image(path: PathLike, *, formats: Formats = FORMATS, depth: int = _DEPTH) -> list[Path]:
-    """Return the reports, plans and structure sets that :func:`find_images` skips; a series' reader names its own."""
+    """Return the reports, plans and structure sets that :func:`find_images` skips.
+
+    The reader of a series reports those of the series.
+    """
     folder = Path(path)
     beside = [] if is_series_folder(folder, formats=formats) else [file for file, _ in _series_files(folder, formats)]
     for child in _visible(folder) if depth and folder.is_dir() else ():
@@ -154,16 +157,17 @@ def _series_files(folder: Path, formats: Formats) -> Iterator[tuple[Path, bool]]
 
 
 def label_in(folder: PathLike, *, formats: Formats = FORMATS) -> Path | None:
-    """Return the only DICOM segmentation or structure set in a folder without images (as archives export), or None."""
+    """Return the only DICOM segmentation or structure set in a folder without images, or None."""
     files = list(_series_files(Path(folder), formats))
     labels = [file for file, _ in files if looks_like_label(file, formats=formats)]
     return labels[0] if len(labels) == 1 and not any(has_image for _, has_image in files) else None
 
 
 def volumes_in(folder: Path, *, formats: Formats = FORMATS) -> list[Path]:
-    """Return the images and label maps in a folder, sorted: files, series folders, folders of one DICOM label map.
+    """Return the images and label maps directly in a folder, sorted.
 
-    Hidden ones are ignored. A file of a DICOM series is not one of them, because it is only a slice of a volume.
+    They are files, series folders, and folders of one DICOM label map. Hidden ones are ignored. A file of a DICOM
+    series is not one of them, because it is only a slice of a volume.
     """
 
     def is_volume(path: Path) -> bool:
@@ -210,7 +214,7 @@ def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
 
 
 def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
-    """Return the files in a folder that :func:`find_images` skips as labels, though no scan there has their case."""
+    """Return the files in a folder that :func:`find_images` skips as labels, although no scan there has their case."""
     volumes = volumes_in(Path(folder), formats=formats) if Path(folder).is_dir() else []
     scans = [path for path in volumes if not looks_like_label(path, formats=formats)]
     known = {case_id(path, formats=formats) for path in scans} | {

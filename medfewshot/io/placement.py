@@ -62,7 +62,7 @@ def in_common_frame(first: Volume, second: Volume) -> tuple[Volume, Volume]:
 
 
 def _turned(image: Volume, label: Volume) -> Volume:
-    """The label map with its voxel axes in the order and direction of its image's, if they differ by that only."""
+    """Return label map with its voxel axes in the order and direction of its image's, if they differ by that only."""
     from nibabel.orientations import apply_orientation, inv_ornt_aff
 
     dims = image.spatial_dims
@@ -97,7 +97,7 @@ def _offset(image: Volume, label: Volume) -> np.ndarray | None:
 
 
 def _placed(label: Volume, start: np.ndarray, shape: tuple[int, ...], image: Volume) -> Volume:
-    """The label map ``(1, *shape)`` whose voxel ``start`` is the first of ``label``."""
+    """Return the label map ``(1, *shape)`` whose voxel ``start`` is the first of ``label``."""
     data = np.zeros((1, *shape), dtype=label.data.dtype)
     low, high = np.maximum(start, 0), np.minimum(start + label.spatial_shape, shape)
     inside = tuple(slice(a, b) for a, b in zip(low, np.maximum(low, high), strict=True))

@@ -56,7 +56,7 @@ def write_rtstruct(
 
 
 def _references(images: Sequence[Any], source: Volume) -> list[Any]:
-    """One reference a slice, in the order of the volume's last axis."""
+    """Return one reference a slice, in the order of the volume's last axis."""
     found = source_of(source)
     frames = found.frames if found is not None else []
     if not frames:
@@ -73,7 +73,7 @@ def _references(images: Sequence[Any], source: Volume) -> list[Any]:
 
 
 def _structure_set(images: Sequence[Any]) -> Any:
-    """The data set without its structures: patient, study and a series of its own."""
+    """Return the data set without its structures: patient, study and a series of its own."""
     import highdicom as hd
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian

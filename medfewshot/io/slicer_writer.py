@@ -62,7 +62,7 @@ def write_seg_nrrd(
 
 
 def _terminology(value: int, name: str) -> str:
-    """The tag with the term of a structure, or "" without pydicom, which has the list of terms."""
+    """Return the tag with the term of a structure, or "" without pydicom, which has the list of terms."""
     if find_spec("pydicom") is None:
         return ""
     side = side_of(name)

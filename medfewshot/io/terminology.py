@@ -30,7 +30,7 @@ _LEFT, _RIGHT = Term("7771000", "SCT", "Left"), Term("24028007", "SCT", "Right")
 
 
 def term_of(value: int, name: str) -> Term:
-    """The term of a structure: of SNOMED CT if DICOM lists the name (without its side), or else a private one.
+    """Return the term of a structure: of SNOMED CT if DICOM lists the name (without its side), or else a private one.
 
     Args:
         value: Label value, the code of a private term.
@@ -46,7 +46,7 @@ def term_of(value: int, name: str) -> Term:
 
 
 def side_of(name: str) -> Term | None:
-    """The side of the body that a name states, or None."""
+    """Return the side of the body that a name states, or None."""
     found = _SIDE.search(_plain(name))
     if found is None:
         return None

@@ -20,7 +20,7 @@ def save_dice_plot(path: str | Path, dice: Mapping[str, Sequence[float]]) -> Pat
 
     Args:
         path: the file to write.
-        dice: structure -> one value per case. Undefined values (NaN) are not drawn; their number stands beside n. The
+        dice: structure -> one value per case. Undefined values (NaN) are not drawn; their number is beside n. The
             mean is that of the n defined ones.
 
     Returns:

@@ -28,7 +28,7 @@ CARD = (3.6, 2.4)
 """Width and height of a card in inches."""
 DASHED = (0, (3.5, 2.5))
 
-# Okabe and Ito (2008), their blue lightened to be seen on black, then hues between; told apart with colour blindness.
+# Okabe and Ito (2008), their blue lightened to be seen on black, then hues between; distinct with colour blindness.
 COLOURS = (
     "#e69f00", "#56b4e9", "#00b283", "#f0e442", "#d96bb0", "#ff6b35", "#4f86f7",
     "#b8e06c", "#c9a0ff", "#8c6d31", "#7fdbda", "#ff9da7", "#a3a500", "#bab0ac",

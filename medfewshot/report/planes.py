@@ -119,7 +119,7 @@ def _letters(direction: np.ndarray) -> str:
 
 
 def is_raster(affine: np.ndarray) -> bool:
-    """Whether a 2D image's affine contains no patient position, as for a PNG: diagonal and without an origin."""
+    """Return whether a 2D image's affine contains no patient position, as for a PNG: diagonal and without an origin."""
     affine = np.asarray(affine, dtype=np.float64)
     diagonal = np.array_equal(affine[:3], np.diag(affine.diagonal())[:3])
     return diagonal and (affine[0, 0] > 0) == (affine[1, 1] > 0)

@@ -25,7 +25,7 @@ def curve(project: Project) -> list[dict[str, Any]]:
 
 
 def advice(project: Project) -> str:
-    """One sentence on whether further labels help; empty while too few drafts were reviewed to tell."""
+    """Return one sentence on whether further labels help; empty while too few drafts were reviewed to tell."""
     values = [float(point["dice"]) for point in curve(project)]
     if len(values) < 2 * RECENT:
         return ""

@@ -53,11 +53,11 @@ class DraftStore:
         self._facts: dict[str, DraftFacts] = {}
 
     def path(self, name: str) -> Path:
-        """Where the draft of a case is, if there is one."""
+        """Return where the draft of a case is, if there is one."""
         return self.folder / f"{name}{SUFFIX}"
 
     def facts(self, name: str) -> DraftFacts:
-        """What is known about the draft of a case."""
+        """Return what is known about the draft of a case."""
         return self._facts.get(name, DraftFacts())
 
     def load(self, names: Iterable[str]) -> None:

@@ -109,7 +109,7 @@ def _nifti(job: _Job) -> None:
 
 
 def _with_writer(name: str) -> Callable[[_Job], None]:
-    """``.seg.nrrd``, DICOM SEG or RTSTRUCT, through the writers of ``io``."""
+    """Return ``.seg.nrrd``, DICOM SEG or RTSTRUCT, through the writers of ``io``."""
     writer = WRITERS[name]
 
     def write(job: _Job) -> None:
@@ -129,7 +129,7 @@ def _with_writer(name: str) -> Callable[[_Job], None]:
 
 
 def _nnunet(job: _Job) -> None:
-    """A data set for nnU-Net v2: consecutive label values, and ``ignore`` for what is not drawn."""
+    """Write a data set for nnU-Net v2: consecutive label values, and ``ignore`` for what is not drawn."""
     folder = job.output / "nnunet" / "Dataset001_medfewshot"
     values = [one.value for one in job.project.structures]
     table = np.zeros(IGNORE_VALUE + 1, np.uint8)
@@ -189,7 +189,7 @@ def _bundle(job: _Job) -> None:
 
 
 def _report(job: _Job) -> None:
-    """The page about a run, with the masks of the project in place of a model's results."""
+    """Write the page about a run, with the masks of the project in place of a model's results."""
     session = LabelSession(job.project.folder / "segmenters")
     if session.current is None:
         job.result.notes.append("report: there is no model yet; learn first")

@@ -93,7 +93,7 @@ class Guard:
         return None
 
     def _known_host(self, header: str) -> bool:
-        """Whether the request names this machine. Other names may be a domain that was pointed at it later."""
+        """Return whether the request names this machine. Other names may be a domain that was pointed at it later."""
         name = header.rsplit(":", 1)[0] if not header.endswith("]") else header
         name = name.strip("[]").lower()
         if name in ("localhost", "127.0.0.1", "::1") or name == self._host.lower():

@@ -18,14 +18,18 @@ _COUNTED_AT_ONCE = 1 << 22
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask or draft ``(*S)`` uint8 in file order; ignored voxels are 0. Raises InputError if it cannot be read."""
+    """Return a mask or draft ``(*S)`` uint8 in file order; ignored voxels are 0.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     labels = read_label(path).data[0]
     labels[labels == IGNORE_VALUE] = 0
     return labels.astype(np.uint8)
 
 
 def completed(mask: Path | None, draft: Path) -> np.ndarray:
-    """The mask ``(*S)`` uint8 with the draft where it is not annotated; without a mask the draft."""
+    """Return the mask ``(*S)`` uint8 with the draft where it is not annotated; without a mask the draft."""
     labels = read_mask(draft)
     if mask is None:
         return labels
@@ -34,13 +38,13 @@ def completed(mask: Path | None, draft: Path) -> np.ndarray:
 
 
 def read_grid(scan: Path) -> Volume:
-    """A scan without its voxels, which would fill the memory: shape, affine and header."""
+    """Return a scan without its voxels, which would fill the memory: shape, affine and header."""
     volume = read_image(scan)
     return replace(volume, data=np.broadcast_to(np.float32(0), (1, *volume.spatial_shape)))
 
 
 def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) -> np.ndarray:
-    """The mask as uint8.
+    """Return the mask as uint8.
 
     Args:
         name: Of the case, for the error.
@@ -49,7 +53,7 @@ def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) 
         values: Of the structures.
 
     Raises:
-        InputError: The shape is not that of the scan, or a value is neither 0 nor one of ``values``.
+        InputError: The shape differs from the scan's, or a value is neither 0 nor one of ``values``.
     """
     if labels.shape != like.spatial_shape or labels.dtype.kind not in "bui":
         raise InputError(
@@ -66,7 +70,7 @@ def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) 
 
 
 def foreign_mask(path: Path, like: Volume, ignore: int | None) -> tuple[Volume, tuple[int, ...] | None, int | None]:
-    """A mask that another program made, in the frame of the scan.
+    """Return a mask that another program made, in the frame of the scan.
 
     Args:
         path: Of the mask.
@@ -106,7 +110,11 @@ def finished_slices(ignored: np.ndarray) -> tuple[tuple[int, ...] | None, int | 
 
 
 def check_drawn(drawn: Sequence[int] | None, axis: int | None, shape: Sequence[int]) -> tuple[int, ...] | None:
-    """The finished slices, each once and in order. Raises InputError if one lies outside of the mask."""
+    """Return the finished slices, each once and in order.
+
+    Raises:
+        InputError: One lies outside of the mask.
+    """
     if drawn is None:
         return None
     if axis is None or not 0 <= axis < len(shape):
@@ -118,7 +126,7 @@ def check_drawn(drawn: Sequence[int] | None, axis: int | None, shape: Sequence[i
 
 
 def with_ignored(labels: np.ndarray, drawn: Sequence[int] | None, axis: int | None) -> np.ndarray:
-    """``labels (*S)`` as uint8, with :data:`IGNORE_VALUE` in the background of slices that are not ``drawn``.
+    """Return ``labels (*S)`` as uint8, with :data:`IGNORE_VALUE` in the background of slices that are not ``drawn``.
 
     What is painted outside of the finished slices stays: it was marked, so it is not ignored.
     """

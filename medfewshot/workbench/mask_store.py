@@ -60,7 +60,7 @@ class MaskFacts:
 
 
 def now() -> str:
-    """The time in UTC as text, to the millisecond."""
+    """Return the time in UTC as text, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -76,11 +76,11 @@ class MaskStore:
         self._facts: dict[str, MaskFacts] = {}
 
     def path(self, name: str) -> Path:
-        """Where the mask of a case is, if there is one."""
+        """Return where the mask of a case is, if there is one."""
         return self.labels / f"{name}{SUFFIX}"
 
     def facts(self, name: str) -> MaskFacts:
-        """What is known about the newest version."""
+        """Return what is known about the newest version."""
         return self._facts.get(name, MaskFacts())
 
     def save(self, name: str, labels: np.ndarray, like: Volume, facts: MaskFacts) -> None:
@@ -151,6 +151,6 @@ class MaskStore:
 
 
 def _facts_of(labels: np.ndarray, version: int) -> MaskFacts:
-    """The facts that a mask ``(*S)`` itself tells."""
+    """Return the facts that a mask ``(*S)`` itself tells."""
     drawn, axis = finished_slices(labels == IGNORE_VALUE)
     return MaskFacts(version, drawn, axis, "file", count_voxels(labels), now())

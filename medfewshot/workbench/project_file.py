@@ -95,12 +95,16 @@ class ProjectFile:
         write_text(folder / PROJECT_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def with_structures(self, structures: Sequence[Structure]) -> ProjectFile:
-        """The same with other structures. Raises InputError unless names and values are valid and unique."""
+        """Return the same with other structures.
+
+        Raises:
+            InputError: Names or values are not valid and unique.
+        """
         return replace(self, structures=check_structures(structures))
 
 
 def check_structures(structures: Sequence[Structure]) -> tuple[Structure, ...]:
-    """The structures, checked.
+    """Return the structures, checked.
 
     Raises:
         InputError: A name, value or colour is invalid or given twice.
@@ -130,7 +134,11 @@ def named_structures(names: Mapping[int, str]) -> tuple[Structure, ...]:
 
 
 def check_case_name(name: object) -> str:
-    """The name of a case, which is also a file name inside the project. Raises InputError if it is none."""
+    """Return the name of a case, which is also a file name inside the project.
+
+    Raises:
+        InputError: It is none.
+    """
     good = isinstance(name, str) and 0 < len(name) <= _MOST_LETTERS and not set(name) & {"/", "\\", "\0"}
     if not good or not isinstance(name, str) or name.startswith(".") or not name.strip():
         raise InputError(f"case {_short(name)}: cannot be a file name", "rename the scan")

@@ -59,11 +59,11 @@ class ReviewLog:
         self._of_case.setdefault(review.case, []).append(review)
 
     def of(self, case: str) -> list[Review]:
-        """The reviews of one case, oldest first."""
+        """Return the reviews of one case, oldest first."""
         return self._of_case.get(case, [])
 
     def current(self, case: str, *, version: int, draft: int) -> Review | None:
-        """The newest status given to this version of the mask, or without a mask to this draft; None if there is none.
+        """Return the newest status of this version of the mask, or without a mask of this draft; None if there is none.
 
         A mask or draft that changed since has to be reviewed again.
         """
@@ -73,7 +73,7 @@ class ReviewLog:
         return given
 
     def note(self, case: str) -> str:
-        """The newest note about a case."""
+        """Return the newest note about a case."""
         return next((review.note for review in reversed(self.of(case)) if review.note), "")
 
 

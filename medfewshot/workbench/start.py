@@ -42,7 +42,7 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
 
 
 def _dataset(path: Path) -> Dataset | None:
-    """The data set, or None for scans without any labels. A table or ``dataset.json`` that is wrong is an error."""
+    """Return the data set, or None for scans without any labels; a wrong table or ``dataset.json`` is an error."""
     if path.is_file() and path.suffix.lower() not in (".json", ".csv", ".tsv"):
         return None
     try:
@@ -70,7 +70,7 @@ def _of_dataset(dataset: Dataset, folder: Path) -> Project:
 
 
 def _of_run(path: Path, folder: Path) -> Project:
-    """A project of the scans of a run, with its results as drafts."""
+    """Return a project of the scans of a run, with its results as drafts."""
     record, results = read_run(path)
     done = [result for result in results if result.status == "done" and result.labels and len(result.inputs) == 1]
     scans = [Path(result.inputs[0]) for result in done]

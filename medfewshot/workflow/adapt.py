@@ -226,12 +226,12 @@ def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
 
 
 def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:
-    """Whether an adaptation with these settings can continue from ``start``."""
+    """Return whether an adaptation with these settings can continue from ``start``."""
     return start.segmenter.trained_network is not None and not _changed(settings, start.record.get("settings") or {})
 
 
 def _changed(settings: AdaptSettings, before: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name settings that differ from the default and from an earlier adaptation, and that cannot change any more."""
+    """Return the settings that differ from the default and an earlier adaptation, and that can no longer change."""
     default = AdaptSettings()
     return tuple(
         name

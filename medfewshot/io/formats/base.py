@@ -39,12 +39,12 @@ class Format:
             label map). It may keep a file header for its writer in ``Volume.header``, see :func:`kept_header`.
         read_label: Replaces ``read(path, None)`` for label maps, e.g. to refuse them.
         draw_label: Replaces ``read_label`` for files without a grid: ``draw_label(path, image)`` draws their structures
-            on that of an image.
+            on the grid of an image.
         results: Suffix of the results for an image of this format. It may belong to another format.
         writes: Suffixes that ``write`` can write.
         write: ``write(path, data, like)`` writes ``data (*S)`` or ``(N, *S)`` in its dtype on the grid of ``like``.
         dtypes: What a file can hold. Without float32, maps of real numbers need another format.
-        only_2d: Whether a file holds one 2D map, ``(X, Y)``, and nothing else.
+        only_2d: Whether a file contains one 2D map, ``(X, Y)``, and nothing else.
         labels_only: Whether every file with these suffixes is a label map and never a scan.
         crops_labels: Whether a label map may cover a part of its scan only. Its origin says which part.
         recognises: Tells from the content of a file whether it has this format. Asked if its suffix is unknown, or
@@ -88,7 +88,7 @@ class Header:
 
 
 def kept_header(volume: Volume, kind: type[Kind]) -> Kind | None:
-    """The file header of this kind that the reader kept, if the volume still lies on the grid that it describes."""
+    """Return the file header of this kind that the reader kept, if the volume is still on its grid."""
     header = volume.header
     if not isinstance(header, Header) or not isinstance(header.kept, kind):
         return None
@@ -147,7 +147,7 @@ def _memory_bytes() -> float:
 
 
 def _reason(error: BaseException) -> str:
-    """The end of a message, where ITK names the cause. Its "Reason:" is the last errno, which may be unrelated."""
+    """Return the end of a message, in which ITK names the cause; its "Reason:" may be unrelated."""
     lines = [_ITK_PREFIX.sub("", line.strip()) for line in str(error).splitlines()]
     useful = [line for line in lines if line and not line.startswith(("Reason:", "Exception thrown in"))]
     text = " ".join(useful[-2:]) or type(error).__name__

@@ -92,7 +92,7 @@ def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:
 
 
 def _stack(slices: Sequence[Slice], name: str) -> tuple[list[Slice], tuple[str, ...]]:
-    """The slices of one volume in their order. A slice that was sent twice counts once, with a warning."""
+    """Return the slices of one volume in their order. A slice that was sent twice counts once, with a warning."""
     stack: list[Slice] = []
     copies: list[str] = []
     files: dict[Path, np.ndarray] = {}
@@ -122,7 +122,7 @@ def _stack(slices: Sequence[Slice], name: str) -> tuple[list[Slice], tuple[str, 
 
 
 def _scan(files: Sequence[Path]) -> tuple[list[Slice], list[Path]]:
-    """The slices, and the files without an image. A slice that cannot be read is an error: it must not get lost."""
+    """Return the slices, and the files without an image. A slice that cannot be read is an error."""
     slices, others = [], []
     for file in files:
         if not has_image(file):

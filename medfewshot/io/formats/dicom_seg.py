@@ -18,7 +18,7 @@ from medfewshot.types import Colour, Volume
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file is a DICOM segmentation, by its class."""
+    """Return whether a file is a DICOM segmentation, by its class."""
     return is_dicom_file(path) and sop_class(path).startswith(SEGMENTATIONS)
 
 
@@ -77,7 +77,7 @@ def _check_names(path: Path, names: Mapping[int, str]) -> None:
 
 
 def _mask(path: Path, segmentation: Any, number: int) -> np.ndarray:
-    """Where a segment is: ``(X, Y, Z)`` bool."""
+    """Return where a segment is: ``(X, Y, Z)`` bool."""
     array = segmentation.get_volume(segment_numbers=[number], combine_segments=False).array[..., 0].T
     if array.dtype.kind == "f" and ((array > 0) & (array < 1)).any():
         raise InputError(f"{path}: segment {number} has fractions between 0 and 1", "threshold it at 0.5")

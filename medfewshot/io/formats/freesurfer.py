@@ -14,7 +14,7 @@ from medfewshot.types import Volume
 
 
 def read(path: Path, dtype: DType) -> Volume:
-    """Read ``data (1, X, Y, Z)`` in ``dtype``, or as stored if it is None. The affine is that of the scanner."""
+    """Read ``data (1, X, Y, Z)`` in ``dtype``, or as stored if it is None. The affine is the scanner's."""
     import nibabel as nib
 
     with path.open("rb") as file:

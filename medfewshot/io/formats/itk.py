@@ -49,7 +49,7 @@ def read_volume(path: Path, dtype: DType, *, has_layers: bool = False) -> Volume
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    """The key-value pairs of a file's header."""
+    """Return the key-value pairs of a file's header."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -146,7 +146,7 @@ def write_itk(path: Path, image: Any, *, compress: bool) -> None:
 
 
 def affine_of(image: Any) -> np.ndarray:
-    """``(4, 4)`` affine, voxel index -> RAS mm, of the first three axes. 2D gets a third axis of 1 mm."""
+    """Return ``(4, 4)`` affine, voxel index -> RAS mm, of the first three axes. 2D gets a third axis of 1 mm."""
     all_axes, dims = image.GetDimension(), min(3, image.GetDimension())
     affine, direction = np.eye(4), np.reshape(image.GetDirection(), (all_axes, all_axes))
     affine[:dims, :dims] = direction[:dims, :dims] * np.asarray(image.GetSpacing())[:dims]
@@ -155,7 +155,7 @@ def affine_of(image: Any) -> np.ndarray:
 
 
 def array_of(image: Any, dtype: Any = None) -> np.ndarray:
-    """The voxels as ``(C, *S)``, x first. Always a copy, because ITK's view dies with the image."""
+    """Return the voxels as ``(C, *S)``, x first. Always a copy, because ITK's view dies with the image."""
     import SimpleITK as sitk
 
     view = sitk.GetArrayViewFromImage(image)
@@ -164,7 +164,7 @@ def array_of(image: Any, dtype: Any = None) -> np.ndarray:
 
 
 def image_of(data: np.ndarray, *, is_vector: bool = False) -> Any:
-    """The inverse of :func:`array_of` for ``(*S)``, or ``(N, *S)`` if ``is_vector``."""
+    """Return the inverse of :func:`array_of` for ``(*S)``, or ``(N, *S)`` if ``is_vector``."""
     import SimpleITK as sitk
 
     return sitk.GetImageFromArray(np.ascontiguousarray(data.T), isVector=is_vector)

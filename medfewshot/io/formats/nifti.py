@@ -59,7 +59,7 @@ def mm_per_unit(header: Any) -> float:
 
 
 def volumes_in_file(path: Path) -> int:
-    """How many 3D volumes a NIfTI file contains by its header; 1 for whatever is no readable NIfTI."""
+    """Return how many 3D volumes a NIfTI file contains by its header; 1 if it is no readable NIfTI."""
     import nibabel as nib
 
     try:
@@ -119,7 +119,7 @@ def _spatial_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
 
 
 def _opened(path: Path) -> Any:
-    """The uncompressed content as a stream."""
+    """Return the uncompressed content as a stream."""
     with path.open("rb") as file:
         start = file.read(3)
     if start.startswith(b"\x1f\x8b"):

@@ -81,7 +81,7 @@ def quiet_nibabel() -> Iterator[None]:
 
 
 def _repair_offset(header: Any, stream: Any, path: Path) -> tuple[str, ...]:
-    """The voxels of some writers begin at byte 0 by their header, which is the header itself."""
+    """Return the voxels of some writers begin at byte 0 by their header, which is the header itself."""
     stated, least = int(header["vox_offset"]), int(header.single_vox_offset)
     if stated >= least:
         return ()

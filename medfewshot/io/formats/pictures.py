@@ -39,7 +39,7 @@ def _check_whole(path: Path) -> None:
 
 
 def _grey(path: Path, data: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """``(C, X, Y)`` with C = 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA -> ``(1, X, Y)`` and warnings."""
+    """Convert ``(C, X, Y)``, C = 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA, to ``(1, X, Y)`` and warnings."""
     if len(data) == 1:
         return data, ()
     has_alpha = len(data) in (2, 4)

@@ -32,7 +32,7 @@ _BESIDE = 0.25
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file is an RT structure set, by its class."""
+    """Return whether a file is an RT structure set, by its class."""
     return is_dicom_file(path) and sop_class(path) == STRUCTURE_SET
 
 
@@ -106,7 +106,7 @@ def _check_frame_of_reference(path: Path, structures: Iterable[Any], image: Volu
 
 
 def _mask(path: Path, item: Any, name: str, image: Volume) -> tuple[np.ndarray, list[str]]:
-    """The voxels of one structure, and warnings."""
+    """Return the voxels of one structure, and warnings."""
     mask = np.zeros(image.spatial_shape, bool)
     planes, others = _planes(path, item, name, image)
     doubts = [f"{others} open contour(s) or point(s) ignored"] if others else []
@@ -124,7 +124,7 @@ def _mask(path: Path, item: Any, name: str, image: Volume) -> tuple[np.ndarray, 
 
 
 def _doubts(planes: Planes, inside: Planes, shape: tuple[int, ...]) -> list[str]:
-    """What suggests that the contours were drawn on another scan."""
+    """Return what suggests that the contours were drawn on another scan."""
     doubts = []
     if len(inside) < len(planes):
         doubts.append(f"{len(planes) - len(inside)} of its {len(planes)} planes lie outside the scan")
@@ -145,13 +145,13 @@ def _doubts(planes: Planes, inside: Planes, shape: tuple[int, ...]) -> list[str]
 
 
 def _nearest(contours: list[tuple[float, np.ndarray]]) -> list[tuple[float, np.ndarray]]:
-    """The contours of the plane that is nearest to the slice."""
+    """Return the contours of the plane that is nearest to the slice."""
     nearest = min((depth for depth, _ in contours), key=abs)
     return [(depth, points) for depth, points in contours if abs(depth - nearest) < _TILT]
 
 
 def _planes(path: Path, item: Any, name: str, image: Volume) -> tuple[Planes, int]:
-    """The closed contours by slice, and the number of the others."""
+    """Return the closed contours by slice, and the number of the others."""
     to_index = np.linalg.inv(image.affine) @ LPS_TO_RAS
     planes: Planes = {}
     others = 0
@@ -177,7 +177,7 @@ def _planes(path: Path, item: Any, name: str, image: Volume) -> tuple[Planes, in
 def _flat(
     masks: Mapping[int, np.ndarray], names: Mapping[int, str], values: Mapping[int, int], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, list[str]]:
-    """One label map of structures that may overlap, the smallest on top."""
+    """Return one label map of structures that may overlap, the smallest on top."""
     labels = np.zeros(shape, np.int32)
     owner = {value: number for number, value in values.items()}
     overlaps: list[str] = []

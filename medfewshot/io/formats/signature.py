@@ -52,7 +52,7 @@ _SIGNATURES = (
 
 
 def other_kind(path: Path) -> Signature | None:
-    """What a file is, if its first bytes show that its name is wrong; else None."""
+    """Return what a file is, if its first bytes show that its name is wrong; else None."""
     try:
         with path.open("rb") as file:
             start = file.read(132)

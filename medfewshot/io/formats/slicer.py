@@ -35,7 +35,7 @@ class _Segment:
     colour: tuple[float, float, float] | None
 
     def mask(self, layers: np.ndarray) -> np.ndarray:
-        """Where the segment is: ``(*S)`` bool. ``layers`` is ``(L, *S)``."""
+        """Return where the segment is: ``(*S)`` bool. ``layers`` is ``(L, *S)``."""
         layer: np.ndarray = layers[self.layer]
         return layer != 0 if self.value is None else layer == self.value
 
@@ -72,7 +72,7 @@ def read_segmentation(path: Path) -> Volume:
 
 
 def _segments(path: Path, layers: int) -> list[_Segment]:
-    """The segments in the order of the file. Segments without a name and a value are none."""
+    """Return the segments in the order of the file. Segments without a name and a value are none."""
     fields: dict[int, dict[str, str]] = {}
     for key, text in metadata_of(path).items():
         if match := _FIELD.fullmatch(key):
@@ -116,7 +116,7 @@ def _colour(text: str) -> tuple[float, float, float] | None:
 
 
 def _merged(path: Path, layers: np.ndarray, segments: Sequence[_Segment], numbers: Sequence[int]) -> np.ndarray:
-    """One label map ``(1, *S)`` of all layers ``(L, *S)``."""
+    """Return one label map ``(1, *S)`` of all layers ``(L, *S)``."""
     merged = np.zeros(layers.shape[1:], dtype=np.int32)
     for segment, number in zip(segments, numbers, strict=True):
         mask = segment.mask(layers)

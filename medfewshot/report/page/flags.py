@@ -53,7 +53,7 @@ def look_first(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
 
 
 def modified_z(value: float, others: Sequence[float]) -> float:
-    """``0.6745 (value - median) / MAD`` over ``others``; 0 for fewer than five, or if half of them are the same."""
+    """Return ``0.6745 (value - median) / MAD`` over ``others``; 0 for fewer than five, or if half of them are equal."""
     if len(others) < FEWEST:
         return 0.0
     median = float(np.median(others))

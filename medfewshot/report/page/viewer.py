@@ -70,7 +70,7 @@ class DisplayVolumes:
         return self.affine @ block
 
     def coarser(self, budget: int) -> DisplayVolumes:
-        """The same with at most ``budget`` voxels; without the reference."""
+        """Return the same with at most ``budget`` voxels; without the reference."""
         steps = coarsening(self.grey.shape, self.spacing_mm * self.steps, budget)
         if max(steps) == 1:
             return self
@@ -85,7 +85,7 @@ class DisplayVolumes:
         )
 
     def with_reference(self, labels: np.ndarray, values: Sequence[int]) -> DisplayVolumes:
-        """The same with a reference on the scan's grid; for ``values`` see :func:`display_volumes`."""
+        """Return the same with a reference on the scan's grid; for ``values`` see :func:`display_volumes`."""
         return replace(self, reference=_block_ranks(_ranks(_solid(labels), values), self.steps))
 
     def _structure(self, rank: int | None) -> np.ndarray:
@@ -147,7 +147,7 @@ def display_volumes(
 
 
 def prepared_path(folder: Path, case: str) -> Path:
-    """The file that :func:`prepare_case` writes for ``case`` into the run's ``folder``."""
+    """Return the file that :func:`prepare_case` writes for ``case`` into the run's ``folder``."""
     return folder / FOLDER / f"{case}.npz"
 
 
@@ -174,7 +174,7 @@ def prepare_case(
 
 
 def load_case(folder: Path, case: str, *, labels_file: Path) -> DisplayVolumes | None:
-    """The volumes of :func:`prepare_case`; None if they are missing, damaged or older than the labels."""
+    """Return the volumes of :func:`prepare_case`; None if they are missing, damaged or older than the labels."""
     try:
         with np.load(prepared_path(folder, case), allow_pickle=False) as file:
             arrays: dict[str, Any] = dict(file)
@@ -210,7 +210,7 @@ def _edges(lengths: np.ndarray) -> str:
 
 
 def _centre(ranks: np.ndarray, affine: np.ndarray) -> tuple[float, float, float]:
-    """The labelled voxel nearest to the middle of all labelled voxels, or the middle of the scan, in RAS mm."""
+    """Return the labelled voxel nearest to the middle of all labelled voxels, or the middle of the scan, in RAS mm."""
     marked = np.argwhere(ranks)
     voxel = (np.array(ranks.shape) - 1) / 2
     if len(marked):

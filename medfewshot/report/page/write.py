@@ -36,7 +36,7 @@ def write_page(path: Path, page: Page) -> Path:
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML: every text is escaped, and only the page's own scripts may run."""
+    """Return the page as HTML: every text is escaped, and only the page's own scripts may run."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -63,7 +63,7 @@ def render_page(page: Page) -> str:
 
 
 def preview_uri(path: Path) -> str:
-    """A picture as a data URI: JPEG, at most ``PREVIEW_WIDTH`` pixels wide."""
+    """Return a picture as a data URI: JPEG, at most ``PREVIEW_WIDTH`` pixels wide."""
     from PIL import Image
 
     with Image.open(path) as picture:
@@ -94,7 +94,7 @@ def _asset(name: str) -> str:
 
 
 def _policy(scripts: list[str]) -> str:
-    """No network, and no script but these, told by their digests."""
+    """Return a content security policy: no network, and no scripts except these, identified by their digests."""
     allowed = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -103,7 +103,7 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _settings(page: Page, anchors: dict[str, str], colours: dict[int, str]) -> dict[str, Any]:
-    """What the viewer's script must know; the volumes are in elements of their own."""
+    """Return what the viewer's script must know; the volumes are in elements of their own."""
     return {
         "labels": [{"value": v, "name": name, "colour": colours[v]} for v, name in page.structures.items()],
         "cases": [
