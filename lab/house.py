@@ -21,8 +21,12 @@ from medfewshot.learners import LEARNERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, TESTS = ROOT / "medfewshot", ROOT / "tests"
-FOREIGN = {"torch", "value", "plain", "error", "reason", "ray"}
+FOREIGN = {"codes", "torch", "value", "plain", "error", "reason", "ray"}
 """Names that stand for objects of other packages, whose attributes differ between versions or types."""
+
+
+OTHER_SENSE = {"bids"}
+"""Files in which a learner's name means something else: an entity in the file names of BIDS."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,9 @@ def learner_names(package: Path = PACKAGE) -> list[str]:
     return [
         at(path, node, f'"{node.value}"')
         for path, node in nodes(package)
-        if isinstance(node, ast.Constant) and node.value in own and path.stem != own[str(node.value)]
+        if isinstance(node, ast.Constant)
+        and node.value in own
+        and path.stem not in (own[str(node.value)], *OTHER_SENSE)
     ]
 
 
@@ -170,8 +176,8 @@ def coverage() -> float | None:
 RULES = (
     # The engine had 21,851 lines and 446 files before the workbench and the label formats of hospitals were added.
     # A new feature may raise these two limits in the commit that adds it; every cut lowers them again.
-    Rule("package lines", package_lines, 25_999),
-    Rule("tracked files", tracked_files, 519),
+    Rule("package lines", package_lines, 30_999),
+    Rule("tracked files", tracked_files, 569),
     Rule("declarations of budget_seconds", budget_declarations, 2),
     Rule("learner names outside their files", learner_names, 0),
     Rule("guessed attributes of own types", guessed_attributes, 0),

@@ -53,7 +53,7 @@ def test_clean_cases_have_no_problems(folder):
     inspection = look(folder, {1: "sphere", 2: "box"})
     assert inspection.problems == ()
     assert inspection.summary == {"cases": 3, "labelled": 3, "usable_supports": 3, "errors": 0, "warnings": 0}
-    assert "3 of 3 cases can be supports; 0 errors" in inspection.summary_text
+    assert "3 of 3 cases can be used as labelled scans; 0 errors" in inspection.summary_text
 
 
 def test_numbers_of_a_case_are_those_on_paper(tmp_path):

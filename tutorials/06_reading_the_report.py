@@ -69,8 +69,9 @@ draw_scans(damaged, names, titles=["cut", "noisy", "not changed"])
 # %% [markdown]
 # ## The page
 #
-# Open `work/mixed_out/report.html` in a browser. You can sort its table by every column and filter it by words or by
-# warnings. This is a report of other scans that have reference labels.
+# Open `work/mixed_out/report.html` in a browser. It begins with pictures of the scans to look at first, with the reasons.
+# You can sort its table by every column, and filter it by words, by structure or by review. This is a report of other
+# scans that have reference labels.
 
 # %%
 show(Path("pictures/report.png"), 800)

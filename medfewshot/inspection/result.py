@@ -90,11 +90,11 @@ class Inspection:
 
     @property
     def summary_text(self) -> str:
-        """One line, for example ``"toy: 4 of 5 cases can be supports; 1 error, 2 warnings"``."""
+        """One line, for example ``"toy: 4 of 5 cases can be used as labelled scans; 1 error, 2 warnings"``."""
         count = self.summary
         return (
-            f"{self.name}: {count['usable_supports']} of {_plural(count['cases'], 'case')} can be supports; "
-            f"{_plural(count['errors'], 'error')}, {_plural(count['warnings'], 'warning')}"
+            f"{self.name}: {count['usable_supports']} of {_plural(count['cases'], 'case')} can be used as labelled "
+            f"scans; {_plural(count['errors'], 'error')}, {_plural(count['warnings'], 'warning')}"
         )
 
     def label_values(self) -> list[int]:

@@ -256,6 +256,7 @@ def _smooth(x: Tensor) -> Tensor:
 
 SPEC = LearnerSpec(
     name=NAME,
+    instant_steps=0,
     learner=Atlas,
     summary="your labelled scans are registered to the new scan and vote; no training",
     segmenter=AtlasSegmenter,

@@ -213,6 +213,7 @@ class LearnerSpec:
         weights: (dimensions, channels) of images -> weights of the package that are used by default.
         steps_from_weights: Default number of steps from weights; None for the same as from scratch.
         steps_continued: Default number of steps from an adapted segmenter; None if it cannot continue.
+        instant_steps: Steps of a draft within seconds: 0 without training, None if the learner is not for drafts.
         convert_start: Makes a start of this learner from another learner's start; returns None if it cannot.
         auto_dims: Dimensions of images for which ``auto`` means this learner.
     """
@@ -233,6 +234,7 @@ class LearnerSpec:
     weights: Mapping[tuple[int, int], str] = field(default_factory=dict)
     steps_from_weights: int | None = None
     steps_continued: int | None = None
+    instant_steps: int | None = None
     convert_start: Callable[[nn.Module], nn.Module | None] = lambda start: None
     auto_dims: tuple[int, ...] = ()
 

@@ -282,6 +282,7 @@ def _rename_version_1(module: nn.Module, state: dict[str, Tensor], prefix: str, 
 
 SPEC = LearnerSpec(
     name=NAME,
+    instant_steps=20,
     learner=Finetune,
     summary="a network (U-Net) trained on your labelled scans",
     segmenter=NetworkSegmenter,

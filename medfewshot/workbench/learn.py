@@ -9,7 +9,7 @@ from medfewshot.datasets import IGNORE_VALUE, Dataset
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import read_image
-from medfewshot.learners import LEARNERS
+from medfewshot.learners import LEARNERS, LearnerSpec
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Case, Progress, Volume
 from medfewshot.workbench.check import write_checks
@@ -18,10 +18,17 @@ from medfewshot.workbench.project import Project
 from medfewshot.workbench.session import LabelSession
 from medfewshot.workflow import LabelledScans, adapt, can_continue, check_background, read_supports
 
-INSTANT = AdaptSettings(learner="finetune", steps=20, learning_rate=1e-3, budget_seconds=8.0)
-"""The adaptation of an instant draft; reading and segmenting the scan come on top."""
-WITHOUT_WEIGHTS = AdaptSettings(learner="atlas")
-"""The same for scans that no weights fit: registration."""
+
+def instant_learner(*, trains: bool) -> LearnerSpec:
+    """Return the learner of instant drafts: the one that trains from weights, or the one that needs no training."""
+    return next(one for one in LEARNERS.values() if one.instant_steps is not None and bool(one.instant_steps) == trains)
+
+
+TRAINED, UNTRAINED = instant_learner(trains=True), instant_learner(trains=False)
+INSTANT = AdaptSettings(learner=TRAINED.name, steps=TRAINED.instant_steps, learning_rate=1e-3, budget_seconds=8.0)
+"""The adaptation of an instant draft. Reading and segmenting the scan come on top."""
+WITHOUT_WEIGHTS = AdaptSettings(learner=UNTRAINED.name)
+"""The same for scans that no weights fit."""
 INSTANT_EXAMPLES = 3
 """The instant draft learns from the newest examples only."""
 LEAST_CONFIDENCE = 0.7
@@ -33,7 +40,7 @@ class Learning:
 
     Args:
         project: The project.
-        open_case: The case that the user assessments at.
+        open_case: The case that the user looks at.
         progress: Receives events of the stages; may cancel.
         warn: Receives warnings, one line each.
         device: Where to compute.
@@ -112,7 +119,7 @@ class Learning:
         if before is not None and before.segmenter.trained_network is not None:
             record = {"settings": {"learner": self.instant.learner}}
             segmenter = adapt(few, self.instant, start=VolumeSegmenter(before.plan, before.segmenter, record))
-        elif self.instant.learner == INSTANT.learner and kind not in LEARNERS[INSTANT.learner].weights:
+        elif self.instant.learner == INSTANT.learner and kind not in TRAINED.weights:
             segmenter = adapt(few, WITHOUT_WEIGHTS.replace(device=self.device))
         else:
             segmenter = adapt(few, self.instant)

@@ -58,8 +58,8 @@ def test_a_segmenter_knows_how_it_was_made(tmp_path):
     assert segmenter.plan.labels == {205: "block", 420: "label 420"}
     record = segmenter.record
     assert set(record) == {
-        "seed", "supports", "settings", "device", "learner", "keeps_supports", "weights_have_seen", "seconds",
-        "warnings", "profile",
+        "seed", "supports", "settings", "device", "learner", "keeps_supports", "weights_have_seen", "support_check",
+        "seconds", "warnings", "profile",
     }  # fmt: skip
     assert record["weights_have_seen"] == {}
     assert record["keeps_supports"] is False
