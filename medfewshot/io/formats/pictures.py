@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +14,21 @@ from medfewshot.io.formats.base import DType, Format
 from medfewshot.io.formats.itk import array_of, image_of, read_itk, write_itk
 from medfewshot.types import Volume
 
+_ORIENTATION = 0x0112
+"""EXIF tag: how the stored picture must be turned to be upright."""
+
 
 def read(path: Path, dtype: DType) -> Volume:
     """Read a grey picture as ``(1, X, Y)``. The affine counts pixels: the file states the resolution of a printer."""
     _check_whole(path)
+    _check_kind(path)
     image = read_itk(path)
     if image.GetDimension() != 2:
         raise InputError(
             f"{path}: has {image.GetSize()[-1]} pages", "convert the stack to NIfTI or NRRD with its spacing"
         )
-    grey, warnings = _grey(path, array_of(image, dtype))
-    return Volume(grey, np.diag([-1.0, -1.0, 1.0, 1.0]), has_spacing=False, warnings=warnings)
+    grey, remarks = _grey(path, array_of(image, dtype))
+    return Volume(grey, np.diag([-1.0, -1.0, 1.0, 1.0]), has_spacing=False, warnings=remarks)
 
 
 def write(path: Path, data: np.ndarray, like: Volume) -> None:
@@ -36,6 +42,25 @@ def _check_whole(path: Path) -> None:
     no_end = suffix in JPEG.suffixes and b"\xff\xd9" not in content[-(1 << 16) :]
     if no_end or (suffix in BMP.suffixes and len(content) < int.from_bytes(content[2:6], "little")):
         raise InputError(f"{path}: is cut short", "copy or export it again")
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what ITK reads wrongly: grey with an alpha channel, printers' colours, and a stored rotation."""
+    from PIL import Image
+
+    with contextlib.suppress(OSError), warnings.catch_warnings():  # ITK says what is wrong with other files
+        warnings.simplefilter("ignore")
+        with Image.open(path) as picture:
+            mode, turned = picture.mode, picture.getexif().get(_ORIENTATION, 1)
+        if mode in ("LA", "La", "PA"):
+            raise InputError(f"{path}: is grey with an alpha channel", "save it without transparency")
+        if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+            raise InputError(f"{path}: is a picture in {mode} colours", "convert it to one grey channel")
+        if turned not in (0, 1):
+            raise InputError(
+                f"{path}: its EXIF data say that it must be turned (orientation {turned})",
+                "open it and save it again upright, without the EXIF data",
+            )
 
 
 def _grey(path: Path, data: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
