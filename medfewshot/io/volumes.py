@@ -14,6 +14,7 @@ from medfewshot.io.files import atomic_path
 from medfewshot.io.formats import FORMATS, Format
 from medfewshot.io.formats.base import Header, reading
 from medfewshot.io.geometry import check_affine, check_same_grid
+from medfewshot.io.itk_snap import described_names
 from medfewshot.io.label_values import check_is_image, check_is_label_map
 from medfewshot.io.mask_folder import read_masks
 from medfewshot.io.paths import (
@@ -89,7 +90,10 @@ def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats 
         )
     data = _whole_numbers(volume.data, path)
     warnings = volume.warnings + _label_warnings(data) + check_is_label_map(data[0], str(path))
-    return replace(volume, data=data, warnings=warnings)
+    names = dict(volume.names)
+    if not names and not path.is_dir():
+        names = {value: name for value, name in described_names(path).items() if (data == value).any()}
+    return replace(volume, data=data, warnings=warnings, names=names)
 
 
 def read_label_pair(first: Path, second: Path, *, formats: Formats = FORMATS) -> tuple[Volume, Volume]:
