@@ -7,6 +7,7 @@ original grid at once.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class ToPlan(InvertibleTransform):
         """Resample ``(C, *S)`` to the plan's grid ``(C, *P)``."""
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         volume = as_volume(image, label=self.label)
-        grid = to_plan(as_volume(image), self.plan)
+        grid = to_plan(replace(volume, data=volume.data.astype(np.float32)), self.plan)
         values = labels_to_plan(volume, self.plan)[None] if self.label else grid.image
         planned = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
         original = torch.as_tensor(np.asarray(image.affine), dtype=torch.float64)
