@@ -231,23 +231,26 @@ def test_2d_images(tmp_path, browse):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_all_axis_orders_by_mouse(tmp_path, browse):
-    """Draw a bar by mouse in oblique, anisotropic scans of all 48 axis orders; nibabel and SimpleITK find it."""
+def test_axis_orders_by_mouse(tmp_path, browse):
+    """Draw a bar by mouse in oblique, anisotropic scans; nibabel and SimpleITK find it.
+
+    Ten of the 48 axis orders, with every order and flip of an axis: the tests of masks have all 48.
+    """
     shape, spacing = (9, 10, 12), (1.0, 1.5, 2.0)
-    for number, (order, flips) in enumerate(ORDERS):
+    for number, (order, flips) in enumerate(ORDERS[::5]):
         affine = affine_of(order, flips, spacing, tilt=0.2)
         write_phantom(tmp_path / "scans" / f"s{number:02}.nii.gz", affine=affine, shape=shape, seed=number)
     project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=TWO)
     with serving(project) as url:
         page = browse(url).ready("s00").key("a", "p", "[", "[", "[", "[", "2")
-        for number in range(len(ORDERS)):
+        for number in range(len(ORDERS[::5])):
             name = f"s{number:02}"
             page.open(name).drag(2, [[2, 3, 4], [5, 3, 4]]).saved()
             facts = page.ask("() => window.workbench.viewer.facts.affine")
             world = [np.array(facts) @ [x, 3, 4, 1] for x in range(2, 6)]
             mask = nib.load(project.mask_path(name))
             there = {tuple(np.rint(np.linalg.inv(mask.affine) @ point)[:3].astype(int)) for point in world}
-            assert {tuple(at) for at in np.argwhere(np.asarray(mask.dataobj) == 7)} == there, ORDERS[number]
+            assert {tuple(at) for at in np.argwhere(np.asarray(mask.dataobj) == 7)} == there, ORDERS[5 * number]
             image = sitk.ReadImage(str(project.mask_path(name)))
             for point in world:
                 assert image[image.TransformPhysicalPointToIndex([-point[0], -point[1], point[2]])] == 7
