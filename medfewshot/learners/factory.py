@@ -113,7 +113,8 @@ def start_of(segmenter: Segmenter, learner: str, *, same_classes: bool) -> nn.Mo
     if network is None or spec is None or spec.steps_continued is None:
         able = [name for name, one in LEARNERS.items() if one.steps_continued is not None]
         raise InputError(
-            f"learner {learner}: cannot continue from this segmenter", f"adapt anew, or with {' or '.join(able)}",
+            f"learner {learner}: cannot continue from this segmenter",
+            f"start a new adaptation, or use {' or '.join(able)}",
             setting="learner",
         )  # fmt: skip
     return network if same_classes else LinearHeadStart(network)

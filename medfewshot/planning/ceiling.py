@@ -20,7 +20,7 @@ def ceilings(labels: Sequence[Volume], plan: Plan, values: Sequence[int] | None 
     """Measure how much of each structure survives the plan's grid.
 
     Each label is brought to the grid and back, as a perfect prediction would be. No segmenter of this plan can score
-    more, except by chance.
+    more in general.
 
     Args:
         labels: Label maps ``(1, *S)`` of the support set.

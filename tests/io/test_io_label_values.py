@@ -1,4 +1,4 @@
-"""Label maps and images are told apart by their values."""
+"""Distinguish label maps from images by their values."""
 
 from __future__ import annotations
 

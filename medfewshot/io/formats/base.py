@@ -96,6 +96,15 @@ def kept_header(volume: Volume, kind: type[Kind]) -> Kind | None:
     return header.kept if same_grid else None
 
 
+def refuse_as_scan(kind: str) -> Callable[[Path, DType], Volume]:
+    """Return the ``read`` of a format that contains labels only, for example ``"an RT structure set"``."""
+
+    def refuse(path: Path, dtype: DType) -> Volume:
+        raise InputError(f"{path}: is {kind} and no scan", "give it as a label map")
+
+    return refuse
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn every exception into an InputError: a damaged file can raise nearly anything (zlib, EOF, struct, ITK)."""
