@@ -110,8 +110,8 @@ def test_the_tools(tmp_path, browse):
         bright = nib.load(project.case("scan_0").scan).get_fdata()[:, 20, 12] > 200
         assert np.array_equal(labels(project)[2:34, 20, 12] == 1, bright[2:34])
 
-        page.key("t", "k").drag(2, [[18, 20, 10]]).saved()  # click to segment, in this slice
-        page.wait("#count-text:has-text('11')")
+        page.key("t", "k").drag(2, [[18, 20, 10]])  # click to segment, in this slice: the server answers later
+        page.wait("#count-text:has-text('11')").saved()
         bright = nib.load(project.case("scan_0").scan).get_fdata()[:, :, 10] > 200
         assert (labels(project)[:, :, 10] == 1).sum() == pytest.approx(bright.sum(), rel=0.05)
         assert page.problems == []

@@ -96,13 +96,19 @@ def kept_header(volume: Volume, kind: type[Kind]) -> Kind | None:
     return header.kept if same_grid else None
 
 
-def refuse_as_scan(kind: str) -> Callable[[Path, DType], Volume]:
-    """Return the ``read`` of a format that contains labels only, for example ``"an RT structure set"``."""
+@dataclass(frozen=True)
+class RefuseAsScan:
+    """The ``read`` of a format that contains labels only.
 
-    def refuse(path: Path, dtype: DType) -> Volume:
-        raise InputError(f"{path}: is {kind} and no scan", "give it as a label map")
+    Attributes:
+        kind: What such a file is, e.g. ``"an RT structure set"``.
+    """
 
-    return refuse
+    kind: str
+
+    def __call__(self, path: Path, dtype: DType) -> Volume:
+        """Refuse the file."""
+        raise InputError(f"{path}: is {self.kind} and no scan", "give it as a label map")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from medfewshot.errors import InputError
 from medfewshot.io.contours import filled
 from medfewshot.io.dicom_files import STRUCTURE_SET, has_image, is_dicom_file, sop_class
 from medfewshot.io.dicom_stack import DicomSource
-from medfewshot.io.formats.base import Format, kept_header, refuse_as_scan
+from medfewshot.io.formats.base import Format, RefuseAsScan, kept_header
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.io.terminology import check_available
 from medfewshot.types import Colour, Volume
@@ -198,7 +198,7 @@ def _flat(
 RTSTRUCT = Format(
     name="RT structure set",
     suffixes=(),
-    read=refuse_as_scan("an RT structure set"),
+    read=RefuseAsScan("an RT structure set"),
     draw_label=draw,
     recognises=recognises,
     has_image=has_image,
