@@ -1,6 +1,6 @@
 """The notebooks are executed, have the same cells as their scripts, and name no folder of the machine they ran on.
 
-If the extra ``tutorials`` is installed, each notebook is also executed on synthetic scans with small settings.
+If the extra ``tutorials`` is installed, each script is also executed on synthetic scans with small settings.
 """
 
 from __future__ import annotations
@@ -8,11 +8,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
+from typer.testing import CliRunner
+
+from medfewshot.cli.app import app
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 SCRIPTS = sorted(TUTORIALS.glob("[0-9]*.py"))
@@ -77,29 +83,36 @@ def test_no_folder_of_this_machine_is_in_it(pair):
             assert not re.search(r"/(?:home|root|tmp|work|Users|usr|opt)/", text), text[:300]
 
 
-@pytest.mark.slow
-def test_it_runs_with_small_settings(pair, tmp_path, monkeypatch):
-    """Runs every cell in its own kernel, with other parameters."""
-    nbclient = pytest.importorskip("nbclient", reason="the extra 'tutorials' is not installed")
-    pytest.importorskip("ipykernel", reason="the extra 'tutorials' is not installed")
-    import nbformat
+def run_command(words: str) -> None:
+    """Run the command of a ``!`` line in this process, in which everything is imported already."""
+    python, _, name, *arguments = shlex.split(words)
+    assert (python, name) == ("python", "medfewshot")
+    result = CliRunner().invoke(app, arguments)
+    print(result.output)
+    assert isinstance(result.exception, SystemExit | None), result.output[-2000:]  # inspect ends with 1 on purpose
+    assert not re.search(r"^(?:medfewshot: |Traceback)", result.output, re.M), result.output[-2000:]
 
+
+@pytest.mark.slow
+def test_it_runs_with_small_settings(pair, tmp_path, monkeypatch, capsys):
+    """Runs every cell of the script in this process, with other parameters."""
+    pytest.importorskip("IPython", reason="the extra 'tutorials' is not installed")
     script, _ = pair
     scans, settings = SMALL[script.stem]
     shutil.copytree(TUTORIALS, tmp_path / "tutorials", ignore=shutil.ignore_patterns("work"))
-    monkeypatch.setenv("MEDFEWSHOT_DATA", str(tmp_path / "nowhere"))
-    monkeypatch.setenv("MEDFEWSHOT_SMALL", str(scans))
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # without it the kernel puts figures into the notebook
+    monkeypatch.chdir(tmp_path / "tutorials")
+    monkeypatch.syspath_prepend(tmp_path / "tutorials")
+    monkeypatch.delitem(sys.modules, "scans", raising=False)
+    small = {"MEDFEWSHOT_DATA": str(tmp_path / "nowhere"), "MEDFEWSHOT_SMALL": str(scans)}
+    for name, value in {**small, "COLUMNS": "100", "TTY_COMPATIBLE": "0", "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TUTORIALS.parent), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
-    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    parameters.source += "\n" + settings
-    resources = {"metadata": {"path": tmp_path / "tutorials"}}
-    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert any("image/png" in output.get("data", {}) or "image/jpeg" in output.get("data", {}) for output in outputs)
-    text = "".join(output.get("text", "") for output in outputs)
-    assert "synthetic CT" in text
-    failed = re.search(r"^(?:medfewshot: |Traceback)", text, re.M)  # a cell hides the exit code of a command
-    assert not failed, text[-2000:]
+    variables: dict[str, Any] = {"__name__": "__main__", "run_command": run_command}
+    parameters, *cells = [source for kind, source in cells_of_script(script) if kind == "code"]
+    for source in (parameters, settings, *cells):
+        code = re.sub(r"^!(.*)$", lambda found: f"run_command(f{found[1]!r})", source, flags=re.M)
+        exec(compile(code, str(script), "exec"), variables)
+    figures = plt.get_fignums()
+    plt.close("all")
+    assert figures
+    assert "synthetic CT" in capsys.readouterr().out
