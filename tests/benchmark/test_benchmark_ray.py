@@ -102,60 +102,35 @@ def test_no_such_cluster(tmp_path, monkeypatch):
     assert str(error.value) == "elsewhere:1: no such cluster (nobody there); try local (setting: ray)"
 
 
-def real_ray(monkeypatch):
-    """Ray and its clusters on this machine, which tell nobody of it; skips where the extra is missing."""
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one core each on this machine, and a head without cores; the last test takes a node away."""
     ray = pytest.importorskip("ray", reason="needs the extra ray")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    return ray, pytest.importorskip("ray.cluster_utils")
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    small = {"object_store_memory": 80_000_000}
+    # Ray notices a lost node within seconds.
+    health = dict.fromkeys(("health_check_initial_delay_ms", "health_check_period_ms"), 1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        head = {**small, "num_cpus": 0, "include_dashboard": False, "_system_config": health}
+        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+        try:
+            nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+            ray.init(address=cluster.address, log_to_driver=False)
+            yield lambda: cluster.remove_node(nodes[1], allow_graceful=False)
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
 
 
-def workers_alive(ray):
+def workers_alive():
+    import ray
+
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
 
 
 @pytest.mark.slow
-def test_the_work_of_a_lost_node_is_done_again(tmp_path, monkeypatch):
-    """A node is taken away while it runs a cell; the other one goes on with what it left."""
-    ray, cluster_utils = real_ray(monkeypatch)
-    learners = [{"name": "a", "learner": "finetune", "steps": 30, "width": 4}]
-    cells = plan_cells(make_config(learners=learners, seeds=[0, 1], queries=1))
-    run = tmp_path / "run"
-    data = prepare_data(cells, None, run)
-    small = {"object_store_memory": 80_000_000}
-    cluster = cluster_utils.Cluster(
-        initialize_head=True, head_node_args={**small, "num_cpus": 0, "include_dashboard": False}
-    )
-    lost = []
-
-    def take_away(node) -> None:
-        end = time.monotonic() + 300
-        while not all((cell.folder(run) / "request.json").is_file() for cell in cells) and time.monotonic() < end:
-            time.sleep(0.05)
-        lost.extend(cell.id for cell in cells if not (cell.folder(run) / "cell.json").is_file())
-        cluster.remove_node(node, allow_graceful=False)
-
-    try:
-        nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
-        ray.init(address=cluster.address, log_to_driver=False)
-        thread = threading.Thread(target=take_away, args=(nodes[1],), daemon=True)
-        thread.start()
-        outcome = run_on_ray(cells, data, run, "cpu")
-        thread.join()
-        end = time.monotonic() + 120  # Ray's own list of nodes learns of it later than the task's owner does
-        while len(alive := workers_alive(ray)) > 1 and time.monotonic() < end:
-            time.sleep(0.2)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert lost == [cell.id for cell in cells]  # both were under way
-    assert len(alive) == 1
-    assert outcome.failed == {}
-    assert sorted(outcome.done) == [cell.id for cell in cells]
-
-
-@pytest.mark.slow
-def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
-    ray, cluster_utils = real_ray(monkeypatch)
+def test_two_nodes_share_the_cells(tmp_path, monkeypatch, cluster):
     learners = [{"name": "a", "learner": "finetune", "steps": 2, "width": 4}]
     cells = plan_cells(make_config(learners=learners, seeds=[0, 1], queries=1))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -164,18 +139,9 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
     assert run_benchmark(cells, alone, tmp_path / "one", "cpu", runner=run_cell).failed == {}
     torch.set_num_threads(threads)
     data = prepare_data(cells, None, tmp_path / "run")
-    small = {"num_cpus": 1, "object_store_memory": 80_000_000}
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-    try:
-        cluster.add_node(**small)
-        ray.init(address=cluster.address, log_to_driver=False)
-        told = []
-        outcome = run_on_ray(cells, data, tmp_path / "run", "cpu", log=told.append)
-        nodes = len([node for node in ray.nodes() if node["Alive"]])
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert nodes == 2
+    told = []
+    outcome = run_on_ray(cells, data, tmp_path / "run", "cpu", log=told.append)
+    assert len(workers_alive()) == 2
     assert outcome.failed == {}
     assert sorted(outcome.done) == [cell.id for cell in cells]
     assert len(told) == 2
@@ -188,3 +154,32 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch):
             for run in ("run", "one")
         )
         assert spread == single
+
+
+@pytest.mark.slow
+def test_the_work_of_a_lost_node_is_done_again(tmp_path, cluster):
+    """A node is taken away while it runs a cell; the other one goes on with what it left."""
+    learners = [{"name": "a", "learner": "finetune", "steps": 30, "width": 4}]
+    cells = plan_cells(make_config(learners=learners, seeds=[0, 1], queries=1))
+    run = tmp_path / "run"
+    data = prepare_data(cells, None, run)
+    lost = []
+
+    def take_away() -> None:
+        end = time.monotonic() + 300
+        while not all((cell.folder(run) / ".lock").is_file() for cell in cells) and time.monotonic() < end:
+            time.sleep(0.05)
+        lost.extend(cell.id for cell in cells if not (cell.folder(run) / "cell.json").is_file())
+        cluster()
+
+    thread = threading.Thread(target=take_away, daemon=True)
+    thread.start()
+    outcome = run_on_ray(cells, data, run, "cpu", runner=run_cell)
+    thread.join()
+    end = time.monotonic() + 120  # Ray's own list of nodes learns of it later than the task's owner does
+    while len(alive := workers_alive()) > 1 and time.monotonic() < end:
+        time.sleep(0.2)
+    assert lost == [cell.id for cell in cells]  # both were under way
+    assert len(alive) == 1
+    assert outcome.failed == {}
+    assert sorted(outcome.done) == [cell.id for cell in cells]
