@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -118,7 +119,8 @@ def test_columns_keep_their_names() -> None:
     assert set(evaluation.summary_rows()[0]) == {
         "label", "label_name", "cases", "subjects", "found", "missed", "false_alarms", "absent", "dice_mean",
         "dice_ci_low", "dice_ci_high", "dice_median", "surface_dice_mean", "hd95_mm_mean", "asd_mm_mean",
-        "distances_left_out", "rvd_mean", "tolerance_mm",
+        "distances_left_out", "rvd_mean", "tolerance_mm", "volume_bias_ml", "volume_bias_percent",
+        "volume_limit_low_ml", "volume_limit_high_ml", "volume_icc", "volume_icc_low", "volume_icc_high",
     }  # fmt: skip
 
 
@@ -158,6 +160,21 @@ def test_perfect_missed_and_both_empty() -> None:
         assert (summary.dice_mean, summary.dice_median, summary.means["surface_dice"]) == (0.5, 0.5, 0.5)
         assert (summary.means["hd95_mm"], summary.means["asd_mm"], summary.distances_left_out) == (0, 0, 1)
         assert summary.means["rvd"] == -0.5
+
+
+def test_volumes_agree_over_cases_with_the_structure() -> None:
+    """2 and 4 ml too much, a miss of 3 ml and a case without the structure: bias 1 ml of 5 ml, so 20 %."""
+    rows = [
+        replace(score(case, status, 1.0), volume_ml=found, reference_volume_ml=true)
+        for case, status, found, true in (
+            ("a", "found", 6.0, 4.0), ("b", "found", 12.0, 8.0), ("c", "missed", 0.0, 3.0), ("d", "absent", 0.0, 0.0)
+        )
+    ]  # fmt: skip
+    label, overall = summarize(rows)
+    assert (label.volumes.cases, label.volumes.bias, label.volumes.bias_percent) == pytest.approx((3, 1, 20))
+    assert label.volumes.limit_high == pytest.approx(1 + 1.96 * 13**0.5)
+    assert overall.row()["volume_bias_ml"] is None
+    assert Evaluation(tuple(rows)).volumes == {"organ 1": [(6, 4), (12, 8), (0, 3)]}
 
 
 def test_means_count_misses_and_false_alarms_and_distances_do_not() -> None:
@@ -347,7 +364,9 @@ def test_written_files_are_complete_and_strict(tmp_path: Path) -> None:
     evaluation = evaluate_pairs(pairs, labels={1: "liver", 2: "spleen"}, tolerance_mm=1.5, warnings=warnings)
     evaluation.write(tmp_path / "out" / "deep")
     folder = tmp_path / "out" / "deep"
-    assert sorted(path.name for path in folder.iterdir()) == ["scores.csv", "summary.csv", "summary.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+            "data_dictionary.csv", "scores.csv", "summary.csv", "summary.json",
+        ]  # fmt: skip
 
     rows = list(csv.DictReader((folder / "scores.csv").open()))
     assert len(rows) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -133,6 +134,17 @@ def save_dicom(folder: Path, data: Any) -> Path:
         writer.SetFileName(str(folder / f"{index:03}.dcm"))
         writer.Execute(image)
     return folder
+
+
+def assert_columns_described(folder: Path) -> None:
+    """Every column of every table in ``folder`` is in its data dictionary, with a meaning."""
+    tables = {path.name: path.read_text().splitlines()[0].split(",") for path in folder.glob("*.csv")}
+    with open(folder / "data_dictionary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    del tables["data_dictionary.csv"]
+    assert [(row["file"], row["column"]) for row in rows if row["meaning"]] == [
+        (name, column) for name in sorted(tables) for column in tables[name]
+    ]
 
 
 def make_folders(root: Path, supports: int = 2, queries: int = 3) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from medfewshot.agreement import holm, signed_rank_p
 from medfewshot.benchmark.config import Shots
 from medfewshot.benchmark.results import Group, by_task, subject_dice
 
@@ -33,24 +34,6 @@ class Comparison:
 def compare(groups: Sequence[Group]) -> list[Comparison]:
     """Compare all pairs of learners within each (dataset, K), over the seeds that both have."""
     return [found for family in by_task(groups) for found in _compare_family(family)]
-
-
-def signed_rank_p(differences: Sequence[float]) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; 1 where all differences are zero or there is none."""
-    from scipy.stats import wilcoxon
-
-    if not np.any(differences):
-        return 1.0
-    return float(wilcoxon(differences, zero_method="pratt").pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (Holm 1979): adjusted p-values in the order given."""
-    adjusted, most, count = [0.0] * len(p_values), 0.0, len(p_values)
-    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
-        most = max(most, min(1.0, (count - rank) * p_values[index]))
-        adjusted[index] = most
-    return adjusted
 
 
 def _compare_family(groups: Sequence[Group]) -> list[Comparison]:

@@ -146,6 +146,29 @@ class Console:
         self.out.print(table)
         if left_out:
             self.say("* missed structures and false alarms have no distance: they count as Dice 0, and not in HD95")
+        self._volume_table(evaluation)
+
+    def _volume_table(self, evaluation: Evaluation) -> None:
+        rows = [row for row in evaluation.summary_rows() if row["volume_bias_ml"] is not None]
+        if not rows:
+            return
+        table = _table(
+            "Volumes against the reference", "structure", "bias\nml", "bias\n%", "limits of\nagreement, ml", "ICC",
+            "from - to",
+        )  # fmt: skip
+        for row in rows:
+            limits, interval = (
+                f"{_number(row[low], digits)} - {_number(row[high], digits)}"
+                for low, high, digits in (
+                    ("volume_limit_low_ml", "volume_limit_high_ml", 2), ("volume_icc_low", "volume_icc_high", 3)
+                )
+            )  # fmt: skip
+            table.add_row(
+                str(row["label_name"]), _number(row["volume_bias_ml"], 2), _number(row["volume_bias_percent"], 1),
+                limits.replace(" - ", " to "), _number(row["volume_icc"], 3), interval,
+            )  # fmt: skip
+        self.out.print(table)
+        self.say("bias: mean of segmentation minus reference; ICC(2,1): absolute agreement, single measurement")
 
     def rows(self, title: str, rows: Sequence[Mapping[str, str]], *, below: Sequence[str] = ()) -> None:
         """Print a table of texts.

@@ -5,7 +5,14 @@ Missed structures, false alarms and correct absences are counted separately besi
 """
 
 from medfewshot.evaluation.files import evaluate_pairs, match_cases
-from medfewshot.evaluation.results import Evaluation, LabelSummary, bootstrap_interval, case_means, mean, summarize
+from medfewshot.evaluation.results import (
+    Evaluation,
+    LabelSummary,
+    bootstrap_interval,
+    case_means,
+    mean,
+    summarize,
+)
 from medfewshot.evaluation.scores import CaseScore, evaluate_arrays
 
 __all__ = [

@@ -15,12 +15,24 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.agreement import Agreement, agreement
+from medfewshot.data_dictionary import meaning_of, write_table
 from medfewshot.evaluation.scores import CaseScore, flat_row
-from medfewshot.io import write_csv, write_text
+from medfewshot.io import write_text
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS
 
 RESAMPLES, SEED = 2000, 0
 ALL_LABELS = "all labels"
+VOLUME_COLUMNS = {
+    "bias": "volume_bias_ml",
+    "bias_percent": "volume_bias_percent",
+    "limit_low": "volume_limit_low_ml",
+    "limit_high": "volume_limit_high_ml",
+    "icc": "volume_icc",
+    "icc_low": "volume_icc_low",
+    "icc_high": "volume_icc_high",
+}
+"""Field of :class:`~medfewshot.agreement.Agreement` -> column of ``summary.csv``."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,8 @@ class LabelSummary:
             alarms as 0; distances are undefined there, and ``distances_left_out`` says how many are undefined.
         dice_ci_low: Lower end of the 95 % percentile bootstrap over subjects; NaN for fewer than two.
         dice_ci_high: Upper end.
+        volumes: Agreement of predicted and reference volumes in ml, over the cases with the label in either; undefined
+            in 2D and for all labels together.
     """
 
     label: int | None
@@ -51,6 +65,7 @@ class LabelSummary:
     dice_ci_high: float
     dice_median: float
     distances_left_out: int
+    volumes: Agreement
 
     @property
     def dice_mean(self) -> float:
@@ -59,7 +74,9 @@ class LabelSummary:
 
     def row(self) -> dict[str, Any]:
         """Return the columns of ``summary.csv``, one ``<metric>_mean`` a metric; None for an undefined value."""
-        return flat_row(self, "means", "_mean")
+        row, of_volumes = flat_row(self, "means", "_mean"), flat_row(self.volumes, "")
+        del row["volumes"]
+        return row | {column: of_volumes[field] for field, column in VOLUME_COLUMNS.items()}
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,14 @@ class Evaluation:
         """One summary per label, the one of all labels last."""
         return summarize(self.scores)
 
+    @property
+    def volumes(self) -> dict[str, list[tuple[float, float]]]:
+        """Structure -> (predicted, reference) volume in ml of each case in which either has it; empty in 2D."""
+        by_label: dict[str, list[CaseScore]] = defaultdict(list)
+        for score in self.scores:
+            by_label[score.label_name].append(score)
+        return {name: pairs for name, group in by_label.items() if (pairs := _volume_pairs(group))}
+
     def score_rows(self) -> list[dict[str, Any]]:
         """Return one plain dict per case and label; None for an undefined value."""
         return [{**score.row(), "tolerance_mm": self.tolerance_mm} for score in self.scores]
@@ -101,8 +126,8 @@ class Evaluation:
             "all_labels": rows[-1] if rows else None,
             "warnings": list(self.warnings),
         }
-        write_csv(folder / "scores.csv", self.score_rows())
-        write_csv(folder / "summary.csv", rows)
+        write_table(folder / "scores.csv", self.score_rows())
+        write_table(folder / "summary.csv", rows)
         write_text(folder / "summary.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
 
     def _meaning(self) -> dict[str, str]:
@@ -114,6 +139,7 @@ class Evaluation:
             "false_alarm": f"in the prediction only: {one_sided}",
             "absent": "in neither: part of no mean, counted in its own column",
             **{name: m.meaning.format(tolerance_mm=self.tolerance_mm) for name, m in METRICS.items()},
+            **{column: meaning_of("summary.csv", column)[1] for column in VOLUME_COLUMNS.values()},
             "all labels": "mean over cases of the mean over the labels of a case",
         }
 
@@ -189,4 +215,17 @@ def _summary(label: int | None, name: str, scores: Sequence[CaseScore]) -> Label
         dice_ci_high=high,
         dice_median=float(np.median(list(dices.values()))) if dices else float("nan"),
         distances_left_out=status.count("missed") + status.count("false_alarm"),
+        volumes=Agreement() if label is None else _volume_agreement(scores),
     )
+
+
+def _volume_pairs(scores: Iterable[CaseScore]) -> list[tuple[float, float]]:
+    """Return (predicted, reference) volume in ml of each case in which either has the structure; none in 2D."""
+    present = (score for score in scores if score.status != "absent")
+    volumes = ((score.volume_ml, score.reference_volume_ml) for score in present)
+    return [pair for pair in volumes if not np.isnan(pair).any()]
+
+
+def _volume_agreement(scores: Iterable[CaseScore]) -> Agreement:
+    pairs = _volume_pairs(scores)
+    return agreement([found for found, _ in pairs], [true for _, true in pairs])

@@ -8,6 +8,7 @@ from medfewshot.report.page.viewer import prepare_case, prepared_path
 from medfewshot.report.paint import colour_of
 from medfewshot.report.preview import save_preview
 from medfewshot.report.tables import structure_statistics
+from medfewshot.report.volume_plot import save_volume_plot, volume_plot_uri
 
 __all__ = [
     "colour_of",
@@ -15,5 +16,7 @@ __all__ = [
     "prepared_path",
     "save_preview",
     "save_dice_plot",
+    "save_volume_plot",
     "structure_statistics",
+    "volume_plot_uri",
 ]

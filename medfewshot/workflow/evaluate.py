@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.planning import label_values
-from medfewshot.report import save_dice_plot
+from medfewshot.report import save_dice_plot, save_volume_plot
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
 from medfewshot.workflow.known_names import known_names
 from medfewshot.workflow.record import REPORT, RUN_RECORD
 from medfewshot.workflow.report import report
 from medfewshot.workflow.volumes import check_folder
+
+VOLUME_PLOT = "bland_altman.png"
 
 
 def evaluate(
@@ -71,10 +74,11 @@ def check_scores_folder(folder: Path) -> None:
         InputError: They would.
     """
     check_folder(folder)
+    check_dictionary(folder)
     if (folder / "summary.json").is_file() and (folder / "scores.csv").is_file():
         return  # of an earlier evaluation, which this one replaces
     others = [] if (folder / RUN_RECORD).is_file() else [REPORT]  # a run's own page gets its scores
-    for name in ("scores.csv", "summary.csv", "summary.json", "dice.png", *others):
+    for name in ("scores.csv", "summary.csv", "summary.json", "dice.png", VOLUME_PLOT, *others):
         if (folder / name).exists():
             raise InputError(
                 f"{folder / name}: exists already and is no result of evaluate", "give another folder", setting="output"
@@ -82,7 +86,7 @@ def check_scores_folder(folder: Path) -> None:
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:
-    """Write the tables of an evaluation, and a plot of its Dice scores."""
+    """Write the tables of an evaluation, and plots of its Dice and its volumes."""
     evaluation.write(folder)
     by_label: dict[str, list[float]] = {}
     for score in evaluation.scores:
@@ -90,3 +94,5 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
             by_label.setdefault(score.label_name, []).append(score.dice)
     if by_label:
         save_dice_plot(folder / "dice.png", by_label)
+    if volumes := evaluation.volumes:
+        save_volume_plot(folder / VOLUME_PLOT, volumes)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
+from medfewshot.data_dictionary import write_table
 from medfewshot.devices import describe_device
 from medfewshot.errors import InputError
-from medfewshot.io import EXPORTS, write_csv, write_text
+from medfewshot.io import EXPORTS, write_text
 from medfewshot.planning import plan_to_dict
 from medfewshot.report import prepared_path
 from medfewshot.settings import InferenceSettings, SegmentSettings
@@ -136,7 +137,7 @@ class RunRecord:
         write_text(self.folder / RUN_RECORD, strict_json(self._content(finished)))
         rows = [{"case": result.case, **row} for result in self._known() for row in result.statistics]
         if rows:
-            write_csv(self.folder / STATISTICS, rows)
+            write_table(self.folder / STATISTICS, rows)
         self._unwritten = False
         self._due = time.monotonic() + 10 * (time.monotonic() - begun)
 

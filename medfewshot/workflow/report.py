@@ -13,6 +13,7 @@ from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.io import check_same_grid, in_frame_of, read_image, read_label
 from medfewshot.metrics import METRICS
+from medfewshot.report import volume_plot_uri
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import look_first, raise_flags
 from medfewshot.report.page.viewer import LARGEST_CASE, DisplayVolumes, display_volumes, load_case, voxel_budget
@@ -111,6 +112,7 @@ def run_page(
                 *(text for text in record.get("warnings", []) if text not in of_cases),
                 *(evaluation.warnings if evaluation else ()),
             ),
+            volume_plot=volume_plot_uri(evaluation.volumes) if evaluation else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / RUN_RECORD}: is damaged ({error})", "segment again and replace it") from None

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
+from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError, some
 from medfewshot.io import EXPORTS, case_id, files_without_image, format_of, labels_without_image, read_image
 from medfewshot.planning import check_like_support
@@ -139,6 +140,7 @@ def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentS
         InputError: They would.
     """
     check_folder(folder)
+    check_dictionary(folder)
     if not folder.is_dir():
         return
     inputs = {path.resolve() for case in cases for path in case.image_paths}

@@ -8,7 +8,7 @@ import pytest
 from boards import DATASET, two_learners, write_cell, write_cells
 
 from medfewshot.benchmark import plan_cells, write_report
-from medfewshot.benchmark.comparison import compare, holm, signed_rank_p
+from medfewshot.benchmark.comparison import compare
 from medfewshot.benchmark.plots import style_of, volume_and_dice
 from medfewshot.benchmark.results import read_groups
 from medfewshot.benchmark.tables import (
@@ -103,19 +103,6 @@ def test_costs(tmp_path):
     )  # oracle-2d
     assert metrics_share([{"seconds": {"adapt": 2.0}}]) is None
     assert row["metrics % of time"] == "4.8"
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
-
-
-def test_signed_rank_by_hand():
-    # All of n differences of one sign: p = 2 / 2 ** n.
-    assert signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2 / 64)
-    assert signed_rank_p([0.0, 0.0]) == 1.0
-    assert signed_rank_p([-1.0, 1.1, -1.2, 1.3]) > 0.5
 
 
 def test_learners_are_compared_over_subjects(tmp_path):

@@ -85,7 +85,10 @@ def test_adapt_once_then_segment_and_evaluate(run, scans, support):
     assert [row["label_name"] for row in rows] == ["label 205", "label 420", "all labels"]
     assert [row["dice_mean"] for row in rows] == [1, 1, 1]
     names = {path.name for path in (scans / "scores").iterdir()}
-    assert names == {"scores.csv", "summary.csv", "summary.json", "dice.png", "report.html"}
+    tables = {"scores.csv", "summary.csv", "data_dictionary.csv"}
+    assert names == {*tables, "summary.json", "dice.png", "bland_altman.png", "report.html"}
+    toys.assert_columns_described(scans / "scores")
+    toys.assert_columns_described(scans / "out")
 
 
 def test_only_the_labels_asked_for_are_learned_and_scored(run, scans, support):

@@ -259,7 +259,9 @@ def test_replacing_deletes_only_what_the_record_names(scans, segmenter):
     record["outputs"][0]["files"] = ["../precious.nii.gz", str(scans / "precious.nii.gz")]
     (out / "run.json").write_text(json.dumps(record))
     segment_cases(cases[:1], segmenter, out, SegmentSettings(previews=False, overwrite=True))
-    assert {path.name for path in out.iterdir()} == {"q0.nii.gz", "mine.txt", "report", "run.json", "statistics.csv"}
+    assert {path.name for path in out.iterdir()} == {
+        "q0.nii.gz", "mine.txt", "report", "run.json", "statistics.csv", "data_dictionary.csv",
+    }  # fmt: skip
     assert [path.name for path in (out / "report").iterdir()] == ["q0.npz"]
     assert (scans / "precious.nii.gz").exists()
 

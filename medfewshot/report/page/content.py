@@ -118,6 +118,7 @@ class Page:
         facts: Facts about the run, in order.
         summary: Rows of :meth:`medfewshot.evaluation.Evaluation.summary_rows`.
         warnings: Warnings that belong to no case.
+        volume_plot: Bland-Altman plots, as a data URI.
     """
 
     title: str
@@ -127,6 +128,7 @@ class Page:
     facts: Mapping[str, str] = field(default_factory=dict)
     summary: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    volume_plot: str | None = None
 
     @property
     def scored(self) -> bool:

@@ -1,0 +1,133 @@
+"""``data_dictionary.csv``: what each column of the tables in a folder means, and its unit."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from medfewshot.errors import InputError
+from medfewshot.io import write_csv
+from medfewshot.metrics import METRICS
+
+DATA_DICTIONARY = "data_dictionary.csv"
+_HEADER = ("file", "column", "unit", "meaning")
+Meaning = tuple[str, str]
+"""Unit ("" for a plain number or text), and meaning in one sentence."""
+
+_COLUMNS: dict[str, Meaning] = {
+    "case": ("", "name of the scan"),
+    "case_id": ("", "name of the scan"),
+    "subject_id": ("", "whose scan it is; the name of the scan if no subject is known"),
+    "label": ("", "value of the structure in the label map; empty: all structures together"),
+    "label_name": ("", "name of the structure"),
+    "name": ("", "name of the structure"),
+    "structure": ("", "name of the structure"),
+    "status": ("", "found: in reference and prediction; missed: in the reference only; false_alarm: in the prediction "
+               "only; absent: in neither"),
+    "volume_ml": ("ml", "volume of the segmentation: voxels times voxel size; empty in 2D"),
+    "reference_volume_ml": ("ml", "volume of the reference; empty in 2D"),
+    "tolerance_mm": ("mm", "distance within which surfaces count as equal in the surface Dice"),
+    "review_status": ("", "newest review of the scan in reviews.csv: accepted, corrected (accepted after a change by "
+                      "hand), rejected or needs review; empty: not reviewed"),
+    "cases": ("", "number of scans"),
+    "subjects": ("", "number of subjects"),
+    "found": ("", "number of scans with the structure in reference and prediction"),
+    "missed": ("", "number of scans with the structure in the reference only; Dice 0, no distance"),
+    "false_alarms": ("", "number of scans with the structure in the prediction only; Dice 0, no distance"),
+    "absent": ("", "number of scans without the structure in either; part of no mean"),
+    "dice_ci_low": ("", "lower end of the 95 % interval of the mean Dice (percentile bootstrap over subjects)"),
+    "dice_ci_high": ("", "upper end of the 95 % interval of the mean Dice"),
+    "dice_median": ("", "median Dice of the scans"),
+    "distances_left_out": ("", "number of scans whose distances are undefined: missed structures and false alarms"),
+    "volume_bias_ml": ("ml", "mean of predicted minus reference volume, over scans with the structure in either"),
+    "volume_bias_percent": ("%", "volume_bias_ml in percent of the mean reference volume"),
+    "volume_limit_low_ml": ("ml", "lower 95 % limit of agreement of the volumes (Bland and Altman): bias minus 1.96 "
+                            "standard deviations"),
+    "volume_limit_high_ml": ("ml", "upper 95 % limit of agreement of the volumes"),
+    "volume_icc": ("", "ICC(2,1) of the volumes: two-way random effects, absolute agreement, single measurement"),
+    "volume_icc_low": ("", "lower end of the 95 % interval of volume_icc (Shrout and Fleiss)"),
+    "volume_icc_high": ("", "upper end of the 95 % interval of volume_icc"),
+    "voxels": ("voxels", "number of voxels of the structure"),
+    "area_mm2": ("mm2", "area of the structure in a 2D image; empty in 3D"),
+    "mean": ("gray value", "mean of the scan inside the structure"),
+    "std": ("gray value", "standard deviation of the scan inside the structure"),
+    "min": ("gray value", "minimum of the scan inside the structure"),
+    "max": ("gray value", "maximum of the scan inside the structure"),
+    "median": ("gray value", "median of the scan inside the structure"),
+    "components": ("", "number of parts that do not touch, not even at a corner"),
+    "predicted_dice": ("", "Dice that is expected without a reference (the confidence); it can be wrong"),
+    "review": ("", "reason to look at the structure; empty: none"),
+    "flags": ("", "why the scan is unlike the labelled scans or uncertain"),
+    "version": ("", "version of the mask that was exported"),
+    "note": ("", "newest note of a reviewer"),
+}  # fmt: skip
+_PATTERNS: tuple[tuple[str, str, str], ...] = (
+    (r"centroid_voxel_([xyz])", "voxels", "centre of the structure along voxel axis {0}, counted from 0"),
+    (r"centroid_([xyz])_mm", "mm", "centre of the structure along the patient's axis {0} (RAS)"),
+    (r"size_([xyz])_mm", "mm", "edge of the box around the structure along voxel axis {0}"),
+)
+_ONE_FILE: dict[tuple[str, str], Meaning] = {
+    ("statistics.csv", "status"): ("", "status of the mask in the workbench: accepted, or example (drawn by hand)"),
+}
+"""Meanings of a column that differ from the others of its name."""
+
+
+def meaning_of(file: str, column: str) -> Meaning:
+    """Return unit and meaning of a column; empty if nothing is known about it."""
+    metric = METRICS.get(column.removesuffix("_mean"))
+    if metric is not None:
+        share = " (mean over the scans in which it is defined)" if column.endswith("_mean") else ""
+        text = metric.meaning.replace("{tolerance_mm:g} mm", "tolerance_mm")
+        return metric.unit, f"{metric.title}: {text}{share}"
+    for pattern, unit, text in _PATTERNS:
+        if match := re.fullmatch(pattern, column):
+            return unit, text.format(*match.groups())
+    return _ONE_FILE.get((file, column)) or _COLUMNS.get(column, ("", ""))
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write a CSV file, and describe its columns in ``data_dictionary.csv`` beside it.
+
+    Descriptions of other tables in the folder stay.
+
+    Returns:
+        ``path``.
+    """
+    write_csv(path, rows)
+    dictionary = path.parent / DATA_DICTIONARY
+    before = _read(dictionary)
+    with open(path, newline="", encoding="utf-8") as file:
+        columns = next(csv.reader(file), [])
+    described = [(path.name, column, *meaning_of(path.name, column)) for column in columns]
+    now = [row for row in before if row["file"] != path.name]
+    now += [dict(zip(_HEADER, row, strict=True)) for row in described]
+    now.sort(key=lambda row: row["file"])
+    if now != before:
+        write_csv(dictionary, now)
+    return path
+
+
+def check_dictionary(folder: Path) -> None:
+    """Check that a data dictionary in ``folder`` replaces no file of somebody else.
+
+    Raises:
+        InputError: It would.
+    """
+    path = folder / DATA_DICTIONARY
+    if path.is_file() and not _read(path):
+        raise InputError(
+            f"{path}: exists already and is no data dictionary of medfewshot", "give another folder", setting="output"
+        )
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    """Read the rows of an earlier dictionary; a file that is none counts as empty."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError):
+        return []
+    return [row for row in rows if tuple(row) == _HEADER]
