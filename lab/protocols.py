@@ -15,7 +15,7 @@ from medfewshot.benchmark import Cell, load_benchmark, plan_cells, write_report
 from medfewshot.benchmark.config import check_learners, validate
 from medfewshot.benchmark.run_cell import run_cell
 from medfewshot.errors import InputError
-from medfewshot.settings import read_yaml
+from medfewshot.settings import AdaptSettings, read_yaml
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def load_volume(path: Path) -> Any:
     config = load_benchmark(path, learners=known_learners())
     for entry in config.learners:
         made = entry.settings
-        foreign = [name for name in ("spacing_mm", "patch_voxels", "weights", "fast") if made.model_dump()[name]]
+        foreign = [name for name in ("spacing_mm", "patch_voxels", "weights") if made.model_dump()[name]]
+        foreign += ["quality"] if made.quality != AdaptSettings().quality else []
         if made.learner in SCAN_PEERS and foreign:
             where = f"{path}: learners: {entry.name}"
             raise InputError(f"{where}: {made.learner} plans for itself, without {', '.join(foreign)}", "remove it")

@@ -9,7 +9,14 @@ import pytest
 import yaml
 
 from medfewshot.errors import InputError
-from medfewshot.settings import AdaptSettings, InferenceSettings, SegmentSettings, load_settings, settings_table
+from medfewshot.settings import (
+    QUALITY_LEVELS,
+    AdaptSettings,
+    InferenceSettings,
+    SegmentSettings,
+    load_settings,
+    settings_table,
+)
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 
@@ -27,7 +34,7 @@ def refused(model=AdaptSettings, **values) -> InputError:
         {"steps": -1}, {"steps": "ten"}, {"steps": float("nan")}, {"budget_seconds": 0}, {"budget_seconds": -5},
         {"budget_seconds": "soon"}, {"seed": -1}, {"width": 3}, {"width": 257}, {"learning_rate": 0},
         {"learning_rate": float("inf")}, {"spacing_mm": 0}, {"spacing_mm": (1, -1, 1)}, {"patch_voxels": 1023},
-        {"fast": "perhaps"},
+        {"quality": "good"},
     ],
 )  # fmt: skip
 def test_a_value_out_of_bounds_is_refused_by_its_name(values):
@@ -76,9 +83,15 @@ def test_an_endless_budget_is_none():
     assert AdaptSettings(budget_seconds=float("inf")).budget_seconds is None
 
 
+def test_the_time_limit_follows_the_quality_unless_it_is_given():
+    assert [AdaptSettings(quality=one).time_limit for one in QUALITY_LEVELS] == [60, 240, None]
+    assert AdaptSettings(quality="best", budget_seconds=5).time_limit == 5
+    assert AdaptSettings(budget_seconds=None).time_limit is None
+
+
 def test_settings_are_changed_by_replacing():
-    settings = AdaptSettings(steps=5, fast=True)
-    assert settings.replace(seed=2) == AdaptSettings(steps=5, fast=True, seed=2)
+    settings = AdaptSettings(steps=5, quality="draft")
+    assert settings.replace(seed=2) == AdaptSettings(steps=5, quality="draft", seed=2)
     with pytest.raises(InputError, match="seed -2"):
         settings.replace(seed=-2)
 
@@ -95,7 +108,7 @@ def test_a_file_may_use_the_names_of_options(tmp_path):
 def test_the_table_has_a_row_for_every_setting():
     rows = settings_table(AdaptSettings, SegmentSettings).splitlines()[2:]
     assert len(rows) == len(AdaptSettings.model_fields) + len(SegmentSettings.model_fields)
-    assert next(row for row in rows if "budget_seconds" in row).startswith("| `budget_seconds` | `--budget` | 240.0 |")
+    assert next(row for row in rows if "budget_seconds" in row).startswith("| `budget_seconds` | `--budget` | auto |")
     for model in (AdaptSettings, SegmentSettings):
         assert all(field.description for field in model.model_fields.values())
 
@@ -124,8 +137,8 @@ def test_the_documented_defaults_are_the_defaults():
 def test_what_is_given_wins_over_the_file(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("steps: 50\nseed: 4\nspacing_mm: 2.5\nlabels: {6: spleen}\npatch_voxels: 4096\n")
-    settings = load_settings(AdaptSettings, path, device="cpu", fast=True, steps=70, seed=None)
-    assert (settings.steps, settings.seed, settings.device, settings.fast) == (70, 4, "cpu", True)
+    settings = load_settings(AdaptSettings, path, device="cpu", quality="draft", steps=70, seed=None)
+    assert (settings.steps, settings.seed, settings.device, settings.quality) == (70, 4, "cpu", "draft")
     assert settings.spacing_mm == 2.5
     assert settings.labels == {6: "spleen"}
     assert settings.patch_voxels == 4096

@@ -23,7 +23,7 @@ RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "r
 PARTIAL = ("segmenter", "cases", "labels")
 """Folders of a cell that are removed when it is done."""
 
-NEW_SETTINGS = {"ignore": None}
+NEW_SETTINGS = {"ignore": None, "quality": "standard"}
 """Settings of a learner that are younger than the first records, with the value that the records imply."""
 
 
@@ -163,6 +163,7 @@ def fingerprint_of(cell: BaseModel, ignored: Mapping[str, Collection[str]]) -> s
     for name, implied in NEW_SETTINGS.items():
         if name in content["learner"] and content["learner"][name] == implied:
             del content["learner"][name]
+    content["learner"]["fast"] = False  # run directories from before ``quality`` have it
     weights = content["learner"].pop("weights")
     if weights is not None:
         content["learner"]["weights"] = weights_digest(weights)

@@ -19,14 +19,18 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
+from medfewshot.cli.options import option_name
 from medfewshot.errors import MOST_SHOWN, some
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
 from medfewshot.metrics import METRICS
+from medfewshot.settings import AUTO
 from medfewshot.types import Event, Progress
 from medfewshot.workflow import STATISTICS, CaseResult, RunResult
 
 TEXTS = ("structure", "review")
+OF_QUALITY = ("spacing_mm", "steps", "budget_seconds")
+"""Settings that ``quality`` decides, unless the user gives them."""
 
 
 class Console:
@@ -91,6 +95,8 @@ class Console:
         start = f", from the weights {settings['weights']}" if settings["weights"] else ""
         steps = f", {counted(learned['steps'], 'step')}" if "steps" in learned else ""
         self.say(f"method: {settings['learner']}{start}{steps}, {record['seconds']['adapt']:.0f} s")
+        own = [option_name(name) for name in OF_QUALITY if settings.get(name) not in (None, AUTO)]
+        self.say(f"quality: {settings['quality']}{f', except what {some(own)} set' if own else ''}")
         spacing = " x ".join(f"{size:.3g}" for size in plan.spacing_mm)
         kinds = dict.fromkeys(f"{'CT' if n.kind == 'window' else 'not CT'} ({n.reason})" for n in plan.normalization)
         self.say(f"computed at a resolution of {spacing} mm; gray values: {', '.join(kinds)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ def make_learner(
     learners: Mapping[str, LearnerSpec] = LEARNERS,
     *,
     network: nn.Module | None = None,
+    steps_done: int | None = None,
 ) -> Learner:
     """Build the learner that ``settings`` name.
 
@@ -67,6 +69,7 @@ def make_learner(
         progress: Receives the learner's events.
         learners: Learners that ``settings`` may name.
         network: What :func:`start_of` made of an earlier segmenter; training begins with it instead of weights.
+        steps_done: Steps of that segmenter, if its quality was lower; the missing ones follow.
 
     Returns:
         The learner.
@@ -86,9 +89,11 @@ def make_learner(
     elif settings.weights not in (None, AUTO, NO_WEIGHTS):
         start = _start(spec, settings)
     if settings.steps is None and network is not None:
-        given["steps"] = spec.steps_continued
+        given["steps"] = continued = spec.steps_continued or 0
+        if steps_done is not None:
+            given["steps"] = max(continued, _default_steps(spec, settings, started=True) - steps_done)
     elif settings.steps is None and "steps" in spec.settings:
-        given["steps"] = _default_steps(spec, started=bool(start), fast=settings.fast)
+        given["steps"] = _default_steps(spec, settings, started=bool(start))
     if "seed" in spec.settings:
         given["seed"] = settings.seed
     if progress is not None and "progress" in spec.settings:
@@ -136,15 +141,16 @@ def _given(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
     if lacking:
         problem = f"learner {spec.name}: has no setting {', '.join(lacking)}"
         raise InputError(problem, "remove it", setting=tuple(lacking))
+    given |= {"budget_seconds": settings.time_limit}
     return {name: value for name, value in given.items() if name in spec.settings}
 
 
-def _default_steps(spec: LearnerSpec, *, started: bool, fast: bool) -> int:
-    """Return the number of steps if the user gave none."""
+def _default_steps(spec: LearnerSpec, settings: AdaptSettings, *, started: bool) -> int:
+    """Return the number of steps if the user gave none: the method's own, times the factor of the quality."""
     steps: int = spec.settings["steps"]
     if started and spec.steps_from_weights is not None:
         steps = spec.steps_from_weights
-    return -(-steps // 4) if fast else steps
+    return math.ceil(steps * settings.level.steps)
 
 
 def _start(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:

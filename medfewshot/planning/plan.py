@@ -12,7 +12,7 @@ from medfewshot.intensities import is_constant
 from medfewshot.planning.grid import direction_cosines, planned_order
 from medfewshot.planning.labels import choose_labels, name_with_value
 from medfewshot.planning.normalise import choose_normalization
-from medfewshot.planning.spacing import ceiling_notes, fit_to_structures, patch_voxels, target_spacing
+from medfewshot.planning.spacing import fit_to_structures, patch_voxels, target_spacing
 from medfewshot.settings import PlanSettings
 from medfewshot.structures import TINY_VOXELS, Structure, structures, voxel_size
 from medfewshot.types import Plan, Volume
@@ -89,10 +89,7 @@ def make_plan(
         labels=wanted,
         keep_largest=tuple(v for v in wanted if all(one.in_one_piece for one in measured[v])),
     )
-    original_mm = np.median(spacings, axis=0)
-    planar = dims == 2 or shapes.min() == 1
-    may_refine = planar and settings.spacing_mm is None and not settings.fast
-    plan = fit_to_structures(plan, labels, original_mm, may_refine=may_refine)
+    plan = fit_to_structures(plan, labels, np.median(spacings, axis=0), settings)
     shape = tuple(max(1, round(float(n))) for n in np.median(extents_mm / plan.spacing_mm, axis=0))
     return replace(
         plan,
@@ -100,7 +97,7 @@ def make_plan(
         median_shape=shape,
         notes=(
             *_notes(measured, wanted, [one for one, complete in zip(found, wholes, strict=True) if complete]),
-            *ceiling_notes(plan, labels, original_mm),
+            *plan.notes,
         ),
     )
 

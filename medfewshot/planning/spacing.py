@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import numpy as np
 from medfewshot.errors import InputError
 from medfewshot.planning.ceiling import ceilings
 from medfewshot.planning.labels import name_with_value
-from medfewshot.settings import PlanSettings
+from medfewshot.settings import QUALITY_LEVELS, PlanSettings, QualityLevel
 from medfewshot.types import Plan, Volume
 
 THICK_RATIO = 3.0
@@ -28,9 +29,10 @@ PATCH_VOXELS = 380_000
 PATCH_PIXELS = 65_536
 """Size of a training patch: a forward and backward pass takes two CPU cores a fifth of a second."""
 LOW_CEILING = 0.9
-"""A planar grid on which a structure cannot reach this Dice is refined. In 3D the limit is only stated, because patches
-keep their number of voxels: on a finer grid they would show less of the surroundings."""
+"""A warning names structures that cannot reach this Dice on the grid."""
 REFINEMENT_STEP = 0.8
+MAX_REFINEMENTS = 2
+"""In 3D, because patches keep their number of voxels: on a finer grid they show less of the surroundings."""
 
 
 def target_spacing(
@@ -48,7 +50,7 @@ def target_spacing(
         extents_mm: ``(K, D)``, sizes of the scans.
         longest_mm: Length of the longest structure.
         narrowest_mm: Diameter of the smallest structure, as if it were a sphere or a disc.
-        settings: A spacing that the user fixed, ``fast``, and the voxels of a patch.
+        settings: A spacing that the user fixed, the quality, and the voxels of a patch.
 
     Returns:
         ``(D,)`` in mm.
@@ -81,8 +83,8 @@ def target_spacing(
     if len(median_mm) == 2:
         # A planar image is small, so 256 pixels across are affordable and keep its detail.
         goal = min(goal, field_mm / 256)
-    if settings.fast:
-        goal = max(goal, median_mm.min()) * 1.7
+    if settings.level.coarser > 1:
+        goal = max(goal, median_mm.min()) * settings.level.coarser
     return np.where(thick, median_mm, np.maximum(median_mm, goal))
 
 
@@ -91,36 +93,68 @@ def patch_voxels(settings: PlanSettings, dims: int) -> int:
     return settings.patch_voxels or (PATCH_PIXELS if dims == 2 else PATCH_VOXELS)
 
 
-def fit_to_structures(plan: Plan, labels: Sequence[Volume], original_mm: np.ndarray, *, may_refine: bool) -> Plan:
-    """Measure the ceiling of every structure, and refine a planar grid if one of them is too thin for it.
+def fit_to_structures(plan: Plan, labels: Sequence[Volume], original_mm: np.ndarray, settings: PlanSettings) -> Plan:
+    """Measure the ceiling of every structure, and refine the grid if it is too coarse for one of them.
 
     Args:
         plan: With the spacing to begin with.
         labels: Label maps of the supports.
         original_mm: Median spacing of the supports, ``(D,)``: the grid is never finer.
-        may_refine: False keeps the spacing.
+        settings: Their quality says which ceiling is enough. A spacing that the user fixed stays.
 
     Returns:
-        The plan with its final spacing and ``ceilings``.
+        The plan with its final spacing, ``ceilings``, and notes about structures that the grid limits.
     """
+    planar = plan.spatial_dims == 2 or any(1 in label.spatial_shape for label in labels)
     found = ceilings(labels, plan)
-    while may_refine and min(found.values()) < LOW_CEILING and (np.array(plan.spacing_mm) > original_mm).any():
+    if settings.spacing_mm is None:
+        plan, found = _refined(plan, labels, original_mm, found, level=settings.level, planar=planar)
+    plan = replace(plan, ceilings=found)
+    return replace(plan, notes=(*plan.notes, *_ceiling_notes(plan, labels, original_mm, settings, planar=planar)))
+
+
+def _refined(
+    plan: Plan,
+    labels: Sequence[Volume],
+    original_mm: np.ndarray,
+    found: dict[int, float],
+    *,
+    level: QualityLevel,
+    planar: bool,
+) -> tuple[Plan, dict[int, float]]:
+    """Refine the grid until the ceilings ``found`` of its structures are high enough for a level of quality."""
+    enough = level.planar_ceiling if planar else level.volume_ceiling
+    most = math.inf if planar else MAX_REFINEMENTS
+    rounds = 0
+    while rounds < most and min(found.values()) < enough and (np.array(plan.spacing_mm) > original_mm).any():
         finer = np.maximum(original_mm, np.array(plan.spacing_mm) * REFINEMENT_STEP)
         plan = replace(plan, spacing_mm=tuple(float(mm) for mm in finer))
-        found = ceilings(labels, plan)
-    return replace(plan, ceilings=found)
+        found, rounds = ceilings(labels, plan, list(found)), rounds + 1
+    return plan, found
 
 
-def ceiling_notes(plan: Plan, labels: Sequence[Volume], original_mm: np.ndarray) -> list[str]:
-    """Say which structures the grid limits, and what the finest grid would allow."""
-    low = [value for value, dice in plan.ceilings.items() if dice < LOW_CEILING]
+def _ceiling_notes(
+    plan: Plan, labels: Sequence[Volume], original_mm: np.ndarray, settings: PlanSettings, *, planar: bool
+) -> list[str]:
+    """Say which structures the grid limits, and what the best quality or the original grid would allow."""
+    low = {value: dice for value, dice in plan.ceilings.items() if dice < LOW_CEILING}
     if not low or np.allclose(plan.spacing_mm, original_mm):
         return []
-    best = ceilings(labels, replace(plan, spacing_mm=tuple(float(mm) for mm in original_mm)), low)
-    in_plane = float(original_mm.min())
-    return [
-        f"{name_with_value(plan.labels[value], value)} can reach Dice {plan.ceilings[value]:.2f} at most at "
-        f"{min(plan.spacing_mm):.3g} mm: a spacing of {in_plane:.3g} mm allows {best[value]:.2f}, and takes longer"
-        for value in low
-        if best[value] > plan.ceilings[value] + 0.01
-    ]
+    original = replace(plan, spacing_mm=tuple(float(mm) for mm in original_mm))
+    offers = [(original, ceilings(labels, original, list(low)), "a spacing of {mm:.3g} mm")]
+    if settings.spacing_mm is None and settings.level != QUALITY_LEVELS["best"]:
+        usual = np.maximum(original_mm, np.array(plan.spacing_mm) / settings.level.coarser)
+        usual_plan = replace(plan, spacing_mm=tuple(float(mm) for mm in usual))
+        best = _refined(usual_plan, labels, original_mm, low, level=QUALITY_LEVELS["best"], planar=planar)
+        offers.insert(0, (*best, "quality best ({mm:.3g} mm)"))
+    notes = []
+    for value, dice in low.items():
+        offer = next((one for one in offers if one[1][value] > dice + 0.01), None)
+        if offer is not None:
+            finer, found, way = offer
+            notes.append(
+                f"{name_with_value(plan.labels[value], value)} can reach Dice {dice:.2f} at most at "
+                f"{min(plan.spacing_mm):.3g} mm: {way.format(mm=min(finer.spacing_mm))} allows {found[value]:.2f}, "
+                "and takes longer"
+            )
+    return notes

@@ -26,6 +26,7 @@ from medfewshot.settings.jobs import (
     check_labels,
     parse_labels,
 )
+from medfewshot.settings.quality_levels import QUALITY_LEVELS, Quality, QualityLevel
 
 __all__ = [
     "AUTO",
@@ -42,6 +43,9 @@ __all__ = [
     "Option",
     "Patches",
     "PlanSettings",
+    "QUALITY_LEVELS",
+    "Quality",
+    "QualityLevel",
     "Range",
     "SegmentSettings",
     "Settings",

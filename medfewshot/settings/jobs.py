@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from medfewshot.settings.base import Option, Settings
+from medfewshot.settings.quality_levels import QUALITY_LEVELS, Quality, QualityLevel
 
-AUTO, NO_WEIGHTS = "auto", "none"
+AUTO: Literal["auto"] = "auto"
+NO_WEIGHTS = "none"
 
 
 def parse_labels(labels: Any) -> Any:
@@ -140,9 +142,16 @@ class PlanSettings(Settings):
         ge=1024,
         description="Voxels of one training patch. Fewer need less memory and time. Default: from the labelled scans.",
     )
-    fast: bool = Field(
-        False, description="A first look, less accurate: voxels 1.7 times as large, a quarter of the steps."
+    quality: Annotated[Quality, Option(kind=str, words=tuple(QUALITY_LEVELS), metavar="LEVEL")] = Field(
+        "standard",
+        description="draft, standard or best. draft: coarser voxels, a quarter of the steps. best: voxels fine enough "
+        "for the smallest structure, three times the steps, no time limit. Other settings win.",
     )
+
+    @property
+    def level(self) -> QualityLevel:
+        """What the chosen quality stands for."""
+        return QUALITY_LEVELS[self.quality]
 
 
 class AdaptSettings(PlanSettings):
@@ -154,10 +163,12 @@ class AdaptSettings(PlanSettings):
     steps: int | None = Field(
         None, ge=0, description="Training steps. More are slower and mostly better. Default: the method's own number."
     )
-    budget_seconds: Annotated[float | None, Option("budget", float, metavar="SECONDS")] = Field(
-        240.0,
-        gt=0,
-        description="Most seconds that adaptation may take. If the time runs out, results depend on the computer.",
+    budget_seconds: Annotated[
+        Annotated[float, Field(gt=0)] | Literal["auto"] | None, Option("budget", float, metavar="SECONDS")
+    ] = Field(
+        AUTO,
+        description="Most seconds that adaptation may take; inf: no limit; auto: by quality (draft 60, standard 240, "
+        "best no limit). If the time runs out, results depend on the computer.",
     )
     seed: int = Field(0, ge=0, description="Start of the random numbers: same seed and computer, same result.")
     device: Device = "auto"
@@ -179,6 +190,11 @@ class AdaptSettings(PlanSettings):
             return None if math.isinf(float(seconds)) and float(seconds) > 0 else seconds
         except (TypeError, ValueError):
             return seconds
+
+    @property
+    def time_limit(self) -> float | None:
+        """Most seconds of adaptation, with ``auto`` resolved; None for no limit."""
+        return self.level.seconds if self.budget_seconds == AUTO else self.budget_seconds
 
 
 class InferenceSettings(Settings):

@@ -27,7 +27,7 @@ from medfewshot.learners import (
 )
 from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import check_supports, support_profile, support_warnings
-from medfewshot.settings import AUTO, AdaptSettings
+from medfewshot.settings import AUTO, QUALITY_LEVELS, AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
 from medfewshot.workflow.supports import (
     LabelledScans,
@@ -41,7 +41,7 @@ from medfewshot.workflow.supports import (
 from medfewshot.workflow.volumes import check_folder
 
 Learners = Mapping[str, LearnerSpec]
-_FIXED_BY_START = ("learner", "weights", "width", "spacing_mm", "patch_voxels", "modality", "fast")
+_FIXED_BY_START = ("learner", "weights", "width", "spacing_mm", "patch_voxels", "modality")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def adapt(
         scans: What :func:`~medfewshot.workflow.read_supports` read.
         settings: How to adapt.
         query: A volume that is to be segmented; adaptation does not begin if it is of another kind.
-        start: An earlier segmenter to continue from. It gives the grid and the learner.
+        start: An earlier segmenter to continue from. It gives the learner, and the grid unless its quality was lower.
         progress: Receives events of the stages; may cancel.
         learners: Those that ``settings`` may name.
 
@@ -122,11 +122,13 @@ def adapt(
     settings = resolve_auto(settings, scans.images, learners) if start is None else continued(settings, start)
     learner = make_learner(settings, progress.at("adapting"), learners)
     progress.at("planning").update(0, 1)
-    prepared = prepare(scans, settings, like=None if start is None else start.plan)
+    lifted = start is not None and settings.quality != _quality(start)
+    prepared = prepare(scans, settings, like=None if start is None or lifted else start.plan)
     if start is not None:
         same = prepared.plan.label_values == start.plan.label_values
         network = start_of(start.segmenter, settings.learner, same_classes=same)
-        learner = make_learner(settings, progress.at("adapting"), learners, network=network)
+        done = start.record["learner"].get("steps", 0) if lifted else None
+        learner = make_learner(settings, progress.at("adapting"), learners, network=network, steps_done=done)
     if query is not None:
         check_like_support(query, prepared.plan)
     begun = time.perf_counter()
@@ -211,7 +213,7 @@ def adapt_to_folder(
 
 
 def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
-    """Return the settings of an adaptation that continues from ``start``.
+    """Return the settings of an adaptation that continues from ``start``, at the higher quality of both.
 
     Raises:
         InputError: A setting would change the grid, the network or the learner.
@@ -222,12 +224,18 @@ def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
         raise InputError(
             "the segmenter to continue from fixes grid, network and learner", "remove these settings", setting=changed
         )
-    return settings.replace(learner=before.get("learner", AUTO), weights=None)
+    quality = max(settings.quality, _quality(start), key=list(QUALITY_LEVELS).index)
+    return settings.replace(learner=before.get("learner", AUTO), weights=None, quality=quality)
 
 
 def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:
     """Return whether an adaptation with these settings can continue from ``start``."""
     return start.segmenter.trained_network is not None and not _changed(settings, start.record.get("settings") or {})
+
+
+def _quality(start: VolumeSegmenter) -> str:
+    """Return the quality of an earlier segmenter."""
+    return str((start.record.get("settings") or {}).get("quality", AdaptSettings().quality))
 
 
 def _changed(settings: AdaptSettings, before: Mapping[str, Any]) -> tuple[str, ...]:

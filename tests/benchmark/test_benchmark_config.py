@@ -89,11 +89,11 @@ def test_a_file_that_is_no_benchmark(tmp_path, text, told):
 
 def test_settings_reach_the_learner():
     entry = make_config(
-        learners=[{"name": "a", "learner": "finetune", "steps": 7, "budget_seconds": 5, "width": 8, "fast": True}]
+        learners=[{"name": "a", "learner": "finetune", "steps": 7, "budget_seconds": 5, "width": 8, "quality": "draft"}]
     ).learners[0]
     settings = entry.settings
     assert (settings.learner, settings.steps, settings.budget_seconds) == ("finetune", 7, 5.0)
-    assert (settings.width, settings.fast, settings.weights) == (8, True, None)
+    assert (settings.width, settings.quality, settings.weights) == (8, "draft", None)
 
 
 def test_no_time_budget_unless_it_is_given(tmp_path):

@@ -114,13 +114,14 @@ def test_what_leaving_supports_out_gave_is_told(capsys, monkeypatch):
     )
     record = {
         "learner": {"steps": 3, "atlas_left_out_dice": [0.7094, None, 0.0]},
-        "settings": {"learner": "hybrid", "weights": None},
+        "settings": {"learner": "hybrid", "weights": None, "quality": "best", "steps": 3, "budget_seconds": "auto"},
         "seconds": {"adapt": 1},
         "keeps_supports": True,
     }
     Console().model(SimpleNamespace(plan=plan, record=record), Path("kidney"))
     told = capsys.readouterr().out
     assert "liver 0.71" in told
+    assert "quality: best, except what --steps set" in told
     assert "lost 0.00" in told  # what matching cannot find is what one wants to know
     assert "cyst 0" not in told
     assert "kidney contains your labelled scans" in told
@@ -136,8 +137,10 @@ def test_options_win_over_the_file_and_reach_the_model(tmp_path):
     typer_app = typer.Typer()
     typer_app.command()(command)
     path = tmp_path / "a.yaml"
-    path.write_text("steps: 5\nseed: 3\nfast: true\n")
+    path.write_text("steps: 5\nseed: 3\nquality: draft\n")
     words = ["--config", str(path), "--steps", "9", "--spacing", "2", "--labels", "1=liver", "--budget", "inf"]
     done = typer.testing.CliRunner().invoke(typer_app, words)
     assert done.exit_code == 0, done.output
-    assert seen == [AdaptSettings(steps=9, seed=3, fast=True, spacing_mm=2, labels={1: "liver"}, budget_seconds=None)]
+    assert seen == [
+        AdaptSettings(steps=9, seed=3, quality="draft", spacing_mm=2, labels={1: "liver"}, budget_seconds=None)
+    ]

@@ -15,7 +15,7 @@ from medfewshot.cli import main
 COMMANDS = ("segment", "adapt", "evaluate", "inspect")
 OPTIONS = [
     "--support", "--support-dir", "--segmenter", "--learner", "--steps", "--budget", "--seed", "--labels", "--modality",
-    "--spacing", "--config", "--device", "--fast", "--probabilities", "--uncertainty", "--resume", "--overwrite",
+    "--spacing", "--config", "--device", "--quality", "--probabilities", "--uncertainty", "--resume", "--overwrite",
     "--quiet", "--json", "-r", "--tolerance", "--no-previews", "--version", "-h", "--", "-",
 ]  # fmt: skip
 VALUES = [

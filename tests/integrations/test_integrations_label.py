@@ -93,10 +93,10 @@ def test_labels_and_names_come_from_one_segmenter(scans):
 
 
 def test_settings_of_a_training():
-    conf = {"steps": "7", "auto_train": "false", "fast": "true"}
+    conf = {"steps": "7", "auto_train": "false", "quality": "draft"}
     options = training_options(conf)
     assert (options["steps"], options["learner"], options["width"]) == ("7", "auto", "")
-    assert training_settings(conf, {}) == AdaptSettings(steps=7, fast=True)
+    assert training_settings(conf, {}) == AdaptSettings(steps=7, quality="draft")
     assert training_settings(conf, {"steps": 9, "model": "fewshot"}).steps == 9
     assert training_settings({}, {"steps": 0}) == AdaptSettings()  # 0: the learner's own
     with pytest.raises(InputError, match="budget_seconds"):

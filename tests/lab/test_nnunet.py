@@ -143,7 +143,7 @@ def test_an_environment_without_nnunet_says_so(tmp_path, monkeypatch):
 
 
 def test_settings_that_it_makes_itself_are_refused(tmp_path):
-    for name, value in (("patch_voxels", 4096), ("spacing_mm", 2.0), ("fast", True)):
+    for name, value in (("patch_voxels", 4096), ("spacing_mm", 2.0), ("quality", "draft")):
         with pytest.raises(InputError, match=f"learners: peer: nnunet plans for itself, without {name}"):
             load_volume(write_board(tmp_path, {**LEARNER, name: value}))
     with pytest.raises(InputError, match="learners: peer: learner nnunet: takes no weights"):

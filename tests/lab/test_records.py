@@ -15,7 +15,7 @@ CONTENT = {
     "fingerprint": "1234567890123456",  # a text of digits stays a text
     "cell": {
         "dataset": {"name": "liver", "folder": None, "labels": {"1": "liver"}},
-        "learner": {"name": "one", "steps": None, "fast": False, "shots": [1]},
+        "learner": {"name": "one", "steps": None, "quality": "standard", "shots": [1]},
         "shots": 1,
         "seed": 0,
     },

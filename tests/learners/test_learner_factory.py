@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import toys
+from blobs import backbone_for
 
 from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
-from medfewshot.learners import LEARNERS, make_learner, read_seen, resolve_auto
+from medfewshot.learners import LEARNERS, make_learner, read_seen, resolve_auto, start_of
+from medfewshot.learners.finetune import NetworkSegmenter
 from medfewshot.planning import make_plan, make_support
-from medfewshot.settings import AdaptSettings
+from medfewshot.settings import QUALITY_LEVELS, AdaptSettings
 from medfewshot.types import Volume
 from medfewshot.workflow import LabelledScans, adapt
 
@@ -38,10 +40,22 @@ def test_settings_that_a_learner_does_not_have():
 
 
 @pytest.mark.parametrize("name", ["finetune", "prototype", "maml", "protomaml"])
-def test_fast_is_a_quarter_of_the_steps(name):
-    usual, fast = (make_learner(AdaptSettings(learner=name, device="cpu", fast=fast)) for fast in (False, True))
-    assert fast.steps == usual.steps // 4
-    assert make_learner(AdaptSettings(learner=name, device="cpu", fast=True, steps=9)).steps == 9
+def test_quality_sets_steps_and_time(name):
+    draft, usual, best = (
+        make_learner(AdaptSettings(learner=name, device="cpu", quality=quality)) for quality in QUALITY_LEVELS
+    )
+    assert (draft.steps, best.steps) == (usual.steps // 4, 3 * usual.steps)
+    assert (draft.budget_seconds, usual.budget_seconds, best.budget_seconds) == (60, 240, None)
+    assert make_learner(AdaptSettings(learner=name, device="cpu", quality="draft", steps=9)).steps == 9
+
+
+def test_a_lifted_draft_makes_the_missing_steps():
+    network = start_of(NetworkSegmenter(backbone_for((8, 8))), "finetune", same_classes=True)
+    steps = [
+        make_learner(AdaptSettings(learner="finetune", device="cpu"), network=network, steps_done=done).steps
+        for done in (None, 100, 390)
+    ]
+    assert steps == [150, 300, 150]
 
 
 def test_the_packages_weights_are_taken_where_they_fit():
@@ -79,9 +93,9 @@ def test_auto_is_the_hybrid_in_3d_and_the_network_in_2d():
 @pytest.mark.parametrize("weights", ["default", "novel"])
 def test_shipped_weights_can_be_started_from(weights):
     learner = make_learner(AdaptSettings(weights=weights, device="cpu"))
-    fast = make_learner(AdaptSettings(weights=weights, device="cpu", fast=True))
+    draft = make_learner(AdaptSettings(weights=weights, device="cpu", quality="draft"))
     assert learner.finetune.steps == LEARNERS["hybrid"].steps_from_weights
-    assert fast.finetune.steps == learner.finetune.steps // 4
+    assert draft.finetune.steps == learner.finetune.steps // 4
     assert all(bool(value.isfinite().all()) for value in learner.finetune.start.state_dict().values())
     assert make_learner(AdaptSettings(learner="ridge", weights=weights, device="cpu")).start is not None
     seen = read_seen(weights)["abd-ct-sabs"]

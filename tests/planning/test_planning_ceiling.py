@@ -64,8 +64,11 @@ def test_thin_structures_in_3d_are_named_with_what_a_finer_grid_allows():
     image = volume_of(np.random.default_rng(0).uniform(0, 500, label.spatial_shape), label.affine)
     plan = make_plan([image], [label])
     assert plan.ceilings[1] < 0.9
+    best = make_plan([image], [label], settings=PlanSettings(quality="best"))
+    assert best.spacing_mm[0] == pytest.approx(max(0.5, 0.64 * plan.spacing_mm[0]))
     (note,) = plan.notes
-    assert "0.5 mm allows 1.00" in note
+    assert f"quality best ({best.spacing_mm[0]:.3g} mm) allows {best.ceilings[1]:.2f}" in note
+    assert best.ceilings[1] > plan.ceilings[1] + 0.05
 
 
 @pytest.mark.parametrize("planar", [np.s_[:, :], np.s_[:, :, None]], ids=["2D", "(X, Y, 1)"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from medfewshot.errors import InputError
 from medfewshot.planning import make_plan, plan_from_dict, plan_to_dict
 from medfewshot.planning.plan import _patch_size
-from medfewshot.settings import PlanSettings
+from medfewshot.settings import QUALITY_LEVELS, PlanSettings
 from medfewshot.types import Plan, Volume
 
 Box = tuple[int, tuple[slice, ...]]
@@ -111,10 +111,10 @@ def test_a_support_without_contrast_is_refused():
 @given(
     spacing=st.lists(st.floats(0.2, 6.0), min_size=3, max_size=3),
     shape=st.lists(st.integers(6, 24), min_size=3, max_size=3),
-    fast=st.booleans(),
+    quality=st.sampled_from(sorted(QUALITY_LEVELS)),
 )
-def test_spacing_is_never_finer_than_native_and_thick_slices_stay(spacing, shape, fast):
-    plan = plan_for(pair(shape, spacing), fast=fast)
+def test_spacing_is_never_finer_than_native_and_thick_slices_stay(spacing, shape, quality):
+    plan = plan_for(pair(shape, spacing), quality=quality)
     original = np.array(spacing)
     got = np.array(plan.spacing_mm)
     assert (got >= original - 1e-9).all()
@@ -150,7 +150,7 @@ def test_an_unusable_spacing_is_an_error(spacing):
 
 def test_fast_is_coarser():
     support = pair((64, 64, 64))
-    assert plan_for(support, fast=True).spacing_mm == pytest.approx((1.7,) * 3)
+    assert plan_for(support, quality="draft").spacing_mm == pytest.approx((1.7,) * 3)
 
 
 # Patch

@@ -72,8 +72,8 @@ def test_a_segmenter_knows_how_it_was_made(tmp_path):
 
 
 def test_a_fast_plan_is_coarser():
-    usual, fast = (prepare(toy_scans(), TOY.replace(fast=fast)).plan for fast in (False, True))
-    assert fast.spacing_mm[0] == pytest.approx(1.7 * usual.spacing_mm[0])
+    usual, draft = (prepare(toy_scans(), TOY.replace(quality=one)).plan for one in ("standard", "draft"))
+    assert draft.spacing_mm[0] == pytest.approx(1.7 * usual.spacing_mm[0])
 
 
 def test_stages_have_names():
@@ -299,6 +299,16 @@ def test_an_adaptation_that_continues_refuses_what_the_earlier_one_fixed_and_nam
     first = adapt(replace(toy_scans(2), images=named), TINY)
     again = adapted_from(first, replace(toy_scans(1), images=named[:1]))
     assert any("1.nii.gz" in warning for warning in again.record["warnings"])
+
+
+def test_a_draft_continues_at_a_higher_quality_on_a_finer_grid_and_never_falls_back():
+    draft = adapt(toy_scans(1), TINY.replace(quality="draft"))
+    lifted = adapted_from(draft, toy_scans(1))
+    assert lifted.record["settings"]["quality"] == "standard"
+    assert lifted.plan.spacing_mm == prepare(toy_scans(1), TINY).plan.spacing_mm < draft.plan.spacing_mm
+    again = adapted_from(lifted, toy_scans(1), quality="draft")
+    assert again.record["settings"]["quality"] == "standard"
+    assert again.plan.spacing_mm == lifted.plan.spacing_mm
 
 
 def test_a_segmenter_without_a_network_cannot_be_continued():
