@@ -61,12 +61,38 @@ _COLUMNS: dict[str, Meaning] = {
     "predicted_dice": ("", "Dice that is expected without a reference (the confidence); it can be wrong"),
     "review": ("", "reason to look at the structure; empty: none"),
     "flags": ("", "why the scan is unlike the labelled scans or uncertain"),
+    "measure": ("", "what is compared: dice and hd95_mm of each result against the reference, or volume_ml"),
+    "scans": ("", "number of scans in which both values are defined"),
+    "first_mean": ("of the measure", "mean of the first result"),
+    "second_mean": ("of the measure", "mean of the second result"),
+    "difference": ("of the measure", "mean of second minus first"),
+    "difference_percent": ("%", "difference of the volumes in percent of first_mean; empty for other measures"),
+    "difference_ci_low": ("of the measure", "lower end of the 95 % interval of the difference (percentile bootstrap "
+                          "over scans)"),
+    "difference_ci_high": ("of the measure", "upper end of the 95 % interval of the difference"),
+    "scans_higher": ("", "number of scans in which the second result has the higher value"),
+    "scans_lower": ("", "number of scans in which the second result has the lower value"),
+    "p": ("", "p-value of the two-sided signed-rank test (Wilcoxon, zeros by Pratt) of the paired differences"),
+    "p_holm": ("", "p after Holm's correction for all tests in the table"),
+    "limit_low": ("ml", "lower 95 % limit of agreement of the volumes, second minus first (Bland and Altman)"),
+    "limit_high": ("ml", "upper 95 % limit of agreement of the volumes"),
+    "icc": ("", "ICC(2,1) of the volumes: two-way random effects, absolute agreement, single measurement"),
+    "icc_low": ("", "lower end of the 95 % interval of icc (Shrout and Fleiss)"),
+    "icc_high": ("", "upper end of the 95 % interval of icc"),
+    "in_both": ("", "where the structure is: both, first only, second only, or neither"),
+    "dice_between": ("", "Dice between the first and the second result"),
+    "hd95_between_mm": ("mm", "HD95 between the first and the second result"),
+    "volume_difference_ml": ("ml", "volume of the second minus volume of the first result"),
     "version": ("", "version of the mask that was exported"),
     "note": ("", "newest note of a reviewer"),
 }  # fmt: skip
 _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (r"centroid_voxel_([xyz])", "voxels", "centre of the structure along voxel axis {0}, counted from 0"),
     (r"centroid_([xyz])_mm", "mm", "centre of the structure along the patient's axis {0} (RAS)"),
+    (r"(first|second)_volume_ml", "ml", "volume of the structure in the {0} result"),
+    (r"(first|second)_dice", "", "Dice of the {0} result against the reference"),
+    (r"(first|second)_hd95_mm", "mm", "HD95 of the {0} result against the reference"),
+    (r"(dice|hd95_mm)_difference", "of {0}", "second_{0} minus first_{0}"),
     (r"size_([xyz])_mm", "mm", "edge of the box around the structure along voxel axis {0}"),
 )
 _ONE_FILE: dict[tuple[str, str], Meaning] = {
@@ -84,7 +110,7 @@ def meaning_of(file: str, column: str) -> Meaning:
         return metric.unit, f"{metric.title}: {text}{share}"
     for pattern, unit, text in _PATTERNS:
         if match := re.fullmatch(pattern, column):
-            return unit, text.format(*match.groups())
+            return unit.format(*match.groups()), text.format(*match.groups())
     return _ONE_FILE.get((file, column)) or _COLUMNS.get(column, ("", ""))
 
 

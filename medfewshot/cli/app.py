@@ -23,6 +23,7 @@ from medfewshot.cli.help import Command, Group
 from medfewshot.cli.label import export, suggest
 from medfewshot.cli.learners import learners
 from medfewshot.cli.options import option_name
+from medfewshot.cli.study import compare
 from medfewshot.cli.train import train
 from medfewshot.errors import InputError
 
@@ -102,7 +103,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Try it": {"demo": demo},
     "Look at your scans": {"inspect": inspect, "data": data},
     "Adapt and segment": {"adapt": adapt, "segment": segment},
-    "Check and show": {"evaluate": evaluate, "report": report},
+    "Check and show": {"evaluate": evaluate, "compare": compare, "report": report},
     "Label more scans": {"annotate": annotate, "suggest": suggest, "export": export, "label-app": label_app},
     "Compare and pre-train methods": {"learners": learners, "benchmark": benchmark, "train": train},
 }

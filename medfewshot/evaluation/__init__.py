@@ -4,6 +4,7 @@ Missed structures, false alarms and correct absences are counted separately besi
 ``medfewshot.metrics`` states the policy for empty masks.
 """
 
+from medfewshot.evaluation.comparison import FEWEST_FOR_TEST, Comparison, Difference, measure_title, p_text
 from medfewshot.evaluation.files import evaluate_pairs, match_cases
 from medfewshot.evaluation.results import (
     Evaluation,
@@ -16,7 +17,10 @@ from medfewshot.evaluation.results import (
 from medfewshot.evaluation.scores import CaseScore, evaluate_arrays
 
 __all__ = [
+    "FEWEST_FOR_TEST",
     "CaseScore",
+    "Comparison",
+    "Difference",
     "Evaluation",
     "LabelSummary",
     "bootstrap_interval",
@@ -25,5 +29,7 @@ __all__ = [
     "evaluate_pairs",
     "match_cases",
     "mean",
+    "measure_title",
+    "p_text",
     "summarize",
 ]

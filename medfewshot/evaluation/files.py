@@ -35,7 +35,9 @@ _REFERENCE_FOLDERS = ("labelsTr", "labels/final", "labels")
 _SHOWN = 5
 
 
-def match_cases(predictions: Path, reference: Path) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+def match_cases(
+    predictions: Path, reference: Path, *, roles: tuple[str, str] = ("prediction", "reference")
+) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
     """Pair the files of two folders by case id, or two single files, or a single file with one of a folder.
 
     ``case_seg.nii.gz`` and similar names count as ``case``. If ``case.nii.gz`` exists too, it is the prediction; among
@@ -44,6 +46,7 @@ def match_cases(predictions: Path, reference: Path) -> tuple[tuple[Pair, ...], t
     Args:
         predictions: Folder or file.
         reference: Folder or file; a dataset folder with ``labelsTr`` will do.
+        roles: What a file of each is called in messages.
 
     Returns:
         The pairs, sorted by case id; and warnings about files that have no counterpart.
@@ -66,15 +69,15 @@ def match_cases(predictions: Path, reference: Path) -> tuple[tuple[Pair, ...], t
     pairs = tuple((case, predicted[case], true[case]) for case in sorted(predicted.keys() & true.keys()))
     if not pairs:
         raise InputError(
-            f"no prediction in {predictions} (e.g. {predicted_files[0].name}) has the case id of a reference in "
+            f"no {roles[0]} in {predictions} (e.g. {predicted_files[0].name}) has the case id of a {roles[1]} in "
             f"{reference} (e.g. {reference_files[0].name})",
             "name both files after the case",
         )
     unused += [path for case, path in true.items() if case not in predicted]
     extra += [path for case, path in predicted.items() if case not in true]
     left_over = (
-        (unused, len(reference_files), f"references in {reference} have no prediction"),
-        (extra, len(predicted_files), f"predictions in {predictions} have no reference"),
+        (unused, len(reference_files), f"{roles[1]}s in {reference} have no {roles[0]}"),
+        (extra, len(predicted_files), f"{roles[0]}s in {predictions} have no {roles[1]}"),
     )
     return pairs, tuple(
         f"{len(paths)} of {total} {what} and are not scored: {some([path.name for path in sorted(paths)], _SHOWN)}"

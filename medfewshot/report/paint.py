@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -145,19 +145,25 @@ def figure(scene: Scene, entries: Sequence[Entry], *, title: str, facts: str, fl
     return fig
 
 
-def card(scene: Scene, rank: int | None) -> Figure:
-    """Paint one slice without legend: the one where structure ``rank`` is largest, zoomed to all structures."""
+def cards(scenes: Sequence[Scene], rank: int | None) -> Figure:
+    """Paint one slice of each scene, side by side and without legend.
+
+    It is the slice where structure ``rank`` is largest in all scenes together, zoomed to all structures.
+    """
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=CARD, facecolor=BLACK)
-    axes = fig.add_axes((0, 0, 1, 1))
-    normal = planes.choose_views(scene.grid, scene.structures)[0][0]
-    wanted = scene.structures == rank if rank and (scene.structures == rank).any() else scene.structures
+    fig = Figure(figsize=(CARD[0] * len(scenes), CARD[1]), facecolor=BLACK)
+    structures = np.maximum.reduce([scene.structures for scene in scenes])
+    whole = replace(scenes[0], ranks=structures, reference=None)
+    normal = planes.choose_views(whole.grid, structures)[0][0]
+    wanted = structures == rank if rank and (structures == rank).any() else structures
     view = (normal, planes.best_slices([planes.profiles(wanted)[normal]])[0])
-    _, zoom = _windows(scene, view, [view], CARD[1] / CARD[0])
-    _panel(axes, scene, view, "card", zoom)
-    if not scene.raster:
-        _caption(axes, scene.grid, view)
+    _, zoom = _windows(whole, view, [view], CARD[1] / CARD[0])
+    for number, scene in enumerate(scenes):
+        axes = fig.add_axes((number / len(scenes), 0, 1 / len(scenes), 1))
+        _panel(axes, scene, view, "card", zoom)
+        if not scene.raster:
+            _caption(axes, scene.grid, view)
     return fig
 
 

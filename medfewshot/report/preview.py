@@ -104,9 +104,34 @@ def card_jpeg(
     Returns:
         A JPEG file.
     """
-    buffer = io.BytesIO()
     maps = [ranks] if reference is None else [ranks, reference]
-    figure = paint.card(_scene(image, maps, affine, None, window), rank)
+    return _jpeg([_scene(image, maps, affine, None, window)], rank)
+
+
+def cards_jpeg(
+    image: np.ndarray,
+    panels: Sequence[tuple[np.ndarray, np.ndarray]],
+    affine: np.ndarray,
+    *,
+    window: tuple[float, float] | None = None,
+) -> bytes:
+    """Paint the same slice once for each pair of label maps, side by side: where all of them are largest.
+
+    Args:
+        image: ``(X, Y, Z)`` or ``(X, Y)``.
+        panels: For each panel two maps of ranks ``(*S)``; the second one is a dashed white line.
+        affine: ``(4, 4)``, voxel -> RAS mm.
+        window: Intensities shown black and white; by default the 0.5 and 99.5 percentiles.
+
+    Returns:
+        A JPEG file.
+    """
+    return _jpeg([_scene(image, maps, affine, None, window) for maps in panels], None)
+
+
+def _jpeg(scenes: Sequence[Scene], rank: int | None) -> bytes:
+    buffer = io.BytesIO()
+    figure = paint.cards(scenes, rank)
     figure.savefig(buffer, format="jpeg", dpi=paint.DPI, facecolor=paint.BLACK, pil_kwargs={"quality": 85})
     return buffer.getvalue()
 

@@ -73,7 +73,7 @@ def _panel(axes: Axes, name: str, values: np.ndarray, found: Agreement) -> None:
     """Draw the cases, the bias as a line and the limits of agreement as dashed lines."""
     axes.axhline(0, color="#c9ced2", linewidth=0.9, zorder=1)
     axes.scatter(values.mean(1), values[:, 0] - values[:, 1], s=16, color=BLUE, alpha=0.65, linewidths=0, zorder=3)
-    limits = (found.limit_low, found.limit_high)
+    limits = {found.limit_low, found.limit_high} - {found.bias}
     drawn = [(found.bias, "solid", "bias"), *((limit, "dashed", "") for limit in limits if np.isfinite(limit))]
     for height, style, text in drawn:
         axes.axhline(height, color=INK, linewidth=1.1, linestyle=style, zorder=2)

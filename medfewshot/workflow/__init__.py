@@ -41,6 +41,7 @@ a run can be stopped at any moment and resumed::
 
 from medfewshot.io import VolumeLike, as_volume
 from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, can_continue, prepare
+from medfewshot.workflow.compare import compare
 from medfewshot.workflow.evaluate import evaluate, write_scores
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record, read_run
 from medfewshot.workflow.report import report
@@ -72,6 +73,7 @@ __all__ = [
     "check_background",
     "check_channels",
     "check_folder",
+    "compare",
     "evaluate",
     "find_cases",
     "find_supports",

@@ -55,6 +55,20 @@ def test_evaluate_takes_names_from_the_references(run, scans):
     assert run("evaluate", scans / "reference", "-r", scans / "nowhere").code == 2
 
 
+def test_compare_prints_differences_and_refuses_with_one_line(run, scans):
+    for name, shift in (("a", 1), ("b", 0)):
+        for number in range(3):
+            toys.save_nifti(scans / name / f"q{number}.nii.gz", np.roll(toys.make_scan(10 + number)[1], shift, axis=0))
+    done = run("compare", scans / "a", scans / "b", "-r", scans / "reference")
+    assert done.code == 0, done.err
+    assert "HD95 mm" in done.out
+    assert "no test can give a p-value below 0.05" in done.err
+    rows = json.loads(run("compare", scans / "a", scans / "b", "--json").out)["differences"]
+    assert [(row["structure"], row["measure"]) for row in rows] == [("205", "volume_ml"), ("420", "volume_ml")]
+    done = run("compare", scans / "a", scans / "a")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+
+
 def test_demo(run, tmp_path):
     data = synthetic.make_ct_cohort(tmp_path / "data", 2, shape=(28, 26, 22), spacing_mm=12.0)
     words = ("demo", "-o", tmp_path / "demo", "--data", data, "--steps", 1)

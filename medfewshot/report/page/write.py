@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -22,6 +22,9 @@ from medfewshot.report.page.flags import look_first
 from medfewshot.report.page.viewer import DisplayVolumes
 from medfewshot.report.paint import colour_of
 from medfewshot.report.preview import card_jpeg
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HEADLINE = [metric for metric in METRICS.values() if metric.headline]
 """The metrics that have a column and a plot."""
@@ -37,22 +40,20 @@ def write_page(path: Path, page: Page) -> Path:
 
 def render_page(page: Page) -> str:
     """Return the page as HTML: every text is escaped, and only the page's own scripts may run."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment()
     environment.filters |= {"heading": _heading, "median": median}
     viewing = any(case.viewer for case in page.cases)
-    scripts = [_asset("page.js"), *([_asset("niivue.umd.js")] if viewing else [])]
+    scripts = [asset("page.js"), *([asset("niivue.umd.js")] if viewing else [])]
     anchors = {case.name: f"case-{number}" for number, case in enumerate(page.cases, start=1)}
     colours = {value: colour_of(rank) for rank, value in enumerate(page.structures, start=1)}
-    return environment.from_string(_asset("page.html")).render(
+    return environment.from_string(asset("page.html")).render(
         page=page,
         metrics=HEADLINE,
         size=_size_heading(page),
-        style=Markup(_asset("page.css")),
+        style=Markup(asset("page.css")),
         script=Markup(scripts[0]),
         niivue=Markup(scripts[1]) if viewing else None,
-        policy=_policy(scripts),
+        policy=content_policy(scripts),
         anchors=anchors,
         colours=colours,
         look_first=look_first(page.cases),
@@ -60,6 +61,13 @@ def render_page(page: Page) -> str:
         settings=_settings(page, anchors, colours),
         version=__version__,
     )
+
+
+def page_environment() -> Environment:
+    """Return how the templates of pages are read: every text is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def preview_uri(path: Path) -> str:
@@ -71,29 +79,31 @@ def preview_uri(path: Path) -> str:
     small.thumbnail((PREVIEW_WIDTH, 10 * PREVIEW_WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=82, optimize=True)
-    return _jpeg_uri(buffer.getvalue())
+    return jpeg_uri(buffer.getvalue())
 
 
 def card_uri(volumes: DisplayVolumes, rank: int | None) -> str:
     """Paint one slice of a case as a data URI; structure ``rank`` decides which slice."""
     shown = (...,) if len(volumes.shape) == 3 else (..., 0)
     reference = None if volumes.reference is None else volumes.reference[shown]
-    return _jpeg_uri(
+    return jpeg_uri(
         card_jpeg(
             volumes.grey[shown], volumes.labels[shown], volumes.grid, rank=rank, reference=reference, window=(0, 255)
         )
     )
 
 
-def _jpeg_uri(data: bytes) -> str:
+def jpeg_uri(data: bytes) -> str:
+    """Return a JPEG file as a data URI."""
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file in ``assets``."""
     return (files("medfewshot.report.page") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _policy(scripts: list[str]) -> str:
+def content_policy(scripts: list[str]) -> str:
     """Return a content security policy: no network, and no scripts except these, identified by their digests."""
     allowed = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     return (

@@ -1,0 +1,96 @@
+"""``medfewshot compare``, ``curve`` and ``describe``: numbers and words for a study."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medfewshot.cli.options import Json, Quiet, with_settings
+from medfewshot.settings import EvaluateSettings
+
+if TYPE_CHECKING:
+    from medfewshot.cli.console import Console
+    from medfewshot.evaluation import Comparison
+
+
+@with_settings("labels", "ignore")
+def compare(
+    *,
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="Results of a run, or label maps by a reader.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="The same kind, of the same scans.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", "-r", metavar="FOLDER", help="Labels by an expert: which result is closer?"),
+    ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The scans, for the pictures. Default: where the runs found them."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Write tables, plots and a page here.")
+    ] = None,
+    settings: EvaluateSettings,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Compare two runs, two readers, or a reader and a run.
+
+    Prints paired differences by structure, second minus first, with 95 % intervals and tests, and how well the volumes
+    agree.
+
+    Example:
+        medfewshot compare before/ after/ --reference labels/ -o comparison/
+        medfewshot compare reader1/ reader2/ --scans scans/ -o comparison/
+    """
+    from medfewshot import workflow
+    from medfewshot.cli.console import Console
+
+    console = Console(quiet, json)
+    with console.progress("Comparing") as progress:
+        found = workflow.compare(
+            first, second, settings, reference=reference, scans=scans, folder=output, progress=progress
+        )
+    comparison_tables(console, found)
+    console.warnings(found.warnings, "in comparison.html" if output else "(-o FOLDER writes them all)")
+    if output is not None:
+        console.say(f"open {output / 'comparison.html'} in a browser; tables in {output}")
+    console.json({"differences": [row.row() for row in found.differences], "warnings": list(found.warnings)})
+
+
+def comparison_tables(console: Console, found: Comparison) -> None:
+    """Print paired differences, then how alike both results are."""
+    from medfewshot.evaluation import measure_title, p_text
+
+    rows = [
+        {
+            "structure": row.structure, "measure": measure_title(row.measure), "scans": str(row.cases),
+            "first": _number(row.first, row.measure), "second": _number(row.second, row.measure),
+            "change": _number(row.difference, row.measure, "+"),
+            "95 % interval": f"{_number(row.ci_low, row.measure, '+')} to {_number(row.ci_high, row.measure, '+')}",
+            "p (Holm)": p_text(row.p_holm),
+        }
+        for row in found.differences
+    ]  # fmt: skip
+    if rows:
+        console.rows("Paired differences, second minus first", rows)
+    alike = [
+        {
+            "structure": one.label_name, "Dice": _number(one.means["dice"], "dice"),
+            "HD95 mm": _number(one.means["hd95_mm"], "hd95_mm"), "volume %": _number(one.volumes.bias_percent, "", "+"),
+            "limits ml": f"{_number(one.volumes.limit_low)} to {_number(one.volumes.limit_high)}",
+            "ICC": _number(one.volumes.icc, "dice"),
+        }
+        for one in found.direct.summaries
+    ]  # fmt: skip
+    if alike:
+        console.rows("How alike the two are", alike)
+        console.say("p: Wilcoxon's signed-rank test with Holm's correction")
+        console.say("limits: of agreement of the volumes (95 %); ICC(2,1): absolute agreement of the volumes")
+
+
+def _number(value: float, measure: str = "", sign: str = "") -> str:
+    """Write a number with the decimals of its measure."""
+    return "-" if not math.isfinite(value) else f"{value:{sign}.{3 if measure == 'dice' else 2}f}"

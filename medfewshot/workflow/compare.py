@@ -1,0 +1,219 @@
+"""Comparison of two runs, of two readers, or of a reader with a run: tables, plots and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medfewshot.data_dictionary import check_dictionary, write_table
+from medfewshot.errors import InputError, some
+from medfewshot.evaluation import FEWEST_FOR_TEST, Comparison, Evaluation, evaluate_pairs, match_cases
+from medfewshot.planning import label_values
+from medfewshot.report import save_volume_plot, volume_plot_uri
+from medfewshot.report.page.comparison import ComparisonPage, write_comparison_page
+from medfewshot.settings import EvaluateSettings
+from medfewshot.types import Progress
+from medfewshot.workflow.changed_cases import picture_changes, scans_of
+from medfewshot.workflow.evaluate import VOLUME_PLOT
+from medfewshot.workflow.known_names import known_names
+from medfewshot.workflow.record import RUN_RECORD, read_record
+from medfewshot.workflow.volumes import check_folder
+
+COMPARISON, CASES, PAGE = "comparison.csv", "cases.csv", "comparison.html"
+CHANGE = "second - first"
+SHOWN_CASES = 5
+
+
+Names = Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is compared: see :func:`compare`. Pairs hold the first and the second of two.
+
+    Attributes:
+        paths: Folder or file of each result.
+        names: Label value -> name in each result, as far as it is known.
+        labels: Label value -> name of what is compared, as each result numbers it; None: all values.
+        files: Case -> label map of each result.
+        truths: Case -> reference, of the cases that have one.
+        true_names: Label value -> name in the references.
+        ignore: Label value of the references that is not scored.
+        warnings: One line each.
+    """
+
+    paths: tuple[Path, Path]
+    names: tuple[Names, Names]
+    labels: tuple[Names | None, Names | None]
+    files: Mapping[str, tuple[Path, Path]]
+    truths: Mapping[str, Path]
+    true_names: Names
+    ignore: int | None
+    warnings: tuple[str, ...]
+
+
+def compare(
+    first: Path,
+    second: Path,
+    settings: EvaluateSettings | None = None,
+    *,
+    reference: Path | None = None,
+    scans: Path | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare two segmentations of the same scans, by structure; every difference is second minus first.
+
+    Args:
+        first: Folder of a run, or of label maps by a reader.
+        second: The same kind.
+        settings: Structures, and the label value that is not scored.
+        reference: Labels by an expert. Dice and HD95 of both against it are then compared too.
+        scans: Folder of the scans, for the pictures; default: where the record of a run says they are.
+        folder: Where to write tables, plot and page; None writes nothing.
+        progress: Receives one event per scan; may cancel.
+
+    Raises:
+        InputError: Both are the same folder, a run is not finished, or they have no scan or no structure in common.
+    """
+    settings, progress = settings or EvaluateSettings(), progress or Progress()
+    if first.resolve() == second.resolve():
+        raise InputError(f"{first}: is given twice", "give two different folders")
+    for path in (first, second):
+        _check_finished(path)
+    if folder is not None:
+        _check_free(folder)
+    work = _open((first, second), reference, settings)
+    pairs = [(case, files[1], files[0]) for case, files in work.files.items()]
+    direct = evaluate_pairs(
+        pairs, labels=work.labels[1], names=work.names[1], reference_names=work.names[0],
+        progress=progress.at("comparing"),
+    )  # fmt: skip
+    found = Comparison(direct)
+    if reference is not None:
+        first_scores = _score(work, 0, progress.at("scoring the first"))
+        found = Comparison(direct, first_scores, _score(work, 1, progress.at("scoring the second")))
+    scored = len(work.files if reference is None else work.truths)
+    of_scores = [text for one in (found.direct, found.first, found.second) if one for text in one.warnings]
+    notes = (*work.warnings, *_doubts(found, len(pairs), scored), *of_scores)
+    found = replace(found, warnings=tuple(dict.fromkeys(notes)))
+    if folder is not None:
+        _write(found, work, folder, reference, scans, progress.at("pictures"))
+    return found
+
+
+def _open(paths: tuple[Path, Path], reference: Path | None, settings: EvaluateSettings) -> _Work:
+    """Find the scans and structures that both results have, and their references."""
+    first, second = paths
+    pairs, unmatched = match_cases(second, first, roles=("segmentation", "counterpart"))
+    files = {case: (one, two) for case, two, one in pairs}
+    names = (known_names(first, first).labels, known_names(second, second).labels)
+    labels, warnings = _common_structures(paths, names, settings)
+    truths: dict[str, Path] = {}
+    true_names: Names = {}
+    ignore = settings.ignore
+    if reference is not None:
+        known = known_names(second, reference)
+        truths = {case: true for case, _, true in match_cases(second, reference)[0] if case in files}
+        true_names, ignore = known.references, known.ignore if ignore is None else ignore
+        if not truths:
+            raise InputError(f"{reference}: has no reference of the scans in {first} and {second}", "name them alike")
+    return _Work(paths, names, labels, files, truths, true_names, ignore, (*warnings, *unmatched))
+
+
+def _score(work: _Work, side: int, progress: Progress) -> Evaluation:
+    """Score one of the results against the references."""
+    return evaluate_pairs(
+        [(case, work.files[case][side], true) for case, true in work.truths.items()],
+        labels=work.labels[side], names=work.names[side], reference_names=work.true_names, ignore=work.ignore,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _check_finished(path: Path) -> None:
+    if (path / RUN_RECORD).is_file() and not read_record(path).get("finished"):
+        raise InputError(f"{path}: this run is not finished", "wait until it ends, or resume it")
+
+
+def _check_free(folder: Path) -> None:
+    """Check that a comparison replaces nothing but an earlier comparison."""
+    check_folder(folder)
+    check_dictionary(folder)
+    names = (COMPARISON, CASES, PAGE)
+    if all((folder / name).is_file() for name in names):
+        return
+    for name in (*names, VOLUME_PLOT):
+        if (folder / name).exists():
+            raise InputError(
+                f"{folder / name}: exists already and is no result of compare", "give another folder", setting="output"
+            )
+
+
+def _common_structures(
+    paths: Sequence[Path], names: Sequence[Names], settings: EvaluateSettings
+) -> tuple[tuple[Names | None, Names | None], tuple[str, ...]]:
+    """Return label value -> name of what both have, as each numbers it; and warnings. None: all values.
+
+    Raises:
+        InputError: Both name their structures, and none has the same name.
+    """
+    known: Names = {**names[0], **names[1]}
+    warnings: tuple[str, ...] = ()
+    values: dict[str, int] = {}
+    if all(names):
+        values = {name.casefold(): value for value, name in names[0].items()}
+        known = {value: name for value, name in names[1].items() if name.casefold() in values}
+        if not known:
+            raise InputError(
+                f"{paths[0]} and {paths[1]} have no structure in common ({some(names[0].values())}; "
+                f"{some(names[1].values())})",
+                "compare results of the same structures",
+            )
+        shared = {name.casefold() for name in known.values()}
+        alone = [name for own in names for name in own.values() if name.casefold() not in shared]
+        warnings = (f"only in one of the two, and not compared: {some(alone)}",) if alone else ()
+    asked = settings.labels or ()
+    chosen = asked if isinstance(asked, dict) else {v: known.get(v, f"label {v}") for v in label_values(asked, known)}
+    second = chosen or known or None
+    if not values or second is None:
+        return (second, second), warnings
+    return ({values.get(name.casefold(), value): name for value, name in second.items()}, second), warnings
+
+
+def _doubts(found: Comparison, cases: int, scored: int) -> list[str]:
+    """Say what the numbers cannot show."""
+    doubts = []
+    if scored < cases:
+        doubts.append(f"{cases - scored} of {cases} scans have no reference and are only compared with each other")
+    if found.identical:
+        doubts.append("both results are identical in every scan")
+    elif scored == 1:
+        doubts.append("there is one scan to compare: no test, no interval and no limits of agreement")
+    elif scored < FEWEST_FOR_TEST:
+        doubts.append(f"with {scored} scans no test can give a p-value below 0.05, whatever the difference")
+    return doubts
+
+
+def _write(
+    found: Comparison, work: _Work, folder: Path, reference: Path | None, scans: Path | None, progress: Progress
+) -> None:
+    write_table(folder / COMPARISON, [row.row() for row in found.differences])
+    write_table(folder / CASES, found.case_rows())
+    volumes = found.direct.volumes
+    if volumes:
+        save_volume_plot(folder / VOLUME_PLOT, volumes, difference=CHANGE)
+    changes = dict([*found.changes.items()][:SHOWN_CASES])
+    files = {case: [*work.files[case], *([work.truths[case]] if case in work.truths else [])] for case in changes}
+    pictures = picture_changes(
+        files,
+        images=scans_of(work.paths, scans),
+        names=(*work.names, work.true_names),
+        structures={score.label: score.label_name for score in found.direct.scores},
+        progress=progress,
+    )
+    page = ComparisonPage(
+        str(work.paths[0]), str(work.paths[1]), None if reference is None else str(reference), found, changes, pictures,
+        volume_plot_uri(volumes, difference=CHANGE),
+    )  # fmt: skip
+    write_comparison_page(folder / PAGE, page)
