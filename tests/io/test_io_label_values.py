@@ -92,3 +92,11 @@ def test_scans_are_no_label_maps() -> None:
     ):
         check_is_image(scan[None], "a")
     check_is_image(np.stack([labels, labels + rng.normal(0, 1, labels.shape)]), "a")
+
+
+def test_an_enlarged_image_of_few_gray_values_is_an_image() -> None:
+    ramp = np.add.outer(np.arange(100), np.arange(100)).repeat(8, 0).repeat(8, 1)
+    check_is_image(ramp[None].astype(np.uint8), "ultrasound")
+    parcellation = np.random.default_rng(0).permutation(199)[ramp]
+    with pytest.raises(InputError, match="label map"):
+        check_is_image(parcellation[None], "parcellation")
