@@ -32,12 +32,14 @@ class LabelledScans:
         labels: Their label maps ``(1, *S)``.
         names: Label value -> name, as far as the dataset knows.
         seconds: Time that reading took.
+        without_label: Names of the scans beside them that have no label.
     """
 
     images: Sequence[Volume]
     labels: Sequence[Volume]
     names: Mapping[int, str] = field(default_factory=dict)
     seconds: float = 0.0
+    without_label: tuple[str, ...] = ()
 
     def ignoring(self, value: int | None) -> LabelledScans:
         """Return the same where voxels with the label ``value`` count as not annotated; None changes nothing."""
@@ -94,7 +96,8 @@ def read_supports(
     found = {value: name for label in labels for value, name in label.names.items()}
     if len({image.has_spacing for image in images}) > 1:
         images, labels = [in_voxels(image) for image in images], [in_voxels(label) for label in labels]
-    return LabelledScans(images, labels, found | names, round(time.perf_counter() - begun, 3))
+    unused = tuple(case.case_id for case in source.cases if not case.label_path) if isinstance(source, Dataset) else ()
+    return LabelledScans(images, labels, found | names, round(time.perf_counter() - begun, 3), unused)
 
 
 def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:
@@ -145,7 +148,7 @@ def unnamed_warnings(scans: LabelledScans, plan: Plan) -> list[str]:
 
 
 def scan_warnings(scans: LabelledScans) -> list[str]:
-    """Warnings of reading, with the file's name, and scans that are given twice: they would count twice."""
+    """Warnings of reading, with the file's name; scans that are given twice and would count twice; unused scans."""
     warnings = [
         text if volume.name in text else f"{volume.name}: {text}"
         for volume in (*scans.images, *scans.labels)
@@ -156,6 +159,10 @@ def scan_warnings(scans: LabelledScans) -> list[str]:
         if twin is not None:
             same = "" if twin.name == image.name else f" (as {twin.name})"
             warnings.append(f"{image.name}: is given twice{same} and counts twice; remove one")
+    if scans.without_label:
+        warnings.append(
+            f"{len(scans.without_label)} scan(s) have no label and are not used: {some(scans.without_label)}"
+        )
     return warnings
 
 

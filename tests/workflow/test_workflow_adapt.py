@@ -340,3 +340,11 @@ def test_ct_and_mr_in_one_support_are_told():
     images = [Volume(data.astype(np.float32), np.eye(4)) for data in (ct, mr)]
     told = prepare(LabelledScans(images, [Volume(label, np.eye(4))] * 2)).warnings
     assert any("CT and MR" in text for text in told)
+
+
+def test_scans_without_a_label_are_listed(tmp_path):
+    folder = toys.make_folders(tmp_path, queries=0) / "annotated"
+    toys.save_nifti(folder / "images" / "s9.nii.gz", toys.make_scan(9)[0])
+    scans = read_supports(folder)
+    assert len(scans.images) == 2
+    assert scan_warnings(scans) == ["1 scan(s) have no label and are not used: s9"]
