@@ -22,8 +22,8 @@ from medfewshot.settings import AdaptSettings
 from medfewshot.structures import dice
 from medfewshot.workflow import adapt, read_supports
 
-CORD = (range(3), range(3, 5))
-"""Split of ``cord-mr-gm`` (README of the data)."""
+POOLS = {"cord-mr-gm": 3, "fetalhead-us2d": 6, "carotid-us2d": 7, "octa-faz2d": 6, "heart-mr-hvsmr2d": 9}
+"""Sizes of the pools that are no fixed split of the package (README of the data)."""
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     given = parser.parse_args()
     settings = AdaptSettings(**{"labels": given.labels, "budget_seconds": None, "device": "cpu", **given.settings})
     cases = read_dataset(given.data / given.dataset).labelled
-    pool = list((CORD if given.dataset == "cord-mr-gm" else fixed_split(given.dataset))[0])
+    pool = list(range(POOLS[given.dataset]) if given.dataset in POOLS else fixed_split(given.dataset)[0])
     chosen = draw_support(pool, given.shots, given.draw)
     rest = [number for number in pool if number not in chosen][: given.queries]
     begun = time.perf_counter()

@@ -93,7 +93,7 @@ def make_plan(
     shape = tuple(max(1, round(float(n))) for n in np.median(extents_mm / plan.spacing_mm, axis=0))
     return replace(
         plan,
-        patch_size=_patch_size(shape, plan.spacing_mm, patch_voxels(settings, dims)),
+        patch_size=_patch_size(shape, plan.spacing_mm, patch_voxels(settings, planar=dims == 2 or shapes.min() == 1)),
         median_shape=shape,
         notes=(
             *_notes(measured, wanted, [one for one, complete in zip(found, wholes, strict=True) if complete]),

@@ -59,6 +59,7 @@ def target_spacing(
         InputError: The spacing of the user does not fit the number of axes.
     """
     median_mm = np.median(spacings, axis=0)
+    planar = len(median_mm) == 2 or bool((np.round(extents_mm / spacings) == 1).any())
     thick = median_mm >= THICK_RATIO * median_mm.min()
     if settings.spacing_mm is not None:
         given = np.asarray(settings.spacing_mm, dtype=float)
@@ -74,13 +75,13 @@ def target_spacing(
     # The spacing of the thin axes at which one patch covers CONTEXT_FRACTION of the median scan.
     extent, thin = np.median(extents_mm, axis=0), ~thick
     covered = np.prod(extent[thin]) * float(np.prod(extent[thick] / median_mm[thick])) * CONTEXT_FRACTION
-    context_mm = float((covered / patch_voxels(settings, len(median_mm))) ** (1 / thin.sum()))
+    context_mm = float((covered / patch_voxels(settings, planar=planar)) ** (1 / thin.sum()))
     goal = min(
         max(field_mm / FIELD_OF_VIEW_VOXELS, context_mm),
         longest_mm / STRUCTURE_VOXELS,
         narrowest_mm / SMALLEST_DIAMETER_VOXELS,
     )
-    if len(median_mm) == 2:
+    if planar:
         # A planar image is small, so 256 pixels across are affordable and keep its detail.
         goal = min(goal, field_mm / 256)
     if settings.level.coarser > 1:
@@ -88,9 +89,9 @@ def target_spacing(
     return np.where(thick, median_mm, np.maximum(median_mm, goal))
 
 
-def patch_voxels(settings: PlanSettings, dims: int) -> int:
-    """Return the voxels of a training patch: the user's, or the default for ``dims`` axes."""
-    return settings.patch_voxels or (PATCH_PIXELS if dims == 2 else PATCH_VOXELS)
+def patch_voxels(settings: PlanSettings, *, planar: bool) -> int:
+    """Return the voxels of a training patch: the user's, or the default for 2D images or for volumes."""
+    return settings.patch_voxels or (PATCH_PIXELS if planar else PATCH_VOXELS)
 
 
 def fit_to_structures(plan: Plan, labels: Sequence[Volume], original_mm: np.ndarray, settings: PlanSettings) -> Plan:

@@ -81,6 +81,19 @@ def test_vessels_of_two_pixels_are_planned_on_their_own_grid(planar):
     assert plan.ceilings[1] >= 0.9
 
 
+def test_a_volume_of_one_slice_is_planned_as_a_2d_image():
+    disc = np.hypot(*np.indices((400, 400)) - 200) < 120
+    plans = []
+    for planar in (np.s_[:, :], np.s_[:, :, None]):
+        label = volume_of(disc.astype(np.uint8)[planar], np.eye(4))
+        plans.append(
+            make_plan([volume_of(np.random.default_rng(0).uniform(0, 255, label.spatial_shape), np.eye(4))], [label])
+        )
+    flat, slab = plans
+    assert slab.spacing_mm[:2] == flat.spacing_mm
+    assert slab.patch_size == (*flat.patch_size, 1)
+
+
 def test_a_spacing_that_the_user_fixed_stays_and_the_limit_is_named():
     label = volume_of(tubes((96, 96, 12), 2), affine_of((0.5, 0.5, 2)))
     image = volume_of(np.random.default_rng(0).uniform(0, 500, label.spatial_shape), label.affine)
