@@ -3,46 +3,77 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medfewshot.cli.options import Json, Quiet
 from medfewshot.errors import InputError
 
+if TYPE_CHECKING:
+    from medfewshot.types import Progress
+
 
 def suggest(
     scans: Annotated[list[Path], typer.Argument(metavar="SCANS...", help="Scans, or folders of them.")],
-    segmenter: Annotated[Path, typer.Option(metavar="FOLDER", help="A model that `medfewshot adapt` made.")],
+    segmenter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="A model that `medfewshot adapt` made. Without one: the first scan to label."
+        ),
+    ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, metavar="N", help="Scans to name.")] = 5,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Name the scans to label next, least known to the model first.
+    """Name the scans to label next.
 
-    A scan comes first if its expected Dice is low and its gray values are unlike those of the labelled scans.
+    With a model, a scan comes first if its expected Dice is low and its gray values are unlike those of the labelled
+    scans. Without a model, the scan comes first that is most like all others.
 
     Example:
+        medfewshot suggest scans/
         medfewshot suggest scans/ --segmenter model/
     """
-    from medfewshot.bundle import load_segmenter
     from medfewshot.cli.console import Console
+
+    console = Console(quiet, json)
+    with console.progress("Looking at scans") as progress:
+        rows, skipped = _typical(scans, progress) if segmenter is None else _unknown(scans, segmenter, progress)
+    console.warnings(skipped)
+    if not rows:
+        raise InputError("no scan is left to label", "give scans that the model has not learned from")
+    for number, row in enumerate(rows[:count], start=1):
+        reason = (
+            f"expected Dice {1 - row['uncertainty']:.2f}"
+            if segmenter
+            else f"distance to the others {row['distance']:.2f}"
+        )
+        console.say(f"{number}. {row['scan']}: {reason}")
+    console.json({"scans": rows})
+
+
+def _typical(scans: list[Path], progress: Progress) -> tuple[list[dict[str, Any]], list[str]]:
+    """Order scans by their mean distance to the others, and name those that cannot be read."""
+    from medfewshot.workbench.typical import most_typical_first
+    from medfewshot.workflow import find_cases
+
+    ordered, skipped = most_typical_first(find_cases(scans), progress)
+    return [
+        {"case": case.case_id, "scan": str(case.image_path), "distance": distance} for case, distance in ordered
+    ], skipped
+
+
+def _unknown(scans: list[Path], segmenter: Path, progress: Progress) -> tuple[list[dict[str, Any]], list[str]]:
+    """Order scans by how little a model knows about them, and name those that cannot be read."""
+    from medfewshot.bundle import load_segmenter
     from medfewshot.devices import resolve_device
     from medfewshot.workbench.choice import suggest as order
     from medfewshot.workflow import find_cases
 
-    console = Console(quiet, json)
     ready = load_segmenter(segmenter, resolve_device("auto"))
-    cases = find_cases(scans, ready.channels)
-    with console.progress("Looking at scans") as progress:
-        ordered, skipped = order(cases, ready, progress)
-    console.warnings(skipped)
-    if not ordered:
-        raise InputError("no scan is left to label", "give scans that the model has not learned from")
-    for number, (case, found) in enumerate(ordered[:count], start=1):
-        console.say(f"{number}. {case.image_path}: expected Dice {1 - found.uncertainty:.2f}")
-    rows = [{"case": case.case_id, "scan": str(case.image_path), **vars(found)} for case, found in ordered]
-    console.json({"scans": rows})
+    ordered, skipped = order(find_cases(scans, ready.channels), ready, progress)
+    return [{"case": case.case_id, "scan": str(case.image_path), **vars(found)} for case, found in ordered], skipped
 
 
 def export(
