@@ -49,6 +49,23 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_a_stack_of_pages_is_refused": "refused",
         },
         "tests/io/test_io_volumes.py": {"test_channels_from_several_files": "right"},
+        "tests/io/test_io_films.py": {
+            "test_time_has_the_unit_of_the_header": "right",
+            "test_every_frame_is_read": "right",
+            "test_one_time_point_is_one_volume": "right",
+            "test_the_time_axis_of_itk_comes_back": "right",
+            "test_a_nan_names_its_frame": "refused",
+            "test_a_film_cut_short_is_refused": "refused",
+            "test_a_frame_that_does_not_exist": "refused",
+            "test_frames_without_labels_are_found": "right",
+            "test_a_film_without_labels": "refused",
+        },
+        "tests/workflow/test_workflow_films.py": {
+            "test_each_labelled_frame_is_an_example": "right",
+            "test_a_label_of_one_volume_belongs_to_the_named_frame": "right",
+            "test_a_labelled_film_that_is_refused": "refused",
+            "test_as_many_volumes_as_channels_are_channels": "right",
+        },
     },
     "DICOM": {
         "tests/io/test_io_dicom.py": {
@@ -158,7 +175,8 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_monai_label": "warned",
             "test_slicer_scenes": "warned",
             "test_a_broken_scene_is_named": "refused",
-            "test_decathlon_with_channels_in_one_file_is_one_line": "refused",
+            "test_decathlon_with_channels_in_one_file": "right",
+            "test_decathlon_with_other_channels_than_it_names": "refused",
             "test_regions_of_nnunet_become_their_values": "warned",
             "test_ignored_voxels_of_nnunet_leave_their_cases_usable": "right",
             "test_one_scan_and_one_label_in_a_folder_belong_together": "right",

@@ -44,7 +44,8 @@ def adapt(
         InputError: A file, pair or setting cannot be used; the message names it and a remedy.
     """
     settings = (settings or AdaptSettings()).replace(**overrides)
-    return workflow.adapt(workflow.read_supports(support, progress=progress), settings, progress=progress)
+    scans = workflow.read_supports(support, frame=settings.frame, progress=progress)
+    return workflow.adapt(scans, settings, progress=progress)
 
 
 def segment(

@@ -35,6 +35,7 @@ class Volume:
         has_spacing: False if the file states no millimetres (a photograph, a PNG); the affine then counts pixels.
         names: Label value -> name, for a label map whose file names its structures (3D Slicer).
         colours: Label value -> red, green and blue, each from 0 to 1, for such a label map.
+        frame: Number of this frame in the time series of the file, from 0; None if the file contains one volume.
     """
 
     data: np.ndarray
@@ -46,6 +47,7 @@ class Volume:
     has_spacing: bool = True
     names: Mapping[int, str] = field(default_factory=dict)
     colours: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
+    frame: int | None = None
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
@@ -65,8 +67,9 @@ class Volume:
 
     @property
     def name(self) -> str:
-        """Path of the file for messages; ``array`` if there is none."""
-        return str(self.path) if self.path is not None else "array"
+        """Path of the file, and the frame, for messages; ``array`` if there is no file."""
+        name = str(self.path) if self.path is not None else "array"
+        return name if self.frame is None else f"{name} frame {self.frame}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class Case:
         modality: ``"CT"``, ``"MR"``, ... if it is known.
         image_paths: One path per channel (usually one).
         label_path: The label map, if there is one.
+        channels: Channels of the image; more than one with a single path: its volumes are the channels.
+        frame: Frame of a film that a label map of one volume belongs to, from 0; None if that is not known.
     """
 
     case_id: str
@@ -86,6 +91,8 @@ class Case:
     modality: str | None
     image_paths: tuple[Path, ...]
     label_path: Path | None = None
+    channels: int = 1
+    frame: int | None = None
 
     @property
     def image_path(self) -> Path:

@@ -251,15 +251,10 @@ def beyond_float32(folder):
     return nifti(folder, scan().astype(np.float64) * 1e300)
 
 
-@refused("time series")
-def four_dimensions(folder):
-    return nifti(folder, np.stack([scan()] * 2, -1))
-
-
-@refused("axes")
-def four_dimensions_in_nrrd(folder):
-    image = sitk.JoinSeries([sitk.GetImageFromArray(scan())] * 2)
-    sitk.WriteImage(image, str(folder / "odd.nrrd"))
+@refused("several channels in every frame")
+def a_film_of_vectors(folder):
+    pixels = np.zeros((2, 14, 15, 16, 2), np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(folder / "odd.nrrd"))
     return folder / "odd.nrrd"
 
 

@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backbones", "registration"),
     ("learners",),
     ("inference",),
-    ("metrics", "agreement"),
+    ("metrics", "agreement", "heart"),
     ("data_dictionary",),
     ("evaluation",),
     ("training",),

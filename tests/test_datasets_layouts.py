@@ -276,14 +276,22 @@ def test_a_broken_scene_is_named(tmp_path, content):
         read_dataset(tmp_path)
 
 
-def test_decathlon_with_channels_in_one_file_is_one_line(tmp_path):
-    scans(tmp_path, "imagesTr/prostate_00.nii.gz", data=np.stack([IMAGE] * 2, -1))
-    labels(tmp_path, "labelsTr/prostate_00.nii.gz")
+def decathlon_of_two_channels(folder, volumes):
+    scans(folder, "imagesTr/prostate_00.nii.gz", data=np.stack([IMAGE] * volumes, -1))
+    labels(folder, "labelsTr/prostate_00.nii.gz")
     entry = {"image": "./imagesTr/prostate_00.nii.gz", "label": "./labelsTr/prostate_00.nii.gz"}
     content = {"modality": {"0": "T2", "1": "ADC"}, "labels": {"0": "background", "1": "PZ"}, "training": [entry]}
-    text(tmp_path / "dataset.json", json.dumps(content))
-    with pytest.raises(InputError, match="1 labelled images contain 2 channels each"):
-        read_dataset(tmp_path)
+    text(folder / "dataset.json", json.dumps(content))
+    return folder
+
+
+def test_decathlon_with_channels_in_one_file(tmp_path):
+    assert read_dataset(decathlon_of_two_channels(tmp_path, 2)).channels == 2
+
+
+def test_decathlon_with_other_channels_than_it_names(tmp_path):
+    with pytest.raises(InputError, match=r"names 2 channels \(T2, ADC\), but .* has 3 volumes"):
+        read_dataset(decathlon_of_two_channels(tmp_path, 3))
 
 
 def test_regions_of_nnunet_become_their_values(tmp_path):

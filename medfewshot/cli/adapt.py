@@ -69,11 +69,11 @@ def segment(
         ready = load_segmenter(known, device)
         batch = workflow.open_batch(inputs, output, settings, channels=ready.channels, plan=ready.plan)
     else:
-        batch = workflow.open_batch(inputs, output, settings, channels=len(source.labelled[0].image_paths))
+        batch = workflow.open_batch(inputs, output, settings, channels=source.channels)
         with console.progress("Adapting") as progress:
             ready = workflow.adapt_to_folder(
                 source, output / "segmenter", adaptation,
-                resume=settings.resume, overwrite=True, query=batch.first, progress=progress,
+                resume=settings.resume, overwrite=True, query=batch.query, progress=progress,
             )  # fmt: skip
         console.model(ready, output / "segmenter")
     with console.progress("Segmenting") as progress:

@@ -46,6 +46,13 @@ class Dataset:
         return self
 
     @property
+    def channels(self) -> int:
+        """Number of channels of an image, as far as the files tell; 1 without cases."""
+        return max(
+            (*(len(case.image_paths) for case in self.cases), *(case.channels for case in self.cases)), default=1
+        )
+
+    @property
     def labelled(self) -> tuple[Case, ...]:
         """The cases that have a label file."""
         return tuple(case for case in self.cases if case.label_path is not None)

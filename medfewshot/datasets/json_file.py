@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ def read_json(path: Path) -> Dataset | None:
     """Read a ``dataset.json``, or the one in a folder. Its keys tell its kind.
 
     Raises:
-        InputError: Broken JSON, unknown kind, an ignore label, several channels in one file, a listed file that is
-            missing.
+        InputError: Broken JSON, unknown kind, an ignore label, a file with other channels than are named, a listed file
+            that is missing.
     """
     table = path / "dataset.json" if path.is_dir() else path
     if table.suffix.lower() != ".json" or not table.is_file():
@@ -108,25 +109,27 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
     labels, notes = _labels(path, content.get("labels", {}))
     ignore = ignored_value(labels)
     labels.pop(ignore if ignore is not None else 0, None)
-    _check_channels(path, channels, cases)
+    cases = _with_channels(path, channels, cases)
     return Dataset(str(content.get("name") or path.parent.name), modality, labels, cases, notes, ignore)
 
 
-def _check_channels(path: Path, channels: Sequence[str], cases: Sequence[Case]) -> None:
-    """Check that a file has one channel; the Decathlon's Task01 and Task05 have several.
+def _with_channels(path: Path, channels: Sequence[str], cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """Say of each case how many channels it has; the Decathlon's Task01 and Task05 have several in one file.
 
     Raises:
-        InputError: It has several.
+        InputError: A file has several volumes, but not one per channel.
     """
     first = cases[0] if cases else None
-    if first is None or len(channels) < 2 or len(first.image_paths) > 1 or volumes_in_file(first.image_path) < 2:
-        return
-    labelled = sum(case.label_path is not None for case in cases)
-    raise InputError(
-        f"{path}: its {labelled} labelled images contain {len(channels)} channels each ({', '.join(channels[:10])}) in "
-        "one file, which is not supported",
-        "give each channel a file (case_0000.nii.gz, case_0001.nii.gz), e.g. with nnUNetv2_convert_MSD_dataset",
-    )
+    if first is None or len(channels) < 2 or len(first.image_paths) > 1:
+        return cases
+    volumes = volumes_in_file(first.image_path)
+    if volumes not in (1, len(channels)):
+        raise InputError(
+            f"{path}: names {len(channels)} channels ({', '.join(channels[:10])}), but {first.image_path} has "
+            f"{volumes} volumes",
+            "name one channel per volume, or a single one if the volumes are frames",
+        )
+    return tuple(replace(case, channels=volumes) for case in cases)
 
 
 def _case(path: Path, entry: _Entry, modality: str | None) -> Case:
@@ -206,8 +209,11 @@ def _split_regions(path: Path, regions: Mapping[str, list[int]], labels: dict[in
 
 
 def ignored_value(names: Mapping[int, str]) -> int | None:
-    """Return the label value that is named ``ignore``, if any: it marks voxels that are not annotated."""
-    return next((value for value, name in names.items() if name.strip().lower() == IGNORE), None)
+    """Return the label value that is named ``ignore``, if any: it marks voxels that are not annotated.
+
+    A name that ends with ``(ignore)`` counts too.
+    """
+    return next((v for v, name in names.items() if name.strip().lower() == IGNORE or name.endswith("(ignore)")), None)
 
 
 def _ordered_names(entries: Mapping[str, Any] | list[Any] | str) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from medfewshot.io.dicom_references import referenced_series, series_of
 from medfewshot.io.exports import EXPORTS, Export
 from medfewshot.io.files import atomic_path, write_csv, write_text
-from medfewshot.io.formats import FORMATS, Format
+from medfewshot.io.films import labelled_frames, open_film
+from medfewshot.io.formats import FORMATS, Film, Format
 from medfewshot.io.formats.nifti import volumes_in_file
 from medfewshot.io.geometry import check_affine, check_same_grid, in_voxels
 from medfewshot.io.label_values import check_is_image, check_is_label_map
@@ -27,11 +28,12 @@ from medfewshot.io.paths import (
     volumes_in,
 )
 from medfewshot.io.placement import in_common_frame, in_frame_of
-from medfewshot.io.volumes import read_image, read_label, read_label_pair, write_array, write_label
+from medfewshot.io.volumes import read_image, read_label, read_label_pair, write_array, write_label, write_label_film
 
 __all__ = [
     "EXPORTS",
     "Export",
+    "Film",
     "FORMATS",
     "NO_SPACING",
     "Format",
@@ -55,9 +57,11 @@ __all__ = [
     "in_frame_of",
     "in_voxels",
     "is_series_folder",
+    "labelled_frames",
     "labels_without_image",
     "looks_like_label",
     "match_names",
+    "open_film",
     "output_suffix",
     "read_image",
     "read_label",
@@ -72,5 +76,6 @@ __all__ = [
     "write_array",
     "write_csv",
     "write_label",
+    "write_label_film",
     "write_text",
 ]

@@ -83,17 +83,27 @@ def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats 
     if path.is_dir() and not is_series_folder(path, formats=formats):
         return read_masks(path, lambda file: read_label(file, image=image, formats=formats))
     volume = _read(path, formats, is_label=True, image=image)
+    volume = as_label(volume)
+    if not volume.names and not path.is_dir():
+        named = described_names(path).items()
+        volume = replace(volume, names={value: name for value, name in named if (volume.data == value).any()})
+    return volume
+
+
+def as_label(volume: Volume) -> Volume:
+    """Check that a volume as stored is a label map, and return it with int16 or int32 values.
+
+    Raises:
+        InputError: As :func:`read_label`.
+    """
     if volume.data.shape[0] != 1:
         raise InputError(
-            f"{path}: a label needs one channel and this has {volume.data.shape[0]}",
+            f"{volume.name}: a label needs one channel and this has {volume.data.shape[0]}",
             "export the structures as one label map",
         )
-    data = _whole_numbers(volume.data, path)
-    warnings = volume.warnings + _label_warnings(data) + check_is_label_map(data[0], str(path))
-    names = dict(volume.names)
-    if not names and not path.is_dir():
-        names = {value: name for value, name in described_names(path).items() if (data == value).any()}
-    return replace(volume, data=data, warnings=warnings, names=names)
+    data = _whole_numbers(volume.data, volume.name)
+    warnings = volume.warnings + _label_warnings(data) + check_is_label_map(data[0], volume.name)
+    return replace(volume, data=data, warnings=warnings)
 
 
 def read_label_pair(first: Path, second: Path, *, formats: Formats = FORMATS) -> tuple[Volume, Volume]:
@@ -135,6 +145,24 @@ def write_label(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Fo
     _write(Path(path), labels.astype(smallest), like, formats)
 
 
+def write_label_film(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:
+    """Write the label maps of all frames as one file, with the time axis of the film.
+
+    Args:
+        path: Its suffix selects the format.
+        labels: ``(frames, *S)``, whole numbers >= 0.
+        like: A frame of the film, with the grid and the header.
+        formats: The formats to choose from.
+
+    Raises:
+        InputError: The format cannot hold these labels.
+        ValueError: The labels do not fit ``like``.
+    """
+    if labels.shape[1:] != like.spatial_shape:
+        raise ValueError(f"labels of shape {labels.shape} do not fit {like.name} of shape {like.spatial_shape}")
+    _write(Path(path), labels, like, formats)
+
+
 def write_array(path: PathLike, data: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:
     """Write a float32 map ``(*S)``, or several ``(N, *S)`` such as probabilities, on the grid of ``like``.
 
@@ -147,7 +175,7 @@ def write_array(path: PathLike, data: np.ndarray, like: Volume, *, formats: Form
 
 
 def _read(path: Path, formats: Formats, *, is_label: bool = False, image: Volume | None = None) -> Volume:
-    found = _format(path, formats)
+    found = format_on_disk(path, formats)
     with reading(path):
         if is_label and found.draw_label is not None:
             volume = found.draw_label(path, _drawn_on(image, path, found))
@@ -155,16 +183,26 @@ def _read(path: Path, formats: Formats, *, is_label: bool = False, image: Volume
             volume = found.read_label(path)
         else:
             volume = found.read(path, None if is_label else np.float32)
+    return checked(volume, path, found)
+
+
+def checked(volume: Volume, path: Path, found: Format) -> Volume:
+    """Return a volume as read, with its path and header.
+
+    Raises:
+        InputError: It has no voxels, no usable grid, or values that are no numbers.
+    """
     if 0 in volume.data.shape:
         raise InputError(f"{path}: has no voxels, its shape is {volume.spatial_shape}", "export it again")
     check_affine(volume.affine, str(path))
+    volume = replace(volume, path=path, header=Header(found, volume.affine, volume.spatial_shape, volume.header))
     broken = volume.data.size - np.count_nonzero(np.isfinite(volume.data))
     if broken:
         raise InputError(
-            f"{path}: {broken} of {volume.data.size} voxels are NaN or infinite",
+            f"{volume.name}: {broken} of {volume.data.size} voxels are NaN or infinite",
             "replace them with the background value",
         )
-    return replace(volume, path=path, header=Header(found, volume.affine, volume.spatial_shape, volume.header))
+    return volume
 
 
 def _drawn_on(image: Volume | None, path: Path, found: Format) -> Volume:
@@ -181,7 +219,12 @@ def _drawn_on(image: Volume | None, path: Path, found: Format) -> Volume:
     return image
 
 
-def _format(path: Path, formats: Formats) -> Format:
+def format_on_disk(path: Path, formats: Formats) -> Format:
+    """Return the format of a file or folder.
+
+    Raises:
+        InputError: It does not exist, is empty, or has no known format.
+    """
     if path.is_dir():
         found = next((one for one in formats if one.folders), None)
     elif not path.exists():
@@ -196,22 +239,22 @@ def _format(path: Path, formats: Formats) -> Format:
     return found
 
 
-def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+def _whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype.kind == "f":
         values, given = np.rint(values), values
         off = np.abs(given - values)
         if off.max() > WHOLE_NUMBER_TOLERANCE:
             raise InputError(
-                f"{path}: contains {np.count_nonzero(off > WHOLE_NUMBER_TOLERANCE)} values that are no whole numbers, "
+                f"{name}: contains {np.count_nonzero(off > WHOLE_NUMBER_TOLERANCE)} values that are no whole numbers, "
                 f"such as {float(given.flat[off.argmax()]):.9g}",
                 "resample a label map with nearest neighbour, or threshold a probability map",
             )
     low, high = values.min(), values.max()
     if low < 0:
-        raise InputError(f"{path}: contains the negative label {int(low)}", "labels are whole numbers from 0 up")
+        raise InputError(f"{name}: contains the negative label {int(low)}", "labels are whole numbers from 0 up")
     if high > _HIGHEST_LABEL:
         raise InputError(
-            f"{path}: contains the label {int(high)}, which needs more than 32 bits", "renumber the labels"
+            f"{name}: contains the label {int(high)}, which needs more than 32 bits", "renumber the labels"
         )
     return values.astype(np.int16 if high <= np.iinfo(np.int16).max else np.int32)
 

@@ -3,6 +3,7 @@
 matplotlib is imported only when a picture is drawn, and without pyplot: no global state, no window.
 """
 
+from medfewshot.report.curve_plot import save_curve_plot
 from medfewshot.report.dice_plot import save_dice_plot
 from medfewshot.report.page.viewer import prepare_case, prepared_path
 from medfewshot.report.paint import colour_of
@@ -14,6 +15,7 @@ __all__ = [
     "colour_of",
     "prepare_case",
     "prepared_path",
+    "save_curve_plot",
     "save_preview",
     "save_dice_plot",
     "save_volume_plot",

@@ -142,6 +142,9 @@ class PlanSettings(Settings):
         ge=1024,
         description="Voxels of one training patch. Fewer need less memory and time. Default: from the labelled scans.",
     )
+    frame: int | None = Field(
+        None, ge=0, description="Frame of a film that a label map of one volume belongs to, from 0."
+    )
     quality: Annotated[Quality, Option(kind=str, words=tuple(QUALITY_LEVELS), metavar="LEVEL")] = Field(
         "standard",
         description="draft, standard or best. draft: coarser voxels, a quarter of the steps. best: voxels fine enough "
@@ -224,6 +227,11 @@ class SegmentSettings(InferenceSettings):
     )
     seg_nrrd: Written = Field(
         False, description="Also write segmentations of 3D Slicer, with names, colours and coded terms."
+    )
+    cavities: Annotated[tuple[str, ...], Option(kind=list[str], metavar="NAME")] = Field(
+        (),
+        description="Structures whose ejection fraction is measured in a film, the first one decides the frames; "
+        "repeat for more. Default: the left and the right ventricle.",
     )
     report: Written = Field(True, description="Write one page about the run, with a viewer: report.html.")
     resume: bool = Field(False, description="Continue an earlier run: scans with a result are not segmented again.")

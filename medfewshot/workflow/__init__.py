@@ -13,7 +13,10 @@ a run can be stopped at any moment and resumed::
     dicom_seg/<case>.dcm      a DICOM segmentation object, if asked for and the input was a DICOM series
     rtstruct/<case>.dcm       an RT structure set, likewise
     seg_nrrd/<case>.seg.nrrd  a segmentation of 3D Slicer, if asked for
-    statistics.csv            one row per case and structure
+    films/<case>.csv          of a film (the labels are then 4D): one row per frame and structure
+    films/<case>.png          a plot of the volumes over time
+    ejection.csv              of films of the heart: end-diastole, end-systole, ejection fraction
+    statistics.csv            one row per case and structure; of a film, in the frame with most labelled voxels
     report.html               all of this on one page, if the report is wanted
     report/<case>.npz         what the report's viewer shows; if you delete it, the report reads the scans again
     run.json                  how all this was made
@@ -33,7 +36,8 @@ a run can be stopped at any moment and resumed::
 ``outputs``         one entry per volume: ``case``, ``inputs`` (a path per channel), ``status`` (done or failed),
                     ``labels`` and other ``files`` (relative paths), ``seconds``, ``predicted_dice`` (the expected
                     accuracy, calibrated), ``confidence`` (mean probability, not calibrated: for earlier readers),
-                    ``flags`` (reasons to look closely), ``statistics``, ``warnings``, ``error``, ``traceback``
+                    ``frame`` and ``ejections`` (of a film), ``flags`` (reasons to look closely), ``statistics``,
+                    ``warnings``, ``error``, ``traceback``
 ``warnings``        of the adaptation and of every volume
 ``versions``        of Python, the platform and the packages that results depend on
 ``fingerprint``     of segmenter and options: results are resumed only if it is the same

@@ -141,7 +141,11 @@ def adapt(
     record = {
         "seed": settings.seed,
         "supports": [
-            {"image": _where(image), "label": _where(label)}
+            {
+                "image": _where(image),
+                "label": _where(label),
+                **({} if image.frame is None else {"frame": image.frame}),
+            }
             for image, label in zip(scans.images, scans.labels, strict=True)
         ],
         "settings": settings.model_dump(),
@@ -205,7 +209,7 @@ def adapt_to_folder(
     if not overwrite:
         check_free(folder)
     before = None if start is None else load_segmenter(start, resolve_device(settings.device))
-    scans = read_supports(support, progress=progress)
+    scans = read_supports(support, frame=settings.frame, progress=progress)
     made = adapt(scans, settings, query=query, start=before, progress=progress)
     segmenter = VolumeSegmenter(made.plan, made.segmenter, {**made.record, "request": request})
     segmenter.save(folder)
@@ -293,10 +297,7 @@ def _request(support: Dataset, settings: AdaptSettings) -> str:
     paths = [path for case in support.labelled for path in (*case.image_paths, case.label_path) if path is not None]
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    content: list[Any] = [
-        facts,
-        support.labels,
-        settings.model_dump(exclude={"device", *(["ignore"] if settings.ignore is None else [])}),
-    ]
+    unused = [name for name in ("ignore", "frame") if dict(settings)[name] is None]
+    content: list[Any] = [facts, support.labels, settings.model_dump(exclude={"device", *unused})]
     content += [support.ignore] if support.ignore is not None else []
     return hashlib.sha256(strict_json(content).encode()).hexdigest()

@@ -6,15 +6,16 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from medfewshot.inference import Segmentation
-from medfewshot.io import EXPORTS, output_suffix, write_array, write_label
-from medfewshot.report import colour_of, prepare_case, save_preview, structure_statistics
+from medfewshot.io import EXPORTS, output_suffix, write_array, write_label, write_label_film
+from medfewshot.report import colour_of, prepare_case, save_preview
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Colour, Volume
+from medfewshot.workflow.films import SegmentedFilm, write_film_tables
+from medfewshot.workflow.measures import measure
 from medfewshot.workflow.record import CaseResult, flag_warning
 
 
@@ -27,6 +28,7 @@ def write_outputs(
     folder: Path,
     settings: SegmentSettings,
     read_seconds: float,
+    film: SegmentedFilm | None = None,
 ) -> CaseResult:
     """Write the labels of a volume and what ``settings`` ask for besides.
 
@@ -38,6 +40,7 @@ def write_outputs(
         folder: The folder of the run.
         settings: What to write.
         read_seconds: Time that reading the image took, for the record.
+        film: The film of which the volume is the frame to show, if it is one.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written to.
@@ -52,12 +55,18 @@ def write_outputs(
             predicted_dice=segmentation.predicted_dice, flags=segmentation.flags,
         )  # fmt: skip
     exported, notes = _write_exports(
-        case.case_id, volume, segmentation.labels, names=names, folder=folder, wanted=settings.exports
-    )
+        case.case_id, volume, segmentation.labels, names=names, folder=folder,
+        wanted=() if film else settings.exports,
+    )  # fmt: skip
     files += exported
+    if film is not None:
+        files += write_film_tables(folder, case.case_id, film, names)
     labels = f"{case.case_id}{output_suffix(volume)}"
     # The labels last: if they exist, everything else of this volume exists too.
-    write_label(folder / labels, segmentation.labels, volume)
+    if film is None:
+        write_label(folder / labels, segmentation.labels, volume)
+    else:
+        write_label_film(folder / labels, film.labels, volume)
     if settings.report:
         prepare_case(
             folder, case.case_id, labels_file=folder / labels, image=volume.data[0], labels=segmentation.labels,
@@ -76,7 +85,9 @@ def write_outputs(
         confidence={names[value]: share for value, share in segmentation.confidence.items()},
         predicted_dice={names[value]: dice for value, dice in segmentation.predicted_dice.items()},
         flags=segmentation.flags,
-        statistics=tuple(_statistics(volume, segmentation, names)),
+        statistics=tuple(measure(volume, segmentation, names)),
+        frame=volume.frame,
+        ejections=tuple(one.row() for one in film.ejections) if film else (),
         warnings=(*volume.warnings, *segmentation.warnings, *notes, *flags),
     )
 
@@ -124,18 +135,6 @@ def _rgb(colour: str) -> Colour:
     """Return the colour ``#rrggbb`` as numbers from 0 to 1."""
     red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
     return red, green, blue
-
-
-def _statistics(volume: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    rows = structure_statistics(volume.data, segmentation.labels, volume.affine, names)
-    for row in rows:
-        row["predicted_dice"] = segmentation.predicted_dice.get(row["label"])
-        row["review"] = segmentation.review.get(row["label"], "")
-        row["flags"] = "; ".join(segmentation.flags)
-    if volume.has_spacing:
-        return rows
-    # A photograph knows no millimetres: only what is counted in pixels is true.
-    return [{key: None if key.endswith(("_mm", "_mm2")) else value for key, value in row.items()} for row in rows]
 
 
 def stamp_of(case: Case) -> str:

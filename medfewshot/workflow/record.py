@@ -25,6 +25,7 @@ from medfewshot.settings import InferenceSettings, SegmentSettings
 
 RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"
+EJECTION = "ejection.csv"
 REPORT = "report.html"
 FORMAT_VERSION = 1
 
@@ -51,6 +52,10 @@ class CaseResult:
     predicted_dice: dict[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     statistics: tuple[dict[str, Any], ...] = ()
+    frame: int | None = None
+    """Of a film: the frame that ``statistics`` and the picture are about."""
+    ejections: tuple[dict[str, Any], ...] = ()
+    """Of a film of the heart: one row per cavity."""
     warnings: tuple[str, ...] = ()
     error: str | None = None
     traceback: str | None = None
@@ -127,7 +132,7 @@ class RunRecord:
         """Return whether all of its files exist, and all that this run is to write."""
         there = result.labels and all((self.folder / name).is_file() for name in (result.labels, *result.files))
         wanted = [f"previews/{result.case}.png"] if self.settings.previews else []
-        for export in (EXPORTS[name] for name in self.settings.exports):
+        for export in (EXPORTS[name] for name in self.settings.exports if result.frame is None):
             if Path(result.inputs[0]).is_dir() or not export.needs_series:
                 wanted.append(export.file_of(result.case))
         return bool(there) and set(wanted) <= set(result.files)
@@ -135,9 +140,16 @@ class RunRecord:
     def _write(self, finished: str | None) -> None:
         begun = time.monotonic()
         write_text(self.folder / RUN_RECORD, strict_json(self._content(finished)))
-        rows = [{"case": result.case, **row} for result in self._known() for row in result.statistics]
+        rows = [
+            {"case": result.case, **({} if result.frame is None else {"frame": result.frame}), **row}
+            for result in self._known()
+            for row in result.statistics
+        ]
         if rows:
             write_table(self.folder / STATISTICS, rows)
+        beats = [{"case": result.case, **row} for result in self._known() for row in result.ejections]
+        if beats:
+            write_table(self.folder / EJECTION, beats)
         self._unwritten = False
         self._due = time.monotonic() + 10 * (time.monotonic() - begun)
 
@@ -221,7 +233,7 @@ def remove_results(folder: Path) -> None:
             path = folder / name if name else folder
             if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
                 path.unlink()
-    for name in (STATISTICS, REPORT):
+    for name in (STATISTICS, EJECTION, REPORT):
         (folder / name).unlink(missing_ok=True)
     (folder / RUN_RECORD).unlink()
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError, some
-from medfewshot.io import EXPORTS, case_id, files_without_image, format_of, labels_without_image, read_image
+from medfewshot.io import EXPORTS, Film, case_id, files_without_image, format_of, labels_without_image, read_image
 from medfewshot.planning import check_like_support
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Plan, Progress, Volume
+from medfewshot.workflow.films import segment_film
 from medfewshot.workflow.outputs import inputs_of, stamp_of, write_outputs
 from medfewshot.workflow.record import (
     REPORT,
@@ -27,7 +28,7 @@ from medfewshot.workflow.record import (
     remove_results,
 )
 from medfewshot.workflow.report import reasons_to_review
-from medfewshot.workflow.supports import ReadImage
+from medfewshot.workflow.scans import ReadImage, open_scan
 from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
 
 MIN_COHORT = 3
@@ -42,7 +43,7 @@ class Batch:
         cases: The volumes, as paths with a name each.
         folder: Where results are written.
         settings: What is written, and what happens to earlier results.
-        first: The volume, if there is only one: it is read already.
+        first: The volume or the film, if there is only one: it is read already.
         read: Reads the image of a case from its channel files.
         warnings: Of what was skipped.
     """
@@ -50,9 +51,14 @@ class Batch:
     cases: tuple[Case, ...]
     folder: Path
     settings: SegmentSettings = field(default_factory=SegmentSettings)
-    first: Volume | None = None
+    first: Volume | Film | None = None
     read: ReadImage = read_image
     warnings: tuple[str, ...] = ()
+
+    @property
+    def query(self) -> Volume | None:
+        """The volume, or the first frame of the film, if there is only one."""
+        return self.first.first if isinstance(self.first, Film) else self.first
 
 
 @dataclass(frozen=True)
@@ -118,9 +124,9 @@ def open_batch(
     first = None
     if len(cases) == 1:
         check_channels(cases[0], channels)
-        first = read(cases[0].image_paths)
+        first = open_scan(cases[0].image_paths, channels=channels, read=read)
         if plan is not None:
-            check_like_support(first, plan)
+            check_like_support(first.first if isinstance(first, Film) else first, plan)
     skipped = [file for given in inputs for file in files_without_image(given)]
     warnings = []
     if skipped:
@@ -242,19 +248,33 @@ def _segment_case(case: Case, segmenter: VolumeSegmenter, batch: Batch, progress
     begun = time.perf_counter()
     try:
         check_channels(case, segmenter.plan.channels)
-        volume = batch.first or batch.read(case.image_paths)
-        if inputs_of(case)[0] in {support.get("image") for support in segmenter.record.get("supports", ())}:
-            seen = f"{volume.name}: is one of the labelled scans; do not judge the model by this result"
-            volume = replace(volume, warnings=(*volume.warnings, seen))
+        scan = batch.first or open_scan(case.image_paths, channels=segmenter.plan.channels, read=batch.read)
         read = round(time.perf_counter() - begun, 3)
-        segmentation = segmenter.segment(volume, batch.settings, progress)
+        film = None
+        if isinstance(scan, Film):
+            film = segment_film(scan, segmenter, batch.settings, progress=progress)
+            volume, segmentation = replace(film.shown, warnings=scan.first.warnings), film.segmentation
+        else:
+            volume, segmentation = scan, segmenter.segment(scan, batch.settings, progress)
+        volume = replace(volume, warnings=(*volume.warnings, *_seen(case, scan.name, segmenter)))
         return write_outputs(
             case, volume, segmentation, names=segmenter.plan.labels, folder=batch.folder, settings=batch.settings,
-            read_seconds=read,
+            read_seconds=read, film=film,
         )  # fmt: skip
     except Exception as error:
         # Whatever is wrong with one scan, the others still get their turn; the record and exit code say so.
         return _failure(case, error)
+
+
+def _seen(case: Case, name: str, segmenter: VolumeSegmenter) -> tuple[str, ...]:
+    """Warn if the segmenter learned from this scan, or from frames of it."""
+    own = [one for one in segmenter.record.get("supports", ()) if one.get("image") == inputs_of(case)[0]]
+    if not own:
+        return ()
+    frames = [one["frame"] for one in own if "frame" in one]
+    if frames:
+        return (f"{name}: frame {some(frames)} is labelled; do not judge the model by this frame",)
+    return (f"{name}: is one of the labelled scans; do not judge the model by this result",)
 
 
 def _failure(case: Case, error: Exception) -> CaseResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -13,14 +13,14 @@ import numpy as np
 
 from medfewshot.datasets import Dataset, ignored_value, read_dataset
 from medfewshot.errors import InputError, some
-from medfewshot.io import VolumeLike, as_volume, in_frame_of, in_voxels, match_names, read_image, read_label
+from medfewshot.io import VolumeLike, as_volume, in_frame_of, in_voxels, match_names, read_image
 from medfewshot.learners.hybrid_fusion import TRAINING_DICE
 from medfewshot.structures import mark_ignored
 from medfewshot.types import Case, Plan, Progress, Volume
+from medfewshot.workflow.scans import Example, ReadImage, read_examples
 
 SupportSource = str | PathLike[str] | Dataset | Sequence[Case] | Sequence[tuple[VolumeLike, VolumeLike]]
 """A folder, ``dataset.json`` or CSV, what :func:`find_supports` returned, cases, or (image, label) pairs."""
-ReadImage = Callable[[Sequence[Path]], Volume]
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,18 @@ def find_supports(folder: Path | None = None, pairs: Sequence[tuple[Path, Path]]
 
 
 def read_supports(
-    source: SupportSource, *, read: ReadImage = read_image, progress: Progress | None = None
+    source: SupportSource,
+    *,
+    frame: int | None = None,
+    read: ReadImage = read_image,
+    progress: Progress | None = None,
 ) -> LabelledScans:
     """Read labelled scans, each once, and bring each label into the frame of its image.
 
     Args:
         source: A folder, a dataset, cases, or (image, label) pairs.
+        frame: Frame of a film that a label map of one volume belongs to, from 0. A film whose label map has frames too
+            gives one example per labelled frame.
         read: Reads the image of one case from its channel files.
         progress: Receives one event per scan.
 
@@ -83,15 +89,12 @@ def read_supports(
     entries: Sequence[Any] = source.labelled if isinstance(source, Dataset) else list(source)
     images, labels = [], []
     for number, entry in enumerate(entries):
-        if isinstance(entry, Case):
-            image, label = _read_case(entry, read)
-        else:
-            image = as_volume(entry[0])
-            label = as_volume(entry[1], label=True, image=image)
-        label = mark_ignored(label, ignore if ignore is not None else ignored_value(label.names))
-        images.append(image)
-        labels.append(in_frame_of(image, label))
-        progress.update(number + 1, len(entries), image.name)
+        for image, label in _examples(entry, frame=frame, ignore=ignore, read=read):
+            images.append(image)
+            labels.append(mark_ignored(label, ignore if ignore is not None else ignored_value(label.names)))
+        progress.update(number + 1, len(entries), images[-1].name)
+    if frame is not None and all(image.frame is None for image in images):
+        raise InputError("a frame is named, but no labelled scan is a film", "name no frame", setting="frame")
     labels = match_names(labels, names)
     found = {value: name for label in labels for value, name in label.names.items()}
     if len({image.has_spacing for image in images}) > 1:
@@ -100,14 +103,15 @@ def read_supports(
     return LabelledScans(images, labels, found | names, round(time.perf_counter() - begun, 3), unused)
 
 
-def _read_case(case: Case, read: ReadImage) -> tuple[Volume, Volume]:
-    if case.label_path is None:
-        raise InputError(f"{case.image_path}: has no label file", "add one or leave this scan out")
-    image = read(case.image_paths)
-    label = read_label(case.label_path, image=image)
-    if image.modality is None and case.modality:
-        image = replace(image, modality=case.modality)
-    return image, label
+def _examples(entry: Any, *, frame: int | None, ignore: int | None, read: ReadImage) -> list[Example]:
+    """Read a case or an (image, label) pair; a film gives several examples."""
+    if not isinstance(entry, Case) and all(isinstance(one, (str, PathLike)) for one in entry):
+        scan, labels = (Path(one) for one in entry)
+        entry = Case(scan.name, scan.name, None, (scan,), labels)
+    if isinstance(entry, Case):
+        return read_examples(entry, frame=frame, ignore=ignore, read=read)
+    image = as_volume(entry[0])
+    return [(image, in_frame_of(image, as_volume(entry[1], label=True, image=image)))]
 
 
 def check_marked(labels: Sequence[Volume]) -> None:

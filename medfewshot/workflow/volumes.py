@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, channel_of, find_images
+from medfewshot.io import case_id, channel_of, find_images, volumes_in_file
 from medfewshot.types import Case
 
 
@@ -46,7 +46,8 @@ def check_channels(case: Case, channels: int) -> None:
         InputError: A file is missing.
     """
     numbers = [channel[1] for path in case.image_paths if (channel := channel_of(path))]
-    if channels > 1 and numbers != list(range(channels)):
+    in_one_file = len(case.image_paths) == 1 and volumes_in_file(case.image_path) == channels
+    if channels > 1 and numbers != list(range(channels)) and not in_one_file:
         found = ", ".join(path.name for path in case.image_paths)
         wanted = ", ".join(f"{case.case_id}_{number:04d}" for number in range(channels))
         raise InputError(f"{case.image_path.parent}: has {found}, but {wanted} are needed", "add the missing files")

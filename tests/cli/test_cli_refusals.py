@@ -18,8 +18,8 @@ def broken_volume(kind: str, folder: Path) -> Path:
         data = image.astype(np.float32)
         data[0, 0, 0] = float(kind)
         return toys.save_nifti(path, data)
-    if kind == "4D":
-        return toys.save_nifti(path, np.stack([image, image], -1))
+    if kind == "5D":
+        return toys.save_nifti(path, np.stack([np.stack([image, image], -1)] * 2, -1))
     if kind == "sheared":
         affine = np.eye(4)
         affine[0, 1] = 0.3
@@ -43,7 +43,7 @@ def broken_volume(kind: str, folder: Path) -> Path:
     return path
 
 
-BROKEN = ["nan", "inf", "4D", "sheared", "empty", "truncated", "no image", "RGB", "flat", "missing"]
+BROKEN = ["nan", "inf", "5D", "sheared", "empty", "truncated", "no image", "RGB", "flat", "missing"]
 
 
 def check_refused(done, *names: str) -> None:

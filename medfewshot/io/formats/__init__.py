@@ -5,6 +5,7 @@ from __future__ import annotations
 from medfewshot.io.formats.base import Format
 from medfewshot.io.formats.dicom import DICOM
 from medfewshot.io.formats.dicom_seg import DICOM_SEG
+from medfewshot.io.formats.film import Film
 from medfewshot.io.formats.freesurfer import FREESURFER
 from medfewshot.io.formats.itk import METAIMAGE, NRRD
 from medfewshot.io.formats.nifti import NIFTI
@@ -17,4 +18,4 @@ FORMATS: tuple[Format, ...] = (
 )  # fmt: skip
 """The first format stores the results that an image's own format cannot hold. DICOM's special kinds come before it."""
 
-__all__ = ["FORMATS", "Format"]
+__all__ = ["FORMATS", "Film", "Format"]

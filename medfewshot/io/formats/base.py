@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from medfewshot.errors import InputError
+from medfewshot.io.formats.film import Film
 from medfewshot.io.formats.signature import other_kind
 from medfewshot.types import Volume
 
@@ -37,6 +38,8 @@ class Format:
         suffixes: Of its files, in lower case. If several formats fit a file name, the longest suffix counts.
         read: ``read(path, dtype)`` returns a volume ``(C, *S)`` in ``dtype``, or as stored if ``dtype`` is None (for a
             label map). It may keep a file header for its writer in ``Volume.header``, see :func:`kept_header`.
+        film: ``film(path, dtype)`` opens a file that contains several volumes; None if it contains one. Without it, the
+            format has no time series.
         read_label: Replaces ``read(path, None)`` for label maps, e.g. to refuse them.
         draw_label: Replaces ``read_label`` for files without a grid: ``draw_label(path, image)`` draws their structures
             on the grid of an image.
@@ -56,6 +59,7 @@ class Format:
     name: str
     suffixes: tuple[str, ...]
     read: Callable[[Path, DType], Volume]
+    film: Callable[[Path, DType], Film | None] | None = None
     read_label: Callable[[Path], Volume] | None = None
     draw_label: Callable[[Path, Volume], Volume] | None = None
     results: str = ".nii.gz"

@@ -5,22 +5,31 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io.formats.base import DType, Format, check_size
+from medfewshot.io.formats.base import DType, Format, check_size, kept_header
+from medfewshot.io.formats.film import Film
 from medfewshot.io.formats.text_header import check_data_files, read_geometry
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.types import Volume
 
 _HEADERS_ALONE = (".mhd", ".nhdr")
 """Suffixes of headers whose voxels are in another file."""
+
+
+@dataclass(frozen=True)
+class _TimeAxis:
+    """The fourth axis of a file, which its results get too."""
+
+    spacing: float
+    origin: float
 
 
 def read_volume(path: Path, dtype: DType, *, has_layers: bool = False) -> Volume:
@@ -40,12 +49,47 @@ def read_volume(path: Path, dtype: DType, *, has_layers: bool = False) -> Volume
     is_colour = image.GetNumberOfComponentsPerPixel() in (3, 4) and "8-bit unsigned" in image.GetPixelIDTypeAsString()
     if is_colour and not has_layers:
         raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
-    geometry = read_geometry(path, len(size))
+    data = array_of(image, dtype)
+    return _volume(path, image, data.reshape(len(data), *size))
+
+
+def film(path: Path, dtype: DType) -> Film | None:
+    """Open a file of four axes as a time series; None if it has fewer. The stored values stay in memory."""
+    if path.suffix.lower() not in (*_HEADERS_ALONE, ".nrrd", ".mha"):
+        return None
+    check_data_files(path)
+    if len(_size_of(path)) != 4 or _size_of(path)[3] < 2:
+        return None
+    image = read_itk(path)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise InputError(f"{path}: has several channels in every frame", "save one grey channel")
+    stored = array_of(image)
+
+    def read(numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        for number in numbers:
+            yield np.array(stored[..., number], dtype=dtype)
+
+    axis = _TimeAxis(image.GetSpacing()[3], image.GetOrigin()[3])
+    first = replace(_volume(path, image, next(read([0]))), header=axis)
+    seconds = axis.spacing * read_geometry(path, 3).seconds_per_step
+    return Film(first, stored.shape[-1], read, tuple(seconds * n for n in range(stored.shape[-1])) if seconds else ())
+
+
+def _volume(path: Path, image: Any, data: np.ndarray) -> Volume:
+    geometry = read_geometry(path, data.ndim - 1)
     affine = affine_of(image)
     affine[:3] *= geometry.mm_per_unit
-    data = array_of(image, dtype)
-    data = data.reshape(len(data), *size)
     return Volume(data, affine, has_spacing=geometry.has_spacing, warnings=geometry.warnings)
+
+
+def _size_of(path: Path) -> tuple[int, ...]:
+    import SimpleITK as sitk
+
+    with quiet_itk():
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+    return tuple(reader.GetSize())
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -59,16 +103,25 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 def write_volume(path: Path, data: np.ndarray, like: Volume, *, fields: Mapping[str, str] | None = None) -> None:
-    """Write ``data (*S)``, or ``(N, *S)`` as a vector image, on the grid of ``like``; ``fields`` go into the header."""
-    image = image_of(data, is_vector=data.ndim > like.spatial_dims)
-    dims = image.GetDimension()
+    """Write ``data (*S)``, or ``(N, *S)``, on the grid of ``like``; ``fields`` go into the header.
+
+    ``(N, *S)`` becomes a film if ``like`` is a frame of one, else a vector image.
+    """
+    time = kept_header(like, _TimeAxis) if data.ndim > like.spatial_dims else None
+    if time is None:
+        image = image_of(data, is_vector=data.ndim > like.spatial_dims)
+    else:
+        image = image_of(np.moveaxis(data, 0, -1))
+    dims = like.spatial_dims
     lps = LPS_TO_RAS @ like.affine
     if dims == 2 and np.abs(lps[2, :2]).max() > 1e-6:
         raise InputError(f"{like.name}: this format cannot hold a tilted 2D slice", "write .nii.gz")
     spacing = np.linalg.norm(lps[:dims, :dims], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:dims, :dims] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:dims, 3].tolist())
+    direction = np.eye(image.GetDimension())
+    direction[:dims, :dims] = lps[:dims, :dims] / spacing
+    image.SetSpacing([*spacing.tolist(), *([] if time is None else [time.spacing])])
+    image.SetDirection(direction.ravel().tolist())
+    image.SetOrigin([*lps[:dims, 3].tolist(), *([] if time is None else [time.origin])])
     for name, text in (fields or {}).items():
         image.SetMetaData(name, text)
     write_itk(path, image, compress=True)
@@ -171,6 +224,12 @@ def image_of(data: np.ndarray, *, is_vector: bool = False) -> Any:
 
 
 NRRD = Format(
-    name="NRRD", suffixes=(".nrrd", ".nhdr"), read=read_volume, results=".nrrd", writes=(".nrrd",), write=write_volume
+    name="NRRD",
+    suffixes=(".nrrd", ".nhdr"),
+    read=read_volume,
+    film=film,
+    results=".nrrd",
+    writes=(".nrrd",),
+    write=write_volume,
 )
 METAIMAGE = replace(NRRD, name="MetaImage", suffixes=(".mha", ".mhd"), results=".mha", writes=(".mha",))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import math
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format, check_size, kept_header
+from medfewshot.io.formats.film import Film
 from medfewshot.io.formats.nifti_header import orientation_warnings, quiet_nibabel, read_header
 from medfewshot.io.geometry import complete_2d
 from medfewshot.types import Volume
 
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
+_SECONDS_PER_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _SCANNER = 1
 _MAX_AFTER_VOXELS = 16 << 20
 """Bytes that may follow the voxels, because some writers pad. A file that inflates without end is no image."""
@@ -27,28 +31,69 @@ def read(path: Path, dtype: DType) -> Volume:
 
     The content says whether the file is compressed, whatever its name. The voxels of a ``.hdr`` are in its ``.img``.
     """
+    header, warnings, voxels = _read_header(path)
+    shape = _spatial_shape(header.get_data_shape(), path)
+    with _opened(voxels) as source:
+        # nibabel reads here, so a truncated file fails here. The copy releases a mapped file, which its own result
+        # may replace.
+        data = np.asanyarray(_voxels(source, header), dtype=dtype).copy(order="C")
+        _read_to_end(source, voxels)
+    return _volume(data.reshape(1, *shape), header, warnings)
+
+
+def film(path: Path, dtype: DType) -> Film | None:
+    """Open a file of four axes as a time series; None if it has fewer, or the fourth has length 1."""
+    header, warnings, voxels = _read_header(path)
+    shape = header.get_data_shape()
+    if len(shape) < 4 or math.prod(shape[3:]) == 1 or math.prod(shape[4:]) > 1:
+        return None
+    read = partial(_frames, voxels, header, dtype)
+    step, unit = float(header["pixdim"][4]), _SECONDS_PER_UNIT.get(header.get_xyzt_units()[1])
+    first = _volume(next(read([0])), header, warnings)
+    return Film(
+        first, int(shape[3]), read, tuple(step * unit * n for n in range(shape[3])) if unit and step > 0 else ()
+    )
+
+
+def _frames(path: Path, header: Any, dtype: DType, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yield frames ``(1, *S)``. After the last frame of the file, read on to its checksum."""
+    shape = header.get_data_shape()
+    with _opened(path) as source:
+        voxels = _voxels(source, header)
+        for number in numbers:
+            frame = voxels[(*[slice(None)] * 3, number, *[0] * (len(shape) - 4))]
+            if number == shape[3] - 1:
+                _read_to_end(source, path)
+            yield np.asanyarray(frame, dtype=dtype).copy(order="C")[None]
+
+
+def _voxels(source: Any, header: Any) -> Any:
     import nibabel as nib
 
+    return nib.arrayproxy.ArrayProxy(source, header)
+
+
+def _read_header(path: Path) -> tuple[Any, tuple[str, ...], Path]:
+    """Return the checked header, warnings, and the file with the voxels."""
     with _opened(path) as stream:
         header, warnings = read_header(stream, path)
-        shape, stored = _spatial_shape(header.get_data_shape(), path), header.get_data_dtype()
-        if stored.names is not None:
-            raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
-        if stored.kind == "c":
-            raise InputError(f"{path}: contains complex numbers", "save the magnitude")
-        voxels = path if header.is_single else _voxel_file(path)
-        check_size(header.get_data_shape(), stored.itemsize, voxels)
-        with stream if header.is_single else _opened(voxels) as source:
-            # nibabel reads here, so a truncated file fails here. The copy releases a mapped file, which its own result
-            # may replace.
-            data = np.asanyarray(nib.arrayproxy.ArrayProxy(source, header), dtype=dtype).copy(order="C")
-            _read_to_end(source, voxels)
-    warnings += orientation_warnings(header, shape)
+    stored = header.get_data_dtype()
+    if stored.names is not None:
+        raise InputError(f"{path}: is a colour (RGB) image", "convert it to one grey channel")
+    if stored.kind == "c":
+        raise InputError(f"{path}: contains complex numbers", "save the magnitude")
+    voxels = path if header.is_single else _voxel_file(path)
+    check_size(header.get_data_shape(), stored.itemsize, voxels)
+    return header, warnings, voxels
+
+
+def _volume(data: np.ndarray, header: Any, warnings: tuple[str, ...]) -> Volume:
+    warnings += orientation_warnings(header, data.shape[1:])
     affine = np.array(header.get_best_affine(), dtype=np.float64)  # the sform if its code is set, else the qform
     affine[:3] *= mm_per_unit(header)
-    if len(shape) == 2:
+    if data.ndim == 3:
         affine = complete_2d(affine)
-    return Volume(data.reshape(1, *shape), affine, header.copy() if header.is_single else None, warnings=warnings)
+    return Volume(data, affine, header.copy() if header.is_single else None, warnings=warnings)
 
 
 def mm_per_unit(header: Any) -> float:
@@ -152,6 +197,7 @@ NIFTI = Format(
     name="NIfTI",
     suffixes=(".nii.gz", ".nii", ".nii.bz2", ".hdr"),
     read=read,
+    film=film,
     results=".nii.gz",
     writes=(".nii.gz", ".nii"),
     write=write,

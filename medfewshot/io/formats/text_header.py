@@ -19,6 +19,7 @@ _MM_PER_UNIT = {
     "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "millimetre": 1.0, "cm": 10.0, "m": 1000.0, "meter": 1000.0,
     "um": 0.001, "µm": 0.001, "micron": 0.001, "microns": 0.001, "micrometer": 0.001, "nm": 1e-6
 }  # fmt: skip
+_SECONDS_PER_UNIT = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3}
 _GUESS = "left and right are a guess"
 
 
@@ -29,11 +30,13 @@ class Geometry(NamedTuple):
         has_spacing: Whether it states the size of a voxel.
         mm_per_unit: Of its lengths.
         warnings: What it leaves open.
+        seconds_per_step: Unit of the time axis in seconds; 0 if the header does not state it.
     """
 
     has_spacing: bool = True
     mm_per_unit: float = 1.0
     warnings: tuple[str, ...] = ()
+    seconds_per_step: float = 0.0
 
 
 def read_geometry(path: Path, axes: int) -> Geometry:
@@ -66,9 +69,11 @@ def _nrrd(path: Path, fields: Mapping[str, str], axes: int) -> Geometry:
         warnings.append("the header states no voxel size: it counts voxels, not mm")
     if axes == 3 and not directions:
         warnings.append(f"the header states no orientation: {_GUESS}")
-    elif axes == 3 and space not in _PATIENT_SPACES:
+    elif axes == 3 and space.removesuffix("-time") not in _PATIENT_SPACES:
         warnings.append(f"the header does not say how its axes lie in the patient ({space or 'no space'}): {_GUESS}")
-    units = set(re.findall(r'"([^"]*)"', fields.get("space units") or fields.get("units") or "")) - {""}
+    units = _quoted(fields.get("space units") or fields.get("units") or "")
+    times = [_SECONDS_PER_UNIT.get(unit.lower(), 0.0) for unit in units | _quoted(fields.get("units", ""))]
+    units = {unit for unit in units if unit.lower() not in _SECONDS_PER_UNIT}
     factors = {_MM_PER_UNIT.get(unit.lower(), 0.0) for unit in units} or {1.0}
     factor = factors.pop() if len(factors) == 1 else 0.0
     if factor != 1:
@@ -78,7 +83,11 @@ def _nrrd(path: Path, fields: Mapping[str, str], axes: int) -> Geometry:
             if factor
             else f"its lengths are in {unit}, which is not known: taken for mm"
         )
-    return Geometry(bool(directions) or "spacings" in fields, factor or 1.0, tuple(warnings))
+    return Geometry(bool(directions) or "spacings" in fields, factor or 1.0, tuple(warnings), max(times, default=0.0))
+
+
+def _quoted(text: str) -> set[str]:
+    return set(re.findall(r'"([^"]+)"', text))
 
 
 def _metaimage(path: Path, fields: Mapping[str, str], axes: int) -> Geometry:

@@ -1,0 +1,123 @@
+"""Segmentation of a film, frame by frame, and what its frames show together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medfewshot.bundle import VolumeSegmenter
+from medfewshot.errors import some
+from medfewshot.heart import Ejection, ejections, find_cavities
+from medfewshot.inference import Segmentation
+from medfewshot.io import Film, write_csv
+from medfewshot.report import save_curve_plot
+from medfewshot.settings import SegmentSettings
+from medfewshot.types import Progress, Volume
+from medfewshot.workflow.measures import measure
+
+_PER_VOLUME = ("probabilities", "uncertainty", "dicom_seg", "rtstruct", "seg_nrrd")
+"""Settings that write a file of one volume."""
+
+
+@dataclass(frozen=True)
+class SegmentedFilm:
+    """Label maps of all frames, and what was measured in them.
+
+    Args:
+        labels: ``(frames, *S)``.
+        shown: The frame with the most labelled voxels: it is pictured.
+        segmentation: The segmentation of this frame, with the warnings of all.
+        rows: Measurements of each structure in each frame.
+        times_s: Seconds from the first frame, one per frame; empty if unknown.
+        ejections: Volumes and ejection fractions of the cavities.
+    """
+
+    labels: np.ndarray
+    shown: Volume
+    segmentation: Segmentation
+    rows: tuple[dict[str, Any], ...]
+    times_s: tuple[float, ...] = ()
+    ejections: tuple[Ejection, ...] = ()
+
+
+def segment_film(
+    film: Film, segmenter: VolumeSegmenter, settings: SegmentSettings, *, progress: Progress | None = None
+) -> SegmentedFilm:
+    """Segment every frame of a film. One frame is in memory at a time.
+
+    Args:
+        film: The film.
+        segmenter: What adaptation made.
+        settings: How to segment a frame, and which cavities to measure.
+        progress: Receives one event per frame; may cancel.
+
+    Raises:
+        InputError: The frames differ from the labelled scans in axes or channels, or a frame cannot be read.
+    """
+    progress, names = progress or Progress(), segmenter.plan.labels
+    cavities = find_cavities(list(names.values()), settings.cavities)
+    plain = settings.replace(**dict.fromkeys(_PER_VOLUME, False))
+    labels: np.ndarray | None = None
+    shown: tuple[int, Volume, Segmentation] | None = None
+    rows: list[dict[str, Any]] = []
+    remarks: dict[str, list[int]] = {}
+    for number, volume in enumerate(film.frames()):
+        progress.update(number, film.count, volume.name)
+        result = segmenter.segment(volume, plain)
+        labels = np.zeros((film.count, *result.labels.shape), result.labels.dtype) if labels is None else labels
+        labels[number] = result.labels
+        time = {"time_s": film.times_s[number]} if film.times_s else {}
+        rows += [{"frame": number, **time, **row} for row in measure(volume, result, names)]
+        for text in result.warnings:
+            remarks.setdefault(text, []).append(number)
+        size = sum(result.voxels.values())
+        if shown is None or size > shown[0]:
+            shown = (size, volume, result)
+    assert labels is not None
+    assert shown is not None
+    _, volume, result = shown
+    skipped = [name for name in _PER_VOLUME if dict(settings)[name]]
+    warnings = (
+        *_grouped(remarks, film.count),
+        *([f"{some(skipped)}: not written for films, only their label maps are"] if skipped else []),
+    )
+    curves = {name: [row["volume_ml"] for row in rows if row["name"] == name] for name in cavities}
+    measured = ejections(curves) if film.first.spatial_dims == 3 and film.first.has_spacing else ()
+    return SegmentedFilm(labels, volume, replace(result, warnings=warnings), tuple(rows), film.times_s, measured)
+
+
+def write_film_tables(folder: Path, name: str, film: SegmentedFilm, names: Mapping[int, str]) -> list[str]:
+    """Write the measurements of all frames as a table and a plot.
+
+    Args:
+        folder: The folder of the run.
+        name: Name of the case.
+        film: What was measured.
+        names: Label value -> name.
+
+    Returns:
+        The files relative to ``folder``.
+    """
+    files = [f"films/{name}.csv", f"films/{name}.png"]
+    write_csv(folder / files[0], film.rows)
+    key, unit = _size_of(film.rows)
+    curves = {one: [row[key] for row in film.rows if row["label"] == value] for value, one in names.items()}
+    save_curve_plot(
+        folder / files[1], curves, unit=unit, times_s=film.times_s,
+        marks=sorted({frame for one in film.ejections for frame in (one.ed_frame, one.es_frame)}),
+    )  # fmt: skip
+    return files
+
+
+def _size_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    sizes = {"volume_ml": "ml", "area_mm2": "mm²"}
+    return next(((key, unit) for key, unit in sizes.items() if rows[0].get(key) is not None), ("voxels", "pixels"))
+
+
+def _grouped(remarks: Mapping[str, Sequence[int]], count: int) -> tuple[str, ...]:
+    """Return each remark once, with the frames that it is about unless it is about all of them."""
+    return tuple(text if len(frames) == count else f"frame {some(frames)}: {text}" for text, frames in remarks.items())

@@ -1,0 +1,29 @@
+"""Measurements of each structure in a segmented volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medfewshot.inference import Segmentation
+from medfewshot.report import structure_statistics
+from medfewshot.types import Volume
+
+
+def measure(volume: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Return one row per structure: sizes, gray values, place, expected Dice and what to review.
+
+    Args:
+        volume: The image.
+        segmentation: Its segmentation on the same grid.
+        names: Label value -> name.
+    """
+    rows = structure_statistics(volume.data, segmentation.labels, volume.affine, names)
+    for row in rows:
+        row["predicted_dice"] = segmentation.predicted_dice.get(row["label"])
+        row["review"] = segmentation.review.get(row["label"], "")
+        row["flags"] = "; ".join(segmentation.flags)
+    if volume.has_spacing:
+        return rows
+    # A photograph knows no millimetres: only what is counted in pixels is true.
+    return [{key: None if key.endswith(("_mm", "_mm2")) else value for key, value in row.items()} for row in rows]

@@ -1,0 +1,125 @@
+"""Films as labelled scans and as scans to segment, with a learner that needs no time."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import toys
+
+from medfewshot.errors import InputError
+from medfewshot.settings import AdaptSettings, SegmentSettings
+from medfewshot.workflow import adapt, open_batch, read_supports, segment
+
+NAMES = {205: "left ventricle", 420: "myocardium"}
+
+
+def make_film(folder: Path, *, frames: int = 3, labelled: tuple[int, ...] = (0, 2)) -> tuple[Path, Path, np.ndarray]:
+    """Write a film and its label map; the first structure loses a slice of 36 voxels in each frame."""
+    images, truth = [], []
+    for frame in range(frames):
+        image, label = toys.make_scan(1)
+        lost = (label == 205) & (np.arange(toys.SHAPE[0]) > 6 - frame)[:, None, None]
+        images.append(np.where(lost, 100, image).astype(np.int16))
+        truth.append(np.where(lost, 0, label))
+    known = np.stack(truth, -1)
+    labels = np.where(np.isin(np.arange(frames), labelled), known, 255).astype(np.int16)
+    film, path = (toys.save_nifti(folder / name, data) for name, data in (("film.nii.gz", np.stack(images, -1)),
+                                                                          ("film_seg.nii.gz", labels)))  # fmt: skip
+    image = nib.load(film)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = 0.5
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), film)
+    return film, path, known
+
+
+def learn(pairs, **more):
+    settings = AdaptSettings(learner="toy", device="cpu", labels=NAMES)
+    return adapt(read_supports(pairs, **more), settings, learners={"toy": toys.TOY})
+
+
+def test_each_labelled_frame_is_an_example(tmp_path):
+    film, labels, truth = make_film(tmp_path)
+    scans = read_supports([(film, labels)])
+    assert [image.frame for image in scans.images] == [0, 2]
+    for image, label in zip(scans.images, scans.labels, strict=True):
+        assert np.array_equal(label.data[0], truth[..., image.frame])
+
+
+def test_a_label_of_one_volume_belongs_to_the_named_frame(tmp_path):
+    film, _, truth = make_film(tmp_path)
+    label = toys.save_nifti(tmp_path / "one.nii.gz", truth[..., 1])
+    scans = read_supports([(film, label)], frame=1)
+    assert [image.frame for image in scans.images] == [1]
+    assert np.array_equal(scans.images[0].data[0], np.asarray(nib.load(film).dataobj)[..., 1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("frame not named", "not known whether they are frames or channels"),
+        ("no such frame", "has no frame 3, its frames are 0 to 2"),
+        ("fewer frames", "has 2 frames, but .* has 3"),
+        ("label of a film for a volume", "is a label map of 3 frames, but .* is one volume"),
+        ("frame of a volume", "a frame is named, but no labelled scan is a film"),
+        ("no labels", "no frame is labelled"),
+        ("frames that differ in size", "different grids|differ"),
+    ],
+)
+def test_a_labelled_film_that_is_refused(tmp_path, kind, message):
+    film, labels, truth = make_film(tmp_path, labelled=() if kind == "no labels" else (0, 2))
+    one = toys.save_nifti(tmp_path / "one.nii.gz", truth[..., 1])
+    scan = toys.save_nifti(tmp_path / "scan.nii.gz", toys.make_scan(1)[0])
+    fewer = toys.save_nifti(tmp_path / "fewer.nii.gz", truth[..., :2])
+    smaller = toys.save_nifti(tmp_path / "smaller.nii.gz", truth[1:])
+    pair, frame = {
+        "frame not named": ((film, one), None),
+        "no such frame": ((film, one), 3),
+        "fewer frames": ((film, fewer), None),
+        "label of a film for a volume": ((scan, labels), None),
+        "frame of a volume": ((scan, one), 0),
+        "no labels": ((film, labels), None),
+        "frames that differ in size": ((film, smaller), None),
+    }[kind]
+    with pytest.raises(InputError, match=message):
+        read_supports([pair], frame=frame)
+
+
+def test_a_film_from_its_own_first_frame(tmp_path):
+    film, labels, truth = make_film(tmp_path, labelled=(0,))
+    segmenter = learn([(film, labels)])
+    plain = SegmentSettings(previews=False, report=False)
+    result = segment(open_batch([film], tmp_path / "out", plain), segmenter).results[0]
+    written = nib.load(tmp_path / "out/film.nii.gz")
+    assert np.array_equal(np.asarray(written.dataobj), truth)
+    assert written.header.get_zooms()[3] == 0.5
+    assert written.header.get_xyzt_units() == ("mm", "sec")
+    assert any("frame 0 is labelled" in warning for warning in result.warnings)
+    ml = 36 * 1.25 * 1.5 * 2 / 1000
+    rows = list(csv.DictReader((tmp_path / "out/films/film.csv").open()))
+    sizes = [(row["frame"], row["time_s"], float(row["volume_ml"])) for row in rows if row["label"] == "205"]
+    voxels = [int((truth[..., n] == 205).sum()) for n in range(3)]
+    assert sizes == [(str(n), str(n / 2), pytest.approx(voxels[n] / 36 * ml)) for n in range(3)]
+    beat = next(csv.DictReader((tmp_path / "out/ejection.csv").open()))
+    assert (beat["case"], beat["name"], beat["ed_frame"], beat["es_frame"]) == ("film", "left ventricle", "0", "2")
+    assert float(beat["ejection_fraction_percent"]) == pytest.approx(100 * (1 - voxels[2] / voxels[0]))
+    assert (tmp_path / "out/films/film.png").stat().st_size > 1000
+    again = segment(open_batch([film], tmp_path / "out", plain.replace(resume=True)), segmenter)
+    assert again.resumed == 1
+
+
+def test_what_a_film_cannot_have_is_said(tmp_path):
+    film, labels, _ = make_film(tmp_path)
+    settings = SegmentSettings(probabilities=True, previews=False, report=False, cavities=("myocardium",))
+    result = segment(open_batch([film], tmp_path / "out", settings), learn([(film, labels)])).results[0]
+    assert any("probabilities: not written for films" in warning for warning in result.warnings)
+    assert [one["name"] for one in result.ejections] == ["myocardium"]
+
+
+def test_as_many_volumes_as_channels_are_channels(tmp_path):
+    film, _, _ = make_film(tmp_path, frames=2)
+    batch = open_batch([film], tmp_path / "out", channels=2)
+    assert batch.query.data.shape == (2, *toys.SHAPE)
