@@ -51,7 +51,14 @@ def settings() -> str:
     """Return the tables of all settings as Markdown."""
     from medfewshot.settings import AdaptSettings, SegmentSettings
     from medfewshot.synthetic import PopulationSettings
-    from medfewshot.training.settings import BackboneSettings, BaseDataset, RealSettings, TrainSettings
+    from medfewshot.training.settings import (
+        BackboneSettings,
+        BaseDataset,
+        LabelMapDataset,
+        RealSettings,
+        RegionDataset,
+        TrainSettings,
+    )
 
     return f"""# Settings
 
@@ -101,6 +108,15 @@ with its default.
 Each data set in `datasets`:
 
 {table_of(BaseDataset, "train")}
+
+`tasks: regions` and `tasks: label_maps` have the same settings. Their data sets have `folder`, `subjects`,
+`spacing_mm`, `patches` and `weight`, and instead of labels those of `regions`:
+
+{table_of(RegionDataset, "train")}
+
+and those of `label_maps`:
+
+{table_of(LabelMapDataset, "train")}
 """
 
 

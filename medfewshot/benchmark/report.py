@@ -107,8 +107,10 @@ def _facts(groups: Sequence[Group]) -> list[str]:
                 unmarked.setdefault(task, {})[str(name)] = None
             for dataset, facts in (record.get("weights_have_seen") or {}).items():
                 labels = ", ".join(str(name or value) for value, name in facts.get("labels", {}).items())
-                subjects = len(facts.get("subjects", ()))
-                seen[f"- {group.key[2]}: {subjects} subjects of {dataset} ({labels})"] = None
+                subjects, without = len(facts.get("subjects", ())), len(facts.get("without_labels", ()))
+                images = f"{without} as images without labels" if without else ""
+                shown = "; ".join(part for part in (labels, images) if part)
+                seen[f"- {group.key[2]}: {subjects} subjects of {dataset} ({shown})"] = None
     missing = [f"- {task}: {', '.join(names)}" for task, names in unmarked.items()]
     lines = [*made, ""] if made else []
     if missing:

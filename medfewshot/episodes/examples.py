@@ -56,6 +56,7 @@ class LabelledTask:
         names: Label value -> name.
         patches: Patch sizes of this task's episodes, in voxels; None uses those of the settings.
         weight: How often the task is drawn, relative to the others.
+        tissues: Label value -> tissue. If given, images are painted from the labels: tissues differ in brightness.
     """
 
     name: str
@@ -65,3 +66,4 @@ class LabelledTask:
     names: Mapping[int, str] = field(default_factory=dict)
     patches: tuple[tuple[int, ...], ...] | None = None
     weight: float = 1.0
+    tissues: Mapping[int, int] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,17 +43,28 @@ class IndexedExample:
 
 
 def index_examples(examples: Sequence[Example], values: Sequence[int]) -> list[IndexedExample]:
-    """Find the voxels of the label ``values`` in every example."""
-    indexed = []
+    """Find the voxels of the label ``values`` in every example; examples that share one label map share the work."""
+    indexed: list[IndexedExample] = []
+    known: dict[int, IndexedExample] = {}
     generator = torch.Generator().manual_seed(0)
     for example in examples:
-        places, counts = {}, {}
-        for value in values:
-            found = (example.label == value).nonzero()
-            counts[value] = len(found)
-            places[value] = found[torch.randperm(len(found), generator=generator)[:PLACES]].to(torch.int16)
-        indexed.append(IndexedExample(example, places, counts))
+        same = known.get(id(example.label))
+        if same is None:
+            same = known[id(example.label)] = _index(example, values, generator)
+        indexed.append(replace(same, example=example))
     return indexed
+
+
+def _index(example: Example, values: Sequence[int], generator: torch.Generator) -> IndexedExample:
+    places, counts = {}, {}
+    ordered, voxels = example.label.flatten().int().sort(stable=True)
+    for value in values:
+        first, end = torch.searchsorted(ordered, torch.tensor([value, value + 1], dtype=torch.int32)).tolist()
+        found = voxels[first:end]
+        counts[value] = len(found)
+        chosen = found[torch.randperm(len(found), generator=generator)[:PLACES]]
+        places[value] = torch.stack(torch.unravel_index(chosen, example.label.shape), dim=-1).to(torch.int16)
+    return IndexedExample(example, places, counts)
 
 
 def draw_centre(one: IndexedExample, classes: Sequence[int], number: int | None, size: Tensor, rng: Rng) -> Tensor:

@@ -27,14 +27,15 @@ from medfewshot.episodes.patches import (
     draw_centre,
     draw_repaint,
     draw_zoom,
-    index_examples,
     random_curve,
     read_patch,
     repaint,
 )
+from medfewshot.episodes.pools import Pool
 from medfewshot.episodes.sources import CPU
 from medfewshot.errors import InputError
 from medfewshot.settings import Factors, Patches, Range, Settings, Share
+from medfewshot.synthetic import paint_labels
 from medfewshot.types import Episode, Query, Support
 
 ATTEMPTS = 100
@@ -51,6 +52,12 @@ class EpisodeSettings(Settings):
     shots: Range = Field((1, 1), description="Supports of an episode: smallest and largest number.")
     ways: Range = Field((1, 1), description="Classes of an episode: smallest and largest number.")
     queries: int = Field(1, ge=1, description="Queries of an episode.")
+    near_mm: float | None = Field(
+        None,
+        gt=0,
+        description="Draw the other classes of an episode at most this far from the first one, centre to "
+        "centre. Default: anywhere.",
+    )
     absent: Share = Field(0.0, description="Probability that a query patch is placed anywhere, whatever it shows.")
     query_shows_class: bool = Field(
         True,
@@ -105,7 +112,7 @@ class EpisodeSampler:
 
     def __init__(self, tasks: Sequence[LabelledTask], settings: EpisodeSettings | None = None, **changes: Any) -> None:
         self.settings = settings or EpisodeSettings(**changes)
-        pools = [_Pool(task) for task in tasks]
+        pools = [Pool(task) for task in tasks]
         self._pools = [pool for pool in pools if self._suffices(pool)]
         if not self._pools:
             found = ", ".join(f"{p.task.name}: {len(p.values)} labels, {p.subjects} subjects" for p in pools)
@@ -144,7 +151,7 @@ class EpisodeSampler:
             "add examples that show several classes, enlarge the patches, or lower these numbers",
         )
 
-    def _suffices(self, pool: _Pool) -> bool:
+    def _suffices(self, pool: Pool) -> bool:
         return len(pool.values) >= self.settings.ways[0] and pool.subjects > self.settings.shots[0]
 
     def _try(
@@ -153,7 +160,9 @@ class EpisodeSampler:
         settings = self.settings
         pool = self._pools[int(rng.choice(len(self._pools), p=self._chances))]
         exponent = settings.large_first * (1 - progress) + settings.small_last * progress
-        classes = pool.draw_classes(settings.ways, exponent, rng)
+        classes = pool.draw_classes(settings.ways, exponent, settings.near_mm, rng)
+        if len(classes) < settings.ways[0]:
+            return None
         patches = pool.task.patches or settings.patches
         patch = None if patches is None else patches[int(rng.integers(len(patches)))]
         supports, others = pool.split(classes, int(rng.integers(settings.shots[0], settings.shots[1] + 1)), rng, blind)
@@ -166,7 +175,7 @@ class EpisodeSampler:
         chosen = self._place(supports, others, classes, patch, zoom, rng)
         if chosen is None:
             return None
-        images, labels = self._read(pool, chosen, classes, patch, zoom, table, generator, device)
+        images, labels = self._read(pool, chosen, classes, patch, zoom, table, rng, generator, device)
         shots = len(supports)
         seen = torch.cat([label.flatten() for label in labels[:shots]]).bincount(minlength=len(classes) + 1)
         if int(seen[1:].min()) < settings.fewest_voxels:
@@ -211,12 +220,13 @@ class EpisodeSampler:
 
     def _read(
         self,
-        pool: _Pool,
+        pool: Pool,
         chosen: Sequence[tuple[IndexedExample, Tensor]],
         classes: Sequence[int],
         patch: tuple[int, ...] | None,
         zoom: Tensor,
         table: Tensor | None,
+        rng: Rng,
         generator: torch.Generator,
         device: torch.device,
     ) -> tuple[list[Tensor], list[Tensor]]:
@@ -231,8 +241,14 @@ class EpisodeSampler:
                 spacing_mm=pool.spacing_mm, augment=self.settings.augment, generator=generator, device=device,
             )  # fmt: skip
             images.append(image if table is None else repaint(image, label, table))
-            labels.append(_as_classes(label, classes))
-        return images, labels
+            labels.append(label)
+        if pool.task.tissues is not None:
+            voxel_mm = torch.tensor(pool.spacing_mm) * zoom
+            thick = bool(voxel_mm[-1] >= 2 * voxel_mm[0])
+            images = list(
+                paint_labels(torch.stack(labels), pool.task.tissues, thick=thick, rng=rng, generator=generator)
+            )
+        return images, [_as_classes(label, classes) for label in labels]
 
     def _vary(
         self, images: list[Tensor], labels: list[Tensor], rng: Rng, generator: torch.Generator
@@ -245,61 +261,6 @@ class EpisodeSampler:
             batch = vary_intensity(batch, Augmentation(), generator)
         axes = [axis for axis in range(1, truth.ndim) if rng.random() < settings.mirror]
         return list(batch.flip([axis + 1 for axis in axes])), list(truth.flip(axes))
-
-
-class _Pool:
-    """A task's examples, indexed by the labels that may become classes."""
-
-    def __init__(self, task: LabelledTask) -> None:
-        self.task = task
-        allowed: Sequence[int] = task.labels or ()
-        if task.labels is None:
-            allowed = sorted({int(v) for example in task.examples for v in example.label.unique()} - {0})
-        self.indexed = index_examples(task.examples, allowed)
-        totals = {value: sum(one.counts[value] for one in self.indexed) for value in allowed}
-        self.values = [value for value in allowed if totals[value]]
-        self.sizes = np.array([totals[value] for value in self.values], dtype=float)
-        self.subjects = len({one.example.subject_id for one in self.indexed if one.contains(self.values)})
-        if task.examples:
-            first = task.examples[0]
-            self.spacing_mm = first.spacing_mm or (1.0,) * first.label.ndim
-            self.depth = float(np.median([example.label.shape[-1] for example in task.examples]))
-
-    def voxel_mm(self, zoom: Tensor) -> tuple[float, ...] | None:
-        """Return the voxel size at ``zoom`` times the task's spacing; None if that is unknown."""
-        if self.task.examples[0].spacing_mm is None:
-            return None
-        return tuple(float(s * z) for s, z in zip(self.spacing_mm, zoom, strict=True))
-
-    def draw_classes(self, ways: tuple[int, int], exponent: float, rng: Rng) -> list[int]:
-        """Draw label values, in random order."""
-        weights = (self.sizes / self.sizes.max()).clip(1e-6) ** (exponent / 2)
-        count = min(int(rng.integers(ways[0], ways[1] + 1)), len(self.values))
-        order = rng.choice(len(self.values), count, replace=False, p=weights / weights.sum())
-        return [self.values[int(i)] for i in order]
-
-    def split(
-        self, classes: Sequence[int], shots: int, rng: Rng, blind: bool
-    ) -> tuple[list[IndexedExample], list[IndexedExample]]:
-        """Draw at most ``shots`` supports of different subjects that contain a class, and list the other subjects.
-
-        With ``blind`` the supports are drawn evenly; otherwise those with most classes come first.
-        """
-        order = [self.indexed[int(i)] for i in rng.permutation(len(self.indexed))]
-        showing = [one for one in order if one.contains(classes)]
-        if not blind:
-            showing.sort(key=lambda one: -sum(one.counts[value] > 0 for value in classes))
-        supports = _subjects_first(showing)[0][:shots]
-        taken = {one.example.subject_id for one in supports}
-        firsts, repeats = _subjects_first([one for one in order if one.example.subject_id not in taken])
-        return supports, firsts + repeats
-
-
-def _subjects_first(examples: Sequence[IndexedExample]) -> tuple[list[IndexedExample], list[IndexedExample]]:
-    """Split examples into the first one of every subject, and the others."""
-    first = {one.example.subject_id: one for one in reversed(examples)}
-    firsts = [one for one in examples if first[one.example.subject_id] is one]
-    return firsts, [one for one in examples if first[one.example.subject_id] is not one]
 
 
 def _as_classes(label: Tensor, classes: Sequence[int]) -> Tensor:

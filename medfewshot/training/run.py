@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medfewshot import __version__
 from medfewshot.devices import describe_device, resolve_device
-from medfewshot.episodes import LabelledTask
 from medfewshot.errors import InputError
 from medfewshot.learners import save_start
 from medfewshot.training.checkpoint import NAME
@@ -17,7 +16,8 @@ from medfewshot.training.distributed import join_world, local_device
 from medfewshot.training.learner import make_meta_learner
 from medfewshot.training.logs import MLFLOW, TRAINING, VALIDATION, check_mlflow
 from medfewshot.training.loop import Trainer
-from medfewshot.training.packing import pack_datasets, read_pack, write_pack
+from medfewshot.training.packing import read_pack, write_pack
+from medfewshot.training.reading import Tasks, read_tasks
 from medfewshot.training.settings import TrainSettings
 from medfewshot.training.sources import make_sources
 from medfewshot.types import Progress
@@ -66,13 +66,16 @@ def train(
         if world.first:
             prepare_folder(folder, resume, overwrite)
             if pack is not None and not pack.is_file():
-                if settings.tasks.real is None:
-                    raise InputError("the settings name no real data sets to pack", "remove it", setting="pack")
-                write_pack(_read_real(settings, data, pack, progress), pack)
+                if not settings.tasks.from_data:
+                    raise InputError("the settings name no data sets to pack", "remove it", setting="pack")
+                write_pack(read_tasks(settings.tasks, data, progress=progress), pack, settings.tasks)
         world.wait()
         learner, start = make_meta_learner(settings, chosen)
-        real = _read_real(settings, data, pack, progress)
-        training, validation, warnings = make_sources(settings, real)
+        if pack is not None and pack.is_file():
+            read = read_pack(pack, settings.tasks)
+        else:
+            read = read_tasks(settings.tasks, data, progress=progress)
+        training, validation, warnings = make_sources(settings, read)
         trainer = Trainer(
             learner, training, validation, settings, folder,
             device=chosen, world=world, progress=progress, mlflow=mlflow,
@@ -84,7 +87,7 @@ def train(
             "device": describe_device(chosen),
             "processes": world.size,
             "settings": settings.model_dump(mode="json"),
-            "seen": seen_data(real),
+            "seen": seen_data(read),
             "warnings": [*warnings, *trainer.warnings],
         }
         if world.first:
@@ -93,27 +96,22 @@ def train(
         return record
 
 
-def _read_real(
-    settings: TrainSettings, data: Path | None, pack: Path | None, progress: Progress | None
-) -> tuple[LabelledTask, ...]:
-    """Read the labelled volumes, from the pack if it exists."""
-    real = settings.tasks.real
-    if real is None:
-        return ()
-    if pack is not None and pack.is_file():
-        return read_pack(pack, real.datasets)
-    return pack_datasets(real.datasets, Path(real.root) if real.root else data, progress=progress)
+def seen_data(tasks: Tasks) -> Mapping[str, Any]:
+    """Return the real data that the weights are trained on, to be stated beside every result that they give.
 
-
-def seen_data(tasks: Sequence[LabelledTask]) -> Mapping[str, Any]:
-    """Return the real data that the weights are trained on, to be stated beside every result that they give."""
-    return {
-        task.name: {
-            "subjects": [example.subject_id for example in task.examples],
-            "labels": {str(value): task.names.get(value, "") for value in task.labels or ()},
-        }
-        for task in tasks
-    }
+    Returns:
+        Data set -> ``subjects``, all of them; ``labels``, value -> name, that were classes; and
+        ``without_labels``, the subjects of which only the image was seen.
+    """
+    seen: dict[str, dict[str, Any]] = {}
+    for task in (task for kind in tasks.values() for task in kind):
+        facts = seen.setdefault(task.name, {"subjects": [], "labels": {}, "without_labels": []})
+        subjects = [one.subject_id for one in task.examples if one.subject_id not in facts["subjects"]]
+        facts["subjects"] += dict.fromkeys(subjects)
+        if task.labels is None:
+            facts["without_labels"] += dict.fromkeys(subjects)
+        facts["labels"] |= {str(value): task.names.get(value, "") for value in task.labels or ()}
+    return seen
 
 
 def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:

@@ -12,11 +12,9 @@ from medfewshot.settings import AUTO, Count, Factors, Patches, Range, Settings, 
 from medfewshot.synthetic import PopulationSettings
 
 
-class BaseDataset(Settings):
-    """A data set whose classes are declared as base."""
+class ChosenDataset(Settings):
+    """What training uses of a data set."""
 
-    labels: tuple[int, ...] = Field(description="Label values that may become classes in training.")
-    validation_labels: tuple[int, ...] = Field((), description="Label values that become classes in validation only.")
     folder: str | None = Field(
         None, description="Where it is, absolute or under the data root. Default: a folder of its own name."
     )
@@ -28,9 +26,16 @@ class BaseDataset(Settings):
     )
     spacing_mm: float | None = Field(None, gt=0, description="In-plane resolution. Default: derived from the scans.")
     patches: Patches | None = Field(
-        None, description="Patch sizes of its episodes, in voxels. Default: those of all real tasks."
+        None, description="Patch sizes of its episodes, in voxels. Default: those of all tasks of this kind."
     )
     weight: float = Field(1.0, ge=0, description="How often it is drawn, relative to the other data sets.")
+
+
+class BaseDataset(ChosenDataset):
+    """A data set whose classes are declared as base."""
+
+    labels: tuple[int, ...] = Field(description="Label values that may become classes in training.")
+    validation_labels: tuple[int, ...] = Field((), description="Label values that become classes in validation only.")
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
@@ -42,10 +47,24 @@ class BaseDataset(Settings):
         return self
 
 
-class RealSettings(EpisodeSettings):
-    """Episodes of real base tasks, with the variation that training wants."""
+class RegionDataset(ChosenDataset):
+    """A data set whose scans are used without their labels."""
 
-    datasets: dict[str, BaseDataset] = Field(default_factory=dict, description="Name -> what is used of it.")
+    volumes_ml: Factors = Field((0.5, 500.0), description="Smallest and largest volume of a region that is a class.")
+
+
+class LabelMapDataset(ChosenDataset):
+    """A folder of label maps, whose images are computer-generated."""
+
+    never: tuple[int, ...] = Field((), description="Label values that are painted but never become classes.")
+    same_brightness: tuple[tuple[int, ...], ...] = Field(
+        (), description="Groups of label values that look alike, such as left and right."
+    )
+
+
+class VariedSettings(EpisodeSettings):
+    """Episodes from volumes on disk, with the variation that training wants."""
+
     root: str | None = Field(
         None, description="Folder of the data sets. Default: the run's data folder, else their own folders."
     )
@@ -61,6 +80,29 @@ class RealSettings(EpisodeSettings):
     curve: Share = 0.5
     large_first: float = 1.0
     small_last: float = -0.3
+
+
+class RealSettings(VariedSettings):
+    """Episodes of real base tasks."""
+
+    datasets: dict[str, BaseDataset] = Field(default_factory=dict, description="Name -> what is used of it.")
+
+
+class RegionSettings(VariedSettings):
+    """Episodes of regions of scans without labels; support and query are views of one scan."""
+
+    datasets: dict[str, RegionDataset] = Field(default_factory=dict, description="Name -> what is used of it.")
+    near_mm: float | None = Field(60.0, gt=0)
+    large_first: float = 0.5
+    small_last: float = 0.0
+
+
+class LabelMapSettings(VariedSettings):
+    """Episodes of label maps with computer-generated images."""
+
+    datasets: dict[str, LabelMapDataset] = Field(default_factory=dict, description="Name -> what is used of it.")
+    near_mm: float | None = Field(60.0, gt=0)
+    curve: Share = 0.0
 
 
 class BackboneSettings(Settings):
@@ -79,6 +121,26 @@ class TaskSettings(Settings):
     synthetic_weight: float = Field(1.0, ge=0, description="How often, relative to the other kinds.")
     real: RealSettings | None = Field(None, description="Tasks from labelled data sets.")
     real_weight: float = Field(1.0, ge=0, description="How often, relative to the other kinds.")
+    regions: RegionSettings | None = Field(None, description="Tasks from regions of scans without labels.")
+    regions_weight: float = Field(1.0, ge=0, description="How often, relative to the other kinds.")
+    label_maps: LabelMapSettings | None = Field(None, description="Tasks from label maps without scans.")
+    label_maps_weight: float = Field(1.0, ge=0, description="How often, relative to the other kinds.")
+
+    @property
+    def from_data(self) -> dict[str, RealSettings | RegionSettings | LabelMapSettings]:
+        """The kinds of tasks that read volumes, by name."""
+        kinds = {"real": self.real, "regions": self.regions, "label_maps": self.label_maps}
+        return {name: settings for name, settings in kinds.items() if settings is not None}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """How often each kind is drawn, relative to the others."""
+        return {
+            "synthetic": self.synthetic_weight,
+            "real": self.real_weight,
+            "regions": self.regions_weight,
+            "label_maps": self.label_maps_weight,
+        }
 
 
 Below1 = Annotated[float, Field(ge=0, lt=1)]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from medfewshot.episodes import EpisodeSampler, EpisodeSource, LabelledTask, Mixture
+from medfewshot.episodes import EpisodeSampler, EpisodeSource, Mixture, region_tasks
 from medfewshot.errors import InputError
 from medfewshot.synthetic import Populations
+from medfewshot.training.reading import Tasks
 from medfewshot.training.settings import TaskSettings, TrainSettings
 
 
-def make_sources(
-    settings: TrainSettings, real: Sequence[LabelledTask] = ()
-) -> tuple[EpisodeSource, EpisodeSource, list[str]]:
+def make_sources(settings: TrainSettings, read: Tasks) -> tuple[EpisodeSource, EpisodeSource, list[str]]:
     """Build the sources of a run.
+
+    Args:
+        settings: What is trained on.
+        read: The tasks that were read from data, by kind.
 
     Returns:
         Training source, validation source, and warnings. Validation has tasks that training never sees, if there are
@@ -26,11 +28,11 @@ def make_sources(
     tasks = settings.tasks
     if tasks.synthetic is not None:
         _check(settings, "tasks synthetic", len(tasks.synthetic.patches[0]), settings.backbone.in_channels)
-    for task in real:
+    for task in (task for kind in read.values() for task in kind):
         image = task.examples[0].image
         _check(settings, task.name, image.ndim - 1, image.shape[0])
-    held_out = [replace(task, labels=task.validation_labels) for task in real if task.validation_labels]
-    training, validation = _sources(tasks, real), _sources(tasks, held_out or None)
+    held_out = [replace(t, labels=t.validation_labels) for t in read.get("real", ()) if t.validation_labels]
+    training, validation = _sources(tasks, read), _sources(tasks, {"real": tuple(held_out)})
     warnings = []
     if training and not validation:
         validation = training
@@ -38,25 +40,28 @@ def make_sources(
             "no structure is held out, so validation takes other episodes of the training structures; name "
             "validation_labels to measure generalization"
         )
-    weights = {"synthetic": tasks.synthetic_weight, "real": tasks.real_weight}
-    return Mixture(training, weights), Mixture(validation, weights), warnings
+    return Mixture(training, tasks.weights), Mixture(validation, tasks.weights), warnings
 
 
-def _sources(tasks: TaskSettings, real: Sequence[LabelledTask] | None) -> dict[str, EpisodeSource]:
+def _sources(tasks: TaskSettings, read: Tasks) -> dict[str, EpisodeSource]:
     """Build the source of each kind of tasks, by name.
 
     To add a kind, add its settings to ``TaskSettings``, and it here.
 
     Args:
         tasks: What is trained on.
-        real: Labelled volumes; None if there are none with structures to validate on.
+        read: The tasks that were read from data, by kind.
     """
     made: dict[str, EpisodeSource] = {}
-    if tasks.synthetic is not None and tasks.synthetic_weight > 0:
+    if tasks.synthetic is not None:
         made["synthetic"] = Populations(tasks.synthetic)  # each episode has a new anatomy, so it also validates
-    if tasks.real is not None and tasks.real_weight > 0 and real is not None:
-        made["real"] = EpisodeSampler(real, tasks.real)
-    return made
+    for kind, wanted in tasks.from_data.items():
+        found = list(read.get(kind, ()))
+        if found and kind == "regions":
+            found = [one for task in found for one in region_tasks(task, wanted.shots[1] + wanted.queries)]
+        if found and tasks.weights[kind] > 0:
+            made[kind] = EpisodeSampler(found, wanted)
+    return {kind: source for kind, source in made.items() if tasks.weights[kind] > 0}
 
 
 def _check(settings: TrainSettings, name: str, dims: int, channels: int) -> None:

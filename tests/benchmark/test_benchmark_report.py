@@ -176,11 +176,15 @@ def test_a_report_names_structures_that_a_draw_does_not_hold(tmp_path):
 
 def test_a_report_names_what_weights_have_seen(tmp_path):
     config = two_learners()
-    seen = {"other": {"subjects": ["a", "b"], "labels": {"1": "liver", "2": ""}}}
+    seen = {
+        "other": {"subjects": ["a", "b"], "labels": {"1": "liver", "2": ""}},
+        "plain": {"subjects": ["a", "b"], "labels": {}, "without_labels": ["a", "b"]},
+    }
     for cell in plan_cells(config):
         write_cell(cell, tmp_path, GOOD, weights_have_seen=seen if cell.learner.name == "one" else {})
     text = write_report(config, tmp_path, tmp_path / "report").read_text()
     assert "- one: 2 subjects of other (liver, 2)\n" in text
+    assert "- one: 2 subjects of plain (2 as images without labels)\n" in text
     assert "- two" not in text
 
 

@@ -10,13 +10,21 @@ from toys import make_scan, save_nifti
 
 from medfewshot.episodes import EpisodeSampler, Example, LabelledTask
 from medfewshot.errors import InputError
-from medfewshot.training.packing import encode_volume, pack_datasets, read_pack, write_pack
+from medfewshot.training.packing import read_pack, write_pack
+from medfewshot.training.reading import encode_volume, read_tasks
 from medfewshot.training.run import seen_data, train
 from medfewshot.training.settings import BackboneSettings, BaseDataset, RealSettings, TaskSettings, TrainSettings
 from medfewshot.training.sources import make_sources
 
 CPU = torch.device("cpu")
 REAL = RealSettings(patches=((12, 12, 12),), shots=(1, 2), ways=(1, 1))
+
+
+BLOCKS = BaseDataset(labels=(2,), validation_labels=(4,), subjects=4)
+
+
+def real(dataset: BaseDataset, name: str = "blocks") -> TaskSettings:
+    return TaskSettings(synthetic=None, real=REAL.replace(datasets={name: dataset}))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packed(root):
-    return pack_datasets({"blocks": BaseDataset(labels=(2,), validation_labels=(4,), subjects=4)}, root)
+    return read_tasks(real(BLOCKS), root)["real"]
 
 
 def test_packing_keeps_base_labels_and_the_first_subjects(packed):
@@ -42,14 +50,14 @@ def test_packing_keeps_base_labels_and_the_first_subjects(packed):
         assert example.image.dtype == torch.uint8
         assert (int(example.image.min()), int(example.image.max())) == (0, 255)
         assert set(example.label.unique().tolist()) == {0, 2, 4}  # nothing of the novel 7
-    assert set(seen_data(packed)["blocks"]["labels"]) == {"2"}
+    assert set(seen_data({"real": packed})["blocks"]["labels"]) == {"2"}
 
 
 def test_a_pack_comes_back(packed, tmp_path):
     path = tmp_path / "base.safetensors"
-    write_pack(packed, path)
-    wanted = {"blocks": BaseDataset(labels=(2,), validation_labels=(4,), weight=3.0, patches=((8, 8, 8),))}
-    (again,) = read_pack(path, wanted)
+    write_pack({"real": packed}, path, real(BLOCKS))
+    wanted = real(BLOCKS.replace(weight=3.0, patches=((8, 8, 8),)))
+    (again,) = read_pack(path, wanted)["real"]
     assert (again.name, again.names, again.labels) == (packed[0].name, packed[0].names, packed[0].labels)
     assert (again.weight, again.patches) == (3.0, ((8, 8, 8),))  # of the settings, not of the file
     for a, b in zip(again.examples, packed[0].examples, strict=True):
@@ -57,7 +65,7 @@ def test_a_pack_comes_back(packed, tmp_path):
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.label, b.label)
     with pytest.raises(InputError, match="other data sets or labels"):
-        read_pack(path, {"blocks": BaseDataset(labels=(4,))})
+        read_pack(path, real(BLOCKS.replace(labels=(4,), validation_labels=())))
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="no pack"):
         read_pack(path, wanted)
@@ -76,7 +84,7 @@ def test_an_encoded_volume_is_off_by_half_a_step_at_most():
 
 def sources(packed, **tasks):
     settings = TrainSettings(backbone=BackboneSettings(), tasks=TaskSettings(**tasks))
-    return make_sources(settings, packed)
+    return make_sources(settings, {"real": tuple(packed)})
 
 
 def test_validation_takes_the_structures_that_training_never_sees(packed):
@@ -99,10 +107,9 @@ def test_validation_without_such_structures_says_so(packed):
 
 
 def test_a_run_makes_the_pack_and_a_later_one_needs_no_data(root, tmp_path):
-    real = REAL.replace(datasets={"blocks": {"labels": (2,), "validation_labels": (4,)}})
     settings = TrainSettings(
         learner_options={"steps": 1}, backbone=BackboneSettings(width=4, levels=2), steps=1, episodes_per_step=1,
-        validation_episodes=1, tasks=TaskSettings(synthetic=None, real=real),
+        validation_episodes=1, tasks=real(BLOCKS.replace(subjects=None)),
     )  # fmt: skip
     pack = tmp_path / "base.safetensors"
     first, later = (
@@ -111,7 +118,7 @@ def test_a_run_makes_the_pack_and_a_later_one_needs_no_data(root, tmp_path):
     )
     assert first["seen"] == later["seen"]
     assert first["validation"] == later["validation"]
-    with pytest.raises(InputError, match="no real data sets to pack"):
+    with pytest.raises(InputError, match="no data sets to pack"):
         train(settings.replace(tasks=TaskSettings()), tmp_path / "x", device="cpu", pack=tmp_path / "other")
 
 
@@ -124,13 +131,13 @@ def test_what_cannot_be_trained_on_is_refused(packed, root, tmp_path):
     with pytest.raises(InputError, match="0 is background"):
         BaseDataset(labels=(0, 1))
     with pytest.raises(InputError, match="fewer than two"):
-        pack_datasets({"blocks": BaseDataset(labels=(2,), subjects=2)}, lone)
+        read_tasks(real(BaseDataset(labels=(2,), subjects=2)), lone)
     with pytest.raises(InputError, match="no tasks"):
         sources(packed, synthetic=None, real=REAL, real_weight=0.0)
     with pytest.raises(InputError, match="backbone is 3D with 1"):
         sources([LabelledTask("x", (Example("s", torch.ones(2, 4, 4, 4), torch.ones(4, 4, 4)),))])
     with pytest.raises(InputError, match="does not exist"):
-        pack_datasets({"absent": BaseDataset(labels=(2,))}, root)
+        read_tasks(real(BaseDataset(labels=(2,)), "absent"), root)
 
 
 @pytest.mark.real
@@ -139,9 +146,8 @@ def test_only_the_support_pool_of_a_known_data_set_is_read(data_root):
     from medfewshot.datasets import read_dataset
 
     folder = "Task04_Hippocampus"
-    (all_of_them,) = pack_datasets(
-        {"any name": BaseDataset(labels=(1,), validation_labels=(2,), folder=folder)}, data_root
-    )
+    wanted = BaseDataset(labels=(1,), validation_labels=(2,), folder=folder)
+    (all_of_them,) = read_tasks(real(wanted, "any name"), data_root)["real"]
     cases = sorted(read_dataset(data_root / folder).labelled, key=lambda case: case.image_path.name)
     assert [e.subject_id for e in all_of_them.examples] == [case.subject_id for case in cases[:60]]
     assert EpisodeSampler([all_of_them], patches=(24, 24, 24)).sample(0).task.startswith("any name[")
