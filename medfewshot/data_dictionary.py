@@ -91,6 +91,10 @@ _COLUMNS: dict[str, Meaning] = {
     "esv_ml": ("ml", "volume at end-systole"),
     "stroke_ml": ("ml", "stroke volume: edv_ml minus esv_ml"),
     "ejection_fraction_percent": ("%", "stroke volume in percent of edv_ml; empty if that is 0"),
+    "shots": ("", "number of labelled scans that a model learned from"),
+    "draw": ("", "which choice of these scans, from 1"),
+    "subject": ("", "whose scan it is"),
+    "tests": ("", "number of pairs of a model and a scan that it has not seen"),
     "version": ("", "version of the mask that was exported"),
     "note": ("", "newest note of a reviewer"),
 }  # fmt: skip

@@ -23,7 +23,7 @@ from medfewshot.cli.help import Command, Group
 from medfewshot.cli.label import export, suggest
 from medfewshot.cli.learners import learners
 from medfewshot.cli.options import option_name
-from medfewshot.cli.study import compare
+from medfewshot.cli.study import compare, curve
 from medfewshot.cli.train import train
 from medfewshot.errors import InputError
 
@@ -33,6 +33,7 @@ EXIT_INTERRUPTED = 130
 RESUMABLE = {
     "annotate": "everything drawn is saved; the same command opens it again",
     "segment": "what was finished is kept, segment --resume continues from there",
+    "curve": "what was finished is kept, and the same command continues from there",
     "train": "train --resume continues from the last checkpoint",
     "benchmark": "what was finished is kept, and the same command continues from there",
     "data": "nothing of the set was left behind",
@@ -104,7 +105,13 @@ SECTIONS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Look at your scans": {"inspect": inspect, "data": data},
     "Adapt and segment": {"adapt": adapt, "segment": segment},
     "Check and show": {"evaluate": evaluate, "compare": compare, "report": report},
-    "Label more scans": {"annotate": annotate, "suggest": suggest, "export": export, "label-app": label_app},
+    "Label more scans": {
+        "annotate": annotate,
+        "suggest": suggest,
+        "curve": curve,
+        "export": export,
+        "label-app": label_app,
+    },
     "Compare and pre-train methods": {"learners": learners, "benchmark": benchmark, "train": train},
 }
 """Heading in the help -> the commands below it, in the order of work."""

@@ -16,6 +16,7 @@ import typer
 from medfewshot.settings import (
     AdaptSettings,
     BenchmarkRunSettings,
+    CurveSettings,
     EvaluateSettings,
     SegmentSettings,
     Settings,
@@ -54,7 +55,7 @@ Output = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="
 
 def option_name(setting: str) -> str:
     """Return the option of a setting that an error names, e.g. ``--budget`` for ``budget_seconds``."""
-    models = (AdaptSettings, SegmentSettings, EvaluateSettings, BenchmarkRunSettings)
+    models = (AdaptSettings, SegmentSettings, EvaluateSettings, BenchmarkRunSettings, CurveSettings)
     options = {name: option for model in models for name, option in model.options().items()}
     return f"--{options.get(setting, setting.replace('_', '-'))}"
 

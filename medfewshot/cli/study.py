@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfewshot.cli.options import Json, Quiet, with_settings
-from medfewshot.settings import EvaluateSettings
+from medfewshot.cli.options import ConfigFile, Json, Output, Quiet, with_settings
+from medfewshot.settings import AdaptSettings, CurveSettings, EvaluateSettings
 
 if TYPE_CHECKING:
     from medfewshot.cli.console import Console
@@ -58,6 +58,49 @@ def compare(
     if output is not None:
         console.say(f"open {output / 'comparison.html'} in a browser; tables in {output}")
     console.json({"differences": [row.row() for row in found.differences], "warnings": list(found.warnings)})
+
+
+@with_settings()
+def curve(
+    *,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of labelled scans, a dataset.json or a CSV.")
+    ],
+    output: Output,
+    settings: CurveSettings,
+    adaptation: AdaptSettings,
+    config: ConfigFile = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Measure how much more labelled scans would help.
+
+    Learns from some of the labelled scans, scores the others, and repeats this with more scans. It takes many
+    adaptations: --quality draft or --steps 60 is enough to see the shape. If it is interrupted, the same command
+    continues.
+
+    Example:
+        medfewshot curve annotated/ -o curve/
+        medfewshot curve annotated/ --shots 1,3,5 --steps 60 -o curve/
+    """
+    from medfewshot import workflow
+    from medfewshot.cli.console import Console
+
+    console = Console(quiet, json)
+    with console.progress("Curve") as progress:
+        found = workflow.learning_curve(workflow.find_supports(folder), output, adaptation, settings, progress=progress)
+    rows = [
+        {
+            "labelled scans": str(one.shots), "tests": str(one.tests), "Dice": _number(one.dice, "dice"),
+            "95 % interval": f"{_number(one.ci_low, 'dice')} to {_number(one.ci_high, 'dice')}",
+        }
+        for one in found.overall
+    ]  # fmt: skip
+    if rows:
+        console.rows("Mean Dice on labelled scans that the model has not seen", rows)
+    console.say(found.sentence)
+    console.say(f"plot and tables in {output}")
+    console.json({"points": [point.row() for point in found.points], "sentence": found.sentence})
 
 
 def comparison_tables(console: Console, found: Comparison) -> None:

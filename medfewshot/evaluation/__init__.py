@@ -6,6 +6,7 @@ Missed structures, false alarms and correct absences are counted separately besi
 
 from medfewshot.evaluation.comparison import FEWEST_FOR_TEST, Comparison, Difference, measure_title, p_text
 from medfewshot.evaluation.files import evaluate_pairs, match_cases
+from medfewshot.evaluation.learning_curve import CurveScore, LearningCurve
 from medfewshot.evaluation.results import (
     Evaluation,
     LabelSummary,
@@ -20,9 +21,11 @@ __all__ = [
     "FEWEST_FOR_TEST",
     "CaseScore",
     "Comparison",
+    "CurveScore",
     "Difference",
     "Evaluation",
     "LabelSummary",
+    "LearningCurve",
     "bootstrap_interval",
     "case_means",
     "evaluate_arrays",

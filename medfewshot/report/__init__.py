@@ -5,6 +5,7 @@ matplotlib is imported only when a picture is drawn, and without pyplot: no glob
 
 from medfewshot.report.curve_plot import save_curve_plot
 from medfewshot.report.dice_plot import save_dice_plot
+from medfewshot.report.learning_curve_plot import save_learning_curve_plot
 from medfewshot.report.page.viewer import prepare_case, prepared_path
 from medfewshot.report.paint import colour_of
 from medfewshot.report.preview import save_preview
@@ -18,6 +19,7 @@ __all__ = [
     "save_curve_plot",
     "save_preview",
     "save_dice_plot",
+    "save_learning_curve_plot",
     "save_volume_plot",
     "structure_statistics",
     "volume_plot_uri",

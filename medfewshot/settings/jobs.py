@@ -76,7 +76,7 @@ def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
     return value
 
 
-def _numbers(pattern: str, example: str) -> BeforeValidator:
+def numbers(pattern: str, example: str) -> BeforeValidator:
     """Whole numbers from text of a pattern."""
 
     def parse(value: Any) -> Any:
@@ -298,9 +298,9 @@ class BenchmarkRunSettings(Settings):
         (), description="Cells whose name contains this or matches it, e.g. 'abd-*/k1/*'; repeat for more."
     )
     seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], Option(kind=str, metavar="0,1,..."), _numbers(r"\d+(,\d+)*", "0,1")
+        tuple[Annotated[int, Field(ge=0)], ...], Option(kind=str, metavar="0,1,..."), numbers(r"\d+(,\d+)*", "0,1")
     ] = Field((), description="Only these seeds of the file, e.g. 0,1.")
-    shard: Annotated[tuple[int, int] | None, Option(kind=str, metavar="I/N"), _numbers(r"\d+/\d+", "1/4")] = Field(
+    shard: Annotated[tuple[int, int] | None, Option(kind=str, metavar="I/N"), numbers(r"\d+/\d+", "1/4")] = Field(
         None, description="Only every N-th cell, from the I-th on: one shard for each computer."
     )
     device: Device = "auto"

@@ -46,6 +46,7 @@ a run can be stopped at any moment and resumed::
 from medfewshot.io import VolumeLike, as_volume
 from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, can_continue, prepare
 from medfewshot.workflow.compare import compare
+from medfewshot.workflow.curve import learning_curve
 from medfewshot.workflow.evaluate import evaluate, write_scores
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record, read_run
 from medfewshot.workflow.report import report
@@ -81,6 +82,7 @@ __all__ = [
     "evaluate",
     "find_cases",
     "find_supports",
+    "learning_curve",
     "open_batch",
     "prepare",
     "read_record",

@@ -193,7 +193,7 @@ def adapt_to_folder(
         InputError: The folder, the support or a setting cannot be used.
     """
     make_learner(settings)  # reports an unknown learner or device before any scan is read
-    request = _request(support, settings)
+    request = fingerprint_of(support, settings)
     if resume and (folder / DESCRIPTION).is_file():
         earlier = load_segmenter(folder, resolve_device(settings.device))
         if earlier.record.get("request") != request:
@@ -292,7 +292,7 @@ def _where(volume: Volume) -> str:
     return str(volume.path.resolve()) if volume.path is not None else volume.name
 
 
-def _request(support: Dataset, settings: AdaptSettings) -> str:
+def fingerprint_of(support: Dataset, settings: AdaptSettings) -> str:
     """Fingerprint of the support's files (names, sizes, times) and the settings, to recognise a run on resuming."""
     paths = [path for case in support.labelled for path in (*case.image_paths, case.label_path) if path is not None]
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]

@@ -69,6 +69,17 @@ def test_compare_prints_differences_and_refuses_with_one_line(run, scans):
     assert (done.code, done.err.count("\n")) == (2, 1)
 
 
+def test_curve_prints_points_and_what_they_say(run, tmp_path):
+    toys.make_folders(tmp_path, supports=3, queries=0)
+    words = ("curve", tmp_path / "annotated", "--learner", "toy", "-o", tmp_path / "curve")
+    done = run(*words, "--shots", "1,2", "--draws", 1)
+    assert done.code == 0, done.err
+    assert "With 2 labelled scans, the mean Dice on other scans is 1.000" in done.out
+    done = run(*words, "--shots", "3")
+    assert done.code == 2
+    assert "(option: --shots)" in done.err
+
+
 def test_demo(run, tmp_path):
     data = synthetic.make_ct_cohort(tmp_path / "data", 2, shape=(28, 26, 22), spacing_mm=12.0)
     words = ("demo", "-o", tmp_path / "demo", "--data", data, "--steps", 1)

@@ -1,0 +1,209 @@
+"""A learning curve by leave-out: adapt to some of the labelled scans, and score the others."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from medfewshot.data_dictionary import check_dictionary, write_table
+from medfewshot.datasets import Dataset
+from medfewshot.errors import InputError
+from medfewshot.evaluation import CurveScore, LearningCurve, evaluate_arrays
+from medfewshot.io import write_text
+from medfewshot.learners import LEARNERS
+from medfewshot.planning import label_values
+from medfewshot.report import save_learning_curve_plot
+from medfewshot.settings import AdaptSettings, CurveSettings
+from medfewshot.structures import boxes
+from medfewshot.types import Case, Progress
+from medfewshot.workflow.adapt import Learners, adapt, fingerprint_of
+from medfewshot.workflow.supports import LabelledScans, read_supports
+from medfewshot.workflow.volumes import check_folder
+
+SCORES, POINTS, PLOT, RECORD = "curve_scores.csv", "curve.csv", "curve.png", "curve.json"
+FEWEST = 3
+"""Labelled scans: two to learn from at most, and one to score."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One model: the scans that it learns from, and those that it segments, as positions in the data set."""
+
+    shots: int
+    draw: int
+    learned: tuple[int, ...]
+    tested: tuple[int, ...]
+
+
+def learning_curve(
+    source: Dataset,
+    folder: Path,
+    settings: AdaptSettings | None = None,
+    curve: CurveSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    learners: Learners = LEARNERS,
+) -> LearningCurve:
+    """Measure how the Dice on other scans rises with the number of labelled scans.
+
+    The folder receives ``curve_scores.csv`` (every test), ``curve.csv`` (means with intervals), ``curve.png`` and
+    ``curve.json``. It can be stopped at any moment: the same call continues after the last finished model.
+
+    Args:
+        source: What :func:`~medfewshot.workflow.find_supports` found. Scans of one subject are never on both sides.
+        folder: Where to write.
+        settings: How to adapt.
+        curve: Which tests.
+        progress: Receives events of each model; may cancel.
+        learners: Those that ``settings`` may name.
+
+    Raises:
+        InputError: There are too few labelled scans, or the folder contains a curve of other scans or settings.
+    """
+    settings, curve, progress = settings or AdaptSettings(), curve or CurveSettings(), progress or Progress()
+    cases = source.labelled
+    cells = plan_cells(cases, curve, seed=settings.seed)
+    request = _request(source, settings, cells)
+    done = _open(folder, request, curve.overwrite)
+    scans = read_supports(source, progress=progress)
+    names = _names(scans, settings)
+    for number, cell in enumerate(cells):
+        progress.at("models").update(number, len(cells), f"{cell.shots} labelled scans, choice {cell.draw}")
+        if (cell.shots, cell.draw) not in {(score.shots, score.draw) for score in done}:
+            done += _test(cell, cases, scans, names, settings, progress.part(number, len(cells)), learners)
+            write_table(folder / SCORES, [score.row() for score in done])
+    found = LearningCurve(tuple(done), len(cases))
+    _write(found, folder, request)
+    progress.at("models").update(len(cells), len(cells), "done")
+    return found
+
+
+def plan_cells(cases: Sequence[Case], curve: CurveSettings, *, seed: int) -> list[_Cell]:
+    """Choose what each model learns from and segments.
+
+    The scans are shuffled into a circle. Choice d begins at its d-th part, so that a larger support contains the
+    smaller one of the same choice.
+
+    Raises:
+        InputError: There are too few scans, or no other scan is left to score.
+    """
+    count = len(cases)
+    if count < FEWEST:
+        raise InputError(f"{count} labelled scan(s): a curve needs at least {FEWEST}", "label more scans")
+    shots = curve.shots or _steps(count)
+    if max(shots) >= count:
+        raise InputError(f"{max(shots)} of {count} labelled scans leave none to score", "give less", setting="shots")
+    circle = np.random.default_rng(seed).permutation(count).tolist()
+    cells = []
+    for number in sorted(set(shots)):
+        for draw in range(min(curve.draws, count)):
+            start = draw * count // min(curve.draws, count)
+            turned = circle[start:] + circle[:start]
+            learned, others = turned[:number], turned[number:]
+            subjects = {cases[one].subject_id for one in learned}
+            tested = [one for one in others if cases[one].subject_id not in subjects][: curve.tests]
+            if tested:
+                cells.append(_Cell(number, draw + 1, tuple(learned), tuple(tested)))
+    if not cells:
+        raise InputError("every labelled scan is of the same subject", "label scans of other subjects")
+    return cells
+
+
+def _steps(count: int) -> tuple[int, ...]:
+    """Return 1, 2, 3, 5, 8, ... below ``count - 1``, and ``count - 1``."""
+    steps = [1, 2]
+    while steps[-1] < count - 1:
+        steps.append(steps[-1] + steps[-2])
+    return (*[step for step in steps if step < count - 1], count - 1)
+
+
+def _request(source: Dataset, settings: AdaptSettings, cells: Sequence[_Cell]) -> str:
+    tests = json.dumps([asdict(cell) for cell in cells])
+    return hashlib.sha256((fingerprint_of(source, settings) + tests).encode()).hexdigest()
+
+
+def _open(folder: Path, request: str, overwrite: bool) -> list[CurveScore]:
+    """Return the scores of an earlier call with the same request, and leave a folder that takes new ones.
+
+    Raises:
+        InputError: The folder contains something else.
+    """
+    check_folder(folder)
+    check_dictionary(folder)
+    record, scores = folder / RECORD, folder / SCORES
+    if not record.is_file():
+        for name in (SCORES, POINTS, PLOT):
+            if (folder / name).exists():
+                raise InputError(f"{folder / name}: exists already and is no result of curve", "give another folder")
+    elif not overwrite:
+        try:
+            same = json.loads(record.read_text(encoding="utf-8"))["request"] == request
+            with open(scores, newline="", encoding="utf-8") as file:
+                earlier = [CurveScore.from_row(row) for row in csv.DictReader(file)]
+        except FileNotFoundError:
+            earlier = []
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{folder}: the earlier curve is damaged", "replace it", setting="overwrite") from None
+        if not same:
+            raise InputError(
+                f"{folder}: contains a curve of other scans or settings", "give another folder, or replace it",
+                setting=("output", "overwrite"),
+            )  # fmt: skip
+        return earlier
+    for name in (SCORES, POINTS, PLOT):
+        (folder / name).unlink(missing_ok=True)
+    write_text(record, json.dumps({"request": request}) + "\n")
+    return []
+
+
+def _names(scans: LabelledScans, settings: AdaptSettings) -> dict[int, str]:
+    """Label value -> name of what is learned and scored."""
+    marked = sorted({value for label in scans.labels for value in boxes(label.data[0])})
+    known = {value: scans.names.get(value, f"label {value}") for value in marked}
+    if isinstance(settings.labels, Mapping):
+        return dict(settings.labels)
+    wanted = label_values(settings.labels, scans.names) if settings.labels else marked
+    return {value: known.get(value, f"label {value}") for value in wanted}
+
+
+def _test(
+    cell: _Cell, cases: Sequence[Case], scans: LabelledScans, names: Mapping[int, str], settings: AdaptSettings,
+    progress: Progress, learners: Learners,
+) -> list[CurveScore]:  # fmt: skip
+    """Adapt to some scans and score the others. A structure that the former do not show counts as missed."""
+    learned = replace(
+        scans, images=[scans.images[n] for n in cell.learned], labels=[scans.labels[n] for n in cell.learned]
+    )
+    marked = {value for label in learned.labels for value in boxes(label.data[0])}
+    own = {value: name for value, name in names.items() if value in marked}
+    segmenter = None
+    if own:
+        segmenter = adapt(learned, settings.replace(labels=own), progress=progress, learners=learners)
+    scores = []
+    for number in cell.tested:
+        case, image = cases[number], scans.images[number]
+        truth = scans.ignoring(settings.ignore).labels[number].data[0]
+        found = segmenter.segment(image).labels if segmenter is not None else np.zeros_like(truth)
+        rows = evaluate_arrays(found, truth, image.spacing_mm, labels=names, case_id=case.case_id)
+        scores += [
+            CurveScore(cell.shots, cell.draw, case.case_id, case.subject_id, row.label_name, row.dice) for row in rows
+        ]
+    return scores
+
+
+def _write(found: LearningCurve, folder: Path, request: str) -> None:
+    gain, low, high = (None if np.isnan(value) else value for value in found.gain)
+    write_table(folder / POINTS, [point.row() for point in found.points])
+    if found.overall:
+        save_learning_curve_plot(folder / PLOT, found)
+    content = {
+        "request": request, "labelled": found.labelled, "sentence": found.sentence,
+        "gain_of_five_more": {"dice": gain, "ci_low": low, "ci_high": high},
+    }  # fmt: skip
+    write_text(folder / RECORD, json.dumps(content, indent=1, allow_nan=False) + "\n")
