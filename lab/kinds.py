@@ -60,6 +60,16 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_frames_without_labels_are_found": "right",
             "test_a_film_without_labels": "refused",
         },
+        "tests/io/test_io_films_pictures.py": {
+            "test_pages_of_a_tiff_are_frames": "right",
+            "test_a_gif_has_times": "right",
+            "test_pages_of_another_size_are_refused": "refused",
+            "test_colour_pages_are_refused": "refused",
+            "test_frames_of_a_video_are_read_as_grey": "right",
+            "test_a_variable_frame_rate_keeps_its_times": "right",
+            "test_a_colour_video_is_a_warning": "warned",
+            "test_a_video_is_no_label": "refused",
+        },
         "tests/workflow/test_workflow_films.py": {
             "test_each_labelled_frame_is_an_example": "right",
             "test_a_label_of_one_volume_belongs_to_the_named_frame": "right",
@@ -68,6 +78,13 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
         },
     },
     "DICOM": {
+        "tests/io/test_io_films_dicom.py": {
+            "test_time_points_of_a_series_are_frames": "right",
+            "test_a_gated_series_with_a_missing_phase_is_refused": "refused",
+            "test_echoes_are_no_time_points": "refused",
+            "test_temporal_positions_of_an_enhanced_object_are_frames": "right",
+            "test_ultrasound_is_a_film_in_2d": "right",
+        },
         "tests/io/test_io_dicom.py": {
             "test_slices_are_sorted_by_position_whatever_their_names": "right",
             "test_files_without_an_image_are_left_out_with_a_warning": "warned",

@@ -61,7 +61,7 @@ def write_outputs(
     files += exported
     if film is not None:
         files += write_film_tables(folder, case.case_id, film, names)
-    labels = f"{case.case_id}{output_suffix(volume)}"
+    labels = f"{case.case_id}{output_suffix(volume, channels=film is not None)}"
     # The labels last: if they exist, everything else of this volume exists too.
     if film is None:
         write_label(folder / labels, segmentation.labels, volume)

@@ -12,9 +12,10 @@ from medfewshot.io.formats.nifti import NIFTI
 from medfewshot.io.formats.pictures import BMP, JPEG, PNG, TIFF
 from medfewshot.io.formats.rtstruct import RTSTRUCT
 from medfewshot.io.formats.slicer import SEG_NRRD
+from medfewshot.io.formats.video import VIDEO
 
 FORMATS: tuple[Format, ...] = (
-    NIFTI, NRRD, SEG_NRRD, METAIMAGE, FREESURFER, PNG, JPEG, TIFF, BMP, DICOM_SEG, RTSTRUCT, DICOM
+    NIFTI, NRRD, SEG_NRRD, METAIMAGE, FREESURFER, PNG, JPEG, TIFF, BMP, VIDEO, DICOM_SEG, RTSTRUCT, DICOM
 )  # fmt: skip
 """The first format stores the results that an image's own format cannot hold. DICOM's special kinds come before it."""
 

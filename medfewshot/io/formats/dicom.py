@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from medfewshot.io.dicom_stack import (
     stack_affine,
     stack_warnings,
 )
+from medfewshot.io.dicom_time import time_points, times_s
 from medfewshot.io.formats.base import DType, Format, check_size, reading
+from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.itk import array_of, quiet_itk
 from medfewshot.types import Volume
 
@@ -65,12 +68,66 @@ def read(path: Path, dtype: DType) -> Volume:
     return Volume(data, affine, source, modality=first.modality or None, warnings=warnings, has_spacing=has_spacing)
 
 
+def film(path: Path, dtype: DType) -> Film | None:
+    """Open a series with several time points, or a film without slice positions (ultrasound); None for one volume."""
+    with quiet_itk():
+        slices, warnings = _series(path)
+        if len(slices) == 1 and slices[0].size[2] > 1:
+            return _projection_film(slices[0], warnings)
+        points = time_points(slices, str(path))
+        if points is None:
+            return None
+        stack, told = _stack(points[0], str(path))
+        affine = stack_affine(stack, str(path))
+        warnings += told + stack_warnings(stack, affine)
+        times = times_s(points)
+        axis = TimeAxis(times[1] if times else 1.0, seconds=float(bool(times)))
+        first = Volume(_pixels(stack), affine, axis, modality=stack[0].modality or None, warnings=warnings)
+        return Film(first, len(points), partial(_time_points, points), times)
+
+
+def _time_points(points: Sequence[Sequence[Slice]], numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    with quiet_itk():
+        for number in numbers:
+            yield _pixels(points[number])
+
+
+def _projection_film(one: Slice, warnings: tuple[str, ...]) -> Film:
+    """Open a file of frames without positions, such as ultrasound; its stored values stay in memory."""
+    check_size((*one.size, one.components), 4, one.path)
+    with reading(one.path):
+        reader = _reader(one.path)
+        stored = array_of(reader.Execute())
+    if one.components > 1:
+        if any(not np.array_equal(stored[0], channel) for channel in stored[1:]):
+            raise InputError(f"{one.path}: is a colour DICOM film", "convert it to one grey channel")
+        stored = stored[:1]
+    step_ms = _floats(reader.GetMetaData("0018|1063"), 1) if reader.HasMetaDataKey("0018|1063") else None
+    steps = np.full(one.size[2] - 1, step_ms[0]) if step_ms is not None and step_ms[0] > 0 else None
+    if reader.HasMetaDataKey("0018|1065"):
+        vector = _floats(reader.GetMetaData("0018|1065"), one.size[2])
+        steps = steps if vector is None else vector[1:]
+    times = () if steps is None else tuple(float(time) for time in np.cumsum([0.0, *steps]) / 1000)
+    affine = np.diag([-one.spacing_mm[0], -one.spacing_mm[1], 1.0, 1.0])
+
+    def read_frames(numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        for number in numbers:
+            yield np.array(stored[..., number], dtype=np.float32)
+
+    axis = TimeAxis(times[1] if times else 1.0, seconds=float(bool(times)))
+    first = Volume(
+        next(read_frames([0])), affine, axis, modality=one.modality or None, warnings=warnings,
+        has_spacing=one.has_spacing,
+    )  # fmt: skip
+    return Film(first, one.size[2], read_frames, times)
+
+
 def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:
     folder = path if path.is_dir() else path.parent
     files = [file for file in sorted(folder.iterdir()) if is_dicom_file(file)]
     if not files:
         raise InputError(f"{path}: the folder contains no DICOM files", "name an image file or a DICOM series folder")
-    slices, others = _scan(files)
+    slices, others = _scan(tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
     if path.is_file():
         own = [one.series for one in slices if one.path.name == path.name]
         if not own:
@@ -121,10 +178,15 @@ def _stack(slices: Sequence[Slice], name: str) -> tuple[list[Slice], tuple[str, 
     return stack, told
 
 
-def _scan(files: Sequence[Path]) -> tuple[list[Slice], list[Path]]:
-    """Return the slices, and the files without an image. A slice that cannot be read is an error."""
+@lru_cache(maxsize=1)
+def _scan(files: tuple[tuple[Path, int, int], ...]) -> tuple[list[Slice], list[Path]]:
+    """Return the slices, and the files without an image. A slice that cannot be read is an error.
+
+    Args:
+        files: Path, time of the last change and size of each file: a series that did not change is scanned once.
+    """
     slices, others = [], []
-    for file in files:
+    for file, _, _ in files:
         if not has_image(file):
             others.append(file)
             continue
@@ -235,5 +297,11 @@ def _pixels(stack: Sequence[Slice]) -> np.ndarray:
 
 
 DICOM = Format(
-    name="a DICOM series", suffixes=SUFFIXES, read=read, recognises=is_dicom_file, folders=True, has_image=has_image
+    name="a DICOM series",
+    suffixes=SUFFIXES,
+    read=read,
+    film=film,
+    recognises=is_dicom_file,
+    folders=True,
+    has_image=has_image,
 )

@@ -12,6 +12,21 @@ from medfewshot.types import Volume
 
 
 @dataclass(frozen=True)
+class TimeAxis:
+    """The time axis of a file without a NIfTI header, which its results get too.
+
+    Attributes:
+        step: Time from frame to frame, in the unit of the file.
+        origin: Time of the first frame.
+        seconds: Length of the unit; 0 if it is unknown.
+    """
+
+    step: float
+    origin: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Film:
     """A time series of images, or of label maps, on one grid.
 

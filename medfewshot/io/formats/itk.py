@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,13 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format, check_size, kept_header
-from medfewshot.io.formats.film import Film
+from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.text_header import check_data_files, read_geometry
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.types import Volume
 
 _HEADERS_ALONE = (".mhd", ".nhdr")
 """Suffixes of headers whose voxels are in another file."""
-
-
-@dataclass(frozen=True)
-class _TimeAxis:
-    """The fourth axis of a file, which its results get too."""
-
-    spacing: float
-    origin: float
 
 
 def read_volume(path: Path, dtype: DType, *, has_layers: bool = False) -> Volume:
@@ -69,10 +61,10 @@ def film(path: Path, dtype: DType) -> Film | None:
         for number in numbers:
             yield np.array(stored[..., number], dtype=dtype)
 
-    axis = _TimeAxis(image.GetSpacing()[3], image.GetOrigin()[3])
-    first = replace(_volume(path, image, next(read([0]))), header=axis)
-    seconds = axis.spacing * read_geometry(path, 3).seconds_per_step
-    return Film(first, stored.shape[-1], read, tuple(seconds * n for n in range(stored.shape[-1])) if seconds else ())
+    axis = TimeAxis(image.GetSpacing()[3], image.GetOrigin()[3], read_geometry(path, 3).seconds_per_step)
+    first, count = replace(_volume(path, image, next(read([0]))), header=axis), stored.shape[-1]
+    step = axis.step * axis.seconds
+    return Film(first, count, read, tuple(step * n for n in range(count)) if step else ())
 
 
 def _volume(path: Path, image: Any, data: np.ndarray) -> Volume:
@@ -107,7 +99,7 @@ def write_volume(path: Path, data: np.ndarray, like: Volume, *, fields: Mapping[
 
     ``(N, *S)`` becomes a film if ``like`` is a frame of one, else a vector image.
     """
-    time = kept_header(like, _TimeAxis) if data.ndim > like.spatial_dims else None
+    time = kept_header(like, TimeAxis) if data.ndim > like.spatial_dims else None
     if time is None:
         image = image_of(data, is_vector=data.ndim > like.spatial_dims)
     else:
@@ -119,7 +111,7 @@ def write_volume(path: Path, data: np.ndarray, like: Volume, *, fields: Mapping[
     spacing = np.linalg.norm(lps[:dims, :dims], axis=0)
     direction = np.eye(image.GetDimension())
     direction[:dims, :dims] = lps[:dims, :dims] / spacing
-    image.SetSpacing([*spacing.tolist(), *([] if time is None else [time.spacing])])
+    image.SetSpacing([*spacing.tolist(), *([] if time is None else [time.step])])
     image.SetDirection(direction.ravel().tolist())
     image.SetOrigin([*lps[:dims, 3].tolist(), *([] if time is None else [time.origin])])
     for name, text in (fields or {}).items():

@@ -14,7 +14,7 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format, check_size, kept_header
-from medfewshot.io.formats.film import Film
+from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.nifti_header import orientation_warnings, quiet_nibabel, read_header
 from medfewshot.io.geometry import complete_2d
 from medfewshot.types import Volume
@@ -131,7 +131,10 @@ def write(path: Path, data: np.ndarray, like: Volume) -> None:
         image = nib.Nifti1Image(data, like.affine, dtype=data.dtype)
         image.set_sform(like.affine, _SCANNER)
         image.set_qform(like.affine, _SCANNER)
-        image.header.set_xyzt_units("mm")
+        time = kept_header(like, TimeAxis) if image.ndim > 3 else None
+        image.header.set_xyzt_units("mm", "sec" if time is not None and time.seconds else None)
+        if time is not None:
+            image.header["pixdim"][4] = time.step * (time.seconds or 1)
     with quiet_nibabel():
         nib.save(image, path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format
+from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.itk import array_of, image_of, read_itk, write_itk
 from medfewshot.types import Volume
 
+_PAGES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "RGB", "RGBA")
+"""Kinds of pages that are read; of colours, those that are grey."""
 _ORIENTATION = 0x0112
 """EXIF tag: how the stored picture must be turned to be upright."""
 
@@ -29,6 +33,44 @@ def read(path: Path, dtype: DType) -> Volume:
         )
     grey, remarks = _grey(path, array_of(image, dtype))
     return Volume(grey, np.diag([-1.0, -1.0, 1.0, 1.0]), has_spacing=False, warnings=remarks)
+
+
+def film(path: Path, dtype: DType) -> Film | None:
+    """Open the pages of a TIFF as a film; None if there is one."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            count = int(getattr(picture, "n_frames", 1))
+    except OSError:
+        return None  # ITK says what is wrong with it
+    if count < 2:
+        return None
+    _check_kind(path)
+    grey, remarks = next(_pages(path, dtype, [0]))
+    first = Volume(grey, np.diag([-1.0, -1.0, 1.0, 1.0]), TimeAxis(1.0), has_spacing=False, warnings=remarks)
+    return Film(first, count, lambda numbers: (page for page, _ in _pages(path, dtype, numbers)))
+
+
+def _pages(path: Path, dtype: DType, numbers: Sequence[int]) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
+    """Yield pages ``(1, X, Y)`` and remarks about them."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        size = picture.size
+        for number in numbers:
+            picture.seek(number)
+            if picture.size != size:
+                raise InputError(
+                    f"{path}: its pages differ in size, {size[0]}x{size[1]} and {picture.size[0]}x{picture.size[1]} "
+                    f"(page {number})",
+                    "save pages of one size",
+                )
+            if picture.mode not in _PAGES:
+                raise InputError(f"{path}: has pages of kind {picture.mode}", "convert it to one grey channel")
+            data = np.asarray(picture.convert("RGB") if picture.mode in ("P", "RGBA") else picture)
+            data = (data[None] if data.ndim == 2 else np.moveaxis(data, -1, 0)).transpose(0, 2, 1)
+            yield _grey(path, np.array(data, dtype=dtype))
 
 
 def write(path: Path, data: np.ndarray, like: Volume) -> None:
@@ -99,6 +141,7 @@ TIFF = replace(
     PNG,
     name="TIFF",
     suffixes=(".tif", ".tiff"),
+    film=film,
     results=".tif",
     writes=(".tif", ".tiff"),
     dtypes=(np.uint8, np.uint16, np.float32),
