@@ -68,7 +68,7 @@ def read_pack(path: Path, settings: TaskSettings) -> Tasks:
 
     Args:
         path: A file that :func:`write_pack` wrote.
-        settings: Patches and weights are those of these settings.
+        settings: What to take from it, which may be a part of it. Patches and weights are those of these settings.
 
     Raises:
         InputError: The file is damaged, or made for other data sets, labels, subjects or spacings than ``settings``.
@@ -78,14 +78,19 @@ def read_pack(path: Path, settings: TaskSettings) -> Tasks:
         if facts["format_version"] != FORMAT_VERSION:
             raise InputError(f"{path}: is a pack of another version", "delete it and pack again")
         found = [(one["kind"], _unpack(tensors, number, one)) for number, one in enumerate(facts["datasets"])]
-    if facts["settings"] != _chosen(settings):
-        raise InputError(
-            f"{path}: was packed for other data sets or labels than the settings name", "delete it and pack again"
-        )
-    tasks: dict[str, tuple[LabelledTask, ...]] = dict.fromkeys(settings.from_data, ())
+    asked = _chosen(settings)
+    for kind, wanted in asked.items():
+        unfit = [name for name, choice in wanted.items() if facts["settings"].get(kind, {}).get(name) != choice]
+        if unfit:
+            raise InputError(
+                f"{path}: was packed for other data sets or labels than the settings name, e.g. for {kind} {unfit[0]}",
+                "delete it and pack again",
+            )
+    tasks: dict[str, tuple[LabelledTask, ...]] = dict.fromkeys(asked, ())
     for kind, task in found:
-        wanted = settings.from_data[kind].datasets[task.name]
-        tasks[kind] += (replace(task, patches=wanted.patches, weight=wanted.weight),)
+        if task.name in asked.get(kind, {}):  # a pack may contain more
+            one = settings.from_data[kind].datasets[task.name]
+            tasks[kind] += (replace(task, patches=one.patches, weight=one.weight),)
     return tasks
 
 

@@ -19,14 +19,13 @@ from medfewshot.datasets import LAYOUTS, Dataset, Layout, read_dataset
 from medfewshot.episodes import FIXED_SPLITS, Example, LabelledTask, find_regions, fixed_split
 from medfewshot.errors import InputError
 from medfewshot.intensities import robust_window
-from medfewshot.io import case_id, find_images, in_frame_of, read_image, read_label
+from medfewshot.io import case_id, find_images, format_of, in_frame_of, read_image, read_label
 from medfewshot.planning import labels_to_plan, make_plan, to_plan
 from medfewshot.settings import PlanSettings
 from medfewshot.training.settings import BaseDataset, ChosenDataset, LabelMapDataset, RegionDataset, TaskSettings
 from medfewshot.types import Case, Plan, Progress, Volume
 
 CODES = 255
-LABEL_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
 
 Tasks = Mapping[str, tuple[LabelledTask, ...]]
 """Kind of tasks -> one task per data set."""
@@ -118,7 +117,8 @@ def _read_scans(folder: Path) -> Dataset | None:
 
 
 def _read_label_maps(name: str, wanted: LabelMapDataset, folder: Path) -> LabelledTask:
-    paths = sorted(path for path in folder.glob("*") if path.name.endswith(LABEL_SUFFIXES))[: wanted.subjects]
+    files = sorted(path for path in folder.glob("*") if format_of(path) is not None)
+    paths = [files[i] for i in _allowed(len(files), (name, *folder.resolve().parts), wanted)]
     if len(paths) < 2:
         raise InputError(f"{folder}: has fewer than two label maps", "add maps: an episode needs two subjects")
     labels = [read_label(path) for path in paths]
@@ -133,11 +133,10 @@ def _read_label_maps(name: str, wanted: LabelMapDataset, folder: Path) -> Labell
     maps = [labels_to_plan(label, plan).to(torch.uint8) for label in labels]
     number = {value: index for index, value in enumerate(plan.label_values, start=1)}
     like = {value: group[0] for group in wanted.same_brightness for value in group}
+    coded = zip(paths, maps, strict=True)
     return LabelledTask(
         name,
-        tuple(
-            Example(path.name, one[None].clone(), one, plan.spacing_mm) for path, one in zip(paths, maps, strict=True)
-        ),
+        tuple(Example(case_id(path), one[None].clone(), one, plan.spacing_mm) for path, one in coded),
         labels=tuple(index for value, index in number.items() if value not in wanted.never),
         names={index: f"label {value}" for value, index in number.items()},
         tissues={index: number[like.get(value, value)] for value, index in number.items()},
@@ -145,13 +144,16 @@ def _read_label_maps(name: str, wanted: LabelMapDataset, folder: Path) -> Labell
 
 
 def _pool(name: str, wanted: ChosenDataset, dataset: Dataset, cases: Sequence[Case]) -> list[Case]:
-    """List the cases that training may use: never one of the query set of a data set with a fixed split."""
+    """List the cases that training may use, in file-name order."""
     cases = sorted(cases, key=lambda case: (case.image_path.name, str(case.image_path)))
-    known = next((n for n in (name, dataset.name, Path(wanted.folder or "").name) if n in FIXED_SPLITS), None)
-    if known is not None:
-        pool, _ = fixed_split(known)
-        cases = [cases[i] for i in pool if i < len(cases)]
-    return cases[: wanted.subjects]
+    return [cases[i] for i in _allowed(len(cases), (name, dataset.name, Path(wanted.folder or "").name), wanted)]
+
+
+def _allowed(count: int, names: Sequence[str], wanted: ChosenDataset) -> list[int]:
+    """List the files that training may use: of a data set with a fixed split, those of its support pool alone."""
+    known = next((name for name in names if name in FIXED_SPLITS), None)
+    pool = range(count) if known is None else fixed_split(known)[0]
+    return [i for i in pool if i < count][: wanted.subjects]
 
 
 def _plan(

@@ -86,6 +86,8 @@ def test_a_pack_keeps_every_kind(read, tmp_path):
         for a, b in zip(task.examples, other.examples, strict=True):
             assert torch.equal(a.image, b.image)
             assert torch.equal(a.label, b.label)
+    part = TaskSettings(synthetic=None, regions=tasks().regions)
+    assert list(read_pack(path, part)) == ["regions"]
     scales = again["regions"][0].examples[:4]
     assert all(one.image is scales[0].image for one in scales)
     with pytest.raises(InputError, match="other data sets"):
@@ -105,6 +107,18 @@ def test_each_kind_gives_episodes(read):
     assert kinds == {"blocks", "maps"}
     assert "no structure is held out" in warnings[0]
     assert validation.sample(0).query.image.shape[1] == 1
+
+
+def test_label_maps_of_test_scans_are_not_read(root, tmp_path):
+    """Maps below the folder of a data set with a fixed split: those of its support pool alone."""
+    maps = tmp_path / "card-mr-mscmr" / "labels"
+    maps.mkdir(parents=True)
+    first = (root / "maps" / "s0.nii.gz").read_bytes()
+    for number in range(17):
+        (maps / f"s{number:02}.nii.gz").write_bytes(first)
+    wanted = tasks(folder="card-mr-mscmr/labels").label_maps
+    (task,) = read_tasks(TaskSettings(label_maps=wanted), tmp_path)["label_maps"]
+    assert [example.subject_id for example in task.examples] == [f"s{number:02}" for number in range(15)]
 
 
 def test_label_maps_that_do_not_fit_are_refused(root, tmp_path):
