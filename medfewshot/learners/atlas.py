@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -158,6 +159,13 @@ class LeftOut:
 
     dice: list[float | None]
     pairs: Mapping[tuple[int, int], tuple[float, ...]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the pairs as plain data, which :func:`medfewshot.quality.check_supports` judges."""
+        return [
+            {"support": one, "from": other, "dice": [None if math.isnan(d) else round(d, 4) for d in values]}
+            for (one, other), values in self.pairs.items()
+        ]
 
 
 @dataclass(frozen=True)

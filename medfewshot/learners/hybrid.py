@@ -13,7 +13,6 @@ References:
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -237,10 +236,7 @@ class Hybrid:
         record = network.record | {
             "learner": NAME,
             "atlas_left_out_dice": [None if dice is None else round(dice, 4) for dice in left_out],
-            "supports_compared": [
-                {"support": one, "from": other, "dice": [None if math.isnan(d) else round(d, 4) for d in values]}
-                for (one, other), values in compared.pairs.items()
-            ],
+            "supports_compared": compared.rows(),
             "atlas_weight": round(weight, 4),
             "atlas_trust": [None if value is None else round(value, 4) for value in in_atlas],
             "network_trust": [round(value, 4) for value in in_network],

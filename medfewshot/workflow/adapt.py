@@ -25,6 +25,7 @@ from medfewshot.learners import (
     resolve_auto,
     start_of,
 )
+from medfewshot.learners.atlas import Atlas
 from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import check_supports, support_profile, support_warnings
 from medfewshot.settings import AUTO, QUALITY_LEVELS, AdaptSettings
@@ -40,6 +41,10 @@ from medfewshot.workflow.supports import (
 )
 from medfewshot.workflow.volumes import check_folder
 
+LEAST_SUPPORTS = 3
+"""Fewer supports cannot tell which of them is wrong."""
+COMPARE_SECONDS = 10.0
+"""Time limit of the comparison of 2D supports; one round is always made."""
 Learners = Mapping[str, LearnerSpec]
 _FIXED_BY_START = ("learner", "weights", "width", "spacing_mm", "patch_voxels", "modality")
 
@@ -99,6 +104,7 @@ def adapt(
     start: VolumeSegmenter | None = None,
     progress: Progress | None = None,
     learners: Learners = LEARNERS,
+    compare: bool = True,
 ) -> VolumeSegmenter:
     """Adapt to labelled scans.
 
@@ -109,6 +115,7 @@ def adapt(
         start: An earlier segmenter to continue from. It gives the learner, and the grid unless its quality was lower.
         progress: Receives events of the stages; may cancel.
         learners: Those that ``settings`` may name.
+        compare: Whether to compare 2D supports with each other if the learner does not.
 
     Returns:
         The segmenter; its ``record`` says how it was made: ``seed``, ``supports`` (paths), ``settings``, ``device``,
@@ -137,7 +144,10 @@ def adapt(
     seconds = {"plan": prepared.seconds, "adapt": round(time.perf_counter() - begun, 2)}
     learned = dict(segmenter.record)
     names = [Path(image.name).name for image in scans.images]
-    check = check_supports(learned.pop("supports_compared", ()), names, list(prepared.plan.labels.values()))
+    compared = learned.pop("supports_compared", None)
+    if compared is None:
+        compared = _compare(prepared.support, progress) if compare else []
+    check = check_supports(compared, names, list(prepared.plan.labels.values()))
     record = {
         "seed": settings.seed,
         "supports": [
@@ -286,6 +296,13 @@ def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segme
             "train on the CPU or on smaller patches",
             setting=("device", "patch_voxels"),
         ) from error
+
+
+def _compare(support: Support, progress: Progress) -> list[dict[str, Any]]:
+    """Compare 2D supports by registration, which takes seconds; in 3D, the default learner does it."""
+    if support.spatial_dims != 2 or support.shots < LEAST_SUPPORTS:
+        return []
+    return Atlas(progress=progress).leave_one_out(support, COMPARE_SECONDS).rows()
 
 
 def _where(volume: Volume) -> str:
