@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.datasets import IGNORE_VALUE, Dataset
@@ -10,12 +11,13 @@ from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.io import read_image
 from medfewshot.learners import LEARNERS, LearnerSpec
-from medfewshot.settings import AdaptSettings
+from medfewshot.settings import AdaptSettings, InferenceSettings
 from medfewshot.types import Case, Progress, Volume
 from medfewshot.workbench.check import write_checks
-from medfewshot.workbench.choice import assess
+from medfewshot.workbench.choice import Assessment, assess
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.session import LabelSession
+from medfewshot.workbench.uncertainty import MOST_VOXELS, write_uncertainty
 from medfewshot.workflow import LabelledScans, adapt, can_continue, check_background, read_supports
 
 
@@ -33,6 +35,29 @@ INSTANT_EXAMPLES = 3
 """The instant draft learns from the newest examples only."""
 LEAST_CONFIDENCE = 0.7
 """Drafts with a lower expected Dice need a review."""
+INSTANT_NAME = "instant"
+CLEAR_GAIN = 0.1
+"""Expected Dice by which the instant draft must be ahead of the full one to stay (``lab/notes/workbench.md``)."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A draft in memory.
+
+    Args:
+        segmenter: Made it.
+        done: The segmentation.
+        found: How much a label of the scan would teach.
+    """
+
+    segmenter: VolumeSegmenter
+    done: Segmentation
+    found: Assessment
+
+    @property
+    def confidence(self) -> float:
+        """Expected mean Dice."""
+        return 1 - self.found.uncertainty
 
 
 class Learning:
@@ -72,8 +97,9 @@ class Learning:
         """
         examples = self.read_examples()
         before = self.session.segmenter() if self.session.current is not None else None
+        instant = None
         if self.open_case is not None and not self.project.facts(self.open_case).complete:
-            self.instant_draft(self.open_case, examples, before)
+            instant = self.instant_draft(self.open_case, examples, before)
         settings = AdaptSettings(**{**self.project.settings, "device": self.device})
         start = before if before is not None and can_continue(settings, before) else None
         learned = self.session.adapt_to(examples, settings, start=start, progress=self.progress)
@@ -81,7 +107,7 @@ class Learning:
             self.warn(warning)
         segmenter = self.session.segmenter()
         write_checks(self.project, self.used, segmenter.record["support_check"])
-        self.write_drafts(segmenter)
+        self.write_drafts(segmenter, instant)
 
     def read_examples(self) -> LabelledScans:
         """Read every example that can be read; the others give a warning.
@@ -109,8 +135,8 @@ class Learning:
             raise InputError(problem or "no structure is drawn yet", "draw one in a scan, then learn")
         return LabelledScans(images, labels, names)
 
-    def instant_draft(self, name: str, examples: LabelledScans, before: VolumeSegmenter | None) -> None:
-        """Write a draft of one case from few steps, or from registration if no weights fit the scans."""
+    def instant_draft(self, name: str, examples: LabelledScans, before: VolumeSegmenter | None) -> Draft:
+        """Write a draft of one case from few steps, or from registration if no weights fit the scans; return it."""
         newest = slice(-INSTANT_EXAMPLES, None)
         few = LabelledScans(examples.images[newest], examples.labels[newest], examples.names)
         progress = self.progress.at("instant draft")
@@ -118,16 +144,22 @@ class Learning:
         kind = few.images[0].spatial_dims, few.images[0].data.shape[0]
         if before is not None and before.segmenter.trained_network is not None:
             record = {"settings": {"learner": self.instant.learner}}
-            segmenter = adapt(few, self.instant, start=VolumeSegmenter(before.plan, before.segmenter, record))
+            start = VolumeSegmenter(before.plan, before.segmenter, record)
+            segmenter = adapt(few, self.instant, start=start, compare=False)
         elif self.instant.learner == INSTANT.learner and kind not in TRAINED.weights:
-            segmenter = adapt(few, WITHOUT_WEIGHTS.replace(device=self.device))
+            segmenter = adapt(few, WITHOUT_WEIGHTS.replace(device=self.device), compare=False)
         else:
-            segmenter = adapt(few, self.instant)
-        self._draft(name, segmenter, "instant", instant=True)
+            segmenter = adapt(few, self.instant, compare=False)
+        draft = self.make_draft(name, segmenter)
+        self.write_draft(name, draft, INSTANT_NAME, reason="instant draft: a better one follows")
         progress.update(1, 1, name)
+        return draft
 
-    def write_drafts(self, segmenter: VolumeSegmenter) -> None:
-        """Write a draft of every case without a complete mask, the open case first."""
+    def write_drafts(self, segmenter: VolumeSegmenter, instant: Draft | None = None) -> None:
+        """Write a draft of every case without a complete mask, the open case first.
+
+        If the instant draft of the open case is expected to be clearly better, its segmenter makes all drafts.
+        """
         waiting = [case.name for case in self.project.cases() if not self.project.facts(case.name).complete]
         waiting.sort(key=lambda name: name != self.open_case)
         progress = self.progress.at("drafts")
@@ -135,20 +167,41 @@ class Learning:
         for number, name in enumerate(waiting):
             progress.update(number, len(waiting), name)
             try:
-                self._draft(name, segmenter, label)
+                draft = self.make_draft(name, segmenter)
+                if name == self.open_case and instant is not None and clearly_better(instant, draft):
+                    self.warn(
+                        f"all drafts are made like the instant one: its expected Dice on {name} is "
+                        f"{instant.confidence:.2f}, after full adaptation {draft.confidence:.2f}; draw more slices"
+                    )
+                    draft, segmenter, label = instant, instant.segmenter, INSTANT_NAME
+                self.write_draft(name, draft, label)
             except (InputError, OSError, RuntimeError) as error:
                 self.warn(f"{name} has no draft: {error}")
         progress.update(len(waiting), len(waiting), "done")
 
-    def _draft(self, name: str, segmenter: VolumeSegmenter, label: str, *, instant: bool = False) -> None:
+    def make_draft(self, name: str, segmenter: VolumeSegmenter) -> Draft:
+        """Segment one case. Large scans get no map of their uncertainty."""
         volume = read_image(self.project.case(name).scan)
-        done = segmenter.segment(volume)
-        found = assess(segmenter, volume, done)
-        confidence = 1 - found.uncertainty
-        reason = reason_to_look(done, confidence, segmenter) if not instant else "instant draft: a better one follows"
-        self.project.write_draft(
-            name, done.labels, confidence=confidence, reason=reason, distance=found.distance, segmenter=label
-        )
+        done = segmenter.segment(volume, InferenceSettings(uncertainty=volume.data[0].size <= MOST_VOXELS))
+        return Draft(segmenter, done, assess(segmenter, volume, done))
+
+    def write_draft(self, name: str, draft: Draft, label: str, *, reason: str | None = None) -> None:
+        """Write a draft to the project; ``label`` names its segmenter."""
+        reason = reason_to_look(draft.done, draft.confidence, draft.segmenter) if reason is None else reason
+        written = self.project.write_draft(
+            name, draft.done.labels, confidence=draft.confidence, reason=reason, distance=draft.found.distance,
+            segmenter=label,
+        )  # fmt: skip
+        if written and draft.done.uncertainty is not None:
+            write_uncertainty(self.project, name, draft.done.uncertainty)
+
+
+def clearly_better(instant: Draft, full: Draft) -> bool:
+    """Return whether the instant draft is expected to be better than the full draft.
+
+    After few steps or few drawn slices it can be. The two are different learners, so a small difference says nothing.
+    """
+    return instant.confidence - full.confidence > CLEAR_GAIN
 
 
 def reason_to_look(done: Segmentation, confidence: float, segmenter: VolumeSegmenter) -> str:

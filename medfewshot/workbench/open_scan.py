@@ -29,17 +29,20 @@ class OpenScan:
 
     def image(self, channel: int = 0) -> np.ndarray:
         """View one channel on the RAS axes of the page, ``(X, Y, Z)`` float32."""
-        return self.frame.view(self.volume.data[min(max(0, channel), len(self.volume.data) - 1)])
+        return self.frame.view(self._channel(channel))
+
+    def _channel(self, number: int) -> np.ndarray:
+        return self.volume.data[min(max(0, number), len(self.volume.data) - 1)]
 
     def file(self, channel: int = 0) -> Iterator[bytes]:
         """Yield the NIfTI file of one channel for the viewer, in parts."""
-        return display_file(self.volume.data[min(max(0, channel), len(self.volume.data) - 1)], self.frame)
+        return display_file(self._channel(channel), self.frame)
 
-    def facts(self) -> dict[str, Any]:
-        """Collect what the page must know: shape, affine, kind of intensities and the window to begin with."""
-        first = self.volume.data[0]
-        low, high = robust_window(first)
-        is_ct = self.volume.modality == "CT" or (self.volume.modality is None and float(first.min()) <= _AIR_HU)
+    def facts(self, channel: int = 0) -> dict[str, Any]:
+        """Collect what the page must know: shape, affine, kind of intensities and the window of a channel."""
+        shown = self._channel(channel)
+        low, high = robust_window(shown)
+        is_ct = self.volume.modality == "CT" or (self.volume.modality is None and float(shown.min()) <= _AIR_HU)
         return {
             "shape": self.frame.shape,
             "affine": self.frame.affine.tolist(),
@@ -47,7 +50,7 @@ class OpenScan:
             "channels": len(self.volume.data),
             "ct": is_ct,
             "window": [float(low), float(high)],
-            "range": [float(first.min()), float(first.max())],
+            "range": [float(shown.min()), float(shown.max())],
             "millimetres": self.volume.has_spacing,
             "warnings": list(self.volume.warnings),
         }

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,11 +19,14 @@ from starlette.routing import Route
 
 from medfewshot.workbench import masks, tools
 from medfewshot.workbench import request_fields as fields
+from medfewshot.workbench.check import checks
+from medfewshot.workbench.comparison import compare_example
 from medfewshot.workbench.curve import advice, curve
 from medfewshot.workbench.guard import LARGEST_MASK, Refusal, one_sentence, read_body
 from medfewshot.workbench.open_scan import OpenScan, OpenScans
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import Structure, VersionConflict
+from medfewshot.workbench.uncertainty import read_uncertainty
 
 EVENTS_EVERY_S = 0.5
 _QUIET_EVENTS = 30
@@ -100,6 +104,7 @@ class Desk:
             ("PUT", "/api/mask", self.save),
             ("POST", "/api/tool", self.tool),
             ("POST", "/api/review", self.review),
+            ("GET", "/api/compare", self.compare),
             ("POST", "/api/learn", self.learn),
             ("POST", "/api/cancel", self.cancel),
             ("POST", "/api/export", self.export),
@@ -123,6 +128,7 @@ class Desk:
                     "reason": case.reason,
                     "version": case.version,
                     "confidence": case.confidence,
+                    "distance": case.distance,
                     "note": case.note,
                     "draft": case.draft,
                 }
@@ -130,6 +136,8 @@ class Desk:
             ],
             "curve": curve(self._project),
             "advice": advice(self._project),
+            "checks": checks(self._project),
+            "examples": len(self._project.examples()),
             "formats": dict(self._exports.formats),
             "job": self._jobs.state(),
         }
@@ -149,7 +157,7 @@ class Desk:
         """What the page must know about a scan before it shows it."""
         name = fields.case(request)
         scan = await run_in_threadpool(self._scans.get, name)
-        return JSONResponse(await run_in_threadpool(scan.facts))
+        return JSONResponse(await run_in_threadpool(scan.facts, fields.number(request, "channel", 0)))
 
     async def scan(self, request: Request) -> Response:
         """The voxels of a scan as a NIfTI file on the axes of the page."""
@@ -157,19 +165,23 @@ class Desk:
         return StreamingResponse(scan.file(fields.number(request, "channel", 0)), media_type=_BYTES)
 
     async def mask(self, request: Request) -> Response:
-        """The mask of a case, or its draft; 204 without either. Headers: version, finished slices and their axis."""
-        name, draft_only = fields.case(request), request.query_params.get("layer") == "draft"
-        body, facts = await run_in_threadpool(self._read_mask, name, draft_only)
+        """The mask of a case or its draft, the draft alone, or the draft's uncertainty (``layer``); 204 without it.
+
+        Headers: version, finished slices and their axis.
+        """
+        name, layer = fields.case(request), request.query_params.get("layer", "")
+        body, facts = await run_in_threadpool(self._read_mask, name, layer)
         headers = {"x-facts": json.dumps(facts)}
         if body is None:
             return Response(status_code=204, headers=headers)
         return Response(body, media_type=_BYTES, headers=headers)
 
-    def _read_mask(self, name: str, draft_only: bool) -> tuple[bytes | None, dict[str, Any]]:
+    def _read_mask(self, name: str, layer: str) -> tuple[bytes | None, dict[str, Any]]:
+        read = {"draft": self._project.read_draft, "uncertainty": partial(read_uncertainty, self._project)}
         frame = self._scans.get(name).frame
         with self._saving:
             saved = self._project.facts(name)
-            labels = self._project.read_draft(name) if draft_only else self._project.read_labels(name)
+            labels = read.get(layer, self._project.read_labels)(name)
         facts: dict[str, Any] = {"version": saved.version, "drawn": None, "plane": None}
         if saved.drawn is not None and saved.axis is not None:
             plane = frame.axes.index(saved.axis)
@@ -267,6 +279,19 @@ class Desk:
         await run_in_threadpool(lambda: self._project.review(name, status=status, note=note))
         self._changes += 1
         return JSONResponse({})
+
+    async def compare(self, request: Request) -> Response:
+        """A picture of an example against what the others predict. Header: its slice on the page, and the Dice."""
+        name = fields.case(request)
+        found = await run_in_threadpool(compare_example, self._project, name)
+        frame = (await run_in_threadpool(self._scans.get, name)).frame
+        plane = frame.axes.index(found.axis)
+        facts = {
+            "plane": plane,
+            "slice": frame.file_slice(plane, found.index),
+            "dice": found.dice if np.isfinite(found.dice) else None,
+        }
+        return Response(found.picture, media_type="image/jpeg", headers={"x-facts": json.dumps(facts)})
 
     async def learn(self, request: Request) -> Response:
         """Start to learn from all examples; drafts follow, the open case first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from medfewshot.types import Case, Progress
 from medfewshot.workbench import Jobs, Project, Structure
 from medfewshot.workbench.check import checks, write_checks
 from medfewshot.workbench.choice import Assessment, in_order_of_need, suggest
-from medfewshot.workbench.learn import Learning
+from medfewshot.workbench.learn import Draft, Learning
 from medfewshot.workbench.session import LabelSession
+from medfewshot.workbench.uncertainty import read_uncertainty
 from medfewshot.workflow import adapt, read_supports
 
 SHAPE = (24, 22, 20)
@@ -131,15 +133,39 @@ def test_three_drawn_slices_of_one_scan_give_drafts_of_all(project: Project, mon
         assert dice(draft == 1, scan(seed)[1] == 1) > 0.9
     assert [project.case(name).draft for name in "abc"] == [1, 2, 1]  # the open case had an instant draft before
     assert np.array_equal(project.read_labels("a"), drawn)
+    session = LabelSession(project.folder / "segmenters", device="cpu")
+    suggested, _ = suggest([Case(n, n, None, (project.case(n).scan,)) for n in "abc"], session.segmenter())
+    assert [case.case_id for case, _ in suggested] == [one.name for one in project.cases() if one.name != "a"]
+    assert all(read_uncertainty(project, name) is not None for name in "abc")
 
     project.save_mask("b", scan(1)[1], version=0)
     learn(project, "c")
     assert [project.case(name).draft for name in "abc"] == [2, 2, 3]  # a complete mask keeps its draft
-    session = LabelSession(project.folder / "segmenters", device="cpu")
     assert session.current is not None
     assert session.current.name == "segmenter-0002"
     assert len(session.segmenter().record["supports"]) == 2
     assert [(row["case"], row["dice"], row["message"]) for row in checks(project)] == [("a", None, ""), ("b", None, "")]
+
+
+@pytest.mark.parametrize(("gain", "kept"), [(0.11, True), (0.09, False)])
+def test_a_clearly_better_instant_draft_stays(project: Project, gain: float, kept: bool) -> None:
+    told: list[str] = []
+    learning = Learning(project, open_case="b", progress=Progress(), warn=told.append, device="cpu")
+    pairs = []
+    for seed, name in enumerate("ac"):
+        project.save_mask(name, scan(seed)[1], version=0, drawn=[5, 9, 13], axis=2)
+        pairs.append((project.case(name).scan, project.mask_path(name)))
+    toy = AdaptSettings(learner="toy")
+    full = adapt(read_supports(pairs), toy.replace(ignore=255), learners={"toy": toys.TOY})
+    made = learning.make_draft("b", full)
+    assert 0.3 < made.confidence < 1
+    labels = np.zeros_like(made.done.labels)
+    labels[3, 3, 3] = 1
+    instant = Draft(full, replace(made.done, labels=labels), Assessment(made.found.uncertainty - gain, 0.0))
+    learning.write_drafts(full, instant)
+    assert np.array_equal(project.read_draft("b"), labels if kept else made.done.labels)
+    assert bool(told) == kept
+    assert all("instant" in text and "b" in text for text in told)
 
 
 def test_a_scan_that_cannot_be_read_is_named_and_the_others_are_used(project: Project) -> None:

@@ -77,3 +77,13 @@ def test_results_of_a_run_become_drafts(tmp_path: Path) -> None:
     case = project.case("a")
     assert (case.status, case.reason, case.confidence) == ("needs review", "liver is small", 0.8)
     assert np.array_equal(project.read_draft("a"), labels)
+
+
+def test_files_that_are_channels_of_one_scan_are_refused_and_numbered_scans_are_not(tmp_path: Path) -> None:
+    for name in ("p1_0000", "p1_0001", "p2_0000", "p2_0001"):
+        save(tmp_path / "channels" / f"{name}.nii.gz", scan())
+    with pytest.raises(InputError, match="2 files"):
+        open_folder(tmp_path / "channels")
+    for name in ("scan_0000", "scan_0001"):
+        save(tmp_path / "numbered" / f"{name}.nii.gz", scan())
+    assert len(open_folder(tmp_path / "numbered").cases()) == 2

@@ -38,6 +38,12 @@ export async function getMask(name, layer) {
   return { facts, labels: answer.status === 204 ? null : await gunzip(await answer.arrayBuffer()) };
 }
 
+// An example against the others: {facts, url}; facts: the slice on the page, and the Dice.
+export async function getPicture(name) {
+  const answer = await call("GET", "compare", { case: name });
+  return { facts: JSON.parse(answer.headers.get("x-facts")), url: URL.createObjectURL(await answer.blob()) };
+}
+
 export async function putMask(name, box, labels, { version, drawn }) {
   const counted = drawn ? { plane: drawn.plane, drawn: [...drawn.slices].join(",") } : { drawn: "all" };
   const answer = await call("PUT", "mask", { case: name, box: box.join(","), version, ...counted }, await gzip(labels));

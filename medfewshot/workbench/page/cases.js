@@ -34,7 +34,7 @@ export class Cases {
 
   shown() {
     const words = $("find").value.toLowerCase().split(/\s+/).filter(Boolean);
-    return this.all.filter((one) => words.every((word) => `${one.name} ${one.status} ${one.reason} ${one.note}`.toLowerCase().includes(word)));
+    return this.all.filter((one) => words.every((word) => `${one.name} ${one.status} ${one.reason} ${one.check} ${one.note}`.toLowerCase().includes(word)));
   }
 
   neighbour(by, from = this.current) {
@@ -75,7 +75,7 @@ export class Cases {
   render() {
     this.rows ??= new Map();
     const rows = this.shown().map((one) => {
-      const text = JSON.stringify([one.status, one.reason, one.confidence, one.note, one.name === this.current]);
+      const text = JSON.stringify([one.status, one.reason, one.check, one.confidence, one.distance, one.note, one.name === this.current]);
       const kept = this.rows.get(one.name);
       if (kept?.text === text) return kept.row;
       const row = this.row(one);
@@ -86,12 +86,14 @@ export class Cases {
     if (!rows.length) this.list.append(make("li", { className: "none", textContent: this.all.length ? "No scan fits." : "There are no scans." }));
   }
 
-  row({ name, status, reason, confidence, note }) {
+  row({ name, status, reason, check, confidence, distance, note }) {
     const badge = make("span", { className: "badge", data: { status }, textContent: TITLES[status] || status });
     const score = confidence === null || !["draft", "needs review"].includes(status) ? [] : [make("span", { className: "score", title: "Expected Dice of the draft", textContent: confidence.toFixed(2) })];
     const row = make("li", { data: { name }, id: `case-${this.all.findIndex((one) => one.name === name)}`, aria: { role: "option", selected: String(name === this.current) } },
       make("span", { className: "name", textContent: name, title: name }), make("span", { className: "line" }, badge, ...score));
-    if (reason) row.append(make("span", { className: "reason", textContent: reason }));
+    const far = score.length && distance !== null ? `intensities ${distance.toFixed(1)} from the nearest example` : "";
+    if (reason || far) row.append(make("span", { className: "reason", textContent: [reason, far].filter(Boolean).join(" · ") }));
+    if (check) row.append(make("span", { className: "reason warned", textContent: check }));
     if (note) row.append(make("span", { className: "reason", textContent: `“${note}”` }));
     return row;
   }

@@ -193,7 +193,7 @@ export class Editor {
 
   async ask(params, labels) {
     try {
-      return await runTool({ case: this.saver.name, ...params }, labels);
+      return await runTool({ case: this.saver.name, channel: this.viewer.channel, ...params }, labels);
     } catch (error) {
       this.say(error.message);
       return null;

@@ -1,6 +1,7 @@
 // The workbench: scans on the left, the scan in the middle, tools on the right.
 import { getBuffer, getJson, getMask, listen } from "./api.js";
 import { Cases } from "./cases.js";
+import { Checks } from "./checks.js";
 import { $, askDialog, fail, press, say } from "./dom.js";
 import { Editor } from "./editor.js";
 import { shortcuts } from "./keys.js";
@@ -27,9 +28,10 @@ const structures = new Structures({
   changed: (all) => viewer.setStructures(all),
 });
 const learning = new Learning({ current: () => cases.current, flush: () => saver.flush(), refresh });
-const app = { viewer, saver, editor, cases, structures, learning, openCase, draftLabels, next };
+const app = { viewer, saver, editor, cases, structures, learning, openCase, draftLabels, doubtValues, showChannel, next };
 const panel = connectPanel(app);
 let opening = 0, target = null, shownDraft = 0, timer = 0;
+const checks = new Checks({ go: openAt });
 
 async function refresh() {
   const project = await getJson("project");
@@ -37,8 +39,10 @@ async function refresh() {
   $("project").textContent = project.name;
   $("project").title = project.folder;
   structures.update(project.structures);
-  cases.update(project.cases);
+  const found = new Map(project.checks.map(({ case: name, message }) => [name, message]));
+  cases.update(project.cases.map((one) => ({ ...one, check: found.get(one.name) || "" })));
   learning.showCurve(project.curve, project.advice);
+  checks.show(project.checks, project.examples);
   learning.showJob(project.job);
   if (!$("formats").childElementCount) learning.setFormats(project.formats);
   panel.show();
@@ -54,6 +58,8 @@ async function follow({ name, version, draft }) {
   if (!fresh) return undefined;
   shownDraft = draft;
   await viewer.setDraft(null);
+  await viewer.setDoubt(null);
+  await panel.toggleDoubt(viewer.showDoubt);
   return panel.toggleDraft(true); // what was learned, beside what was drawn
 }
 
@@ -71,9 +77,11 @@ async function openCase(name) {
   document.body.dataset.ready = "";
   try {
     const facts = await getJson("case", { case: name });
-    const file = await getBuffer("scan", { case: name, channel: 0 });
+    const channel = Math.min(viewer.channel, facts.channels - 1);
+    const file = await getBuffer("scan", { case: name, channel });
     if (mine !== opening) return;
-    await viewer.open(facts, file);
+    await viewer.open(channel ? await getJson("case", { case: name, channel }) : facts, file);
+    viewer.channel = channel;
     cases.choose(name);
     await loadLabels(name);
     $("welcome").hidden = true;
@@ -84,6 +92,32 @@ async function openCase(name) {
     $("welcome").textContent = error.message;
     fail(error);
   }
+}
+
+// Another channel of the open scan; what is drawn stays.
+async function showChannel(channel) {
+  const name = cases.current;
+  try {
+    const [facts, file] = await Promise.all([getJson("case", { case: name, channel }), getBuffer("scan", { case: name, channel })]);
+    if (name !== target) return;
+    viewer.channel = channel;
+    await viewer.replace(facts, file);
+    panel.opened();
+    viewer.moveTo(viewer.voxel());
+  } catch (error) {
+    fail(error);
+  }
+}
+
+// The slice of an example that its check shows.
+async function openAt(name, { plane, slice }) {
+  if (name !== cases.current) await openCase(name);
+  if (name !== cases.current) return;
+  const voxel = viewer.voxel();
+  voxel[plane] = slice;
+  if (viewer.facts.flat === null) viewer.show(String(plane));
+  viewer.moveTo(voxel);
+  panel.show();
 }
 
 async function loadLabels(name) {
@@ -99,12 +133,18 @@ async function loadLabels(name) {
   saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, drawn: () => editor.drawn });
   shownDraft = cases.get(name)?.draft ?? 0;
   await viewer.setDraft(viewer.showDraft && facts.version ? await draftLabels() : null); // without a mask, the draft itself is shown
+  await viewer.setDoubt(null);
+  await panel.toggleDoubt(viewer.showDoubt);
   viewer.paintStyle();
   panel.show();
 }
 
 async function draftLabels() {
   return (await getMask(cases.current, "draft")).labels;
+}
+
+async function doubtValues() {
+  return (await getMask(cases.current, "uncertainty")).labels;
 }
 
 // by: 1 or -1 along the list; 0 for what to label next, unless somebody left the scan `from` meanwhile.

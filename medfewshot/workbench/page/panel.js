@@ -4,7 +4,7 @@ import { $, askDialog, press, say } from "./dom.js";
 
 const PLANES = ["sagittal", "coronal", "axial"];
 
-export function connectPanel({ viewer, saver, editor, cases, structures, learning, draftLabels, next }) {
+export function connectPanel({ viewer, saver, editor, cases, structures, learning, draftLabels, doubtValues, showChannel, next }) {
   const click = (id, action) => $(id).addEventListener("click", action);
   const number = (value) => Number(value.toPrecision(4));
 
@@ -33,7 +33,7 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
 
   async function otsu() {
     try {
-      const { threshold } = await runTool({ case: saver.name, tool: "otsu" });
+      const { threshold } = await runTool({ case: saver.name, tool: "otsu", channel: viewer.channel });
       $("low").value = number(threshold);
       $("high").value = Math.ceil(viewer.facts.range[1]);
       $("limit").checked = true;
@@ -62,6 +62,18 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     $("draft").checked = on;
     if (!viewer.labels) return;
     if (on && !viewer.draft) await viewer.setDraft(await draftLabels());
+    viewer.paintStyle();
+  }
+
+  async function toggleDoubt(on) {
+    viewer.showDoubt = on;
+    $("doubt").checked = Boolean(on);
+    if (!viewer.labels) return;
+    if (on && !viewer.doubt) {
+      const values = await doubtValues();
+      if (values) await viewer.setDoubt(values);
+      else say("This scan has no map of uncertainty: its draft is missing, older, or too large for one.");
+    }
     viewer.paintStyle();
   }
 
@@ -122,7 +134,7 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     $("undo").disabled = !editor.done.length;
     $("redo").disabled = !editor.undone.length;
     const open = cases.get(cases.current);
-    $("copy").disabled = $("draft").disabled = !open?.draft;
+    $("copy").disabled = $("draft").disabled = $("doubt").disabled = !open?.draft;
     $("note-text").textContent = open?.note ? `Note: ${open.note}` : "";
     ["accept", "reject", "correct", "note"].forEach((id) => { $(id).disabled = !open; });
   }
@@ -131,6 +143,9 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     const { windows, facts } = { windows: viewer.windows(), facts: viewer.facts };
     $("window").replaceChildren(...[...windows.keys(), "Custom"].map((name) => new Option(name)));
     if (!$("limit").checked || editor.case !== saver.name) [$("low").value, $("high").value] = facts.window.map(number);
+    $("channel-box").hidden = facts.channels < 2;
+    $("channel").replaceChildren(...Array.from({ length: facts.channels }, (_, at) => new Option(at + 1, at)));
+    $("channel").value = viewer.channel;
     limits();
     style();
     show();
@@ -171,6 +186,8 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
   ["size", "reach"].forEach((id) => $(id).addEventListener("input", sizes));
   ["limit", "low", "high"].forEach((id) => $(id).addEventListener("input", limits));
   $("draft").addEventListener("change", () => toggleDraft($("draft").checked));
+  $("doubt").addEventListener("change", () => toggleDoubt($("doubt").checked));
+  $("channel").addEventListener("change", () => showChannel(Number($("channel").value)));
   $("protect").addEventListener("change", () => { editor.protect = $("protect").checked; });
   $("deep").addEventListener("change", () => { editor.deep = $("deep").checked; });
   $("count-all").addEventListener("change", () => editor.setDrawn(null));
@@ -206,7 +223,7 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     "Scans": [["n", "next scan", () => next(1)], ["b", "previous scan", () => next(-1)], ["j", "scan to label next", () => next(0)], ["/", "find a scan", () => $("find").focus()]],
     "View": [["a", "axial", () => view("2")], ["c", "coronal", () => view("1")], ["s", "sagittal", () => view("0")], ["v", "3D", () => view("3d")],
       ["0", "three planes and 3D", () => view("all")], ["w", "next window", () => viewer.labels && cycle()], ["o", "outline or fill", () => toggle("outline")],
-      ["r", "show the draft", () => toggle("draft")], ["PageUp", "next slice", () => step(1)], ["PageDown", "previous slice", () => step(-1)],
+      ["r", "show the draft", () => toggle("draft")], ["z", "show where the draft is uncertain", () => toggle("doubt")], ["PageUp", "next slice", () => step(1)], ["PageDown", "previous slice", () => step(-1)],
       ["ArrowRight", "arrows: move the cross", () => go(0, -1)], ["ArrowLeft", "", () => go(0, 1)], ["ArrowUp", "", () => go(1, 1)], ["ArrowDown", "", () => go(1, -1)]],
     "Draw": [["p", "pen", () => tool("pen")], ["f", "filled contour", () => tool("contour")], ["e", "eraser", () => tool("erase")], ["k", "click to segment", () => tool("click")],
       ["q", "mark background", () => tool("outside")], ["Escape", "look", () => tool("look")], ["Space", "draw at the cross, or set a corner", () => editor.drawing && editor.stamp()],
@@ -217,5 +234,5 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     "Learn and review": [["l", "learn", () => learning.learn()], ["y", "accept", () => decide("accepted")], ["x", "reject", () => decide("rejected")], ["u", "correct", correct],
       ["m", "note", () => learning.note(cases.get(cases.current)?.note)], ["?", "this list", () => askDialog($("help"))]],
   };
-  return { show, opened, toggleDraft, actions };
+  return { show, opened, toggleDraft, toggleDoubt, actions };
 }

@@ -6,6 +6,7 @@ const FAINT = 0.005; // NiiVue draws outlines only if the inside is not quite tr
 const LARGEST_3D = 80e6; // voxels; beyond it surfaces are drawn only on demand
 const CT_WINDOWS = { "Soft tissue": [40, 400], Lung: [-600, 1500], Bone: [400, 1800], Brain: [40, 80], Liver: [60, 160] };
 const HEADER = 352;
+const DOUBT = [38, 200]; // of 255; below it nothing is drawn
 const OUTSIDE = { name: "outside", value: 255, color: "#a0a0a0" };
 
 export class Viewer {
@@ -15,6 +16,7 @@ export class Viewer {
     this.view = "all";
     this.opacity = 0.45;
     this.outline = false;
+    this.channel = 0;
     this.onMove = () => {};
     this.onWindow = () => {};
   }
@@ -45,7 +47,7 @@ export class Viewer {
     await this.start();
     const nv = this.nv;
     const scan = await niivue.NVImage.loadFromUrl({ url: "scan.nii", name: "scan.nii", buffer: file, colormap: "gray" });
-    this.draft = null;
+    this.draft = this.doubt = null;
     if (nv.drawBitmap) nv.closeDrawing();
     while (nv.volumes.length) nv.removeVolume(nv.volumes[nv.volumes.length - 1]);
     Object.assign(this, { facts, shape: facts.shape, head: file.slice(0, HEADER) });
@@ -61,6 +63,15 @@ export class Viewer {
     this.moveTo(this.shape.map((n) => n >> 1));
     this.paintStyle();
     this.onWindow(...facts.window);
+  }
+
+  // Show other intensities on the same grid.
+  async replace(facts, file) {
+    const fresh = await niivue.NVImage.loadFromUrl({ url: "scan.nii", name: "scan.nii", buffer: file });
+    this.scan.img = this.raw = fresh.img;
+    this.scan.hdr = fresh.hdr;
+    this.facts = facts;
+    this.setWindow(...facts.window);
   }
 
   // Intensity of a voxel in the units of the scan.
@@ -98,9 +109,11 @@ export class Viewer {
   paintStyle() {
     if (!this.nv?.drawBitmap) return;
     const solid = this.view === "3d";
-    if (this.draft) this.visible(this.draft, this.showDraft ? 0.6 : 0);
+    const both = this.draft && this.showDraft; // the mask is then an outline over the draft
+    if (this.draft) this.visible(this.draft, both && !solid ? 0.6 : 0);
+    if (this.doubt) this.visible(this.doubt, this.showDoubt && !solid ? 0.7 : 0);
     this.nv.drawRimOpacity = this.opacity && !solid ? 1 : 0;
-    this.nv.setDrawOpacity(solid ? 1 : this.outline ? FAINT : this.opacity);
+    this.nv.setDrawOpacity(solid ? 1 : this.outline || both ? FAINT : this.opacity);
   }
 
   // NiiVue's table of label colours, which must ascend.
@@ -157,6 +170,25 @@ export class Viewer {
     if (this.draft) this.nv.removeVolume(this.draft);
     this.draft = null;
     if (!labels) return;
+    this.draft = await this.overlay(labels);
+    this.draft.setColormapLabel(this.colours(this.structures));
+    this.nv.addVolume(this.draft);
+    this.paintStyle();
+  }
+
+  // Where the draft is uncertain: 0 to 255. What is sure stays clear.
+  async setDoubt(values) {
+    if (this.doubt) this.nv.removeVolume(this.doubt);
+    this.doubt = null;
+    if (!values) return;
+    this.doubt = await this.overlay(values, { colormap: "warm" });
+    Object.assign(this.doubt, { colormapType: 1, cal_min: DOUBT[0], cal_max: DOUBT[1] });
+    this.nv.addVolume(this.doubt);
+    this.paintStyle();
+  }
+
+  // One byte a voxel as a volume on the grid of the scan.
+  overlay(labels, options = {}) {
     const file = new Uint8Array(HEADER + labels.length), view = new DataView(file.buffer);
     file.set(new Uint8Array(this.head));
     file.set(labels, HEADER);
@@ -164,10 +196,7 @@ export class Viewer {
     view.setInt16(72, 8, true);
     view.setFloat32(112, 1, true);
     view.setFloat32(116, 0, true);
-    this.draft = await niivue.NVImage.loadFromUrl({ url: "draft.nii", name: "draft.nii", buffer: file.buffer, opacity: 0 });
-    this.draft.setColormapLabel(this.colours(this.structures));
-    this.nv.addVolume(this.draft);
-    this.paintStyle();
+    return niivue.NVImage.loadFromUrl({ url: "draft.nii", name: "draft.nii", buffer: file.buffer, opacity: 0, ...options });
   }
 
   voxel() {
