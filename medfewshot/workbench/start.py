@@ -8,7 +8,7 @@ import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE, Dataset, read_dataset
 from medfewshot.errors import InputError
-from medfewshot.io import read_label
+from medfewshot.io import channel_of, find_images, read_label
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import named_structures
 from medfewshot.workflow import RUN_RECORD, read_run
@@ -38,6 +38,8 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
     if (path / RUN_RECORD).is_file():
         return _of_run(path, folder)
     dataset = _dataset(path)
+    if dataset is None:
+        _check_one_channel(path)
     return Project.create(folder, [path]) if dataset is None else _of_dataset(dataset, folder)
 
 
@@ -51,6 +53,22 @@ def _dataset(path: Path) -> Dataset | None:
         if path.is_file() or (path / "dataset.json").is_file():
             raise
         return None
+
+
+def _check_one_channel(path: Path) -> None:
+    """Refuse files that are channels of one scan: two scans or more have files 0000, 0001, ... of equal numbers.
+
+    Files of a single name may be numbered scans.
+    """
+    numbers: dict[str, list[int]] = {}
+    for name, number in filter(None, map(channel_of, find_images(path))):
+        numbers.setdefault(name, []).append(number)
+    channels = {tuple(sorted(found)) for found in numbers.values()}
+    if len(numbers) > 1 and len(channels) == 1 and (count := len(channels.pop())) > 1:
+        raise InputError(
+            f"{path}: each scan has {count} files, its channels; the workbench takes one file a scan",
+            "give a folder with one channel of each scan",
+        )
 
 
 def _of_dataset(dataset: Dataset, folder: Path) -> Project:
