@@ -177,11 +177,14 @@ class Desk:
         return Response(body, media_type=_BYTES, headers=headers)
 
     def _read_mask(self, name: str, layer: str) -> tuple[bytes | None, dict[str, Any]]:
-        read = {"draft": self._project.read_draft, "uncertainty": partial(read_uncertainty, self._project)}
+        readers: dict[str, Callable[[str], np.ndarray | None]] = {
+            "draft": self._project.read_draft,
+            "uncertainty": partial(read_uncertainty, self._project),
+        }
         frame = self._scans.get(name).frame
         with self._saving:
             saved = self._project.facts(name)
-            labels = read.get(layer, self._project.read_labels)(name)
+            labels = readers.get(layer, self._project.read_labels)(name)
         facts: dict[str, Any] = {"version": saved.version, "drawn": None, "plane": None}
         if saved.drawn is not None and saved.axis is not None:
             plane = frame.axes.index(saved.axis)

@@ -34,5 +34,5 @@ def read_uncertainty(project: Project, name: str) -> np.ndarray | None:
     path = _path(project, name)
     if not path.is_file():
         return None
-    values = np.asarray(nib.load(path).dataobj, np.uint8)  # not `read_label`: these are no labels
+    values = np.asarray(nib.Nifti1Image.from_filename(path).dataobj, np.uint8)  # no labels: not for `read_label`
     return values.reshape(project.grid(name).spatial_shape)
