@@ -23,7 +23,7 @@ from medfewshot.cli.help import Command, Group
 from medfewshot.cli.label import export, suggest
 from medfewshot.cli.learners import learners
 from medfewshot.cli.options import option_name
-from medfewshot.cli.study import compare, curve
+from medfewshot.cli.study import compare, curve, describe
 from medfewshot.cli.train import train
 from medfewshot.errors import InputError
 
@@ -104,7 +104,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Try it": {"demo": demo},
     "Look at your scans": {"inspect": inspect, "data": data},
     "Adapt and segment": {"adapt": adapt, "segment": segment},
-    "Check and show": {"evaluate": evaluate, "compare": compare, "report": report},
+    "Check and show": {"evaluate": evaluate, "compare": compare, "report": report, "describe": describe},
     "Label more scans": {
         "annotate": annotate,
         "suggest": suggest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,6 +102,38 @@ def curve(
     console.say(found.sentence)
     console.say(f"plot and tables in {output}")
     console.json({"points": [point.row() for point in found.points], "sentence": found.sentence})
+
+
+def describe(
+    folder: Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `medfewshot segment` wrote.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the text here (Markdown).")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write a methods paragraph and a reporting checklist for a paper.
+
+    The text states versions, labelled scans, settings, weights and what they have seen, times and hardware. The
+    checklist has the items of CLAIM and TRIPOD+AI that the run can answer, and names those that only you can answer.
+
+    Example:
+        medfewshot describe out/
+        medfewshot describe out/ -o methods.md
+    """
+    from medfewshot import workflow
+    from medfewshot.cli.console import Console
+    from medfewshot.io import write_text
+
+    console = Console(quiet, json)
+    found = workflow.describe(folder)
+    if output is None:
+        console.say(found.text)
+    else:
+        write_text(output, found.text)
+        console.warnings(found.warnings, f"in {output}")
+        console.say(f"text in {output}")
+    console.json({"paragraph": found.paragraph, "items": [asdict(item) for item in found.items]})
 
 
 def comparison_tables(console: Console, found: Comparison) -> None:

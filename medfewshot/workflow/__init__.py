@@ -30,7 +30,8 @@ a run can be stopped at any moment and resumed::
 ``seed``            of the adaptation
 ``supports``        ``image`` and ``label`` path of each labelled scan
 ``plan``            what was derived from the supports: see :class:`medfewshot.types.Plan`
-``adaptation``      ``settings``, ``device``, ``learner`` (what the learner reports: steps, loss, restarts)
+``adaptation``      ``settings``, ``device``, ``learner`` (what the learner reports: steps, loss, restarts),
+                    ``weights_have_seen`` (data set -> subjects and labels)
 ``options``         overlap, keep_largest, probabilities, uncertainty
 ``seconds``         ``plan``, ``adapt`` (once); ``read``, ``prepare``, ``predict``, ``restore``, ``write`` (all volumes)
 ``outputs``         one entry per volume: ``case``, ``inputs`` (a path per channel), ``status`` (done or failed),
@@ -47,6 +48,7 @@ from medfewshot.io import VolumeLike, as_volume
 from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, can_continue, prepare
 from medfewshot.workflow.compare import compare
 from medfewshot.workflow.curve import learning_curve
+from medfewshot.workflow.describe import Description, describe
 from medfewshot.workflow.evaluate import evaluate, write_scores
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record, read_run
 from medfewshot.workflow.report import report
@@ -66,6 +68,7 @@ __all__ = [
     "STATISTICS",
     "Batch",
     "CaseResult",
+    "Description",
     "LabelledScans",
     "Prepared",
     "RunResult",
@@ -79,6 +82,7 @@ __all__ = [
     "check_channels",
     "check_folder",
     "compare",
+    "describe",
     "evaluate",
     "find_cases",
     "find_supports",

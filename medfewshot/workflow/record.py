@@ -28,6 +28,7 @@ STATISTICS = "statistics.csv"
 EJECTION = "ejection.csv"
 REPORT = "report.html"
 FORMAT_VERSION = 1
+_ADAPTATION = ("settings", "device", "learner", "weights_have_seen")
 
 
 def flag_warning(flag: str) -> str:
@@ -175,7 +176,7 @@ class RunRecord:
             "seed": adapted.get("seed"),
             "supports": adapted.get("supports", []),
             "plan": plan_to_dict(self.segmenter.plan),
-            "adaptation": {key: adapted[key] for key in ("settings", "device", "learner") if key in adapted},
+            "adaptation": {key: adapted[key] for key in _ADAPTATION if key in adapted},
             "options": _inference(self.settings),
             "seconds": {**adapted.get("seconds", {}), **{name: round(time, 3) for name, time in spent.items()}},
             "outputs": [asdict(result) for result in self._known()],

@@ -1,0 +1,273 @@
+"""Words for a paper: a methods paragraph and the items of reporting guidelines that the record of a run answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medfewshot.errors import MOST_SHOWN, InputError, some
+from medfewshot.io import case_id
+from medfewshot.learners import LEARNERS, read_seen
+from medfewshot.workflow.record import RUN_RECORD, CaseResult, read_run
+
+TO_WRITE = (
+    "where the scans come from, who was included, and how they were made anonymous (CLAIM 7, 8, 12)",
+    "who drew the labels, with which tool and training (CLAIM 16, 17), and how well readers agree (CLAIM 18): "
+    "`medfewshot compare`",
+    "how the labelled scans were chosen, and whether a subject has several scans (CLAIM 20, 21)",
+    "why this many scans (CLAIM 19): `medfewshot curve`",
+    "how good the results are against references (CLAIM 35): `medfewshot evaluate`",
+    "failures, limits and the intended use (CLAIM 37 to 39); medfewshot is for research only",
+)
+REFERENCES = (
+    "CLAIM: Mongan, Moy, Kahn 2020, Radiology: Artificial Intelligence 2(2):e200029; its update of 2024 numbers some "
+    "items differently",
+    "TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378",
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One subject that reporting guidelines ask about.
+
+    Attributes:
+        claim: Items of CLAIM 2020.
+        tripod: Items of TRIPOD+AI.
+        topic: What they ask about, in a few words.
+        answer: What the run says.
+    """
+
+    claim: str
+    tripod: str
+    topic: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a run says about itself, in words.
+
+    Attributes:
+        paragraph: For the methods section.
+        items: What the run answers of the guidelines.
+        warnings: What to correct or to say in the paper.
+    """
+
+    paragraph: str
+    items: tuple[Item, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Return all of it in Markdown."""
+        rows = [f"| {one.claim} | {one.tripod} | {one.topic} | {one.answer} |" for one in self.items]
+        return "\n".join(
+            [
+                "## Methods", "", self.paragraph, "",
+                *(["## Check this first", "", *(f"- {text}" for text in self.warnings), ""] if self.warnings else []),
+                "## What the run answers", "",
+                "| CLAIM | TRIPOD+AI | topic | answer |", "|---|---|---|---|", *rows, "",
+                "## What only you can answer", "", *(f"- {text}" for text in TO_WRITE), "",
+                "## Guidelines", "", *(f"- {text}" for text in REFERENCES), "",
+            ]
+        )  # fmt: skip
+
+
+def describe(folder: Path) -> Description:
+    """Describe a run in plain English, from its ``run.json``.
+
+    Args:
+        folder: The folder of the run.
+
+    Raises:
+        InputError: It contains no run, or the record is damaged.
+    """
+    if not (folder / RUN_RECORD).is_file():
+        raise InputError(f"{folder}: contains no results (no run.json)", "give a folder that medfewshot segment wrote")
+    record, results = read_run(folder)
+    try:
+        facts = _Facts(record, results)
+        scores = _scores(folder)
+        sentences = (
+            facts.made, facts.learned, facts.network, facts.start, facts.preparation, facts.training, facts.time,
+            facts.after, facts.outcome, scores,
+        )  # fmt: skip
+        items = (
+            Item("9", "7", "preparation of the data", f"{facts.preparation} {facts.after}".strip()),
+            Item("19", "10, 21", "number of scans", f"{facts.learned} {facts.outcome}"),
+            Item("20", "12a", "training and test data apart", facts.apart),
+            Item("22", "12c, 15", "model, inputs and outputs", f"{facts.network} {facts.output}"),
+            Item("23", "18f, 22", "software", facts.software),
+            Item("24", "12c", "where training starts", facts.start),
+            Item("25", "12c", "training", facts.training),
+            Item("28, 35", "23a", "performance", scores or "Not scored: give references to `medfewshot evaluate`."),
+            Item("31", "15", "how certain a result is", "Each structure has an expected Dice; it can be wrong."),
+        )
+        return Description(" ".join(filter(None, sentences)), items, facts.warnings)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder / RUN_RECORD}: is damaged ({error})", "segment again and replace it") from None
+
+
+class _Facts:
+    """Sentences about one run."""
+
+    def __init__(self, record: Mapping[str, Any], results: Sequence[CaseResult]) -> None:
+        self.record, self.results = record, results
+        self.plan, self.adaptation = record["plan"], record.get("adaptation", {})
+        self.settings, self.learner = self.adaptation.get("settings", {}), self.adaptation.get("learner", {})
+        self.versions = record.get("versions", {})
+        self.supports = [case_id(Path(pair["image"])) for pair in record["supports"]]
+        self.seen = _seen(self.adaptation, self.settings)
+
+    @property
+    def software(self) -> str:
+        names = {"torch": "PyTorch", "monai": "MONAI", "python": "Python", "numpy": "NumPy", "platform": "on"}
+        known = [f"{names.get(name, name)} {version}" for name, version in self.versions.items()]
+        return f"{', '.join(known)}. Settings, seeds and versions are in run.json."
+
+    @property
+    def made(self) -> str:
+        known = {name: self.versions.get(name, "unknown") for name in ("medfewshot", "torch", "monai")}
+        return (
+            f"We segmented {_listed(self.plan['labels'].values())} with medfewshot {known['medfewshot']} "
+            f"(PyTorch {known['torch']}, MONAI {known['monai']}), a toolkit for few-shot segmentation."
+        )
+
+    @property
+    def learned(self) -> str:
+        return f"The model learned from {_counted(len(self.supports), 'labelled scan')} (the support set)."
+
+    @property
+    def start(self) -> str:
+        weights = self.settings.get("weights")
+        if not weights:
+            return "It was trained from random weights."
+        if not self.seen:
+            return f"It started from the weights {Path(weights).name}; which real data they have seen is not recorded."
+        sets = [
+            f"{name} ({len(one['subjects'])} subjects; {_listed(one['labels'].values())})"
+            for name, one in self.seen.items()
+        ]
+        return f"It started from the weights {Path(weights).name}, which were trained on {_listed(sets)}."
+
+    @property
+    def preparation(self) -> str:
+        spacing = " x ".join(f"{size:.3g}" for size in self.plan["spacing_mm"])
+        kinds = dict.fromkeys(_scaling(one) for one in self.plan["normalization"])
+        return f"Scans were resampled to {spacing} mm, and gray values were {' and '.join(kinds)}."
+
+    @property
+    def network(self) -> str:
+        name = self.settings.get("learner", "unknown")
+        spec = LEARNERS.get(name)
+        what = f": {spec.summary.replace('your', 'the')}" if spec is not None else ""
+        size = self.learner.get("parameters")
+        return f"The method was {name}{what}{f' ({size:,} parameters)' if size else ''}."
+
+    @property
+    def training(self) -> str:
+        steps, seconds = self.learner.get("steps"), self.record.get("seconds", {}).get("adapt")
+        text = f"Training took {_counted(steps, 'step')}" if steps else "No network was trained"
+        text += ", and the time limit ended it" if self.learner.get("stopped_by") == "budget" else ""
+        took = f"; {seconds:.0f} s" if seconds is not None else ""
+        return f"{text} (random seed {self.record.get('seed')}{took} on {self.adaptation.get('device', 'a computer')})."
+
+    @property
+    def time(self) -> str:
+        done = [sum(one.seconds.values()) for one in self.results if one.status == "done" and one.seconds]
+        if not done:
+            return ""
+        return (
+            f"The segmentation of a scan took {sum(done) / len(done):.1f} s on average on {self.record.get('device')}."
+        )
+
+    @property
+    def after(self) -> str:
+        labels = {int(value): name for value, name in self.plan["labels"].items()}
+        kept = [labels[value] for value in self.plan.get("keep_largest", ()) if value in labels]
+        if not (kept and self.record.get("options", {}).get("keep_largest", True)):
+            return ""
+        return f"Only the largest connected piece of {_listed(kept)} was kept."
+
+    @property
+    def outcome(self) -> str:
+        done = sum(one.status == "done" for one in self.results)
+        flagged = sum(bool(one.flags) for one in self.results)
+        return (
+            f"Of {_counted(len(self.results), 'scan')}, {done} {'was' if done == 1 else 'were'} segmented and "
+            f"{flagged} flagged as unlike the labelled scans or uncertain."
+        )
+
+    @property
+    def output(self) -> str:
+        kind = f"{self.plan['spatial_dims']}D image with {_counted(self.plan['channels'], 'channel')}"
+        return f"Input: a {kind}. Output: a label map on the grid of the scan."
+
+    @property
+    def apart(self) -> str:
+        both = self._learned_and_segmented
+        if both:
+            return f"{_counted(len(both), 'segmented scan')} of the support set: {some(both)}."
+        return "No segmented scan is in the support set. The run does not know whether two scans are of one subject."
+
+    @property
+    def _learned_and_segmented(self) -> list[str]:
+        learned = {pair["image"] for pair in self.record["supports"]}
+        return [one.case for one in self.results if learned & set(one.inputs)]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        found = []
+        if not self.record.get("finished"):
+            found.append("the run is not finished: numbers and times will change")
+        if both := self._learned_and_segmented:
+            found.append(f"the model learned from scans that it also segmented: do not score {some(both)}")
+        subjects = {name for one in self.seen.values() for name in one["subjects"]}
+        if known := [one.case for one in self.results if one.case in subjects]:
+            found.append(f"the weights have seen {some(known)}: do not score them, or say so")
+        return (*found, *self.record.get("warnings", ())[:10])
+
+
+def _seen(adaptation: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return data set -> subjects and labels that the weights were trained on; records of early runs lack it."""
+    if "weights_have_seen" in adaptation:
+        return adaptation["weights_have_seen"] or {}
+    try:
+        return read_seen(settings["weights"]) if settings.get("weights") else {}
+    except (InputError, OSError, ValueError):
+        return {}
+
+
+def _scores(folder: Path) -> str:
+    """Return the means of ``summary.json``, if the run was scored into its own folder."""
+    try:
+        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    rows = [
+        f"{one['label_name']} {one['dice_mean']:.3f} ({one['dice_ci_low']:.3f} to {one['dice_ci_high']:.3f})"
+        for one in content["labels"]
+        if one["dice_mean"] is not None and one["dice_ci_low"] is not None
+    ]
+    return f"Mean Dice against the references, with 95 % bootstrap intervals: {', '.join(rows)}." if rows else ""
+
+
+def _scaling(norm: Mapping[str, Any]) -> str:
+    if norm["kind"] == "window":
+        return f"clipped to {norm['low']:g} to {norm['high']:g} HU and standardized"
+    return "standardized to zero mean and unit standard deviation"
+
+
+def _listed(values: Iterable[object]) -> str:
+    """Write a list as a sentence does; of a long one, the first ten."""
+    texts = [str(value) for value in values]
+    if not 1 < len(texts) <= MOST_SHOWN:
+        return some(texts)
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
