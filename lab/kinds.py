@@ -70,6 +70,10 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_a_colour_video_is_a_warning": "warned",
             "test_a_video_is_no_label": "refused",
         },
+        "tests/test_evaluation_films.py": {
+            "test_labelled_frames_are_scored_and_changes_compared": "right",
+            "test_films_that_do_not_fit_are_refused": "refused",
+        },
         "tests/workflow/test_workflow_films.py": {
             "test_each_labelled_frame_is_an_example": "right",
             "test_a_label_of_one_volume_belongs_to_the_named_frame": "right",

@@ -84,6 +84,13 @@ _COLUMNS: dict[str, Meaning] = {
     "hd95_between_mm": ("mm", "HD95 between the first and the second result"),
     "volume_difference_ml": ("ml", "volume of the second minus volume of the first result"),
     "frame": ("", "frame of a film, from 0; empty for a scan that is no film"),
+    "frames": ("", "number of frames of the film"),
+    "labelled_frames": ("", "number of frames with a reference"),
+    "consistency": ("", "mean Dice between neighbouring frames of the prediction; motion lowers it too"),
+    "change_percent": ("%", "largest minus smallest size over all frames, in percent of the largest: the ejection "
+                       "fraction of a cavity"),
+    "reference_change_percent": ("%", "the same of the reference, over its labelled frames"),
+    "change_error_points": ("points", "change_percent minus reference_change_percent"),
     "time_s": ("s", "time of the frame after the first one"),
     "ed_frame": ("", "frame of end-diastole, from 0: the first cavity is largest there"),
     "es_frame": ("", "frame of end-systole, from 0: the first cavity is smallest there"),

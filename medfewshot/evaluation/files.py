@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medfewshot.datasets import ignored_value
 from medfewshot.errors import InputError, some
+from medfewshot.evaluation.films import FilmScore, label_pairs
 from medfewshot.evaluation.results import Evaluation
 from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
 from medfewshot.io import (
@@ -19,7 +20,6 @@ from medfewshot.io import (
     format_of,
     in_common_frame,
     looks_like_label,
-    read_label_pair,
     specific_names,
 )
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
@@ -118,7 +118,8 @@ def evaluate_pairs(
         GridMismatchError: The grids of a pair differ.
     """
     _check_pairs(pairs)
-    progress, subjects_of, notes = progress or Progress(), subjects or {}, list(warnings)
+    progress, subjects_of, notes = progress or Progress(), dict(subjects or {}), list(warnings)
+    films: list[FilmScore] = []
     scores: list[CaseScore] = []
     dims: dict[str, int] = {}
     without_spacing: list[str] = []
@@ -129,23 +130,27 @@ def evaluate_pairs(
     differ = any(values.get(name.casefold(), value) != value for value, name in reference_names.items())
     for done, (case, predicted_path, reference_path) in enumerate(pairs):
         progress.update(done, len(pairs), case)
-        prediction, reference = read_label_pair(Path(predicted_path), Path(reference_path))
-        reference, prediction = in_common_frame(reference, prediction)
-        reference = mark_ignored(reference, ignored_value(reference.names) if ignore is None else ignore)
-        if names and not prediction.names:
-            prediction = replace(prediction, names=names)
-        if differ and not reference.names:
-            reference = replace(reference, names=reference_names)
-        reference, prediction = table.match(reference), table.match(prediction)
-        scores += evaluate_arrays(
-            prediction.data[0], reference.data[0], reference.spacing_mm, labels=labels, case_id=case,
-            subject_id=subjects_of.get(case), tolerance_mm=tolerance_mm,
-        )  # fmt: skip
-        dims[case] = reference.spatial_dims
-        without_spacing += [] if reference.has_spacing else [case]
-        if (reference.data == IGNORED).any():
-            partly.append(case)
-        notes += _case_warnings(case, (prediction, reference), labels)
+        volumes, changes = label_pairs(case, Path(predicted_path), Path(reference_path), ignore=ignore)
+        films += changes
+        for name, prediction, reference in volumes:
+            if changes:
+                subjects_of[name] = subjects_of.get(case, case)
+            reference, prediction = in_common_frame(reference, prediction)
+            reference = mark_ignored(reference, ignored_value(reference.names) if ignore is None else ignore)
+            if names and not prediction.names:
+                prediction = replace(prediction, names=names)
+            if differ and not reference.names:
+                reference = replace(reference, names=reference_names)
+            reference, prediction = table.match(reference), table.match(prediction)
+            scores += evaluate_arrays(
+                prediction.data[0], reference.data[0], reference.spacing_mm, labels=labels, case_id=name,
+                subject_id=subjects_of.get(name), tolerance_mm=tolerance_mm,
+            )  # fmt: skip
+            dims[name] = reference.spatial_dims
+            without_spacing += [] if reference.has_spacing else [name]
+            if (reference.data == IGNORED).any():
+                partly.append(name)
+            notes += _case_warnings(name, (prediction, reference), labels)
     progress.update(len(pairs), len(pairs), "evaluated")
     if labels is None:
         scores = _with_absent_rows(scores, dims, subjects_of, table.names)
@@ -161,10 +166,10 @@ def evaluate_pairs(
             f"{len(without_spacing)} of {len(dims)} references state no voxel size in mm: their distances, and the "
             f"tolerance of their surface Dice, are in pixels, not mm ({some(without_spacing, _SHOWN)})"
         )
-    unknown = [case for case in dims if subjects is not None and case not in subjects]
+    unknown = [case for case in dims if subjects is not None and case not in subjects_of]
     if unknown:
         notes.append(f"no subject is known for {some(unknown, _SHOWN)}: each counts as a subject of its own")
-    return Evaluation(tuple(scores), tuple(dict.fromkeys(notes)), tolerance_mm)
+    return Evaluation(tuple(scores), tuple(dict.fromkeys(notes)), tolerance_mm, tuple(films))
 
 
 def _files(path: Path) -> list[Path]:

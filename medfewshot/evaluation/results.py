@@ -17,6 +17,7 @@ import numpy as np
 
 from medfewshot.agreement import Agreement, agreement
 from medfewshot.data_dictionary import meaning_of, write_table
+from medfewshot.evaluation.films import FilmScore
 from medfewshot.evaluation.scores import CaseScore, flat_row
 from medfewshot.io import write_text
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS
@@ -87,11 +88,13 @@ class Evaluation:
         scores: One per case and label.
         warnings: One line each.
         tolerance_mm: Tolerance of the surface Dice.
+        films: Changes over time, one per film and label. The labelled frames of a film are cases in ``scores``.
     """
 
     scores: tuple[CaseScore, ...]
     warnings: tuple[str, ...] = ()
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
+    films: tuple[FilmScore, ...] = ()
 
     @cached_property
     def summaries(self) -> tuple[LabelSummary, ...]:
@@ -115,7 +118,10 @@ class Evaluation:
         return [{**summary.row(), "tolerance_mm": self.tolerance_mm} for summary in self.summaries]
 
     def write(self, folder: Path) -> None:
-        """Write the three files into ``folder``, each atomically; an undefined value is an empty cell, or null."""
+        """Write three files into ``folder``, and ``films.csv`` if there are films, each atomically.
+
+        An undefined value is an empty cell, or null.
+        """
         folder = Path(folder)
         rows = self.summary_rows()
         document = {
@@ -128,6 +134,8 @@ class Evaluation:
         }
         write_table(folder / "scores.csv", self.score_rows())
         write_table(folder / "summary.csv", rows)
+        if self.films:
+            write_table(folder / "films.csv", [score.row() for score in self.films])
         write_text(folder / "summary.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
 
     def _meaning(self) -> dict[str, str]:

@@ -78,7 +78,7 @@ def check_scores_folder(folder: Path) -> None:
     if (folder / "summary.json").is_file() and (folder / "scores.csv").is_file():
         return  # of an earlier evaluation, which this one replaces
     others = [] if (folder / RUN_RECORD).is_file() else [REPORT]  # a run's own page gets its scores
-    for name in ("scores.csv", "summary.csv", "summary.json", "dice.png", VOLUME_PLOT, *others):
+    for name in ("scores.csv", "summary.csv", "films.csv", "summary.json", "dice.png", VOLUME_PLOT, *others):
         if (folder / name).exists():
             raise InputError(
                 f"{folder / name}: exists already and is no result of evaluate", "give another folder", setting="output"

@@ -1,0 +1,148 @@
+"""Scores of films: pair their labelled frames, and compare how structures change over time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medfewshot.errors import InputError
+from medfewshot.evaluation.scores import NAN, flat_row
+from medfewshot.io import Film, labelled_frames, open_film, read_label_pair
+from medfewshot.structures import dice
+from medfewshot.types import Volume
+
+
+@dataclass(frozen=True)
+class FilmScore:
+    """How one structure changes in one film.
+
+    Attributes:
+        case_id: Name of the film.
+        label: Value of the structure.
+        frames: Number of frames.
+        labelled_frames: Number of frames with a reference.
+        consistency: Mean Dice between neighbouring frames of the prediction, without compensation of motion.
+        change_percent: Largest minus smallest size of the prediction over all frames, in percent of the largest: the
+            ejection fraction of a cavity.
+        reference_change_percent: The same of the reference, over its labelled frames; NaN for fewer than two.
+    """
+
+    case_id: str
+    label: int
+    frames: int
+    labelled_frames: int
+    consistency: float
+    change_percent: float
+    reference_change_percent: float
+
+    def row(self) -> dict[str, Any]:
+        """Return the columns of ``films.csv``; None for an undefined value."""
+        error = self.change_percent - self.reference_change_percent
+        return flat_row(self, "") | {"change_error_points": None if np.isnan(error) else error}
+
+
+@dataclass(frozen=True)
+class FilmPair:
+    """A segmented film, and the frames of its reference that are labelled.
+
+    Attributes:
+        prediction: Label maps of all frames.
+        references: Frame number -> label map.
+    """
+
+    prediction: Film
+    references: Mapping[int, Volume]
+
+    def volumes(self) -> Iterator[tuple[Volume, Volume]]:
+        """Yield prediction and reference of each labelled frame."""
+        for volume in self.prediction.frames(sorted(self.references)):
+            whole = volume.data.astype(np.int32)
+            yield replace(volume, data=whole), self.references[volume.frame or 0]
+
+    def scores(self, case: str) -> list[FilmScore]:
+        """Score each structure of the prediction or of the references, background excluded."""
+        sizes: dict[int, list[int]] = defaultdict(list)
+        overlaps: dict[int, list[float]] = defaultdict(list)
+        true = {n: _counts(volume.data) for n, volume in self.references.items()}
+        values = {value for counts in true.values() for value in counts}
+        before: np.ndarray | None = None
+        for number, volume in enumerate(self.prediction.frames()):
+            counts = _counts(volume.data)
+            for value in values | counts.keys() | sizes.keys():
+                # A structure that appears for the first time had no voxels in the frames before.
+                sizes[value] += [0] * (number - len(sizes[value])) + [counts.get(value, 0)]
+                if before is not None:
+                    overlaps[value].append(dice(before == value, volume.data == value))
+            before = volume.data
+        return [
+            FilmScore(
+                case, value, self.prediction.count, len(true), _mean(overlaps[value]), _change(found),
+                _change([counts.get(value, 0) for counts in true.values()]),
+            )
+            for value, found in sorted(sizes.items())
+        ]  # fmt: skip
+
+
+def film_pair(case: str, predicted: Path, reference: Path, *, ignore: int | None) -> FilmPair | None:
+    """Open a pair of films; None if both files contain one volume.
+
+    Args:
+        case: Name of the case.
+        predicted: The segmentation.
+        reference: The reference; frames that are not labelled are 0, 255 or ``ignore`` everywhere.
+        ignore: Label value of voxels that are not annotated.
+
+    Raises:
+        InputError: Their numbers of frames differ, or no frame of the reference is labelled.
+    """
+    prediction, truth = (open_film(path, is_label=True) for path in (predicted, reference))
+    if prediction is None and truth is None:
+        return None
+    found, expected = (1 if film is None else film.count for film in (prediction, truth))
+    if prediction is None or truth is None or found != expected:
+        raise InputError(
+            f"case {case}: {predicted} has {found} frame(s), but {reference} has {expected}",
+            "give a reference with a frame for each; frames that are not labelled are 0 or 255",
+        )
+    return FilmPair(prediction, labelled_frames(truth, ignore=ignore)[0])
+
+
+def label_pairs(
+    case: str, predicted: Path, reference: Path, *, ignore: int | None
+) -> tuple[list[tuple[str, Volume, Volume]], list[FilmScore]]:
+    """Read the label maps of a case: of a film, each labelled frame with a name of its own.
+
+    Args:
+        case: Name of the case.
+        predicted: The segmentation.
+        reference: The reference.
+        ignore: Label value of voxels that are not annotated.
+
+    Returns:
+        Name, prediction and reference of each; and the scores of the film, if it is one.
+    """
+    film = film_pair(case, predicted, reference, ignore=ignore)
+    if film is None:
+        return [(case, *read_label_pair(predicted, reference))], []
+    pairs = [(f"{case} frame {one.frame}", one, truth) for one, truth in film.volumes()]
+    return pairs, film.scores(case)
+
+
+def _counts(data: np.ndarray) -> dict[int, int]:
+    values, counts = np.unique(data[data > 0], return_counts=True)
+    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def _change(sizes: list[int]) -> float:
+    largest = max(sizes)
+    return 100 * (largest - min(sizes)) / largest if len(sizes) > 1 and largest else NAN
+
+
+def _mean(values: list[float]) -> float:
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else NAN

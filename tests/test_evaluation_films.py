@@ -1,0 +1,51 @@
+"""Scores of films whose volumes are known on paper."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import toys
+
+from medfewshot.errors import InputError
+from medfewshot.evaluation import evaluate_pairs
+
+
+def bar(length: int) -> np.ndarray:
+    """A bar of value 1, and one voxel of value 2."""
+    labels = np.zeros((12, 4, 4), np.uint8)
+    labels[:length, 1, 1] = 1
+    labels[0, 3, 3] = 2
+    return labels
+
+
+def film(path, lengths, blank=None):
+    frames = [np.full((12, 4, 4), blank, np.uint8) if length is None else bar(length) for length in lengths]
+    return toys.save_nifti(path, np.stack(frames, -1))
+
+
+@pytest.mark.parametrize("blank", [0, 255])
+def test_labelled_frames_are_scored_and_changes_compared(tmp_path, blank):
+    prediction = film(tmp_path / "a.nii.gz", (10, 8, 6, 4))
+    reference = film(tmp_path / "a_ref.nii.gz", (10, None, None, 5), blank)
+    evaluation = evaluate_pairs([("a", prediction, reference)])
+    found = {(score.case_id, score.label): score.dice for score in evaluation.scores}
+    assert found == {("a frame 0", 1): 1, ("a frame 0", 2): 1, ("a frame 3", 1): pytest.approx(8 / 9),
+                     ("a frame 3", 2): 1}  # fmt: skip
+    assert {score.subject_id for score in evaluation.scores} == {"a"}
+    first, second = evaluation.films
+    assert (first.change_percent, first.reference_change_percent) == (60, 50)
+    assert first.consistency == pytest.approx((16 / 18 + 12 / 14 + 8 / 10) / 3)
+    assert (second.change_percent, second.consistency, second.labelled_frames) == (0, 1, 2)
+    evaluation.write(tmp_path / "scores")
+    row = next(csv.DictReader((tmp_path / "scores/films.csv").open()))
+    assert (row["case_id"], row["label"], row["frames"], row["change_error_points"]) == ("a", "1", "4", "10.0")
+
+
+@pytest.mark.parametrize("lengths", [(10, 8), None], ids=["fewer frames", "one volume"])
+def test_films_that_do_not_fit_are_refused(tmp_path, lengths):
+    reference = film(tmp_path / "ref.nii.gz", (10, 8, 6))
+    prediction = film(tmp_path / "a.nii.gz", lengths) if lengths else toys.save_nifti(tmp_path / "a.nii.gz", bar(4))
+    with pytest.raises(InputError, match=r"a\.nii\.gz has [12] frame\(s\), but .* has 3"):
+        evaluate_pairs([("a", prediction, reference)])
