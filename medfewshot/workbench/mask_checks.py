@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from medfewshot.datasets import IGNORE_VALUE
 from medfewshot.errors import InputError
-from medfewshot.io import in_frame_of, read_image, read_label
+from medfewshot.io import in_frame_of, read_label
 from medfewshot.structures import dice
 from medfewshot.types import Volume
 
@@ -18,14 +20,26 @@ _COUNTED_AT_ONCE = 1 << 22
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Return a mask or draft ``(*S)`` uint8 in file order; ignored voxels are 0.
+    """Return a mask or draft of the project ``(*S)`` uint8; ignored voxels are 0.
 
     Raises:
         InputError: It cannot be read.
     """
-    labels = read_label(path).data[0]
+    labels = read_stored(path)
     labels[labels == IGNORE_VALUE] = 0
-    return labels.astype(np.uint8)
+    return labels
+
+
+def read_stored(path: Path) -> np.ndarray:
+    """Return a mask or draft of the project ``(*S)`` uint8 as it is stored. This program wrote it: no check is needed.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return np.array(nib.load(path).dataobj, dtype=np.uint8, order="K")  # type: ignore[attr-defined]
+    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
+        raise InputError(f"{path}: cannot be read ({error})", "restore a version from history/") from None
 
 
 def completed(mask: Path | None, draft: Path) -> np.ndarray:
@@ -33,18 +47,17 @@ def completed(mask: Path | None, draft: Path) -> np.ndarray:
     labels = read_mask(draft)
     if mask is None:
         return labels
-    drawn = read_label(mask).data[0]
-    return np.where(drawn == IGNORE_VALUE, labels, drawn).astype(np.uint8)
+    drawn = read_stored(mask)
+    return np.where(drawn == IGNORE_VALUE, labels, drawn)
 
 
-def read_grid(scan: Path) -> Volume:
+def grid_of(scan: Volume) -> Volume:
     """Return a scan without its voxels, which would fill the memory: shape, affine and header."""
-    volume = read_image(scan)
-    return replace(volume, data=np.broadcast_to(np.float32(0), (1, *volume.spatial_shape)))
+    return replace(scan, data=np.broadcast_to(np.float32(0), (1, *scan.spatial_shape)))
 
 
-def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) -> np.ndarray:
-    """Return the mask as uint8.
+def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) -> tuple[np.ndarray, dict[int, int]]:
+    """Return the mask as uint8, and its number of voxels per structure.
 
     Args:
         name: Of the case, for the error.
@@ -63,10 +76,11 @@ def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) 
     small = labels.astype(np.uint8)
     if labels.dtype.itemsize > 1 and not np.array_equal(small, labels):
         raise InputError(f"{name}: the mask has values below 0 or above 255", "give structures values up to 254")
-    unknown = set(np.flatnonzero(_histogram(small)).tolist()) - {0, *values}
+    counts = _histogram(small)
+    unknown = set(np.flatnonzero(counts).tolist()) - set(values)
     if unknown:
         raise InputError(f"{name}: the mask has the value {min(unknown)}", "add a structure with this value first")
-    return small
+    return small, {value: int(counts[value]) for value in sorted(values) if counts[value]}
 
 
 def foreign_mask(path: Path, like: Volume, ignore: int | None) -> tuple[Volume, tuple[int, ...] | None, int | None]:
@@ -132,12 +146,9 @@ def with_ignored(labels: np.ndarray, drawn: Sequence[int] | None, axis: int | No
     """
     result = labels.astype(np.uint8)
     if drawn is not None and axis is not None:
-        open_slices = np.ones(result.shape[axis], dtype=bool)
-        open_slices[list(drawn)] = False
-        where = np.moveaxis(result, axis, 0)
-        part = where[open_slices]
-        part[part == 0] = IGNORE_VALUE
-        where[open_slices] = part
+        open_slices = np.ones([size if at == axis else 1 for at, size in enumerate(result.shape)], dtype=bool)
+        np.moveaxis(open_slices, axis, 0)[list(drawn)] = False
+        np.copyto(result, IGNORE_VALUE, where=(result == 0) & open_slices)
     return result
 
 
@@ -148,17 +159,18 @@ def count_voxels(labels: np.ndarray) -> dict[int, int]:
 
 
 def _histogram(labels: np.ndarray) -> np.ndarray:
-    """Number of voxels of each of 256 values, part by part: bincount makes 8 bytes of each voxel."""
-    flat = labels.reshape(-1)
+    """Number of voxels of each of 256 values but 0, part by part: bincount makes 8 bytes of each voxel."""
+    flat = labels.ravel(order="K")
     counts = np.zeros(256, dtype=np.int64)
     for start in range(0, len(flat), _COUNTED_AT_ONCE):
-        counts += np.bincount(flat[start : start + _COUNTED_AT_ONCE], minlength=256)
+        part = flat[start : start + _COUNTED_AT_ONCE]
+        counts += np.bincount(part[part != 0], minlength=256)
     return counts
 
 
 def agreement(mask: Path, draft: Path, values: Sequence[int]) -> float | None:
     """Mean Dice of two masks over ``values``, where ``mask`` is annotated; None if neither has a structure."""
-    truth, found = read_label(mask).data[0], read_label(draft).data[0]
+    truth, found = read_stored(mask), read_stored(draft)
     known = truth != IGNORE_VALUE
     each = [dice((found == value) & known, truth == value) for value in values]
     each = [value for value in each if np.isfinite(value)]

@@ -18,7 +18,7 @@ from nibabel.orientations import inv_ornt_aff, io_orientation
 from medfewshot.errors import InputError
 from medfewshot.types import Volume
 
-_CHUNK_BYTES = 1 << 22
+_CHUNK_BYTES = 1 << 24
 _INT16 = np.iinfo(np.int16)
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -83,11 +83,8 @@ def display_file(image: np.ndarray, frame: Frame) -> Iterator[bytes]:
         frame: From :func:`frame_of`.
     """
     low, high = float(image.min()), float(image.max())
-    whole = low >= _INT16.min and high <= _INT16.max and bool((np.rint(image[..., :1]) == image[..., :1]).all())
-    whole = whole and bool((np.rint(image) == image).all())
+    whole = low >= _INT16.min and high <= _INT16.max and all(bool((np.rint(part) == part).all()) for part in image)
     slope, inter = (1.0, 0.0) if whole or high == low else ((high - low) / 65534, (high + low) / 2)
-    stored = np.empty(image.shape, np.int16)
-    np.rint((image - np.float32(inter)) / np.float32(slope), out=stored, casting="unsafe")
     header = nib.Nifti1Header()
     header.set_data_dtype(np.int16)
     header.set_data_shape(frame.shape)
@@ -97,9 +94,11 @@ def display_file(image: np.ndarray, frame: Frame) -> Iterator[bytes]:
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
     yield header.binaryblock + b"\0" * 4
-    turned = frame.view(stored)
+    turned = frame.view(image)
     for begin in range(0, frame.shape[2], step := max(1, _CHUNK_BYTES // (2 * frame.shape[0] * frame.shape[1]))):
-        yield turned[:, :, begin : begin + step].tobytes(order="F")
+        part = turned[:, :, begin : begin + step]
+        scaled = part if whole else np.rint((part - np.float32(inter)) / np.float32(slope))
+        yield scaled.astype(np.int16, order="F").tobytes(order="F")
 
 
 def place(labels: np.ndarray, box: Box, drawn: np.ndarray, *, frame: Frame) -> None:

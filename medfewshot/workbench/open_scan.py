@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from medfewshot.intensities import robust_window
-from medfewshot.io import read_image
 from medfewshot.types import Volume
 from medfewshot.workbench.masks import Frame, display_file, frame_of
 from medfewshot.workbench.project import Project
@@ -61,11 +60,10 @@ class OpenScans:
 
     Args:
         project: The project of the scans.
-        read: Reads a scan; for tests.
     """
 
-    def __init__(self, project: Project, *, read: Callable[[Any], Volume] = read_image) -> None:
-        self._project, self._read = project, read
+    def __init__(self, project: Project) -> None:
+        self._project = project
         self._lock = threading.Lock()
         self._open: OrderedDict[str, OpenScan] = OrderedDict()
 
@@ -75,10 +73,9 @@ class OpenScans:
         Raises:
             InputError: The project has no such case, or its scan cannot be read.
         """
-        path = self._project.case(name).scan
         with self._lock:
             if name not in self._open:
-                volume = self._read(path)
+                volume = self._project.read_scan(name)
                 self._open[name] = OpenScan(volume, frame_of(volume))
             self._open.move_to_end(name)
             while len(self._open) > _OPEN_SCANS:

@@ -16,13 +16,13 @@ import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE
 from medfewshot.errors import InputError
+from medfewshot.io import read_image
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Volume
 from medfewshot.workbench.drafts import DraftFacts, DraftStore
@@ -33,7 +33,7 @@ from medfewshot.workbench.mask_checks import (
     count_voxels,
     fitting,
     foreign_mask,
-    read_grid,
+    grid_of,
     read_mask,
     with_ignored,
 )
@@ -44,7 +44,7 @@ from medfewshot.workbench.state import CaseState, in_order, status_of
 from medfewshot.workflow import find_cases
 
 REVIEWS = "reviews.csv"
-_CACHED_GRIDS = 8
+_KEPT_GRIDS = 8
 
 
 class Project:
@@ -61,7 +61,7 @@ class Project:
         self._store = MaskStore(folder)
         self._drafts = DraftStore(folder / "drafts")
         self._reviews = ReviewLog(folder / REVIEWS)
-        self._grid = lru_cache(maxsize=_CACHED_GRIDS)(lambda name: read_grid(self._scan(name)))
+        self._grids: dict[str, Volume] = {}
         self._load()
 
     @classmethod
@@ -233,10 +233,9 @@ class Project:
             if version != current:
                 raise VersionConflict(current)
             like = self.grid(name)
-            labels = fitting(name, np.asarray(labels), like, [one.value for one in self.structures])
+            labels, voxels = fitting(name, np.asarray(labels), like, [one.value for one in self.structures])
             finished = check_drawn(drawn, axis, labels.shape)
-            facts = MaskFacts(current + 1, finished, axis if finished is not None else None, "drawn",
-                              count_voxels(labels), now())  # fmt: skip
+            facts = MaskFacts(current + 1, finished, axis if finished is not None else None, "drawn", voxels, now())
             self._store.save(name, with_ignored(labels, finished, axis), like, facts)
             self._store.prune(name, {review.version for review in self._reviews.of(name)})
             return facts.version
@@ -329,10 +328,18 @@ class Project:
             teaching.sort(key=lambda name: self._store.facts(name).time)
             return [(name, self._scan(name), self._store.path(name)) for name in teaching if self._scan(name).exists()]
 
+    def read_scan(self, name: str) -> Volume:
+        """Read the scan of a case. Raises InputError if it cannot be read."""
+        volume = read_image(self._scan(name))
+        with self._lock:
+            self._grids[name] = grid_of(volume)
+            while len(self._grids) > _KEPT_GRIDS:
+                del self._grids[next(iter(self._grids))]
+        return volume
+
     def grid(self, name: str) -> Volume:
         """The scan of a case without its voxels: shape, affine and header. Raises InputError if it cannot be read."""
-        volume: Volume = self._grid(name)
-        return volume
+        return self._grids.get(name) or grid_of(self.read_scan(name))
 
     def _scan(self, name: str) -> Path:
         try:

@@ -224,9 +224,10 @@ class Desk:
         if version != current:
             raise VersionConflict(current)
         if self._last_saved is not None and self._last_saved[:2] == (name, version):
-            return self._last_saved[2].copy()
+            return self._last_saved[2].copy(order="K")
         stored = self._project.read_labels(name) if version else None
-        return np.zeros(scan.volume.spatial_shape, np.uint8) if stored is None else stored
+        # In the order of the file, so that nothing is turned around when it is written.
+        return np.zeros(scan.volume.spatial_shape, np.uint8, order="F") if stored is None else np.asfortranarray(stored)
 
     async def tool(self, request: Request) -> Response:
         """Answer with the region that a drawing tool proposes, and its place in a header."""
