@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,8 +65,8 @@ class DraftStore:
     def load(self, names: Iterable[str]) -> None:
         """Read the facts of all drafts. One whose facts are damaged counts as none: the next one replaces it."""
         for name in names:
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                facts = DraftFacts(**json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8")))
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+                facts = _checked(json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8")))
                 if self.path(name).is_file():
                     self._facts[name] = facts
 
@@ -73,3 +75,17 @@ class DraftStore:
         write_label(self.path(name), labels, like)
         write_text(self.folder / f"{name}.json", json.dumps(asdict(facts)) + "\n")
         self._facts[name] = facts
+
+
+def _checked(content: Mapping[str, Any]) -> DraftFacts:
+    """Return facts of a file. Raises ValueError, TypeError or KeyError if they are no such facts."""
+    facts = DraftFacts(**content)
+    numbers = [value for value in (facts.confidence, facts.distance) if value is not None]
+    texts = (facts.reason, facts.segmenter, facts.time)
+    if (
+        facts.number < 1
+        or not all(math.isfinite(value) for value in numbers)
+        or not all(isinstance(text, str) for text in texts)
+    ):
+        raise ValueError
+    return facts

@@ -37,7 +37,7 @@ def read_stored(path: Path) -> np.ndarray:
         InputError: It cannot be read.
     """
     try:
-        return np.array(nib.load(path).dataobj, dtype=np.uint8, order="K")  # type: ignore[attr-defined]
+        return np.asanyarray(nib.load(path).dataobj).astype(np.uint8)  # type: ignore[attr-defined]
     except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
         raise InputError(f"{path}: cannot be read ({error})", "restore a version from history/") from None
 

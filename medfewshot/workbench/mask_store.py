@@ -21,7 +21,7 @@ import numpy as np
 from medfewshot.datasets import IGNORE_VALUE
 from medfewshot.io import atomic_path, read_label, write_label, write_text
 from medfewshot.types import Volume
-from medfewshot.workbench.mask_checks import count_voxels, finished_slices
+from medfewshot.workbench.mask_checks import count_voxels, finished_slices, read_stored
 
 SUFFIX = ".nii.gz"
 RECENT_VERSIONS = 30
@@ -144,10 +144,17 @@ class MaskStore:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             voxels = {int(value): int(count) for value, count in content["voxels"].items()}
             drawn = None if content["drawn"] is None else tuple(int(index) for index in content["drawn"])
-            return MaskFacts(version, drawn, content["axis"], str(content["source"]), voxels, str(content["time"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # the mask itself says nearly as much
-            labels = read_label(self._version_path(name, version)).data[0].astype(np.uint8)
-            return _facts_of(labels, version)
+            axis = None if drawn is None else (0, 1, 2).index(content["axis"])
+            return MaskFacts(version, drawn, axis, str(content["source"]), voxels, str(content["time"]))
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):  # the mask says nearly as much
+            return _facts_of(read_stored(self._version_path(name, version)), version)
 
 
 def _facts_of(labels: np.ndarray, version: int) -> MaskFacts:

@@ -13,6 +13,7 @@ Every file is written beside its name and then renamed, so that it is whole when
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -165,7 +166,7 @@ class Project:
             scan, facts, draft = self._scan(name), self._store.facts(name), self._drafts.facts(name)
             given = self._reviews.current(name, version=facts.version, draft=draft.number)
             status, reason = status_of(facts, draft, given)
-            if not scan.exists():
+            if not os.path.exists(scan):  # False, too, for a path that the system refuses
                 reason = "the scan is missing: restore it, or correct its path in project.json"
             return CaseState(
                 name, scan, status, reason, facts.version, draft.confidence, self._reviews.note(name),
@@ -324,17 +325,15 @@ class Project:
     def examples(self) -> list[tuple[str, Path, Path]]:
         """(name, scan, mask) of every case to learn from, oldest mask first."""
         with self._lock:
-            teaching = [name for name in self._content.scans if self._store.facts(name).teaches]
-            teaching.sort(key=lambda name: self._store.facts(name).time)
-            return [(name, self._scan(name), self._store.path(name)) for name in teaching if self._scan(name).exists()]
+            teaching = [item for item in self._content.scans.items() if self._store.facts(item[0]).teaches]
+            teaching.sort(key=lambda item: self._store.facts(item[0]).time)
+            return [(name, scan, self._store.path(name)) for name, scan in teaching if os.path.exists(scan)]
 
     def read_scan(self, name: str) -> Volume:
         """Read the scan of a case. Raises InputError if it cannot be read."""
         volume = read_image(self._scan(name))
         with self._lock:
-            self._grids[name] = grid_of(volume)
-            while len(self._grids) > _KEPT_GRIDS:
-                del self._grids[next(iter(self._grids))]
+            self._grids = {**dict(list(self._grids.items())[1 - _KEPT_GRIDS :]), name: grid_of(volume)}
         return volume
 
     def grid(self, name: str) -> Volume:

@@ -13,6 +13,7 @@ from typing import Any
 from medfewshot.datasets import IGNORE_VALUE, PROJECT_FILE
 from medfewshot.errors import InputError
 from medfewshot.io import write_text
+from medfewshot.settings import AdaptSettings
 
 FORMAT_VERSION = 1
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
@@ -71,7 +72,7 @@ class ProjectFile:
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read ({error})", "restore it from a copy") from None
         version = content.get("format_version") if isinstance(content, dict) else None
-        if version != FORMAT_VERSION:
+        if version != FORMAT_VERSION or isinstance(version, bool):
             raise InputError(
                 f"{path}: has format version {_short(version)}, this program reads version {FORMAT_VERSION}",
                 "open it with the program that wrote it",
@@ -139,8 +140,8 @@ def check_case_name(name: object) -> str:
     Raises:
         InputError: It is none.
     """
-    good = isinstance(name, str) and 0 < len(name) <= _MOST_LETTERS and not set(name) & {"/", "\\", "\0"}
-    if not good or not isinstance(name, str) or name.startswith(".") or not name.strip():
+    good = isinstance(name, str) and 0 < len(name) <= _MOST_LETTERS and not set(name) & {"/", "\\"}
+    if not good or not isinstance(name, str) or name.startswith(".") or not name.strip() or not name.isprintable():
         raise InputError(f"case {_short(name)}: cannot be a file name", "rename the scan")
     return name
 
@@ -151,12 +152,13 @@ def _checked(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Path],
         name = check_case_name(entry["name"])
         if name in scans:
             raise InputError(f"case {_short(name)}: is given twice", "remove one entry")
-        if not isinstance(entry["path"], str) or not entry["path"] or "\0" in entry["path"]:
+        if not isinstance(entry["path"], str) or not entry["path"].isprintable() or not 0 < len(entry["path"]) < 4096:
             raise InputError(f"case {_short(name)}: has no path", "give the path of its scan")
         scans[name] = Path(os.path.normpath(folder.absolute() / entry["path"]))
     structures = [Structure(one["name"], one["value"], one["color"]) for one in content["structures"]]
-    settings = content.get("settings") or {}
-    return scans, check_structures(structures), dict(settings)
+    settings = dict(content.get("settings") or {})
+    AdaptSettings(**settings)
+    return scans, check_structures(structures), settings
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,17 +78,19 @@ class ReviewLog:
         return next((review.note for review in reversed(self.of(case)) if review.note), "")
 
 
+def _review(row: Mapping[str, str]) -> Review:
+    """Return the review of a row. Raises ValueError, KeyError or TypeError if it is none."""
+    dice = float(row["dice"]) if row["dice"] else None
+    if row["status"] not in ("", *STATUSES) or not (dice is None or 0 <= dice <= 1):
+        raise ValueError(f"status {row['status'][:60]!r}, dice {dice}")
+    return Review(row["time"], row["case"], row["status"], int(row["version"]), int(row["draft"]), dice, row["note"])
+
+
 def _read(path: Path) -> list[Review]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [
-                Review(
-                    row["time"], row["case"], row["status"], int(row["version"]), int(row["draft"]),
-                    float(row["dice"]) if row["dice"] else None, row["note"],
-                )
-                for row in csv.DictReader(file)
-            ]  # fmt: skip
+            return [_review(row) for row in csv.DictReader(file)]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error})", "correct the line, or move the file away") from None

@@ -262,34 +262,11 @@ def test_killing_a_program_while_it_saves_loses_no_version_and_leaves_every_file
     assert told <= notes[-1] <= version
 
 
-LIES = [
-    {"format_version": 2},
-    {"format_version": None},
-    {"scans": {"name": "a"}},
-    {"scans": [{"name": "../../etc/passwd", "path": "x"}]},
-    {"scans": [{"name": ".hidden", "path": "x"}]},
-    {"scans": [{"name": "a"}]},
-    {"scans": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]},
-    {"structures": [{"name": "liver", "value": 0, "color": "#000000"}]},
-    {"structures": [{"name": "liver", "value": 255, "color": "#000000"}]},
-    {"structures": [{"name": "liver", "value": "1", "color": "#000000"}]},
-    {"structures": [{"name": "a\nb", "value": 1, "color": "#000000"}]},
-    {"structures": [{"name": "ignore", "value": 1, "color": "#000000"}]},
-    {"structures": [{"name": "liver", "value": 1, "color": "red; background: url(//x)"}]},
-    {"structures": [{"name": "x", "value": 1, "color": "#000000"}, {"name": "X", "value": 2, "color": "#000000"}]},
-    {"structures": None},
-    {"settings": ["learner"]},
-]
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_a_project_file_that_lies_is_one_line_that_names_the_file(project: Project, lie: dict[str, object]) -> None:
-    path = project.folder / PROJECT_FILE
-    path.write_text(json.dumps({**json.loads(path.read_text()), **lie}))
-    with pytest.raises(InputError) as refused:
-        Project.open(project.folder)
-    assert str(path) in str(refused.value)
-    assert "\n" not in str(refused.value)
+def test_a_scan_is_read_once(project: Project) -> None:
+    scan = project.read_scan("a")
+    project.case("a").scan.unlink()
+    assert project.save_mask("a", block(), version=0) == 1
+    assert project.grid("a").spatial_shape == scan.spatial_shape
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '"x"', "[" * 100_000])
