@@ -1,16 +1,25 @@
-"""How many slices must be drawn for a cohort? A simulated annotator draws the reference, slice by slice.
+"""How many slices must be drawn for a cohort? A simulated annotator draws and corrects the reference, slice by slice.
 
-    python -m lab.studies.effort DATA_SET --scans 8 --rounds 4 --seeds 2 -o effort.csv
+    python -m lab.studies.effort abd-mr-chaos -o lab/records/effort/abd-mr-chaos.csv
 
-Three ways to annotate start with the same scan. ``workbench``: three slices of the scan that the segmenter knows least
-about. ``random``: three slices of a random scan. ``whole``: every slice of a random scan that shows a structure. After
-each scan the segmenter is adapted again and every scan of the cohort is segmented and scored. The table has the mean
-Dice of the cohort against the slices drawn so far.
+The cohort is the first scans of the support pool. Four ways to annotate it start with the same random scan:
+
+``workbench``  draws three slices of the first scan. Then it takes the scan that the workbench puts first, corrects the
+               three worst slices of its draft, and accepts the mask: all of it becomes an example.
+``slices``     the same, but only the corrected slices become examples.
+``random``     as ``workbench``, with scans in random order.
+``whole``      draws every slice of a random scan that shows a structure.
+
+After each scan the segmenter is adapted again, from the weights, and segments the cohort. A row has the slices that
+were drawn or corrected so far, the mean Dice of the segmenter over all scans, and that of the masks (what was drawn or
+accepted, and drafts for the rest). Rows that the output has already are not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.bundle import VolumeSegmenter
 from medfewshot.datasets import read_dataset
+from medfewshot.episodes import fixed_split
 from medfewshot.io import write_csv
 from medfewshot.settings import AdaptSettings
 from medfewshot.structures import dice
@@ -28,92 +37,130 @@ from medfewshot.workbench.choice import Assessment, assess, in_order_of_need
 from medfewshot.workflow import LabelledScans, adapt, read_supports
 
 PLACES = (0.25, 0.5, 0.75)
-"""Where the three slices lie in the extent of the structures."""
-WAYS = ("workbench", "random", "whole")
+"""Where the first three slices lie in the extent of the structures."""
+WAYS = ("workbench", "slices", "random", "whole")
 
 
 @dataclass
 class Annotator:
-    """Draws the reference of one scan after the other.
+    """Labels one scan after the other.
 
     Args:
         cohort: All scans with their references.
         way: One of :data:`WAYS`.
         order: Scans in random order.
+        corrected: Most slices to correct in a draft.
     """
 
     cohort: LabelledScans
     way: str
     order: Sequence[int]
-    drawn: dict[int, Volume] = field(default_factory=dict)
+    corrected: int
+    examples: dict[int, Volume] = field(default_factory=dict)
+    masks: dict[int, np.ndarray] = field(default_factory=dict)
+    drafts: list[np.ndarray] = field(default_factory=list)
+    assessments: dict[str, Assessment] = field(default_factory=dict)
     slices: int = 0
 
-    def draw(self, assessments: dict[str, Assessment]) -> None:
-        """Draw in one more scan."""
-        left = [number for number in self.order if number not in self.drawn]
+    def label(self) -> None:
+        """Draw in the next scan, or correct its draft."""
+        left = [number for number in self.order if number not in self.examples]
         chosen = left[0]
-        if self.way == "workbench" and assessments:
-            chosen = int(in_order_of_need({str(number): assessments[str(number)] for number in left})[0])
+        if self.way in ("workbench", "slices") and self.assessments:
+            chosen = int(in_order_of_need({str(number): self.assessments[str(number)] for number in left})[0])
         label = self.cohort.labels[chosen]
-        shown = np.flatnonzero(label.data[0].any(axis=(0, 1)))
+        truth = label.data[0]
+        shown = np.flatnonzero(truth.any(axis=(0, 1)))
         if self.way == "whole":
-            self.drawn[chosen], self.slices = label, self.slices + len(shown)
-            return
-        picked = sorted({int(shown[int(len(shown) * place)]) for place in PLACES})
-        partly = np.full_like(label.data, IGNORED)
-        partly[..., picked] = label.data[..., picked]
-        self.drawn[chosen], self.slices = replace(label, data=partly), self.slices + len(picked)
+            touched, rest, taught = shown, np.zeros_like(truth), np.zeros_like(truth)
+        elif not self.drafts:
+            touched = np.unique([shown[int(len(shown) * place)] for place in PLACES])
+            rest, taught = np.zeros_like(truth), np.full_like(truth, IGNORED)
+        else:
+            rest = self.drafts[chosen].astype(truth.dtype)
+            wrong = (rest != truth).sum(axis=(0, 1))
+            worst = np.argsort(-wrong, kind="stable")[: self.corrected]
+            touched = worst[wrong[worst] > 0]
+            taught = np.full_like(truth, IGNORED) if self.way == "slices" else rest.copy()
+        self.slices += len(touched)
+        mask = rest.copy()
+        for labels in (mask, taught):
+            labels[..., touched] = truth[..., touched]
+        self.masks[chosen], self.examples[chosen] = mask, replace(label, data=taught[None])
 
-    def learn(self, settings: AdaptSettings) -> VolumeSegmenter:
-        """Adapt to what is drawn so far."""
-        images = [self.cohort.images[number] for number in self.drawn]
-        return adapt(LabelledScans(images, list(self.drawn.values()), self.cohort.names), settings)
+    def learn(self, settings: AdaptSettings) -> tuple[float, float]:
+        """Adapt to the examples and draft all scans.
+
+        Returns:
+            Mean Dice over scans and structures: of the segmenter, and of the masks that a user would export.
+        """
+        images = [self.cohort.images[number] for number in self.examples]
+        segmenter = adapt(LabelledScans(images, list(self.examples.values()), self.cohort.names), settings)
+        self.drafts = []
+        for number, image in enumerate(self.cohort.images):
+            found = segmenter.segment(image)
+            self.drafts.append(found.labels)
+            self.assessments[str(number)] = assess(segmenter, image, found)
+        partly = next(iter(self.masks)) if self.way != "whole" else None  # the first scan has three slices, and a draft
+        kept = {number: mask for number, mask in self.masks.items() if number != partly}
+        return self.score(dict(enumerate(self.drafts))), self.score({**dict(enumerate(self.drafts)), **kept})
+
+    def score(self, found: dict[int, np.ndarray]) -> float:
+        """Mean Dice of label maps over scans and structures."""
+        each = []
+        for number, labels in found.items():
+            truth = self.cohort.labels[number].data[0]
+            each.append(np.nanmean([dice(labels == value, truth == value) for value in self.cohort.names]))
+        return float(np.mean(each))
 
 
-def score(segmenter: VolumeSegmenter, cohort: LabelledScans) -> tuple[float, dict[str, Assessment]]:
-    """Segment the cohort; the mean Dice over scans and structures, and how much a label of each scan would teach."""
-    means, assessments = [], {}
-    for number, (image, label) in enumerate(zip(cohort.images, cohort.labels, strict=True)):
-        found = segmenter.segment(image)
-        values = [dice(found.labels == value, label.data[0] == value) for value in cohort.names]
-        means.append(float(np.nanmean(values)))
-        assessments[str(number)] = assess(segmenter, image, found)
-    return float(np.mean(means)), assessments
-
-
-def simulate(cohort: LabelledScans, way: str, seed: int, rounds: int, settings: AdaptSettings) -> list[dict[str, Any]]:
-    """Return one annotator; a row after each scan."""
-    order = np.random.default_rng(seed).permutation(len(cohort.images)).tolist()
-    annotator, rows = Annotator(cohort, way, order), []
-    assessments: dict[str, Assessment] = {}
-    for drawn in range(1, rounds + 1):
-        annotator.draw(assessments)
-        mean, assessments = score(annotator.learn(settings), cohort)
-        rows.append({"way": way, "seed": seed, "scans": drawn, "slices": annotator.slices, "dice": round(mean, 4)})
-        print(*rows[-1].values(), flush=True)
+def simulate(annotator: Annotator, rounds: int, settings: AdaptSettings) -> list[dict[str, Any]]:
+    """Return one annotator's rows, one after each scan."""
+    rows = []
+    for scans in range(1, rounds + 1):
+        annotator.label()
+        segmenter, masks = annotator.learn(settings)
+        rows.append({"scans": scans, "slices": annotator.slices, "dice": round(segmenter, 4), "masks": round(masks, 4)})
+        print(annotator.way, *rows[-1].values(), flush=True)
     return rows
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of an earlier run; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def main() -> None:
     """Run the study and write a CSV."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--scans", type=int, default=8, help="size of the cohort: the first scans of the data set")
-    parser.add_argument("--rounds", type=int, default=4, help="scans to draw in")
-    parser.add_argument("--seeds", type=int, default=2, help="random orders")
-    parser.add_argument("--steps", type=int, default=20, help="training steps after each scan")
+    parser.add_argument("dataset", help="name of a data set with a fixed split, below MEDFEWSHOT_DATA")
+    parser.add_argument("--scans", type=int, default=10, help="size of the cohort")
+    parser.add_argument("--rounds", type=int, default=6, help="scans to label; 'whole' labels three")
+    parser.add_argument("--corrected", type=int, default=3, help="most slices to correct in a draft")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="random orders")
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
+    parser.add_argument("--steps", type=int, default=40, help="training steps after each scan")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
-    dataset = read_dataset(given.dataset)
-    cohort = read_supports(replace(dataset, cases=dataset.labelled[: given.scans]))
-    settings = AdaptSettings(learner="finetune", steps=given.steps, learning_rate=1e-3, budget_seconds=None)
-    rows = [
-        row
-        for seed in range(given.seeds)
-        for way in WAYS
-        for row in simulate(cohort, way, seed, given.rounds, settings)
-    ]
-    write_csv(given.output, rows)
+    dataset = read_dataset(Path(os.environ["MEDFEWSHOT_DATA"]) / given.dataset)
+    pool = list(fixed_split(given.dataset)[0])[: given.scans]
+    cases = sorted(dataset.labelled, key=lambda case: case.image_path.name)
+    cohort = read_supports(replace(dataset, cases=tuple(cases[number] for number in pool)))
+    settings = AdaptSettings(learner="finetune", steps=given.steps, fast=True, budget_seconds=None)
+    rows = read_rows(given.output)
+    for seed in given.seeds:
+        order = np.random.default_rng(seed).permutation(len(pool)).tolist()
+        for way in given.ways:
+            if any((row["way"], int(row["seed"])) == (way, seed) for row in rows):
+                continue
+            rounds = 3 if way == "whole" else given.rounds
+            annotator = Annotator(cohort, way, order, given.corrected)
+            about = {"dataset": given.dataset, "way": way, "seed": seed}
+            rows += [{**about, **row} for row in simulate(annotator, rounds, settings)]
+            write_csv(given.output, rows)
 
 
 if __name__ == "__main__":
