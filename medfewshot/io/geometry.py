@@ -90,7 +90,7 @@ def check_same_grid(image: Volume, label: Volume) -> None:
 def in_voxels(volume: Volume) -> Volume:
     """Return the volume without its spacing, as a PNG has none; its warnings say so.
 
-    Supports of which only some state millimetres are compared voxel for voxel.
+    If only some supports state millimetres, all are compared voxel for voxel.
     """
     if not volume.has_spacing:
         return volume

@@ -1,4 +1,4 @@
-"""Scans and supports of which only one side states a voxel size: taken voxel for voxel."""
+"""Scans and supports compared voxel for voxel, because only one side states a voxel size."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def seen_data(tasks: Tasks) -> Mapping[str, Any]:
 
     Returns:
         Data set -> ``subjects``, all of them; ``labels``, value -> name, that were classes; and
-        ``without_labels``, the subjects of which only the image was seen.
+        ``without_labels``, the subjects whose image alone was seen.
     """
     seen: dict[str, dict[str, Any]] = {}
     for task in (task for kind in tasks.values() for task in kind):

@@ -30,7 +30,7 @@ def write_checks(project: Project, cases: Sequence[str], found: Sequence[Mapping
 def checks(project: Project) -> list[dict[str, Any]]:
     """Read the last check: ``case``, ``dice`` (None if there was nothing to compare with) and ``message``.
 
-    The message is empty unless the mask fits none of the others. Cases that are no examples any more are left out.
+    The message is empty unless the mask fits none of the others. Cases that are no examples any more are dropped.
     """
     try:
         rows = json.loads((project.folder / CHECKS).read_text(encoding="utf-8"))

@@ -40,7 +40,7 @@ def write_outputs(
         folder: The folder of the run.
         settings: What to write.
         read_seconds: Time that reading the image took, for the record.
-        film: The film of which the volume is the frame to show, if it is one.
+        film: The film, if the volume is a frame of one.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written to.

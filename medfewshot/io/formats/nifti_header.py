@@ -1,4 +1,4 @@
-"""Headers of NIfTI files: read, repaired where what they mean is certain, and refused where it is not."""
+"""Read headers of NIfTI files; repair them if their meaning is certain, refuse them otherwise."""
 
 from __future__ import annotations
 
