@@ -103,11 +103,14 @@ _COLUMNS: dict[str, Meaning] = {
     "subject": ("", "whose scan it is"),
     "tests": ("", "number of pairs of a model and a scan that it has not seen"),
     "version": ("", "version of the mask that was exported"),
+    "draft": ("", "number of the model's draft, from 1; 0 if there was none"),
+    "time": ("", "time of the review, in UTC"),
     "note": ("", "newest note of a reviewer"),
 }  # fmt: skip
 _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (r"centroid_voxel_([xyz])", "voxels", "centre of the structure along voxel axis {0}, counted from 0"),
     (r"centroid_([xyz])_mm", "mm", "centre of the structure along the patient's axis {0} (RAS)"),
+    (r"(first|second)_review_status", "", "review_status of the {0} result"),
     (r"(first|second)_volume_ml", "ml", "volume of the structure in the {0} result"),
     (r"(first|second)_dice", "", "Dice of the {0} result against the reference"),
     (r"(first|second)_hd95_mm", "mm", "HD95 of the {0} result against the reference"),
@@ -115,6 +118,13 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (r"size_([xyz])_mm", "mm", "edge of the box around the structure along voxel axis {0}"),
 )
 _ONE_FILE: dict[tuple[str, str], Meaning] = {
+    ("reviews.csv", "status"): (
+        "",
+        "accepted, rejected or needs review (said by a reviewer); example: drawn by hand; "
+        "draft: not reviewed; unlabelled",
+    ),
+    ("reviews.csv", "dice"): ("", "mean Dice between the draft and the mask; empty if there was only one of them"),
+    ("reviews.csv", "version"): ("", "version of the mask; 0 if there is none"),
     ("statistics.csv", "status"): ("", "status of the mask in the workbench: accepted, or example (drawn by hand)"),
 }
 """Meanings of a column that differ from the others of its name."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,14 @@ class Evaluation:
         warnings: One line each.
         tolerance_mm: Tolerance of the surface Dice.
         films: Changes over time, one per film and label. The labelled frames of a film are cases in ``scores``.
+        reviews: Case -> status of its review; the table of scores has a column for it if there is any.
     """
 
     scores: tuple[CaseScore, ...]
     warnings: tuple[str, ...] = ()
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     films: tuple[FilmScore, ...] = ()
+    reviews: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def summaries(self) -> tuple[LabelSummary, ...]:
@@ -111,7 +113,13 @@ class Evaluation:
 
     def score_rows(self) -> list[dict[str, Any]]:
         """Return one plain dict per case and label; None for an undefined value."""
-        return [{**score.row(), "tolerance_mm": self.tolerance_mm} for score in self.scores]
+        return [
+            {
+                **score.row(), "tolerance_mm": self.tolerance_mm,
+                **({"review_status": self.reviews.get(score.case_id)} if self.reviews else {}),
+            }
+            for score in self.scores
+        ]  # fmt: skip
 
     def summary_rows(self) -> list[dict[str, Any]]:
         """Return one plain dict per label, all labels together last (``label`` None); None for an undefined value."""

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.data_dictionary import write_table
 from medfewshot.datasets import IGNORE_VALUE
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.inference import Segmentation
 from medfewshot.io import EXPORTS as WRITERS
-from medfewshot.io import read_image, read_label, write_array, write_csv, write_label, write_text
+from medfewshot.io import read_image, read_label, write_array, write_label, write_text
 from medfewshot.report import structure_statistics
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Colour, Volume
@@ -28,6 +29,7 @@ from medfewshot.workbench.surface import surface_of, write_stl
 from medfewshot.workflow import report
 from medfewshot.workflow.outputs import write_outputs
 from medfewshot.workflow.record import RunRecord
+from medfewshot.workflow.reviews import REVIEWS, read_review_status, review_status
 
 DONE = ("accepted", "example")
 """Cases with one of these statuses are exported."""
@@ -93,12 +95,31 @@ def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
     complete = [case for case in cases if project.facts(case.name).complete]
     partly = [case for case in cases if not project.facts(case.name).complete]
     result = Exported()
+    reviews = _write_reviews(project, Path(output))
     for name in formats:
         _WRITE[name](_Job(project, Path(output), complete, partly, result))
         if partly and name not in ("nnunet", "bundle"):
             some = ", ".join(case.name for case in partly[:5])
             result.notes.append(f"{name}: {len(partly)} case(s) are partly drawn and not written: {some}")
+    result.files.append(reviews)
     return result
+
+
+def _write_reviews(project: Project, folder: Path) -> Path:
+    """Write what reviewers said about every case of the project, those that are not exported too."""
+    newest = {review.case: review for review in project.reviews() if review.status}
+    rows = []
+    for case in project.cases():
+        review = newest.get(case.name)
+        given = review is not None and review.status == case.status  # of this version, not of an earlier one
+        dice, time = (review.dice, review.time) if review is not None and given else (None, "")
+        rows.append(
+            {
+                "case": case.name, "status": case.status, "review_status": review_status(case.status, dice),
+                "version": case.version, "draft": case.draft, "dice": dice, "time": time, "note": case.note,
+            }
+        )  # fmt: skip
+    return write_table(folder / REVIEWS, rows)
 
 
 def _nifti(job: _Job) -> None:
@@ -170,11 +191,18 @@ def _stl(job: _Job) -> None:
 
 def _statistics(job: _Job) -> None:
     rows: list[dict[str, Any]] = []
+    reviews = read_review_status(job.output)
     for case in job.complete:
         scan, facts = job.scan(case), job.project.facts(case.name)
-        about = {"case": case.name, "status": case.status, "version": facts.version, "note": case.note}
+        about = {
+            "case": case.name,
+            "status": case.status,
+            "review_status": reviews[case.name],
+            "version": facts.version,
+            "note": case.note,
+        }
         rows += [{**about, **row} for row in structure_statistics(scan.data, job.mask(case), scan.affine, job.names)]
-    job.result.files.append(write_csv(job.output / "statistics.csv", rows))
+    job.result.files.append(write_table(job.output / "statistics.csv", rows))
 
 
 def _bundle(job: _Job) -> None:

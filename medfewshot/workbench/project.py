@@ -43,8 +43,8 @@ from medfewshot.workbench.project_file import ProjectFile, Structure, VersionCon
 from medfewshot.workbench.reviews import STATUSES, Review, ReviewLog
 from medfewshot.workbench.state import CaseState, in_order, status_of
 from medfewshot.workflow import find_cases
+from medfewshot.workflow.reviews import REVIEWS
 
-REVIEWS = "reviews.csv"
 _KEPT_GRIDS = 8
 
 

@@ -18,6 +18,7 @@ from medfewshot.workflow.changed_cases import picture_changes, scans_of
 from medfewshot.workflow.evaluate import VOLUME_PLOT
 from medfewshot.workflow.known_names import known_names
 from medfewshot.workflow.record import RUN_RECORD, read_record
+from medfewshot.workflow.reviews import read_review_status
 from medfewshot.workflow.volumes import check_folder
 
 COMPARISON, CASES, PAGE = "comparison.csv", "cases.csv", "comparison.html"
@@ -199,7 +200,14 @@ def _write(
     found: Comparison, work: _Work, folder: Path, reference: Path | None, scans: Path | None, progress: Progress
 ) -> None:
     write_table(folder / COMPARISON, [row.row() for row in found.differences])
-    write_table(folder / CASES, found.case_rows())
+    reviews = {name: read_review_status(path) for name, path in zip(("first", "second"), work.paths, strict=True)}
+    write_table(
+        folder / CASES,
+        [
+            {**row, **{f"{name}_review_status": known.get(row["case"]) for name, known in reviews.items() if known}}
+            for row in found.case_rows()
+        ],
+    )
     volumes = found.direct.volumes
     if volumes:
         save_volume_plot(folder / VOLUME_PLOT, volumes, difference=CHANGE)

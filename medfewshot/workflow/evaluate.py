@@ -15,6 +15,7 @@ from medfewshot.types import Progress
 from medfewshot.workflow.known_names import known_names
 from medfewshot.workflow.record import REPORT, RUN_RECORD
 from medfewshot.workflow.report import report
+from medfewshot.workflow.reviews import read_review_status
 from medfewshot.workflow.volumes import check_folder
 
 VOLUME_PLOT = "bland_altman.png"
@@ -55,6 +56,7 @@ def evaluate(
         tolerance_mm=settings.tolerance_mm, warnings=(*known.warnings, *unmatched),
         progress=progress.at("scoring"),
     )  # fmt: skip
+    evaluation = replace(evaluation, reviews=read_review_status(predictions))
     found = {score.label for score in evaluation.scores if score.status != "absent"}
     nowhere = [name for value, name in asked.items() if value not in found]
     if nowhere:

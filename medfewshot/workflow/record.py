@@ -22,6 +22,7 @@ from medfewshot.io import EXPORTS, write_text
 from medfewshot.planning import plan_to_dict
 from medfewshot.report import prepared_path
 from medfewshot.settings import InferenceSettings, SegmentSettings
+from medfewshot.workflow.reviews import read_review_status
 
 RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"
@@ -85,6 +86,7 @@ class RunRecord:
         self.started = _now()
         self.fingerprint = _fingerprint(segmenter, settings)
         self.results: list[CaseResult] = []
+        self._reviews = read_review_status(folder)
         self._earlier: dict[tuple[str, ...], CaseResult] = {}
         self._due = 0.0
         self._unwritten = False
@@ -141,11 +143,7 @@ class RunRecord:
     def _write(self, finished: str | None) -> None:
         begun = time.monotonic()
         write_text(self.folder / RUN_RECORD, strict_json(self._content(finished)))
-        rows = [
-            {"case": result.case, **({} if result.frame is None else {"frame": result.frame}), **row}
-            for result in self._known()
-            for row in result.statistics
-        ]
+        rows = [{**self._about(result), **row} for result in self._known() for row in result.statistics]
         if rows:
             write_table(self.folder / STATISTICS, rows)
         beats = [{"case": result.case, **row} for result in self._known() for row in result.ejections]
@@ -153,6 +151,12 @@ class RunRecord:
             write_table(self.folder / EJECTION, beats)
         self._unwritten = False
         self._due = time.monotonic() + 10 * (time.monotonic() - begun)
+
+    def _about(self, result: CaseResult) -> dict[str, Any]:
+        """Return the first columns of the rows of a case in ``statistics.csv``."""
+        about: dict[str, Any] = {"case": result.case}
+        about |= {"review_status": self._reviews.get(result.case)} if self._reviews else {}
+        return about if result.frame is None else about | {"frame": result.frame}
 
     def warnings(self) -> list[str]:
         """List the warnings about skipped files, the adaptation and every volume of this run."""

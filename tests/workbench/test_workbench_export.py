@@ -23,6 +23,7 @@ from medfewshot.workbench.export import EXPORTS, export
 from medfewshot.workbench.learn import Learning
 from medfewshot.workbench.surface import surface_of
 from medfewshot.workflow import prepare, read_supports
+from medfewshot.workflow.reviews import read_review_status
 
 SHAPE = (12, 11, 10)
 LIVER, SPLEEN = Structure("liver", 3, "#ff0000"), Structure("left kidney", 7, "#00ff80")
@@ -63,9 +64,24 @@ def test_masks_and_statistics_hold_what_is_labelled_or_accepted(project: Project
         ("a", "example", "liver", ""), ("a", "example", "left kidney", ""),
         ("c", "accepted", "liver", "good"), ("c", "accepted", "left kidney", "good"),
     ]  # fmt: skip
+    toys.assert_columns_described(tmp_path / "out")
     assert float(rows[0]["volume_ml"]) == pytest.approx(4 * 4 * 6 * 9 / 1000)
     assert any("b" in note and "partly" in note for note in result.notes)
     assert all(path.is_file() for path in result.files)
+
+
+def test_the_status_of_each_review_travels_with_an_export(project: Project, tmp_path: Path) -> None:
+    changed = labels()
+    changed[2:4] = 0
+    project.save_mask("d", changed, version=0)
+    project.review("d", status="accepted")
+    project.write_draft("b", labels(), confidence=0.9)
+    project.review("b", status="rejected")
+    export(project, ["nifti", "statistics"], tmp_path / "out")
+    wanted = {"a": "example", "b": "rejected", "c": "accepted", "d": "corrected"}
+    assert read_review_status(tmp_path / "out") == read_review_status(tmp_path / "out" / "nifti") == wanted
+    rows = list(csv.DictReader((tmp_path / "out" / "statistics.csv").open()))
+    assert {(row["case"], row["review_status"]) for row in rows} == {(c, wanted[c]) for c in "acd"}
 
 
 def test_an_nnunet_data_set_has_consecutive_values_and_ignores_what_is_not_drawn(
@@ -138,7 +154,7 @@ def test_what_cannot_be_exported_is_one_line(project: Project, tmp_path: Path) -
 def test_the_command_writes_what_it_says(project: Project, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["export", str(project.folder), "-o", str(tmp_path / "out"), "--json", "-q"])
     assert result.exit_code == 0
-    assert len(json.loads(result.stdout)["files"]) == 3
+    assert len(json.loads(result.stdout)["files"]) == 4
     assert set(EXPORTS) >= {"nifti", "seg_nrrd", "dicom_seg", "rtstruct", "nnunet", "stl", "statistics", "bundle"}
 
 

@@ -45,6 +45,7 @@ def test_two_runs_against_references(tmp_path):
     first, second = (
         as_run(reader(tmp_path, n, s, cases=3), names, scans=tmp_path / "cohort") for n, s in (("a", 1), ("b", 0))
     )
+    (second / "reviews.csv").write_text("case,status,dice\nq0,rejected,\n")
     found = compare(first, second, reference=tmp_path / "reference", folder=tmp_path / "out")
     dice = {row.structure: row for row in found.differences if row.measure == "dice"}
     assert list(dice) == ["left", "right"]
@@ -57,6 +58,7 @@ def test_two_runs_against_references(tmp_path):
     }  # fmt: skip
     toys.assert_columns_described(out)
     assert len(rows(out / "comparison.csv")) == 6
+    assert {(row["case"], row["second_review_status"]) for row in rows(out / "cases.csv")} >= {("q0", "rejected")}
     page = (out / "comparison.html").read_text()
     assert page.count("data:image/jpeg") == 3
     assert "<script" not in page

@@ -50,6 +50,17 @@ def test_numbers_are_used_with_a_warning_where_names_cannot_be_read(tmp_path: Pa
     assert any("scored by number" in text for text in evaluation.warnings)
 
 
+def test_the_newest_review_of_a_scan_is_in_its_scores(tmp_path: Path) -> None:
+    pred, reference = files(tmp_path, {"background": 0, "liver": 205, "spleen": 420})
+    log = ["time,case,status,dice,note", "1,p_000,rejected,0.5,", "2,p_000,accepted,0.9,", "3,p_000,,,only a note"]
+    (pred / "reviews.csv").write_text("\n".join(log))
+    rows = evaluate(pred, reference).score_rows()
+    assert {(row["case_id"], row["review_status"]) for row in rows} == {("p_000", "corrected"), ("p_001", None)}
+    (pred / "reviews.csv").write_text("case\nx\n")
+    with pytest.raises(InputError, match=r"reviews.csv: cannot be read"):
+        evaluate(pred, reference)
+
+
 def test_a_scan_given_as_a_reference_is_refused(tmp_path: Path) -> None:
     image, label = toys.make_scan(0)
     scan = toys.save_nifti(tmp_path / "scan" / "a.nii.gz", image)
