@@ -13,7 +13,7 @@ from medfewshot.learners.base import (
     TrainedOptions,
     register,
 )
-from medfewshot.learners.factory import make_learner, resolve_auto, start_of
+from medfewshot.learners.factory import learner_for, make_learner, resolve_auto, start_of
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.hybrid import Hybrid
 from medfewshot.learners.in_context import InContext
@@ -61,5 +61,6 @@ __all__ = [
     "resolve_auto",
     "save_start",
     "start_of",
+    "learner_for",
     "trainable_spec",
 ]

@@ -13,7 +13,7 @@ from medfewshot.errors import InputError, did_you_mean
 from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec, Segmenter
 from medfewshot.learners.linear_head import LinearHeadStart
 from medfewshot.learners.weights import load_start
-from medfewshot.settings import AUTO, NO_WEIGHTS, AdaptSettings
+from medfewshot.settings import AUTO, NO_WEIGHTS, AdaptSettings, QualityLevel
 from medfewshot.types import Progress, Volume
 
 OPTIONAL = ("steps", "budget_seconds", "width", "learning_rate")
@@ -37,7 +37,7 @@ def resolve_auto(
         Settings whose ``learner`` is a name and whose ``weights`` are a name, a folder or None.
     """
     dims = max((image.spatial_dims for image in images), default=3)
-    settings = settings.replace(learner=learner_for(settings.learner, dims, learners))
+    settings = settings.replace(learner=learner_for(settings.learner, dims, learners, level=settings.level))
     weights = None if settings.weights == NO_WEIGHTS else settings.weights
     if weights == AUTO:
         kinds = {(image.spatial_dims, image.data.shape[0]) for image in images}
@@ -46,11 +46,15 @@ def resolve_auto(
     return settings.replace(weights=weights)
 
 
-def learner_for(name: str, dims: int, learners: Mapping[str, LearnerSpec] = LEARNERS) -> str:
-    """Return ``name``; for ``auto``, the name of the learner for images with ``dims`` axes."""
+def learner_for(
+    name: str, dims: int, learners: Mapping[str, LearnerSpec] = LEARNERS, *, level: QualityLevel | None = None
+) -> str:
+    """Return ``name``; for ``auto``, the name of the learner for images with ``dims`` axes at a level of quality."""
     if name != AUTO:
         return name
-    return next((spec.name for spec in learners.values() if dims in spec.auto_dims), name)
+    instant = level is not None and level.instant
+    fits = [spec.name for spec in learners.values() if (spec.instant_steps if instant else dims in spec.auto_dims)]
+    return fits[0] if fits else name
 
 
 def make_learner(
@@ -77,7 +81,7 @@ def make_learner(
     Raises:
         InputError: The learner or the device is unknown, or the learner lacks a setting.
     """
-    name = learner_for(settings.learner, 3, learners)
+    name = learner_for(settings.learner, 3, learners, level=settings.level)
     if name not in learners:
         near = did_you_mean(name, learners)
         raise InputError(f"learner {name}: unknown{near}", f"choose {' or '.join(learners)}", setting="learner")

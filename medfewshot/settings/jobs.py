@@ -147,8 +147,8 @@ class PlanSettings(Settings):
     )
     quality: Annotated[Quality, Option(kind=str, words=tuple(QUALITY_LEVELS), metavar="LEVEL")] = Field(
         "standard",
-        description="draft, standard or best. draft: coarser voxels, a quarter of the steps. best: voxels fine enough "
-        "for the smallest structure, three times the steps, no time limit. Other settings win.",
+        description="draft, standard or best. draft: coarser voxels, a quarter of the steps, no registration. best: "
+        "voxels fine enough for the smallest structure, three times the steps, no time limit. Other settings win.",
     )
 
     @property

@@ -18,6 +18,7 @@ class QualityLevel:
         volume_ceiling: The same for the grid of 3D scans.
         steps: Multiplies the method's own number of training steps.
         seconds: Most seconds of adaptation; None: no limit.
+        instant: Whether learner ``auto`` is the one for drafts: the network alone, without registration.
     """
 
     coarser: float = 1.0
@@ -25,10 +26,11 @@ class QualityLevel:
     volume_ceiling: float = 0.0
     steps: float = 1.0
     seconds: float | None = None
+    instant: bool = False
 
 
 QUALITY_LEVELS: dict[str, QualityLevel] = {
-    "draft": QualityLevel(coarser=1.7, steps=0.25, seconds=60.0),
+    "draft": QualityLevel(coarser=1.7, steps=0.25, seconds=60.0, instant=True),
     "standard": QualityLevel(planar_ceiling=0.9, seconds=240.0),
     "best": QualityLevel(planar_ceiling=0.98, volume_ceiling=0.98, steps=3.0),
 }

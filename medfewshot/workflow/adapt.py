@@ -20,6 +20,7 @@ from medfewshot.learners import (
     Learner,
     LearnerSpec,
     Segmenter,
+    learner_for,
     make_learner,
     read_seen,
     resolve_auto,
@@ -239,7 +240,10 @@ def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
             "the segmenter to continue from fixes grid, network and learner", "remove these settings", setting=changed
         )
     quality = max(settings.quality, _quality(start), key=list(QUALITY_LEVELS).index)
-    return settings.replace(learner=before.get("learner", AUTO), weights=None, quality=quality)
+    name, dims = before.get("learner", AUTO), start.plan.spatial_dims
+    if settings.learner == AUTO and name == learner_for(AUTO, dims, level=QUALITY_LEVELS[_quality(start)]):
+        name = learner_for(AUTO, dims, level=QUALITY_LEVELS[quality])  # a draft has another learner
+    return settings.replace(learner=name, weights=None, quality=quality)
 
 
 def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:

@@ -85,6 +85,8 @@ def test_auto_is_the_hybrid_in_3d_and_the_network_in_2d():
     assert resolve_auto(AdaptSettings(), images).learner == "hybrid"
     assert resolve_auto(AdaptSettings(), [replace(images[0], data=images[0].data[..., 0])]).learner == "finetune"
     assert resolve_auto(AdaptSettings(learner="atlas"), images).learner == "atlas"
+    assert resolve_auto(AdaptSettings(quality="draft"), images).learner == "finetune"
+    assert resolve_auto(AdaptSettings(quality="draft"), images).weights == "default"
     adapted = adapt(LabelledScans(images, labels), AdaptSettings(steps=1, device="cpu"))
     assert adapted.record["learner"]["learner"] == adapted.record["settings"]["learner"] == "hybrid"
     assert adapted.record["keeps_supports"] is True
@@ -95,7 +97,7 @@ def test_shipped_weights_can_be_started_from(weights):
     learner = make_learner(AdaptSettings(weights=weights, device="cpu"))
     draft = make_learner(AdaptSettings(weights=weights, device="cpu", quality="draft"))
     assert learner.finetune.steps == LEARNERS["hybrid"].steps_from_weights
-    assert draft.finetune.steps == learner.finetune.steps // 4
+    assert draft.steps == learner.finetune.steps // 4
     assert all(bool(value.isfinite().all()) for value in learner.finetune.start.state_dict().values())
     assert make_learner(AdaptSettings(learner="ridge", weights=weights, device="cpu")).start is not None
     seen = read_seen(weights)["abd-ct-sabs"]

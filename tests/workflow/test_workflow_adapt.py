@@ -12,14 +12,16 @@ import torch
 import toys
 from PIL import Image
 
-from medfewshot.bundle import load_segmenter
+from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
+from medfewshot.learners.base import FunctionSegmenter
 from medfewshot.planning import make_plan, make_support
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Cancelled, Case, Event, Progress, Volume
 from medfewshot.workflow import LabelledScans, adapt, adapt_to_folder, find_supports, prepare, read_supports
+from medfewshot.workflow.adapt import continued
 from medfewshot.workflow.supports import scan_warnings
 
 TOY = AdaptSettings(learner="toy", device="cpu")
@@ -309,6 +311,20 @@ def test_a_draft_continues_at_a_higher_quality_on_a_finer_grid_and_never_falls_b
     again = adapted_from(lifted, toy_scans(1), quality="draft")
     assert again.record["settings"]["quality"] == "standard"
     assert again.plan.spacing_mm == lifted.plan.spacing_mm
+
+
+def test_a_lifted_draft_gets_the_learner_of_the_higher_quality_unless_its_own_was_chosen():
+    plan = prepare(toy_scans(1), TINY).plan
+
+    def lifted(before: str, **changes: str) -> str:
+        record = {"settings": {"learner": before, "quality": "draft"}}
+        draft = VolumeSegmenter(plan, FunctionSegmenter(lambda image: image), record)
+        return continued(AdaptSettings(**changes), draft).learner
+
+    assert lifted("finetune") == "hybrid"
+    assert lifted("finetune", learner="finetune") == "finetune"
+    assert lifted("ridge") == "ridge"
+    assert lifted("finetune", quality="draft") == "finetune"
 
 
 def test_a_segmenter_without_a_network_cannot_be_continued():
