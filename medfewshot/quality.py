@@ -40,6 +40,11 @@ LEAST_AGREEMENT = 0.3
 """Supports whose masks fit each other less than this, by Dice of pairs, say nothing about a further one."""
 MISFIT_SHARE = 0.35
 """A support is named if its pairs reach less than this share of the Dice of the others' pairs."""
+SOME_AGREEMENT, LEAST_EDGE = 0.45, -0.5
+"""If the others' masks agree with this Dice, a mask is misplaced if the logarithm of its edges, relative to theirs, is
+lower (``lab/studies/support_check.py``);"""
+CLOSE_AGREEMENT, LEAST_FIT = 0.75, -0.25
+"""if they agree with this Dice, also if the sum of the logarithms for edges, evenness and Dice is lower."""
 CALIBRATION = -0.56
 """Offset of the expected Dice on the logit scale, for segmenters without a ``calibration`` of their own."""
 
@@ -129,19 +134,24 @@ def _mixed_modalities(images: Sequence[Volume]) -> tuple[str, ...]:
 
 
 def check_supports(
-    compared: Sequence[Mapping[str, Any]], supports: Sequence[str], structures: Sequence[str]
+    compared: Sequence[Mapping[str, Any]],
+    supports: Sequence[str],
+    structures: Sequence[str],
+    fits: Sequence[np.ndarray] = (),
 ) -> list[dict[str, Any]]:
-    """Judge each support by how well its mask and those of the others explain each other.
+    """Judge each support by how well its mask fits its scan, and the masks of the others.
 
     Args:
         compared: ``support``, ``from`` and ``dice`` (per structure, None if undefined) of pairs of supports, as the
             learner's record has them.
         supports: Names of the supports.
         structures: Names of the structures.
+        fits: What :func:`medfewshot.mask_fit.mask_fit` says about each support; empty: nothing.
 
     Returns:
         ``support`` (name), ``dice`` (mean over its pairs and structures) and ``message``. The message is empty unless
-        there are at least three supports, and this one fits none of the others while they fit each other.
+        there are at least three supports, and this one fits none of the others while they fit each other, or fits its
+        own scan less than the others fit theirs.
     """
     table = np.full((len(supports), len(supports), len(structures)), np.nan)
     for pair in compared:
@@ -167,8 +177,25 @@ def check_supports(
                 f"check {name}: {what} none of the others (Dice {own_dice[bad].mean():.2f}, the others "
                 f"{rest_dice[bad].mean():.2f}); {hint}"
             )
+        elif len(supports) > 2 and len(fits) and _is_misplaced(number, fits, own_dice, rest_dice):
+            message = f"check {name}: its mask fits this scan less than the other masks fit theirs; is it of this scan?"
         rows.append({"support": name, "dice": score, "message": message})
     return rows
+
+
+def _is_misplaced(number: int, fits: Sequence[np.ndarray], own_dice: np.ndarray, rest_dice: np.ndarray) -> bool:
+    """Return whether a mask misses the edges of its scan, or misses them a little where all others agree closely.
+
+    If the others do not agree, as for lesions, their edges differ too much to say anything.
+    """
+    together = float(np.nanmean(rest_dice)) if np.isfinite(rest_dice).any() else 0.0
+    if together < SOME_AGREEMENT:
+        return False
+    others = np.ma.masked_invalid([fit for other, fit in enumerate(fits) if other != number])
+    below = np.log(fits[number]) - np.log(np.ma.median(others, axis=0).filled(np.nan))
+    edge, evenness = _means(below)
+    agreement = _means(np.log(np.maximum(own_dice, 0.05) / np.maximum(rest_dice, 0.05))[:, None])[0]
+    return bool(edge < LEAST_EDGE or (together >= CLOSE_AGREEMENT and edge + evenness + agreement < LEAST_FIT))
 
 
 def _means(values: np.ndarray) -> np.ndarray:

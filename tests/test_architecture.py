@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("datasets",),
     ("inspection",),
     ("planning",),
-    ("quality",),
+    ("quality", "mask_fit"),
     ("augment",),
     ("synthetic",),
     ("episodes",),

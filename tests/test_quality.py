@@ -244,3 +244,27 @@ def test_supports_that_do_not_fit_each_other_at_all_name_nobody():
     for values in ({(0, 1): [0.0], (1, 0): [0.0]}, {(i, j): [0.1] for i in range(3) for j in range(3) if i != j}, {}):
         assert all(not row["message"] for row in quality.check_supports(pairs(values), ["a", "b", "c"], ["lesion"]))
     assert quality.check_supports(pairs({(0, 1): [None]}), ["a", "b"], ["lesion"])[0]["dice"] is None
+
+
+def good_pairs(dice: float, bad: float | None = None):
+    """Pairs of three supports; those of the third have Dice ``bad``."""
+    return pairs({(i, j): [bad if bad and 2 in (i, j) else dice] for i in range(3) for j in range(3) if i != j})
+
+
+def named(compared, fits) -> list[bool]:
+    return [bool(row["message"]) for row in quality.check_supports(compared, list("abc"), ["liver"], fits)]
+
+
+def test_a_mask_that_misses_the_edges_of_its_scan_is_named():
+    fit, beside, absent = np.array([[2.0, 1.0]]), np.array([[1.0, 1.0]]), np.full((1, 2), np.nan)
+    assert named(good_pairs(0.6), [fit, fit * 0.9, fit]) == [False] * 3
+    assert named(good_pairs(0.6), [fit, fit, beside]) == [False, False, True]
+    assert named(good_pairs(0.6), [fit, absent, absent]) == [False] * 3
+    for unlike in (good_pairs(0.2), ()):  # lesions: their edges differ from scan to scan
+        assert named(unlike, [fit, fit, beside]) == [False] * 3
+
+
+def test_small_misfits_count_where_all_others_agree_closely():
+    fits = [np.array([[2.0, 1.0]])] * 2 + [np.array([[1.8, 0.9]])]
+    assert named(good_pairs(0.82, 0.75), fits) == [False, False, True]
+    assert named(good_pairs(0.62, 0.55), fits) == [False] * 3

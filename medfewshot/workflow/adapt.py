@@ -27,6 +27,7 @@ from medfewshot.learners import (
     start_of,
 )
 from medfewshot.learners.atlas import Atlas
+from medfewshot.mask_fit import mask_fit
 from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import check_supports, support_profile, support_warnings
 from medfewshot.settings import AUTO, QUALITY_LEVELS, AdaptSettings
@@ -141,14 +142,16 @@ def adapt(
         check_like_support(query, prepared.plan)
     begun = time.perf_counter()
     progress.at("adapting").update(0, 1)
-    segmenter = _adapt(learner, prepared.support, settings)
+    support = prepared.support
+    segmenter = _adapt(learner, support, settings)
     seconds = {"plan": prepared.seconds, "adapt": round(time.perf_counter() - begun, 2)}
     learned = dict(segmenter.record)
     names = [Path(image.name).name for image in scans.images]
     compared = learned.pop("supports_compared", None)
     if compared is None:
-        compared = _compare(prepared.support, progress) if compare else []
-    check = check_supports(compared, names, list(prepared.plan.labels.values()))
+        compared = _compare(support, progress) if compare else []
+    fits = [mask_fit(*one, prepared.plan.classes) for one in zip(support.images, support.labels, strict=True)]
+    check = check_supports(compared, names, list(prepared.plan.labels.values()), fits)
     record = {
         "seed": settings.seed,
         "supports": [
