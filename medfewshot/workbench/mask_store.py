@@ -7,6 +7,7 @@ that another program changed in ``labels/`` becomes a version of its own.
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import json
 import shutil
@@ -101,14 +102,19 @@ class MaskStore:
         """Read the facts of all masks; complete what was interrupted, and adopt masks that other programs changed."""
         for name in names:
             newest = max(self._versions(name), default=0)
-            stored, shown = self._version_path(name, newest), self.path(name)
             if newest:
                 self._facts[name] = self._read_facts(name, newest)
-                if not shown.exists() or shown.stat().st_mtime_ns < stored.stat().st_mtime_ns:
-                    self._publish(name, stored)
-            changed = shown.exists() and (not newest or shown.stat().st_mtime_ns != stored.stat().st_mtime_ns)
-            if changed and not (newest and filecmp.cmp(shown, stored, shallow=False)):
-                self._adopt(name, shown, newest + 1)
+            with contextlib.suppress(OSError):  # what cannot be written to can still be looked at
+                self._complete(name, newest)
+
+    def _complete(self, name: str, newest: int) -> None:
+        """Publish the newest version if it is not, or adopt what is published if it is another mask."""
+        stored, shown = self._version_path(name, newest), self.path(name)
+        if newest and (not shown.exists() or shown.stat().st_mtime_ns < stored.stat().st_mtime_ns):
+            self._publish(name, stored)
+        changed = shown.exists() and (not newest or shown.stat().st_mtime_ns != stored.stat().st_mtime_ns)
+        if changed and not (newest and filecmp.cmp(shown, stored, shallow=False)):
+            self._adopt(name, shown, newest + 1)
 
     def prune(self, name: str, reviewed: set[int]) -> None:
         """Remove old versions that were not reviewed."""

@@ -79,7 +79,7 @@ class Project:
 
         Args:
             folder: Where; it must not contain a project yet.
-            scans: Files, DICOM folders, or folders of them. They stay where they are.
+            scans: Files, DICOM folders, or folders of them. They stay in place.
             structures: What to segment.
             masks: (scan, mask) of scans that are labelled already; the masks are copied.
             ignore: Label value in the masks of voxels that are not annotated.
@@ -114,8 +114,7 @@ class Project:
             for left in (self.folder / part).rglob(".*"):  # halves of files, of a program that was killed
                 with contextlib.suppress(OSError):
                     left.unlink()
-        with contextlib.suppress(OSError):  # a folder that cannot be written to can still be looked at
-            self._store.recover(list(self._content.scans))
+        self._store.recover(list(self._content.scans))
         used = {value for name in self._content.scans for value in self._store.facts(name).voxels}
         unknown = sorted(used - {one.value for one in self.structures})
         extra = named_structures({value: f"label {value}" for value in unknown})

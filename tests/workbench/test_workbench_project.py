@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -260,6 +261,17 @@ def test_killing_a_program_while_it_saves_loses_no_version_and_leaves_every_file
     notes = [int(review.note) for review in again.reviews()]
     assert notes == list(range(1, notes[-1] + 1))
     assert told <= notes[-1] <= version
+
+
+def test_a_folder_that_refuses_to_be_written_hides_no_mask(project: Project) -> None:
+    """Otherwise the next save would be version 1 again, over the mask that is there."""
+    for name in "ab":
+        project.save_mask(name, block(), version=0)
+    labels = project.folder / "labels"
+    shutil.rmtree(labels)
+    labels.write_text("in the way")  # as root, permissions would not stop us
+    again = Project.open(project.folder)
+    assert [again.facts(name).version for name in "abc"] == [1, 1, 0]
 
 
 def test_a_scan_is_read_once(project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 from pathlib import Path
@@ -273,18 +274,19 @@ def test_a_draft_that_changed_meanwhile_is_no_base(tmp_path):
         assert project.read_labels("scan_0").sum() == 1
 
 
-def test_a_disk_that_refuses_is_named(tmp_path, monkeypatch):
+def test_a_disk_that_refuses_is_named(tmp_path):
     with bench(tmp_path) as (project, client):
 
-        class Full(Project):
+        class Refusing(Project):
             def save_mask(self, *args, **more):
-                raise OSError(28, "No space left on device", str(self.folder / "labels"))
+                raise OSError(self.code, "refused", str(self.folder / "labels"))
 
-        project.__class__ = Full
-        answer = client(
-            "PUT", "/api/mask", {"case": "scan_0", "version": 0, "box": WHOLE}, pack(np.ones(SHAPE, np.uint8))
-        )
-        assert "disk is full" in one_sentence(answer, 507)
+        project.__class__ = Refusing
+        body, query = pack(np.ones(SHAPE, np.uint8)), {"case": "scan_0", "version": 0, "box": WHOLE}
+        refusals = [(errno.ENOSPC, "disk is full"), (errno.EROFS, "no permission"), (errno.EACCES, "no permission")]
+        for code, words in refusals:
+            project.code = code
+            assert words in one_sentence(client("PUT", "/api/mask", query, body), 507)
 
 
 def test_a_missing_and_a_damaged_scan_get_a_sentence(tmp_path):
