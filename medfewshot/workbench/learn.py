@@ -9,7 +9,6 @@ from medfewshot.bundle import VolumeSegmenter
 from medfewshot.datasets import IGNORE_VALUE, Dataset
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
-from medfewshot.io import read_image
 from medfewshot.learners import LEARNERS, LearnerSpec
 from medfewshot.settings import AdaptSettings, InferenceSettings
 from medfewshot.types import Case, Progress, Volume
@@ -181,7 +180,7 @@ class Learning:
 
     def make_draft(self, name: str, segmenter: VolumeSegmenter) -> Draft:
         """Segment one case. Large scans get no map of their uncertainty."""
-        volume = read_image(self.project.case(name).scan)
+        volume = self.project.read_scan(name)
         done = segmenter.segment(volume, InferenceSettings(uncertainty=volume.data[0].size <= MOST_VOXELS))
         return Draft(segmenter, done, assess(segmenter, volume, done))
 

@@ -43,7 +43,7 @@ def read_stored(path: Path) -> np.ndarray:
 
 
 def completed(mask: Path | None, draft: Path) -> np.ndarray:
-    """Return the mask ``(*S)`` uint8 with the draft where it is not annotated; without a mask the draft."""
+    """Fill what is not annotated in a mask with the draft, ``(*S)`` uint8; without a mask return the draft."""
     labels = read_mask(draft)
     if mask is None:
         return labels

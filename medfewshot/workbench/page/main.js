@@ -130,7 +130,7 @@ async function loadLabels(name) {
   // A draft, a mask or a 2D image counts as a whole; an empty scan begins with single slices.
   const started = facts.version > 0 || labels || viewer.facts.flat !== null;
   editor.reset({ drawn: partial || (started ? null : { plane: 2, slices: new Set() }) });
-  saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, drawn: () => editor.drawn });
+  saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, blank: !labels, drawn: () => editor.drawn });
   shownDraft = cases.get(name)?.draft ?? 0;
   await viewer.setDraft(viewer.showDraft && facts.version ? await draftLabels() : null); // without a mask, the draft itself is shown
   await viewer.setDoubt(null);

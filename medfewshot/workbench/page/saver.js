@@ -12,9 +12,9 @@ export class Saver {
     Object.assign(this, { tell, ask, reload, dirty: null, running: null });
   }
 
-  // drawn: () -> {plane, slices} or null for the whole scan.
-  open({ name, shape, labels, version, drawn }) {
-    Object.assign(this, { name, shape, labels, version, drawn, dirty: null });
+  // blank: there is neither a mask nor a draft. drawn: () -> {plane, slices} or null for the whole scan.
+  open({ name, shape, labels, version, blank, drawn }) {
+    Object.assign(this, { name, shape, labels, version, blank, drawn, dirty: null });
     clearTimeout(this.timer);
     this.tell("saved", "");
   }
@@ -47,7 +47,7 @@ export class Saver {
   async save() {
     while (this.dirty) {
       // Until there is a mask of one's own on disk, the page may show a draft that is replaced meanwhile.
-      const box = this.version ? this.dirty : whole(this.shape);
+      const box = this.version || this.blank ? this.dirty : whole(this.shape);
       this.dirty = null;
       this.tell("saving", "Saving");
       const part = cut(this.labels, this.shape, box).map((value) => (value === OUTSIDE ? 0 : value));
