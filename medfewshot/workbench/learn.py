@@ -35,8 +35,8 @@ INSTANT_EXAMPLES = 3
 LEAST_CONFIDENCE = 0.7
 """Drafts with a lower expected Dice need a review."""
 INSTANT_NAME = "instant"
-CLEAR_GAIN = 0.1
-"""Expected Dice by which the instant draft must be ahead of the full one to stay (``lab/notes/workbench.md``)."""
+CLEAR_GAIN = 0.25
+"""Expected Dice by which the instant draft must be ahead of the full one to stay (``lab/notes/reliability.md``)."""
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ export class Cases {
     const score = confidence === null || !["draft", "needs review"].includes(status) ? [] : [make("span", { className: "score", title: "Expected Dice of the draft", textContent: confidence.toFixed(2) })];
     const row = make("li", { data: { name }, id: `case-${this.all.findIndex((one) => one.name === name)}`, aria: { role: "option", selected: String(name === this.current) } },
       make("span", { className: "name", textContent: name, title: name }), make("span", { className: "line" }, badge, ...score));
-    const far = score.length && distance !== null ? `intensities ${distance.toFixed(1)} from the nearest example` : "";
+    const far = score.length && distance !== null ? `distance ${distance.toFixed(1)} to the examples` : "";
     if (reason || far) row.append(make("span", { className: "reason", textContent: [reason, far].filter(Boolean).join(" · ") }));
     if (check) row.append(make("span", { className: "reason warned", textContent: check }));
     if (note) row.append(make("span", { className: "reason", textContent: `“${note}”` }));

@@ -5,6 +5,7 @@ import { $, askDialog, draw, fail, make, say } from "./dom.js";
 const LAST = 5;
 const ENDS = { done: "Done. Review the drafts.", cancelled: "Cancelled. What was learned before stays." };
 
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 const time = (seconds) => (seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds)} s`);
 
 export class Learning {
@@ -36,7 +37,7 @@ export class Learning {
     else $("progress").value = part;
     const left = running && job.seconds_left ? `, about ${time(job.seconds_left)} left` : "";
     const what = [job.stage, job.case].filter(Boolean).join(": ");
-    const text = running ? `${what || "working"}${job.total ? ` (${job.done} of ${job.total})` : ""}${left}` : job.error || [ENDS[job.status], ...(job.warnings || [])].filter(Boolean).join(" ");
+    const text = running ? `${what || "working"}${job.total ? ` (${job.done} of ${job.total})` : ""}${left}` : job.error || [ENDS[job.status], ...(job.warnings || [])].filter(Boolean).map(sentence).join(" ");
     if ($("job").textContent !== text) $("job").textContent = text;
     $("job").classList.toggle("failed", job.status === "failed");
   }

@@ -142,6 +142,7 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
   function opened() {
     const { windows, facts } = { windows: viewer.windows(), facts: viewer.facts };
     $("window").replaceChildren(...[...windows.keys(), "Custom"].map((name) => new Option(name)));
+    viewer.onWindow(viewer.scan.cal_min, viewer.scan.cal_max);
     if (!$("limit").checked || editor.case !== saver.name) [$("low").value, $("high").value] = facts.window.map(number);
     $("channel-box").hidden = facts.channels < 2;
     $("channel").replaceChildren(...Array.from({ length: facts.channels }, (_, at) => new Option(at + 1, at)));

@@ -52,7 +52,7 @@ export class Viewer {
     while (nv.volumes.length) nv.removeVolume(nv.volumes[nv.volumes.length - 1]);
     Object.assign(this, { facts, shape: facts.shape, head: file.slice(0, HEADER) });
     this.spacing = [0, 1, 2].map((axis) => Math.hypot(...facts.affine.slice(0, 3).map((row) => row[axis])));
-    [scan.cal_min, scan.cal_max] = facts.window;
+    [scan.cal_min, scan.cal_max] = this.firstWindow;
     this.scan = scan;
     this.raw = scan.img;
     this.layout(facts.flat === null ? (this.view === "flat" ? "all" : this.view) : "flat");
@@ -62,7 +62,12 @@ export class Viewer {
     nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     this.moveTo(this.shape.map((n) => n >> 1));
     this.paintStyle();
-    this.onWindow(...facts.window);
+    this.onWindow(...this.firstWindow);
+  }
+
+  // Soft tissue for CT; what the intensities suggest otherwise.
+  get firstWindow() {
+    return this.windows().get(this.facts.ct ? "Soft tissue" : "Automatic");
   }
 
   // Show other intensities on the same grid.
@@ -71,7 +76,7 @@ export class Viewer {
     this.scan.img = this.raw = fresh.img;
     this.scan.hdr = fresh.hdr;
     this.facts = facts;
-    this.setWindow(...facts.window);
+    this.setWindow(...this.firstWindow);
   }
 
   // Intensity of a voxel in the units of the scan.
