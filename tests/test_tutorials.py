@@ -29,6 +29,7 @@ SMALL = {  # number of scans, and what replaces the parameters
     "04_meta_training": (16, "STEPS, VALIDATION, ADAPTATION = 12, 1, (0, 1)"),
     "05_monai": (4, "STEPS = 2"),
     "06_reading_the_report": (6, "STEPS = 2"),
+    "07_label_learn_correct": (3, "STEPS, ROUNDS = 1, 1"),
 }
 
 
