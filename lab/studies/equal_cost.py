@@ -4,9 +4,10 @@
     python -m lab.studies.equal_cost learners configs/train/open.yaml -o runs/learners --minutes 60
     medfewshot benchmark runs/sources/compare.yaml
 
-``sources`` leaves out regions, label maps, or both. ``learners`` trains every meta-learner on the same episodes. The
-benchmark adapts from each of them, and from the supplied weights, on subjects of the support pools alone. An
-interrupted training continues. With ``--minutes``, nothing else may use the machine; ``--steps`` needs no clock.
+``sources`` trains without regions, without label maps, or without both. ``learners`` trains every meta-learner on the
+same episodes. The benchmark adapts from each of them, and from the supplied weights, on subjects of the support pools
+alone. An interrupted training continues. With ``--minutes``, nothing else may use the machine; ``--steps`` needs no
+clock.
 """
 
 from __future__ import annotations
