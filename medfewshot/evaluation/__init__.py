@@ -4,7 +4,7 @@ Missed structures, false alarms and correct absences are counted separately besi
 ``medfewshot.metrics`` states the policy for empty masks.
 """
 
-from medfewshot.evaluation.comparison import FEWEST_FOR_TEST, Comparison, Difference, measure_title, p_text
+from medfewshot.evaluation.comparison import Comparison, Difference, measure_title, p_text
 from medfewshot.evaluation.files import evaluate_pairs, match_cases
 from medfewshot.evaluation.learning_curve import CurveScore, LearningCurve
 from medfewshot.evaluation.results import (
@@ -18,7 +18,6 @@ from medfewshot.evaluation.results import (
 from medfewshot.evaluation.scores import CaseScore, evaluate_arrays
 
 __all__ = [
-    "FEWEST_FOR_TEST",
     "CaseScore",
     "Comparison",
     "CurveScore",

@@ -18,8 +18,6 @@ from medfewshot.metrics import METRICS
 NAN = float("nan")
 MEASURES = ("dice", "hd95_mm")
 """Metrics that are compared; every comparison has the volume besides."""
-FEWEST_FOR_TEST = 6
-"""With fewer scans, no signed-rank test can give a p-value below 0.05."""
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def match_cases(
     unused += [path for case, path in true.items() if case not in predicted]
     extra += [path for case, path in predicted.items() if case not in true]
     left_over = (
-        (unused, len(reference_files), f"{roles[1]}s in {reference} have no {roles[0]}"),
-        (extra, len(predicted_files), f"{roles[0]}s in {predictions} have no {roles[1]}"),
+        (unused, len(reference_files), f"{roles[1]}s in {reference} have no {roles[0]} in {predictions}"),
+        (extra, len(predicted_files), f"{roles[0]}s in {predictions} have no {roles[1]} in {reference}"),
     )
     return pairs, tuple(
         f"{len(paths)} of {total} {what} and are not scored: {some([path.name for path in sorted(paths)], _SHOWN)}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medfewshot.data_dictionary import check_dictionary, write_table
 from medfewshot.errors import InputError, some
-from medfewshot.evaluation import FEWEST_FOR_TEST, Comparison, Evaluation, evaluate_pairs, match_cases
+from medfewshot.evaluation import Comparison, Evaluation, evaluate_pairs, match_cases
 from medfewshot.planning import label_values
 from medfewshot.report import save_volume_plot, volume_plot_uri
 from medfewshot.report.page.comparison import ComparisonPage, write_comparison_page
@@ -24,6 +25,7 @@ from medfewshot.workflow.volumes import check_folder
 COMPARISON, CASES, PAGE = "comparison.csv", "cases.csv", "comparison.html"
 CHANGE = "second - first"
 SHOWN_CASES = 5
+SIGNIFICANT = 0.05
 
 
 Names = Mapping[int, str]
@@ -107,7 +109,7 @@ def compare(
 def _open(paths: tuple[Path, Path], reference: Path | None, settings: EvaluateSettings) -> _Work:
     """Find the scans and structures that both results have, and their references."""
     first, second = paths
-    pairs, unmatched = match_cases(second, first, roles=("segmentation", "counterpart"))
+    pairs, unmatched = match_cases(second, first, roles=("segmentation", "segmentation"))
     files = {case: (one, two) for case, two, one in pairs}
     names = (known_names(first, first).labels, known_names(second, second).labels)
     labels, warnings = _common_structures(paths, names, settings)
@@ -191,8 +193,13 @@ def _doubts(found: Comparison, cases: int, scored: int) -> list[str]:
         doubts.append("both results are identical in every scan")
     elif scored == 1:
         doubts.append("there is one scan to compare: no test, no interval and no limits of agreement")
-    elif scored < FEWEST_FOR_TEST:
-        doubts.append(f"with {scored} scans no test can give a p-value below 0.05, whatever the difference")
+    else:
+        tests = sum(not math.isnan(row.p) for row in found.differences)
+        if tests * 2.0 ** (1 - scored) > SIGNIFICANT:  # the least p of a signed-rank test, times Holm's factor
+            doubts.append(
+                f"with {scored} scans and {tests} test(s), no corrected p-value can be below {SIGNIFICANT}, whatever "
+                "the difference"
+            )
     return doubts
 
 

@@ -62,7 +62,7 @@ def test_compare_prints_differences_and_refuses_with_one_line(run, scans):
     done = run("compare", scans / "a", scans / "b", "-r", scans / "reference")
     assert done.code == 0, done.err
     assert "HD95 mm" in done.out
-    assert "no test can give a p-value below 0.05" in done.err
+    assert "no corrected p-value can be below 0.05" in done.err
     rows = json.loads(run("compare", scans / "a", scans / "b", "--json").out)["differences"]
     assert [(row["structure"], row["measure"]) for row in rows] == [("205", "volume_ml"), ("420", "volume_ml")]
     done = run("compare", scans / "a", scans / "a")

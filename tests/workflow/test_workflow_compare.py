@@ -88,7 +88,7 @@ def test_what_the_numbers_cannot_show_is_a_warning(tmp_path):
     warnings = "\n".join(compare(first, second, reference=tmp_path / "reference").warnings)
     assert "1 of 4 segmentations" in warnings
     assert "1 of 3 scans have no reference" in warnings
-    assert "with 2 scans no test" in warnings
+    assert "with 2 scans and 6 test(s), no corrected p-value" in warnings
     one = reader(tmp_path, "one", 1, cases=1)
     assert any("one scan" in text for text in compare(one, second).warnings)
 
