@@ -46,6 +46,7 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_2d_metaimage_keeps_its_spacing": "right",
             "test_pictures_are_2d_and_know_no_millimetres": "right",
             "test_grey_in_colour_channels_is_grey": "right",
+            "test_a_colour_picture_has_three_channels": "right",
             "test_a_stack_of_pages_is_refused": "refused",
         },
         "tests/io/test_io_volumes.py": {"test_channels_from_several_files": "right"},

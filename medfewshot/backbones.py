@@ -157,6 +157,21 @@ class UNet(nn.Module):
         network.load_state_dict(trunk, strict=False)
         return network.to(next(self.parameters()).device)
 
+    def with_channels(self, channels: int) -> UNet:
+        """Copy an agnostic network for one channel to a network for several, which begin with equal weights.
+
+        Images whose channels are equal then have the features that one of these channels had.
+
+        References:
+            Carreira and Zisserman 2017, "Quo Vadis, Action Recognition?" (inflation of weights), CVPR.
+        """
+        network = UNet(**self.config | {"in_channels": channels})
+        weights = self.state_dict()
+        network.load_state_dict(
+            weights | {"stem.weight": weights["stem.weight"].repeat_interleave(channels, 1) / channels}
+        )
+        return network.to(next(self.parameters()).device)
+
     def features(self, x: Tensor) -> Tensor:
         """Compute the finest decoder map ``(B, width, *ceil(S / strides[0]))``, for learners with their own head."""
         x = pad_to_multiple(x, self.multiple)

@@ -142,7 +142,7 @@ def slices_without_a_position(folder):
     return series(folder, ImagePositionPatient=None, ImageOrientationPatient=None)
 
 
-@refused("frames")
+@refused("is 2D but the support is 3D")
 def a_film(folder):
     ds = one_slice(scan()[:, :, 0], 0, NumberOfFrames=3)
     ds.PixelData = ds.PixelData * 3

@@ -285,7 +285,7 @@ def colour_nifti(folder):
     return folder / "odd.nii.gz"
 
 
-@refused("colour")
+@refused("is 2D but the support is 3D")
 def colour_png(folder):
     pixels = np.arange(9 * 8 * 3, dtype=np.uint8).reshape(8, 9, 3)
     sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(folder / "odd.png"))

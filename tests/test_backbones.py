@@ -274,3 +274,11 @@ def test_thin_volumes_are_computed_as_in_double_precision(shape, agnostic):
     with torch.no_grad(), autocast(torch.device("cpu")):
         found = to_channels_last(net)(image)
     assert (found.double() - exact(image.double())).abs().max() < 0.15
+
+
+def test_weights_for_one_channel_serve_several():
+    network = build_backbone(dims=2, width=4)
+    image = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    three = network.with_channels(3)
+    assert three.config["in_channels"] == 3
+    torch.testing.assert_close(three.features(image.expand(-1, 3, -1, -1)), network.features(image))

@@ -3,7 +3,7 @@
 from medfewshot.io.dicom_references import referenced_series, series_of
 from medfewshot.io.exports import EXPORTS, Export
 from medfewshot.io.files import atomic_path, write_csv, write_text
-from medfewshot.io.films import labelled_frames, open_film
+from medfewshot.io.films import channels_in_file, labelled_frames, open_film
 from medfewshot.io.formats import FORMATS, Film, Format
 from medfewshot.io.formats.nifti import volumes_in_file
 from medfewshot.io.geometry import check_affine, check_same_grid, in_voxels
@@ -45,6 +45,7 @@ __all__ = [
     "case_of_image",
     "case_of_label",
     "channel_of",
+    "channels_in_file",
     "check_affine",
     "check_is_image",
     "check_is_label_map",

@@ -11,8 +11,10 @@ import numpy as np
 from medfewshot.errors import InputError, some
 from medfewshot.io.formats import FORMATS, Film
 from medfewshot.io.formats.base import reading
+from medfewshot.io.formats.itk import components_in_file
+from medfewshot.io.formats.nifti import NIFTI, volumes_in_file
 from medfewshot.io.label_values import check_is_image
-from medfewshot.io.paths import Formats, PathLike
+from medfewshot.io.paths import Formats, PathLike, format_of
 from medfewshot.io.volumes import as_label, checked, format_on_disk
 from medfewshot.types import IGNORED, Volume
 
@@ -51,6 +53,17 @@ def open_film(path: PathLike, *, is_label: bool = False, formats: Formats = FORM
                 yield checked(replace(film.first, data=data, frame=number), path, found).data
 
     return Film(replace(first, frame=0), film.count, read, film.times_s)
+
+
+def channels_in_file(path: PathLike, *, formats: Formats = FORMATS) -> int:
+    """Return how many channels a file of one image contains by its header; 1 if it cannot be read.
+
+    The volumes of a NIfTI file count as channels, and the colours of a picture.
+    """
+    found = format_of(path, formats=formats)
+    if found is NIFTI:
+        return volumes_in_file(Path(path))
+    return 1 if found is None or found.folders else components_in_file(Path(path))
 
 
 def labelled_frames(labels: Film, *, ignore: int | None = None) -> tuple[dict[int, Volume], tuple[str, ...]]:

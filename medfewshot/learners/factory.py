@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from medfewshot.backbones import UNet
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec, Segmenter
@@ -26,7 +27,7 @@ def resolve_auto(
     """Replace ``auto`` in the settings by the learner and weights for ``images``.
 
     The package's weights are used only if they fit: all images have the same dimensions and channels, and the user set
-    no ``width``.
+    no ``width``. Weights of a U-Net for one channel fit several.
 
     Args:
         settings: Settings of the adaptation.
@@ -42,8 +43,13 @@ def resolve_auto(
     if weights == AUTO:
         kinds = {(image.spatial_dims, image.data.shape[0]) for image in images}
         fits = settings.width is None and len(kinds) == 1 and settings.learner in learners
-        weights = learners[settings.learner].weights.get(kinds.pop()) if fits else None
+        weights = _package_weights(learners[settings.learner], *kinds.pop()) if fits else None
     return settings.replace(weights=weights)
+
+
+def _package_weights(spec: LearnerSpec, dims: int, channels: int) -> str | None:
+    exact = spec.weights.get((dims, channels))
+    return spec.weights.get((dims, 1)) if exact is None and spec.network is UNet else exact
 
 
 def learner_for(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.backbones import UNet, cut_to, pad_to_multiple
 from medfewshot.devices import autocast
-from medfewshot.learners.patches import PatchSampler, check_kind, fit_strides
+from medfewshot.learners.patches import PatchSampler, fitted
 from medfewshot.types import IGNORED, Episode, Support
 
 
@@ -46,7 +46,7 @@ def matching_start(start: nn.Module | None, head: type[nn.Module]) -> HeadStart 
 
 
 def start_backbone(start: nn.Module | None, support: Support, name: str) -> Any:
-    """Copy the start's network and fit its strides to the support if it is agnostic; None without a start.
+    """Copy the start's network and fit it to the support; None without a start.
 
     Raises:
         InputError: The network was made for images of other dimensions or channels.
@@ -54,10 +54,7 @@ def start_backbone(start: nn.Module | None, support: Support, name: str) -> Any:
     if start is None:
         return None
     backbone: Any = start.backbone if "backbone" in dict(start.named_children()) else start
-    check_kind(backbone, support, name)
-    backbone = copy.deepcopy(backbone)
-    fit_strides(backbone, support)
-    return backbone
+    return fitted(backbone, support, name)
 
 
 def unet_of_start(start: nn.Module) -> UNet | None:

@@ -35,7 +35,7 @@ from medfewshot.learners.optimization import (
     dice_cross_entropy,
     dice_cross_entropy_parts,
 )
-from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler, check_classes, check_kind, fit_strides
+from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler, check_classes, fitted
 from medfewshot.types import Episode, Support
 
 NAME = "finetune"
@@ -221,9 +221,8 @@ class _Attempt:
 
     def _pretrained(self, start: LinearHeadStart, seed: int) -> UNet:
         """Build the start's backbone with the strides of this support's patches and a head in closed form."""
-        support, backbone = self.support, copy.deepcopy(start.backbone)
-        check_kind(backbone, support, NAME)
-        fit_strides(backbone, support)
+        support = self.support
+        backbone = fitted(start.backbone, support, NAME)
         network = seeded(lambda: backbone.with_classes(support.classes), seed)
         network = to_channels_last(network).to(self.learner.device)
         sampler = PatchSampler(support, NO_AUGMENTATION, torch.Generator().manual_seed(self.learner.seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,6 +119,25 @@ def check_kind(backbone: Any, support: Support, name: str) -> None:
             "choose other weights or none",
             setting="weights",
         )
+
+
+def fitted(backbone: Any, support: Support, name: str) -> Any:
+    """Copy a network and fit it to the support: its strides if it is agnostic, and its stem to several channels.
+
+    Args:
+        backbone: A network whose ``config`` has ``dims`` and ``in_channels``.
+        support: The supports.
+        name: The learner's name, for the error.
+
+    Raises:
+        InputError: The network was made for images of other dimensions, or of other channels than one.
+    """
+    network = copy.deepcopy(backbone)
+    if isinstance(network, UNet) and network.agnostic and network.config["in_channels"] == 1 < support.channels:
+        network = network.with_channels(support.channels)
+    check_kind(network, support, name)
+    fit_strides(network, support)
+    return network
 
 
 def check_classes(network: Any, support: Support, name: str) -> None:

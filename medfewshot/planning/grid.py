@@ -232,7 +232,7 @@ def check_like_support(volume: Volume, plan: Plan) -> None:
     if volume.data.shape[0] != plan.channels:
         raise InputError(
             f"{volume.name}: has {volume.data.shape[0]} channel(s) but the support has {plan.channels}",
-            "give the same channels in the same order",
+            "give the same channels in the same order; a colour picture has three, a grey one has one",
         )
     extent_mm = np.multiply(volume.spatial_shape, volume.spacing_mm)
     voxels = np.prod(extent_mm) / np.prod(plan.spacing_mm)

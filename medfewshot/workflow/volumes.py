@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, channel_of, find_images, volumes_in_file
+from medfewshot.io import case_id, channel_of, channels_in_file, find_images
 from medfewshot.types import Case
 
 
@@ -30,8 +30,8 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
     paths = list({path.resolve(): path for given in inputs for path in find_images(given)}.values())
     groups: dict[tuple[Path, str], list[Path]] = {}
     for path in paths:
-        channel = channel_of(path) if channels > 1 else None
-        key = (path, case_id(path)) if channels == 1 else (path.parent, channel[0] if channel else case_id(path))
+        channel = channel_of(path) if channels > 1 and channels_in_file(path) != channels else None
+        key = (path, case_id(path)) if channel is None else (path.parent, channel[0])
         groups.setdefault(key, []).append(path)
     ordered = {
         key: sorted(group, key=lambda path: (channel_of(path) or ("", 0), path)) for key, group in groups.items()
@@ -46,7 +46,7 @@ def check_channels(case: Case, channels: int) -> None:
         InputError: A file is missing.
     """
     numbers = [channel[1] for path in case.image_paths if (channel := channel_of(path))]
-    in_one_file = len(case.image_paths) == 1 and volumes_in_file(case.image_path) == channels
+    in_one_file = len(case.image_paths) == 1 and channels_in_file(case.image_path) == channels
     if channels > 1 and numbers != list(range(channels)) and not in_one_file:
         found = ", ".join(path.name for path in case.image_paths)
         wanted = ", ".join(f"{case.case_id}_{number:04d}" for number in range(channels))

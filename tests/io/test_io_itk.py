@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from io_samples import OBLIQUE, SHAPE, ramp, write_itk, write_nifti, write_picture
 
 from medfewshot.errors import InputError
-from medfewshot.io import read_image, read_label, write_array, write_label
+from medfewshot.io import channels_in_file, read_image, read_label, write_array, write_label
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5)
 
@@ -84,10 +84,16 @@ def test_grey_in_colour_channels_is_grey(tmp_path: Path) -> None:
         assert "read as grey" in volume.warnings[0]
 
 
-def test_a_colour_picture_is_refused(tmp_path: Path) -> None:
-    data = np.stack([GREY, GREY, GREY[::-1]], axis=-1)
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_colour_picture_has_three_channels(tmp_path: Path, alpha: bool) -> None:
+    data = np.stack([GREY, GREY, GREY[::-1], np.full_like(GREY, 255)][: 4 if alpha else 3], axis=-1)
+    file = write_picture(tmp_path / "rgb.png", data, is_vector=True)
+    volume = read_image(file)
+    assert np.array_equal(volume.data, [GREY, GREY, GREY[::-1]])
+    assert volume.warnings == (("alpha channel ignored",) if alpha else ())
+    assert channels_in_file(file) == 3 + alpha
     with pytest.raises(InputError, match=r"rgb\.png: is a colour picture"):
-        read_image(write_picture(tmp_path / "rgb.png", data, is_vector=True))
+        read_label(file)
 
 
 def test_a_stack_of_pages_is_refused(tmp_path: Path) -> None:

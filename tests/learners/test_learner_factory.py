@@ -69,9 +69,9 @@ def test_the_packages_weights_are_taken_where_they_fit():
     assert chosen(images) == "default"
     assert chosen(images, learner="finetune") == "default"
     assert chosen(images, weights="novel") == "novel"
+    assert chosen(two) == "default", "weights for one channel serve several"
     for given, settings in (
         (flat, {}),
-        (two, {}),
         (images, {"width": 8}),
         (images, {"learner": "atlas"}),
         (images, {"weights": "none"}),

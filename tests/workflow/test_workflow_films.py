@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import toys
+from PIL import Image
 
 from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings, SegmentSettings
@@ -123,3 +124,22 @@ def test_as_many_volumes_as_channels_are_channels(tmp_path):
     film, _, _ = make_film(tmp_path, frames=2)
     batch = open_batch([film], tmp_path / "out", channels=2)
     assert batch.query.data.shape == (2, *toys.SHAPE)
+
+
+def test_pictures_in_colour_are_segmented_in_colour(tmp_path):
+    for number in range(3):
+        image, label = toys.make_scan(number, (20, 16))
+        grey = (image - image.min() + 1).astype(np.float64) / 2
+        rgb = np.stack([grey, grey + 5, 200 - grey], -1).clip(0, 255).astype(np.uint8)
+        for name, data in ((f"img_{number:04}.png", rgb), (f"lab_{number:04}.png", (label // 200).astype(np.uint8))):
+            Image.fromarray(data.swapaxes(0, 1)).save(tmp_path / name)
+    pairs = [(tmp_path / f"img_{number:04}.png", tmp_path / f"lab_{number:04}.png") for number in (0, 1)]
+    settings = AdaptSettings(learner="toy", device="cpu")
+    segmenter = adapt(read_supports(pairs), settings, learners={"toy": toys.TOY})
+    assert segmenter.channels == 3
+    plain = SegmentSettings(previews=False, report=False)
+    batch = open_batch([tmp_path / "img_0001.png", tmp_path / "img_0002.png"], tmp_path / "out", plain, channels=3)
+    assert len(batch.cases) == 2, "numbered colour pictures are no channels of one case"
+    result = segment(batch, segmenter)
+    assert not result.failed
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "out/img_0002.png")))) == {0, 1, 2}

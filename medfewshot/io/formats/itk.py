@@ -50,7 +50,8 @@ def film(path: Path, dtype: DType) -> Film | None:
     if path.suffix.lower() not in (*_HEADERS_ALONE, ".nrrd", ".mha"):
         return None
     check_data_files(path)
-    if len(_size_of(path)) != 4 or _size_of(path)[3] < 2:
+    size = _information(path).GetSize()
+    if len(size) != 4 or size[3] < 2:
         return None
     image = read_itk(path)
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -74,23 +75,27 @@ def _volume(path: Path, image: Any, data: np.ndarray) -> Volume:
     return Volume(data, affine, has_spacing=geometry.has_spacing, warnings=geometry.warnings)
 
 
-def _size_of(path: Path) -> tuple[int, ...]:
+def components_in_file(path: Path) -> int:
+    """Return the number of channels or colours that a header states; 1 if it cannot be read."""
+    try:
+        return int(_information(path).GetNumberOfComponents())
+    except RuntimeError:  # the reader of the voxels says what is wrong
+        return 1
+
+
+def _information(path: Path) -> Any:
     import SimpleITK as sitk
 
     with quiet_itk():
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
-    return tuple(reader.GetSize())
+    return reader
 
 
 def metadata_of(path: Path) -> dict[str, str]:
     """Return the key-value pairs of a file's header."""
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    reader = _information(path)
     return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
 
 

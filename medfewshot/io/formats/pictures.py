@@ -23,7 +23,10 @@ _ORIENTATION = 0x0112
 
 
 def read(path: Path, dtype: DType) -> Volume:
-    """Read a grey picture as ``(1, X, Y)``. The affine counts pixels: the file states the resolution of a printer."""
+    """Read a grey picture as ``(1, X, Y)``, one in colours as ``(3, X, Y)``: red, green and blue.
+
+    The affine counts pixels: the file states the resolution of a printer. A label map (``dtype`` None) has no colours.
+    """
     _check_whole(path)
     _check_kind(path)
     image = read_itk(path)
@@ -31,8 +34,8 @@ def read(path: Path, dtype: DType) -> Volume:
         raise InputError(
             f"{path}: has {image.GetSize()[-1]} pages", "convert the stack to NIfTI or NRRD with its spacing"
         )
-    grey, remarks = _grey(path, array_of(image, dtype))
-    return Volume(grey, np.diag([-1.0, -1.0, 1.0, 1.0]), has_spacing=False, warnings=remarks)
+    data, remarks = _grey(path, array_of(image, dtype), colours_allowed=dtype is not None)
+    return Volume(data, np.diag([-1.0, -1.0, 1.0, 1.0]), has_spacing=False, warnings=remarks)
 
 
 def film(path: Path, dtype: DType) -> Film | None:
@@ -105,13 +108,18 @@ def _check_kind(path: Path) -> None:
             )
 
 
-def _grey(path: Path, data: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Convert ``(C, X, Y)``, C = 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA, to ``(1, X, Y)`` and warnings."""
+def _grey(path: Path, data: np.ndarray, *, colours_allowed: bool = False) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Convert ``(C, X, Y)``, C = 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA, to ``(1, X, Y)`` and warnings.
+
+    If ``colours_allowed``, colours that differ stay: ``(3, X, Y)``.
+    """
     if len(data) == 1:
         return data, ()
     has_alpha = len(data) in (2, 4)
     colours = data[:-1] if has_alpha else data
     if any(not np.array_equal(colours[0], colour) for colour in colours[1:]):
+        if colours_allowed:
+            return np.ascontiguousarray(colours), ("alpha channel ignored",) if has_alpha else ()
         raise InputError(
             f"{path}: is a colour picture",
             "convert it to one grey channel (a label map: one channel with the label values)",
