@@ -14,7 +14,7 @@ from medfewshot.io.formats.base import reading
 from medfewshot.io.formats.itk import components_in_file
 from medfewshot.io.formats.nifti import NIFTI, volumes_in_file
 from medfewshot.io.label_values import check_is_image
-from medfewshot.io.paths import Formats, PathLike, format_of
+from medfewshot.io.paths import Formats, PathLike, format_of, is_series_folder
 from medfewshot.io.volumes import as_label, checked, format_on_disk
 from medfewshot.types import IGNORED, Volume
 
@@ -34,8 +34,8 @@ def open_film(path: PathLike, *, is_label: bool = False, formats: Formats = FORM
         InputError: Names the file and what is wrong with it or with one of its frames.
     """
     path = Path(path)
-    if not path.exists():
-        return None  # the reader of images says what is wrong
+    if not path.exists() or (path.is_dir() and not is_series_folder(path, formats=formats)):
+        return None  # a folder of masks; or the reader of images says what is wrong
     found = format_on_disk(path, formats)
     if found.film is None:
         return None
