@@ -16,6 +16,7 @@ __version__ = "0.2.0.dev0"
 _PUBLIC = {
     "adapt": "medfewshot.api",
     "segment": "medfewshot.api",
+    "segment_film": "medfewshot.api",
     "evaluate": "medfewshot.api",
     "load_segmenter": "medfewshot.bundle",
     "VolumeSegmenter": "medfewshot.bundle",

@@ -11,13 +11,14 @@ from typing import Any
 from medfewshot import workflow
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
+from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_arrays
 from medfewshot.inference import Segmentation
-from medfewshot.io import NO_SPACING, StructureNames, VolumeLike, as_volume, in_common_frame
+from medfewshot.io import NO_SPACING, StructureNames, VolumeLike, as_volume, in_common_frame, open_film
 from medfewshot.planning import label_values
-from medfewshot.settings import AdaptSettings, EvaluateSettings, InferenceSettings
+from medfewshot.settings import AdaptSettings, EvaluateSettings, InferenceSettings, SegmentSettings
 from medfewshot.types import Progress
-from medfewshot.workflow import SupportSource
+from medfewshot.workflow import SegmentedFilm, SupportSource
 
 
 def adapt(
@@ -77,6 +78,35 @@ def segment(
     segmenter = get_segmenter(segmenter_or_support, device=device, progress=progress, **overrides)
     result = segmenter.segment(volume, (settings or InferenceSettings()).replace(**own), progress)
     return replace(result, warnings=(*volume.warnings, *result.warnings))
+
+
+def segment_film(
+    film: str | PathLike[str],
+    segmenter_or_support: VolumeSegmenter | SupportSource,
+    *,
+    settings: SegmentSettings | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> SegmentedFilm:
+    """Segment a time series frame by frame; see :class:`medfewshot.workflow.SegmentedFilm`.
+
+    Args:
+        film: A file or a DICOM series with several time points.
+        segmenter_or_support: As in :func:`segment`. A label of a frame of this film is a support too.
+        settings: How to segment, and which cavities to measure.
+        device: Where to adapt, or where to load a saved segmenter.
+        progress: Receives one event per frame; may cancel.
+        overrides: Settings of :func:`adapt` for a support, e.g. ``frame=0``.
+
+    Raises:
+        InputError: The file is no film, or an input or setting cannot be used.
+    """
+    opened = open_film(film)
+    if opened is None:
+        raise InputError(f"{film}: contains one volume", "use segment")
+    segmenter = get_segmenter(segmenter_or_support, device=device, progress=progress, **overrides)
+    return workflow.segment_film(opened, segmenter, settings or SegmentSettings(), progress=progress)
 
 
 def evaluate(

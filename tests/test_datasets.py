@@ -221,6 +221,15 @@ def test_csv(tmp_path):
     ]
 
 
+def test_csv_with_frames_of_films(tmp_path):
+    touch(tmp_path, "a.nii.gz", "ed.nii.gz", "es.nii.gz")
+    (tmp_path / "t.csv").write_text("image,label,frame\na.nii.gz,ed.nii.gz,0\na.nii.gz,es.nii.gz,8\n")
+    cases = read_dataset(tmp_path / "t.csv").cases
+    assert [(case.case_id, case.frame, case.label_path.name) for case in cases] == [
+        ("a_frame0", 0, "ed.nii.gz"), ("a_frame8", 8, "es.nii.gz")
+    ]  # fmt: skip
+
+
 def test_csv_cases_in_folders_with_equal_file_names(tmp_path):
     touch(tmp_path, "s1/image.nii.gz", "s2/image.nii.gz", "s1/l.nii.gz", "s2/l.nii.gz")
     (tmp_path / "t.csv").write_text("image,label\ns1/image.nii.gz,s1/l.nii.gz\ns2/image.nii.gz,s2/l.nii.gz\n")
@@ -237,6 +246,7 @@ def test_csv_cases_in_folders_with_equal_file_names(tmp_path):
         ("image,label\na.nii.gz,zz.nii.gz\n", r"line 2: label .*zz.nii.gz does not exist"),
         ("image,label\n,l.nii.gz\n", "line 2: the image column is empty"),
         ("image,label\na.nii.gz,l.nii.gz,x\n", "line 2: 3 columns"),
+        ("image,label,frame\na.nii.gz,l.nii.gz,-1\n", "line 2: frame -1 is no number"),
         ("image,label\na.nii.gz,l.nii.gz\na.nii.gz,m.nii.gz\n", "line 3: .*listed in line 2"),
     ],
 )

@@ -8,7 +8,8 @@ import medfewshot
 from medfewshot import types
 
 NAMES = {
-    "__version__", "adapt", "segment", "evaluate", "load_segmenter", "VolumeSegmenter", "Segmentation", "LEARNERS",
+    "__version__", "adapt", "segment_film",
+    "segment", "evaluate", "load_segmenter", "VolumeSegmenter", "Segmentation", "LEARNERS",
     "METRICS", "InputError", "GridMismatchError", "Case", "Episode", "Learner", "Plan", "Query", "Segmenter", "Support",
     "Volume",
 }  # fmt: skip

@@ -10,15 +10,16 @@ from medfewshot.datasets.dataset import Dataset, checked, path_id
 from medfewshot.errors import InputError
 from medfewshot.types import Case
 
-_COLUMNS = ("image", "label", "subject", "modality")
+_COLUMNS = ("image", "label", "subject", "modality", "frame")
 _Row = dict[str, str]
 
 
 def read_csv(path: Path) -> Dataset | None:
     """Read cases from a CSV. Paths are relative to it, and ``|`` separates several channel files.
 
-    The header must name the columns ``image`` and ``label``. ``subject`` and ``modality`` are optional, other columns
-    are ignored. An empty label means "not labelled". Commas, semicolons and tabs separate columns.
+    The header must name the columns ``image`` and ``label``. Optional are ``subject``, ``modality``, and ``frame``, the
+    frame of a film, from 0, that the label map belongs to. Other columns are ignored. An empty label means "not
+    labelled". Commas, semicolons and tabs separate columns.
 
     Raises:
         InputError: Names the file and the line.
@@ -28,26 +29,34 @@ def read_csv(path: Path) -> Dataset | None:
     rows = _rows(path)
     if not rows:
         raise InputError(f"{path}: no case below the header", "add lines of the form image.nii.gz,label.nii.gz")
-    first_line: dict[tuple[Path, ...], int] = {}
+    first_line: dict[tuple[tuple[Path, ...], int | None], int] = {}
     for line, row in rows:
         if not row["image"]:
             raise InputError(f"{path}, line {line}: the image column is empty", "give a path or remove the line")
         images = tuple(_existing(path, line, "image", part.strip()) for part in row["image"].split("|"))
-        if first_line.setdefault(images, line) != line:
+        example = (images, _frame(path, line, row.get("frame", "")))
+        if first_line.setdefault(example, line) != line:
             raise InputError(
-                f"{path}, line {line}: {images[0].name} is listed in line {first_line[images]} already, and an image "
+                f"{path}, line {line}: {images[0].name} is listed in line {first_line[example]} already, and an image "
                 "cannot have two labels",
                 "remove one line",
             )
-    counts, found = Counter(path_id(images[0]) for images in first_line), []
-    for (line, row), images in zip(rows, first_line, strict=True):
+    counts, found = Counter(path_id(image) for image in {images[0] for images, _ in first_line}), []
+    for (line, row), (images, frame) in zip(rows, first_line, strict=True):
         name = path_id(images[0])
         name = name if counts[name] == 1 else _long_name(path, images[0])
+        name += "" if frame is None else f"_frame{frame}"
         label = _existing(path, line, "label", row["label"]) if row["label"] else None
-        found.append(Case(name, row.get("subject") or name, row.get("modality") or None, images, label))
+        found.append(Case(name, row.get("subject") or name, row.get("modality") or None, images, label, frame=frame))
     cases = checked(found, path)
     modalities = {case.modality for case in cases}
     return Dataset(path.stem, modalities.pop() if len(modalities) == 1 else None, {}, cases)
+
+
+def _frame(path: Path, line: int, text: str) -> int | None:
+    if text and not text.isdecimal():
+        raise InputError(f"{path}, line {line}: frame {text} is no number", "count frames from 0")
+    return int(text) if text else None
 
 
 def _rows(path: Path) -> list[tuple[int, _Row]]:
@@ -81,7 +90,7 @@ def _check_header(path: Path, header: list[str]) -> None:
     if missing:
         raise InputError(
             f"{path}, line 1: the header lacks {' and '.join(missing)}",
-            f"start with a line '{','.join(_COLUMNS)}' (the last two are optional)",
+            f"start with a line '{','.join(_COLUMNS)}' (the last three are optional)",
         )
 
 

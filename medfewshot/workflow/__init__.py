@@ -50,6 +50,7 @@ from medfewshot.workflow.compare import compare
 from medfewshot.workflow.curve import learning_curve
 from medfewshot.workflow.describe import Description, describe
 from medfewshot.workflow.evaluate import evaluate, write_scores
+from medfewshot.workflow.films import SegmentedFilm, segment_film
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record, read_run
 from medfewshot.workflow.report import report
 from medfewshot.workflow.segment import Batch, RunResult, open_batch, segment
@@ -72,6 +73,7 @@ __all__ = [
     "LabelledScans",
     "Prepared",
     "RunResult",
+    "SegmentedFilm",
     "SupportSource",
     "VolumeLike",
     "adapt",
@@ -94,5 +96,6 @@ __all__ = [
     "read_supports",
     "report",
     "segment",
+    "segment_film",
     "write_scores",
 ]

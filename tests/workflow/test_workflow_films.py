@@ -11,6 +11,7 @@ import pytest
 import toys
 from PIL import Image
 
+import medfewshot
 from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings, SegmentSettings
 from medfewshot.workflow import adapt, open_batch, read_supports, segment
@@ -110,6 +111,15 @@ def test_a_film_from_its_own_first_frame(tmp_path):
     assert (tmp_path / "out/films/film.png").stat().st_size > 1000
     again = segment(open_batch([film], tmp_path / "out", plain.replace(resume=True)), segmenter)
     assert again.resumed == 1
+
+
+def test_the_same_in_python(tmp_path):
+    film, labels, truth = make_film(tmp_path, labelled=(0,))
+    result = medfewshot.segment_film(film, learn([(film, labels)]))
+    assert np.array_equal(np.moveaxis(result.labels, 0, -1), truth)
+    assert [one.name for one in result.ejections] == ["left ventricle"]
+    with pytest.raises(InputError, match="contains one volume"):
+        medfewshot.segment_film(toys.save_nifti(tmp_path / "one.nii.gz", truth[..., 0]), learn([(film, labels)]))
 
 
 def test_what_a_film_cannot_have_is_said(tmp_path):
