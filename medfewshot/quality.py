@@ -40,7 +40,7 @@ LEAST_AGREEMENT = 0.3
 """Supports whose masks fit each other less than this, by Dice of pairs, say nothing about a further one."""
 MISFIT_SHARE = 0.35
 """A support is named if its pairs reach less than this share of the Dice of the others' pairs."""
-SOME_AGREEMENT, LEAST_EDGE = 0.45, -0.5
+SOME_AGREEMENT, LEAST_EDGE = 0.45, -0.47
 """If the others' masks agree with this Dice, a mask is misplaced if the logarithm of its edges, relative to theirs, is
 lower (``lab/studies/support_check.py``);"""
 CLOSE_AGREEMENT, LEAST_FIT = 0.75, -0.25
