@@ -36,5 +36,6 @@ export function askDialog(dialog) {
     dialog.returnValue = "";
     dialog.addEventListener("close", () => answer(dialog.returnValue), { once: true });
     dialog.showModal();
+    dialog.scrollTop = 0; // the focus went to the button at the end
   });
 }
