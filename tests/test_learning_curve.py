@@ -44,6 +44,12 @@ def test_the_power_law_is_found():
     assert fit_power_law(shots, np.array([0.9, 0.95, 0.99, 1.0]), np.ones(4))[0] <= 1
 
 
+def test_the_fitted_law_is_drawn_from_the_points_on():
+    """The power is one of a grid that has 1, so the law is met exactly."""
+    found = curve(lambda k, i: law(k) + (0.05 if i % 2 else -0.05))
+    assert found.expected(np.array([4, 14])) == pytest.approx([law(4), law(14)], abs=1e-6)
+
+
 def test_the_gain_of_five_more_is_that_of_the_law():
     """From 9 to 14 labelled scans: 0.4 / 9 - 0.4 / 14."""
     gain, low, high = curve(lambda k, i: law(k) + 0.01 * i).gain

@@ -6,7 +6,7 @@ Missed structures, false alarms and correct absences are counted separately besi
 
 from medfewshot.evaluation.comparison import Comparison, Difference, measure_title, p_text
 from medfewshot.evaluation.files import evaluate_pairs, match_cases
-from medfewshot.evaluation.learning_curve import CurveScore, LearningCurve
+from medfewshot.evaluation.learning_curve import NEXT, CurveScore, LearningCurve
 from medfewshot.evaluation.results import (
     Evaluation,
     LabelSummary,
@@ -18,6 +18,7 @@ from medfewshot.evaluation.results import (
 from medfewshot.evaluation.scores import CaseScore, evaluate_arrays
 
 __all__ = [
+    "NEXT",
     "CaseScore",
     "Comparison",
     "CurveScore",

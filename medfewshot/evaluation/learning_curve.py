@@ -145,6 +145,12 @@ class LearningCurve:
         low, high = np.percentile(found, [2.5, 97.5])
         return self._gain(shots, dice, np.ones(len(dice))), float(low), float(high)
 
+    def expected(self, shots: np.ndarray) -> np.ndarray:
+        """Return the mean Dice ``(N,)`` that the fitted power law gives for ``shots (N,)``."""
+        known, dice = (np.array(column) for column in zip(*((p.shots, p.dice) for p in self.overall), strict=True))
+        top, drop, power = fit_power_law(known, dice, np.array([point.tests for point in self.overall]))
+        return top - drop * shots.astype(np.float64) ** -power
+
     def _gain(self, shots: np.ndarray, dice: np.ndarray, times: np.ndarray) -> float:
         _, drop, power = fit_power_law(shots, dice, times)
         now, later = (drop * count**-power for count in (self.labelled, self.labelled + NEXT))

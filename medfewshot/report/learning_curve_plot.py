@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medfewshot.evaluation import LearningCurve
+from medfewshot.evaluation import NEXT, LearningCurve
 from medfewshot.io import atomic_path
 from medfewshot.report.dice_plot import BLUE, INK
 
@@ -44,12 +44,13 @@ def save_learning_curve_plot(path: Path, curve: LearningCurve) -> Path:
     axes.plot(shots, dice, color=BLUE, marker="o", linewidth=2, label="all structures", zorder=4)
     gain, low, high = curve.gain
     if np.isfinite(gain):
-        later, now = curve.labelled + 5, dice[-1]
+        along = np.linspace(shots[0], curve.labelled + NEXT, 100)
+        fitted = curve.expected(along)
+        axes.plot(along, fitted, color=INK, linewidth=1, linestyle="dotted", label="fitted power law", zorder=1)
         axes.errorbar(
-            later, now + gain, yerr=[[max(0, gain - low)], [max(0, high - gain)]], color=INK, marker="D",
-            markerfacecolor="white", capsize=3, linestyle="none", label="expected with five more", zorder=3,
+            along[-1], fitted[-1], yerr=[[max(0, gain - low)], [max(0, high - gain)]], color=INK, marker="D",
+            markerfacecolor="white", capsize=3, linestyle="none", label=f"expected with {NEXT} more", zorder=3,
         )  # fmt: skip
-        axes.plot([shots[-1], later], [now, now + gain], color=INK, linewidth=1, linestyle="dotted", zorder=1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#e3e6e8", linewidth=0.7)
     axes.set_axisbelow(True)
