@@ -49,7 +49,7 @@ def command_line() -> str:
 
 def settings() -> str:
     """Return the tables of all settings as Markdown."""
-    from medfewshot.settings import AdaptSettings, SegmentSettings
+    from medfewshot.settings import AdaptSettings, SegmentSettings, WorkerSettings
     from medfewshot.synthetic import PopulationSettings
     from medfewshot.training.settings import (
         BackboneSettings,
@@ -88,6 +88,10 @@ with its default.
 ## Segmentation
 
 {table_of(SegmentSettings, "segment")}
+
+`segment` and `evaluate`:
+
+{table_of(WorkerSettings, "segment")}
 
 ## Training
 

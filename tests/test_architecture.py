@@ -25,7 +25,7 @@ MAX_LINES = 350
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "settings"),
-    ("io", "devices", "structures", "intensities"),
+    ("io", "devices", "structures", "intensities", "workers"),
     ("datasets",),
     ("inspection",),
     ("planning",),

@@ -12,7 +12,7 @@ import typer
 
 from medfewshot.cli.options import ConfigFile, Json, Output, PairOption, Quiet, SupportDir, with_settings
 from medfewshot.errors import InputError
-from medfewshot.settings import AdaptSettings, SegmentSettings
+from medfewshot.settings import AdaptSettings, SegmentSettings, WorkerSettings
 
 if TYPE_CHECKING:
     from medfewshot.datasets import Dataset
@@ -41,6 +41,7 @@ def segment(
     adaptation: AdaptSettings,
     config: ConfigFile = None,
     settings: SegmentSettings,
+    who: WorkerSettings,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -48,7 +49,8 @@ def segment(
 
     Each result is a label file on the grid of its scan, with the label values of your labelled scans. The output folder
     also contains report.html (open it in a browser), statistics.csv (size of every structure), previews/ (pictures),
-    run.json (how it was made) and, from labelled scans, segmenter/ (the model).
+    run.json (how it was made) and, from labelled scans, segmenter/ (the model). With --ray, the computers of a Ray
+    cluster segment; all must see the folders under the same paths.
 
     Example:
         medfewshot segment scans/ --segmenter model/ -o out/
@@ -62,22 +64,28 @@ def segment(
     from medfewshot.bundle import load_segmenter
     from medfewshot.cli.console import Console, counted
     from medfewshot.devices import resolve_device
+    from medfewshot.workers import make_workers
 
-    console, device = Console(quiet, json), resolve_device(adaptation.device)
-    if source is None:
-        assert known is not None
-        ready = load_segmenter(known, device)
-        batch = workflow.open_batch(inputs, output, settings, channels=ready.channels, plan=ready.plan)
-    else:
-        batch = workflow.open_batch(inputs, output, settings, channels=source.channels)
-        with console.progress("Adapting") as progress:
-            ready = workflow.adapt_to_folder(
-                source, output / "segmenter", adaptation,
-                resume=settings.resume, overwrite=True, query=batch.query, progress=progress,
+    console, workers = Console(quiet, json), make_workers(who)
+    device = resolve_device("cpu" if known and who.ray else adaptation.device)  # a cluster may have what we lack
+    with workers.ready():  # before adaptation costs time
+        if source is None:
+            assert known is not None
+            ready = load_segmenter(known, device)
+            batch = workflow.open_batch(inputs, output, settings, channels=ready.channels, plan=ready.plan)
+        else:
+            batch = workflow.open_batch(inputs, output, settings, channels=source.channels)
+            with console.progress("Adapting") as progress:
+                ready = workflow.adapt_to_folder(
+                    source, output / "segmenter", adaptation,
+                    resume=settings.resume, overwrite=True, query=batch.query, progress=progress,
+                )  # fmt: skip
+            console.model(ready, output / "segmenter")
+        with console.progress("Segmenting") as progress:
+            result = workflow.segment(
+                batch, ready, command=command_line(), progress=progress, workers=workers,
+                saved=workflow.SavedModel(known or output / "segmenter", adaptation.device),
             )  # fmt: skip
-        console.model(ready, output / "segmenter")
-    with console.progress("Segmenting") as progress:
-        result = workflow.segment(batch, ready, command=command_line(), progress=progress)
     if settings.report:
         with console.progress("Report") as progress:
             workflow.report(output, progress=progress)

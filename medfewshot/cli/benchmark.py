@@ -70,10 +70,11 @@ def _run(cells: Any, data: Any, run: Path, settings: BenchmarkRunSettings, conso
     from medfewshot.benchmark import prepare_data, run_benchmark
     from medfewshot.benchmark.on_ray import run_on_ray
     from medfewshot.devices import resolve_device
+    from medfewshot.workers import RayCluster
 
     nodes: dict[str, Any] = {}
     if settings.ray is not None:
-        nodes = {"address": settings.ray, "cpus": settings.cpus, "gpus": settings.gpus}
+        nodes = {"cluster": RayCluster(settings.ray, settings.cpus, settings.gpus)}
     else:  # a cluster's nodes may have devices that this machine lacks
         resolve_device(settings.device)
     source, run_all = prepare_data(cells, data, run), run_on_ray if nodes else run_benchmark

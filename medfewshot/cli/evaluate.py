@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medfewshot.cli.options import Json, Quiet, with_settings
-from medfewshot.settings import EvaluateSettings
+from medfewshot.settings import EvaluateSettings, WorkerSettings
 
 
 @with_settings()
@@ -23,6 +23,7 @@ def evaluate(
         Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Write tables (CSV, JSON) and a plot here.")
     ] = None,
     settings: EvaluateSettings,
+    who: WorkerSettings,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -36,10 +37,13 @@ def evaluate(
     """
     from medfewshot import workflow
     from medfewshot.cli.console import Console
+    from medfewshot.workers import make_workers
 
-    console = Console(quiet, json)
+    console, workers = Console(quiet, json), make_workers(who)
     with console.progress("Scoring") as progress:
-        evaluation = workflow.evaluate(predictions, reference, settings, folder=output, progress=progress)
+        evaluation = workflow.evaluate(
+            predictions, reference, settings, folder=output, progress=progress, workers=workers
+        )
     console.score_table(evaluation)
     console.warnings(evaluation.warnings, "in summary.json" if output else "(-o FOLDER writes them all)")
     if output is not None:

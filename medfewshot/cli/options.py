@@ -20,6 +20,7 @@ from medfewshot.settings import (
     EvaluateSettings,
     SegmentSettings,
     Settings,
+    WorkerSettings,
     load_settings,
     option_of,
 )
@@ -55,7 +56,7 @@ Output = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="
 
 def option_name(setting: str) -> str:
     """Return the option of a setting that an error names, e.g. ``--budget`` for ``budget_seconds``."""
-    models = (AdaptSettings, SegmentSettings, EvaluateSettings, BenchmarkRunSettings, CurveSettings)
+    models = (AdaptSettings, SegmentSettings, EvaluateSettings, WorkerSettings, BenchmarkRunSettings, CurveSettings)
     options = {name: option for model in models for name, option in model.options().items()}
     return f"--{options.get(setting, setting.replace('_', '-'))}"
 

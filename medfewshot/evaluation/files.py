@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from medfewshot.datasets import ignored_value
 from medfewshot.errors import InputError, some
-from medfewshot.evaluation.films import FilmScore, label_pairs
+from medfewshot.evaluation.pairs import Pair, PairScorer, PairScores
 from medfewshot.evaluation.results import Evaluation
-from medfewshot.evaluation.scores import CaseScore, absent_score, evaluate_arrays, label_names
-from medfewshot.io import (
-    StructureNames,
-    case_id,
-    case_of_image,
-    case_of_label,
-    format_of,
-    in_common_frame,
-    looks_like_label,
-    specific_names,
-)
+from medfewshot.evaluation.scores import CaseScore, absent_score
+from medfewshot.io import case_id, case_of_image, case_of_label, format_of, looks_like_label, specific_names
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
-from medfewshot.structures import boxes, mark_ignored
-from medfewshot.types import IGNORED, Progress, Volume
-
-Pair = tuple[str, Path, Path]
-"""Case id, prediction and reference."""
+from medfewshot.types import Progress
+from medfewshot.workers import Lost, RayCluster, Threads, Workers
 
 _PREDICTION = re.compile(r"(?<=.)[_-](prediction|pred)\Z", re.IGNORECASE)
 """Suffixes that tools append to the name of a case, besides the usual names of labels."""
@@ -97,6 +86,7 @@ def evaluate_pairs(
     subjects: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> Evaluation:
     """Score files label by label.
 
@@ -111,7 +101,8 @@ def evaluate_pairs(
         ignore: Label value of voxels in the references that are not scored; None: the label named ``ignore``, if any.
         subjects: Case id -> subject id for the bootstrap; None: every case is a subject.
         warnings: Warnings about the pairs, from :func:`match_cases`; they come first in the result's.
-        progress: Called before each case and at the end.
+        progress: Called at the beginning and after each case.
+        workers: Who scores; None for this thread.
 
     Raises:
         InputError: There are no pairs, a case comes twice, or names and values contradict each other.
@@ -119,39 +110,22 @@ def evaluate_pairs(
     """
     _check_pairs(pairs)
     progress, subjects_of, notes = progress or Progress(), dict(subjects or {}), list(warnings)
-    films: list[FilmScore] = []
-    scores: list[CaseScore] = []
-    dims: dict[str, int] = {}
-    without_spacing: list[str] = []
-    partly: list[str] = []
-    names, reference_names = specific_names(names or {}), specific_names(reference_names or {})
-    table = StructureNames(names or reference_names, source="the run" if names else "the data set", grows=False)
-    values = {name.casefold(): value for value, name in names.items()}
-    differ = any(values.get(name.casefold(), value) != value for value, name in reference_names.items())
-    for done, (case, predicted_path, reference_path) in enumerate(pairs):
-        progress.update(done, len(pairs), case)
-        volumes, changes = label_pairs(case, Path(predicted_path), Path(reference_path), ignore=ignore)
-        films += changes
-        for name, prediction, reference in volumes:
-            if changes:
-                subjects_of[name] = subjects_of.get(case, case)
-            reference, prediction = in_common_frame(reference, prediction)
-            reference = mark_ignored(reference, ignored_value(reference.names) if ignore is None else ignore)
-            if names and not prediction.names:
-                prediction = replace(prediction, names=names)
-            if differ and not reference.names:
-                reference = replace(reference, names=reference_names)
-            reference, prediction = table.match(reference), table.match(prediction)
-            scores += evaluate_arrays(
-                prediction.data[0], reference.data[0], reference.spacing_mm, labels=labels, case_id=name,
-                subject_id=subjects_of.get(name), tolerance_mm=tolerance_mm,
-            )  # fmt: skip
-            dims[name] = reference.spatial_dims
-            without_spacing += [] if reference.has_spacing else [name]
-            if (reference.data == IGNORED).any():
-                partly.append(name)
-            notes += _case_warnings(name, (prediction, reference), labels)
-    progress.update(len(pairs), len(pairs), "evaluated")
+    score = PairScorer(labels, specific_names(names or {}), specific_names(reference_names or {}), tolerance_mm, ignore)
+    scored = _score_all(pairs, score, workers or Threads(), progress)
+    table = score.new_table()
+    for number, pair in enumerate(pairs):  # in order: the names of a file may decide what the next one means
+        if not scored[number].agrees_with(table):
+            scored[number] = score(pair, table=table)
+        if scored[number].films:
+            subjects_of |= {frame.name: subjects_of.get(pair[0], pair[0]) for frame in scored[number].frames}
+    frames = [frame for part in scored for frame in part.frames]
+    scores = [
+        replace(one, subject_id=subjects_of.get(one.case_id, one.case_id)) for frame in frames for one in frame.scores
+    ]
+    dims = {frame.name: frame.spatial_dims for frame in frames}
+    without_spacing = [frame.name for frame in frames if not frame.has_spacing]
+    partly = [frame.name for frame in frames if frame.partly]
+    notes += [note for frame in frames for note in frame.notes]
     if labels is None:
         scores = _with_absent_rows(scores, dims, subjects_of, table.names)
     if not scores:
@@ -169,7 +143,35 @@ def evaluate_pairs(
     unknown = [case for case in dims if subjects is not None and case not in subjects_of]
     if unknown:
         notes.append(f"no subject is known for {some(unknown, _SHOWN)}: each counts as a subject of its own")
-    return Evaluation(tuple(scores), tuple(dict.fromkeys(notes)), tolerance_mm, tuple(films))
+    return Evaluation(
+        tuple(scores), tuple(dict.fromkeys(notes)), tolerance_mm, tuple(film for part in scored for film in part.films)
+    )
+
+
+def _score_all(pairs: Sequence[Pair], score: PairScorer, workers: Workers, progress: Progress) -> list[PairScores]:
+    """Score every pair, in any order."""
+    found: dict[int, PairScores] = {}
+    if isinstance(workers, RayCluster):  # its processes start in other folders
+        pairs = [(case, predicted.resolve(), true.resolve()) for case, predicted, true in pairs]
+    work = partial(_score_or_error, score=score)
+    progress.update(0, len(pairs), pairs[0][0])
+    with workers.ready(*pairs[0][1:]), closing(workers.run(work, pairs, progress)) as results:
+        for done, (number, result) in enumerate(results, start=1):
+            if isinstance(result, Lost):
+                raise InputError(f"{pairs[number][1]}: could not be scored ({result.reason})", "try again")
+            if isinstance(result, InputError):
+                raise result
+            found[number] = result
+            progress.update(done, len(pairs), pairs[number][0])
+    return [found[number] for number in range(len(pairs))]
+
+
+def _score_or_error(pair: Pair, progress: Progress, *, score: PairScorer) -> PairScores | InputError:
+    """Return an error as a value: it comes back from a node as it is."""
+    try:
+        return score(pair)
+    except InputError as error:
+        return error
 
 
 def _files(path: Path) -> list[Path]:
@@ -237,12 +239,3 @@ def _with_absent_rows(
         for case, spatial_dims in dims.items()
         for value, name in called.items()
     ]
-
-
-def _case_warnings(case: str, volumes: Sequence[Volume], labels: Mapping[int, str] | Sequence[int] | None) -> list[str]:
-    warnings = [f"{volume.name}: {warning}" for volume in volumes for warning in volume.warnings]
-    if labels is None:
-        return warnings
-    others = sorted({value for volume in volumes for value in boxes(volume.data[0])} - label_names(labels).keys())
-    notes = f"case {case}: values [{some(others)}] are in its files but not among the labels, and are not scored"
-    return [*warnings, notes] if others else warnings

@@ -288,7 +288,25 @@ class TrainRunSettings(Settings):
     overwrite: bool = Field(False, description="Replace the run in the folder.")
 
 
-class BenchmarkRunSettings(Settings):
+class ClusterSettings(Settings):
+    """The Ray cluster that does the work, if any."""
+
+    ray: Annotated[str | None, Option(metavar="ADDRESS", topic="Ray cluster")] = Field(
+        None,
+        description="Work on a Ray cluster whose computers share the folders: local (only this one), auto or "
+        "HOST:PORT.",
+    )
+    cpus: Annotated[float, Option(topic="Ray cluster")] = Field(1, ge=0, description="Cores of one scan or cell.")
+    gpus: Annotated[float, Option(topic="Ray cluster")] = Field(0, ge=0, description="GPUs of one scan or cell.")
+
+
+class WorkerSettings(ClusterSettings):
+    """Who works on many scans."""
+
+    jobs: Count = Field(1, description="Scans at a time on this computer. More need more memory.")
+
+
+class BenchmarkRunSettings(ClusterSettings):
     """Which cells of a benchmark run, and where."""
 
     data: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
@@ -304,10 +322,3 @@ class BenchmarkRunSettings(Settings):
         None, description="Only every N-th cell, from the I-th on: one shard for each computer."
     )
     device: Device = "auto"
-    ray: Annotated[str | None, Option(metavar="ADDRESS", topic="Ray cluster")] = Field(
-        None,
-        description="Run cells on a Ray cluster whose computers share the folders: local (only this one), auto or "
-        "HOST:PORT.",
-    )
-    cpus: Annotated[float, Option(topic="Ray cluster")] = Field(1, ge=0, description="Cores of a cell.")
-    gpus: Annotated[float, Option(topic="Ray cluster")] = Field(0, ge=0, description="GPUs of a cell.")

@@ -51,9 +51,10 @@ from medfewshot.workflow.curve import learning_curve
 from medfewshot.workflow.describe import Description, describe
 from medfewshot.workflow.evaluate import evaluate, write_scores
 from medfewshot.workflow.films import SegmentedFilm, segment_film
+from medfewshot.workflow.one_case import Batch, SavedModel
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record, read_run
 from medfewshot.workflow.report import report
-from medfewshot.workflow.segment import Batch, RunResult, open_batch, segment
+from medfewshot.workflow.segment import RunResult, open_batch, segment
 from medfewshot.workflow.supports import (
     LabelledScans,
     SupportSource,
@@ -74,6 +75,7 @@ __all__ = [
     "Prepared",
     "RunResult",
     "SegmentedFilm",
+    "SavedModel",
     "SupportSource",
     "VolumeLike",
     "adapt",

@@ -12,6 +12,7 @@ from medfewshot.planning import label_values
 from medfewshot.report import save_dice_plot, save_volume_plot
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
+from medfewshot.workers import Workers
 from medfewshot.workflow.known_names import known_names
 from medfewshot.workflow.record import REPORT, RUN_RECORD
 from medfewshot.workflow.report import report
@@ -28,6 +29,7 @@ def evaluate(
     *,
     folder: Path | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> Evaluation:
     """Score segmentations, and write tables and a plot; for a run also a report with the scores.
 
@@ -37,6 +39,7 @@ def evaluate(
         settings: Structures and tolerance.
         folder: Where to write; None writes nothing.
         progress: Receives one event per case; may cancel.
+        workers: Who scores; None for this thread. The scores are the same.
 
     Raises:
         InputError: Nothing matches, a file cannot be read, or ``folder`` contains files of something else.
@@ -54,7 +57,7 @@ def evaluate(
         pairs, labels=asked or (names if known.complete else None) or None, names=known.predictions,
         reference_names=known.references, ignore=known.ignore if settings.ignore is None else settings.ignore,
         tolerance_mm=settings.tolerance_mm, warnings=(*known.warnings, *unmatched),
-        progress=progress.at("scoring"),
+        progress=progress.at("scoring"), workers=workers,
     )  # fmt: skip
     evaluation = replace(evaluation, reviews=read_review_status(predictions))
     found = {score.label for score in evaluation.scores if score.status != "absent"}

@@ -83,8 +83,8 @@ class RunRecord:
     ) -> None:
         self.folder, self.segmenter, self.settings, self.about_input = folder, segmenter, settings, tuple(warnings)
         self.command = list(command) if command is not None else None
-        self.started = _now()
-        self.fingerprint = _fingerprint(segmenter, settings)
+        self.started, self.device = _now(), describe_device(segmenter.device)
+        self.fingerprint = fingerprint_of(segmenter, settings)
         self.results: list[CaseResult] = []
         self._reviews = read_review_status(folder)
         self._earlier: dict[tuple[str, ...], CaseResult] = {}
@@ -176,7 +176,7 @@ class RunRecord:
             "command": self.command,
             "started": self.started,
             "finished": finished,
-            "device": describe_device(self.segmenter.device),
+            "device": self.device,
             "seed": adapted.get("seed"),
             "supports": adapted.get("supports", []),
             "plan": plan_to_dict(self.segmenter.plan),
@@ -267,8 +267,8 @@ def _inference(settings: SegmentSettings) -> dict[str, Any]:
     return settings.model_dump(include=set(InferenceSettings.model_fields))
 
 
-def _fingerprint(segmenter: VolumeSegmenter, settings: SegmentSettings) -> str:
-    """Equal for results of the same segmenter and settings."""
+def fingerprint_of(segmenter: VolumeSegmenter, settings: SegmentSettings) -> str:
+    """Return a digest that is equal for results of the same segmenter and settings."""
     digest = hashlib.sha256(strict_json([plan_to_dict(segmenter.plan), _inference(settings)]).encode())
     for name, tensor in sorted(segmenter.segmenter.state_dict().items()):
         digest.update(name.encode())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-import traceback
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
@@ -15,9 +14,10 @@ from medfewshot.errors import InputError, some
 from medfewshot.io import EXPORTS, Film, case_id, files_without_image, format_of, labels_without_image, read_image
 from medfewshot.planning import check_like_support
 from medfewshot.settings import SegmentSettings
-from medfewshot.types import Case, Plan, Progress, Volume
-from medfewshot.workflow.films import segment_film
-from medfewshot.workflow.outputs import inputs_of, stamp_of, write_outputs
+from medfewshot.types import Case, Plan, Progress
+from medfewshot.workers import Lost, RayCluster, Threads, Workers
+from medfewshot.workflow.one_case import Batch, SavedModel, failure, segment_case, segment_on_node
+from medfewshot.workflow.outputs import inputs_of, stamp_of
 from medfewshot.workflow.record import (
     REPORT,
     RUN_RECORD,
@@ -33,32 +33,6 @@ from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
 
 MIN_COHORT = 3
 """From this number of scans on, flags on most of them say something about the supports."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Volumes to segment and where the results go: see :func:`open_batch`.
-
-    Args:
-        cases: The volumes, as paths with a name each.
-        folder: Where results are written.
-        settings: What is written, and what happens to earlier results.
-        first: The volume or the film, if there is only one: it is read already.
-        read: Reads the image of a case from its channel files.
-        warnings: Of what was skipped.
-    """
-
-    cases: tuple[Case, ...]
-    folder: Path
-    settings: SegmentSettings = field(default_factory=SegmentSettings)
-    first: Volume | Film | None = None
-    read: ReadImage = read_image
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def query(self) -> Volume | None:
-        """The volume, or the first frame of the film, if there is only one."""
-        return self.first.first if isinstance(self.first, Film) else self.first
 
 
 @dataclass(frozen=True)
@@ -175,6 +149,8 @@ def segment(
     *,
     command: Sequence[str] | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
+    saved: SavedModel | None = None,
 ) -> RunResult:
     """Segment every volume of ``batch`` into its folder. One bad volume does not stop the rest.
 
@@ -183,6 +159,8 @@ def segment(
         segmenter: What adaptation made.
         command: The command line, for the record.
         progress: Receives events within and between volumes; may cancel: what is done stays and can be resumed.
+        workers: Who segments; None for this thread. The results are the same.
+        saved: Where a cluster's nodes find the segmenter. Only a cluster needs it.
 
     Returns:
         The results; a volume that cannot be segmented is among them as ``failed``.
@@ -199,20 +177,47 @@ def segment(
         remove_results(folder)
     _check_same_scans(batch.cases, earlier.values(), folder)
     folder.mkdir(parents=True, exist_ok=True)
-    resumed, total = 0, len(batch.cases)
-    record.start(earlier)
-    with record:
-        for number, case in enumerate(batch.cases):
-            progress.update(number, total, case.case_id)
-            result = earlier.get(inputs_of(case))
-            if result is not None and result.stamp in ("", stamp_of(case)):
-                resumed += 1
-            else:
-                result = _segment_case(case, segmenter, batch, progress.part(number, total))
-            record.add(result)
-        record.about_input += cohort_warning(record.results)
-    progress.update(total, total, "done")
+    workers, todo = workers or Threads(), []
+    with workers.ready(*_shared(batch, saved)):
+        record.start(earlier)
+        with record:
+            for case in batch.cases:
+                known = earlier.get(inputs_of(case))
+                if known is not None and known.stamp in ("", stamp_of(case)):
+                    record.add(known)
+                else:
+                    todo.append(case)
+            resumed = len(record.results)
+            work = _work(batch, segmenter, record, workers, saved)
+            with closing(workers.run(work, todo, progress)) as results:
+                for done, (number, found) in enumerate(results, start=1):
+                    result = failure(todo[number], found) if isinstance(found, Lost) else found
+                    record.add(result)
+                    progress.update(done, len(todo), result.case)
+            order = {inputs_of(case): number for number, case in enumerate(batch.cases)}
+            record.results.sort(key=lambda result: order[result.inputs])
+            record.about_input += cohort_warning(record.results)
     return RunResult(tuple(record.results), folder, resumed, tuple(record.warnings()))
+
+
+def _shared(batch: Batch, saved: SavedModel | None) -> list[Path]:
+    """List what every node of a cluster must see."""
+    return [path.resolve() for path in (batch.folder, *([saved.folder] if saved else []), batch.cases[0].image_path)]
+
+
+def _work(
+    batch: Batch, segmenter: VolumeSegmenter, record: RunRecord, workers: Workers, saved: SavedModel | None
+) -> Callable[[Case, Progress], CaseResult]:
+    """Return what segments one case. Nothing but paths and settings goes to the nodes of a cluster."""
+    batch = replace(batch, cases=())
+    if not isinstance(workers, RayCluster):
+        return partial(segment_case, segmenter=segmenter, batch=batch)
+    if saved is None:
+        raise InputError("the nodes of a cluster need a saved segmenter", "save it first", setting="ray")
+    record.device = f"{saved.device}, on the Ray cluster {workers.address}"
+    saved = replace(saved, folder=saved.folder.resolve())
+    batch = replace(batch, folder=batch.folder.resolve(), first=None)
+    return partial(segment_on_node, saved=saved, fingerprint=record.fingerprint, batch=batch)
 
 
 def cohort_warning(results: Sequence[CaseResult]) -> tuple[str, ...]:
@@ -242,49 +247,3 @@ def _check_same_scans(cases: Sequence[Case], earlier: Iterable[CaseResult], fold
                 "give another folder, or replace what is there",
                 setting=("output", "overwrite"),
             )
-
-
-def _segment_case(case: Case, segmenter: VolumeSegmenter, batch: Batch, progress: Progress) -> CaseResult:
-    begun = time.perf_counter()
-    try:
-        check_channels(case, segmenter.plan.channels)
-        scan = batch.first or open_scan(case.image_paths, channels=segmenter.plan.channels, read=batch.read)
-        read = round(time.perf_counter() - begun, 3)
-        film = None
-        if isinstance(scan, Film):
-            film = segment_film(scan, segmenter, batch.settings, progress=progress)
-            volume, segmentation = replace(film.shown, warnings=scan.first.warnings), film.segmentation
-        else:
-            volume, segmentation = scan, segmenter.segment(scan, batch.settings, progress)
-        volume = replace(volume, warnings=(*volume.warnings, *_seen(case, scan.name, segmenter)))
-        return write_outputs(
-            case, volume, segmentation, names=segmenter.plan.labels, folder=batch.folder, settings=batch.settings,
-            read_seconds=read, film=film,
-        )  # fmt: skip
-    except Exception as error:
-        # Whatever is wrong with one scan, the others still get their turn; the record and exit code say so.
-        return _failure(case, error)
-
-
-def _seen(case: Case, name: str, segmenter: VolumeSegmenter) -> tuple[str, ...]:
-    """Warn if the segmenter learned from this scan, or from frames of it."""
-    own = [one for one in segmenter.record.get("supports", ()) if one.get("image") == inputs_of(case)[0]]
-    if not own:
-        return ()
-    frames = [one["frame"] for one in own if "frame" in one]
-    if frames:
-        return (f"{name}: frame {some(frames)} is labelled; do not judge the model by this frame",)
-    return (f"{name}: is one of the labelled scans; do not judge the model by this result",)
-
-
-def _failure(case: Case, error: Exception) -> CaseResult:
-    """Return one line for people; and the traceback, unless the input is to blame."""
-    kind, text = type(error).__name__, " ".join(str(error).split())
-    if isinstance(error, InputError):
-        return CaseResult(case.case_id, inputs_of(case), "failed", error=text)
-    if isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}; check the disk and the path"
-    else:
-        text = f"{case.image_path}: {kind}: {text}" if text else f"{case.image_path}: {kind}"
-    trace = "".join(traceback.format_exception(error))
-    return CaseResult(case.case_id, inputs_of(case), "failed", error=text, traceback=trace)

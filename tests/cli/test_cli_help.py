@@ -12,7 +12,14 @@ from medfewshot.cli.app import SECTIONS, app
 from medfewshot.cli.help import about, examples, meaning_of, names_of
 from medfewshot.cli.options import learner_names
 from medfewshot.learners import LEARNERS
-from medfewshot.settings import AdaptSettings, BenchmarkRunSettings, EvaluateSettings, SegmentSettings, TrainSchedule
+from medfewshot.settings import (
+    AdaptSettings,
+    BenchmarkRunSettings,
+    EvaluateSettings,
+    SegmentSettings,
+    TrainSchedule,
+    WorkerSettings,
+)
 
 
 def commands(group: Any, before: str = "") -> dict[str, Any]:
@@ -84,8 +91,8 @@ def test_help_names_the_learners(run):
     ("command", "models"),
     [
         ("adapt", [AdaptSettings]),
-        ("segment", [AdaptSettings, SegmentSettings]),
-        ("evaluate", [EvaluateSettings]),
+        ("segment", [AdaptSettings, SegmentSettings, WorkerSettings]),
+        ("evaluate", [EvaluateSettings, WorkerSettings]),
         ("train", [TrainSchedule]),
         ("benchmark", [BenchmarkRunSettings]),
     ],
