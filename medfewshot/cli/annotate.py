@@ -55,7 +55,7 @@ def annotate(
     """
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
-        raise InputError(f"{' and '.join(missing)} not installed", "pip install 'medfewshot[annotate]'")
+        raise InputError(f"{' and '.join(missing)} not installed", "pip install starlette uvicorn")
     if (folder is None) != demo:
         raise InputError("annotate needs a folder of scans", "name one, or use --demo")
     from medfewshot.cli.console import Console

@@ -78,7 +78,7 @@ def _read(path: Path, *, pixels: bool) -> Any:
     except ImportError:
         raise InputError(
             f"{path}: is an enhanced (multi-frame) DICOM object, and pydicom, which reads it, is not installed",
-            "run: pip install 'medfewshot[dicom]', or convert it with dcm2niix",
+            "run: pip install contourpy highdicom pydicom, or convert it with dcm2niix",
         ) from None
     return dcmread(path, force=True, stop_before_pixels=not pixels)
 

@@ -66,7 +66,7 @@ def check_available(setting: str | tuple[str, ...] = ()) -> None:
         import highdicom  # noqa: F401
     except ImportError:
         raise InputError(
-            "highdicom is not installed", "run: pip install 'medfewshot[dicom]'", setting=setting
+            "highdicom is not installed", "run: pip install contourpy highdicom pydicom", setting=setting
         ) from None
 
 

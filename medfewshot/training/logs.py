@@ -162,9 +162,7 @@ def check_mlflow(where: str) -> None:
     try:
         import mlflow  # noqa: F401
     except ImportError:
-        raise InputError(
-            f"{where}: MLflow is not installed", "pip install 'medfewshot[mlflow]'", setting="mlflow"
-        ) from None
+        raise InputError(f"{where}: MLflow is not installed", "pip install mlflow", setting="mlflow") from None
 
 
 def _connect(where: str) -> tuple[Any, str]:

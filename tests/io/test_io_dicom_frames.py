@@ -214,5 +214,5 @@ def test_a_file_that_was_sent_twice_is_read_once(tmp_path: Path) -> None:
 def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_enhanced(tmp_path / "a.dcm")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(InputError, match=r"enhanced .*pip install 'medfewshot\[dicom\]'"):
+    with pytest.raises(InputError, match=r"enhanced .*pip install contourpy highdicom pydicom"):
         read_image(file)

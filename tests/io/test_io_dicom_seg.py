@@ -113,9 +113,9 @@ def test_an_anonymised_source(tmp_path, changes):
 def test_without_the_extra(tmp_path, monkeypatch):
     volume = read_image(corpus_dicom.series(tmp_path))
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(InputError, match=r"pip install 'medfewshot\[dicom\]'"):
+    with pytest.raises(InputError, match=r"pip install contourpy highdicom pydicom"):
         check_available("dicom_seg")
-    with pytest.raises(InputError, match=r"pip install 'medfewshot\[dicom\]'"):
+    with pytest.raises(InputError, match=r"pip install contourpy highdicom pydicom"):
         write_dicom_seg(tmp_path / "seg.dcm", labels_for(volume.spatial_shape), NAMES, volume, COLOURS)
 
 

@@ -236,5 +236,5 @@ def test_a_folder_with_a_structure_set_is_that_label(tmp_path: Path) -> None:
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume, file = scan(tmp_path), write_contours(tmp_path / "rs.dcm", {"Liver": []})
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(InputError, match=r"pip install 'medfewshot\[dicom\]'"):
+    with pytest.raises(InputError, match=r"pip install contourpy highdicom pydicom"):
         read_label(file, image=volume)

@@ -63,7 +63,7 @@ def _opened(path: Path) -> Any:
     except ImportError:
         raise InputError(
             f"{path}: is a video, and PyAV, which reads it, is not installed",
-            "run: pip install 'medfewshot[video]', or convert it to a multi-page TIFF",
+            "run: pip install av, or convert it to a multi-page TIFF",
         ) from None
     return av.open(str(path))
 
