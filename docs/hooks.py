@@ -113,12 +113,11 @@ Each data set in `datasets`:
 
 {table_of(BaseDataset, "train")}
 
-`tasks: regions` and `tasks: label_maps` have the same settings. Their data sets have `folder`, `subjects`,
-`spacing_mm`, `patches` and `weight`, and instead of labels those of `regions`:
+`tasks: regions` and `tasks: label_maps` have the same settings. A data set of `regions`:
 
 {table_of(RegionDataset, "train")}
 
-and those of `label_maps`:
+A data set of `label_maps`:
 
 {table_of(LabelMapDataset, "train")}
 """
