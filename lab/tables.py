@@ -396,6 +396,21 @@ def oracle_page(_: Records) -> str:
     return excerpt(oracle_report.report_text(oracle_report.group_cells(cells, find), {}), ())
 
 
+def effort_table(_: Records) -> str:
+    """Make the table of the simulated annotator: means over the random orders that were run."""
+    rows = []
+    for dataset in UNSEEN:
+        points = read_table(f"effort/{dataset}.csv")
+        for way in dict.fromkeys(point["way"] for point in points):
+            mine = [point for point in points if point["way"] == way]
+            for scans in sorted({int(point["scans"]) for point in mine}):
+                same = [point for point in mine if int(point["scans"]) == scans]
+                means = [float(np.mean([float(point[name]) for point in same])) for name in ("slices", "dice", "masks")]
+                rows.append([dataset, way, str(scans), f"{means[0]:.0f}", f"{means[1]:.3f}", f"{means[2]:.3f}"])
+                rows[-1].append(str(len(same)))
+    return table("data|way|scans|slices|Dice of the drafts|Dice of the masks|orders", rows)
+
+
 TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
     "README.md": {"default": short_default_table},
     "docs/results.md": {
@@ -411,6 +426,7 @@ TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
         "zero_steps": zero_steps_table,
         "atlas": atlas_table,
         "without": without_table,
+        "effort": effort_table,
     },
     "lab/notes/benchmark_tables.md": {"volume": volume_report, "nnunet": nnunet_report, "oracle-2d": oracle_page},
 }
