@@ -143,4 +143,4 @@ print(f"This tutorial took {time.perf_counter() - BEGUN:.0f} seconds on {os.cpu_
 # ## Your own scans
 #
 # Run `medfewshot annotate scans/`, or `medfewshot annotate --demo` if you have none at hand. The page
-# [The workbench](../docs/workbench.md) lists the tools and shortcuts.
+# The workbench page of the documentation lists the tools and shortcuts.
