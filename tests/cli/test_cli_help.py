@@ -106,6 +106,6 @@ def test_every_setting_is_an_option(command, models):
 
 def test_defaults_of_the_help_are_the_defaults(run):
     text = " ".join(run("segment", "--help").out.split())
-    assert "(default: 240)" in text
+    assert "(default: standard)" in text
     assert "(default: 0.5)" in text
     assert "(default: 1000)" not in " ".join(run("train", "--help").out.split())  # the file decides
