@@ -214,6 +214,7 @@ def cluster():
     health = dict.fromkeys(("health_check_initial_delay_ms", "health_check_period_ms"), 1000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # 15 by default: the workers would starve beside other tests
         head = {**small, "num_cpus": 0, "include_dashboard": False, "_system_config": health}
         cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         try:
