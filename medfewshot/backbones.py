@@ -158,18 +158,15 @@ class UNet(nn.Module):
         return network.to(next(self.parameters()).device)
 
     def with_channels(self, channels: int) -> UNet:
-        """Copy an agnostic network for one channel to a network for several, which begin with equal weights.
+        """Copy an agnostic network for one channel to a network for several: it begins with the first channel alone.
 
-        Images whose channels are equal then have the features that one of these channels had.
-
-        References:
-            Carreira and Zisserman 2017, "Quo Vadis, Action Recognition?" (inflation of weights), CVPR.
+        Training learns what the others add. A mean over channels would cancel contrasts that are opposite, such as
+        those of T1 and T2.
         """
         network = UNet(**self.config | {"in_channels": channels})
         weights = self.state_dict()
-        network.load_state_dict(
-            weights | {"stem.weight": weights["stem.weight"].repeat_interleave(channels, 1) / channels}
-        )
+        others = torch.zeros_like(network.stem.weight[:, 1:])
+        network.load_state_dict(weights | {"stem.weight": torch.cat([weights["stem.weight"], others], 1)})
         return network.to(next(self.parameters()).device)
 
     def features(self, x: Tensor) -> Tensor:
