@@ -166,3 +166,14 @@ def test_a_label_on_another_grid_is_not_called_empty(tmp_path):
     assert len(found.errors) == 1
     assert "grid" in found.errors[0].text
     assert [stats.value for stats in found.cases[0].labels] == [205, 420]
+
+
+@pytest.mark.parametrize("frames", [3, 1], ids=["label with frames", "label of an unknown frame"])
+def test_a_film_is_usable_if_its_labelled_frames_are_known(tmp_path, frames):
+    image, label = toys.make_scan(1)
+    toys.save_nifti(tmp_path / "images/a.nii.gz", np.stack([image] * 3, -1))
+    unknown = np.full_like(label, 255)
+    toys.save_nifti(tmp_path / "labels/a.nii.gz", np.stack([unknown, label, unknown], -1) if frames == 3 else label)
+    row = inspect(read_dataset(tmp_path)).cases[0]
+    assert row.usable == (frames == 3)
+    assert [stats.value for stats in row.labels] == ([205, 420] if frames == 3 else [])

@@ -17,7 +17,7 @@ from medfewshot.datasets import Dataset, ignored_value
 from medfewshot.errors import InputError, some
 from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
 from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
-from medfewshot.io import StructureNames, in_frame_of, read_image, read_label
+from medfewshot.io import Film, StructureNames, in_frame_of, open_scan, read_examples, read_label
 from medfewshot.structures import TINY_VOXELS, mark_ignored, structures, voxel_size
 from medfewshot.types import Case, Progress, Volume
 
@@ -54,9 +54,10 @@ def _measure_case(case: Case, dataset: Dataset, table: StructureNames) -> tuple[
     label_file = str(case.label_path) if case.label_path else None
     row = CaseRow(case.case_id, case.subject_id, str(case.image_path), label_file)
     problems: list[Problem] = []
-    image = label = None
+    image = label = scan = None
     try:
-        image = read_image(case.image_paths)
+        scan = open_scan(case.image_paths, channels=case.channels)
+        image = scan.first if isinstance(scan, Film) else scan
         row = replace(row, **_image_numbers(image, case, dataset))
         problems += _image_problems(image, case.image_path)
     except InputError as error:
@@ -64,7 +65,10 @@ def _measure_case(case: Case, dataset: Dataset, table: StructureNames) -> tuple[
     if case.label_path is None:
         return row, problems
     try:
-        label = read_label(case.label_path, image=image)
+        if isinstance(scan, Film):
+            label = read_examples(case, ignore=dataset.ignore)[0][1]
+        else:
+            label = read_label(case.label_path, image=image)
         label = mark_ignored(label, ignored_value(label.names) if dataset.ignore is None else dataset.ignore)
         label = label if image is None else in_frame_of(image, label)
         label = table.match(label)

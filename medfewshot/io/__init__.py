@@ -28,14 +28,17 @@ from medfewshot.io.paths import (
     volumes_in,
 )
 from medfewshot.io.placement import in_common_frame, in_frame_of
+from medfewshot.io.scans import Example, ReadImage, open_scan, read_examples
 from medfewshot.io.volumes import read_image, read_label, read_label_pair, write_array, write_label, write_label_film
 
 __all__ = [
     "EXPORTS",
+    "Example",
     "Export",
     "Film",
     "FORMATS",
     "NO_SPACING",
+    "ReadImage",
     "Format",
     "StructureNames",
     "VolumeLike",
@@ -63,7 +66,9 @@ __all__ = [
     "looks_like_label",
     "match_names",
     "open_film",
+    "open_scan",
     "output_suffix",
+    "read_examples",
     "read_image",
     "read_label",
     "read_label_pair",

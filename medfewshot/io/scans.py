@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from medfewshot.errors import InputError
-from medfewshot.io import Film, in_frame_of, labelled_frames, open_film, read_image, read_label
+from medfewshot.io.films import labelled_frames, open_film
+from medfewshot.io.formats import Film
+from medfewshot.io.placement import in_frame_of
+from medfewshot.io.volumes import read_image, read_label
 from medfewshot.types import Case, Volume
 
 ReadImage = Callable[[Sequence[Path]], Volume]

@@ -12,14 +12,13 @@ from socket import gethostname
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError, some
-from medfewshot.io import Film, read_image
+from medfewshot.io import Film, ReadImage, open_scan, read_image
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Progress, Volume
 from medfewshot.workers import Lost
 from medfewshot.workflow.films import segment_film
 from medfewshot.workflow.outputs import inputs_of, write_outputs
 from medfewshot.workflow.record import CaseResult, fingerprint_of
-from medfewshot.workflow.scans import ReadImage, open_scan
 from medfewshot.workflow.volumes import check_channels
 
 

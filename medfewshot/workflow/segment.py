@@ -11,7 +11,17 @@ from pathlib import Path
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError, some
-from medfewshot.io import EXPORTS, Film, case_id, files_without_image, format_of, labels_without_image, read_image
+from medfewshot.io import (
+    EXPORTS,
+    Film,
+    ReadImage,
+    case_id,
+    files_without_image,
+    format_of,
+    labels_without_image,
+    open_scan,
+    read_image,
+)
 from medfewshot.planning import check_like_support
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Plan, Progress
@@ -28,7 +38,6 @@ from medfewshot.workflow.record import (
     remove_results,
 )
 from medfewshot.workflow.report import reasons_to_review
-from medfewshot.workflow.scans import ReadImage, open_scan
 from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
 
 MIN_COHORT = 3

@@ -13,11 +13,20 @@ import numpy as np
 
 from medfewshot.datasets import Dataset, ignored_value, read_dataset
 from medfewshot.errors import InputError, some
-from medfewshot.io import VolumeLike, as_volume, in_frame_of, in_voxels, match_names, read_image
+from medfewshot.io import (
+    Example,
+    ReadImage,
+    VolumeLike,
+    as_volume,
+    in_frame_of,
+    in_voxels,
+    match_names,
+    read_examples,
+    read_image,
+)
 from medfewshot.learners.hybrid_fusion import TRAINING_DICE
 from medfewshot.structures import mark_ignored
 from medfewshot.types import Case, Plan, Progress, Volume
-from medfewshot.workflow.scans import Example, ReadImage, read_examples
 
 SupportSource = str | PathLike[str] | Dataset | Sequence[Case] | Sequence[tuple[VolumeLike, VolumeLike]]
 """A folder, ``dataset.json`` or CSV, what :func:`find_supports` returned, cases, or (image, label) pairs."""
