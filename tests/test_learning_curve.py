@@ -67,6 +67,26 @@ def test_the_sentence_says_whether_to_go_on(values, words):
     assert words in curve(values).sentence
 
 
+def test_a_curve_that_falls_says_nothing_about_further_labels():
+    found = curve(lambda k, i: {1: 0.68, 2: 0.72, 4: 0.68, 8: 0.70}[k])
+    assert not found.rises
+    assert "cannot tell" in found.sentence
+    assert "help little" not in found.sentence
+
+
+def test_the_gain_is_uncertain_if_choices_of_labelled_scans_differ():
+    """Every subject has the same Dice, so a bootstrap over subjects alone would find no spread."""
+    rows = [
+        CurveScore(k, draw, f"c{i}", f"c{i}", "a", law(k) + (0.05 if draw % 2 else -0.05))
+        for k in (1, 2, 4, 8)
+        for draw in (1, 2, 3, 4)
+        for i in range(6)
+    ]
+    gain, low, high = LearningCurve(tuple(rows), 9).gain
+    assert gain == pytest.approx(0.4 / 9 - 0.4 / 14, abs=1e-3)
+    assert high - low > 0.02
+
+
 def test_few_numbers_of_labelled_scans_have_no_gain():
     found = curve(lambda k, i: law(k), shots=(1, 2))
     assert all(math.isnan(value) for value in found.gain)

@@ -15,7 +15,7 @@ from medfewshot.evaluation.results import ALL_LABELS, bootstrap_interval
 NEXT = 5
 """Number of further labels whose gain is estimated."""
 GAIN = 0.01
-"""Rise of the mean Dice below which further labels help little."""
+"""Change of the mean Dice that counts. If the rise is smaller, further labels help little."""
 FEWEST_POINTS = 3
 """Numbers of labelled scans that a curve with three parameters needs."""
 RESAMPLES, SEED = 500, 0
@@ -104,7 +104,7 @@ class LearningCurve:
         points = []
         for name in [*names, ALL_LABELS]:
             by_shots: dict[int, list[tuple[float, str]]] = defaultdict(list)
-            for shots, value, subject in self._tests(name):
+            for shots, _, value, subject in self._tests(name):
                 by_shots[shots].append((value, subject))
             for shots, values in sorted(by_shots.items()):
                 dice, subjects = zip(*values, strict=True)
@@ -117,29 +117,36 @@ class LearningCurve:
         """The points of all structures together."""
         return tuple(point for point in self.points if point.structure == ALL_LABELS)
 
-    def _tests(self, structure: str) -> list[tuple[int, float, str]]:
-        """Shots, mean Dice and subject of each test in which the structure is defined."""
+    def _tests(self, structure: str) -> list[tuple[int, int, float, str]]:
+        """Shots, choice, mean Dice and subject of each test in which the structure is defined."""
         values: dict[tuple[int, int, str, str], list[float]] = defaultdict(list)
         for score in self.scores:
             if structure in (score.structure, ALL_LABELS) and not np.isnan(score.dice):
                 values[score.shots, score.draw, score.case, score.subject].append(score.dice)
-        return [(key[0], float(np.mean(dice)), key[3]) for key, dice in values.items()]
+        return [(key[0], key[1], float(np.mean(dice)), key[3]) for key, dice in values.items()]
 
     @cached_property
     def gain(self) -> tuple[float, float, float]:
-        """Expected rise of the mean Dice with five more labelled scans, and its 95 % bootstrap interval over subjects.
+        """Expected rise of the mean Dice with five more labelled scans, and its 95 % bootstrap interval.
 
-        It extrapolates an inverse power law. NaN with fewer than three numbers of labelled scans or one subject.
+        It extrapolates an inverse power law. The bootstrap is over subjects and over choices of labelled scans. NaN
+        with fewer than three numbers of labelled scans or one subject.
         """
         tests = self._tests(ALL_LABELS)
-        shots, dice = np.array([test[0] for test in tests]), np.array([test[1] for test in tests])
-        subjects, index = np.unique([test[2] for test in tests], return_inverse=True)
+        shots, dice = np.array([test[0] for test in tests]), np.array([test[2] for test in tests])
+        subjects, index = np.unique([test[3] for test in tests], return_inverse=True)
+        choices = np.array([test[1] for test in tests])
         if len(np.unique(shots)) < FEWEST_POINTS or len(subjects) < 2:
             return NAN, NAN, NAN
         generator = np.random.default_rng(SEED)
         found = []
         for _ in range(RESAMPLES):
             times = np.bincount(generator.integers(0, len(subjects), len(subjects)), minlength=len(subjects))[index]
+            for count in np.unique(shots):
+                here = shots == count
+                drawn, which = np.unique(choices[here], return_inverse=True)
+                again = generator.integers(0, len(drawn), len(drawn))
+                times[here] *= np.bincount(again, minlength=len(drawn))[which]
             if len(np.unique(shots[times > 0])) >= FEWEST_POINTS:
                 found.append(self._gain(shots, dice, times))
         low, high = np.percentile(found, [2.5, 97.5])
@@ -157,6 +164,12 @@ class LearningCurve:
         return now - later
 
     @property
+    def rises(self) -> bool:
+        """Whether no number of labelled scans has a mean Dice 0.01 or more below that of the next smaller number."""
+        dice = np.array([point.dice for point in self.overall])
+        return bool((np.diff(dice) > -GAIN).all())
+
+    @property
     def sentence(self) -> str:
         """What the curve says, for people."""
         if not self.overall:
@@ -168,6 +181,8 @@ class LearningCurve:
         text += f" ({last.ci_low:.3f} to {last.ci_high:.3f})." if np.isfinite(last.ci_low) else "."
         if np.isnan(gain):
             return f"{text} It takes {FEWEST_POINTS} numbers of labelled scans to estimate what more of them would add."
+        if not self.rises:
+            return f"{text} The curve does not rise from point to point, so it cannot tell what more of them would add."
         text += f" {NEXT} more than the {self.labelled} that you have are expected to add {gain:.3f}"
         text += f" ({low:.3f} to {high:.3f})."
         if high < GAIN:
