@@ -104,7 +104,7 @@ def describe(folder: Path) -> Description:
             Item("24", "12c", "where training starts", facts.start),
             Item("25", "12c", "training", facts.training),
             Item("28, 35", "23a", "performance", scores or "Not scored: give references to `medfewshot evaluate`."),
-            Item("31", "15", "how certain a result is", "Each structure has an expected Dice; it can be wrong."),
+            Item("29", "15", "how certain a result is", "Each structure has an expected Dice; it can be wrong."),
         )
         return Description(" ".join(filter(None, sentences)), items, facts.warnings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -40,11 +40,11 @@ def read(path: Path, dtype: DType) -> Volume:
 
 def film(path: Path, dtype: DType) -> Film | None:
     """Open the pages of a TIFF as a film; None if there is one."""
-    from PIL import Image
+    from PIL import Image, TiffImagePlugin
 
     try:
         with Image.open(path) as picture:
-            count = int(getattr(picture, "n_frames", 1))
+            count = picture.n_frames if isinstance(picture, TiffImagePlugin.TiffImageFile) else 1
     except OSError:
         return None  # ITK says what is wrong with it
     if count < 2:
