@@ -23,7 +23,7 @@ RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "r
 PARTIAL = ("segmenter", "cases", "labels")
 """Folders of a cell that are removed when it is done."""
 
-NEW_SETTINGS = {"ignore": None, "quality": "standard"}
+NEW_SETTINGS = {"frame": None, "ignore": None, "quality": "standard"}
 """Settings of a learner that are younger than the first records, with the value that the records imply."""
 
 
