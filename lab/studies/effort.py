@@ -149,7 +149,7 @@ def main() -> None:
     pool = list(fixed_split(given.dataset)[0])[: given.scans]
     cases = sorted(dataset.labelled, key=lambda case: case.image_path.name)
     cohort = read_supports(replace(dataset, cases=tuple(cases[number] for number in pool)))
-    settings = AdaptSettings(learner="finetune", steps=given.steps, fast=True, budget_seconds=None)
+    settings = AdaptSettings(learner="finetune", steps=given.steps, quality="draft", budget_seconds=None)
     rows = read_rows(given.output)
     for seed in given.seeds:
         order = np.random.default_rng(seed).permutation(len(pool)).tolist()
