@@ -180,7 +180,7 @@ def test_structure_names_are_only_names(folder, scans, name):
     assert not result.failed
     new = {path for path in scans.rglob("*") if path.is_file()} - before
     assert {str(path.relative_to(scans / "out")) for path in new} == {
-        "q0.nii.gz", "previews/q0.png", "report/q0.npz", "run.json", "statistics.csv",
+        "q0.nii.gz", "data_dictionary.csv", "previews/q0.png", "report/q0.npz", "run.json", "statistics.csv",
     }  # fmt: skip
 
 

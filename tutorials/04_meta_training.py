@@ -135,7 +135,7 @@ print("last step in the log before the interruption:", int(read_log(RUN / "train
 settings = load_settings(TrainSettings, WORK / "own.yaml")
 sources = {
     "procedural": Populations(settings.tasks.synthetic),
-    "real": EpisodeSampler(read_pack(PACK, settings.tasks.real.datasets), settings.tasks.real),
+    "real": EpisodeSampler(read_pack(PACK, settings.tasks)["real"], settings.tasks.real),
 }
 figure, axes = plt.subplots(2, 6, figsize=(10, 3.7), layout="constrained")
 for row, (kind, source) in zip(axes, sources.items(), strict=True):

@@ -157,8 +157,11 @@ class Learning:
     def write_drafts(self, segmenter: VolumeSegmenter, instant: Draft | None = None) -> None:
         """Write a draft of every case without a complete mask, the open case first.
 
-        If the instant draft of the open case is expected to be clearly better, its segmenter makes all drafts.
+        If the instant draft of the open case is expected to be clearly better, its segmenter makes all drafts. This is
+        decided only in a case without a label: what a segmenter expects in its own example says nothing.
         """
+        if self.open_case in self.used:
+            instant = None
         waiting = [case.name for case in self.project.cases() if not self.project.facts(case.name).complete]
         waiting.sort(key=lambda name: name != self.open_case)
         progress = self.progress.at("drafts")

@@ -140,8 +140,8 @@ def check_case_name(name: object) -> str:
     Raises:
         InputError: It is none.
     """
-    good = isinstance(name, str) and 0 < len(name) <= _MOST_LETTERS and not set(name) & {"/", "\\"}
-    if not good or not isinstance(name, str) or name.startswith(".") or not name.strip() or not name.isprintable():
+    good = isinstance(name, str) and 0 < len(name) <= _MOST_LETTERS and not set(name) & {"/", "\\", "\0"}
+    if not good or not isinstance(name, str) or name.startswith(".") or not name.strip():
         raise InputError(f"case {_short(name)}: cannot be a file name", "rename the scan")
     return name
 
@@ -152,7 +152,7 @@ def _checked(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Path],
         name = check_case_name(entry["name"])
         if name in scans:
             raise InputError(f"case {_short(name)}: is given twice", "remove one entry")
-        if not isinstance(entry["path"], str) or not entry["path"].isprintable() or not 0 < len(entry["path"]) < 4096:
+        if not isinstance(entry["path"], str) or "\0" in entry["path"] or not 0 < len(entry["path"]) < 4096:
             raise InputError(f"case {_short(name)}: has no path", "give the path of its scan")
         scans[name] = Path(os.path.normpath(folder.absolute() / entry["path"]))
     structures = [Structure(one["name"], one["value"], one["color"]) for one in content["structures"]]

@@ -104,8 +104,9 @@ def test_every_start_is_trained_kept_and_fitted_to_another_plan(name, tmp_path):
 def test_weights_of_another_kind_are_refused():
     with pytest.raises(InputError, match="2D images of 1 channel"):
         Finetune(steps=1, start=fresh(dims=2)).adapt(support_of([SHAPE], patch=SHAPE))
-    with pytest.raises(InputError, match="3D with 2"):
-        Finetune(steps=1, start=fresh()).adapt(support_of([SHAPE], channels=2, patch=SHAPE))
+    two = build_start("finetune", build_backbone(dims=3, width=4, levels=3, in_channels=2))
+    with pytest.raises(InputError, match="3D with 3"):
+        Finetune(steps=1, start=two).adapt(support_of([SHAPE], channels=3, patch=SHAPE))
     with pytest.raises(InputError, match="another kind of learner"):
         build_start("finetune", LEARNERS["in_context"].build_backbone(dims=2))
     with pytest.raises(InputError, match="another kind of learner"):

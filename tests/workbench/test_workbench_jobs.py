@@ -147,8 +147,9 @@ def test_three_drawn_slices_of_one_scan_give_drafts_of_all(project: Project, mon
     assert [(row["case"], row["dice"], row["message"]) for row in checks(project)] == [("a", None, ""), ("b", None, "")]
 
 
-@pytest.mark.parametrize(("gain", "kept"), [(0.26, True), (0.24, False)])
-def test_a_clearly_better_instant_draft_stays(project: Project, gain: float, kept: bool) -> None:
+@pytest.mark.parametrize(("gain", "used", "kept"), [(0.26, "ac", True), (0.24, "ac", False), (0.26, "abc", False)])
+def test_a_clearly_better_instant_draft_stays(project: Project, gain: float, used: str, kept: bool) -> None:
+    """Unless the case is an example itself: there, every segmenter expects much."""
     told: list[str] = []
     learning = Learning(project, open_case="b", progress=Progress(), warn=told.append, device="cpu")
     pairs = []
@@ -162,6 +163,7 @@ def test_a_clearly_better_instant_draft_stays(project: Project, gain: float, kep
     labels = np.zeros_like(made.done.labels)
     labels[3, 3, 3] = 1
     instant = Draft(full, replace(made.done, labels=labels), Assessment(made.found.uncertainty - gain, 0.0))
+    learning.used += used
     learning.write_drafts(full, instant)
     assert np.array_equal(project.read_draft("b"), labels if kept else made.done.labels)
     assert bool(told) == kept

@@ -51,7 +51,7 @@ LIES = [
     {"scans": None},
     {"scans": [3]},
     {"scans": [{"name": 3, "path": "x"}]},
-    {"scans": [{"name": "a\n<b>", "path": "x"}]},
+    {"scans": [{"name": "a\0<b>", "path": "x"}]},
     {"scans": [{"name": "a" * 300, "path": "x"}]},
     {"scans": [{"name": "a", "path": "x\0"}]},
     {"scans": [{"name": "a", "path": ["x"]}]},
