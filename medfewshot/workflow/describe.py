@@ -26,6 +26,7 @@ REFERENCES = (
     "CLAIM: Mongan, Moy, Kahn 2020, Radiology: Artificial Intelligence 2(2):e200029; its update of 2024 numbers some "
     "items differently",
     "TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378",
+    "Check the item numbers against the guidelines before you submit",
 )
 
 
