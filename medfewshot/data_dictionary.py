@@ -97,7 +97,7 @@ _COLUMNS: dict[str, Meaning] = {
     "edv_ml": ("ml", "volume at end-diastole"),
     "esv_ml": ("ml", "volume at end-systole"),
     "stroke_ml": ("ml", "stroke volume: edv_ml minus esv_ml"),
-    "ejection_fraction_percent": ("%", "stroke volume in percent of edv_ml; empty if that is 0"),
+    "ejection_fraction_percent": ("%", "stroke volume in percent of edv_ml; empty if edv_ml or esv_ml is 0"),
     "shots": ("", "number of labelled scans that a model learned from"),
     "draw": ("", "which choice of these scans, from 1"),
     "subject": ("", "whose scan it is"),

@@ -39,8 +39,8 @@ class Ejection:
 
     @property
     def fraction_percent(self) -> float | None:
-        """Ejection fraction; None for an empty cavity."""
-        return 100 * self.stroke_ml / self.edv_ml if self.edv_ml > 0 else None
+        """Ejection fraction; None if the cavity was not found in one of the two frames: no heart empties whole."""
+        return 100 * self.stroke_ml / self.edv_ml if self.edv_ml > 0 and self.esv_ml > 0 else None
 
     def row(self) -> dict[str, object]:
         """Return the columns of ``ejection.csv``."""

@@ -14,6 +14,7 @@ def test_volumes_at_the_frames_of_the_first_cavity():
     assert (left.stroke_ml, left.fraction_percent) == (60, 60)
     assert (right.edv_ml, right.esv_ml, right.fraction_percent) == (120, 60, 50)
     assert ejections({"LV": [0.0, 0.0]})[0].fraction_percent is None
+    assert ejections({"LV": [90.0, 0.0, 40.0]})[0].fraction_percent is None  # not found, not emptied
     assert ejections({}) == ()
 
 

@@ -85,8 +85,13 @@ def segment_film(
         *_grouped(remarks, film.count),
         *([f"{some(skipped)}: not written for films, only their label maps are"] if skipped else []),
     )
+    if not film.times_s and film.first.has_spacing:
+        warnings += (f"its {film.count} volumes are read as frames, and it states no time between them",)
     curves = {name: [row["volume_ml"] for row in rows if row["name"] == name] for name in cavities}
     measured = ejections(curves) if film.first.spatial_dims == 3 and film.first.has_spacing else ()
+    unknown = [one.name for one in measured if one.fraction_percent is None]
+    if unknown:
+        warnings += (f"{some(unknown)}: not found in a frame, so the ejection fraction is not known",)
     return SegmentedFilm(labels, volume, replace(result, warnings=warnings), tuple(rows), film.times_s, measured)
 
 

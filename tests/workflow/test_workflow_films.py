@@ -90,6 +90,19 @@ def test_a_labelled_film_that_is_refused(tmp_path, kind, message):
         read_supports([pair], frame=frame)
 
 
+def test_volumes_without_a_time_are_frames_with_a_warning(tmp_path):
+    """They could also be channels. And a cavity that a frame lacks has no ejection fraction."""
+    film, labels, _ = make_film(tmp_path)
+    segmenter = learn([(film, labels)])
+    image = np.asarray(nib.load(film).dataobj)
+    assert not any("no time" in text for text in medfewshot.segment_film(film, segmenter).segmentation.warnings)
+    empty = toys.save_nifti(tmp_path / "empty.nii.gz", np.stack([image[..., 0], np.full_like(image[..., 0], 100)], -1))
+    found = medfewshot.segment_film(empty, segmenter)
+    assert any("read as frames" in text and "no time" in text for text in found.segmentation.warnings)
+    assert any("ejection fraction is not known" in text for text in found.segmentation.warnings)
+    assert [one.fraction_percent for one in found.ejections] == [None]
+
+
 def test_a_film_from_its_own_first_frame(tmp_path):
     film, labels, truth = make_film(tmp_path, labelled=(0,))
     segmenter = learn([(film, labels)])
