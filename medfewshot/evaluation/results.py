@@ -23,6 +23,8 @@ from medfewshot.io import write_text
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS
 
 RESAMPLES, SEED = 2000, 0
+DRAWN_AT_A_TIME = 1_000_000
+"""Subjects: their numbers take 8 MB, and so do their values."""
 ALL_LABELS = "all labels"
 VOLUME_COLUMNS = {
     "bias": "volume_bias_ml",
@@ -207,8 +209,12 @@ def bootstrap_interval(
     if count.size < 2:
         return float("nan"), float("nan")
     total = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
-    drawn = np.random.default_rng(seed).integers(0, count.size, (resamples, count.size))
-    low, high = np.percentile(total[drawn].sum(axis=1) / count[drawn].sum(axis=1), [2.5, 97.5])
+    rng, rows = np.random.default_rng(seed), max(1, DRAWN_AT_A_TIME // count.size)
+    means = []
+    for first in range(0, resamples, rows):
+        drawn = rng.integers(0, count.size, (min(rows, resamples - first), count.size))
+        means.append(total[drawn].sum(axis=1) / count[drawn].sum(axis=1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.data_dictionary import write_table
 from medfewshot.devices import describe_device
 from medfewshot.errors import InputError
-from medfewshot.io import EXPORTS, write_text
+from medfewshot.io import EXPORTS, atomic_path
 from medfewshot.planning import plan_to_dict
 from medfewshot.report import prepared_path
 from medfewshot.settings import InferenceSettings, SegmentSettings
@@ -29,6 +30,8 @@ STATISTICS = "statistics.csv"
 EJECTION = "ejection.csv"
 REPORT = "report.html"
 FORMAT_VERSION = 1
+_NO_OUTPUTS = '\n  "outputs": []'
+"""Where the entries of ``outputs`` go in the text of a record: only its own keys are two spaces from the left."""
 _ADAPTATION = ("settings", "device", "learner", "weights_have_seen")
 
 
@@ -67,9 +70,9 @@ class CaseResult:
 class RunRecord:
     """The record of one run, on disk from its first moment; ``add`` writes it again with one more result.
 
-    Writing takes longer with every volume. If it would take more than a tenth of the time, it waits for a later volume
-    or the end of the ``with`` block, which also notes the time. A process that is killed meanwhile repeats what was not
-    yet recorded.
+    Each result becomes text once; writing then copies text, which takes longer with every volume. If it would take more
+    than a tenth of the time, it waits for a later volume or the end of the ``with`` block, which also notes the time.
+    A process that is killed meanwhile repeats what was not yet recorded.
     """
 
     def __init__(
@@ -88,18 +91,21 @@ class RunRecord:
         self.results: list[CaseResult] = []
         self._reviews = read_review_status(folder)
         self._earlier: dict[tuple[str, ...], CaseResult] = {}
+        self._entries: dict[tuple[str, ...], str] = {}
         self._due = 0.0
         self._unwritten = False
 
     def start(self, earlier: Mapping[tuple[str, ...], CaseResult]) -> None:
         """Write the record with the results of an earlier run; each counts until this run replaces it."""
         self._earlier = dict(earlier)
+        self._entries = {inputs: _entry(result) for inputs, result in earlier.items()}
         self._write(None)
 
     def add(self, result: CaseResult) -> None:
         """Add the result of one scan; write the file if the last writing is long enough ago."""
         self.results.append(result)
-        self._earlier.pop(tuple(result.inputs), None)
+        self._earlier.pop(result.inputs, None)
+        self._entries[result.inputs] = _entry(result)
         self._unwritten = True
         if time.monotonic() >= self._due:
             self._write(None)
@@ -142,7 +148,12 @@ class RunRecord:
 
     def _write(self, finished: str | None) -> None:
         begun = time.monotonic()
-        write_text(self.folder / RUN_RECORD, strict_json(self._content(finished)))
+        head, _, tail = strict_json(self._content(finished)).partition(_NO_OUTPUTS)
+        with atomic_path(self.folder / RUN_RECORD) as path, open(path, "w", encoding="utf-8", newline="") as file:
+            file.write(head + _NO_OUTPUTS[:-1])
+            for number, result in enumerate(self._known()):
+                file.write((",\n" if number else "\n") + self._entries[result.inputs])
+            file.write(("\n  ]" if self._entries else "]") + tail)
         rows = [{**self._about(result), **row} for result in self._known() for row in result.statistics]
         if rows:
             write_table(self.folder / STATISTICS, rows)
@@ -183,7 +194,7 @@ class RunRecord:
             "adaptation": {key: adapted[key] for key in _ADAPTATION if key in adapted},
             "options": _inference(self.settings),
             "seconds": {**adapted.get("seconds", {}), **{name: round(time, 3) for name, time in spent.items()}},
-            "outputs": [asdict(result) for result in self._known()],
+            "outputs": [],
             "warnings": self.warnings(),
             "versions": versions(),
             "fingerprint": self.fingerprint,
@@ -241,6 +252,11 @@ def remove_results(folder: Path) -> None:
     for name in (STATISTICS, EJECTION, REPORT):
         (folder / name).unlink(missing_ok=True)
     (folder / RUN_RECORD).unlink()
+
+
+def _entry(result: CaseResult) -> str:
+    """Return an entry of ``outputs``, as it stands in the record."""
+    return indent(strict_json(asdict(result)).rstrip("\n"), "    ")
 
 
 def _damaged(folder: Path) -> InputError:

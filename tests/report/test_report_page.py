@@ -25,7 +25,7 @@ from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_pairs, match_cases
 from medfewshot.io import read_label
 from medfewshot.report.page.content import Page, PageCase, StructureRow
-from medfewshot.report.page.flags import FIRST_LOOK, look_first, modified_z, raise_flags
+from medfewshot.report.page.flags import FIRST_LOOK, Typical, look_first, raise_flags
 from medfewshot.report.page.viewer import coarsening, display_volumes, load_case, prepared_path, voxel_budget
 from medfewshot.report.page.write import card_uri, render_page
 from medfewshot.report.paint import colour_of
@@ -384,9 +384,10 @@ def test_the_first_screen_shows_pictures_with_structure_and_reason():
 
 
 def test_modified_z():
-    assert modified_z(9, [1, 2, 3, 4, 5]) == pytest.approx(0.6745 * 6)
-    assert modified_z(9, [1, 1, 1, 1, 5]) == 0
-    assert modified_z(9, [1, 2, 3, 4]) == 0
+    assert Typical.of([1, 2, 3, 4, 5]).modified_z(9) == pytest.approx(0.6745 * 6)
+    assert Typical.of([1, 1, 1, 1, 5]).modified_z(9) == 0
+    assert Typical.of([1, 2, 3, 4]).modified_z(9) == 0
+    assert Typical.of([]).modified_z(9) == 0
 
 
 def strip_plots(*cases: PageCase) -> dict[str, str]:

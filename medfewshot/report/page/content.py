@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 MISSED, FALSE_POSITIVE, ABSENT = "missed", "false_alarm", "absent"
@@ -130,7 +131,7 @@ class Page:
     warnings: tuple[str, ...] = ()
     volume_plot: str | None = None
 
-    @property
+    @cached_property
     def scored(self) -> bool:
         """Whether any structure was compared with a reference."""
         return any(row.status is not None for case in self.cases for row in case.structures)

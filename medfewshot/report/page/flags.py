@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,10 +33,10 @@ def raise_flags(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
     for case in cases:
         for row in case.structures:
             of_label[row.label].append(row)
+    usual = {label: _Usual.of(rows) for label, rows in of_label.items()}
     return tuple(
         replace(
-            case,
-            structures=tuple(replace(row, flags=_all_flags(row, of_label[row.label])) for row in case.structures),
+            case, structures=tuple(replace(row, flags=_all_flags(row, usual[row.label])) for row in case.structures)
         )
         for case in cases
     )
@@ -52,22 +52,61 @@ def look_first(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
     return tuple(sorted(cases, key=order)[:FIRST_LOOK])
 
 
-def modified_z(value: float, others: Sequence[float]) -> float:
-    """Return ``0.6745 (value - median) / MAD`` over ``others``; 0 for fewer than five, or if half of them are equal."""
-    if len(others) < FEWEST:
-        return 0.0
-    median = float(np.median(others))
-    spread = float(np.median(np.abs(np.asarray(others) - median)))
-    return 0.6745 * (value - median) / spread if spread > 0 else 0.0
+@dataclass(frozen=True)
+class Typical:
+    """Median and spread of a measurement.
+
+    Attributes:
+        count: Number of values.
+        median: Their median.
+        spread: Median absolute deviation from it.
+    """
+
+    count: int
+    median: float
+    spread: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Typical:
+        """Return median and spread of ``values``; zeros if there are none."""
+        if not values:
+            return cls(0, 0.0, 0.0)
+        median = float(np.median(values))
+        return cls(len(values), median, float(np.median(np.abs(np.asarray(values) - median))))
+
+    def modified_z(self, value: float) -> float:
+        """Return ``0.6745 (value - median) / spread``; 0 for fewer than five values, or if half of them are equal."""
+        return 0.6745 * (value - self.median) / self.spread if self.count >= FEWEST and self.spread > 0 else 0.0
+
+    def side(self, value: float, far: float) -> int:
+        """Return 1 or -1 if a value is far above or below the median and an outlier, or else 0."""
+        distance = value - self.median
+        odd = abs(self.modified_z(value)) > OUTLIER and abs(distance) > far
+        return int(math.copysign(1, distance)) if odd else 0
 
 
-def _all_flags(row: StructureRow, others: Sequence[StructureRow]) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class _Usual:
+    """What is usual for a structure: its predicted Dice, and the logarithm of its size."""
+
+    predicted_dice: Typical
+    log_size: Typical
+
+    @classmethod
+    def of(cls, rows: Sequence[StructureRow]) -> _Usual:
+        return cls(
+            Typical.of([row.predicted_dice for row in rows if row.predicted_dice is not None]),
+            Typical.of([math.log(row.size) for row in rows if row.size]),
+        )
+
+
+def _all_flags(row: StructureRow, usual: _Usual) -> tuple[str, ...]:
     """Return the flags of a row and new ones; a reference says better than a size whether a structure is missing."""
     known = [text for text in row.flags if row.status is None or text != NOT_FOUND]
-    return tuple(dict.fromkeys((*known, *_reasons(row, others))))
+    return tuple(dict.fromkeys((*known, *_reasons(row, usual))))
 
 
-def _reasons(row: StructureRow, others: Sequence[StructureRow]) -> Iterator[str]:
+def _reasons(row: StructureRow, usual: _Usual) -> Iterator[str]:
     if row.status == MISSED:
         yield "missed"
     elif row.status == FALSE_POSITIVE:
@@ -76,18 +115,8 @@ def _reasons(row: StructureRow, others: Sequence[StructureRow]) -> Iterator[str]
         yield NOT_FOUND
     elif row.status is not None and row.quality < LOW_DICE:
         yield f"Dice {row.quality:.2f}"
-    if row.predicted_dice is not None:
-        predictions = [other.predicted_dice for other in others if other.predicted_dice is not None]
-        if row.predicted_dice < LOW_DICE or _side(row.predicted_dice, predictions, FAR_IN_DICE) < 0:
-            yield "low confidence"
-    if row.size:
-        sizes = [math.log(other.size) for other in others if other.size]
-        if side := _side(math.log(row.size), sizes, math.log(FAR_IN_SIZE)):
-            yield f"unusually {'large' if side > 0 else 'small'} for these scans"
-
-
-def _side(value: float, others: Sequence[float], far: float) -> int:
-    """Return 1 or -1 if a value is far above or below the median of ``others`` and an outlier, or else 0."""
-    distance = value - float(np.median(others))
-    odd = abs(modified_z(value, others)) > OUTLIER and abs(distance) > far
-    return int(math.copysign(1, distance)) if odd else 0
+    predicted = row.predicted_dice
+    if predicted is not None and (predicted < LOW_DICE or usual.predicted_dice.side(predicted, FAR_IN_DICE) < 0):
+        yield "low confidence"
+    if row.size and (side := usual.log_size.side(math.log(row.size), math.log(FAR_IN_SIZE))):
+        yield f"unusually {'large' if side > 0 else 'small'} for these scans"
