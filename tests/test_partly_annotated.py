@@ -16,6 +16,7 @@ from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_arrays
+from medfewshot.io import read_complete_examples
 from medfewshot.learners.atlas import Atlas, voted
 from medfewshot.learners.in_context import InContext
 from medfewshot.learners.linear_head import LinearHead, class_frequencies
@@ -205,8 +206,8 @@ def test_the_ignore_label_of_an_nnunet_data_set_marks_voxels_that_are_not_annota
     scans = read_supports(dataset)
     assert np.array_equal(scans.labels[0].data[0], only_slices(labels, [9]))
     assert dict(prepare(scans).plan.labels) == {1: "liver"}
-    with pytest.raises(InputError):
-        dataset.complete()
+    with pytest.raises(InputError, match="partly annotated"):
+        read_complete_examples(dataset.cases[0], ignore=dataset.ignore)
 
 
 def test_a_pair_of_files_says_with_a_setting_which_value_is_ignored(tmp_path):

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medfewshot.benchmark.adaptation import ScanSegmenter, adapt_cell
 from medfewshot.benchmark.cells import RECORD, SCORES, Cell, picture_of, read_json, remove_leftovers
 from medfewshot.benchmark.config import ALL
@@ -18,9 +20,9 @@ from medfewshot.datasets import read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import evaluate_arrays, mean
-from medfewshot.io import in_frame_of, read_image, read_label, write_csv, write_text
+from medfewshot.io import read_complete_examples, write_csv, write_text
 from medfewshot.report import save_preview
-from medfewshot.types import Case, Progress
+from medfewshot.types import Case, Progress, Volume
 
 
 def run_cell(
@@ -49,13 +51,13 @@ def run_cell(
     """
     progress = progress or Progress()
     begun = time.perf_counter()
-    names, supports, queries = find_scans(cell, data)
+    names, supports, queries, ignore = find_scans(cell, data)
     segmenter = adapt(cell, names, supports, folder, device, progress)
     check_seen(segmenter.record.get("weights_have_seen", {}), cell, queries)
     records = []
     for number, case in enumerate(queries):
         progress.update(number, len(queries), f"segmenting {case.case_id}")
-        records.append(_segmented(cell, case, segmenter, folder))
+        records.append(_segmented(cell, case, segmenter, folder, ignore))
     progress.update(len(queries), len(queries), "writing scores")
     write_csv(folder / SCORES, [row for record in records for row in record["rows"]])
     record = _record(cell, supports, segmenter, records, device)
@@ -64,14 +66,14 @@ def run_cell(
     remove_leftovers(folder)
 
 
-def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list[Case]]:
-    """Label names, supports and queries of a cell.
+def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list[Case], int | None]:
+    """Label names, supports and queries of a cell, and the label value of voxels that are not annotated.
 
     Raises:
         InputError: The dataset lacks what the split names.
     """
     root = data / cell.dataset.source
-    dataset = read_dataset(root).complete()
+    dataset = read_dataset(root)
     cases = sorted(dataset.labelled, key=lambda case: (case.image_path.name, str(case.image_path)))
     pool, query = cell.dataset.split
     if max(pool[-1], query[-1]) >= len(cases):
@@ -83,7 +85,7 @@ def find_scans(cell: Cell, data: Path) -> tuple[dict[int, str], list[Case], list
     shared = {case.subject_id for case in supports} & {case.subject_id for case in queries}
     if shared:
         raise InputError(f"{root}: subject {min(shared)} is in the support and in the queries", "correct the split")
-    return _label_names(cell, dataset.labels, root), supports, queries
+    return _label_names(cell, dataset.labels, root), supports, queries, dataset.ignore
 
 
 def _label_names(cell: Cell, known: Mapping[int, str], root: Path) -> dict[int, str]:
@@ -117,44 +119,53 @@ def check_seen(seen: Mapping[str, Any], cell: Cell, queries: Sequence[Case]) -> 
         raise InputError(f"{cell.learner.settings.weights}: {problem}", "train without the query set")
 
 
-def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path) -> dict[str, Any]:
+def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path, ignore: int | None) -> dict[str, Any]:
     """Rows and seconds of one query, from disk if an earlier process has made them."""
     path = folder / "cases" / f"{case.case_id}.json"
     if path.is_file():
         return read_json(path)
     begun = time.perf_counter()
-    image = read_image(case.image_paths)
-    if image.modality is None and case.modality:
-        image = replace(image, modality=case.modality)
-    read = time.perf_counter()
-    segmentation = segmenter.segment(image)
-    segmented = time.perf_counter()
     if case.label_path is None:
         raise InputError(f"{case.image_path}: has no label, so it cannot be a query", "correct the split")
-    reference = in_frame_of(image, read_label(case.label_path, image=image))
-    found, truth, names = segmentation.labels, reference.data[0], segmenter.plan.labels
+    examples = read_complete_examples(case, ignore=ignore)
+    seconds = {"read": time.perf_counter() - begun, "segment": 0.0, "metrics": 0.0}
+    rows: list[dict[str, Any]] = []
+    for image, reference in examples:
+        name = case.case_id if image.frame is None else f"{case.case_id} frame {image.frame}"
+        rows += _scored(cell, replace(case, case_id=name), image, reference.data[0], segmenter, folder, seconds)
+    record = {"case": case.case_id, "rows": rows, "seconds": {key: round(value, 4) for key, value in seconds.items()}}
+    write_text(path, strict_json(record))
+    return read_json(path)
+
+
+def _scored(
+    cell: Cell, case: Case, image: Volume, truth: np.ndarray, segmenter: ScanSegmenter, folder: Path,
+    seconds: dict[str, float],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Segment one image, or one frame of a film, and score it; adds to ``seconds``."""
+    begun = time.perf_counter()
+    segmentation = segmenter.segment(image)
+    segmented = time.perf_counter()
+    found, names = segmentation.labels, segmenter.plan.labels
     about: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "tolerance_mm": cell.tolerance_mm}
-    scores = evaluate_arrays(found, truth, reference.spacing_mm, labels=names, **about)
-    scored = time.perf_counter()
-    seconds = {"read": read - begun, "segment": segmented - read, "metrics": scored - segmented}
-    rows = [
-        score.row()
-        | {
-            "confidence": segmentation.confidence.get(score.label),
-            "predicted_dice": segmentation.predicted_dice.get(score.label),
-            "flags": "; ".join(segmentation.flags),
-            "seconds": round(segmented - begun, 3),
-        }
-        for score in scores
-    ]
+    scores = evaluate_arrays(found, truth, image.spacing_mm, labels=names, **about)
+    seconds["segment"] += segmented - begun
+    seconds["metrics"] += time.perf_counter() - segmented
     if cell.pictures:
         picture = picture_of(folder, case.case_id)
         picture.parent.mkdir(exist_ok=True)
         title = f"{case.case_id}, {cell.learner.name}, K = {cell.shots}"
         save_preview(picture, image.data, found, image.affine, names, reference=truth, title=title)
-    record = {"case": case.case_id, "rows": rows, "seconds": {key: round(value, 4) for key, value in seconds.items()}}
-    write_text(path, strict_json(record))
-    return read_json(path)
+    return [
+        score.row()
+        | {
+            "confidence": segmentation.confidence.get(score.label),
+            "predicted_dice": segmentation.predicted_dice.get(score.label),
+            "flags": "; ".join(segmentation.flags),
+            "seconds": round(seconds["read"] + segmented - begun, 3),
+        }
+        for score in scores
+    ]
 
 
 def _record(

@@ -32,19 +32,6 @@ class Dataset:
     notes: tuple[str, ...] = ()
     ignore: int | None = None
 
-    def complete(self) -> Dataset:
-        """This data set, for work that needs complete labels.
-
-        Raises:
-            InputError: It has an ignore label.
-        """
-        if self.ignore is not None:
-            raise InputError(
-                f"data set {self.name}: has an 'ignore' label, so its scans are partly annotated",
-                "annotate them completely and remove that label",
-            )
-        return self
-
     @property
     def channels(self) -> int:
         """Number of channels of an image, as far as the files tell; 1 without cases."""

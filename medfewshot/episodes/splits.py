@@ -19,6 +19,11 @@ FIXED_SPLITS: dict[str, tuple[range, range]] = {
     "card-mr-mscmr": (range(15), range(15, 35)),
     "Task04_Hippocampus": (range(60), range(200, 260)),
     "lung-nodule-lidc": (range(30), range(30, 60)),
+    "carotid-us2d": (range(7), range(7, 12)),
+    "fetalhead-us2d": (range(6), range(6, 12)),
+    "octa-faz2d": (range(6), range(6, 12)),
+    "heart-mr-hvsmr2d": (range(9), range(9, 14)),
+    "skin-derm-isic-rgb": (range(4), range(4, 9)),
 }
 """Data set -> (support pool, query set), as indices of its cases sorted by file name. Reported numbers use these."""
 

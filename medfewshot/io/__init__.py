@@ -28,7 +28,7 @@ from medfewshot.io.paths import (
     volumes_in,
 )
 from medfewshot.io.placement import in_common_frame, in_frame_of
-from medfewshot.io.scans import Example, ReadImage, open_scan, read_examples
+from medfewshot.io.scans import Example, ReadImage, open_scan, read_complete_examples, read_examples
 from medfewshot.io.volumes import read_image, read_label, read_label_pair, write_array, write_label, write_label_film
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "open_film",
     "open_scan",
     "output_suffix",
+    "read_complete_examples",
     "read_examples",
     "read_image",
     "read_label",

@@ -11,7 +11,7 @@ from medfewshot.io.films import labelled_frames, open_film
 from medfewshot.io.formats import Film
 from medfewshot.io.placement import in_frame_of
 from medfewshot.io.volumes import read_image, read_label
-from medfewshot.types import Case, Volume
+from medfewshot.types import IGNORED, Case, Volume
 
 ReadImage = Callable[[Sequence[Path]], Volume]
 Example = tuple[Volume, Volume]
@@ -77,6 +77,23 @@ def read_examples(
     if case.modality:
         examples = [(replace(image, modality=image.modality or case.modality), label) for image, label in examples]
     return [(image, in_frame_of(image, label)) for image, label in examples]
+
+
+def read_complete_examples(case: Case, *, ignore: int | None = None) -> list[Example]:
+    """Read a labelled scan, or the labelled frames of a film, for work that needs complete labels.
+
+    Args:
+        case: Its files.
+        ignore: Label value of voxels that are not annotated.
+
+    Raises:
+        InputError: A file cannot be read, or a label map is partly annotated.
+    """
+    examples = read_examples(case, ignore=ignore)
+    for _, label in examples:
+        if (label.data == (IGNORED if ignore is None else ignore)).any():
+            raise InputError(f"{label.name}: is partly annotated", "annotate it completely, or leave this scan out")
+    return examples
 
 
 def _frame_of(film: Film, frame: int | None) -> int:

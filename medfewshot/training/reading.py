@@ -19,7 +19,7 @@ from medfewshot.datasets import LAYOUTS, Dataset, Layout, read_dataset
 from medfewshot.episodes import FIXED_SPLITS, Example, LabelledTask, find_regions, fixed_split
 from medfewshot.errors import InputError
 from medfewshot.intensities import robust_window
-from medfewshot.io import case_id, find_images, format_of, in_frame_of, read_image, read_label
+from medfewshot.io import case_id, find_images, format_of, read_complete_examples, read_image, read_label
 from medfewshot.planning import labels_to_plan, make_plan, to_plan
 from medfewshot.settings import PlanSettings
 from medfewshot.training.settings import BaseDataset, ChosenDataset, LabelMapDataset, RegionDataset, TaskSettings
@@ -75,21 +75,19 @@ def encode_volume(subject: str, image: Tensor, label: Tensor, spacing_mm: tuple[
 
 
 def _read_base(name: str, wanted: BaseDataset, folder: Path) -> LabelledTask:
-    dataset = read_dataset(folder).complete()
+    dataset = read_dataset(folder)
     cases = _pool(name, wanted, dataset, dataset.labelled)
     if len({case.subject_id for case in cases}) < 2:
         raise InputError(f"{name}: has fewer than two labelled subjects", "add scans: an episode needs two subjects")
-    images, labels = [], []
-    for case in cases:
-        assert case.label_path is not None
-        images.append(read_image(case.image_paths))
-        labels.append(in_frame_of(images[-1], read_label(case.label_path, image=images[-1])))
+    ignore = dataset.ignore
+    read = [(case.subject_id, *one) for case in cases for one in read_complete_examples(case, ignore=ignore)]
+    images, labels = [image for _, image, _ in read], [label for _, _, label in read]
     values = tuple(dict.fromkeys((*wanted.labels, *wanted.validation_labels))) or None
     plan = _plan(images, labels, dataset, wanted, labels_used=values)
     table = torch.tensor([0, *plan.label_values], dtype=torch.uint8)
     examples = tuple(
-        encode_volume(case.subject_id, to_plan(image, plan).image, table[labels_to_plan(label, plan)], plan.spacing_mm)
-        for case, image, label in zip(cases, images, labels, strict=True)
+        encode_volume(subject, to_plan(image, plan).image, table[labels_to_plan(label, plan)], plan.spacing_mm)
+        for subject, image, label in read
     )
     return LabelledTask(name, examples, wanted.labels, wanted.validation_labels, dict(plan.labels))
 

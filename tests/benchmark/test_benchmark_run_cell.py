@@ -109,7 +109,7 @@ def test_a_cell_that_was_stopped_goes_on_where_it_was(tmp_path, data, stop_at):
 
 
 def test_the_whole_pool_is_the_support(data):
-    _, supports, queries = find_scans(only_cell(shots=["all"], seeds=[3]), data)
+    _, supports, queries, _ = find_scans(only_cell(shots=["all"], seeds=[3]), data)
     assert [case.case_id for case in supports] == ["blob_000", "blob_001"]
     assert len(queries) == 4
 
@@ -139,14 +139,14 @@ def test_a_label_that_no_support_marks_is_left_out_and_named(tmp_path, data):
 
 def test_weights_that_have_seen_a_query_are_refused(data):
     cell = only_cell()
-    _, _, queries = find_scans(cell, data)
+    _, _, queries, _ = find_scans(cell, data)
     check_seen({"blobs": {"subjects": ["blob_000"]}, "other": {"subjects": ["blob_003"]}}, cell, queries)
     with pytest.raises(InputError, match="was trained on blob_003, a query of blobs"):
         check_seen({"blobs": {"subjects": ["blob_000", "blob_003"]}}, cell, queries)
 
 
 def test_supports_and_queries_never_share_a_subject(data):
-    _, supports, queries = find_scans(only_cell(shots=[2], seeds=[5]), data)
+    _, supports, queries, _ = find_scans(only_cell(shots=[2], seeds=[5]), data)
     assert len(supports) == 2
     assert not {case.subject_id for case in supports} & {case.subject_id for case in queries}
 
@@ -180,7 +180,7 @@ def test_supports_and_queries_of_every_cell(data_root, tmp_path):
     for cell in cells:
         if cell.learner.name != "random-100":
             continue
-        labels, supports, queries = find_scans(cell, data_root)
+        labels, supports, queries, _ = find_scans(cell, data_root)
         assert len({case.subject_id for case in supports}) == cell.shots
         names[cell.dataset.name], queried[cell.dataset.name] = len(labels), len(queries)
     assert names == {
