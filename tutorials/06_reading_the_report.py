@@ -100,7 +100,7 @@ show(Path("pictures/viewer.png"), 800)
 # %%
 from medfewshot.workflow.report import run_page
 
-page = run_page(Path("work/mixed_out"), viewer=False)
+page = run_page(Path("work/mixed_out"))
 for case in page.cases:
     sizes = ", ".join(f"{row.name} {row.size:.2f} {page.unit}" for row in case.structures)
     print(f"{case.name:20} {sizes:50} {'; '.join(case.reasons) or '-'}")

@@ -18,6 +18,7 @@ a run can be stopped at any moment and resumed::
     ejection.csv              of films of the heart: end-diastole, end-systole, ejection fraction
     statistics.csv            one row per case and structure; of a film, in the frame with most labelled voxels
     report.html               all of this on one page, if the report is wanted
+    report_scans/*.html       the scans one by one, if they are too many or too large for one file
     report/<case>.npz         what the report's viewer shows; if you delete it, the report reads the scans again
     run.json                  how all this was made
 

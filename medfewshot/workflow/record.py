@@ -22,6 +22,7 @@ from medfewshot.errors import InputError
 from medfewshot.io import EXPORTS, atomic_path
 from medfewshot.planning import plan_to_dict
 from medfewshot.report import prepared_path
+from medfewshot.report.page.split import remove_parts
 from medfewshot.settings import InferenceSettings, SegmentSettings
 from medfewshot.workflow.reviews import read_review_status
 
@@ -251,6 +252,7 @@ def remove_results(folder: Path) -> None:
                 path.unlink()
     for name in (STATISTICS, EJECTION, REPORT):
         (folder / name).unlink(missing_ok=True)
+    remove_parts(folder / REPORT)
     (folder / RUN_RECORD).unlink()
 
 

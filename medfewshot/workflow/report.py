@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from medfewshot.metrics import METRICS
 from medfewshot.report import volume_plot_uri
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import look_first, raise_flags
+from medfewshot.report.page.split import write_page
 from medfewshot.report.page.viewer import LARGEST_CASE, DisplayVolumes, display_volumes, load_case, voxel_budget
-from medfewshot.report.page.write import card_uri, preview_uri, write_page
+from medfewshot.report.page.write import card_uri, preview_uri
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.known_names import known_names, learned_names
 from medfewshot.workflow.record import REPORT, RUN_RECORD, CaseResult, flag_warning, read_run
@@ -34,7 +35,7 @@ def report(
     viewer: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the report of a run, with scores if there are references.
+    """Write the report of a run, with scores if there are references: one file, or several for many scans.
 
     The viewer shows what :func:`medfewshot.report.prepare_case` wrote during the run. If that is missing or the labels
     have changed since, the scan and its labels are read again; if the scan is gone, the case has no viewer and the
@@ -65,46 +66,33 @@ def report(
             ignore=names.ignore, warnings=(*names.warnings, *unmatched), progress=progress.at("scoring"),
         )  # fmt: skip
         reference = {case: truth for case, _, truth in pairs}
-    page = run_page(folder, evaluation=evaluation, references=reference, viewer=viewer, progress=progress.at("report"))
-    return write_page(path, page)
+    page = run_page(folder, evaluation=evaluation)
+    shown = show_cases(folder, page, references=reference, viewer=viewer, progress=progress.at("report"))
+    return write_page(path, page, shown)
 
 
-def run_page(
-    folder: Path,
-    *,
-    evaluation: Evaluation | None = None,
-    references: Mapping[str, Path] | None = None,
-    viewer: bool = True,
-    progress: Progress | None = None,
-) -> Page:
-    """Return the content of the report, as :func:`report` writes it."""
-    references, progress = references or {}, progress or Progress()
+def run_page(folder: Path, *, evaluation: Evaluation | None = None) -> Page:
+    """Return the content of the report without pictures and volumes.
+
+    Args:
+        folder: The folder of the run.
+        evaluation: The scores, if there are any.
+
+    Raises:
+        InputError: ``folder`` contains no run, or ``run.json`` is damaged.
+    """
     if not (folder / RUN_RECORD).is_file():
         raise InputError(f"{folder}: contains no results (no run.json)", "give a folder that medfewshot segment wrote")
     record, results = read_run(folder)
     try:
         structures, unit = learned_names(record), _unit(results)
         scores = {(row["case_id"], row["label"]): row for row in (evaluation.score_rows() if evaluation else [])}
-        cases = raise_flags([_case(folder, result, structures, unit, scores) for result in results])
-        pictured = {case.name for case in look_first(cases)}
-        budget, shown = voxel_budget(len(results)), []
-        for number, (case, result) in enumerate(zip(cases, results, strict=True)):
-            progress.update(number, len(results), result.case)
-            if not case.failed and (viewer or case.name in pictured):
-                shown.append(
-                    _with_volumes(
-                        case, folder, result, tuple(structures), reference=references.get(case.name),
-                        budget=budget if viewer else 0, pictured=case.name in pictured,
-                    )
-                )  # fmt: skip
-            else:
-                shown.append(case)
         # Warnings of the cases stand with the cases.
         of_cases = {f"{result.case}: {text}" for result in results for text in result.warnings}
         return Page(
             title=folder.resolve().name,
             structures=structures,
-            cases=tuple(shown),
+            cases=raise_flags([_case(result, structures, unit, scores) for result in results]),
             unit=unit,
             facts=_facts(record, evaluation),
             summary=tuple(evaluation.summary_rows()) if evaluation else (),
@@ -116,6 +104,41 @@ def run_page(
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / RUN_RECORD}: is damaged ({error})", "segment again and replace it") from None
+
+
+def show_cases(
+    folder: Path,
+    page: Page,
+    *,
+    references: Mapping[str, Path] | None = None,
+    viewer: bool = True,
+    progress: Progress | None = None,
+) -> Iterator[PageCase]:
+    """Yield the scans of a page with their pictures and volumes; thousands need not fit into memory.
+
+    Args:
+        folder: The folder of the run.
+        page: Its content.
+        references: Reference labels of each case.
+        viewer: Whether the scans get the volumes for the viewer.
+        progress: Receives one event per case; may cancel.
+    """
+    references, progress = references or {}, progress or Progress()
+    results = {result.case: result for result in read_run(folder)[1]}
+    pictured = {case.name for case in look_first(page.cases)}
+    budget = voxel_budget(len(results)) if viewer else 0
+    for number, case in enumerate(page.cases):
+        progress.update(number, len(page.cases), case.name)
+        result = results[case.name]
+        preview = f"previews/{case.name}.png"
+        if preview in result.files and (folder / preview).is_file():
+            case = replace(case, preview=preview_uri(folder / preview))
+        if not case.failed and (viewer or case.name in pictured):
+            case = _with_volumes(
+                case, folder, result, tuple(page.structures), reference=references.get(case.name),
+                budget=budget, pictured=case.name in pictured,
+            )  # fmt: skip
+        yield case
 
 
 def reasons_to_review(results: Sequence[CaseResult]) -> dict[tuple[str, int], str]:
@@ -149,7 +172,6 @@ def _unit(results: Sequence[CaseResult]) -> str:
 
 
 def _case(
-    folder: Path,
     result: CaseResult,
     structures: Mapping[int, str],
     unit: str,
@@ -161,8 +183,6 @@ def _case(
         for value, name in structures.items()
         if value in measured or (result.case, value) in scores
     ]
-    preview = f"previews/{result.case}.png"
-    there = preview in result.files and (folder / preview).is_file()
     return PageCase(
         name=result.case,
         failed=result.status == "failed",
@@ -174,7 +194,6 @@ def _case(
             *(text for text in result.warnings if text not in map(flag_warning, result.flags)),
         ),
         details=result.flags,
-        preview=preview_uri(folder / preview) if there else None,
     )
 
 

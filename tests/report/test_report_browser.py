@@ -12,8 +12,9 @@ from PIL import Image
 
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import raise_flags
+from medfewshot.report.page.split import write_page
 from medfewshot.report.page.viewer import display_volumes
-from medfewshot.report.page.write import card_uri, write_page
+from medfewshot.report.page.write import card_uri
 
 NAMES = {1: "left <block>", 2: "right block"}
 
@@ -51,7 +52,7 @@ def browser(tmp_path_factory):
 
 def shown(browser) -> list[str]:
     """Case and structure of the rows that the table shows; the structures by the first letter of their names."""
-    rows = "[...document.querySelectorAll('#table tbody tr')].filter(row => !row.hidden)"
+    rows = "[...document.querySelectorAll('#table tbody tr')]"
     return browser.ask(f"{rows}.map(row => row.cells[0].textContent.slice(5) + row.cells[1].textContent[0])")
 
 
@@ -270,3 +271,51 @@ def test_all_columns_are_within_the_window(browser, width):
     assert max(right) <= width
     assert browser.ask(f"{cells}[2].dataset.label") == "Dice"
     browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.fixture(scope="module")
+def long_table(tmp_path_factory):
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("no Chromium on this machine")
+    cases = [
+        PageCase(f"case_{number}", structures=(StructureRow(1, "left", number + 1.0, (number % 97) / 97),))
+        for number in range(2000)
+    ]
+    path = write_page(tmp_path_factory.mktemp("long") / "report.html", Page("many", {1: "left"}, tuple(cases)))
+    with Browser(executable) as browser:
+        browser.open(path)
+        yield browser
+        assert browser.problems == []
+
+
+def test_a_long_table_makes_the_rows_that_can_be_seen(long_table):
+    view = "document.querySelector('.long')"
+    rows = "[...document.querySelectorAll('#table tbody tr[data-row]')]"
+    in_sight = (
+        f"(() => {{const box = {view}.getBoundingClientRect(); return {rows}.filter(row => {{const r = "
+        "row.getBoundingClientRect(); return r.top > box.top + 40 && r.bottom < box.bottom}}"
+        ").map(row => Number(row.cells[0].textContent.slice(5)))})()"
+    ).replace("}}", "}")
+
+    def scrolled(share: float) -> list[int]:
+        long_table.ask(f"{view}.scrollTop = {view}.scrollHeight * {share}")
+        settled(long_table)
+        assert long_table.ask(f"{rows}.length") < 150
+        return long_table.ask(in_sight)
+
+    assert scrolled(0)[:3] == [1, 2, 3]  # the first row is below the headings
+    middle = scrolled(0.5)
+    assert middle == list(range(middle[0], middle[0] + len(middle)))
+    assert 900 < middle[0] < 1100
+    assert scrolled(1)[-1] == 1999
+    sort_by(long_table, "Volume ml")
+    sort_by(long_table, "Volume ml")
+    assert long_table.ask(in_sight)[:2] == [1998, 1997]
+    focus(long_table, "#find")
+    for letter in "e_777":
+        long_table.press(letter)
+    assert long_table.ask("document.getElementById('count').textContent") == "1 of 2000 rows"
+    assert long_table.ask(f"{rows}[0].cells[0].querySelector('a').href.split('/').slice(-2).join('/')") == (
+        "report_scans/scans_002.html#case-778"
+    )

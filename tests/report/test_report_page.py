@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import nibabel as nib
 import numpy as np
@@ -26,12 +27,14 @@ from medfewshot.evaluation import evaluate_pairs, match_cases
 from medfewshot.io import read_label
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import FIRST_LOOK, Typical, look_first, raise_flags
+from medfewshot.report.page.plots import plots_of
+from medfewshot.report.page.split import FILE_BYTES, parts_folder, write_page
 from medfewshot.report.page.viewer import coarsening, display_volumes, load_case, prepared_path, voxel_budget
 from medfewshot.report.page.write import card_uri, render_page
 from medfewshot.report.paint import colour_of
 from medfewshot.settings import AdaptSettings
 from medfewshot.workflow import adapt, open_batch, read_supports, report, segment
-from medfewshot.workflow.report import run_page
+from medfewshot.workflow.report import run_page, show_cases
 
 NASTY = "</script><img src=x onerror=alert(1)>\"'&"
 
@@ -64,6 +67,11 @@ def nifti(text: str) -> nib.Nifti1Image:
     return nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
 
 
+def shown(folder, **choices):
+    """The scans of a run as the page shows them."""
+    return list(show_cases(folder, run_page(folder), **choices))
+
+
 def test_a_run_on_a_page(ran):
     path = report(ran / "out")
     assert path == ran / "out" / "report.html"
@@ -86,8 +94,9 @@ def test_a_run_on_a_page(ran):
 
 def test_what_the_page_says_of_a_case(ran):
     evaluation = evaluate_pairs(match_cases(ran / "out", ran / "reference")[0], labels={205: "left", 420: "right"})
-    page = run_page(ran / "out", evaluation=evaluation, references={"q0": ran / "reference" / "q0.nii.gz"})
-    first, _, failed = page.cases
+    page = run_page(ran / "out", evaluation=evaluation)
+    references = {"q0": ran / "reference" / "q0.nii.gz"}
+    first, second, failed = cases = list(show_cases(ran / "out", page, references=references))
     assert page.unit == "ml"
     assert page.scored
     assert [row.name for row in first.structures] == ["left", "right"]
@@ -95,12 +104,12 @@ def test_what_the_page_says_of_a_case(ran):
     assert first.structures[0].scores["dice"] == pytest.approx(score.dice)
     assert first.structures[0].size == pytest.approx(score.volume_ml)
     assert first.viewer.reference is not None
-    assert page.cases[1].viewer.reference is None
+    assert second.viewer.reference is None
     assert np.array_equal(
         nifti(first.viewer.labels).get_fdata() == 2, read_label(ran / "out" / "q0.nii.gz").data[0] == 420
     )
     assert failed.failed
-    assert [bool(case.picture) for case in page.cases] == [True, True, False]
+    assert [bool(case.picture) for case in cases] == [True, True, False]
     assert "zz.nii.gz" in failed.warnings[0]
     assert failed.viewer is None
     assert page.summary[-1]["label_name"] == "all labels"
@@ -108,11 +117,11 @@ def test_what_the_page_says_of_a_case(ran):
 
 def test_the_page_is_built_without_reading_a_scan_again(ran):
     """The volumes of the run: the same as from its files, also after the scan is gone."""
-    prepared = run_page(ran / "out").cases[0].viewer
+    prepared = shown(ran / "out")[0].viewer
     prepared_path(ran / "out", "q0").unlink()
-    assert run_page(ran / "out").cases[0].viewer == prepared
+    assert shown(ran / "out")[0].viewer == prepared
     (ran / "cohort" / "q1.nii.gz").unlink()
-    assert run_page(ran / "out").cases[1].viewer is not None
+    assert shown(ran / "out")[1].viewer is not None
 
 
 @pytest.mark.parametrize("damage", ["other labels", "no file", "no archive"])
@@ -128,18 +137,57 @@ def test_prepared_volumes_that_do_not_count(ran, damage):
     else:
         file.write_bytes(file.read_bytes()[:100])
     assert load_case(ran / "out", "q0", labels_file=labels) is None
-    viewer = run_page(ran / "out").cases[0].viewer
+    viewer = shown(ran / "out")[0].viewer
     assert np.array_equal(nifti(viewer.labels).get_fdata() > 0, read_label(labels).data[0] > 0)
 
 
 def test_a_scan_that_has_moved_costs_the_viewer_only(ran):
     (ran / "cohort" / "q0.nii.gz").rename(ran / "q0.nii.gz")
     prepared_path(ran / "out", "q0").unlink()
-    case = run_page(ran / "out").cases[0]
+    case = shown(ran / "out")[0]
     assert case.viewer is None
     assert case.preview is not None
     assert case.warnings[-1].startswith("no viewer: ")
-    assert "niivue.Niivue" not in render_page(run_page(ran / "out", viewer=False)).replace("new niivue.Niivue", "")
+    report(ran / "out", ran / "small.html", viewer=False)
+    assert "niivue" not in (ran / "small.html").read_text(encoding="utf-8")
+
+
+def test_a_large_report_is_split_into_files(tmp_path):
+    """Every scan is shown in one file, every link leads to it, and files of a larger report before are deleted."""
+    cases = [replace(case, viewer=nasty_page().cases[0].viewer) for case in cases_of(*[1.0] * 5)]
+    path = write_page(tmp_path / "a b#.html", Page("run", {1: "liver"}, tuple(cases)), file_cases=2)
+    files = [path, *sorted((tmp_path / "a b#_scans").iterdir())]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    assert [text.count("<article") for text in texts] == [0, 2, 2, 1]
+    assert ["niivue.umd" in text or "Niivue(" in text for text in texts] == [False, True, True, True]
+    table = json.loads(re.search(r'id="rows">(.*?)</script>', texts[0], re.S)[1])
+    for number, scan in enumerate(table["scans"]):
+        file, anchor = unquote(scan["link"]).rsplit("#", 1)
+        assert f'<article id="{anchor}"' in (tmp_path / file).read_text(encoding="utf-8")
+        assert anchor == f"case-{number + 1}"
+    around = [set(re.findall(r'href="([^"]*scans_[^"]*)"', text)) for text in texts[1:]]
+    assert around == [{"scans_002.html"}, {"scans_001.html", "scans_003.html"}, {"scans_002.html"}]
+    assert 'href="../a%20b%23.html#cases"' in texts[1]
+    own = tmp_path / "a b#_scans" / "notes.txt"
+    own.write_text("of somebody else")
+    write_page(path, Page("run", {1: "liver"}, tuple(cases)))
+    assert [file.name for file in tmp_path.rglob("*.*")] == ["a b#.html", "notes.txt"]
+
+
+def test_a_file_takes_what_fits(tmp_path):
+    picture = "data:image/jpeg;base64," + "a" * (FILE_BYTES // 2)
+    cases = tuple(replace(case, preview=picture, picture="data:,") for case in cases_of(1.0, 1.0, 1.0))
+    path = write_page(tmp_path / "report.html", Page("run", {1: "liver"}, cases))
+    assert len(list(parts_folder(path).iterdir())) == 3
+    assert max(file.stat().st_size for file in tmp_path.rglob("*.html")) < 30e6
+
+
+def test_many_dots_hide_those_that_they_cover():
+    page = Page("run", {1: "liver"}, tuple(cases_of(*[number % 50 + 1.0 for number in range(5000)])))
+    row = plots_of(page)[0].rows[0]
+    assert len(row.dots) <= 250  # five heights
+    assert sum(1 + dot.behind for dot in row.dots) == 5000
+    assert row.median == 25.5
 
 
 def test_folders_without_a_run(tmp_path):
@@ -167,7 +215,7 @@ def test_everything_is_escaped():
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attrs: elements.update([tag])
     parser.feed(text)
-    assert elements["script"] == 5  # two programs, the settings, an image and its labels
+    assert elements["script"] == 7  # three programs, their settings and rows, an image and its labels
     assert elements["img"] == 0
     settings = re.search(r'<script type="application/json" id="settings">(.*?)</script>', text, re.S)[1]
     assert json.loads(settings)["cases"][0]["name"] == NASTY
@@ -179,7 +227,7 @@ def test_only_the_pages_own_scripts_may_run():
     assert "default-src 'none'" in policy
     assert "unsafe-inline" not in policy.split("style-src")[0]
     scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
-    assert len(scripts) == 2
+    assert len(scripts) == 3
     for script in scripts:
         assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
 

@@ -1,24 +1,24 @@
-"""From plain data to one HTML file."""
+"""From plain data to HTML."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import io
-import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from medfewshot import __version__
-from medfewshot.io import write_text
-from medfewshot.metrics import METRICS, Metric
-from medfewshot.report.page.content import Page, StructureRow
+from medfewshot.metrics import Metric
+from medfewshot.report.page.content import Page, PageCase
 from medfewshot.report.page.flags import look_first
+from medfewshot.report.page.plots import plots_of
+from medfewshot.report.page.table import HEADINGS, HEADLINE, size_heading, table_of
 from medfewshot.report.page.viewer import DisplayVolumes
 from medfewshot.report.paint import colour_of
 from medfewshot.report.preview import card_jpeg
@@ -26,41 +26,74 @@ from medfewshot.report.preview import card_jpeg
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-HEADLINE = [metric for metric in METRICS.values() if metric.headline]
-"""The metrics that have a column and a plot."""
 PREVIEW_WIDTH = 1320
 
 
-def write_page(path: Path, page: Page) -> Path:
-    """Write the page, whole or not at all. Returns ``path``."""
-    # A file name may contain bytes that are no letters: they become question marks, not an error at the end of a run.
-    write_text(path, render_page(page).encode("utf-8", "replace").decode("utf-8"))
-    return path
+@dataclass(frozen=True)
+class Sheet:
+    """One HTML file of a report.
+
+    Attributes:
+        cases: The scans that it shows one by one.
+        links: Case -> where this file finds it; ``#...`` in the file itself.
+        overview: Whether it lists all scans, with scores and plots.
+        first: Number of the first of ``cases``, from 1.
+        start: The file of the overview, if it is another one.
+        before: The file of the scans before.
+        after: The file of the scans after.
+    """
+
+    cases: Sequence[PageCase]
+    links: Mapping[str, str] = field(default_factory=dict)
+    overview: bool = True
+    first: int = 1
+    start: str = ""
+    before: str | None = None
+    after: str | None = None
+
+    @property
+    def anchors(self) -> dict[str, str]:
+        """Case -> name of its place in this file."""
+        return {case.name: self.links[case.name].lstrip("#") for case in self.cases}
 
 
-def render_page(page: Page) -> str:
-    """Return the page as HTML: every text is escaped, and only the page's own scripts may run."""
+def render_page(page: Page, sheet: Sheet | None = None) -> str:
+    """Return a file of the report as HTML: every text is escaped, and only its own scripts may run.
+
+    Args:
+        page: The content.
+        sheet: Which part of it; default: all.
+    """
+    sheet = sheet or Sheet(page.cases, anchors_of(page))
     environment = page_environment()
-    environment.filters |= {"heading": _heading, "median": median}
-    viewing = any(case.viewer for case in page.cases)
-    scripts = [asset("page.js"), *([asset("niivue.umd.js")] if viewing else [])]
-    anchors = {case.name: f"case-{number}" for number, case in enumerate(page.cases, start=1)}
-    colours = {value: colour_of(rank) for rank, value in enumerate(page.structures, start=1)}
+    environment.filters["heading"] = _heading
+    viewing = any(case.viewer for case in sheet.cases)
+    scripts = {
+        **({"table_script": asset("table.js")} if sheet.overview else {}),
+        **({"niivue": asset("niivue.umd.js"), "viewer": asset("viewer.js")} if viewing else {}),
+    }
     return environment.from_string(asset("page.html")).render(
         page=page,
+        sheet=sheet,
+        links=sheet.links,
+        anchors=sheet.anchors,
         metrics=HEADLINE,
-        size=_size_heading(page),
+        size=size_heading(page),
         style=Markup(asset("page.css")),
-        script=Markup(scripts[0]),
-        niivue=Markup(scripts[1]) if viewing else None,
-        policy=content_policy(scripts),
-        anchors=anchors,
-        colours=colours,
+        policy=content_policy(list(scripts.values())),
+        colours={value: colour_of(rank) for rank, value in enumerate(page.structures, start=1)},
         look_first=look_first(page.cases),
-        plots=_plots(page),
-        settings=_settings(page, anchors, colours),
+        plots=plots_of(page) if sheet.overview else [],
+        table=table_of(page, sheet.links) if sheet.overview else None,
+        settings=_settings(page, sheet),
         version=__version__,
+        **{"niivue": None, **{name: Markup(text) for name, text in scripts.items()}},
     )
+
+
+def anchors_of(page: Page) -> dict[str, str]:
+    """Case -> link to its place in the file that shows it."""
+    return {case.name: f"#case-{number}" for number, case in enumerate(page.cases, start=1)}
 
 
 def page_environment() -> Environment:
@@ -112,10 +145,14 @@ def content_policy(scripts: list[str]) -> str:
     )
 
 
-def _settings(page: Page, anchors: dict[str, str], colours: dict[int, str]) -> dict[str, Any]:
+def _settings(page: Page, sheet: Sheet) -> dict[str, Any]:
     """Return what the viewer's script must know; the volumes are in elements of their own."""
+    anchors = sheet.anchors
     return {
-        "labels": [{"value": v, "name": name, "colour": colours[v]} for v, name in page.structures.items()],
+        "labels": [
+            {"value": value, "name": name, "colour": colour_of(rank)}
+            for rank, (value, name) in enumerate(page.structures.items(), start=1)
+        ],
         "cases": [
             {
                 "id": anchors[case.name],
@@ -125,68 +162,11 @@ def _settings(page: Page, anchors: dict[str, str], colours: dict[int, str]) -> d
                 "uncertainty": bool(case.viewer.uncertainty),
                 "centre": case.viewer.centre_mm,
             }
-            for case in page.cases
+            for case in sheet.cases
             if case.viewer
         ],
     }
 
 
 def _heading(metric: Metric) -> str:
-    return f"{metric.title[:1].upper()}{metric.title[1:]} {metric.unit}".strip()
-
-
-def _size_heading(page: Page) -> str:
-    return f"{'Volume' if page.unit == 'ml' else 'Area'} {page.unit}"
-
-
-class StripPlot(NamedTuple):
-    """One measurement of every case, which ``page.html`` draws as dots.
-
-    Attributes:
-        title: name of the measurement, with its unit.
-        ticks: round numbers from at most the smallest to at least the largest value.
-        rows: (label value, its dots as (case, value)).
-    """
-
-    title: str
-    ticks: list[float]
-    rows: list[tuple[int, list[tuple[str, float]]]]
-
-
-def _plots(page: Page) -> list[StripPlot]:
-    """Return a plot of each measurement that any case has."""
-
-    def score(metric: str) -> Callable[[StructureRow], float | None]:
-        return lambda row: row.scores.get(metric)
-
-    plots = []
-    for metric in HEADLINE:
-        low = None if metric.better == "zero" else 0.0
-        high = 1.0 if metric.better == "higher" else None
-        plots.append(_plot(page, _heading(metric), score(metric.name), low=low, high=high))
-    plots.append(_plot(page, _size_heading(page), lambda row: row.size or None, low=0.0))
-    plots.append(_plot(page, "Confidence", lambda row: row.predicted_dice, low=0.0, high=1.0))
-    return [plot for plot in plots if plot is not None]
-
-
-def _plot(
-    page: Page, title: str, value_of: Callable[[StructureRow], float | None], *,
-    low: float | None, high: float | None = None,
-) -> StripPlot | None:  # fmt: skip
-    """Collect the finite values; the axis runs from ``low`` to ``high``, by default the smallest and largest value."""
-    from matplotlib.ticker import MaxNLocator
-
-    measured = [
-        (row.label, case.name, value)
-        for case in page.cases
-        for row in case.structures
-        if (value := value_of(row)) is not None and math.isfinite(value)
-    ]
-    if not measured:
-        return None
-    values = [value for _, _, value in measured]
-    low = min(values) if low is None else low
-    high = max(values) if high is None else high
-    ticks = MaxNLocator(5, steps=(1, 2, 5, 10)).tick_values(low, high if high > low else low + 1)
-    rows = [(label, [(case, value) for v, case, value in measured if v == label]) for label in page.structures]
-    return StripPlot(title, list(ticks), rows)
+    return HEADINGS[metric.name]

@@ -3,49 +3,6 @@
   const $ = (id) => document.getElementById(id);
   const settings = JSON.parse($("settings").textContent);
 
-  // --- the table: sort by a column, find by text -----------------------------------------------------------------
-  const table = $("table"), body = table.tBodies[0];
-  const columns = [...table.tHead.rows[0].cells];
-  const key = (row, i) => row.cells[i].dataset.sort;
-  const compare = (a, b) => {
-    const x = Number(a), y = Number(b);
-    return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, undefined, { numeric: true }) : x - y;
-  };
-  columns.forEach((header, i) => header.querySelector("button").addEventListener("click", () => {
-    const down = header.getAttribute("aria-sort") === "ascending";
-    columns.forEach((other) => other.removeAttribute("aria-sort"));
-    header.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const rows = [...body.rows];
-    rows.sort((a, b) => {
-      const x = key(a, i), y = key(b, i);
-      if (x === "" || y === "") return (x === "") - (y === "");  // what is undefined stays at the end
-      return down ? compare(y, x) : compare(x, y);
-    });
-    body.append(...rows);
-  }));
-
-  const filter = () => {
-    const words = $("find").value.toLowerCase().split(/\s+/).filter(Boolean), show = $("show").value, only = $("structure").value;
-    const seen = new Set();
-    let shown = 0;
-    for (const row of body.rows) {
-      const text = [...row.querySelectorAll("th, .structure, .reasons")].map((cell) => cell.textContent).join(" ").toLowerCase();
-      const flagged = row.dataset.flagged === "yes";
-      row.hidden = !words.every((word) => text.includes(word)) || (only !== "" && row.dataset.structure !== only)
-        || (show === "flagged" && !flagged) || (show === "clear" && flagged);
-      shown += !row.hidden;
-      if (!row.hidden) seen.add(row.dataset.case);
-    }
-    document.querySelectorAll("article.case").forEach((article) => { article.hidden = !seen.has(article.id); });
-    $("count").textContent = `${shown} of ${body.rows.length} rows`;
-  };
-  $("filter").addEventListener("submit", (event) => event.preventDefault());
-  $("find").addEventListener("input", filter);
-  [$("show"), $("structure")].forEach((select) => select.addEventListener("change", filter));
-  filter();
-
-  // --- the viewer -------------------------------------------------------------------------------------------------
-  if (!settings.cases.length) return;
   const dialog = $("viewer"), canvas = $("canvas"), where = $("where"), opacity = $("opacity");
   const level = $("level"), width = $("width"), outlines = $("outlines"), uncertainty = $("uncertainty"), solid = $("solid");
   const NAMES = ["image", "labels", "reference", "uncertainty"];

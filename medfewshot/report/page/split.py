@@ -1,0 +1,120 @@
+"""The files of a report: one, or several if it is too large for one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+from medfewshot.io import write_text
+from medfewshot.report.page.content import Page, PageCase
+from medfewshot.report.page.flags import look_first
+from medfewshot.report.page.write import Sheet, anchors_of, render_page
+
+FILE_BYTES = 22_000_000
+"""Pictures, volumes and text of the scans in one file. With the viewer (2.3 MB), a file stays below 30 MB."""
+FILE_CASES = 500
+CASE_BYTES, ROW_BYTES = 2_000, 600
+"""About what the text of a scan takes, and of each of its structures."""
+_PART = re.compile(r"scans_\d{3,}\.html")
+
+
+def write_page(
+    path: Path, page: Page, shown: Iterable[PageCase] | None = None, *, file_cases: int = FILE_CASES
+) -> Path:
+    """Write a report: one file, or several if it is too large for one.
+
+    Of several, the file at ``path`` lists all scans and the others show them one by one: see :func:`parts_folder`.
+    Each appears whole or not at all, that at ``path`` as the last one.
+
+    Args:
+        path: The file to write.
+        page: The content.
+        shown: The scans of ``page`` in its order, with pictures and volumes; default: as ``page`` has them.
+        file_cases: Largest number of scans that one file shows.
+
+    Returns:
+        ``path``.
+    """
+    links, outer, names = anchors_of(page), dict[str, str](), list[str]()
+    cards = {case.name: case for case in look_first(page.cases)}
+    parts = _with_next(_parts(page.cases if shown is None else shown, file_cases))
+    for number, (part, more) in enumerate(parts, start=1):
+        if number == 1 and not more:
+            _write(path, render_page(replace(page, cases=tuple(part))))
+            break
+        names.append(_part_name(number))
+        sheet = Sheet(
+            part, links, overview=False, first=len(outer) + 1, start=f"../{quote(path.name)}",
+            before=names[-2] if number > 1 else None, after=_part_name(number + 1) if more else None,
+        )  # fmt: skip
+        _write(parts_folder(path) / names[-1], render_page(page, sheet))
+        outer |= {case.name: f"{quote(parts_folder(path).name)}/{names[-1]}{links[case.name]}" for case in part}
+        cards |= {case.name: _card(case) for case in part if case.name in cards}
+    else:
+        cases = tuple(cards.get(case.name, case) for case in page.cases)
+        _write(path, render_page(replace(page, cases=cases), Sheet((), outer)))
+    remove_parts(path, keep=names)
+    return path
+
+
+def parts_folder(path: Path) -> Path:
+    """Return the folder of the further files of the report at ``path``."""
+    return path.with_name(f"{path.stem}_scans")
+
+
+def remove_parts(path: Path, keep: Sequence[str] = ()) -> None:
+    """Delete the further files of the report at ``path``, except those in ``keep``."""
+    folder = parts_folder(path)
+    if not folder.is_dir():
+        return
+    for file in list(folder.iterdir()):
+        if _PART.fullmatch(file.name) and file.name not in keep:
+            file.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _parts(cases: Iterable[PageCase], most: int) -> Iterator[list[PageCase]]:
+    """Yield the scans of each file; at least one list."""
+    part, size = list[PageCase](), 0
+    for case in cases:
+        if part and (size + _bytes_of(case) > FILE_BYTES or len(part) == most):
+            yield part
+            part, size = [], 0
+        part.append(case)
+        size += _bytes_of(case)
+    yield part
+
+
+def _with_next(parts: Iterator[list[PageCase]]) -> Iterator[tuple[list[PageCase], bool]]:
+    """Yield each item, and whether another one follows."""
+    now = next(parts)
+    for following in parts:
+        yield now, True
+        now = following
+    yield now, False
+
+
+def _card(case: PageCase) -> PageCase:
+    """Return what the overview shows of a case: one picture."""
+    return replace(case, viewer=None, preview=None if case.picture else case.preview)
+
+
+def _bytes_of(case: PageCase) -> int:
+    """Return about how many bytes a scan adds to its file."""
+    texts = [case.preview, case.picture, *case.files, *case.warnings, *case.details]
+    if case.viewer:
+        texts += [case.viewer.image, case.viewer.labels, case.viewer.reference, case.viewer.uncertainty]
+    return CASE_BYTES + ROW_BYTES * len(case.structures) + sum(len(text) for text in texts if text)
+
+
+def _part_name(number: int) -> str:
+    return f"scans_{number:03}.html"
+
+
+def _write(path: Path, text: str) -> None:
+    # A file name may contain bytes that are no letters: they become question marks, not an error at the end of a run.
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
