@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,14 @@ class RegistrationOptions:
     """Weight of the squared gradient of the displacement (mm per mm)."""
     window: int = 5
     """Edge of the window of the correlation, in voxels of the level's grid."""
+    intensity: float = 0.0
+    """Weight of the mean squared difference of intensities: for images of equal contrast, such as frames of a film."""
+
+
+FRAMES = RegistrationOptions(
+    starts=0, affine_steps=0, levels=((2, 20), (1, 20)), control=2, smoothness=0.1, window=9, intensity=1.0
+)
+"""For frames of one film on one grid: no affine part; ``lab/notes/films.md`` says how the values were chosen."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ def register(
     query: Tensor,
     spacing_mm: Spacing,
     options: RegistrationOptions | None = None,
+    *,
+    start: Transform | None = None,
 ) -> tuple[Transform, Tensor]:
     """Register supports to a query, on the query's device.
 
@@ -89,6 +99,7 @@ def register(
         query: ``(C, *S)``.
         spacing_mm: Voxel edges of all images.
         options: How to register.
+        start: Transforms of the same supports to a similar query, to begin with instead of an affine registration.
 
     Returns:
         The transforms, and the local correlation ``(K, 1, *G)`` in [-1, 1] that they reach.
@@ -101,9 +112,11 @@ def register(
     half_query = torch.tensor(query.shape[1:], device=query.device) * spacing / 2
     half_support = torch.stack([torch.tensor(s.shape[1:], device=query.device) * spacing / 2 for s in supports])
     with torch.enable_grad():
-        matrix, shift = _affine(moving, fixed, half_query, half_support, options)
-        field = _deform(moving, fixed, matrix, shift, half_query, half_support, options)
-    transform = Transform(matrix, shift, field, half_query, half_support)
+        if start is None:
+            matrix, shift = _affine(moving, fixed, half_query, half_support, options)
+            still = moving.new_zeros(len(moving), query.ndim - 1, *[2] * (query.ndim - 1))
+            start = Transform(matrix, shift, still, half_query, half_support)
+        transform = replace(start, field=_deform(moving, fixed, start, options))
     with torch.no_grad():
         warped = F.grid_sample(moving, transform.grid(shape), padding_mode="border", align_corners=False)
         return transform, local_correlation(warped, fixed.expand_as(warped), options.window)
@@ -170,13 +183,10 @@ def _affine(
     return matrix.detach(), (shift * half_query).detach()
 
 
-def _deform(
-    moving: Tensor, fixed: Tensor, matrix: Tensor, shift: Tensor, half_query: Tensor, half_support: Tensor,
-    options: RegistrationOptions,
-) -> Tensor:  # fmt: skip
-    """Optimise the displacement ``(K, d, *G)`` in mm, coarse to fine."""
-    dims, shots = fixed.ndim - 2, len(moving)
-    field = torch.zeros((shots, dims, *[2] * dims), device=fixed.device)
+def _deform(moving: Tensor, fixed: Tensor, start: Transform, options: RegistrationOptions) -> Tensor:
+    """Optimise the displacement ``(K, d, *G)`` in mm, coarse to fine, from that of ``start``."""
+    dims, half_query = fixed.ndim - 2, start.query_half_mm
+    field = start.field
     for coarsening, steps in options.levels:
         size = [min(n, max(4, n // coarsening)) for n in fixed.shape[2:]]
         a, b = _resized(moving, size), _resized(fixed, size)
@@ -190,8 +200,9 @@ def _deform(
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = rate * (1 - 0.9 * step / steps)
             smooth = F.interpolate(_box(field, 3), size=size, mode=LINEAR[dims], align_corners=True)
-            grid = _to_grid(points + smooth, matrix, shift, half_support)
-            loss = -_similarity(a, b, grid, options.window).sum() + options.smoothness * _diffusion(smooth, voxel_mm)
+            grid = _to_grid(points + smooth, start.matrix, start.shift, start.support_half_mm)
+            similar = _similarity(a, b, grid, options.window, options.intensity).sum()
+            loss = options.smoothness * _diffusion(smooth, voxel_mm) - similar
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -199,16 +210,21 @@ def _deform(
     return field
 
 
-def _similarity(moving: Tensor, fixed: Tensor, grid: Tensor, window: int) -> Tensor:
-    """Compute the mean local correlation ``(K,)`` over the part of the query that the support covers."""
+def _similarity(moving: Tensor, fixed: Tensor, grid: Tensor, window: int, intensity: float = 0.0) -> Tensor:
+    """Compute the mean local correlation ``(K,)`` over the part of the query that the support covers.
+
+    ``intensity`` times the squared difference of the images is subtracted from it.
+    """
     warped = F.grid_sample(moving, grid, padding_mode="border", align_corners=False)
     inside = (grid.detach().abs() <= 1).all(-1).unsqueeze(1).to(warped)
-    correlation = local_correlation(warped, fixed.expand_as(warped), window)
-    axes = tuple(range(1, correlation.ndim))
+    similar = local_correlation(warped, fixed.expand_as(warped), window)
+    if intensity:
+        similar = similar - intensity * (warped - fixed).square().mean(1, keepdim=True)
+    axes = tuple(range(1, similar.ndim))
     # Voxels outside the support count as no agreement if they are more than half, so that no transform wins by moving
     # the query out of the support. Fewer are ignored, because scans differ in extent.
     covered = inside.sum(axes).clamp_min(0.5 * inside[0].numel())
-    return (correlation * inside).sum(axes) / covered
+    return (similar * inside).sum(axes) / covered
 
 
 def _diffusion(field: Tensor, voxel_mm: Tensor) -> Tensor:

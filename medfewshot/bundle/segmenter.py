@@ -15,7 +15,7 @@ from torch import Tensor
 from medfewshot.bundle.json_text import strict_json
 from medfewshot.bundle.monai_files import TEMPLATES, write_monai_files
 from medfewshot.errors import InputError
-from medfewshot.inference import Segmentation, segment_volume
+from medfewshot.inference import LabelTracker, Segmentation, segment_volume
 from medfewshot.io import write_text
 from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
@@ -72,7 +72,12 @@ class VolumeSegmenter(Segmenter):
         return self.segmenter.examine(image, overlap=overlap)
 
     def segment(
-        self, volume: Volume, settings: InferenceSettings | None = None, progress: Progress | None = None
+        self,
+        volume: Volume,
+        settings: InferenceSettings | None = None,
+        progress: Progress | None = None,
+        *,
+        tracker: LabelTracker | None = None,
     ) -> Segmentation:
         """Segment ``volume (C, *S)`` on its original grid.
 
@@ -80,6 +85,7 @@ class VolumeSegmenter(Segmenter):
             volume: The image.
             settings: What to compute besides the labels.
             progress: Receives one event per slab; may cancel.
+            tracker: Labels of another frame of the same film, which vote here too.
 
         Returns:
             Labels ``(*S)`` with the supports' label values, and flags: differences from the supports and uncertain
@@ -90,7 +96,7 @@ class VolumeSegmenter(Segmenter):
         """
         profile = self.record.get("profile") or {}
         volume, warnings = voxel_for_voxel(volume, self.plan, profile)
-        result = segment_volume(volume, self.plan, self.segmenter, settings, progress=progress)
+        result = segment_volume(volume, self.plan, self.segmenter, settings, progress=progress, tracker=tracker)
         scan = image_flags(volume, self.plan, profile)
         sizes = size_flags(result.voxels, volume, self.plan, profile)
         return replace(

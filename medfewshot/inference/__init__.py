@@ -6,6 +6,7 @@ number of classes is one slab, for any size of the scan.
 """
 
 from medfewshot.inference.segment import Segmentation, segment_volume
+from medfewshot.inference.tracking import LabelTracker, frames_around
 from medfewshot.inference.windows import MemoryLimits
 
-__all__ = ["MemoryLimits", "Segmentation", "segment_volume"]
+__all__ = ["LabelTracker", "MemoryLimits", "Segmentation", "frames_around", "segment_volume"]

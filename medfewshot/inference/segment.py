@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from medfewshot.inference.original_grid import OriginalGridWriter
+from medfewshot.inference.tracking import LabelTracker
 from medfewshot.inference.windows import MemoryLimits, copy_to_cpu, cut_slabs, fit_memory, predict_slab
 from medfewshot.learners.base import Segmenter
 from medfewshot.planning import name_with_value, to_plan
@@ -57,6 +58,7 @@ def segment_volume(
     *,
     progress: Progress | None = None,
     limits: MemoryLimits | None = None,
+    tracker: LabelTracker | None = None,
 ) -> Segmentation:
     """Segment one image.
 
@@ -67,6 +69,7 @@ def segment_volume(
         settings: What to return.
         progress: Receives one event per slab; may cancel.
         limits: How much memory to use.
+        tracker: Labels of another frame of the same film, which vote here too.
 
     Returns:
         Labels on the original grid, the requested maps, and what is known about them.
@@ -92,9 +95,13 @@ def segment_volume(
             segmenter = copy_to_cpu(segmenter)
             warnings.append("the device ran out of memory: segmented on the CPU; the result is as good, only slower")
             probabilities, uncertain = predict_slab(planned.image, plan, segmenter, slab, overlap=settings.overlap)
+        if tracker is not None and len(slabs) == 1:
+            probabilities = tracker.fuse(planned.image, probabilities)
         predicting += time.perf_counter() - started
         writer.write(probabilities, slab)
         progress.update(number + 1, len(slabs), volume.name)
+    if tracker is not None and len(slabs) > 1:
+        warnings.append("the frames are too large in memory for the labels of other frames to help")
     labels, voxels = writer.finish()
     seconds = {
         "plan": round(planning_seconds, 3),

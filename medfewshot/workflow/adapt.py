@@ -32,6 +32,7 @@ from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import check_supports, support_profile, support_warnings
 from medfewshot.settings import AUTO, QUALITY_LEVELS, AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
+from medfewshot.workflow.own_frames import digest_of
 from medfewshot.workflow.supports import (
     LabelledScans,
     check_background,
@@ -158,9 +159,9 @@ def adapt(
             {
                 "image": _where(image),
                 "label": _where(label),
-                **({} if image.frame is None else {"frame": image.frame}),
+                **({} if image.frame is None else {"frame": image.frame, "digest": digest_of(planned)}),
             }
-            for image, label in zip(scans.images, scans.labels, strict=True)
+            for image, label, planned in zip(scans.images, scans.labels, support.labels, strict=True)
         ],
         "settings": settings.model_dump(),
         "device": describe_device(resolve_device(settings.device)),

@@ -18,6 +18,7 @@ from medfewshot.report import save_curve_plot
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.measures import measure
+from medfewshot.workflow.own_frames import frames_with_tracker, trackers_of
 
 _PER_VOLUME = ("probabilities", "uncertainty", "dicom_seg", "rtstruct", "seg_nrrd")
 """Settings that write a file of one volume."""
@@ -47,7 +48,7 @@ class SegmentedFilm:
 def segment_film(
     film: Film, segmenter: VolumeSegmenter, settings: SegmentSettings, *, progress: Progress | None = None
 ) -> SegmentedFilm:
-    """Segment every frame of a film. One frame is in memory at a time.
+    """Segment every frame of a film; labels of its own frames are carried to the others. Few frames are in memory.
 
     Args:
         film: The film.
@@ -63,36 +64,39 @@ def segment_film(
     plain = settings.replace(**dict.fromkeys(_PER_VOLUME, False))
     labels: np.ndarray | None = None
     shown: tuple[int, Volume, Segmentation] | None = None
-    rows: list[dict[str, Any]] = []
+    rows: dict[int, list[dict[str, Any]]] = {}
     remarks: dict[str, list[int]] = {}
-    for number, volume in enumerate(film.frames()):
-        progress.update(number, film.count, volume.name)
-        result = segmenter.segment(volume, plain)
+    trackers, notes = trackers_of(film, segmenter)
+    for done, (number, volume, tracker) in enumerate(frames_with_tracker(film, trackers)):
+        progress.update(done, film.count, volume.name)
+        result = segmenter.segment(volume, plain, tracker=tracker)
         labels = np.zeros((film.count, *result.labels.shape), result.labels.dtype) if labels is None else labels
         labels[number] = result.labels
         time = {"time_s": film.times_s[number]} if film.times_s else {}
-        rows += [{"frame": number, **time, **row} for row in measure(volume, result, names)]
+        rows[number] = [{"frame": number, **time, **row} for row in measure(volume, result, names)]
         for text in result.warnings:
             remarks.setdefault(text, []).append(number)
         size = sum(result.voxels.values())
-        if shown is None or size > shown[0]:
+        if shown is None or (size, -number) > (shown[0], -(shown[1].frame or 0)):
             shown = (size, volume, result)
     assert labels is not None
     assert shown is not None
     _, volume, result = shown
     skipped = [name for name in _PER_VOLUME if dict(settings)[name]]
+    table = tuple(row for number in range(film.count) for row in rows[number])
     warnings = (
-        *_grouped(remarks, film.count),
+        *notes,
+        *_grouped({text: sorted(frames) for text, frames in remarks.items()}, film.count),
         *([f"{some(skipped)}: not written for films, only their label maps are"] if skipped else []),
     )
     if not film.times_s and film.first.has_spacing:
         warnings += (f"its {film.count} volumes are read as frames, and it states no time between them",)
-    curves = {name: [row["volume_ml"] for row in rows if row["name"] == name] for name in cavities}
+    curves = {name: [row["volume_ml"] for row in table if row["name"] == name] for name in cavities}
     measured = ejections(curves) if film.first.spatial_dims == 3 and film.first.has_spacing else ()
     unknown = [one.name for one in measured if one.fraction_percent is None]
     if unknown:
         warnings += (f"{some(unknown)}: not found in a frame, so the ejection fraction is not known",)
-    return SegmentedFilm(labels, volume, replace(result, warnings=warnings), tuple(rows), film.times_s, measured)
+    return SegmentedFilm(labels, volume, replace(result, warnings=warnings), table, film.times_s, measured)
 
 
 def write_film_tables(folder: Path, name: str, film: SegmentedFilm, names: Mapping[int, str]) -> list[str]:

@@ -13,8 +13,10 @@ from PIL import Image
 
 import medfewshot
 from medfewshot.errors import InputError
+from medfewshot.io import open_film
 from medfewshot.settings import AdaptSettings, SegmentSettings
 from medfewshot.workflow import adapt, open_batch, read_supports, segment
+from medfewshot.workflow.own_frames import trackers_of
 
 NAMES = {205: "left ventricle", 420: "myocardium"}
 
@@ -166,3 +168,17 @@ def test_pictures_in_colour_are_segmented_in_colour(tmp_path):
     result = segment(batch, segmenter)
     assert not result.failed
     assert set(np.unique(np.asarray(Image.open(tmp_path / "out/img_0002.png")))) == {0, 1, 2}
+
+
+def test_a_label_file_that_changed_does_not_help_other_frames(tmp_path):
+    film, labels, truth = make_film(tmp_path, labelled=(1,))
+    segmenter = learn([(film, labels)])
+    assert sorted(trackers_of(open_film(film), segmenter)[0]) == [1]
+    again = medfewshot.segment_film(film, segmenter)
+    assert np.array_equal(np.moveaxis(again.labels, 0, -1), truth)  # the frame before the labelled one too
+    toys.save_nifti(labels, np.where(truth == 205, 420, truth).astype(np.int16))
+    changed = medfewshot.segment_film(film, segmenter).segmentation.warnings
+    labels.unlink()
+    missing = medfewshot.segment_film(film, segmenter).segmentation.warnings
+    for warnings in (changed, missing):
+        assert any("frame 1: its label file" in text and "missing or has changed" in text for text in warnings)
