@@ -87,6 +87,10 @@ _COLUMNS: dict[str, Meaning] = {
     "frames": ("", "number of frames of the film"),
     "labelled_frames": ("", "number of frames with a reference"),
     "consistency": ("", "mean Dice between neighbouring frames of the prediction; motion lowers it too"),
+    "motion_consistency": ("", "the same after registration of the earlier frame to the later one in the scan; empty "
+                           "if the scan is not known"),
+    "curve_error_percent": ("%", "mean absolute difference of the sizes of prediction and reference over the labelled "
+                            "frames, in percent of the largest size of the reference"),
     "change_percent": ("%", "largest minus smallest size over all frames, in percent of the largest: the ejection "
                        "fraction of a cavity"),
     "reference_change_percent": ("%", "the same of the reference, over its labelled frames"),

@@ -49,3 +49,33 @@ def test_films_that_do_not_fit_are_refused(tmp_path, lengths):
     prediction = film(tmp_path / "a.nii.gz", lengths) if lengths else toys.save_nifti(tmp_path / "a.nii.gz", bar(4))
     with pytest.raises(InputError, match=r"a\.nii\.gz has [12] frame\(s\), but .* has 3"):
         evaluate_pairs([("a", prediction, reference)])
+
+
+def test_motion_is_compensated_if_the_scan_is_known(tmp_path):
+    """A block moves by two voxels a frame: its label moves along in one prediction, and stays behind in the other."""
+
+    def moved(start: int) -> np.ndarray:
+        labels = np.zeros((24, 12, 4), np.uint8)
+        labels[start : start + 6, 3:9, 1:3] = 1
+        return labels
+
+    truth = [moved(4 + 2 * frame) for frame in range(3)]
+    texture = np.random.default_rng(0).normal(0, 3, (24, 12, 4))
+    scan = toys.save_nifti(tmp_path / "scan.nii.gz", np.stack([100.0 * one + texture for one in truth], -1))
+    reference = toys.save_nifti(tmp_path / "ref.nii.gz", np.stack(truth, -1))
+    still = toys.save_nifti(tmp_path / "still.nii.gz", np.stack([truth[0]] * 3, -1))
+    for path, steady, moving in ((reference, 2 / 3, 1), (still, 1, 0.75)):
+        (score,) = evaluate_pairs([("a", path, reference)], scans={"a": scan}).films
+        assert score.consistency == pytest.approx(steady)
+        assert (score.motion_consistency > 0.9) if moving == 1 else (score.motion_consistency < moving)
+        assert score.curve_error_percent == 0
+    (alone,) = evaluate_pairs([("a", reference, reference)]).films
+    assert np.isnan(alone.motion_consistency)
+
+
+def test_the_error_of_a_volume_curve(tmp_path):
+    prediction = film(tmp_path / "a.nii.gz", (10, 8, 6, 4))
+    reference = film(tmp_path / "a_ref.nii.gz", (8, None, None, 5), 255)
+    first, second = evaluate_pairs([("a", prediction, reference)]).films
+    assert first.curve_error_percent == pytest.approx(100 * (2 + 1) / 2 / 8)
+    assert second.curve_error_percent == 0

@@ -84,6 +84,7 @@ def evaluate_pairs(
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
     ignore: int | None = None,
     subjects: Mapping[str, str] | None = None,
+    scans: Mapping[str, Path] | None = None,
     warnings: Sequence[str] = (),
     progress: Progress | None = None,
     workers: Workers | None = None,
@@ -100,6 +101,7 @@ def evaluate_pairs(
         tolerance_mm: Tolerance of the surface Dice.
         ignore: Label value of voxels in the references that are not scored; None: the label named ``ignore``, if any.
         subjects: Case id -> subject id for the bootstrap; None: every case is a subject.
+        scans: Case id -> scan that was segmented, as far as they are known: films need it to compensate motion.
         warnings: Warnings about the pairs, from :func:`match_cases`; they come first in the result's.
         progress: Called at the beginning and after each case.
         workers: Who scores; None for this thread.
@@ -110,7 +112,9 @@ def evaluate_pairs(
     """
     _check_pairs(pairs)
     progress, subjects_of, notes = progress or Progress(), dict(subjects or {}), list(warnings)
-    score = PairScorer(labels, specific_names(names or {}), specific_names(reference_names or {}), tolerance_mm, ignore)
+    score = PairScorer(
+        labels, specific_names(names or {}), specific_names(reference_names or {}), tolerance_mm, ignore, scans or {}
+    )
     scored = _score_all(pairs, score, workers or Threads(), progress)
     table = score.new_table()
     for number, pair in enumerate(pairs):  # in order: the names of a file may decide what the next one means

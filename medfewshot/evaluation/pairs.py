@@ -76,6 +76,7 @@ class PairScorer:
         reference_names: Label value -> name in the references.
         tolerance_mm: Tolerance of the surface Dice.
         ignore: Label value in the references that is not scored; None for the label named ``ignore``.
+        scans: Case id -> scan that was segmented, as far as they are known. Films need it to compensate motion.
     """
 
     labels: Mapping[int, str] | Sequence[int] | None = None
@@ -83,6 +84,7 @@ class PairScorer:
     reference_names: Mapping[int, str] = field(default_factory=dict)
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     ignore: int | None = None
+    scans: Mapping[str, Path] = field(default_factory=dict)
 
     def new_table(self) -> StructureNames:
         """Return the names that are known before any file is read."""
@@ -100,7 +102,9 @@ class PairScorer:
             InputError: A file cannot be read, the grids differ, or names and values contradict each other.
         """
         case, predicted_path, reference_path = pair
-        volumes, films = label_pairs(case, Path(predicted_path), Path(reference_path), ignore=self.ignore)
+        volumes, films = label_pairs(
+            case, Path(predicted_path), Path(reference_path), ignore=self.ignore, scan=self.scans.get(case)
+        )
         table, apart = table or self.new_table(), self.new_table()
         frames = (self._frame(name, prediction, reference, table, apart) for name, prediction, reference in volumes)
         return PairScores(tuple(frames), tuple(films))

@@ -56,7 +56,7 @@ def evaluate(
     evaluation = evaluate_pairs(
         pairs, labels=asked or (names if known.complete else None) or None, names=known.predictions,
         reference_names=known.references, ignore=known.ignore if settings.ignore is None else settings.ignore,
-        tolerance_mm=settings.tolerance_mm, warnings=(*known.warnings, *unmatched),
+        scans=known.scans, tolerance_mm=settings.tolerance_mm, warnings=(*known.warnings, *unmatched),
         progress=progress.at("scoring"), workers=workers,
     )  # fmt: skip
     evaluation = replace(evaluation, reviews=read_review_status(predictions))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class KnownNames:
         ignore: Label value of voxels that the references do not annotate, or None.
         complete: Whether no names are lacking because a file cannot be read.
         warnings: Why names are not used.
+        scans: Case id -> scan, of the predictions of a run.
     """
 
     predictions: Mapping[int, str]
@@ -29,6 +30,7 @@ class KnownNames:
     ignore: int | None = None
     complete: bool = True
     warnings: tuple[str, ...] = ()
+    scans: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def labels(self) -> dict[int, str]:
@@ -51,12 +53,16 @@ def known_names(predictions: Path, reference: Path) -> KnownNames:
             complete = False
             warnings.append(f"{error.problem}; structures are scored by number")
     learned: dict[int, str] = {}
+    scans: dict[str, Path] = {}
     if (predictions / RUN_RECORD).is_file():
         try:
-            learned = learned_names(read_record(predictions))
+            record = read_record(predictions)
+            learned = learned_names(record)
+            done = [one for one in record.get("outputs", ()) if len(one["inputs"]) == 1]
+            scans = {str(one["case"]): Path(one["inputs"][0]) for one in done}
         except (InputError, KeyError, TypeError, ValueError, AttributeError):
             warnings.append(f"{predictions / RUN_RECORD}: is damaged; its names of structures are not used")
-    return KnownNames(learned, references, ignore, complete or bool(learned), tuple(warnings))
+    return KnownNames(learned, references, ignore, complete or bool(learned), tuple(warnings), scans)
 
 
 def learned_names(record: Mapping[str, Any]) -> dict[int, str]:
