@@ -68,7 +68,8 @@ tutorials: $(TUTORIALS)  ## execute the notebooks anew (MEDFEWSHOT_DATA: real sc
 
 release: $(RELEASE)/bin/cyclonedx-py  ## wheel, source archive and software bill of materials (CycloneDX) in dist/
 	rm -rf dist build
-	$(RELEASE)/bin/python -m build -o dist .
+	$(RELEASE)/bin/python -m lab.release --check
+	$(RELEASE)/bin/python -m lab.release -o dist
 	$(PYTHON) -m venv --clear $(RELEASE)/what-ships
 	$(RELEASE)/what-ships/bin/python -m pip --disable-pip-version-check install -c constraints.txt $(TORCH)
 	$(RELEASE)/what-ships/bin/python -m pip --disable-pip-version-check install -c constraints.txt dist/*.whl
