@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 import pytest
+from commands import COMMANDS, assert_can_be_typed, owner_of
 from typer.main import get_command
 
 from medfewshot.cli.app import SECTIONS, app
@@ -20,16 +20,6 @@ from medfewshot.settings import (
     TrainSchedule,
     WorkerSettings,
 )
-
-
-def commands(group: Any, before: str = "") -> dict[str, Any]:
-    found = {before.strip(): group}
-    for name, command in group.commands.items():
-        found |= commands(command, f"{before}{name} ") if hasattr(command, "commands") else {f"{before}{name}": command}
-    return found
-
-
-COMMANDS = commands(get_command(app))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -57,12 +47,8 @@ def test_examples_can_be_typed(name):
         assert len(line) <= 78
         program, *words = shlex.split(line)
         assert program == "medfewshot"
-        owner = max((one for one in COMMANDS if words[: len(one.split())] == one.split()), key=len)
-        assert owner.startswith(name)
-        parser = COMMANDS[owner].make_parser(COMMANDS[owner].context_class(COMMANDS[owner], info_name=owner))
-        values, rest, _ = parser.parse_args(args=words[len(owner.split()) :])
-        assert not rest
-        assert all(parameter.name in values for parameter in COMMANDS[owner].params if parameter.required)
+        assert owner_of(words).startswith(name)
+        assert_can_be_typed(words)
 
 
 def test_commands_are_in_the_order_of_work(run):
