@@ -4,7 +4,7 @@
     python -m lab.release --check                   # build twice; compare the bytes and the lists of files
 
 Needs git and the package ``build``. The sources come from ``git archive``, so files that git does not know stay out.
-Every time stamp is that of the commit. The build tools have the versions of ``constraints.txt``. setuptools stores
+All time stamps come from the commit. The build tools have the versions of ``constraints.txt``. setuptools stores
 owners and times of files in the source archive, so this module packs that archive again without them. The wheel is
 built from the archive.
 """
