@@ -1,4 +1,4 @@
-"""Resample volumes to the plan's grid (with MONAI), and map back to the original grid axis by axis.
+"""Resample volumes to the plan's grid and map back to the original grid, axis by axis.
 
 A planned grid is the original one with axes reordered, flipped and rescaled, so each planned axis depends on one
 original axis alone. The way back is therefore one linear interpolation per axis, which inference applies slab by slab.
@@ -245,10 +245,7 @@ def check_like_support(volume: Volume, plan: Plan) -> None:
 
 
 def _grid(volume: Volume, plan: Plan) -> _Grid:
-    """Compute the plan's grid in a volume.
-
-    Interpolation uses voxels only, no frame, because MONAI would straighten the residual shear of a header.
-    """
+    """Compute the plan's grid in a volume. It keeps the residual shear of a header."""
     orientation, dims = orientation_to(volume, plan.axes), volume.spatial_dims
     _, affine = reorient(volume, orientation)
     order = np.argsort(orientation[:dims, 0]).tolist()
@@ -286,13 +283,11 @@ def _as_tensor(data: np.ndarray) -> Tensor:
 
 
 def _respace(image: Tensor, grid: _Grid) -> Tensor:
-    from monai.data import MetaTensor
-    from monai.transforms import SpatialResample
-
-    resample = SpatialResample(mode="bilinear", padding_mode="border", dtype=torch.float32)
-    target = torch.from_numpy(np.diag([*grid.step, 1.0]))
-    spaced = resample(MetaTensor(image, affine=torch.eye(len(target))), dst_affine=target, spatial_size=grid.shape)
-    return spaced.as_tensor().contiguous()
+    """Interpolate linearly, axis by axis; edge values extend outwards."""
+    for axis, (size, step) in enumerate(zip(grid.shape, grid.step, strict=True), start=1):
+        if step != 1 or size != image.shape[axis]:
+            image = sample_axis(image, np.arange(size) * step, axis)
+    return image.contiguous()
 
 
 def _whole(coordinates: np.ndarray, size: int) -> np.ndarray:
