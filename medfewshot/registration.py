@@ -184,7 +184,7 @@ def _affine(
 
 
 def _deform(moving: Tensor, fixed: Tensor, start: Transform, options: RegistrationOptions) -> Tensor:
-    """Optimise the displacement ``(K, d, *G)`` in mm, coarse to fine, from that of ``start``."""
+    """Optimise the displacement ``(K, d, *G)`` in mm, coarse to fine, beginning with the field of ``start``."""
     dims, half_query = fixed.ndim - 2, start.query_half_mm
     field = start.field
     for coarsening, steps in options.levels:

@@ -176,6 +176,7 @@ class Support:
         classes: N + 1.
         patch_size: Window of the network in voxels; None for the whole field of view.
         spacing_mm: Spacing of the grid; None if unknown.
+        tracked: Number of last examples whose labels registration carried there from another frame of a film.
     """
 
     images: tuple[Tensor, ...]
@@ -183,6 +184,7 @@ class Support:
     classes: int
     patch_size: tuple[int, ...] | None = None
     spacing_mm: tuple[float, ...] | None = None
+    tracked: int = 0
 
     @property
     def shots(self) -> int:
@@ -216,9 +218,9 @@ class Support:
         return replace(self, images=images, labels=labels)
 
     def of(self, examples: Sequence[int]) -> Support:
-        """Return the support that consists of these examples."""
+        """Return the support that consists of these examples. None of them counts as tracked."""
         images, labels = (tuple(these[number] for number in examples) for these in (self.images, self.labels))
-        return replace(self, images=images, labels=labels)
+        return replace(self, images=images, labels=labels, tracked=0)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from medfewshot.learners.hybrid_fusion import product_of_experts
 from medfewshot.registration import FRAMES, RegistrationOptions, Transform, register
 
-WEIGHT = 1.0
+WEIGHT = 0.3
 """Exponent of the carried labels; ``lab/notes/films.md`` says how it was chosen."""
 
 
@@ -24,7 +24,7 @@ class LabelTracker:
 
     Args:
         image: The labelled frame ``(C, *P)`` on the planned grid.
-        labels: Its classes ``(*P)``, below 0 where they are not known.
+        labels: Its classes ``(*P)``, negative if unknown.
         classes: N + 1.
         spacing_mm: Voxel edges of the planned grid.
         options: Options of the registration.
@@ -44,7 +44,7 @@ class LabelTracker:
         self._last: Transform | None = None
 
     def restart(self) -> None:
-        """Go back to the labelled frame, to go on in the other direction."""
+        """Go back to the labelled frame, to continue in the other direction."""
         self._last = None
 
     def fuse(self, image: Tensor, probabilities: Tensor) -> Tensor:

@@ -216,15 +216,16 @@ class Hybrid:
     def adapt(self, support: Support) -> HybridSegmenter:
         """Measure the atlas by leave-one-out, train the network, and derive the trust in each.
 
-        Leave-one-out takes at most half of the time budget, and at least one round.
+        Leave-one-out takes at most half of the time budget, and at least one round. Tracked frames train the network.
         """
-        begun, learner = time.perf_counter(), self.finetune
+        begun, learner, all_frames = time.perf_counter(), self.finetune, support
+        support = support.of(range(support.shots - support.tracked))
         budget = learner.budget_seconds
         compared = self.atlas.leave_one_out(support, None if budget is None else budget / 2)
         left_out = compared.dice
         if budget is not None:
             learner = replace(learner, budget_seconds=max(1.0, budget - (time.perf_counter() - begun)))
-        network = learner.adapt(support)
+        network = learner.adapt(all_frames)
         from_scratch = learner.start is None
         weight = atlas_weight(support.shots, from_scratch=from_scratch)
         in_atlas = [atlas_trust(dice) for dice in left_out]
@@ -318,4 +319,5 @@ SPEC = LearnerSpec(
     steps_continued=finetune.SPEC.steps_continued,
     convert_start=finetune.convert_start,
     auto_dims=(3,),
+    tracked_frames=True,
 )

@@ -32,7 +32,7 @@ from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import check_supports, support_profile, support_warnings
 from medfewshot.settings import AUTO, QUALITY_LEVELS, AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
-from medfewshot.workflow.own_frames import digest_of
+from medfewshot.workflow.own_frames import digest_of, with_tracked_frames
 from medfewshot.workflow.supports import (
     LabelledScans,
     check_background,
@@ -144,9 +144,12 @@ def adapt(
     begun = time.perf_counter()
     progress.at("adapting").update(0, 1)
     support = prepared.support
+    if learners[settings.learner].tracked_frames and not settings.level.instant:
+        support = with_tracked_frames(support, scans, prepared.plan, progress=progress)
     segmenter = _adapt(learner, support, settings)
+    tracked, support = support.tracked, prepared.support
     seconds = {"plan": prepared.seconds, "adapt": round(time.perf_counter() - begun, 2)}
-    learned = dict(segmenter.record)
+    learned = {**segmenter.record, **({"tracked_frames": tracked} if tracked else {})}
     names = [Path(image.name).name for image in scans.images]
     compared = learned.pop("supports_compared", None)
     if compared is None:

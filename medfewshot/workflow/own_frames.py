@@ -1,9 +1,11 @@
-"""Labelled frames of the film that is segmented: their labels help its other frames."""
+"""Labelled frames of films: registration carries their labels to the other frames, to learn from and to segment."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,53 @@ from torch import Tensor
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.errors import InputError
 from medfewshot.inference import LabelTracker, frames_around
-from medfewshot.io import Film, read_examples
-from medfewshot.planning import make_support
+from medfewshot.io import Film, open_film, read_examples
+from medfewshot.planning import make_support, to_plan
 from medfewshot.structures import mark_ignored
-from medfewshot.types import Case, Volume
+from medfewshot.types import IGNORED, MAX_WHOLE_VALUES, Case, Plan, Progress, Support, Volume
+from medfewshot.workflow.supports import LabelledScans
 
 BLOCK = 16
 """Frames in memory while a film is read backwards, because most formats are read forwards."""
+
+
+TRACKED = 6
+"""Frames of a film with one labelled frame that the network learns from too; ``lab/notes/films.md``."""
+REACH = 30
+"""Frames before and after the labelled one that are tracked for that. Each takes a second."""
+SURE = 0.9
+"""Voxels of such a frame that no label reaches with this share do not count."""
+
+
+def with_tracked_frames(
+    support: Support, scans: LabelledScans, plan: Plan, *, progress: Progress | None = None
+) -> Support:
+    """Add frames of the films that have one labelled frame, with the labels that registration carries there.
+
+    Args:
+        support: The labelled scans on the planned grid.
+        scans: The same as they were read.
+        plan: Their plan.
+        progress: Receives one event per frame; may cancel.
+    """
+    progress = (progress or Progress()).at("tracking frames")
+    own = Counter(image.path for image in scans.images if image.frame is not None and image.path is not None)
+    images, labels = list(support.images), list(support.labels)
+    for image, planned, label in zip(scans.images, support.images, support.labels, strict=True):
+        film = open_film(image.path) if image.path is not None and own[image.path] == 1 else None
+        if film is None or image.frame is None or planned[0].numel() * plan.classes > MAX_WHOLE_VALUES:
+            continue
+        tracker = LabelTracker(planned, label, classes=plan.classes, spacing_mm=plan.spacing_mm)
+        near = range(max(0, image.frame - REACH), min(film.count, image.frame + REACH + 1))
+        chosen = {near[round((n + 1) * (len(near) - 1) / (TRACKED + 1))] for n in range(TRACKED)} - {image.frame}
+        for number, volume, one in frames_with_tracker(film, {image.frame: tracker}, near):
+            progress.update(abs(number - image.frame), len(near), film.name)
+            frame = to_plan(replace(image, data=volume.data), plan).image
+            votes = one.carry(frame) if one is not None else None
+            if votes is not None and number in chosen:
+                images.append(frame)
+                labels.append(votes.argmax(0).where(votes.amax(0) >= SURE, IGNORED))
+    return replace(support, images=tuple(images), labels=tuple(labels), tracked=len(images) - support.shots)
 
 
 def digest_of(labels: Tensor) -> str:
@@ -51,15 +93,17 @@ def trackers_of(film: Film, segmenter: VolumeSegmenter) -> tuple[dict[int, Label
 
 
 def frames_with_tracker(
-    film: Film, trackers: dict[int, LabelTracker]
+    film: Film, trackers: dict[int, LabelTracker], numbers: range | None = None
 ) -> Iterator[tuple[int, Volume, LabelTracker | None]]:
-    """Yield number, frame and tracker of all frames, in the order in which labels are carried."""
+    """Yield number, frame and tracker of all frames, or of ``numbers``, in the order in which labels are carried."""
     if not trackers:
         yield from ((number, volume, None) for number, volume in enumerate(film.frames()))
         return
-    for labelled, numbers in frames_around(tuple(trackers), film.count):
+    wanted = range(film.count) if numbers is None else numbers
+    for labelled, around in frames_around(tuple(trackers), film.count):
+        chosen = [number for number in around if number in wanted]
         trackers[labelled].restart()
-        for volume in _read(film, numbers):
+        for volume in _read(film, chosen):
             yield volume.frame or 0, volume, trackers[labelled]
 
 

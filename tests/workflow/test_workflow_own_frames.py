@@ -1,0 +1,67 @@
+"""Frames that registration labels: what the network learns from besides the labelled frame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+
+from medfewshot.settings import AdaptSettings
+from medfewshot.types import IGNORED
+from medfewshot.workflow import adapt, prepare, read_supports
+from medfewshot.workflow.own_frames import TRACKED, with_tracked_frames
+
+FRAMES = 10
+
+
+def moving_film(folder: Path, labelled: tuple[int, ...]) -> tuple[Path, Path, np.ndarray]:
+    """Write a film of a disc of radius 5 that moves by half a voxel a frame, 2D, and its labels."""
+    x, y = np.mgrid[:32, :28]
+    truth = np.stack([((x - 11 - t / 2) ** 2 + (y - 13) ** 2 < 25).astype(np.int16) for t in range(FRAMES)], -1)
+    noise = np.random.default_rng(0).normal(0, 5, truth.shape)
+    image = (100 * truth + noise).astype(np.int16)[:, :, None]
+    known = np.where(np.isin(np.arange(FRAMES), labelled), truth, 255).astype(np.int16)[:, :, None]
+    film, labels = (toys.save_nifti(folder / name, data) for name, data in (("f.nii.gz", image), ("l.nii.gz", known)))
+    return film, labels, truth
+
+
+@pytest.mark.parametrize("labelled", [0, 4, FRAMES - 1])
+def test_frames_before_and_after_the_labelled_one_become_examples(tmp_path, labelled):
+    film, labels, _ = moving_film(tmp_path, (labelled,))
+    scans = read_supports([(film, labels)])
+    prepared = prepare(scans)
+    support = with_tracked_frames(prepared.support, scans, prepared.plan)
+    assert support.shots == 1 + support.tracked
+    assert TRACKED - 1 <= support.tracked <= TRACKED
+    assert np.array_equal(support.labels[0], prepared.support.labels[0])
+    moved = []
+    for image, label in zip(support.images[1:], support.labels[1:], strict=True):
+        inside, outside = image[0][label == 1], image[0][label == 0]
+        assert inside.min() > outside.max()  # right wherever a voxel counts
+        assert 0 < int((label == IGNORED).sum()) < 60
+        moved.append((label == 1).nonzero().float().mean(0))
+    assert len({tuple(place.round().tolist()) for place in moved}) > 1
+
+
+def test_films_with_two_labelled_frames_and_scans_give_no_tracked_frames(tmp_path):
+    film, labels, truth = moving_film(tmp_path, (0, 5))
+    scans = read_supports([(film, labels)])
+    prepared = prepare(scans)
+    assert with_tracked_frames(prepared.support, scans, prepared.plan).tracked == 0
+    noise = np.random.default_rng(1).normal(size=truth.shape[:2])
+    arrays = read_supports([(np.asarray(truth[..., 0] * 100 + noise, np.float32), truth[..., 0])])
+    prepared = prepare(arrays)
+    assert with_tracked_frames(prepared.support, arrays, prepared.plan).tracked == 0
+
+
+@pytest.mark.parametrize(("takes", "quality", "expected"), [(True, "standard", True), (True, "draft", False),
+                                                            (False, "standard", False)])  # fmt: skip
+def test_only_learners_that_train_get_them_and_drafts_do_not(tmp_path, takes, quality, expected):
+    film, labels, _ = moving_film(tmp_path, (0,))
+    settings = AdaptSettings(learner="toy", device="cpu", quality=quality)
+    learners = {"toy": replace(toys.TOY, tracked_frames=takes)}
+    record = adapt(read_supports([(film, labels)]), settings, learners=learners).record["learner"]
+    assert bool(record.get("tracked_frames")) == expected
