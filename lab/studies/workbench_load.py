@@ -1,16 +1,19 @@
-"""How fast is the workbench with many scans, and with a big one? Times of the server, without the browser.
+"""How fast is the workbench with many scans, and with a big one?
 
     python -m lab.studies.workbench_load scans --number 1000
     python -m lab.studies.workbench_load ct --slices 600
+    python -m lab.studies.workbench_load page --slices 600
 
 ``scans`` makes a project of tiny scans, all with drafts, half of them with masks. ``ct`` makes a CT of 512x512 voxels a
 slice, opens it as the page does, and saves strokes. Wall-clock and processor seconds of each step are printed.
+``page`` opens such a CT in Chromium, without a graphics card, and prints when each step was done.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import shutil
 import tempfile
 import threading
 import time
@@ -30,6 +33,24 @@ from medfewshot.workbench.routes import Exports
 from medfewshot.workbench.server import LOCAL, build_app, free_port, make_server
 
 TOKEN = "study"
+NO_GRAPHICS_CARD = ("--enable-unsafe-swiftshader", "--disable-gpu", "--no-sandbox")
+MARKS = """
+window.marks = [];
+const mark = (name) => window.marks.push([name, performance.now()]), ask = window.fetch;
+window.fetch = async (path, ...rest) => {
+  const answer = await ask(path, ...rest), [, kind] = /api\\/(case|scan|mask)/.exec(path) || [];
+  if (kind) mark(`${kind}: the answer begins`);
+  return answer;
+};
+new MutationObserver(() => document.body?.dataset.ready && !window.ready && mark((window.ready = "scroll and draw")))
+  .observe(document, { subtree: true, attributes: true, childList: true });
+"""
+FINISH = """() => {
+  const { gl } = window.workbench.viewer.nv;
+  gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits for the graphics
+  const [before] = window.marks.at(-1);
+  window.marks.push([before.startsWith("scroll") ? "on screen" : "all slices painted", performance.now()]);
+}"""
 ONE = (Structure("structure", 1, "#ff0000"),)
 
 
@@ -43,8 +64,8 @@ def timed(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def serving(project: Project) -> Iterator[Callable[..., int]]:
-    """Run a server; gives a function that sends a request, and returns the bytes of the answer."""
+def serving(project: Project) -> Iterator[tuple[Callable[..., int], str]]:
+    """Run a server; gives a function that sends a request and returns the bytes of the answer, and the address."""
     app = build_app(project, Jobs(project), token=TOKEN, exports=Exports({}, lambda names: Exported()))
     listener = free_port(LOCAL, 0)
     server = make_server(app)
@@ -64,7 +85,7 @@ def serving(project: Project) -> Iterator[Callable[..., int]]:
             size += len(part)
         return size
 
-    yield ask
+    yield ask, f"http://{LOCAL}:{listener.getsockname()[1]}/?token={TOKEN}"
     server.should_exit = True
     thread.join(10)
 
@@ -87,7 +108,7 @@ def many_scans(folder: Path, number: int) -> None:
         project.save_mask(name, labels, version=0)
     with timed("open the project"):
         project = Project.open(project.folder)
-    with serving(project) as ask, timed("what the page shows, in order"):
+    with serving(project) as (ask, _), timed("what the page shows, in order"):
         ask("GET", "project")
     with timed("save one stroke"):
         project.save_mask(names[0], labels, version=1)
@@ -95,13 +116,36 @@ def many_scans(folder: Path, number: int) -> None:
         project.review(names[1], status="accepted")
 
 
-def big_ct(folder: Path, slices: int) -> None:
-    """Time the server with one big scan."""
+def ct_project(folder: Path, slices: int) -> Project:
+    """Make a project of one big scan."""
     shape = (512, 512, slices)
     (folder / "scans").mkdir()
     nib.save(nib.Nifti1Image(body(shape, 4)[0], np.diag([-0.75, -0.75, 1, 1])), folder / "scans" / "ct.nii.gz")
-    project = Project.create(folder / "project", [folder / "scans"], structures=ONE)
-    with serving(project) as ask:
+    return Project.create(folder / "project", [folder / "scans"], structures=ONE)
+
+
+def in_browser(folder: Path, slices: int) -> None:
+    """Time the page with one big scan: until it can be scrolled and drawn on, and until all of it is painted."""
+    from playwright.sync_api import sync_playwright
+
+    project = ct_project(folder, slices)
+    with serving(project) as (_, url), sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        tab = playwright.chromium.launch(executable_path=found, args=list(NO_GRAPHICS_CARD)).new_page()
+        tab.add_init_script(MARKS)
+        tab.goto(url)
+        tab.wait_for_selector('body[data-ready="ct"]', timeout=300_000)
+        tab.evaluate(FINISH)
+        tab.wait_for_function("() => !window.workbench.viewer.gray.waiting.length", timeout=300_000)
+        tab.evaluate(FINISH)
+        for name, at_ms in tab.evaluate("() => window.marks"):
+            print(f"{name:40} {at_ms / 1000:7.2f} s after the page was asked for")
+
+
+def big_ct(folder: Path, slices: int) -> None:
+    """Time the server with one big scan."""
+    project = ct_project(folder, slices)
+    with serving(project) as (ask, _):
         with timed("read the scan, and facts for the page"):
             ask("GET", "case", case="ct")
         with timed("voxels for the page"):
@@ -116,9 +160,9 @@ def big_ct(folder: Path, slices: int) -> None:
 
 
 def main() -> None:
-    """Run one of the two in a temporary folder."""
+    """Run one of the three in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("scans", "ct"))
+    parser.add_argument("what", choices=("scans", "ct", "page"))
     parser.add_argument("--number", type=int, default=1000)
     parser.add_argument("--slices", type=int, default=600)
     given = parser.parse_args()
@@ -126,7 +170,7 @@ def main() -> None:
         if given.what == "scans":
             many_scans(Path(folder), given.number)
         else:
-            big_ct(Path(folder), given.slices)
+            {"ct": big_ct, "page": in_browser}[given.what](Path(folder), given.slices)
 
 
 if __name__ == "__main__":

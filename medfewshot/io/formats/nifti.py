@@ -37,7 +37,7 @@ def read(path: Path, dtype: DType) -> Volume:
     with _opened(voxels) as source:
         # nibabel reads here, so a truncated file fails here. The copy releases a mapped file, which its own result
         # may replace.
-        data = _copied(np.asanyarray(_voxels(source, header), dtype=dtype))
+        data = _copied(_voxels(source, header), dtype)
         _read_to_end(source, voxels)
     return _volume(data.reshape(1, *shape), header, warnings)
 
@@ -140,9 +140,11 @@ def write(path: Path, data: np.ndarray, like: Volume) -> None:
         nib.save(image, path)
 
 
-def _copied(voxels: np.ndarray) -> np.ndarray:
+def _copied(proxy: Any, dtype: DType) -> np.ndarray:
     """Copy in C order, block by block: files have the first axis fastest, and each voxel alone would miss the cache."""
-    copied = np.empty(voxels.shape, voxels.dtype)
+    as_stored = proxy.slope == 1 and proxy.inter == 0  # nibabel would make one more copy in the new dtype
+    voxels = np.asanyarray(proxy.get_unscaled()) if as_stored else np.asanyarray(proxy, dtype=dtype)
+    copied = np.empty(voxels.shape, dtype or voxels.dtype)
     for first in range(0, voxels.shape[0], _BLOCK):
         for last in range(0, voxels.shape[-1], _BLOCK):
             part = (slice(first, first + _BLOCK), ..., slice(last, last + _BLOCK))

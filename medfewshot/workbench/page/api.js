@@ -25,7 +25,18 @@ async function call(method, path, params = {}, body = undefined) {
 
 export const getJson = async (path, params) => (await call("GET", path, params)).json();
 export const sendJson = async (method, path, value, params) => (await call(method, path, params, JSON.stringify(value))).json();
-export const getBuffer = async (path, params) => (await call("GET", path, params)).arrayBuffer();
+
+// size: bytes that will come. tell: (share that came) now and then.
+export async function getBuffer(path, params, size, tell) {
+  const reader = (await call("GET", path, params)).body.getReader(), bytes = new Uint8Array(size);
+  let at = 0;
+  for (let part; !(part = await reader.read()).done; at += part.value.length) {
+    bytes.set(part.value, at);
+    tell(at / size);
+  }
+  if (at !== size) throw new ApiError(0, GONE);
+  return bytes.buffer;
+}
 
 const through = async (bytes, stream) => new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
 export const gzip = (bytes) => through(bytes, new CompressionStream("gzip"));

@@ -31,6 +31,20 @@ export function cut(volume, shape, box) {
   return part;
 }
 
+// What a texture of `small` voxels shows of a box: {box: in the texture, part}. It takes the voxels nearest to its own.
+export function texels(volume, shape, small, box) {
+  if (small.every((n, axis) => n === shape[axis])) return { box, part: cut(volume, shape, box) };
+  const inside = box.map((edge, i) => Math.ceil((edge * small[i >> 1]) / shape[i >> 1] - 0.5));
+  const places = [0, 1, 2].map((axis) => {
+    const [from, to] = inside.slice(2 * axis, 2 * axis + 2);
+    return Array.from({ length: to - from }, (_, i) => Math.floor(((from + i + 0.5) * shape[axis]) / small[axis]));
+  });
+  const part = new volume.constructor(count(inside));
+  let at = 0;
+  for (const z of places[2]) for (const y of places[1]) for (const x of places[0]) part[at++] = volume[index(shape, [x, y, z])];
+  return { box: inside, part };
+}
+
 export function paste(volume, shape, box, part) {
   if (count(box) === volume.length) return volume.set(part);
   for (const [to, from, length] of rows(shape, box)) volume.set(part.subarray(from, from + length), to);

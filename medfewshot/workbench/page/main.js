@@ -4,6 +4,7 @@ import { Cases } from "./cases.js";
 import { Checks } from "./checks.js";
 import { $, askDialog, fail, press, say } from "./dom.js";
 import { Editor } from "./editor.js";
+import { HEADER } from "./gray.js";
 import { shortcuts } from "./keys.js";
 import { Learning } from "./learn.js";
 import { connectPanel } from "./panel.js";
@@ -75,10 +76,13 @@ async function openCase(name) {
   $("welcome").hidden = false;
   $("welcome").textContent = `Opening ${name} …`;
   document.body.dataset.ready = "";
+  const tell = (text) => { if (mine === opening) $("welcome").textContent = text; };
   try {
+    viewer.start().catch(() => {}); // `open` tells why it failed
+    tell(`Reading ${name} …`);
     const facts = await getJson("case", { case: name });
     const channel = Math.min(viewer.channel, facts.channels - 1);
-    const file = await getBuffer("scan", { case: name, channel });
+    const file = await voxels(name, channel, facts, (share) => tell(`Opening ${name}: ${Math.round(100 * share)} %`));
     if (mine !== opening) return;
     await viewer.open(channel ? await getJson("case", { case: name, channel }) : facts, file);
     viewer.channel = channel;
@@ -94,11 +98,16 @@ async function openCase(name) {
   }
 }
 
+// The NIfTI file of a channel.
+function voxels(name, channel, { shape }, tell = () => {}) {
+  return getBuffer("scan", { case: name, channel }, HEADER + 2 * shape[0] * shape[1] * shape[2], tell);
+}
+
 // Another channel of the open scan; what is drawn stays.
 async function showChannel(channel) {
   const name = cases.current;
   try {
-    const [facts, file] = await Promise.all([getJson("case", { case: name, channel }), getBuffer("scan", { case: name, channel })]);
+    const facts = await getJson("case", { case: name, channel }), file = await voxels(name, channel, facts);
     if (name !== target) return;
     viewer.channel = channel;
     await viewer.replace(facts, file);
@@ -122,10 +131,8 @@ async function openAt(name, { plane, slice }) {
 
 async function loadLabels(name) {
   const { facts, labels } = await getMask(name, "mask");
-  if (labels) viewer.labels.set(labels);
-  else viewer.labels.fill(0);
   viewer.setStructures(structures.all);
-  viewer.upload();
+  viewer.put(labels);
   const partial = facts.drawn ? { plane: facts.plane, slices: new Set(facts.drawn) } : null;
   // A draft, a mask or a 2D image counts as a whole; an empty scan begins with single slices.
   const started = facts.version > 0 || labels || viewer.facts.flat !== null;

@@ -1,11 +1,11 @@
 // NiiVue shows the scan and the labels. Its own drawing tools are not used: see editor.js.
-import { axesOf, cut, unite, whole, within } from "./grid.js";
+import { Gray, HEADER, refit, upload } from "./gray.js";
+import { axesOf, texels, unite, whole, within } from "./grid.js";
 
 const DRAWING_UNIT = 33991; // TEXTURE7, where NiiVue keeps the drawing
 const FAINT = 0.005; // NiiVue draws outlines only if the inside is not quite transparent
 const LARGEST_3D = 80e6; // voxels; beyond it surfaces are drawn only on demand
 const CT_WINDOWS = { "Soft tissue": [40, 400], Lung: [-600, 1500], Bone: [400, 1800], Brain: [40, 80], Liver: [60, 160] };
-const HEADER = 352;
 const DOUBT = [38, 200]; // of 255; below it nothing is drawn
 const OUTSIDE = { name: "outside", value: 255, color: "#a0a0a0" };
 
@@ -21,8 +21,12 @@ export class Viewer {
     this.onWindow = () => {};
   }
 
-  async start() {
-    if (this.nv) return;
+  // Takes seconds, so it runs while the scan is read.
+  start() {
+    return (this.starting ??= this.begin());
+  }
+
+  async begin() {
     if (!document.createElement("canvas").getContext("webgl2")) {
       throw new Error("This browser has no WebGL 2, which the viewer needs. Use a current Chrome, Edge, Firefox or Safari.");
     }
@@ -35,30 +39,35 @@ export class Viewer {
     });
     await nv.attachToCanvas(this.canvas);
     nv.setRenderAzimuthElevation(165, 10); // from the front: the patient's right is on the left here, too
-    nv.onLocationChange = () => this.onMove(this.voxel());
+    nv.onLocationChange = () => {
+      this.gray.paintAround();
+      this.onMove(this.voxel());
+    };
     nv.onIntensityChange = (volume) => this.onWindow(volume.cal_min, volume.cal_max);
     const driver = nv.gl.getExtension("WEBGL_debug_renderer_info");
     this.slow = /swiftshader|llvmpipe|software/i.test(driver ? nv.gl.getParameter(driver.UNMASKED_RENDERER_WEBGL) : "");
     this.nv = nv;
+    this.gray = new Gray(nv, () => this.voxel());
   }
 
   // facts: of the server. file: NIfTI bytes. The labels start empty.
   async open(facts, file) {
     await this.start();
     const nv = this.nv;
-    const scan = await niivue.NVImage.loadFromUrl({ url: "scan.nii", name: "scan.nii", buffer: file, colormap: "gray" });
+    const scan = await this.gray.volume(file, facts.shape);
     this.draft = this.doubt = null;
     if (nv.drawBitmap) nv.closeDrawing();
     while (nv.volumes.length) nv.removeVolume(nv.volumes[nv.volumes.length - 1]);
-    Object.assign(this, { facts, shape: facts.shape, head: file.slice(0, HEADER) });
+    Object.assign(this, { facts, shape: facts.shape, head: file.slice(0, HEADER), scan, raw: scan.img });
     this.spacing = [0, 1, 2].map((axis) => Math.hypot(...facts.affine.slice(0, 3).map((row) => row[axis])));
     [scan.cal_min, scan.cal_max] = this.firstWindow;
-    this.scan = scan;
-    this.raw = scan.img;
     this.layout(facts.flat === null ? (this.view === "flat" ? "all" : this.view) : "flat");
+    nv.scene.crosshairPos = this.shape.map((n) => ((n >> 1) + 0.5) / n);
+    this.gray.open(scan, this.shape, { alpha: Boolean(nv.opts.multiplanarShowRender) });
     nv.addVolume(scan);
-    nv.createEmptyDrawing();
-    this.labels = nv.drawBitmap;
+    nv.drawBitmap = this.labels = new Uint8Array(scan.nVox3D); // createEmptyDrawing would need three of them, and look through all
+    nv.drawTexture = nv.r8Tex(nv.drawTexture, DRAWING_UNIT, nv.back.dims);
+    this.blank = true;
     nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     this.moveTo(this.shape.map((n) => n >> 1));
     this.paintStyle();
@@ -72,7 +81,7 @@ export class Viewer {
 
   // Show other intensities on the same grid.
   async replace(facts, file) {
-    const fresh = await niivue.NVImage.loadFromUrl({ url: "scan.nii", name: "scan.nii", buffer: file });
+    const fresh = await this.gray.volume(file, facts.shape);
     this.scan.img = this.raw = fresh.img;
     this.scan.hdr = fresh.hdr;
     this.facts = facts;
@@ -154,20 +163,28 @@ export class Viewer {
     return new Map([["Automatic", this.facts.window], ...presets, ["Full range", this.facts.range]]);
   }
 
+  // All labels, or none.
+  put(labels) {
+    if (!labels && this.blank) return;
+    if (labels) this.labels.set(labels);
+    else this.labels.fill(0);
+    this.upload();
+  }
+
   // Bring a changed region of the labels to the graphics card, once a frame.
   upload(box = whole(this.shape)) {
     if (!this.waiting) requestAnimationFrame(() => this.uploadNow());
+    this.blank = false;
     this.waiting = unite(this.waiting, box);
   }
 
   uploadNow() {
-    const box = within(this.waiting, whole(this.shape)), part = cut(this.labels, this.shape, box);
+    const { box, part } = texels(this.labels, this.shape, this.gray.small, within(this.waiting, whole(this.shape)));
     const { gl, drawTexture } = this.nv;
     this.waiting = null;
     gl.activeTexture(DRAWING_UNIT);
     gl.bindTexture(gl.TEXTURE_3D, drawTexture);
-    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
-    gl.texSubImage3D(gl.TEXTURE_3D, 0, box[0], box[2], box[4], box[1] - box[0], box[3] - box[2], box[5] - box[4], gl.RED, gl.UNSIGNED_BYTE, part);
+    upload(gl, box, gl.RED, part);
     this.nv.drawScene();
   }
 
@@ -194,22 +211,25 @@ export class Viewer {
 
   // One byte a voxel as a volume on the grid of the scan.
   overlay(labels, options = {}) {
-    const file = new Uint8Array(HEADER + labels.length), view = new DataView(file.buffer);
-    file.set(new Uint8Array(this.head));
-    file.set(labels, HEADER);
-    view.setInt16(70, 2, true); // uint8
-    view.setInt16(72, 8, true);
-    view.setFloat32(112, 1, true);
+    const { shape, gray: { small } } = this, { part } = texels(labels, shape, small, whole(shape));
+    const buffer = refit(this.head, shape, small, [2, 8], part), view = new DataView(buffer);
+    view.setFloat32(112, 1, true); // no slope
     view.setFloat32(116, 0, true);
-    return niivue.NVImage.loadFromUrl({ url: "draft.nii", name: "draft.nii", buffer: file.buffer, opacity: 0, ...options });
+    return niivue.NVImage.loadFromUrl({ url: "draft.nii", name: "draft.nii", buffer, opacity: 0, ...options });
   }
 
   voxel() {
-    return [...this.nv.frac2vox(this.nv.scene.crosshairPos)].map((at, axis) => Math.min(Math.max(0, Math.round(at)), this.shape[axis] - 1));
+    return this.voxelAt(this.nv.scene.crosshairPos);
+  }
+
+  // place: shares of the field of view.
+  voxelAt(place) {
+    return this.shape.map((n, axis) => Math.min(Math.max(0, Math.round(place[axis] * n - 0.5)), n - 1));
   }
 
   moveTo(voxel) {
     this.nv.scene.crosshairPos = voxel.map((at, axis) => (at + 0.5) / this.shape[axis]);
+    this.gray.paintAround();
     this.nv.drawScene();
     this.onMove(this.voxel());
   }
@@ -233,7 +253,7 @@ export class Viewer {
     const [u] = axesOf(2 - kind), { leftTopWidthHeight: [, , width], fovMM } = this.nv.screenSlices[tile];
     return {
       plane: 2 - kind,
-      voxel: [...this.nv.frac2vox(place)].map((at, axis) => Math.min(Math.max(0, Math.round(at)), this.shape[axis] - 1)),
+      voxel: this.voxelAt(place),
       scale: Math.abs(width / dense / fovMM[0]) * this.spacing[u],
     };
   }
