@@ -1,4 +1,4 @@
-"""One example against the others: what they predict in its scan, and a picture of the slice where they differ most."""
+"""One example against another: what that predicts in its scan, and a picture of the slice where they differ most."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from medfewshot.intensities import robust_window
 from medfewshot.report.preview import card_jpeg
 from medfewshot.structures import dice
 from medfewshot.types import Case, Volume
+from medfewshot.workbench.check import checks
 from medfewshot.workbench.learn import WITHOUT_WEIGHTS
 from medfewshot.workbench.project import Project
 from medfewshot.workflow import LabelledScans, adapt, read_supports
 
-MOST_OTHERS = 3
-"""The newest other examples predict; each costs seconds."""
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """What the other examples predict for one.
+    """What another example predicts for one.
 
     Attributes:
+        other: Name of the case that predicts.
         picture: A JPEG of one slice: the prediction in colours, the mask as a dashed white line.
         axis: File axis of the slice.
         index: Of the slice along ``axis``.
         dice: Mean over structures, in the annotated voxels.
     """
 
+    other: str
     picture: bytes
     axis: int
     index: int
@@ -46,7 +45,7 @@ def by_registration(scans: LabelledScans, image: Volume) -> np.ndarray:
 def compare_example(
     project: Project, name: str, *, predict: Callable[[LabelledScans, Volume], np.ndarray] = by_registration
 ) -> Comparison:
-    """Predict an example from the others.
+    """Predict an example from the other one that agrees best with all; each more would cost seconds.
 
     Args:
         project: The project.
@@ -60,12 +59,13 @@ def compare_example(
     cases = {case: Case(case, case, None, (scan,), mask) for case, scan, mask in project.examples()}
     if name not in cases:
         raise InputError(f"{name}: is no labelled example", "draw in it first")
-    others = [case for case in cases if case != name][-MOST_OTHERS:]
-    if not others:
+    agreement = {row["case"]: row["dice"] or 0 for row in checks(project)}
+    other = max((case for case in reversed(cases) if case != name), key=lambda case: agreement.get(case, 0), default=None)
+    if other is None:
         raise InputError("there is no other labelled example to compare with", "label a second scan")
     scans, own = (
-        read_supports(Dataset(name, None, names, tuple(cases[one] for one in chosen), ignore=IGNORE_VALUE))
-        for chosen in (others, [name])
+        read_supports(Dataset(name, None, names, (cases[chosen],), ignore=IGNORE_VALUE))
+        for chosen in (other, name)
     )
     image, mask = own.images[0], own.labels[0].data[0]
     found = predict(scans, image)
@@ -81,7 +81,7 @@ def compare_example(
         window=robust_window(image.data[0]),
     )  # fmt: skip
     scores = [dice((found == value) & known, mask == value) for value in names]
-    return Comparison(picture, axis, index, float(np.nanmean(scores)))
+    return Comparison(other, picture, axis, index, float(np.nanmean(scores)))
 
 
 def worst_slice(wrong: np.ndarray, affine: np.ndarray, axis: int | None) -> tuple[int, int]:

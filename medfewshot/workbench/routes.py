@@ -285,12 +285,13 @@ class Desk:
         return JSONResponse({})
 
     async def compare(self, request: Request) -> Response:
-        """A picture of an example against what the others predict. Header: its slice on the page, and the Dice."""
+        """A picture of an example against what another predicts. Header: which, its slice on the page, the Dice."""
         name = fields.case(request)
         found = await run_in_threadpool(compare_example, self._project, name)
         frame = (await run_in_threadpool(self._scans.get, name)).frame
         plane = frame.axes.index(found.axis)
         facts = {
+            "other": found.other,
             "plane": plane,
             "slice": frame.file_slice(plane, found.index),
             "dice": found.dice if np.isfinite(found.dice) else None,

@@ -36,6 +36,8 @@ def test_an_example_is_compared_in_its_annotated_slices(project: Project) -> Non
     predicted = mask.copy()
     predicted[20:, :, 12] = 0  # half of a slice is missing
     predicted[:, :, 10] = 3  # nobody annotated this slice
+    rows = [{"support": "s", "dice": score, "message": ""} for score in (0.9, 0.1, 0.8)]
+    write_checks(project, ["scan_0", "scan_1", "scan_2"], rows)
     given = []
 
     def predict(scans, image):
@@ -43,8 +45,8 @@ def test_an_example_is_compared_in_its_annotated_slices(project: Project) -> Non
         return predicted
 
     found = compare_example(project, "scan_1", predict=predict)
-    assert given == [({3: "ball"}, ["scan_0.nii.gz", "scan_2.nii.gz"], "scan_1.nii.gz")]
-    assert (found.axis, found.index) == (2, 12)
+    assert given == [({3: "ball"}, ["scan_0.nii.gz"], "scan_1.nii.gz")]  # it agrees best
+    assert (found.other, found.axis, found.index) == ("scan_0", 2, 12)
     seen = np.array([8, 12, 14])
     assert found.dice == pytest.approx(dice(predicted[:, :, seen] == 3, mask[:, :, seen] == 3))
     assert Image.open(io.BytesIO(found.picture)).size[0] > 200
@@ -97,7 +99,7 @@ def test_the_page_shows_channels_uncertainty_and_the_check(tmp_path: Path) -> No
         page.key("z").page.wait_for_function("() => window.workbench.viewer.doubt?.opacity > 0")
         shown = page.ask("() => [...window.workbench.viewer.doubt.img].filter((one) => one === 255).length")
         assert shown == ball(radius=3).sum()
-        facts = {"x-facts": json.dumps({"plane": 2, "slice": 9, "dice": 0.25})}
+        facts = {"x-facts": json.dumps({"other": "two", "plane": 2, "slice": 9, "dice": 0.25})}
         page.page.route("**/api/compare*", lambda route: route.fulfill(content_type="image/jpeg", headers=facts))
         page.page.click("#checks button:has-text('check scan_0: it fits none')")
         page.page.click("#check-dialog button[value=open]:enabled")

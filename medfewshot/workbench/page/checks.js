@@ -19,7 +19,7 @@ export class Checks {
 
   row(row) {
     const { case: name, dice, message } = row, score = dice === null ? "–" : dice.toFixed(2);
-    const button = make("button", { type: "button", title: message || "Compare with the other examples" },
+    const button = make("button", { type: "button", title: message || "Compare with another example" },
       make("span", { className: "name", textContent: name }), make("span", { className: "score", textContent: score }),
       ...(message ? [make("span", { className: "reason warned", textContent: message })] : []));
     button.addEventListener("click", () => this.picture(row));
@@ -30,7 +30,7 @@ export class Checks {
     const image = $("check-picture"), open = $("check-dialog").querySelector("[value=open]");
     $("check-title").textContent = name;
     $("check-message").textContent = message;
-    $("check-text").textContent = "Comparing with the other examples …";
+    $("check-text").textContent = "Comparing with another example …";
     image.hidden = open.disabled = true;
     const closed = askDialog($("check-dialog"));
     const mine = (this.asked = {});
@@ -43,7 +43,7 @@ export class Checks {
       image.alt = `Slice ${facts.slice + 1} of ${name}: mask and prediction`;
       image.hidden = open.disabled = false;
       const dice = facts.dice === null ? "" : ` Dice of the whole mask: ${facts.dice.toFixed(2)}.`;
-      $("check-text").textContent = `The slice that differs most. Dashed: your mask. Colours: what the other examples predict.${dice}`;
+      $("check-text").textContent = `The slice that differs most. Dashed: your mask. Colours: what ${facts.other} predicts.${dice}`;
     } catch (error) {
       $("check-text").textContent = error.message;
     }
