@@ -14,17 +14,17 @@ from medfewshot.learners import LEARNERS, read_seen
 from medfewshot.workflow.record import RUN_RECORD, CaseResult, read_run
 
 TO_WRITE = (
-    "where the scans come from, who was included, and how they were made anonymous (CLAIM 7, 8, 12)",
-    "who drew the labels, with which tool and training (CLAIM 16, 17), and how well readers agree (CLAIM 18): "
-    "`medfewshot compare`",
-    "how the labelled scans were chosen, and whether a subject has several scans (CLAIM 20, 21)",
-    "why this many scans (CLAIM 19): `medfewshot curve`",
-    "how good the results are against references (CLAIM 35): `medfewshot evaluate`",
-    "failures, limits and the intended use (CLAIM 37 to 39); medfewshot is for research only",
+    "where the scans come from, who was included, how they were made anonymous and acquired (CLAIM 7, 8, 11, 13)",
+    "what the labels mean, who drew them, with which tool and training (CLAIM 14 to 17), and how well readers agree "
+    "(CLAIM 18): `medfewshot compare`",
+    "how the labelled scans were chosen, and whether a subject has several scans (CLAIM 19, 20)",
+    "why this many scans (CLAIM 21; TRIPOD+AI 10): `medfewshot curve`",
+    "how good the results are against references (CLAIM 37): `medfewshot evaluate`",
+    "failures, limits and the intended use (CLAIM 39 to 41); medfewshot is for research only",
 )
 REFERENCES = (
-    "CLAIM: Mongan, Moy, Kahn 2020, Radiology: Artificial Intelligence 2(2):e200029; its update of 2024 numbers some "
-    "items differently",
+    "CLAIM, update of 2024: Tejani et al., Radiology: Artificial Intelligence 6(4):e240300; the edition of 2020 numbers "
+    "some items differently",
     "TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378",
     "Check the item numbers against the guidelines before you submit",
 )
@@ -35,7 +35,7 @@ class Item:
     """One subject that reporting guidelines ask about.
 
     Attributes:
-        claim: Items of CLAIM 2020.
+        claim: Items of CLAIM 2024; a dash if none asks.
         tripod: Items of TRIPOD+AI.
         topic: What they ask about, in a few words.
         answer: What the run says.
@@ -98,14 +98,14 @@ def describe(folder: Path) -> Description:
         )  # fmt: skip
         items = (
             Item("9", "7", "preparation of the data", f"{facts.preparation} {facts.after}".strip()),
-            Item("19", "10, 21", "number of scans", f"{facts.learned} {facts.outcome}"),
+            Item("19", "21", "number of scans", f"{facts.learned} {facts.outcome}"),
             Item("20", "12a", "training and test data apart", facts.apart),
             Item("22", "12c, 15", "model, inputs and outputs", f"{facts.network} {facts.output}"),
             Item("23", "18f, 22", "software", facts.software),
             Item("24", "12c", "where training starts", facts.start),
             Item("25", "12c", "training", facts.training),
-            Item("28, 35", "23a", "performance", scores or "Not scored: give references to `medfewshot evaluate`."),
-            Item("29", "15", "how certain a result is", "Each structure has an expected Dice; it can be wrong."),
+            Item("28, 29, 37", "12e, 23a", "performance", scores or "Not scored: give references to `medfewshot evaluate`."),
+            Item("-", "15", "how certain a result is", "Each structure has an expected Dice; it can be wrong."),
         )
         return Description(" ".join(filter(None, sentences)), items, facts.warnings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
