@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="work in this folder and keep it; files of an earlier call are used")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a second thread that waits counts as busy
     root = given.keep or Path(tempfile.mkdtemp(prefix="many_scans_"))
     work: dict[str, Callable[[], None]] = {
         "segment": lambda: segment(root, given.previews),

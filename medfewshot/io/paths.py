@@ -220,8 +220,8 @@ def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> lis
     known = {case_id(path, formats=formats) for path in scans} | {
         case_of_image(path, formats=formats) for path in scans
     }
-    reported = {file for file, _ in _series_files(Path(folder), formats)}  # by files_without_image and their reader
-    others = [path for path in volumes if path not in scans and path not in reported]
+    apart = {*scans, *(file for file, _ in _series_files(Path(folder), formats))}  # files_without_image reports these
+    others = [path for path in volumes if path not in apart]
     labels = {path: case_of_label(path, formats=formats) for path in others}
     return [path for path, case in labels.items() if (case_id(path) if case is None else case) not in known]
 
