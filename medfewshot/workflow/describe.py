@@ -23,8 +23,8 @@ TO_WRITE = (
     "failures, limits and the intended use (CLAIM 39 to 41); medfewshot is for research only",
 )
 REFERENCES = (
-    "CLAIM, update of 2024: Tejani et al., Radiology: Artificial Intelligence 6(4):e240300; the edition of 2020 numbers "
-    "some items differently",
+    "CLAIM, update of 2024: Tejani et al., Radiology: Artificial Intelligence 6(4):e240300; the edition of 2020 "
+    "numbers some items differently",
     "TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378",
     "Check the item numbers against the guidelines before you submit",
 )
@@ -104,7 +104,12 @@ def describe(folder: Path) -> Description:
             Item("23", "18f, 22", "software", facts.software),
             Item("24", "12c", "where training starts", facts.start),
             Item("25", "12c", "training", facts.training),
-            Item("28, 29, 37", "12e, 23a", "performance", scores or "Not scored: give references to `medfewshot evaluate`."),
+            Item(
+                "28, 29, 37",
+                "12e, 23a",
+                "performance",
+                scores or "Not scored: give references to `medfewshot evaluate`.",
+            ),
             Item("-", "15", "how certain a result is", "Each structure has an expected Dice; it can be wrong."),
         )
         return Description(" ".join(filter(None, sentences)), items, facts.warnings)
