@@ -110,6 +110,28 @@ _COLUMNS: dict[str, Meaning] = {
     "draft": ("", "number of the model's draft, from 1; 0 if there was none"),
     "time": ("", "time of the review, in UTC"),
     "note": ("", "newest note of a reviewer"),
+    "image": ("", "file of the scan"),
+    "usable": ("", "True if the scan and its labels can be used as an example"),
+    "shape": ("voxels", "number of voxels along each axis, as the file orders them"),
+    "channels": ("", "number of channels"),
+    "spacing_mm": ("mm", "edges of a voxel along each axis"),
+    "orientation": ("", "where each voxel axis leads to: left or right, anterior or posterior, superior or inferior"),
+    "modality": ("", "CT or MR, as the file says or the gray values suggest"),
+    "minimum": ("gray value", "minimum of the scan"),
+    "percentile_1": ("gray value", "1st percentile of the scan"),
+    "percentile_99": ("gray value", "99th percentile of the scan"),
+    "maximum": ("gray value", "maximum of the scan"),
+    "label_values": ("", "values in the label map, without 0"),
+    "dataset": ("", "name of the data set"),
+    "learner": ("", "name of the method with its settings"),
+    "seeds": ("", "number of draws of labelled scans"),
+    "first": ("", "name of the first learner"),
+    "second": ("", "name of the second learner"),
+    "wins": ("", "number of subjects on whom the first learner has the higher Dice"),
+    "adapt_seconds_mean": ("s", "mean time of an adaptation"),
+    "seconds_per_query_mean": ("s", "mean time of the segmentation of a scan"),
+    "peak_gb_max": ("GB", "largest memory of a process"),
+    "steps_mean": ("", "mean number of training steps"),
 }  # fmt: skip
 _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (r"centroid_voxel_([xyz])", "voxels", "centre of the structure along voxel axis {0}, counted from 0"),
@@ -119,6 +141,10 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (r"(first|second)_dice", "", "Dice of the {0} result against the reference"),
     (r"(first|second)_hd95_mm", "mm", "HD95 of the {0} result against the reference"),
     (r"(dice|hd95_mm)_difference", "of {0}", "second_{0} minus first_{0}"),
+    (r"(.+ \(\d+\)) voxels", "voxels", "number of voxels of {0}"),
+    (r"(.+ \(\d+\)) ml", "ml", "volume of {0}; empty in 2D"),
+    (r"(.+ \(\d+\)) components", "", "number of parts of {0} that do not touch, not even at a corner"),
+    (r"(.+ \(\d+\)) touches border", "", "True if {0} touches the border of the scan"),
     (r"size_([xyz])_mm", "mm", "edge of the box around the structure along voxel axis {0}"),
 )
 _ONE_FILE: dict[tuple[str, str], Meaning] = {
@@ -129,6 +155,10 @@ _ONE_FILE: dict[tuple[str, str], Meaning] = {
     ),
     ("reviews.csv", "dice"): ("", "mean Dice between the draft and the mask; empty if there was only one of them"),
     ("reviews.csv", "version"): ("", "version of the mask; 0 if there is none"),
+    ("inspection.csv", "label"): ("", "file of the label map"),
+    ("inspection.csv", "median"): ("gray value", "median of the scan"),
+    ("comparisons.csv", "difference"): ("", "mean Dice of the first minus that of the second learner, over subjects"),
+    ("comparisons.csv", "p_holm"): ("", "p after Holm's correction for all pairs of the same data set and shots"),
     ("statistics.csv", "status"): ("", "status of the mask in the workbench: accepted, or example (drawn by hand)"),
 }
 """Meanings of a column that differ from the others of its name."""
@@ -136,6 +166,9 @@ _ONE_FILE: dict[tuple[str, str], Meaning] = {
 
 def meaning_of(file: str, column: str) -> Meaning:
     """Return unit and meaning of a column; empty if nothing is known about it."""
+    own = _ONE_FILE.get((file, column))
+    if own is not None:
+        return own
     metric = METRICS.get(column.removesuffix("_mean"))
     if metric is not None:
         share = " (mean over the scans in which it is defined)" if column.endswith("_mean") else ""
@@ -144,7 +177,7 @@ def meaning_of(file: str, column: str) -> Meaning:
     for pattern, unit, text in _PATTERNS:
         if match := re.fullmatch(pattern, column):
             return unit.format(*match.groups()), text.format(*match.groups())
-    return _ONE_FILE.get((file, column)) or _COLUMNS.get(column, ("", ""))
+    return _COLUMNS.get(column, ("", ""))
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -156,17 +189,26 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
         ``path``.
     """
     write_csv(path, rows)
-    dictionary = path.parent / DATA_DICTIONARY
-    before = _read(dictionary)
     with open(path, newline="", encoding="utf-8") as file:
-        columns = next(csv.reader(file), [])
-    described = [(path.name, column, *meaning_of(path.name, column)) for column in columns]
-    now = [row for row in before if row["file"] != path.name]
+        describe_columns(path.parent, path.name, next(csv.reader(file), []))
+    return path
+
+
+def describe_columns(folder: Path, file: str, columns: Iterable[str]) -> None:
+    """Describe the columns of a table in ``data_dictionary.csv``; descriptions of other tables stay.
+
+    Args:
+        folder: Where the dictionary is.
+        file: Name of the table from there; ``films/*.csv`` for many tables of the same columns.
+        columns: Its columns.
+    """
+    before = _read(folder / DATA_DICTIONARY)
+    described = [(file, column, *meaning_of(file, column)) for column in columns]
+    now = [row for row in before if row["file"] != file]
     now += [dict(zip(_HEADER, row, strict=True)) for row in described]
     now.sort(key=lambda row: row["file"])
     if now != before:
-        write_csv(dictionary, now)
-    return path
+        write_csv(folder / DATA_DICTIONARY, now)
 
 
 def check_dictionary(folder: Path) -> None:

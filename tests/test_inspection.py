@@ -144,6 +144,7 @@ def test_written_files(folder, tmp_path):
     content = json.loads(record.read_text())
     assert content["summary"]["usable_supports"] == 3
     assert content["cases"][0]["labels"][0]["components"] == 1
+    toys.assert_columns_described(tmp_path / "out")
 
 
 @pytest.mark.real

@@ -13,7 +13,8 @@ from medfewshot.benchmark.config import BenchmarkConfig
 from medfewshot.benchmark.page import case_pictures, write_page
 from medfewshot.benchmark.plots import save_plots
 from medfewshot.benchmark.results import BenchmarkResults, Group, read_benchmark
-from medfewshot.io import write_csv, write_text
+from medfewshot.data_dictionary import write_table
+from medfewshot.io import write_text
 
 WHOLE_POOL = (
     "K = pool (n): all n scans of the support pool, an upper bound and no few-shot result. No draw is left there: "
@@ -42,8 +43,8 @@ def write_report(config: BenchmarkConfig, run: Path, folder: Path, cells: Sequen
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "tables.md", report_text(config, board))
     write_text(folder / "tables.tex", "\n".join(table.latex() for table in shown if table.rows))
-    write_csv(folder / "summary.csv", tables.summary_rows(board.groups))
-    write_csv(folder / "comparisons.csv", [asdict(comparison) for comparison in compare(board.groups)])
+    write_table(folder / "summary.csv", tables.summary_rows(board.groups))
+    write_table(folder / "comparisons.csv", [asdict(comparison) for comparison in compare(board.groups)])
     write_page(
         folder / "index.html",
         protocol=config.protocol,

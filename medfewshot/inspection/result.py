@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medfewshot.io import write_csv, write_text
+from medfewshot.data_dictionary import check_dictionary, write_table
+from medfewshot.io import write_text
 
 _INTENSITIES = ("minimum", "percentile_1", "median", "percentile_99", "maximum")
 
@@ -104,7 +105,8 @@ class Inspection:
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write ``inspection.csv`` (one row a case) and ``inspection.json`` (everything); return both paths."""
         folder = Path(folder)
-        write_csv(folder / "inspection.csv", map(self._row, self.cases))
+        check_dictionary(folder)
+        write_table(folder / "inspection.csv", map(self._row, self.cases))
         content = {
             "name": self.name,
             "summary": self.summary,

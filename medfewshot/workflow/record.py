@@ -16,7 +16,7 @@ from textwrap import indent
 from typing import Any
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
-from medfewshot.data_dictionary import write_table
+from medfewshot.data_dictionary import describe_columns, write_table
 from medfewshot.devices import describe_device
 from medfewshot.errors import InputError
 from medfewshot.io import EXPORTS, atomic_path
@@ -161,6 +161,9 @@ class RunRecord:
         beats = [{"case": result.case, **row} for result in self._known() for row in result.ejections]
         if beats:
             write_table(self.folder / EJECTION, beats)
+        film = next((result for result in self._known() if result.frame is not None and result.statistics), None)
+        if film is not None:
+            describe_columns(self.folder, "films/*.csv", ("frame", "time_s", *film.statistics[0]))
         self._unwritten = False
         self._due = time.monotonic() + 10 * (time.monotonic() - begun)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 
 import pytest
+import toys
 from boards import DATASET, two_learners, write_cell, write_cells
 
 from medfewshot.benchmark import plan_cells, write_report
@@ -195,11 +196,13 @@ def test_the_same_results_give_the_same_report(tmp_path):
         write_report(config, tmp_path, tmp_path / name)
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == [
-        "comparisons.csv", "dice_vs_seconds.png", "dice_vs_seconds.svg", "dice_vs_shots.png", "dice_vs_shots.svg",
-        "dice_vs_volume.png", "dice_vs_volume.svg", "index.html", "summary.csv", "tables.md", "tables.tex",
+        "comparisons.csv", "data_dictionary.csv", "dice_vs_seconds.png", "dice_vs_seconds.svg", "dice_vs_shots.png",
+        "dice_vs_shots.svg", "dice_vs_volume.png", "dice_vs_volume.svg", "index.html", "summary.csv", "tables.md",
+        "tables.tex",
     ]  # fmt: skip
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    toys.assert_columns_described(tmp_path / "a")
 
 
 def test_dice_lies_over_the_volume_of_structures_that_are_there(tmp_path):

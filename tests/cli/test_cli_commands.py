@@ -29,7 +29,9 @@ def test_inspect_says_what_is_there_and_what_is_wrong(run, scans):
     done = run("inspect", scans / "annotated", "-o", scans / "report")
     assert done.code == 0
     assert "2 of 2 cases can be used as labelled scans" in done.out
-    assert {path.name for path in (scans / "report").iterdir()} == {"inspection.csv", "inspection.json"}
+    assert sorted(path.name for path in (scans / "report").iterdir()) == [
+        "data_dictionary.csv", "inspection.csv", "inspection.json",
+    ]  # fmt: skip
     toys.save_nifti(scans / "annotated" / "labels" / "s1.nii.gz", np.zeros(toys.SHAPE, np.int16))
     done = run("inspect", scans / "annotated", "--json")
     assert done.code == 1

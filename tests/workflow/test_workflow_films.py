@@ -124,6 +124,8 @@ def test_a_film_from_its_own_first_frame(tmp_path):
     assert (beat["case"], beat["name"], beat["ed_frame"], beat["es_frame"]) == ("film", "left ventricle", "0", "2")
     assert float(beat["ejection_fraction_percent"]) == pytest.approx(100 * (1 - voxels[2] / voxels[0]))
     assert (tmp_path / "out/films/film.png").stat().st_size > 1000
+    described = list(csv.DictReader((tmp_path / "out/data_dictionary.csv").open()))
+    assert {one["column"] for one in described if one["file"] == "films/*.csv" and one["meaning"]} >= set(rows[0])
     again = segment(open_batch([film], tmp_path / "out", plain.replace(resume=True)), segmenter)
     assert again.resumed == 1
 
