@@ -18,6 +18,7 @@ from medfewshot.workbench.learn import WITHOUT_WEIGHTS
 from medfewshot.workbench.project import Project
 from medfewshot.workflow import LabelledScans, adapt, read_supports
 
+
 @dataclass(frozen=True)
 class Comparison:
     """What another example predicts for one.
@@ -60,12 +61,13 @@ def compare_example(
     if name not in cases:
         raise InputError(f"{name}: is no labelled example", "draw in it first")
     agreement = {row["case"]: row["dice"] or 0 for row in checks(project)}
-    other = max((case for case in reversed(cases) if case != name), key=lambda case: agreement.get(case, 0), default=None)
+    other = max(
+        (case for case in reversed(cases) if case != name), key=lambda case: agreement.get(case, 0), default=None
+    )
     if other is None:
         raise InputError("there is no other labelled example to compare with", "label a second scan")
     scans, own = (
-        read_supports(Dataset(name, None, names, (cases[chosen],), ignore=IGNORE_VALUE))
-        for chosen in (other, name)
+        read_supports(Dataset(name, None, names, (cases[chosen],), ignore=IGNORE_VALUE)) for chosen in (other, name)
     )
     image, mask = own.images[0], own.labels[0].data[0]
     found = predict(scans, image)

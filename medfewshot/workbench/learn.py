@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -109,30 +110,34 @@ class Learning:
         self.write_drafts(segmenter, instant)
 
     def read_examples(self) -> LabelledScans:
-        """Read every example that can be read; the others give a warning.
+        """Read every example that can be read, of the most frequent kind; the others give a warning.
 
         Raises:
             InputError: None can be read.
         """
         names = {one.value: one.name for one in self.project.structures}
-        images: list[Volume] = []
-        labels: list[Volume] = []
+        read: dict[str, LabelledScans] = {}
         examples, problem = self.project.examples(), ""
         for number, (name, scan, mask) in enumerate(examples):
             self.progress.at("reading supports").update(number, len(examples), name)
             try:
                 case = Case(name, name, None, (scan,), mask)
-                read = read_supports(Dataset(name, None, names, (case,), ignore=IGNORE_VALUE))
-                check_background(read.labels, tuple(names))
-                images += read.images
-                labels += read.labels
-                self.used.append(name)
+                found = read_supports(Dataset(name, None, names, (case,), ignore=IGNORE_VALUE))
+                check_background(found.labels, tuple(names))
+                read[name] = found
             except (InputError, OSError) as error:
                 problem = f"{name} is not used: {error}"
                 self.warn(problem)
-        if not images:
+        if not read:
             raise InputError(problem or "no structure is drawn yet", "draw one in a scan, then learn")
-        return LabelledScans(images, labels, names)
+        kinds = {name: kind_of(one.images[0]) for name, one in read.items()}
+        usual, _ = Counter(kinds.values()).most_common(1)[0]
+        for name, kind in kinds.items():
+            if kind != usual:
+                self.warn(f"{name} is not used: it is {in_words(kind)}, most examples are {in_words(usual)}")
+        self.used += [name for name, kind in kinds.items() if kind == usual]
+        images = [read[name].images[0] for name in self.used]
+        return LabelledScans(images, [read[name].labels[0] for name in self.used], names)
 
     def instant_draft(self, name: str, examples: LabelledScans, before: VolumeSegmenter | None) -> Draft:
         """Write a draft of one case from few steps, or from registration if no weights fit the scans; return it."""
@@ -140,7 +145,7 @@ class Learning:
         few = LabelledScans(examples.images[newest], examples.labels[newest], examples.names)
         progress = self.progress.at("instant draft")
         progress.update(0, 1, name)
-        kind = few.images[0].spatial_dims, few.images[0].data.shape[0]
+        kind = kind_of(few.images[0])
         if before is not None and before.segmenter.trained_network is not None:
             record = {"settings": {"learner": self.instant.learner}}
             start = VolumeSegmenter(before.plan, before.segmenter, record)
@@ -196,6 +201,16 @@ class Learning:
         )  # fmt: skip
         if written and draft.done.uncertainty is not None:
             write_uncertainty(self.project, name, draft.done.uncertainty)
+
+
+def kind_of(image: Volume) -> tuple[int, int]:
+    """Return what the examples of one segmenter have in common: the numbers of axes and of channels."""
+    return image.spatial_dims, image.data.shape[0]
+
+
+def in_words(kind: tuple[int, int]) -> str:
+    """Return a kind as a user reads it, e.g. ``3D with 2 channels``."""
+    return f"{kind[0]}D with {kind[1]} channel{'s' * (kind[1] > 1)}"
 
 
 def clearly_better(instant: Draft, full: Draft) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import toys
 
 from medfewshot.errors import InputError
@@ -178,6 +179,33 @@ def test_a_scan_that_cannot_be_read_is_named_and_the_others_are_used(project: Pr
     learning = Learning(project, open_case=None, progress=Progress(), warn=told.append)
     assert len(learning.read_examples().images) == 1
     assert "a is not used" in told[0]
+
+
+def test_scans_of_two_channels_are_learned_and_others_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The structure is visible in the second channel alone."""
+    toys.install(monkeypatch)
+    (tmp_path / "scans").mkdir()
+    for seed, name in enumerate("abcd"):
+        image, _ = scan(seed)
+        channels = np.stack([np.zeros_like(image) + seed, image], -1)[..., 1 if name == "d" else 0 :]
+        written = sitk.GetImageFromArray(channels.transpose(2, 1, 0, 3), isVector=True)
+        sitk.WriteImage(written, str(tmp_path / "scans" / f"{name}.nrrd"))
+    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=(BLOCK,))
+    project.change_settings({"learner": "toy"})
+    in_file = {name: project.read_scan(name).data[-1] > 3 for name in "abcd"}  # NRRD turns two axes
+    for name in "abd":
+        project.save_mask(name, in_file[name].astype(np.uint8), version=0)
+    told: list[str] = []
+    toy = AdaptSettings(learner="toy")
+    learning = Learning(project, open_case="c", progress=Progress(), warn=told.append, device="cpu", instant=toy)
+    learning.run()
+    assert learning.used == ["a", "b"]
+    assert told[0] == "d is not used: it is 3D with 1 channel, most examples are 3D with 2 channels"
+    draft = project.read_draft("c")
+    assert draft is not None
+    assert dice(draft == 1, in_file["c"]) > 0.9
 
 
 def test_what_to_label_next_is_high_in_both_ranks() -> None:
