@@ -6,6 +6,7 @@ matplotlib is imported only when a picture is drawn, and without pyplot: no glob
 from medfewshot.report.curve_plot import save_curve_plot
 from medfewshot.report.dice_plot import save_dice_plot
 from medfewshot.report.learning_curve_plot import save_learning_curve_plot
+from medfewshot.report.page.film_strip import FilmStrip
 from medfewshot.report.page.viewer import prepare_case, prepared_path
 from medfewshot.report.paint import colour_of
 from medfewshot.report.preview import save_preview
@@ -13,6 +14,7 @@ from medfewshot.report.tables import structure_statistics
 from medfewshot.report.volume_plot import save_volume_plot, volume_plot_uri
 
 __all__ = [
+    "FilmStrip",
     "colour_of",
     "prepare_case",
     "prepared_path",

@@ -14,7 +14,8 @@ from medfewshot.errors import some
 from medfewshot.heart import Ejection, ejections, find_cavities
 from medfewshot.inference import Segmentation
 from medfewshot.io import Film, write_csv
-from medfewshot.report import save_curve_plot
+from medfewshot.report import FilmStrip, save_curve_plot
+from medfewshot.report.page.viewer import DisplayVolumes
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.measures import measure
@@ -35,6 +36,7 @@ class SegmentedFilm:
         rows: Measurements of each structure in each frame.
         times_s: Seconds from the first frame, one per frame; empty if unknown.
         ejections: Volumes and ejection fractions of the cavities.
+        played: What the report's viewer plays, for films in 3D.
     """
 
     labels: np.ndarray
@@ -43,6 +45,7 @@ class SegmentedFilm:
     rows: tuple[dict[str, Any], ...]
     times_s: tuple[float, ...] = ()
     ejections: tuple[Ejection, ...] = ()
+    played: DisplayVolumes | None = None
 
 
 def segment_film(
@@ -66,12 +69,16 @@ def segment_film(
     shown: tuple[int, Volume, Segmentation] | None = None
     rows: dict[int, list[dict[str, Any]]] = {}
     remarks: dict[str, list[int]] = {}
+    playable = settings.report and film.first.spatial_dims == 3
+    strip = FilmStrip(film.count, tuple(names)) if playable else None
     trackers, notes = trackers_of(film, segmenter)
     for done, (number, volume, tracker) in enumerate(frames_with_tracker(film, trackers)):
         progress.update(done, film.count, volume.name)
         result = segmenter.segment(volume, plain, tracker=tracker)
         labels = np.zeros((film.count, *result.labels.shape), result.labels.dtype) if labels is None else labels
         labels[number] = result.labels
+        if strip is not None:
+            strip.add(number, volume.data[0], result.labels, volume.affine)
         time = {"time_s": film.times_s[number]} if film.times_s else {}
         rows[number] = [{"frame": number, **time, **row} for row in measure(volume, result, names)]
         for text in result.warnings:
@@ -96,7 +103,15 @@ def segment_film(
     unknown = [one.name for one in measured if one.fraction_percent is None]
     if unknown:
         warnings += (f"{some(unknown)}: not found in a frame, so the ejection fraction is not known",)
-    return SegmentedFilm(labels, volume, replace(result, warnings=warnings), table, film.times_s, measured)
+    return SegmentedFilm(
+        labels,
+        volume,
+        replace(result, warnings=warnings),
+        table,
+        film.times_s,
+        measured,
+        None if strip is None else strip.played(volume.frame or 0),
+    )
 
 
 def write_film_tables(folder: Path, name: str, film: SegmentedFilm, names: Mapping[int, str]) -> list[str]:

@@ -71,6 +71,7 @@ def write_outputs(
         prepare_case(
             folder, case.case_id, labels_file=folder / labels, image=volume.data[0], labels=segmentation.labels,
             affine=volume.affine, values=tuple(names), uncertainty=segmentation.uncertainty,
+            film=film.played if film else None,
         )  # fmt: skip
     flags = [flag_warning(text) for text in segmentation.flags]
     prepared = {("prepare" if name == "plan" else name): time for name, time in segmentation.seconds.items()}

@@ -11,9 +11,9 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
-from medfewshot.io import check_same_grid, in_frame_of, read_image, read_label
+from medfewshot.io import check_same_grid, in_frame_of, labelled_frames, open_film, read_image, read_label
 from medfewshot.metrics import METRICS
-from medfewshot.report import volume_plot_uri
+from medfewshot.report import FilmStrip, volume_plot_uri
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import look_first, raise_flags
 from medfewshot.report.page.split import write_page
@@ -226,8 +226,8 @@ def _with_volumes(
         if reference is not None:
             grid = np.broadcast_to(np.uint8(0), (1, *volumes.shape))
             shown = Volume(grid, volumes.affine, path=labels_file)
-            truth = in_frame_of(shown, read_label(reference, image=shown))
-            volumes = volumes.with_reference(truth.data[0], values)
+            truth = _reference(reference, shown, result.frame)
+            volumes = volumes if truth is None else volumes.with_reference(truth.data[0], values)
     except (InputError, OSError) as error:
         return replace(case, warnings=(*case.warnings, f"no viewer: {' '.join(str(error).split())}"))
     rank = values.index(case.worst.label) + 1 if case.worst else None
@@ -236,8 +236,19 @@ def _with_volumes(
     return replace(case, viewer=volumes.encoded(rank)) if budget and len(volumes.shape) == 3 else case
 
 
+def _reference(path: Path, shown: Volume, frame: int | None) -> Volume | None:
+    """Read the reference of a volume, or of the frame of a film that is shown; None if it is not labelled."""
+    film = open_film(path, is_label=True)
+    if film is None:
+        return in_frame_of(shown, read_label(path, image=shown))
+    label = labelled_frames(film)[0].get(-1 if frame is None else frame)
+    return None if label is None else in_frame_of(shown, label)
+
+
 def _read_case(folder: Path, result: CaseResult, values: Sequence[int]) -> DisplayVolumes:
     """Return the volumes of a case from its files."""
+    if result.frame is not None:
+        return _read_film(folder, result, values)
     labels = read_label(folder / str(result.labels))
     image = read_image(Path(result.inputs[0]))
     check_same_grid(image, labels)
@@ -265,3 +276,16 @@ def _facts(record: Mapping[str, Any], evaluation: Evaluation | None) -> dict[str
     if evaluation is not None:
         facts["Surface Dice"] = f"share of the surfaces within {evaluation.tolerance_mm:g} mm of each other"
     return facts
+
+
+def _read_film(folder: Path, result: CaseResult, values: Sequence[int]) -> DisplayVolumes:
+    """Return what the viewer plays of a film, from its files."""
+    path, labels = Path(result.inputs[0]), folder / str(result.labels)
+    film, drawn = open_film(path), open_film(labels, is_label=True)
+    if film is None or drawn is None or film.count != drawn.count:
+        raise InputError(f"{labels}: does not have the frames of {path}", "segment again")
+    strip, frame = FilmStrip(film.count, values), result.frame or 0
+    numbers = strip.numbers.tolist()
+    for image, label in zip(film.frames(numbers), drawn.frames(numbers), strict=True):
+        strip.add(image.frame or 0, image.data[0], in_frame_of(image, label).data[0], image.affine)
+    return strip.played(frame)

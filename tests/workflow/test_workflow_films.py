@@ -15,7 +15,7 @@ import medfewshot
 from medfewshot.errors import InputError
 from medfewshot.io import open_film
 from medfewshot.settings import AdaptSettings, SegmentSettings
-from medfewshot.workflow import adapt, open_batch, read_supports, segment
+from medfewshot.workflow import adapt, open_batch, read_supports, report, segment
 from medfewshot.workflow.own_frames import trackers_of
 
 NAMES = {205: "left ventricle", 420: "myocardium"}
@@ -128,6 +128,18 @@ def test_a_film_from_its_own_first_frame(tmp_path):
     assert {one["column"] for one in described if one["file"] == "films/*.csv" and one["meaning"]} >= set(rows[0])
     again = segment(open_batch([film], tmp_path / "out", plain.replace(resume=True)), segmenter)
     assert again.resumed == 1
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_report_plays_the_film_and_shows_the_reference_of_its_frame(tmp_path, corrected):
+    film, labels, truth = make_film(tmp_path)
+    segment(open_batch([film], tmp_path / "out", SegmentSettings(previews=False)), learn([(film, labels)]))
+    if corrected:  # then the report reads the film again
+        toys.save_nifti(tmp_path / "out/film.nii.gz", truth.astype(np.uint16))
+    page = report(tmp_path / "out", tmp_path / "page.html", reference=labels).read_text()
+    assert '"frames": [0, 1, 2]' in page
+    assert '"reference": true' in page
+    assert "no viewer" not in page
 
 
 def test_the_same_in_python(tmp_path):

@@ -53,6 +53,8 @@ class Viewer:
     Attributes:
         centre_mm: Where the viewer opens: a labelled voxel in the middle of the structures, in RAS mm.
         note: The resolution, in words.
+        frames: Number of each frame of the film that the viewer plays; empty for one volume.
+        paused: Place in ``frames`` where it opens; the reference belongs to this frame.
     """
 
     image: str
@@ -61,6 +63,8 @@ class Viewer:
     uncertainty: str | None = None
     centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     note: str = ""
+    frames: tuple[int, ...] = ()
+    paused: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class DisplayVolumes:
         window: intensities of the scan at grey levels 0 and 255.
         uncertainty: ``(X, Y, Z)`` uint8, 255 stands for 1.
         reference: ``(X, Y, Z)`` uint8 ranks.
+        film_grey: ``(X, Y, Z, T)`` uint8, frames of the film that the scan is a frame of.
+        film_labels: ``(X, Y, Z, T)`` uint8 ranks.
+        film_frames: Number of each of these frames in the film.
+        paused: Place of the scan among these frames.
     """
 
     grey: np.ndarray
@@ -56,6 +60,10 @@ class DisplayVolumes:
     window: tuple[float, float]
     uncertainty: np.ndarray | None = None
     reference: np.ndarray | None = None
+    film_grey: np.ndarray | None = None
+    film_labels: np.ndarray | None = None
+    film_frames: np.ndarray | None = None
+    paused: int = 0
 
     @property
     def spacing_mm(self) -> np.ndarray:
@@ -71,7 +79,9 @@ class DisplayVolumes:
 
     def coarser(self, budget: int) -> DisplayVolumes:
         """Return the same with at most ``budget`` voxels; without the reference."""
-        steps = coarsening(self.grey.shape, self.spacing_mm * self.steps, budget)
+        film, film_labels = self.film_grey, self.film_labels
+        frames = 1 if film is None else film.shape[3]
+        steps = coarsening(self.grey.shape, self.spacing_mm * self.steps, max(1, budget // frames))
         if max(steps) == 1:
             return self
         doubt = self.uncertainty
@@ -82,6 +92,8 @@ class DisplayVolumes:
             steps=tuple(a * b for a, b in zip(self.steps, steps, strict=True)),
             uncertainty=None if doubt is None else _bytes(_block_mean(doubt, steps)),
             reference=None,
+            film_grey=None if film is None else _each(film, lambda one: _bytes(_block_mean(one, steps))),
+            film_labels=None if film_labels is None else _each(film_labels, lambda one: _block_ranks(one, steps)),
         )
 
     def with_reference(self, labels: np.ndarray, values: Sequence[int]) -> DisplayVolumes:
@@ -103,12 +115,16 @@ class DisplayVolumes:
         if max(self.steps) > 1:
             note += f", coarser than the scan: {_edges(self.spacing_mm)}"
         return Viewer(
-            image=_nifti(self.grey, grid, slope=(high - low) / 255, intercept=low),
-            labels=_nifti(self.labels, grid),
+            image=_nifti(
+                self.grey if self.film_grey is None else self.film_grey, grid, slope=(high - low) / 255, intercept=low
+            ),
+            labels=_nifti(self.labels if self.film_labels is None else self.film_labels, grid),
             reference=None if self.reference is None else _nifti(self.reference, grid),
             uncertainty=None if self.uncertainty is None else _nifti(self.uncertainty, grid, slope=1 / 255),
             centre_mm=_centre(self._structure(rank), grid),
             note=note,
+            frames=() if self.film_frames is None else tuple(self.film_frames.tolist()),
+            paused=self.paused,
         )
 
 
@@ -120,6 +136,7 @@ def display_volumes(
     values: Sequence[int],
     uncertainty: np.ndarray | None = None,
     budget: int = LARGEST_CASE,
+    window: tuple[float, float] | None = None,
 ) -> DisplayVolumes:
     """Prepare a case for the viewer.
 
@@ -130,11 +147,12 @@ def display_volumes(
         values: label value of rank 1, 2, ...; the first 255 are shown.
         uncertainty: ``(*S)`` in 0..1.
         budget: largest number of voxels; a larger scan is shown coarser.
+        window: intensities shown black and white; by default the 0.5 and 99.5 percentiles.
     """
     affine = np.asarray(affine, dtype=np.float64)
     shape, labels, image = labels.shape, _solid(labels), _solid(image)
     steps = coarsening(labels.shape, np.linalg.norm(affine[:3, :3], axis=0), budget)
-    low, high = robust_window(image)
+    low, high = window or robust_window(image)
     return DisplayVolumes(
         grey=_bytes((_block_mean(image, steps) - low) * (255 / (high - low))),
         labels=_block_ranks(_ranks(labels, values), steps),
@@ -161,13 +179,14 @@ def prepare_case(
     labels_file: Path,
     values: Sequence[int],
     uncertainty: np.ndarray | None = None,
+    film: DisplayVolumes | None = None,
 ) -> None:
     """Write the :func:`display_volumes` of a case into ``folder/report``.
 
     Call it after ``labels_file`` is written: if that file changes later (a correction by hand), the report ignores the
     prepared volumes, and reads the scan and its labels again.
     """
-    volumes = display_volumes(image, labels, affine, values=values, uncertainty=uncertainty)
+    volumes = film or display_volumes(image, labels, affine, values=values, uncertainty=uncertainty)
     arrays = {name: array for name, array in vars(volumes).items() if array is not None}
     with atomic_path(prepared_path(folder, case)) as temporary:
         np.savez_compressed(temporary, labels_digest=_digest(labels_file), **arrays)
@@ -181,9 +200,14 @@ def load_case(folder: Path, case: str, *, labels_file: Path) -> DisplayVolumes |
         if str(arrays.pop("labels_digest")) != _digest(labels_file):
             return None
         arrays |= {name: tuple(arrays[name].tolist()) for name in ("shape", "steps", "window")}
-        return DisplayVolumes(**arrays)
+        return DisplayVolumes(**{**arrays, "paused": int(arrays.get("paused", 0))})
     except (OSError, ValueError, KeyError, TypeError, BadZipFile):
         return None
+
+
+def _each(frames: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Change each frame of ``(X, Y, Z, T)``."""
+    return np.stack([change(frames[..., number]) for number in range(frames.shape[3])], -1)
 
 
 def _digest(path: Path) -> str:

@@ -161,6 +161,8 @@ def _settings(page: Page, sheet: Sheet) -> dict[str, Any]:
                 "reference": bool(case.viewer.reference),
                 "uncertainty": bool(case.viewer.uncertainty),
                 "centre": case.viewer.centre_mm,
+                "frames": case.viewer.frames,
+                "paused": case.viewer.paused,
             }
             for case in sheet.cases
             if case.viewer

@@ -9,7 +9,8 @@
   const FAINT = 0.005;  // NiiVue draws the outline of a drawing only if its inside is not quite transparent
   const WHITE = "#ffffff";
   const hidden = new Set();  // structures that are switched off
-  let nv = null, current = 0, loading = 0, layers = {};
+  const frame = $("frame"), play = $("play");
+  let nv = null, current = 0, loading = 0, layers = {}, playing = null;
 
   settings.labels.forEach((label, i) => {
     const line = document.createElement("label"), box = document.createElement("input"), swatch = document.createElement("i");
@@ -31,17 +32,36 @@
   const shown = () => document.querySelector("input[name=map]:checked").value;
   const outline = (layer, colour) => {
     if (!layer) return nv.drawBitmap && nv.closeDrawing();
-    nv.loadDrawing(layer);
+    const size = layer.nVox3D, at = (layer.nFrame4D > 1 ? layer.frame4D : 0) * size;
+    nv.loadDrawing({ hdr: layer.hdr, permRAS: layer.permRAS, img: layer.img.slice(at, at + size) });
     nv.setDrawColormap(colormap(colour));
     nv.drawRimOpacity = 1;
     nv.setDrawOpacity(FAINT);
+  };
+
+  const film = () => settings.cases[current].frames;
+  const elsewhere = () => film().length > 0 && Number(frame.value) !== settings.cases[current].paused;
+  const toFrame = (n) => {  // the reference belongs to one frame alone
+    if (!layers.image || !film().length) return;
+    frame.value = (n + film().length) % film().length;
+    $("frame-value").textContent = `${film()[frame.value]}${layers.reference && !elsewhere() ? " (with reference)" : ""}`;
+    for (const name of ["image", "labels"]) layers[name].frame4D = Number(frame.value);
+    paint();
+    nv.createOnLocationChange();
+  };
+  const pause = () => { clearInterval(playing); playing = null; play.textContent = "Play (Space)"; };
+  const turn = () => {
+    if (playing) return pause();
+    if (!film().length) return;
+    playing = setInterval(() => toFrame(Number(frame.value) + 1), 120);
+    play.textContent = "Pause (Space)";
   };
 
   // Fills are NiiVue overlays, the outline is its drawing. A single label map has a faint fill, so that bright organs
   // keep their contrast, and an outline; of both label maps one is filled and one a line.
   const paint = () => {
     if (!nv || !layers.labels) return;
-    const what = shown(), both = what === "both", doubt = Boolean(layers.uncertainty) && uncertainty.checked;
+    const what = elsewhere() && shown() !== "none" ? "labels" : shown(), both = what === "both", doubt = Boolean(layers.uncertainty) && uncertainty.checked;
     const lines = outlines.checked || doubt;
     const line = both ? (lines ? "labels" : "reference") : what;
     const fill = both ? (lines ? "reference" : "labels") : what;  // of a single map, in 3D always
@@ -66,7 +86,7 @@
     const value = (name) => values[nv.volumes.indexOf(layers[name])].value;
     const structure = (name) => (settings.labels[Math.round(value(name)) - 1] || { name: "no structure" }).name;
     const facts = [`Grey level ${Number(value("image")).toPrecision(4)}`, `segmentation: ${structure("labels")}`];
-    if (layers.reference) facts.push(`reference: ${structure("reference")}`);
+    if (layers.reference && !elsewhere()) facts.push(`reference: ${structure("reference")}`);
     if (layers.uncertainty) facts.push(`uncertainty ${Number(value("uncertainty")).toFixed(2)}`);
     where.textContent = `Slices: sagittal ${vox[0] + 1} of ${dims[1]}, coronal ${vox[1] + 1} of ${dims[2]}, axial ${vox[2] + 1} of ${dims[3]}. `
       + `${at.join(", ")} mm. ${facts.join("; ")}.`;
@@ -110,6 +130,7 @@
 
   const load = async (index) => {
     const mine = ++loading;
+    pause();
     current = (index + settings.cases.length) % settings.cases.length;
     const info = settings.cases[current];
     $("viewer-title").textContent = info.name;
@@ -117,6 +138,8 @@
     where.textContent = "Loading";
     document.querySelectorAll("#maps .reference").forEach((line) => { line.hidden = !info.reference; });
     $("doubt").hidden = !info.uncertainty;
+    $("film").hidden = !info.frames.length;
+    frame.max = Math.max(0, info.frames.length - 1);
     if (!info.reference && ["reference", "both"].includes(shown())) choose("labels");
     try {
       await start();
@@ -137,6 +160,7 @@
       reset();
       nv.scene.crosshairPos = nv.mm2frac(info.centre);
       paint();
+      toFrame(info.paused);
       nv.createOnLocationChange();
       nv.drawScene();
       dialog.dataset.ready = info.id;
@@ -167,12 +191,14 @@
     m: () => choose(shown() === "none" ? "labels" : "none"),
     r: () => choose(choices()[(choices().indexOf(shown()) + 1) % choices().length]),
     o: () => flip(outlines), u: () => { if (layers.uncertainty) flip(uncertainty); }, w: reset, v: () => flip(solid),
+    " ": turn, ".": () => toFrame(Number(frame.value) + 1), ",": () => toFrame(Number(frame.value) - 1),
     n: () => load(current + 1), p: () => load(current - 1),
   };
   dialog.addEventListener("keydown", (event) => {
     const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     const own = event.target instanceof HTMLInputElement && event.key.startsWith("Arrow");  // sliders and radios use them
-    if (!action || own || event.ctrlKey || event.altKey || event.metaKey) return;
+    const pressed = event.key === " " && /^(BUTTON|INPUT)$/.test(event.target.tagName);  // they use the space bar
+    if (!action || own || pressed || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
     event.stopPropagation();
     action();
@@ -181,6 +207,9 @@
   opacity.addEventListener("input", paint);
   [level, width].forEach((slider) => slider.addEventListener("input", slide));
   $("reset").addEventListener("click", reset);
+  frame.addEventListener("input", () => { pause(); toFrame(Number(frame.value)); });
+  play.addEventListener("click", turn);
+  dialog.addEventListener("close", pause);
   [...document.querySelectorAll("input[name=map]"), outlines, uncertainty, solid].forEach((input) => input.addEventListener("change", paint));
   $("previous").addEventListener("click", () => load(current - 1));
   $("next").addEventListener("click", () => load(current + 1));
