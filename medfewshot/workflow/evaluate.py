@@ -14,7 +14,7 @@ from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
 from medfewshot.workers import Workers
 from medfewshot.workflow.known_names import known_names
-from medfewshot.workflow.record import REPORT, RUN_RECORD
+from medfewshot.workflow.record import REPORT, RUN_RECORD, read_record
 from medfewshot.workflow.report import report
 from medfewshot.workflow.reviews import read_review_status
 from medfewshot.workflow.volumes import check_folder
@@ -56,7 +56,8 @@ def evaluate(
     evaluation = evaluate_pairs(
         pairs, labels=asked or (names if known.complete else None) or None, names=known.predictions,
         reference_names=known.references, ignore=known.ignore if settings.ignore is None else settings.ignore,
-        scans=known.scans, tolerance_mm=settings.tolerance_mm, warnings=(*known.warnings, *unmatched),
+        scans=known.scans, tolerance_mm=settings.tolerance_mm,
+        warnings=(*_unfinished(predictions), *known.warnings, *unmatched),
         progress=progress.at("scoring"), workers=workers,
     )  # fmt: skip
     evaluation = replace(evaluation, reviews=read_review_status(predictions))
@@ -70,6 +71,17 @@ def evaluate(
         if (predictions / RUN_RECORD).is_file():
             report(predictions, folder / REPORT, reference=reference, evaluation=evaluation, progress=progress)
     return evaluation
+
+
+def _unfinished(predictions: Path) -> tuple[str, ...]:
+    """Warn if the run that made the predictions has not ended."""
+    if not (predictions / RUN_RECORD).is_file():
+        return ()
+    try:
+        finished = read_record(predictions).get("finished")
+    except InputError:  # known_names warns of a damaged record
+        return ()
+    return () if finished else (f"{predictions}: this run is not finished; evaluate it again when it has ended",)
 
 
 def check_scores_folder(folder: Path) -> None:

@@ -69,3 +69,12 @@ def test_a_scan_given_as_a_reference_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="different values, most of them scattered") as caught:
             evaluate(*pair)
         assert len(str(caught.value)) < 500
+
+
+def test_a_run_that_is_not_finished_is_scored_with_a_warning(tmp_path: Path) -> None:
+    pred, reference = files(tmp_path, {"background": 0, "liver": 205, "spleen": 420})
+    record = {"finished": None, "plan": {"labels": {"205": "liver", "420": "spleen"}}, "outputs": []}
+    for finished, warned in ((None, True), ("2026-01-01T00:00:00+00:00", False)):
+        (pred / "run.json").write_text(json.dumps({**record, "finished": finished}))
+        warnings = evaluate(pred, reference).warnings
+        assert any("this run is not finished" in text for text in warnings) == warned
