@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from medfewshot.registration import RegistrationOptions, Transform, centred_points, local_correlation, register
+from medfewshot.registration.correlation import LocalCorrelation
+from medfewshot.registration.separable import Diffusion, along, box_matrix, interpolation_matrix
 
 QUICK = RegistrationOptions(levels=((2, 30), (1, 20)), affine_steps=40)
 
@@ -46,8 +48,8 @@ def read(volume: torch.Tensor, transform: Transform, size: tuple[int, ...]) -> t
 
 def test_points_are_voxel_centres_in_mm():
     points = centred_points((4, 2), torch.tensor([8.0, 3.0]))  # voxels of 4 mm and 3 mm
-    assert points[0, :, 0].tolist() == [-6, -2, 2, 6]
-    assert points[1, 0].tolist() == [-1.5, 1.5]
+    assert points[:, 0, 0].tolist() == [-6, -2, 2, 6]
+    assert points[0, :, 1].tolist() == [-1.5, 1.5]
 
 
 def test_the_identity_reads_every_voxel_where_it_is():
@@ -119,3 +121,25 @@ def test_registration_works_where_gradients_are_switched_off_and_leaves_them_so(
         assert not torch.is_grad_enabled()
     assert not transform.field.requires_grad
     assert torch.is_grad_enabled()
+
+
+def test_boxes_at_every_second_voxel_have_the_correlation_of_these_voxels():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 1, 9, 8, 1, generator=generator), torch.randn(1, 1, 9, 8, 1, generator=generator)
+    some = LocalCorrelation(b, 5, stride=2)
+    assert [at.tolist() for at in some.at] == [[0, 2, 4, 6, 8], [0, 2, 4, 6], [0]]
+    torch.testing.assert_close(some(a), local_correlation(a, b, 5)[:, :, ::2, :7:2])
+
+
+def test_edges_are_repeated_in_a_moving_average():
+    found = along(torch.tensor([[1.0, 2.0, 6.0]]), [box_matrix(3, 3)], 1)
+    torch.testing.assert_close(found, torch.tensor([[4 / 3, 3.0, 14 / 3]]))
+
+
+def test_diffusion_is_the_mean_squared_slope_of_the_field():
+    points = torch.randn(2, 3, 4, 2, generator=torch.Generator().manual_seed(0))
+    smooth = [interpolation_matrix(n, m, align_corners=True) for n, m in ((6, 3), (8, 4))]
+    field = along(points, smooth, 1)
+    slopes = [field.diff(dim=1) / 2.0, field.diff(dim=2) / 3.0]
+    expected = sum(slope.square().sum(-1).flatten(1).mean(1).sum() for slope in slopes)
+    torch.testing.assert_close(Diffusion(smooth, torch.tensor([2.0, 3.0]))(points), expected)
