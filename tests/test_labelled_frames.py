@@ -6,14 +6,20 @@ import csv
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import toys
 from boards import make_config
+from monai.transforms import LoadImage
+from typer.testing import CliRunner
 
+import medfewshot
 from medfewshot.benchmark import plan_cells
 from medfewshot.benchmark.run_cell import run_cell
+from medfewshot.cli.app import app
 from medfewshot.errors import InputError
+from medfewshot.integrations import FewShotSegment
 from medfewshot.training.reading import read_tasks
 from medfewshot.training.settings import TaskSettings
 
@@ -46,6 +52,36 @@ def test_the_benchmark_scores_every_labelled_frame(tmp_path, monkeypatch):
     rows = list(csv.DictReader((tmp_path / "cell/scores.csv").open()))
     assert [row["case_id"] for row in rows] == [f"case{n} frame {t}" for n in (2, 3) for t in LABELLED]
     assert {row["subject_id"] for row in rows} == {"case2", "case3"}
+
+
+def test_a_frame_is_the_same_in_python_in_a_monai_transform_and_on_disk(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    folder = write_films(tmp_path) / "films"
+    image = folder / "imagesTr/case1.nii.gz"
+    scans = [(folder / "imagesTr/case0.nii.gz", folder / "labelsTr/case0.nii.gz")]
+    words = {"learner": "toy", "device": "cpu", "labels": {205: "left ventricle"}}
+    segmenter = medfewshot.adapt(scans, **words)
+    film = medfewshot.segment_film(image, segmenter).labels
+    command = [
+        "segment",
+        str(image),
+        "--support",
+        f"{scans[0][0]}={scans[0][1]}",
+        "--learner",
+        "toy",
+        "--device",
+        "cpu",
+    ]
+    plain = ["--labels", "205=left ventricle", "--no-report", "--no-previews", "-o", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, [*command, *plain]).exit_code == 0
+    written = np.asarray(nib.load(tmp_path / "out/case1.nii.gz").dataobj)
+    frames = LoadImage(ensure_channel_first=True)(image)  # MONAI takes the last axis as channels: here, time
+    transform = FewShotSegment(segmenter=segmenter)
+    for number in range(FRAMES):
+        found = transform(frames[number : number + 1])[0].numpy()
+        assert np.array_equal(film[number], found)
+        assert np.array_equal(written[..., number], found)
+        assert (found == 205).any()
 
 
 def test_episodes_take_labelled_frames_of_different_subjects(tmp_path):
