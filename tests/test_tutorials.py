@@ -30,6 +30,7 @@ SMALL = {  # number of scans, and what replaces the parameters
     "05_monai": (4, "STEPS = 2"),
     "06_reading_the_report": (6, "STEPS = 2"),
     "07_label_learn_correct": (3, "STEPS, ROUNDS = 1, 1"),
+    "08_cine": (1, "STEPS, FRAMES = 1, 4"),
 }
 
 
@@ -116,4 +117,4 @@ def test_it_runs_with_small_settings(pair, tmp_path, monkeypatch, capsys):
     figures = plt.get_fignums()
     plt.close("all")
     assert figures
-    assert "synthetic CT" in capsys.readouterr().out
+    assert "synthetic" in capsys.readouterr().out
