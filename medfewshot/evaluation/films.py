@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from medfewshot.errors import InputError
 from medfewshot.evaluation.scores import NAN, flat_row
 from medfewshot.io import Film, labelled_frames, open_film, read_label_pair
-from medfewshot.registration import FRAMES, register
 from medfewshot.structures import dice
 from medfewshot.types import Volume
 
@@ -176,6 +173,11 @@ def label_pairs(
 
 def _carried(before: Volume, labels: np.ndarray, image: Volume) -> np.ndarray:
     """Return the labels ``(*S)`` of the frame ``before`` where registration puts them in the next one."""
+    import torch
+    import torch.nn.functional as F
+
+    from medfewshot.registration import FRAMES, register
+
     first, second = (torch.from_numpy(volume.data.astype(np.float32)) for volume in (before, image))
     axes = tuple(range(1, first.ndim))
     mean, deviation = first.mean(axes, keepdim=True), first.std(axes, keepdim=True).clamp_min(1e-6)
