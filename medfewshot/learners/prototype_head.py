@@ -71,29 +71,28 @@ def similarity(features: Tensor, prototypes: Tensor, metric: Metric, learned: Le
         learned: The map of the metric ``learned``.
 
     Returns:
-        Similarities ``(B, P, *S)``.
+        Similarities ``(B, *S, P)``: those of one voxel lie together in memory, for a fast softmax on a CPU.
 
     Raises:
         ValueError: The metric is ``learned`` and the map is missing.
     """
     if metric == "cosine":
-        return torch.einsum("bd...,pd->bp...", F.normalize(features, dim=1), F.normalize(prototypes, dim=1))
+        return F.normalize(features, dim=1).movedim(1, -1) @ F.normalize(prototypes, dim=1).T
     if metric == "learned":
         if learned is None:
             raise ValueError("metric learned: needs a LearnedMetric")
         features, prototypes = learned(features), learned(prototypes)
-    cross = torch.einsum("bd...,pd->bp...", features, prototypes)
-    own = features.square().sum(1, keepdim=True)
-    theirs = prototypes.square().sum(1).view(1, -1, *[1] * (features.ndim - 2))
-    return (2 * cross - own - theirs) / features.shape[1]
+    own = features.square().sum(1).unsqueeze(-1)
+    cross = features.movedim(1, -1) @ prototypes.T
+    return (2 * cross - own - prototypes.square().sum(1)) / features.shape[1]
 
 
 def class_scores(similarities: Tensor, owner: Tensor, classes: int, temperature: float | Tensor) -> Tensor:
     """Combine the similarities of each class's prototypes by their softmax-weighted mean.
 
     Args:
-        similarities: ``(B, P, *S)``.
-        owner: Class of each prototype, ``(P,)``.
+        similarities: ``(B, *S, P)``.
+        owner: Class of each prototype, ``(P,)``, in ascending order.
         classes: N + 1.
         temperature: Factor of the similarities in the softmax.
 
@@ -104,12 +103,11 @@ def class_scores(similarities: Tensor, owner: Tensor, classes: int, temperature:
         Ouyang et al. 2020, ALPNet, eq. 4-5.
     """
     scores = []
-    for index in range(classes):
-        mine = similarities[:, owner == index]
-        if mine.shape[1] == 0:
-            scores.append(mine.new_full((mine.shape[0], *mine.shape[2:]), ABSENT))
+    for mine in similarities.split(owner.bincount(minlength=classes).tolist(), dim=-1):
+        if mine.shape[-1] == 0:
+            scores.append(mine.new_full(mine.shape[:-1], ABSENT))
         else:
-            scores.append(((temperature * mine).softmax(1) * mine).sum(1))
+            scores.append(((temperature * mine).softmax(-1) * mine).sum(-1))
     return torch.stack(scores, dim=1)
 
 
@@ -177,6 +175,8 @@ class PrototypeHead(nn.Module):
         """
         if self.threshold is not None:
             prototypes, owner = prototypes[owner > 0], owner[owner > 0]
+        owner, order = owner.sort(stable=True)
+        prototypes = prototypes[order]
         similarities = similarity(features, prototypes, self.metric, self.learned)
         scores = self.temperature * class_scores(similarities, owner, classes, self.temperature)
         if self.threshold is None:

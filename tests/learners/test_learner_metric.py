@@ -22,14 +22,14 @@ def doubles(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_cosine_by_hand():
     features = torch.tensor([[3.0, 4.0], [0.0, -2.0]], dtype=torch.float64).T.reshape(1, 2, 2)  # two voxels
     prototypes = torch.tensor([[1.0, 0.0], [6.0, 8.0]], dtype=torch.float64)
-    expected = torch.tensor([[[0.6, 0.0], [1.0, -0.8]]], dtype=torch.float64)
+    expected = torch.tensor([[[0.6, 1.0], [0.0, -0.8]]], dtype=torch.float64)  # (image, voxel, prototype)
     torch.testing.assert_close(similarity(features, prototypes, "cosine"), expected)
 
 
 def test_euclidean_by_hand():
     features = torch.tensor([[3.0, 4.0], [0.0, -2.0]], dtype=torch.float64).T.reshape(1, 2, 2)
     prototypes = torch.tensor([[1.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
-    expected = -torch.tensor([[[20.0, 5.0], [0.0, 45.0]]], dtype=torch.float64) / 2
+    expected = -torch.tensor([[[20.0, 0.0], [5.0, 45.0]]], dtype=torch.float64) / 2
     torch.testing.assert_close(similarity(features, prototypes, "euclidean"), expected)
 
 
@@ -38,7 +38,7 @@ def test_euclidean_by_hand():
 def test_similarity_voxel_by_voxel(metric, shape):
     features, prototypes = doubles(2, 5, *shape), doubles(7, 5, seed=1)
     got = similarity(features, prototypes, metric).numpy()
-    assert got.shape == (2, 7, *shape)
+    assert got.shape == (2, *shape, 7)
     for where in np.ndindex(2, *shape):
         x = features.numpy()[(where[0], slice(None), *where[1:])]
         for p, y in enumerate(prototypes.numpy()):
@@ -46,15 +46,15 @@ def test_similarity_voxel_by_voxel(metric, shape):
                 expected = x @ y / (np.linalg.norm(x) * np.linalg.norm(y))
             else:
                 expected = -((x - y) ** 2).mean()
-            assert got[(where[0], p, *where[1:])] == pytest.approx(expected, abs=1e-12)
+            assert got[(*where, p)] == pytest.approx(expected, abs=1e-12)
 
 
 # Scores
 
 
 def test_class_scores_are_softmax_weighted_means():
-    similarities = torch.tensor([0.1, 0.9, 0.5, 0.3], dtype=torch.float64).view(1, 4, 1, 1)
-    owner = torch.tensor([0, 0, 1, 0])
+    similarities = torch.tensor([0.1, 0.9, 0.3, 0.5], dtype=torch.float64).view(1, 1, 1, 4)
+    owner = torch.tensor([0, 0, 0, 1])
     got = class_scores(similarities, owner, 3, temperature=2.0).flatten()
     weights = [math.exp(2 * s) for s in (0.1, 0.9, 0.3)]
     background = sum(w * s for w, s in zip(weights, (0.1, 0.9, 0.3), strict=True)) / sum(weights)
@@ -93,7 +93,7 @@ def test_mahalanobis_by_numpy(rank, shape):
         for p, y in enumerate(prototypes.numpy()):
             difference = features.numpy()[(where[0], slice(None), *where[1:])] - y
             expected = -difference @ matrix @ difference / 5
-            assert got[(where[0], p, *where[1:])] == pytest.approx(expected, abs=1e-10)
+            assert got[(*where, p)] == pytest.approx(expected, abs=1e-10)
 
 
 def test_both_parts_of_the_metric_learn():
