@@ -4,7 +4,7 @@ from medfewshot.episodes.examples import Example, LabelledTask
 from medfewshot.episodes.regions import find_regions, region_tasks
 from medfewshot.episodes.sampler import EpisodeSampler, EpisodeSettings
 from medfewshot.episodes.sources import EpisodeSource, Mixture, episode_seed
-from medfewshot.episodes.splits import FIXED_SPLITS, draw_support, fixed_split, split_task
+from medfewshot.episodes.splits import FIXED_SPLITS, draw_support, fixed_split
 
 __all__ = [
     "FIXED_SPLITS",
@@ -19,5 +19,4 @@ __all__ = [
     "find_regions",
     "fixed_split",
     "region_tasks",
-    "split_task",
 ]

@@ -1,14 +1,12 @@
-"""Splits: held-out subjects and classes, and the draw of supports."""
+"""Splits: held-out subjects, and the draw of supports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
-from medfewshot.episodes.examples import LabelledTask
 from medfewshot.errors import InputError
 
 T = TypeVar("T")
@@ -55,33 +53,3 @@ def draw_support(pool: Sequence[T], shots: int, seed: int) -> list[T]:
             f"cannot draw {shots} supports from a pool of {len(pool)}", f"ask for 1 to {len(pool)}", setting="shots"
         )
     return [pool[int(i)] for i in np.random.default_rng(seed).choice(len(pool), shots, replace=False)]
-
-
-def split_task(
-    task: LabelledTask, *, novel: Sequence[int], test_subjects: Sequence[str]
-) -> tuple[LabelledTask, LabelledTask]:
-    """Hold out labels and subjects.
-
-    Args:
-        task: What to split.
-        novel: Label values that training must not see as classes.
-        test_subjects: Subjects that training must not see.
-
-    Returns:
-        Base labels of the other subjects, to train on; novel labels of ``test_subjects``, to test on.
-
-    Raises:
-        InputError: Labels or subjects are unknown, or one side is empty.
-    """
-    values = {int(value) for example in task.examples for value in example.label.unique()} - {0}
-    known, subjects = set(task.labels or values), {example.subject_id for example in task.examples}
-    for what, wanted, all_of_them in (("labels", set(novel), known), ("subjects", set(test_subjects), subjects)):
-        unknown = sorted(wanted - all_of_them)
-        if unknown:
-            raise InputError(f"{task.name}: {what} {unknown} are unknown", f"known are {sorted(all_of_them)}")
-        if not wanted or wanted == all_of_them:
-            raise InputError(f"{task.name}: all {what} are on one side of the split", "hold out some, and leave some")
-    train = tuple(example for example in task.examples if example.subject_id not in test_subjects)
-    test = tuple(example for example in task.examples if example.subject_id in test_subjects)
-    base = tuple(sorted(known - set(novel)))
-    return replace(task, examples=train, labels=base), replace(task, examples=test, labels=tuple(novel))

@@ -53,8 +53,9 @@ def with_tracked_frames(
         tracker = LabelTracker(planned, label, classes=plan.classes, spacing_mm=plan.spacing_mm)
         near = range(max(0, image.frame - REACH), min(film.count, image.frame + REACH + 1))
         chosen = {near[round((n + 1) * (len(near) - 1) / (TRACKED + 1))] for n in range(TRACKED)} - {image.frame}
-        for number, volume, one in frames_with_tracker(film, {image.frame: tracker}, near):
-            progress.update(abs(number - image.frame), len(near), film.name)
+        following = frames_with_tracker(film, {image.frame: tracker}, near)
+        for done, (number, volume, one) in enumerate(following, start=1):
+            progress.update(done, len(near), film.name)
             frame = to_plan(replace(image, data=volume.data), plan).image
             votes = one.carry(frame) if one is not None else None
             if votes is not None and number in chosen:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import toys
 
+from medfewshot.inference import LabelTracker
+from medfewshot.io import open_film
+from medfewshot.planning import labels_to_plan, to_plan
 from medfewshot.settings import AdaptSettings
-from medfewshot.types import IGNORED
+from medfewshot.types import IGNORED, Progress
 from medfewshot.workflow import adapt, prepare, read_supports
-from medfewshot.workflow.own_frames import TRACKED, with_tracked_frames
+from medfewshot.workflow.own_frames import SURE, frames_with_tracker, with_tracked_frames
 
 FRAMES = 10
 
@@ -28,23 +32,35 @@ def moving_film(folder: Path, labelled: tuple[int, ...]) -> tuple[Path, Path, np
     return film, labels, truth
 
 
-@pytest.mark.parametrize("labelled", [0, 4, FRAMES - 1])
-def test_frames_before_and_after_the_labelled_one_become_examples(tmp_path, labelled):
-    film, labels, _ = moving_film(tmp_path, (labelled,))
+@pytest.mark.parametrize(
+    ("labelled", "tracked"), [(0, [1, 3, 4, 5, 6, 8]), (4, [5, 6, 8, 3, 1]), (FRAMES - 1, [8, 6, 5, 4, 3, 1])]
+)
+def test_frames_before_and_after_the_labelled_one_become_examples(tmp_path, labelled, tracked):
+    film, labels, truth = moving_film(tmp_path, (labelled,))
     scans = read_supports([(film, labels)])
     prepared = prepare(scans)
-    support = with_tracked_frames(prepared.support, scans, prepared.plan)
+    told: list[tuple[int, int]] = []
+    progress = Progress(lambda event: told.append((event.done, event.total)))
+    support = with_tracked_frames(prepared.support, scans, prepared.plan, progress=progress)
+    assert told == [(done, FRAMES) for done in range(1, FRAMES + 1)]
     assert support.shots == 1 + support.tracked
-    assert TRACKED - 1 <= support.tracked <= TRACKED
+    assert support.tracked == len(tracked)
     assert np.array_equal(support.labels[0], prepared.support.labels[0])
-    moved = []
-    for image, label in zip(support.images[1:], support.labels[1:], strict=True):
-        inside, outside = image[0][label == 1], image[0][label == 0]
-        assert inside.min() > outside.max()  # right wherever a voxel counts
-        assert int((label == IGNORED).sum()) < 60
-        moved.append((label == 1).nonzero().float().mean(0))
-    assert any((label == IGNORED).any() for label in support.labels[1:])
-    assert len({tuple(place.round().tolist()) for place in moved}) > 1
+    opened = open_film(film)
+    first, carried = support.images[0], support.labels[0]
+    tracker = LabelTracker(first, carried, classes=2, spacing_mm=prepared.plan.spacing_mm)
+    expected = {}
+    for number, volume, _ in frames_with_tracker(opened, {labelled: tracker}):
+        image = to_plan(volume, prepared.plan).image
+        votes = tracker.carry(image)
+        expected[number] = image, torch.where(votes.amax(0) >= SURE, votes.argmax(0), IGNORED)
+    for number, image, label in zip(tracked, support.images[1:], support.labels[1:], strict=True):
+        assert torch.equal(image, expected[number][0])
+        assert torch.equal(label, expected[number][1])  # a voxel counts exactly if a label is sure of it
+        known = label != IGNORED
+        right = labels_to_plan(replace(scans.labels[0], data=truth[None, :, :, None, number]), prepared.plan)
+        assert torch.equal(label[known], right[known])
+        assert int((~known).sum()) < 60
 
 
 def test_films_with_two_labelled_frames_and_scans_give_no_tracked_frames(tmp_path):
