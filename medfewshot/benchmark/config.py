@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from medfewshot.episodes import fixed_split
+from medfewshot.episodes import FIXED_SPLITS, fixed_split
 from medfewshot.errors import InputError, some
 from medfewshot.learners import LEARNERS, LearnerSpec, make_learner
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
@@ -91,7 +91,7 @@ class DatasetEntry(Entry):
     """Label values to learn and score, the others being background; null: all."""
     modality: Literal["CT", "MR"] | None = None
     pool: tuple[int, int] | None = None
-    """First index and end of the support pool, cases sorted by file name; null: the dataset's fixed split."""
+    """First index and end of the support pool, cases sorted by file name; null: the fixed split of its name or folder."""
     queries: tuple[int, int] | None = None
     blobs: Blobs | None = None
     distances: bool = True
@@ -103,11 +103,11 @@ class DatasetEntry(Entry):
         return self.folder or self.name
 
     @property
-    def split(self) -> tuple[range, range]:
+    def split(self) -> tuple[Sequence[int], Sequence[int]]:
         """Indices of (support pool, query set)."""
         if self.pool is not None and self.queries is not None:
             return range(*self.pool), range(*self.queries)
-        return fixed_split(self.source)
+        return fixed_split(self.name if self.name in FIXED_SPLITS else self.source)
 
     @model_validator(mode="after")
     def _check(self) -> DatasetEntry:

@@ -11,9 +11,11 @@ from medfewshot.errors import InputError
 
 T = TypeVar("T")
 
-FIXED_SPLITS: dict[str, tuple[range, range]] = {
+FIXED_SPLITS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
     "abd-mr-chaos": (range(10), range(10, 20)),
     "abd-ct-sabs": (range(15), range(15, 30)),
+    # The public split of MASS (Gao et al. 2026): scans 1 to 10 and 21 to 40 of BTCV are numbers 0 to 29 of abd-ct-sabs.
+    "abd-ct-sabs-mass": ((7, 9, 12, 13, 14, 16, 22, 25, 28, 29), (5, 11, 15, 20, 23, 27)),
     "card-mr-mscmr": (range(15), range(15, 35)),
     "Task04_Hippocampus": (range(60), range(200, 260)),
     "lung-nodule-lidc": (range(30), range(30, 60)),
@@ -23,11 +25,11 @@ FIXED_SPLITS: dict[str, tuple[range, range]] = {
     "heart-mr-hvsmr2d": (range(9), range(9, 14)),
     "skin-derm-isic-rgb": (range(4), range(4, 9)),
 }
-"""Data set -> (support pool, query set), as indices of its cases sorted by file name. Reported numbers use these."""
+"""Name -> (support pool, query set), as indices of a data set's cases sorted by file name. Reported numbers use these."""
 
 
-def fixed_split(name: str) -> tuple[range, range]:
-    """Return ``(support pool, query set)`` of a known data set, as indices of its cases sorted by file name.
+def fixed_split(name: str) -> tuple[Sequence[int], Sequence[int]]:
+    """Return ``(support pool, query set)`` of a known split, as indices of its cases sorted by file name.
 
     Raises:
         InputError: No fixed split has this name.

@@ -10,6 +10,7 @@ from boards import DATASET, make_config
 
 from medfewshot.benchmark import load_benchmark, plan_cells, select_cells
 from medfewshot.benchmark.cells import weights_digest
+from medfewshot.episodes import fixed_split
 from medfewshot.errors import InputError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "benchmark").glob("*.yaml"))
@@ -136,14 +137,11 @@ def test_all_is_the_whole_pool():
     assert two.fingerprint != cells[1].fingerprint
 
 
-def test_upper_finds_the_cells_of_learners():
-    upper, learners = (
-        {cell.id: cell.fingerprint for cell in plan_cells(load_benchmark(path))}
-        for path in (next(one for one in CONFIGS if one.name == name) for name in ("upper.yaml", "learners.yaml"))
-    )
-    few = {name for name in upper if "/kall/" not in name}
-    assert len(few) == 30
-    assert all(upper[name] == learners[name] for name in few)
+def test_a_data_set_named_like_a_split_uses_it():
+    entries = [{"name": name, "folder": "abd-ct-sabs"} for name in ("abd-ct-sabs-mass", "abd-ct-sabs-13")]
+    named, by_folder = (one.split for one in make_config(datasets=entries).datasets)
+    assert named == fixed_split("abd-ct-sabs-mass")
+    assert by_folder == fixed_split("abd-ct-sabs")
 
 
 def test_cells_are_chosen_by_name_seed_and_shard():
