@@ -91,7 +91,7 @@ class DatasetEntry(Entry):
     """Label values to learn and score, the others being background; null: all."""
     modality: Literal["CT", "MR"] | None = None
     pool: tuple[int, int] | None = None
-    """First index and end of the support pool, cases sorted by file name; null: the fixed split of its name or folder."""
+    """First index and end of the support pool, cases by file name; null: the fixed split of its name or folder."""
     queries: tuple[int, int] | None = None
     blobs: Blobs | None = None
     distances: bool = True

@@ -25,7 +25,7 @@ FIXED_SPLITS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
     "heart-mr-hvsmr2d": (range(9), range(9, 14)),
     "skin-derm-isic-rgb": (range(4), range(4, 9)),
 }
-"""Name -> (support pool, query set), as indices of a data set's cases sorted by file name. Reported numbers use these."""
+"""Name -> (support pool, query set), as indices of a data set's cases by file name. Reported numbers use these."""
 
 
 def fixed_split(name: str) -> tuple[Sequence[int], Sequence[int]]:
