@@ -12,10 +12,11 @@ import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
 
 from medfewshot import __version__
@@ -26,6 +27,7 @@ from medfewshot.types import Progress
 IN_FLIGHT = 256
 """Items that wait at a cluster at a time: more than it has cores, and few enough to look through quickly."""
 SECONDS_BETWEEN_LOOKS = 2.0
+_MARK = ".medfewshot"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -52,7 +54,7 @@ class Threads:
     jobs: int = 1
 
     @contextmanager
-    def ready(self, *folders: Path) -> Iterator[None]:
+    def ready(self, *folders: Path, results: Path | None = None) -> Iterator[None]:
         """Do nothing: threads see what this process sees."""
         yield
 
@@ -111,18 +113,20 @@ class RayCluster:
     gpus: float = 0
 
     @contextmanager
-    def ready(self, *folders: Path) -> Iterator[None]:
+    def ready(self, *folders: Path, results: Path | None = None) -> Iterator[None]:
         """Connect to the cluster for a ``with`` block, before anything is written, and check its nodes.
 
         Args:
             folders: Folders or files that every node must see.
+            results: Folder that every node writes to; a file in it shows whether a node has another one of that name.
 
         Raises:
             InputError: Ray is not installed, there is no such cluster, or a node lacks a folder or this version of the
                 package.
         """
         with self._connected() as ray:
-            self._check_nodes(ray, folders)
+            with NamedTemporaryFile(prefix=".", suffix=_MARK, dir=results) if results else nullcontext() as mark:
+                self._check_nodes(ray, [*folders, *([Path(mark.name)] if mark else [])])
             yield
 
     def run(
@@ -259,7 +263,8 @@ def _node_problem(version: str, folders: Sequence[str]) -> tuple[str, str] | Non
         return f"has medfewshot {__version__}, this machine has {version} ({host})", "install one version"
     missing = next((folder for folder in folders if not os.path.exists(folder)), None)
     if missing is not None:
-        return f"{missing} is not there ({host})", "use a folder that all nodes share"
+        what = f"{os.path.dirname(missing)} is another folder" if missing.endswith(_MARK) else f"{missing} is not there"
+        return f"{what} ({host})", "use a folder that all nodes share"
     return None
 
 

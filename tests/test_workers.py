@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -152,6 +153,21 @@ def test_a_node_without_the_data(tmp_path, monkeypatch):
         cluster.ready(tmp_path, tmp_path / "absent").__enter__()
 
 
+def test_a_node_with_another_folder_of_that_name(tmp_path, monkeypatch):
+    class Elsewhere(FakeRay):
+        def get(self, ready):
+            moved = [path.rename(tmp_path.with_name(path.name)) for path in tmp_path.iterdir()]
+            try:
+                return super().get(ready)
+            finally:
+                [path.rename(tmp_path / path.name) for path in moved]
+
+    cluster = on_fake(monkeypatch, Elsewhere())
+    with pytest.raises(InputError, match=rf"{tmp_path} is another folder .*use a folder that all nodes share"):
+        cluster.ready(results=tmp_path).__enter__()
+    assert not list(tmp_path.iterdir())
+
+
 def test_outcomes_of_all_nodes_come_together(tmp_path, monkeypatch):
     toys.install(monkeypatch)
     cells = plan_cells(make_config(seeds=[0, 1, 2]))
@@ -290,13 +306,14 @@ def test_jobs_give_the_same_results(cohort, tmp_path):
     assert results_of(tmp_path / "one") == results_of(tmp_path / "two")
 
 
-def test_a_cluster_gives_the_same_results(cohort, tmp_path, cluster):
-    """Also with one bad scan, and when it continues what one process began; so do the scores."""
+def test_a_cluster_gives_the_same_results(cohort, tmp_path, monkeypatch, cluster):
+    """Also with one bad scan, when it continues what one process began, and from relative paths; so do the scores."""
     alone = segment_cohort(cohort, tmp_path / "one")
+    monkeypatch.chdir(cohort)
     cut = Progress(cancelled=lambda: len(list((tmp_path / "two").glob("*.nii.gz"))) > 0)
     with pytest.raises(Cancelled):
         segment_cohort(cohort, tmp_path / "two", progress=cut)
-    spread = segment_cohort(cohort, tmp_path / "two", workers=RayCluster())
+    spread = segment_cohort(Path(), tmp_path / "two", workers=RayCluster())
     assert (spread.resumed, len(spread.failed)) == (1, 1)
     assert results_of(tmp_path / "one") == results_of(tmp_path / "two")
     assert [one.error for one in spread.failed] == [one.error for one in alone.failed]

@@ -53,7 +53,7 @@ def run_on_ray(
     data, run = data.resolve(), run.resolve()
     work = partial(run_one, data=data, run=run, device=device, runner=runner)
     progress.update(0, len(cells), "waiting for nodes")
-    with cluster.ready(run, data), closing(cluster.run(work, cells, progress)) as results:
+    with cluster.ready(data, results=run), closing(cluster.run(work, cells, progress)) as results:
         for done, (number, result) in enumerate(results, start=1):
             cell = cells[number]
             found, lines = _failed(cell, result.reason) if isinstance(result, Lost) else result

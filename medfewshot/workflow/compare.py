@@ -26,8 +26,6 @@ COMPARISON, CASES, PAGE = "comparison.csv", "cases.csv", "comparison.html"
 CHANGE = "second - first"
 SHOWN_CASES = 5
 SIGNIFICANT = 0.05
-
-
 Names = Mapping[int, str]
 
 

@@ -86,8 +86,6 @@ def describe(folder: Path) -> Description:
     Raises:
         InputError: It contains no run, or the record is damaged.
     """
-    if not (folder / RUN_RECORD).is_file():
-        raise InputError(f"{folder}: contains no results (no run.json)", "give a folder that medfewshot segment wrote")
     record, results = read_run(folder)
     try:
         facts = _Facts(record, results)

@@ -75,11 +75,9 @@ def evaluate(
 
 def _unfinished(predictions: Path) -> tuple[str, ...]:
     """Warn if the run that made the predictions has not ended."""
-    if not (predictions / RUN_RECORD).is_file():
-        return ()
     try:
         finished = read_record(predictions).get("finished")
-    except InputError:  # known_names warns of a damaged record
+    except InputError:  # no run, or a damaged record: known_names warns of it
         return ()
     return () if finished else (f"{predictions}: this run is not finished; evaluate it again when it has ended",)
 

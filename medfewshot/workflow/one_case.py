@@ -18,7 +18,7 @@ from medfewshot.types import Case, Progress, Volume
 from medfewshot.workers import Lost
 from medfewshot.workflow.films import segment_film
 from medfewshot.workflow.outputs import inputs_of, write_outputs
-from medfewshot.workflow.record import CaseResult, fingerprint_of
+from medfewshot.workflow.record import RUN_RECORD, CaseResult, fingerprint_of
 from medfewshot.workflow.volumes import check_channels
 
 
@@ -110,11 +110,12 @@ def segment_on_node(case: Case, progress: Progress, *, saved: SavedModel, finger
     """
     try:
         segmenter = _loaded(saved, batch.settings, fingerprint)
-        if not batch.folder.is_dir():
-            raise InputError(f"{batch.folder}: is not there on {gethostname()}", "use a folder that all nodes share")
+        if not (batch.folder / RUN_RECORD).is_file():  # of a node that joined later, or lost the folder since
+            raise InputError(f"{batch.folder}: is not shared with {gethostname()}", "use a folder that all nodes share")
     except InputError as error:
         return failure(case, error)
-    return segment_case(case, progress, segmenter=segmenter, batch=batch)
+    found = segment_case(case, progress, segmenter=segmenter, batch=batch)
+    return replace(found, error=f"{found.error} ({gethostname()})") if found.traceback else found
 
 
 @cache

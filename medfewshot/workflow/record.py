@@ -156,11 +156,10 @@ class RunRecord:
                 file.write((",\n" if number else "\n") + self._entries[result.inputs])
             file.write(("\n  ]" if self._entries else "]") + tail)
         rows = [{**self._about(result), **row} for result in self._known() for row in result.statistics]
-        if rows:
-            write_table(self.folder / STATISTICS, rows)
         beats = [{"case": result.case, **row} for result in self._known() for row in result.ejections]
-        if beats:
-            write_table(self.folder / EJECTION, beats)
+        for name, table in ((STATISTICS, rows), (EJECTION, beats)):
+            if table:
+                write_table(self.folder / name, table)
         film = next((result for result in self._known() if result.frame is not None and result.statistics), None)
         if film is not None:
             describe_columns(self.folder, "films/*.csv", ("frame", "time_s", *film.statistics[0]))
@@ -209,9 +208,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Read the record in ``folder``.
 
     Raises:
-        InputError: It is damaged, or a newer version wrote it.
+        InputError: There is none, it is damaged, or a newer version wrote it.
     """
     path = folder / RUN_RECORD
+    if not path.exists():
+        raise InputError(f"{folder}: contains no results (no run.json)", "give a folder that medfewshot segment wrote")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -231,7 +232,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[CaseResult]]:
     """Read the record in ``folder``, and its ``outputs`` as objects.
 
     Raises:
-        InputError: It is damaged.
+        InputError: There is none, or it is damaged.
     """
     content = read_record(folder)
     try:

@@ -81,8 +81,6 @@ def run_page(folder: Path, *, evaluation: Evaluation | None = None) -> Page:
     Raises:
         InputError: ``folder`` contains no run, or ``run.json`` is damaged.
     """
-    if not (folder / RUN_RECORD).is_file():
-        raise InputError(f"{folder}: contains no results (no run.json)", "give a folder that medfewshot segment wrote")
     record, results = read_run(folder)
     try:
         structures, unit = learned_names(record), _unit(results)
@@ -264,7 +262,7 @@ def _facts(record: Mapping[str, Any], evaluation: Evaluation | None) -> dict[str
     settings, learner = adaptation.get("settings", {}), adaptation.get("learner", {})
     steps = [f"{learner['steps']} steps"] if "steps" in learner else []
     facts = {
-        "Finished": record.get("finished") or "not finished: the run was stopped",
+        "Finished": record.get("finished") or "not finished: the run still goes on, or it was stopped",
         "Labelled scans": ", ".join(Path(pair["image"]).name for pair in record["supports"]) or "not recorded",
         "Learner": ", ".join([str(settings.get("learner", "unknown")), *steps]),
         "Resolution": f"{plan['spatial_dims']}D at {' × '.join(f'{s:.3g}' for s in plan['spacing_mm'])} mm",

@@ -187,7 +187,7 @@ def segment(
     _check_same_scans(batch.cases, earlier.values(), folder)
     folder.mkdir(parents=True, exist_ok=True)
     workers, todo = workers or Threads(), []
-    with workers.ready(*_shared(batch, saved)):
+    with workers.ready(*_shared(batch, saved), results=folder):
         record.start(earlier)
         with record:
             for case in batch.cases:
@@ -198,10 +198,12 @@ def segment(
                     todo.append(case)
             resumed = len(record.results)
             work = _work(batch, segmenter, record, workers, saved)
+            if isinstance(workers, RayCluster):  # its processes start in other folders
+                todo = [replace(one, image_paths=tuple(path.absolute() for path in one.image_paths)) for one in todo]
             with closing(workers.run(work, todo, progress)) as results:
                 for done, (number, found) in enumerate(results, start=1):
                     result = failure(todo[number], found) if isinstance(found, Lost) else found
-                    record.add(result)
+                    record.add(replace(result, inputs=inputs_of(todo[number])))  # a link may lead elsewhere on a node
                     progress.update(done, len(todo), result.case)
             order = {inputs_of(case): number for number, case in enumerate(batch.cases)}
             record.results.sort(key=lambda result: order[result.inputs])
@@ -211,7 +213,7 @@ def segment(
 
 def _shared(batch: Batch, saved: SavedModel | None) -> list[Path]:
     """List what every node of a cluster must see."""
-    return [path.resolve() for path in (batch.folder, *([saved.folder] if saved else []), batch.cases[0].image_path)]
+    return [path.absolute() for path in (*([saved.folder] if saved else []), batch.cases[0].image_path)]
 
 
 def _work(
