@@ -20,22 +20,44 @@ _PAGES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "RGB", "RGBA")
 """Kinds of pages that are read; of colours, those that are grey."""
 _ORIENTATION = 0x0112
 """EXIF tag: how the stored picture must be turned to be upright."""
+_BITS = 258
+"""TIFF tag: bits of each colour."""
+_TURNS = {
+    2: (False, -1, 1), 3: (False, -1, -1), 4: (False, 1, -1),
+    5: (True, 1, 1), 6: (True, -1, 1), 7: (True, -1, -1), 8: (True, 1, -1),
+}  # fmt: skip
+"""Value of the tag -> whether the stored axes are swapped, and then the direction of x and of y."""
 
 
 def read(path: Path, dtype: DType) -> Volume:
     """Read a grey picture as ``(1, X, Y)``, one in colours as ``(3, X, Y)``: red, green and blue.
 
     The affine counts pixels: the file states the resolution of a printer. A label map (``dtype`` None) has no colours.
+    A picture is turned upright if its EXIF data say so, as viewers do.
     """
     _check_whole(path)
-    _check_kind(path)
+    turn = _check_kind(path)
+    if turn and path.suffix.lower() in TIFF.suffixes:  # ITK turns some of them, Pillow all
+        return _picture(*next(_pages(path, dtype, [0], colours_allowed=dtype is not None)))
     image = read_itk(path)
     if image.GetDimension() != 2:
         raise InputError(
             f"{path}: has {image.GetSize()[-1]} pages", "convert the stack to NIfTI or NRRD with its spacing"
         )
     data, remarks = _grey(path, array_of(image, dtype), colours_allowed=dtype is not None)
-    return Volume(data, np.diag([-1.0, -1.0, 1.0, 1.0]), has_spacing=False, warnings=remarks)
+    if turn:
+        swapped, x, y = _TURNS[turn]
+        data = np.ascontiguousarray((data.swapaxes(1, 2) if swapped else data)[:, ::x, ::y])
+        remarks += (_turned(turn),)
+    return _picture(data, remarks)
+
+
+def _picture(data: np.ndarray, remarks: tuple[str, ...], time: TimeAxis | None = None) -> Volume:
+    return Volume(data, np.diag([-1.0, -1.0, 1.0, 1.0]), time, has_spacing=False, warnings=remarks)
+
+
+def _turned(turn: int) -> str:
+    return f"turned upright, as its EXIF data say (orientation {turn}): results lie on the upright picture"
 
 
 def film(path: Path, dtype: DType) -> Film | None:
@@ -51,15 +73,17 @@ def film(path: Path, dtype: DType) -> Film | None:
         return None
     _check_kind(path)
     grey, remarks = next(_pages(path, dtype, [0]))
-    first = Volume(grey, np.diag([-1.0, -1.0, 1.0, 1.0]), TimeAxis(1.0), has_spacing=False, warnings=remarks)
+    first = _picture(grey, remarks, TimeAxis(1.0))
     return Film(first, count, lambda numbers: (page for page, _ in _pages(path, dtype, numbers)))
 
 
-def _pages(path: Path, dtype: DType, numbers: Sequence[int]) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
-    """Yield pages ``(1, X, Y)`` and remarks about them."""
+def _pages(
+    path: Path, dtype: DType, numbers: Sequence[int], *, colours_allowed: bool = False
+) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
+    """Yield upright pages ``(C, X, Y)`` and remarks about them."""
     from PIL import Image
 
-    with Image.open(path) as picture:
+    with path.open("rb") as file, Image.open(file) as picture:  # given a path, Pillow 13 turns some pages wrongly
         size = picture.size
         for number in numbers:
             picture.seek(number)
@@ -71,9 +95,13 @@ def _pages(path: Path, dtype: DType, numbers: Sequence[int]) -> Iterator[tuple[n
                 )
             if picture.mode not in _PAGES:
                 raise InputError(f"{path}: has pages of kind {picture.mode}", "convert it to one grey channel")
+            turn = picture.getexif().get(_ORIENTATION, 0)
+            if turn in _TURNS and np.max(picture.tag_v2.get(_BITS, 8)) > 8 and picture.mode in ("RGB", "RGBA"):
+                raise InputError(f"{path}: is a turned picture in 16-bit colours", "save it upright, or as PNG")
             data = np.asarray(picture.convert("RGB") if picture.mode in ("P", "RGBA") else picture)
             data = (data[None] if data.ndim == 2 else np.moveaxis(data, -1, 0)).transpose(0, 2, 1)
-            yield _grey(path, np.array(data, dtype=dtype))
+            data, remarks = _grey(path, np.array(data, dtype=dtype), colours_allowed=colours_allowed)
+            yield data, (*remarks, _turned(turn)) if turn in _TURNS else remarks
 
 
 def write(path: Path, data: np.ndarray, like: Volume) -> None:
@@ -89,23 +117,24 @@ def _check_whole(path: Path) -> None:
         raise InputError(f"{path}: is cut short", "copy or export it again")
 
 
-def _check_kind(path: Path) -> None:
-    """Refuse what ITK reads wrongly: grey with an alpha channel, printers' colours, and a stored rotation."""
+def _check_kind(path: Path) -> int:
+    """Refuse what ITK reads wrongly: grey with an alpha channel, and printers' colours.
+
+    Returns:
+        The EXIF orientation if the picture must be turned; otherwise 0.
+    """
     from PIL import Image
 
+    turn = 0
     with contextlib.suppress(OSError), warnings.catch_warnings():  # ITK says what is wrong with other files
         warnings.simplefilter("ignore")
         with Image.open(path) as picture:
-            mode, turned = picture.mode, picture.getexif().get(_ORIENTATION, 1)
+            mode, turn = picture.mode, picture.getexif().get(_ORIENTATION, 0)
         if mode in ("LA", "La", "PA"):
             raise InputError(f"{path}: is grey with an alpha channel", "save it without transparency")
         if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             raise InputError(f"{path}: is a picture in {mode} colours", "convert it to one grey channel")
-        if turned not in (0, 1):
-            raise InputError(
-                f"{path}: its EXIF data say that it must be turned (orientation {turned})",
-                "open it and save it again upright, without the EXIF data",
-            )
+    return turn if turn in _TURNS else 0
 
 
 def _grey(path: Path, data: np.ndarray, *, colours_allowed: bool = False) -> tuple[np.ndarray, tuple[str, ...]]:
