@@ -61,7 +61,11 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_frames_without_labels_are_found": "right",
             "test_a_film_without_labels": "refused",
         },
-        "tests/io/test_io_films_pictures.py": {
+        "tests/io/test_io_pictures.py": {
+            "test_the_kind_of_picture_is_named": "refused",
+            "test_scans_and_labels_are_turned_upright": "right",
+            "test_16_bit_values_and_pages_are_turned_too": "right",
+            "test_16_bit_grey_keeps_its_values": "right",
             "test_pages_of_a_tiff_are_frames": "right",
             "test_a_gif_has_times": "right",
             "test_pages_of_another_size_are_refused": "refused",

@@ -157,6 +157,17 @@ class UNet(nn.Module):
         network.load_state_dict(trunk, strict=False)
         return network.to(next(self.parameters()).device)
 
+    def as_2d(self) -> UNet:
+        """Copy an agnostic 3D network without a head to a 2D network that sees a volume that is constant along z.
+
+        Kernels are summed along z: an image gets the features of such a volume, far from its two ends.
+        """
+        strides = [stride[:2] for stride in self.config["strides"]]
+        network = UNet(**self.config | {"dims": 2, "strides": strides})
+        weights = {name: value.sum(-1) if value.ndim == 5 else value for name, value in self.state_dict().items()}
+        network.load_state_dict(weights)
+        return network.to(next(self.parameters()).device)
+
     def with_channels(self, channels: int) -> UNet:
         """Copy an agnostic network for one channel to a network for several: it begins with the first channel alone.
 

@@ -91,6 +91,5 @@ def labelled_frames(labels: Film, *, ignore: int | None = None) -> tuple[dict[in
             found[volume.frame or 0] = as_label(volume)
     if not found:
         raise InputError(f"{labels.name}: no frame is labelled", "label the structures in at least one frame")
-    if not empty:
-        return found, ()
-    return found, (f"{len(empty)} frame(s) are empty (all 0) and count as not labelled: {some(empty)}",)
+    warning = f"{len(empty)} frame(s) are empty (all 0) and count as not labelled: {some(empty)}"
+    return found, (warning,) if empty else ()

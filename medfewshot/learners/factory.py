@@ -27,7 +27,7 @@ def resolve_auto(
     """Replace ``auto`` in the settings by the learner and weights for ``images``.
 
     The package's weights are used only if they fit: all images have the same dimensions and channels, and the user set
-    no ``width``. Weights of a U-Net for one channel fit several.
+    no ``width``. Weights of a 3D U-Net for one channel fit 2D images and several channels.
 
     Args:
         settings: Settings of the adaptation.
@@ -48,8 +48,8 @@ def resolve_auto(
 
 
 def _package_weights(spec: LearnerSpec, dims: int, channels: int) -> str | None:
-    exact = spec.weights.get((dims, channels))
-    return spec.weights.get((dims, 1)) if exact is None and spec.network is UNet else exact
+    fits = [(dims, channels), *([(dims, 1), (3, 1)] if spec.network is UNet else [])]
+    return next((spec.weights[kind] for kind in fits if kind in spec.weights), None)
 
 
 def learner_for(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medfewshot.augment import Augmentation, patch_grid, read_at, vary_intensity
-from medfewshot.backbones import UNet, choose_strides
+from medfewshot.backbones import UNet, choose_strides, to_channels_last
 from medfewshot.errors import InputError
 from medfewshot.types import IGNORED, Support
 
@@ -122,7 +122,7 @@ def check_kind(backbone: Any, support: Support, name: str) -> None:
 
 
 def fitted(backbone: Any, support: Support, name: str) -> Any:
-    """Copy a network and fit it to the support: its strides if it is agnostic, and its stem to several channels.
+    """Copy a network and fit it to the support; if it is agnostic, its axes, its channels and its strides.
 
     Args:
         backbone: A network whose ``config`` has ``dims`` and ``in_channels``.
@@ -133,8 +133,11 @@ def fitted(backbone: Any, support: Support, name: str) -> Any:
         InputError: The network was made for images of other dimensions, or of other channels than one.
     """
     network = copy.deepcopy(backbone)
-    if isinstance(network, UNet) and network.agnostic and network.config["in_channels"] == 1 < support.channels:
-        network = network.with_channels(support.channels)
+    if isinstance(network, UNet) and network.agnostic:
+        if network.config["dims"] == 3 and support.spatial_dims == 2:
+            network = to_channels_last(network.as_2d())
+        if network.config["in_channels"] == 1 < support.channels:
+            network = network.with_channels(support.channels)
     check_kind(network, support, name)
     fit_strides(network, support)
     return network

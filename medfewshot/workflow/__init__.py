@@ -46,7 +46,7 @@ a run can be stopped at any moment and resumed::
 """
 
 from medfewshot.io import VolumeLike, as_volume
-from medfewshot.workflow.adapt import Prepared, adapt, adapt_to_folder, can_continue, prepare
+from medfewshot.workflow.adapt import adapt, adapt_to_folder, can_continue, prepare
 from medfewshot.workflow.compare import compare
 from medfewshot.workflow.curve import learning_curve
 from medfewshot.workflow.describe import Description, describe
@@ -73,7 +73,6 @@ __all__ = [
     "CaseResult",
     "Description",
     "LabelledScans",
-    "Prepared",
     "RunResult",
     "SegmentedFilm",
     "SavedModel",

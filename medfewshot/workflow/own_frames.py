@@ -22,8 +22,6 @@ from medfewshot.workflow.supports import LabelledScans
 
 BLOCK = 16
 """Frames in memory while a film is read backwards, because most formats are read forwards."""
-
-
 TRACKED = 6
 """Frames of a film with one labelled frame that the network learns from too; ``lab/notes/films.md``."""
 REACH = 30

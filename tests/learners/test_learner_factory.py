@@ -70,8 +70,8 @@ def test_the_packages_weights_are_taken_where_they_fit():
     assert chosen(images, learner="finetune") == "default"
     assert chosen(images, weights="novel") == "novel"
     assert chosen(two) == "default", "weights for one channel serve several"
+    assert chosen(flat) == "default", "weights for 3D serve 2D"
     for given, settings in (
-        (flat, {}),
         (images, {"width": 8}),
         (images, {"learner": "atlas"}),
         (images, {"weights": "none"}),
@@ -83,7 +83,8 @@ def test_the_packages_weights_are_taken_where_they_fit():
 def test_auto_is_the_hybrid_in_3d_and_the_network_in_2d():
     images, labels = volumes(1)
     assert resolve_auto(AdaptSettings(), images).learner == "hybrid"
-    assert resolve_auto(AdaptSettings(), [replace(images[0], data=images[0].data[..., 0])]).learner == "finetune"
+    flat = resolve_auto(AdaptSettings(), [replace(images[0], data=images[0].data[..., 0])])
+    assert (flat.learner, flat.weights) == ("finetune", "default")
     assert resolve_auto(AdaptSettings(learner="atlas"), images).learner == "atlas"
     assert resolve_auto(AdaptSettings(quality="draft"), images).learner == "finetune"
     assert resolve_auto(AdaptSettings(quality="draft"), images).weights == "default"
@@ -129,9 +130,13 @@ def disc(centre):
     return Volume(image[None].astype(np.float32), np.eye(4)), Volume(inside[None].astype(np.uint8), np.eye(4))
 
 
-def test_weights_help_from_the_first_step():
+@pytest.mark.parametrize("dims", [2, 3])
+def test_weights_help_from_the_first_step(dims):
     """A scan of other blocks than any seen: after two steps the package's weights are ahead of random ones."""
     images, labels = volumes(2)
+    if dims == 2:
+        cut = int((labels[0].data[0] > 0).sum((0, 1)).argmax())
+        images, labels = ([replace(one, data=one.data[..., cut]) for one in some] for some in (images, labels))
     plan = make_plan(images, labels)
     support = make_support(images[:1], labels[:1], plan)
     query = make_support(images[1:], labels[1:], plan)

@@ -20,8 +20,6 @@ _PAGES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "RGB", "RGBA")
 """Kinds of pages that are read; of colours, those that are grey."""
 _ORIENTATION = 0x0112
 """EXIF tag: how the stored picture must be turned to be upright."""
-_BITS = 258
-"""TIFF tag: bits of each colour."""
 _TURNS = {
     2: (False, -1, 1), 3: (False, -1, -1), 4: (False, 1, -1),
     5: (True, 1, 1), 6: (True, -1, 1), 7: (True, -1, -1), 8: (True, 1, -1),
@@ -38,7 +36,7 @@ def read(path: Path, dtype: DType) -> Volume:
     _check_whole(path)
     turn = _check_kind(path)
     if turn and path.suffix.lower() in TIFF.suffixes:  # ITK turns some of them, Pillow all
-        return _picture(*next(_pages(path, dtype, [0], colours_allowed=dtype is not None)))
+        return picture_volume(*next(_pages(path, dtype, [0], colours_allowed=dtype is not None)))
     image = read_itk(path)
     if image.GetDimension() != 2:
         raise InputError(
@@ -49,10 +47,11 @@ def read(path: Path, dtype: DType) -> Volume:
         swapped, x, y = _TURNS[turn]
         data = np.ascontiguousarray((data.swapaxes(1, 2) if swapped else data)[:, ::x, ::y])
         remarks += (_turned(turn),)
-    return _picture(data, remarks)
+    return picture_volume(data, remarks)
 
 
-def _picture(data: np.ndarray, remarks: tuple[str, ...], time: TimeAxis | None = None) -> Volume:
+def picture_volume(data: np.ndarray, remarks: tuple[str, ...], time: TimeAxis | None = None) -> Volume:
+    """Return a volume that counts pixels, with a time axis if it is a frame."""
     return Volume(data, np.diag([-1.0, -1.0, 1.0, 1.0]), time, has_spacing=False, warnings=remarks)
 
 
@@ -73,7 +72,7 @@ def film(path: Path, dtype: DType) -> Film | None:
         return None
     _check_kind(path)
     grey, remarks = next(_pages(path, dtype, [0]))
-    first = _picture(grey, remarks, TimeAxis(1.0))
+    first = picture_volume(grey, remarks, TimeAxis(1.0))
     return Film(first, count, lambda numbers: (page for page, _ in _pages(path, dtype, numbers)))
 
 
@@ -96,8 +95,6 @@ def _pages(
             if picture.mode not in _PAGES:
                 raise InputError(f"{path}: has pages of kind {picture.mode}", "convert it to one grey channel")
             turn = picture.getexif().get(_ORIENTATION, 0)
-            if turn in _TURNS and np.max(picture.tag_v2.get(_BITS, 8)) > 8 and picture.mode in ("RGB", "RGBA"):
-                raise InputError(f"{path}: is a turned picture in 16-bit colours", "save it upright, or as PNG")
             data = np.asarray(picture.convert("RGB") if picture.mode in ("P", "RGBA") else picture)
             data = (data[None] if data.ndim == 2 else np.moveaxis(data, -1, 0)).transpose(0, 2, 1)
             data, remarks = _grey(path, np.array(data, dtype=dtype), colours_allowed=colours_allowed)
@@ -133,7 +130,7 @@ def _check_kind(path: Path) -> int:
         if mode in ("LA", "La", "PA"):
             raise InputError(f"{path}: is grey with an alpha channel", "save it without transparency")
         if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-            raise InputError(f"{path}: is a picture in {mode} colours", "convert it to one grey channel")
+            raise InputError(f"{path}: is a picture in {mode} colours", "convert it to RGB or one grey channel")
     return turn if turn in _TURNS else 0
 
 

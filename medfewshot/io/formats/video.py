@@ -12,6 +12,7 @@ import numpy as np
 from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format, check_size
 from medfewshot.io.formats.film import Film, TimeAxis
+from medfewshot.io.formats.pictures import picture_volume
 from medfewshot.types import Volume
 
 _GREY_TOLERANCE = 24
@@ -26,14 +27,9 @@ def film(path: Path, dtype: DType) -> Film | None:
     first, is_colour = next(_pictures(path, [0]))
     warnings = ("is a colour video: read as grey, by its brightness",) if is_colour else ()
     check_size((*first.shape, 1), 4, path)
-    return Film(
-        _volume(
-            np.array(first.T[None], dtype=dtype), warnings, TimeAxis((times_s[1] - times_s[0]) or 1.0, seconds=1.0)
-        ),
-        len(times_s),
-        partial(_frames, path, dtype),
-        times_s,
-    )
+    axis = TimeAxis((times_s[1] - times_s[0]) or 1.0, seconds=1.0)
+    volume = picture_volume(np.array(first.T[None], dtype=dtype), warnings, axis)
+    return Film(volume, len(times_s), partial(_frames, path, dtype), times_s)
 
 
 def read(path: Path, dtype: DType) -> Volume:
@@ -41,15 +37,11 @@ def read(path: Path, dtype: DType) -> Volume:
     if len(_times_s(path)) != 1:
         raise InputError(f"{path}: is a video, and one image is needed", "save one frame as PNG")
     picture, _ = next(_pictures(path, [0]))
-    return _volume(np.array(picture.T[None], dtype=dtype), (), None)
+    return picture_volume(np.array(picture.T[None], dtype=dtype), ())
 
 
 def _refuse_label(path: Path) -> Volume:
     raise InputError(f"{path}: video compression blurs label values", "save the label as NIfTI or TIFF")
-
-
-def _volume(data: np.ndarray, warnings: tuple[str, ...], time: TimeAxis | None) -> Volume:
-    return Volume(data, np.diag([-1.0, -1.0, 1.0, 1.0]), time, has_spacing=False, warnings=warnings)
 
 
 def _frames(path: Path, dtype: DType, numbers: Sequence[int]) -> Iterator[np.ndarray]:
