@@ -285,23 +285,11 @@ def test_weights_for_one_channel_serve_several():
     torch.testing.assert_close(three.features(opposite), network.features(image), msg="contrasts must not cancel")
 
 
-@pytest.mark.parametrize("strides", [[[1, 1, 1], [2, 2, 2], [2, 2, 1]], [[2, 2, 1], [2, 1, 1], [2, 2, 2]]])
-def test_a_3d_network_in_2d_sees_a_volume_that_is_constant_along_z(strides):
+@pytest.mark.parametrize("strides", [[[1, 1, 1], [2, 2, 1], [2, 2, 1]], [[2, 2, 1], [2, 1, 1], [1, 2, 1]]])
+def test_a_3d_network_in_2d_sees_a_volume_of_one_slice(strides):
     solid = build_backbone(dims=3, width=4, levels=3)
     flat = solid.as_2d()
     solid.set_strides(strides)
     flat.set_strides([stride[:2] for stride in strides])
-    image = torch.randn(1, 1, 21, 16, generator=torch.Generator().manual_seed(0))
-
-    def pad_z(layer: torch.nn.Conv3d, inputs: tuple[torch.Tensor]) -> torch.Tensor:
-        """Continue the volume beyond its ends, which zeros would not."""
-        layer.padding = (1, 1, 0)
-        return F.pad(inputs[0], (1, 1, 0, 0, 0, 0), mode="replicate")
-
-    for layer in solid.modules():
-        if isinstance(layer, torch.nn.Conv3d) and layer.kernel_size == (3, 3, 3):
-            layer.register_forward_pre_hook(pad_z)
-    volume = solid.features(image[..., None].expand(-1, -1, -1, -1, 8))
-    features = flat.features(image)
-    for index in range(volume.shape[-1]):
-        torch.testing.assert_close(volume[..., index], features, atol=1e-4, rtol=1e-4)
+    image = torch.randn(2, 1, 21, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(flat.features(image), solid.features(image[..., None])[..., 0], atol=1e-5, rtol=1e-5)
