@@ -411,6 +411,14 @@ def effort_table(_: Records) -> str:
     return table("data|way|scans|slices|Dice of the drafts|Dice of the masks|orders", rows)
 
 
+def stages_table(_: Records) -> str:
+    """Make the table of the seconds of each stage, relative to a reference workload."""
+    rows = read_table("speed.csv") if (RECORDS / "speed.csv").exists() else []
+    cells = [[row["stage"], number(float(row["seconds"])), number(float(row["ratio"]), 2)] for row in rows]
+    machine = f"Machine: {rows[0]['machine']}." if rows else "Nothing is recorded yet."
+    return f"{table('stage|s of one core|times the reference', cells)}\n\n{machine}"
+
+
 TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
     "README.md": {"default": short_default_table},
     "docs/results.md": {
@@ -428,6 +436,7 @@ TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
         "without": without_table,
         "effort": effort_table,
     },
+    "lab/notes/speed.md": {"stages": stages_table},
     "lab/notes/benchmark_tables.md": {"volume": volume_report, "nnunet": nnunet_report, "oracle-2d": oracle_page},
 }
 

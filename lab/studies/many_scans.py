@@ -3,10 +3,13 @@
     python -m lab.studies.many_scans --volumes 10000
     python -m lab.studies.many_scans --volumes 10000 --previews --keep /tmp/cohort
     python -m lab.studies.many_scans --volumes 10000 --stages segment --profile
+    python -m lab.studies.many_scans --keep /tmp/cohort --stages browse
 
-Each stage (segment, resume, report, evaluate, compare) runs in a process of its own, so that its peak memory is its
-own. The volumes have 16 x 16 x 8 voxels and two structures; the learner is ``prototype`` with a narrow network: what is
-left is the cost of everything around the network. Times are processor seconds, which a busy machine hardly changes.
+Each stage runs in a process of its own, so that its peak memory is its own. The volumes have 16 x 16 x 8 voxels and two
+structures; the learner is ``prototype`` with a narrow network: what is left is the cost of everything around the
+network. Times are processor seconds, which a busy machine changes less than those of the clock. The last stage opens,
+filters, sorts and scrolls the report in Chromium; a step ends when its result is painted. It fails if a file is larger
+than 30 MB or the browser reports a problem.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import os
 import pstats
 import resource
 import shutil
+import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -29,6 +34,23 @@ import numpy as np
 SHAPE, SPACING_MM = (16, 16, 8), (1.5, 1.5, 3.0)
 SETTINGS = {"learner": "prototype", "width": 4, "steps": 12, "patch_voxels": 2048, "weights": "none", "seed": 0}
 GROUP = 1000
+LARGEST_MB = 30
+PAINTED = "await new Promise(done => requestAnimationFrame(() => setTimeout(done)));"
+FIND = "{const f = document.getElementById('find'); f.value = %r; f.dispatchEvent(new Event('input'))}"
+SHOW = "{const s = document.getElementById('show'); s.value = %r; s.dispatchEvent(new Event('change'))}"
+SORT = "[...document.querySelectorAll('#table th button')].find(b => b.textContent === %r).click();"
+SCROLL = "{const v = document.querySelector('.long'); v.scrollTop = v.scrollHeight * %s;}"
+STEPS = {
+    "find one scan": FIND % "000777",
+    "find a word of many rows": FIND % "case",
+    "show what is to review": SHOW % "flagged",
+    "show all": SHOW % "all" + FIND % "",
+    "sort by scan": SORT % "Scan",
+    "sort by confidence": SORT % "Confidence",
+    "sort by confidence, downwards": SORT % "Confidence",
+    "scroll to the middle": SCROLL % 0.5,
+    "scroll to the end": SCROLL % 1,
+}
 
 
 def write_scans(root: Path, volumes: int) -> None:
@@ -87,7 +109,7 @@ def report(root: Path) -> None:
     from medfewshot.workflow import report as run
 
     run(root / "out")
-    pages = sorted((root / "out").glob("report*.html")) + sorted((root / "out" / "report").glob("*.[!n]*"))
+    pages = [root / "out" / "report.html", *sorted((root / "out" / "report_scans").glob("*.html"))]
     sizes = [page.stat().st_size / 1e6 for page in pages]
     print(f"  {len(pages)} file(s), {sum(sizes):.1f} MB, the largest {max(sizes):.1f} MB")
 
@@ -112,6 +134,45 @@ def compare(root: Path) -> None:
             image = nib.load(path)
             nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), root / "second" / path.name)
     run(root / "out", root / "second", reference=root / "labels", folder=root / "comparison")
+
+
+def measure(browser: Any, expression: str) -> float:
+    """Return the milliseconds until the result of an expression is painted."""
+    code = (
+        f"(async () => {{const begun = performance.now(); {expression} {PAINTED} return performance.now() - begun;}})()"
+    )
+    return float(browser.ask(f"(async () => {{{code}}})()"))
+
+
+def opened(browser: Any, path: Path) -> float:
+    """Return the seconds until a page is loaded and painted."""
+    begun = time.perf_counter()
+    browser.open(path)
+    measure(browser, "")
+    return time.perf_counter() - begun
+
+
+def browse(root: Path) -> None:
+    """Open the report in Chromium and use its table; write pictures of it beside the results."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+    from browser import Browser, find_chromium
+
+    first = root / "out" / "report.html"
+    further = sorted((root / "out" / "report_scans").glob("*.html"))
+    with Browser(find_chromium() or sys.exit("no Chromium on this machine")) as browser:
+        seconds, elements = opened(browser, first), browser.ask("document.querySelectorAll('*').length")
+        print(f"  open: {seconds:.2f} s, {elements} elements")
+        for number, (name, expression) in enumerate(STEPS.items()):
+            count = "document.getElementById('count').textContent"
+            print(f"  {name}: {measure(browser, expression):.0f} ms, {browser.ask(count)}")
+            browser.ask("document.getElementById('cases').scrollIntoView()")
+            browser.picture(root / f"{number}_{name.replace(' ', '_')}.png")
+        for path in (further[:1] + further[-1:]) if further else []:
+            print(f"  open {path.name} ({path.stat().st_size / 1e6:.1f} MB): {opened(browser, path):.2f} s")
+            browser.picture(root / f"{path.stem}.png")
+        problems = [text for text in browser.problems if "GL Driver Message" not in text]
+    assert not problems, problems
+    assert max(path.stat().st_size for path in (first, *further)) <= LARGEST_MB * 1e6
 
 
 def resident_mb() -> float:
@@ -147,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--volumes", type=int, default=GROUP)
     parser.add_argument("--previews", action="store_true", help="paint a picture of each, which takes most of the time")
-    parser.add_argument("--stages", nargs="+", default=["segment", "resume", "report", "evaluate", "compare"])
+    parser.add_argument("--stages", nargs="+", default=["segment", "resume", "report", "evaluate", "compare", "browse"])
     parser.add_argument("--keep", type=Path, help="work in this folder and keep it; files of an earlier call are used")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
@@ -159,6 +220,7 @@ def main() -> None:
         "report": lambda: report(root),
         "evaluate": lambda: evaluate(root),
         "compare": lambda: compare(root),
+        "browse": lambda: browse(root),
     }
     if not (root / "model").exists():
         in_child("scans", lambda: write_scans(root, given.volumes), profile=False)

@@ -93,7 +93,7 @@ def curve(
     rows = [
         {
             "labelled scans": str(one.shots), "tests": str(one.tests), "Dice": _number(one.dice, "dice"),
-            "95 % interval": f"{_number(one.ci_low, 'dice')} to {_number(one.ci_high, 'dice')}",
+            "95 % interval": _range(one.ci_low, one.ci_high, "dice"),
         }
         for one in found.overall
     ]  # fmt: skip
@@ -145,7 +145,7 @@ def comparison_tables(console: Console, found: Comparison) -> None:
             "structure": row.structure, "measure": measure_title(row.measure), "scans": str(row.cases),
             "first": _number(row.first, row.measure), "second": _number(row.second, row.measure),
             "change": _number(row.difference, row.measure, "+"),
-            "95 % interval": f"{_number(row.ci_low, row.measure, '+')} to {_number(row.ci_high, row.measure, '+')}",
+            "95 % interval": _range(row.ci_low, row.ci_high, row.measure, "+"),
             "p (Holm)": p_text(row.p_holm),
         }
         for row in found.differences
@@ -156,7 +156,7 @@ def comparison_tables(console: Console, found: Comparison) -> None:
         {
             "structure": one.label_name, "Dice": _number(one.means["dice"], "dice"),
             "HD95 mm": _number(one.means["hd95_mm"], "hd95_mm"), "volume %": _number(one.volumes.bias_percent, "", "+"),
-            "limits ml": f"{_number(one.volumes.limit_low)} to {_number(one.volumes.limit_high)}",
+            "limits ml": _range(one.volumes.limit_low, one.volumes.limit_high, "", "+"),
             "ICC": _number(one.volumes.icc, "dice"),
         }
         for one in found.direct.summaries
@@ -169,4 +169,8 @@ def comparison_tables(console: Console, found: Comparison) -> None:
 
 def _number(value: float, measure: str = "", sign: str = "") -> str:
     """Write a number with the decimals of its measure."""
-    return "-" if not math.isfinite(value) else f"{value:{sign}.{3 if measure == 'dice' else 2}f}"
+    return "-" if not math.isfinite(value) else f"{value:{sign}z.{3 if measure == 'dice' else 2}f}"
+
+
+def _range(low: float, high: float, measure: str, sign: str = "") -> str:
+    return f"{_number(low, measure, sign)} to {_number(high, measure, sign)}" if math.isfinite(low) else "-"

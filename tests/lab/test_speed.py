@@ -6,7 +6,7 @@ from lab.studies import speed
 
 
 def test_a_ratio_is_work_over_reference():
-    counts: dict[str, int] = {"reference": 0, "matching": 0, "standard": 0}
+    counts: dict[str, int] = {"reference": 0, "matching": 0, "draft": 0}
 
     def work(name: str, rounds: int) -> None:
         counts[name] += 1
@@ -14,12 +14,12 @@ def test_a_ratio_is_work_over_reference():
             sum(range(1000))
 
     found = speed.measure(
-        {"matching": lambda: work("matching", 4000), "standard": lambda: work("standard", 1)},
+        {"matching": lambda: work("matching", 4000), "draft": lambda: work("draft", 1)},
         lambda: work("reference", 1000),
         rounds=3,
     )
-    assert list(found) == ["reference", "matching", "standard"]
-    assert counts == {"reference": 1 + 2 * 4, "matching": 3, "standard": 1}  # the long stages run once
+    assert list(found) == ["reference", "matching", "draft"]
+    assert counts == {"reference": 1 + 2 * 4, "matching": 3, "draft": 1}  # the long stages run once
     assert found["reference"][1] == 1
     assert 2 < found["matching"][1] < 8
 
