@@ -80,8 +80,8 @@ def _panel(axes: Axes, name: str, values: np.ndarray, found: Agreement) -> None:
     for height, style, text in drawn:
         axes.axhline(height, color=INK, linewidth=1.1, linestyle=style, zorder=2)
         axes.annotate(
-            f"{text} {height:+.{digits}f}".strip().replace("-", "−"), (1, height), xycoords=("axes fraction", "data"), xytext=(3, 0),
-            textcoords="offset points", va="center", size=7.5, color=INK, annotation_clip=False,
+            f"{text} {height:+.{digits}f}".strip().replace("-", "−"), (1, height), xycoords=("axes fraction", "data"),
+            xytext=(3, 0), textcoords="offset points", va="center", size=7.5, color=INK, annotation_clip=False,
         )  # fmt: skip
     icc = f", ICC {found.icc:.3f}" if np.isfinite(found.icc) else ""
     axes.set_title(
