@@ -160,18 +160,18 @@ class Console:
             return
         table = _table(
             "Volumes against the reference", "structure", "bias\nml", "bias\n%", "limits of\nagreement, ml", "ICC",
-            "from - to",
+            "95 %\ninterval",
         )  # fmt: skip
         for row in rows:
             limits, interval = (
-                f"{_number(row[low], digits)} - {_number(row[high], digits)}"
+                f"{_number(row[low], digits)} to {_number(row[high], digits)}"
                 for low, high, digits in (
                     ("volume_limit_low_ml", "volume_limit_high_ml", 2), ("volume_icc_low", "volume_icc_high", 3)
                 )
             )  # fmt: skip
             table.add_row(
                 str(row["label_name"]), _number(row["volume_bias_ml"], 2), _number(row["volume_bias_percent"], 1),
-                limits.replace(" - ", " to "), _number(row["volume_icc"], 3), interval,
+                limits, _number(row["volume_icc"], 3), interval,
             )  # fmt: skip
         self.out.print(table)
         self.say("bias: mean of segmentation minus reference; ICC(2,1): absolute agreement, single measurement")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_STRUCTURES = 8
+LEAST_SPAN = 0.1
+"""Of the axis of the Dice: a smaller one makes chance look like a change."""
 _COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f", "#a3a500")
 
 
@@ -28,7 +30,6 @@ def save_learning_curve_plot(path: Path, curve: LearningCurve) -> Path:
         curve: A curve with at least one point. Of many structures, the eight lowest are drawn.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.2, 4.2), layout="constrained", facecolor="white")
     axes = figure.add_subplot(xlabel="labelled scans", ylabel="Dice on other scans")
@@ -43,7 +44,7 @@ def save_learning_curve_plot(path: Path, curve: LearningCurve) -> Path:
     _interval(axes, curve)
     axes.plot(shots, dice, color=BLUE, marker="o", linewidth=2, label="all structures", zorder=4)
     gain, low, high = curve.gain
-    if np.isfinite(gain):
+    if np.isfinite(gain) and curve.rises:  # as the sentence about it says
         along = np.linspace(shots[0], curve.labelled + NEXT, 100)
         fitted = curve.expected(along)
         axes.plot(along, fitted, color=INK, linewidth=1, linestyle="dotted", label="fitted power law", zorder=1)
@@ -51,7 +52,12 @@ def save_learning_curve_plot(path: Path, curve: LearningCurve) -> Path:
             along[-1], fitted[-1], yerr=[[max(0, gain - low)], [max(0, high - gain)]], color=INK, marker="D",
             markerfacecolor="white", capsize=3, linestyle="none", label=f"expected with {NEXT} more", zorder=3,
         )  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xticks([*shots, curve.labelled + NEXT])
+    else:
+        axes.set_xticks(shots)
+    low, high = axes.get_ylim()
+    room = max(0.0, LEAST_SPAN - (high - low)) / 2
+    axes.set_ylim(low - room, high + room)
     axes.grid(axis="y", color="#e3e6e8", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -69,4 +75,4 @@ def _interval(axes: Axes, curve: LearningCurve) -> None:
     ]
     if known:
         shots, low, high = zip(*known, strict=True)
-        axes.fill_between(shots, low, high, color=BLUE, alpha=0.15, linewidth=0, zorder=1)
+        axes.fill_between(shots, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 % interval", zorder=1)
