@@ -122,7 +122,7 @@ class Console:
             shown = _one_per_reason(own) if brief else own
             for number, row in enumerate(shown):
                 table.add_row(
-                    "" if number else row.scan, row.structure, row.size, _number(row.confidence, 2), row.review
+                    "" if number else row.scan, row.structure, row.size, decimal(row.confidence, 2), row.review
                 )
         self.out.print(table)
         if brief or len(rows) > MOST_SHOWN:
@@ -134,7 +134,7 @@ class Console:
         shown = [metric for metric in METRICS.values() if metric.headline and metric.name != "dice"]
         table = _table(
             f"Scores (95 % intervals; surface Dice at {evaluation.tolerance_mm:g} mm)",
-            "structure", "cases", "missed", "false\nalarms", "Dice", "from - to",
+            "structure", "cases", "missed", "false\nalarms", "Dice", "interval",
             *(f"{metric.title} {metric.unit}".strip().replace(" ", "\n") for metric in shown),
         )  # fmt: skip
         left_out = 0
@@ -142,9 +142,9 @@ class Console:
             left_out += row["distances_left_out"]
             table.add_row(
                 str(row["label_name"]), str(row["cases"]), str(row["missed"]), str(row["false_alarms"]),
-                _number(row["dice_mean"], 3), f"{_number(row['dice_ci_low'], 3)} - {_number(row['dice_ci_high'], 3)}",
+                decimal(row["dice_mean"], 3), ends(row["dice_ci_low"], row["dice_ci_high"], 3),
                 *(
-                    _number(row[f"{metric.name}_mean"], metric.digits)
+                    decimal(row[f"{metric.name}_mean"], metric.digits)
                     + ("*" if metric.unit == "mm" and row["distances_left_out"] else "")
                     for metric in shown
                 ),
@@ -160,18 +160,14 @@ class Console:
             return
         table = _table(
             "Volumes against the reference", "structure", "bias\nml", "bias\n%", "limits of\nagreement, ml", "ICC",
-            "95 %\ninterval",
+            "interval",
         )  # fmt: skip
         for row in rows:
-            limits, interval = (
-                f"{_number(row[low], digits)} to {_number(row[high], digits)}"
-                for low, high, digits in (
-                    ("volume_limit_low_ml", "volume_limit_high_ml", 2), ("volume_icc_low", "volume_icc_high", 3)
-                )
-            )  # fmt: skip
             table.add_row(
-                str(row["label_name"]), _number(row["volume_bias_ml"], 2), _number(row["volume_bias_percent"], 1),
-                limits, _number(row["volume_icc"], 3), interval,
+                str(row["label_name"]), decimal(row["volume_bias_ml"], 2, "+"),
+                decimal(row["volume_bias_percent"], 1, "+"),
+                ends(row["volume_limit_low_ml"], row["volume_limit_high_ml"], 2, "+"),
+                decimal(row["volume_icc"], 3), ends(row["volume_icc_low"], row["volume_icc_high"], 3),
             )  # fmt: skip
         self.out.print(table)
         self.say("bias: mean of segmentation minus reference; ICC(2,1): absolute agreement, single measurement")
@@ -209,8 +205,8 @@ class Console:
                 "x".join(map(str, case.shape or ())) or "-",
                 " x ".join(f"{s:.3g}" for s in case.spacing_mm or ()) or "-",
                 case.orientation or "-",
-                f"{_number(low, 0)} to {_number(high, 0)}" if case.intensity else "-",
-                _lines([f"{s.value}: {_number(s.ml, 1)}" if s.ml is not None else str(s.value) for s in case.labels]),
+                ends(low, high, 0) if case.intensity else "-",
+                _lines([f"{s.value}: {decimal(s.ml, 1)}" if s.ml is not None else str(s.value) for s in case.labels]),
                 "yes" if case.usable else "no",
             )
         self.out.print(table)
@@ -298,8 +294,15 @@ def _size_unit(results: Sequence[CaseResult]) -> str:
 
 def _size(row: Mapping[str, Any]) -> str:
     size = next((row[key] for key in ("volume_ml", "area_mm2") if row[key] is not None), None)
-    return str(row["voxels"]) if size is None else _number(size, 1 if size >= 10 or size == 0 else 2)
+    return str(row["voxels"]) if size is None else decimal(size, 1 if size >= 10 or size == 0 else 2)
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:z.{digits}f}"
+def decimal(value: float | None, digits: int, sign: str = "") -> str:
+    """Write a number with so many decimals; a dash if there is none. ``sign``: ``+`` to write it always."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:{sign}z.{digits}f}"
+
+
+def ends(low: float | None, high: float | None, digits: int, sign: str = "") -> str:
+    """Write both ends of an interval; a dash if there is none."""
+    known = low is not None and math.isfinite(low)
+    return f"{decimal(low, digits, sign)} to {decimal(high, digits, sign)}" if known else "-"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,15 +84,15 @@ def curve(
         medfewshot curve annotated/ --shots 1,3,5 --steps 60 -o curve/
     """
     from medfewshot import workflow
-    from medfewshot.cli.console import Console
+    from medfewshot.cli.console import Console, decimal, ends
 
     console = Console(quiet, json)
     with console.progress("Curve") as progress:
         found = workflow.learning_curve(workflow.find_supports(folder), output, adaptation, settings, progress=progress)
     rows = [
         {
-            "labelled scans": str(one.shots), "tests": str(one.tests), "Dice": _number(one.dice, "dice"),
-            "95 % interval": _range(one.ci_low, one.ci_high, "dice"),
+            "labelled scans": str(one.shots), "tests": str(one.tests), "Dice": decimal(one.dice, 3),
+            "95 % interval": ends(one.ci_low, one.ci_high, 3),
         }
         for one in found.overall
     ]  # fmt: skip
@@ -138,26 +137,27 @@ def describe(
 
 def comparison_tables(console: Console, found: Comparison) -> None:
     """Print paired differences, then how alike both results are."""
+    from medfewshot.cli.console import decimal, ends
     from medfewshot.evaluation import measure_title, p_text
 
     rows = [
         {
             "structure": row.structure, "measure": measure_title(row.measure), "scans": str(row.cases),
-            "first": _number(row.first, row.measure), "second": _number(row.second, row.measure),
-            "change": _number(row.difference, row.measure, "+"),
-            "95 % interval": _range(row.ci_low, row.ci_high, row.measure, "+"),
-            "p (Holm)": p_text(row.p_holm),
+            "first": decimal(row.first, digits), "second": decimal(row.second, digits),
+            "change": decimal(row.difference, digits, "+"),
+            "95 % interval": ends(row.ci_low, row.ci_high, digits, "+"), "p (Holm)": p_text(row.p_holm),
         }
         for row in found.differences
+        for digits in [3 if row.measure == "dice" else 2]
     ]  # fmt: skip
     if rows:
         console.rows("Paired differences, second minus first", rows)
     alike = [
         {
-            "structure": one.label_name, "Dice": _number(one.means["dice"], "dice"),
-            "HD95 mm": _number(one.means["hd95_mm"], "hd95_mm"), "volume %": _number(one.volumes.bias_percent, "", "+"),
-            "limits ml": _range(one.volumes.limit_low, one.volumes.limit_high, "", "+"),
-            "ICC": _number(one.volumes.icc, "dice"),
+            "structure": one.label_name, "Dice": decimal(one.means["dice"], 3),
+            "HD95 mm": decimal(one.means["hd95_mm"], 2), "volume %": decimal(one.volumes.bias_percent, 1, "+"),
+            "limits ml": ends(one.volumes.limit_low, one.volumes.limit_high, 2, "+"),
+            "ICC": decimal(one.volumes.icc, 3),
         }
         for one in found.direct.summaries
     ]  # fmt: skip
@@ -165,12 +165,3 @@ def comparison_tables(console: Console, found: Comparison) -> None:
         console.rows("How alike the two are", alike)
         console.say("p: Wilcoxon's signed-rank test with Holm's correction")
         console.say("limits: of agreement of the volumes (95 %); ICC(2,1): absolute agreement of the volumes")
-
-
-def _number(value: float, measure: str = "", sign: str = "") -> str:
-    """Write a number with the decimals of its measure."""
-    return "-" if not math.isfinite(value) else f"{value:{sign}z.{3 if measure == 'dice' else 2}f}"
-
-
-def _range(low: float, high: float, measure: str, sign: str = "") -> str:
-    return f"{_number(low, measure, sign)} to {_number(high, measure, sign)}" if math.isfinite(low) else "-"

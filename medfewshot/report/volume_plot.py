@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,7 +75,7 @@ def _panel(axes: Axes, name: str, values: np.ndarray, found: Agreement) -> None:
     axes.scatter(values.mean(1), values[:, 0] - values[:, 1], s=16, color=BLUE, alpha=0.65, linewidths=0, zorder=3)
     limits = {found.limit_low, found.limit_high} - {found.bias}
     drawn = [(found.bias, "solid", "bias"), *((limit, "dashed", "") for limit in limits if np.isfinite(limit))]
-    digits = max(0, 1 - math.floor(math.log10(np.ptp(values[:, 0] - values[:, 1]) or 1)))
+    digits = max(0, 1 - int(np.floor(np.log10(np.ptp(values[:, 0] - values[:, 1]) or 1))))
     for height, style, text in drawn:
         axes.axhline(height, color=INK, linewidth=1.1, linestyle=style, zorder=2)
         axes.annotate(

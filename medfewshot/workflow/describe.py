@@ -102,12 +102,7 @@ def describe(folder: Path) -> Description:
             Item("23", "18f, 22", "software", facts.software),
             Item("24", "12c", "where training starts", facts.start),
             Item("25", "12c", "training", facts.training),
-            Item(
-                "28, 29, 37",
-                "12e, 23a",
-                "performance",
-                scores or "Not scored: give references to `medfewshot evaluate`.",
-            ),
+            Item("28, 29, 37", "12e, 23a", "performance", scores or "Not scored: see `medfewshot evaluate`."),
             Item("-", "15", "how certain a result is", "Each structure has an expected Dice; it can be wrong."),
         )
         return Description(" ".join(filter(None, sentences)), items, facts.warnings)
