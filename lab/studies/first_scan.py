@@ -16,7 +16,7 @@ import numpy as np
 from lab.studies.support_check import OWN, SETS, read_pairs
 from medfewshot.io import read_image
 from medfewshot.registration import RegistrationOptions
-from medfewshot.workbench.typical import mean_distances
+from medfewshot.workbench.choice import mean_distances
 
 
 def main() -> None:

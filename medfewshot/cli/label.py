@@ -55,7 +55,7 @@ def suggest(
 
 def _typical(scans: list[Path], progress: Progress) -> tuple[list[dict[str, Any]], list[str]]:
     """Order scans by their mean distance to the others, and name those that cannot be read."""
-    from medfewshot.workbench.typical import most_typical_first
+    from medfewshot.workbench.choice import most_typical_first
     from medfewshot.workflow import find_cases
 
     ordered, skipped = most_typical_first(find_cases(scans), progress)

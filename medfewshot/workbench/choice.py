@@ -1,4 +1,4 @@
-"""Which scan to label next: the one that the segmenter knows least about."""
+"""Which scan to label: at first the one most like all others, then the one that the segmenter knows least about."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+import torch
+import torch.nn.functional as F
+
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
+from medfewshot.intensities import robust_window
 from medfewshot.io import read_image
 from medfewshot.quality import support_distance
 from medfewshot.types import Case, Progress, Volume
+
+BLOCKS = 12
+"""Edge of the coarse picture in which scans are compared."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +84,59 @@ def suggest(
             skipped.append(str(error))
     progress.update(len(waiting), len(waiting), "done")
     return [(waiting[name], assessments[name]) for name in in_order_of_need(assessments)], skipped
+
+
+def coarse_picture(volume: Volume) -> np.ndarray:
+    """Return the scan in blocks ``(BLOCKS**D,)``, its axes nearest to right, anterior, superior, gray values in [0, 1].
+
+    It shows body and organs where they lie in the field of view; gray values are scaled by percentiles.
+    """
+    data = volume.data[0]
+    if volume.spatial_dims == 3:
+        data = nib.orientations.apply_orientation(data, nib.orientations.io_orientation(volume.affine))
+    low, high = robust_window(data)
+    step = tuple(slice(None, None, max(1, size // (4 * BLOCKS))) for size in data.shape)
+    scaled = torch.from_numpy(np.clip((data[step].astype(np.float32) - low) / (high - low), 0, 1))[None, None]
+    pool = F.adaptive_avg_pool2d if data.ndim == 2 else F.adaptive_avg_pool3d
+    return pool(scaled, BLOCKS).flatten().numpy()
+
+
+def mean_distances(volumes: Sequence[Volume]) -> np.ndarray:
+    """Return the mean distance ``(n,)`` of every scan to the others: 1 minus the correlation of coarse pictures."""
+    return _mean_distances([coarse_picture(volume) for volume in volumes])
+
+
+def _mean_distances(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # a scan without contrast has no correlation
+        distance = 1 - np.nan_to_num(np.atleast_2d(np.corrcoef(np.stack(pictures))))
+    np.fill_diagonal(distance, 0)
+    return distance.sum(1) / max(1, len(pictures) - 1)
+
+
+def most_typical_first(
+    cases: Sequence[Case], progress: Progress | None = None
+) -> tuple[list[tuple[Case, float]], list[str]]:
+    """Order scans by how much they are like all others: the first is the medoid.
+
+    Args:
+        cases: The scans.
+        progress: Receives one event per scan; may cancel.
+
+    Returns:
+        Scans with their mean distance to the others, and one line for each scan that cannot be read.
+    """
+    progress = (progress or Progress()).at("looking at scans")
+    pictures: dict[int, np.ndarray] = {}
+    skipped: list[str] = []
+    for number, case in enumerate(cases):
+        progress.update(number, len(cases), case.case_id)
+        try:
+            pictures[number] = coarse_picture(read_image(case.image_paths))
+        except InputError as error:
+            skipped.append(str(error))
+    progress.update(len(cases), len(cases), "done")
+    if len({len(picture) for picture in pictures.values()}) > 1:
+        raise InputError("some scans are 2D and others 3D", "give scans of one kind")
+    found = _mean_distances(list(pictures.values())) if pictures else np.zeros(0)
+    ordered = sorted(zip(pictures, found.tolist(), strict=True), key=lambda one: one[1])
+    return [(cases[number], distance) for number, distance in ordered], skipped

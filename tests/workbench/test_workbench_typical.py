@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from medfewshot.cli.app import app
 from medfewshot.errors import InputError
 from medfewshot.types import Case
-from medfewshot.workbench.typical import coarse_picture, mean_distances, most_typical_first
+from medfewshot.workbench.choice import coarse_picture, mean_distances, most_typical_first
 
 
 def ball(centre: float) -> np.ndarray:
