@@ -32,6 +32,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
 
 COMMANDS = ("adapt", "segment", "segment and adapt", "evaluate", "train", "benchmark")
 IN_A_ROW = {"train": 8, "benchmark": 8}
@@ -178,6 +179,12 @@ def read_whole(path: Path) -> None:
         assert path.read_text(encoding="utf-8").rstrip().endswith("</html>"), "cut short"
     elif path.suffix == ".svg":
         assert path.read_text(encoding="utf-8").rstrip().endswith("</svg>"), "cut short"
+    elif path.suffix == ".stl":
+        assert path.stat().st_size == 84 + 50 * int(np.fromfile(path, "<u4", 1, offset=80)[0]), "cut short"
+    elif path.suffix == ".npz":
+        dict(np.load(path))
+    elif path.suffix == ".nrrd":
+        sitk.ReadImage(str(path))
     elif path.name == "log.txt":  # what a cell's process says, as it says it
         pass
     elif path.name == "LICENSE" or path.suffix in (".md", ".tex"):
