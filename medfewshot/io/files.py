@@ -41,7 +41,8 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         # The name of the temporary file means nothing to the user.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk, even if there is no such file
+            temporary.unlink()
 
 
 def move_into_place(

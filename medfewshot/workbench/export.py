@@ -17,7 +17,7 @@ from medfewshot.datasets import IGNORE_VALUE
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.inference import Segmentation
 from medfewshot.io import EXPORTS as WRITERS
-from medfewshot.io import read_image, read_label, write_array, write_label, write_text
+from medfewshot.io import atomic_path, read_image, read_label, write_array, write_label, write_text
 from medfewshot.report import structure_statistics
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Colour, Volume
@@ -212,8 +212,13 @@ def _bundle(job: _Job) -> None:
         return
     target = job.output / "bundle"
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(current, target)
+    shutil.copytree(current, target, copy_function=_copy_whole)
     job.result.files += sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def _copy_whole(source: str, target: str) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copy2(source, temporary)
 
 
 def _report(job: _Job) -> None:

@@ -42,6 +42,16 @@ def read_stored(path: Path) -> np.ndarray:
         raise InputError(f"{path}: cannot be read ({error})", "restore a version from history/") from None
 
 
+def check_shape(name: str, labels: np.ndarray, like: Volume) -> np.ndarray:
+    """Return the mask of a case ``(*S)``. Raises InputError if the scan has another shape: it was replaced."""
+    if labels.shape != like.spatial_shape:
+        raise InputError(
+            f"{name}: its mask has shape {labels.shape}, the scan {like.spatial_shape}: the scan was replaced",
+            "restore it, or move the mask away from labels/ and history/ and start again",
+        )
+    return labels
+
+
 def completed(mask: Path | None, draft: Path) -> np.ndarray:
     """Fill what is not annotated in a mask with the draft, ``(*S)`` uint8; without a mask return the draft."""
     labels = read_mask(draft)
@@ -169,8 +179,10 @@ def _histogram(labels: np.ndarray) -> np.ndarray:
 
 
 def agreement(mask: Path, draft: Path, values: Sequence[int]) -> float | None:
-    """Mean Dice of two masks over ``values``, where ``mask`` is annotated; None if neither has a structure."""
+    """Mean Dice of two masks over ``values``, where ``mask`` is annotated; None if it is undefined."""
     truth, found = read_stored(mask), read_stored(draft)
+    if truth.shape != found.shape:  # the scan was replaced
+        return None
     known = truth != IGNORE_VALUE
     each = [dice((found == value) & known, truth == value) for value in values]
     each = [value for value in each if np.isfinite(value)]

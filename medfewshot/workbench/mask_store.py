@@ -92,12 +92,6 @@ class MaskStore:
         self._publish(name, version)
         self._facts[name] = facts
 
-    def set_facts(self, name: str, facts: MaskFacts) -> None:
-        """Replace the facts of the newest version."""
-        write_text(self._version_path(name, facts.version).with_name(f"{facts.version:04d}.json"),
-                   json.dumps(asdict(facts)) + "\n")  # fmt: skip
-        self._facts[name] = facts
-
     def recover(self, names: Sequence[str]) -> None:
         """Read the facts of all masks; complete what was interrupted, and adopt masks that other programs changed."""
         for name in names:
@@ -152,14 +146,8 @@ class MaskStore:
             drawn = None if content["drawn"] is None else tuple(int(index) for index in content["drawn"])
             axis = None if drawn is None else (0, 1, 2).index(content["axis"])
             return MaskFacts(version, drawn, axis, str(content["source"]), voxels, str(content["time"]))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ):  # the mask says nearly as much
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            # The mask says nearly as much.
             return _facts_of(read_stored(self._version_path(name, version)), version)
 
 

@@ -30,6 +30,7 @@ from medfewshot.workbench.drafts import DraftFacts, DraftStore
 from medfewshot.workbench.mask_checks import (
     agreement,
     check_drawn,
+    check_shape,
     completed,
     count_voxels,
     fitting,
@@ -115,9 +116,9 @@ class Project:
                 with contextlib.suppress(OSError):
                     left.unlink()
         self._store.recover(list(self._content.scans))
-        used = {value for name in self._content.scans for value in self._store.facts(name).voxels}
-        unknown = sorted(used - {one.value for one in self.structures})
-        extra = named_structures({value: f"label {value}" for value in unknown})
+        unknown = {value for name in self._content.scans for value in self._store.facts(name).voxels}
+        unknown -= {one.value for one in self.structures}
+        extra = named_structures({value: f"label {value}" for value in sorted(unknown)})
         self._content = self._content.with_structures((*self.structures, *extra))
         self._drafts.load(self._content.scans)
 
@@ -189,19 +190,22 @@ class Project:
 
     def draft_path(self, name: str) -> Path | None:
         """File of the draft; None if there is none."""
-        with self._lock:
-            self._scan(name)
-            return self._drafts.path(name) if self._drafts.facts(name).number else None
+        return self._drafts.path(name) if self.case(name).draft else None
 
     def read_labels(self, name: str) -> np.ndarray | None:
-        """The mask, or else the draft, ``(*S)`` uint8 in file order; ignored voxels are 0. None without either."""
-        path = self.mask_path(name) or self.draft_path(name)
-        return None if path is None else read_mask(path)
+        """The mask, or else the draft, ``(*S)`` uint8 in file order; ignored voxels are 0. None without either.
+
+        Raises:
+            InputError: The mask cannot be read, or has another shape than the scan, which was replaced.
+        """
+        path = self.mask_path(name)
+        return self.read_draft(name) if path is None else check_shape(name, read_mask(path), self.grid(name))
 
     def read_draft(self, name: str) -> np.ndarray | None:
-        """The draft ``(*S)`` uint8; None if there is none."""
+        """The draft ``(*S)`` uint8; None if there is none of the shape of the scan."""
         path = self.draft_path(name)
-        return None if path is None else read_mask(path)
+        labels = None if path is None else read_mask(path)
+        return None if labels is None or labels.shape != self.grid(name).spatial_shape else labels
 
     def save_mask(
         self,

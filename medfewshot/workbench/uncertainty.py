@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import nibabel as nib
@@ -35,4 +36,5 @@ def read_uncertainty(project: Project, name: str) -> np.ndarray | None:
     if not path.is_file():
         return None
     values = np.asarray(nib.Nifti1Image.from_filename(path).dataobj, np.uint8)  # no labels: not for `read_label`
-    return values.reshape(project.grid(name).spatial_shape)
+    shape = project.grid(name).spatial_shape
+    return values.reshape(shape) if values.size == math.prod(shape) else None  # the scan was replaced

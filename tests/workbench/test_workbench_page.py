@@ -197,7 +197,14 @@ def test_a_lost_connection_loses_nothing(tmp_path, browse):
     page.drag(2, [[20, 8, 4]]).wait('#saved[data-state="failed"]')
     assert "does not answer" in page.page.inner_text("#saved")
     page.drag(2, [[20, 20, 4]])
-    with serving(project, port=int(url.split(":")[2].split("/")[0])):
+    port = int(url.split(":")[2].split("/")[0])
+    other = make_project(tmp_path / "other", scans=1, structures=TWO)
+    with serving(other, port=port, token="of-another-project") as address:
+        page.another(address).ready("scan_0")
+        page.page.wait_for_timeout(500)
+        assert labels(other).sum() == 0
+    with serving(project, port=port, token="of-the-next-run") as address:  # as the program does: a new token
+        page.wait("#saved:has-text('no valid token')").another(address).ready("scan_0")
         page.saved()
     assert labels(project)[[8, 20, 20], [8, 8, 20], 4].tolist() == [1, 1, 1]
 
@@ -210,6 +217,23 @@ def test_a_scan_that_cannot_be_read_leaves_the_page_alive(tmp_path, browse):
         assert "scan_0" in page.page.inner_text("#alert")
         page.open("scan_1").key("a", "p").drag(2, [[8, 8, 4]]).saved()
         assert labels(project, "scan_1")[8, 8, 4] == 1
+
+
+def test_a_scan_that_was_replaced_by_one_of_another_size(tmp_path, browse):
+    """It is refused, and what is drawn afterwards goes to the scan on screen."""
+    project = make_project(tmp_path, scans=3, structures=BALL)
+    project.save_mask("scan_0", np.ones(SHAPE, np.uint8), version=0)
+    project.write_draft("scan_1", np.ones(SHAPE, np.uint8), confidence=0.5)
+    for number in range(2):
+        write_phantom(tmp_path / f"scans/scan_{number}.nii.gz", shape=(20, 22, 18), seed=9)
+    with serving(Project.open(project.folder)) as url:
+        page = browse(url).ready("scan_1")  # its draft is not shown
+        page.open("scan_2").key("a", "p")
+        page.page.click('#cases li[data-name="scan_0"]')
+        page.wait("#alert:has-text('was replaced')").drag(2, [[8, 8, 4]]).saved()
+    found = Project.open(project.folder)
+    assert labels(found, "scan_2").sum() > 0
+    assert (found.facts("scan_0").version, found.facts("scan_1").version) == (1, 0)
 
 
 def test_2d_images(tmp_path, browse):
@@ -287,7 +311,7 @@ def test_real_hippocampus(tmp_path, browse, data_root):
         assert page.problems == []
 
 
-def test_a_folder_that_is_read_only_keeps_the_drawing_in_the_page(tmp_path, browse, monkeypatch):
+def test_a_folder_that_is_read_only_keeps_the_drawing_in_the_page(tmp_path, browse):
     project = make_project(tmp_path, scans=1, structures=BALL)
     with serving(project) as url:
         page = browse(url).ready("scan_0").key("a", "p")
@@ -295,8 +319,13 @@ def test_a_folder_that_is_read_only_keeps_the_drawing_in_the_page(tmp_path, brow
         shutil.rmtree(history, ignore_errors=True)
         history.write_text("in the way")  # as root, permissions would not stop us
         page.drag(2, [[8, 8, 4]]).wait('#saved[data-state="failed"]')
+        page.key("l").wait("#alert:has-text('history')")
+        page.page.click("#export")
+        page.page.click("#export-go")
+        page.wait("#exported:has-text('history')").page.keyboard.press("Escape")
         history.unlink()
         page.saved()
+        assert not page.page.is_visible("#alert")
         assert labels(project)[8, 8, 4] == 1
 
 

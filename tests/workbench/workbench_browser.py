@@ -48,6 +48,10 @@ class Page:
         if message.type in ("error", "warning") and not any(text in message.text for text in HARMLESS):
             self.problems.append(message.text)
 
+    def another(self, url: str) -> Page:
+        """Open another tab of the same browser."""
+        return Page(self.page.context.new_page(), url)
+
     def ask(self, script: str, value: Any = None) -> Any:
         """The value of a script in the page."""
         return self.page.evaluate(script, value)

@@ -90,9 +90,9 @@ def copy_labels(project: Project) -> Exports:
 
 
 @contextmanager
-def serving(project: Project, jobs: Any = None, *, port: int = 0) -> Iterator[str]:
+def serving(project: Project, jobs: Any = None, *, port: int = 0, token: str = TOKEN) -> Iterator[str]:
     """The address of a running workbench, with its token."""
-    app = build_app(project, jobs or ThresholdJobs(project), token=TOKEN, exports=copy_labels(project))
+    app = build_app(project, jobs or ThresholdJobs(project), token=token, exports=copy_labels(project))
     listener = free_port("127.0.0.1", port)
     server = make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -100,7 +100,7 @@ def serving(project: Project, jobs: Any = None, *, port: int = 0) -> Iterator[st
     try:
         while not server.started:
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
     finally:
         server.should_exit = True
         thread.join(10)

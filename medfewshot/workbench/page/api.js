@@ -1,7 +1,13 @@
 // Requests to the server of this page. Every one carries the token of the address.
-const token = new URLSearchParams(location.search).get("token") || "";
-const headers = { Authorization: `Bearer ${token}` };
-const GONE = "The workbench does not answer. Is its terminal still open? What you drew stays in this page.";
+let token = new URLSearchParams(location.search).get("token") || "";
+export const GONE = `The workbench does not answer. What you drew stays in this page. Start it again with --port ${location.port} and open its new address: this page then saves.`;
+const tabs = new BroadcastChannel("workbench"); // tabs of this address
+
+// A server that was started again has another token. A tab that knows it tells the others of the same project.
+export function shareToken(folder) {
+  tabs.onmessage = ({ data }) => { if (data.folder === folder) token = data.token; };
+  tabs.postMessage({ folder, token });
+}
 
 export class ApiError extends Error {
   constructor(status, message, facts = {}) {
@@ -14,7 +20,7 @@ async function call(method, path, params = {}, body = undefined) {
   const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== null && value !== undefined));
   let answer;
   try {
-    answer = await fetch(`api/${path}?${query}`, { method, headers, body });
+    answer = await fetch(`api/${path}?${query}`, { method, headers: { Authorization: `Bearer ${token}` }, body });
   } catch {
     throw new ApiError(0, GONE);
   }

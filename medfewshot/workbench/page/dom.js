@@ -28,6 +28,9 @@ export function say(text, { stay = false } = {}) {
   if (!stay) timer = setTimeout(() => { box.hidden = true; }, 6000);
 }
 
+// Take back a sentence that is no longer true.
+export const unsay = (text) => text && $("alert").firstElementChild.textContent === text && say("");
+
 export const fail = (error) => say(error.message, { stay: true });
 export const press = (button, on) => button.setAttribute("aria-pressed", String(on));
 

@@ -90,7 +90,7 @@ export class Learning {
   }
 
   async export() {
-    if (!(await this.flush())) return;
+    if (!(await this.flush())) { $("exported").textContent = $("saved").textContent; return; }
     const chosen = [...document.querySelectorAll("#formats input:checked")].map((box) => box.value);
     if (!chosen.length) { $("exported").textContent = "Choose a format."; return; }
     $("export-go").disabled = true;

@@ -1,8 +1,8 @@
 // The workbench: scans on the left, the scan in the middle, tools on the right.
-import { getBuffer, getJson, getMask, listen } from "./api.js";
+import { getBuffer, getJson, getMask, GONE, listen, shareToken } from "./api.js";
 import { Cases } from "./cases.js";
 import { Checks } from "./checks.js";
-import { $, askDialog, fail, press, say } from "./dom.js";
+import { $, askDialog, fail, press, say, unsay } from "./dom.js";
 import { Editor } from "./editor.js";
 import { HEADER } from "./gray.js";
 import { shortcuts } from "./keys.js";
@@ -17,7 +17,9 @@ const saver = new Saver({
   tell(state, text) {
     $("saved").textContent = text;
     $("saved").dataset.state = state;
-    if (state === "saved") refreshSoon();
+    if (state !== "saved") return;
+    unsay(unsaved);
+    refreshSoon();
   },
   ask: async () => ((await askDialog($("conflict"))) === "theirs" ? "theirs" : "mine"),
   reload: () => loadLabels(cases.current),
@@ -28,10 +30,10 @@ const structures = new Structures({
   chosen: (value) => { editor.value = value; },
   changed: (all) => viewer.setStructures(all),
 });
-const learning = new Learning({ current: () => cases.current, flush: () => saver.flush(), refresh });
+const learning = new Learning({ current: () => cases.current, flush: settled, refresh });
 const app = { viewer, saver, editor, cases, structures, learning, openCase, draftLabels, doubtValues, showChannel, next };
 const panel = connectPanel(app);
-let opening = 0, target = null, shownDraft = 0, timer = 0;
+let opening = 0, target = null, shownDraft = 0, timer = 0, unsaved = "";
 const checks = new Checks({ go: openAt });
 
 async function refresh() {
@@ -69,8 +71,15 @@ function refreshSoon() {
   timer = setTimeout(() => refresh().catch(fail), 300);
 }
 
+// Save what was drawn before something else happens; if that fails, say why nothing happens.
+async function settled() {
+  const done = await saver.flush();
+  if (!done) say(unsaved = $("saved").textContent, { stay: true });
+  return done;
+}
+
 async function openCase(name) {
-  if (!name || !(await saver.flush())) return; // what is not saved keeps its scan open
+  if (!name || !(await settled())) return; // what is not saved keeps its scan open
   const mine = ++opening;
   target = name;
   $("welcome").hidden = false;
@@ -83,11 +92,14 @@ async function openCase(name) {
     const facts = await getJson("case", { case: name });
     const channel = Math.min(viewer.channel, facts.channels - 1);
     const file = await voxels(name, channel, facts, (share) => tell(`Opening ${name}: ${Math.round(100 * share)} %`));
+    const mask = await getMask(name, "mask"); // what fails so far leaves the other scan open
     if (mine !== opening) return;
+    editor.reset({ drawn: null });
+    viewer.labels = null; // nothing is drawn into a scan that is open by half
     await viewer.open(channel ? await getJson("case", { case: name, channel }) : facts, file);
     viewer.channel = channel;
     cases.choose(name);
-    await loadLabels(name);
+    await loadLabels(name, mask);
     $("welcome").hidden = true;
     if (facts.warnings.length) say(facts.warnings[0]);
     panel.opened();
@@ -129,8 +141,8 @@ async function openAt(name, { plane, slice }) {
   panel.show();
 }
 
-async function loadLabels(name) {
-  const { facts, labels } = await getMask(name, "mask");
+async function loadLabels(name, mask = null) {
+  const { facts, labels } = mask || (await getMask(name, "mask"));
   viewer.setStructures(structures.all);
   viewer.put(labels);
   const partial = facts.drawn ? { plane: facts.plane, slices: new Set(facts.drawn) } : null;
@@ -166,6 +178,7 @@ press($("theme"), false);
 window.workbench = app; // for tests and for the curious
 try {
   const project = await refresh();
+  shareToken(project.folder);
   const first = new URLSearchParams(location.hash.slice(1)).get("case") || project.cases[0]?.name;
   if (first) await openCase(first);
 } catch (error) {
@@ -180,5 +193,7 @@ listen((event) => {
   changes = state;
 }, (connected) => {
   document.body.classList.toggle("offline", !connected);
-  if (connected) refreshSoon();
+  if (!connected) return;
+  unsay(GONE);
+  refreshSoon();
 });
