@@ -138,7 +138,7 @@ class Client:
         return True
 
     def facts(self) -> dict[str, Any] | None:
-        """What the page shows of the project; remembers the drafts that it shows."""
+        """Return what the page shows of the project; None if the server is gone. Remember the drafts."""
         facts = self.ask("GET", "project")
         if facts is not None:
             self.drafts |= {case["name"]: case["draft"] for case in facts["cases"]}
