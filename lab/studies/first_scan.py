@@ -16,7 +16,7 @@ import numpy as np
 from lab.studies.support_check import OWN, SETS, read_pairs
 from medfewshot.io import read_image
 from medfewshot.registration import RegistrationOptions
-from medfewshot.workbench.choice import mean_distances
+from medfewshot.workbench.choice import coarse_picture, mean_distances
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         ]
         worth = np.array([np.nanmean(one) for one in dice])
         files = sorted((given.data / dataset / "imagesTr").glob("*.nii.gz"))[:count]
-        typical = int(mean_distances([read_image(path) for path in files]).argmin())
+        typical = int(mean_distances([coarse_picture(read_image(path)) for path in files]).argmin())
         shown = (worth[typical], worth.mean(), worth.max(), worth.min())
         print(f"| {dataset} | {' | '.join(f'{value:.3f}' for value in shown)} |", flush=True)
 

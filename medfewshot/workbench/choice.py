@@ -101,12 +101,8 @@ def coarse_picture(volume: Volume) -> np.ndarray:
     return pool(scaled, BLOCKS).flatten().numpy()
 
 
-def mean_distances(volumes: Sequence[Volume]) -> np.ndarray:
+def mean_distances(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Return the mean distance ``(n,)`` of every scan to the others: 1 minus the correlation of coarse pictures."""
-    return _mean_distances([coarse_picture(volume) for volume in volumes])
-
-
-def _mean_distances(pictures: Sequence[np.ndarray]) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # a scan without contrast has no correlation
         distance = 1 - np.nan_to_num(np.atleast_2d(np.corrcoef(np.stack(pictures))))
     np.fill_diagonal(distance, 0)
@@ -137,6 +133,6 @@ def most_typical_first(
     progress.update(len(cases), len(cases), "done")
     if len({len(picture) for picture in pictures.values()}) > 1:
         raise InputError("some scans are 2D and others 3D", "give scans of one kind")
-    found = _mean_distances(list(pictures.values())) if pictures else np.zeros(0)
+    found = mean_distances(list(pictures.values())) if pictures else np.zeros(0)
     ordered = sorted(zip(pictures, found.tolist(), strict=True), key=lambda one: one[1])
     return [(cases[number], distance) for number, distance in ordered], skipped
