@@ -236,6 +236,24 @@ def test_a_scan_that_was_replaced_by_one_of_another_size(tmp_path, browse):
     assert (found.facts("scan_0").version, found.facts("scan_1").version) == (1, 0)
 
 
+def test_a_stroke_while_another_scan_is_read_is_saved_where_it_was_drawn(tmp_path, browse):
+    project = make_project(tmp_path, scans=3, structures=BALL)
+    (tmp_path / "scans/scan_2.nii.gz").write_bytes(b"\x1f\x8b" + b"x" * 99)
+    with serving(project) as url:
+        page, held = browse(url).ready("scan_0").key("a", "p"), []
+        page.page.click('#cases li[data-name="scan_2"]')
+        page.wait("#alert:has-text('scan_2')").page.route("**/api/mask?case=scan_1*", lambda route: held.append(route))
+        page.page.click('#cases li[data-name="scan_1"]')
+        while not held:
+            page.page.wait_for_timeout(50)
+        page.drag(2, [[8, 8, 4]])
+        held[0].continue_()
+        page.ready("scan_1")
+        assert not page.page.is_visible("#alert")  # it was about scan_2
+        assert [project.facts(f"scan_{number}").version for number in range(3)] == [1, 0, 0]
+        assert labels(project)[8, 8, 4] == 1
+
+
 def test_2d_images(tmp_path, browse):
     """A photograph and a 2D NIfTI: scribble and contour."""
     disc = np.where(ball((40, 30), shift=(0, 0), radius=9), 200, 40).astype(np.uint8)

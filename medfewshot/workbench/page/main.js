@@ -17,8 +17,10 @@ const saver = new Saver({
   tell(state, text) {
     $("saved").textContent = text;
     $("saved").dataset.state = state;
+    if (state === "failed" && text !== unsaved) say(unsaved = text, { stay: true }); // whole: the corner cuts it off
     if (state !== "saved") return;
     unsay(unsaved);
+    unsaved = "";
     refreshSoon();
   },
   ask: async () => ((await askDialog($("conflict"))) === "theirs" ? "theirs" : "mine"),
@@ -33,7 +35,7 @@ const structures = new Structures({
 const learning = new Learning({ current: () => cases.current, flush: settled, refresh });
 const app = { viewer, saver, editor, cases, structures, learning, openCase, draftLabels, doubtValues, showChannel, next };
 const panel = connectPanel(app);
-let opening = 0, target = null, shownDraft = 0, timer = 0, unsaved = "";
+let opening = 0, target = null, shownDraft = 0, timer = 0, unsaved = "", unopened = "";
 const checks = new Checks({ go: openAt });
 
 async function refresh() {
@@ -94,6 +96,11 @@ async function openCase(name) {
     const file = await voxels(name, channel, facts, (share) => tell(`Opening ${name}: ${Math.round(100 * share)} %`));
     const mask = await getMask(name, "mask"); // what fails so far leaves the other scan open
     if (mine !== opening) return;
+    if (!(await settled())) { // drawn meanwhile in the scan that is still on screen
+      $("welcome").hidden = true;
+      target = document.body.dataset.ready = cases.current;
+      return;
+    }
     editor.reset({ drawn: null });
     viewer.labels = null; // nothing is drawn into a scan that is open by half
     await viewer.open(channel ? await getJson("case", { case: name, channel }) : facts, file);
@@ -101,11 +108,12 @@ async function openCase(name) {
     cases.choose(name);
     await loadLabels(name, mask);
     $("welcome").hidden = true;
+    unsay(unopened);
     if (facts.warnings.length) say(facts.warnings[0]);
     panel.opened();
     document.body.dataset.ready = name;
   } catch (error) {
-    $("welcome").textContent = error.message;
+    $("welcome").textContent = unopened = error.message;
     fail(error);
   }
 }
