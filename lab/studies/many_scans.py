@@ -141,7 +141,7 @@ def measure(browser: Any, expression: str) -> float:
     code = (
         f"(async () => {{const begun = performance.now(); {expression} {PAINTED} return performance.now() - begun;}})()"
     )
-    return float(browser.ask(f"(async () => {{{code}}})()"))
+    return float(browser.ask(code))
 
 
 def opened(browser: Any, path: Path) -> float:
