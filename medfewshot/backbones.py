@@ -162,23 +162,22 @@ class UNet(nn.Module):
 
         Such a volume meets the middle of each kernel along z. Sums of kernels along z were worse on real images.
         """
-        strides = [stride[:2] for stride in self.config["strides"]]
-        network = UNet(**self.config | {"dims": 2, "strides": strides})
+        network = UNet(**self.config | {"dims": 2, "strides": [stride[:2] for stride in self.config["strides"]]})
         weights = self.state_dict()
         middle = {name: value[..., value.shape[-1] // 2] for name, value in weights.items() if value.ndim == 5}
         network.load_state_dict(weights | middle)
         return network.to(next(self.parameters()).device)
 
     def with_channels(self, channels: int) -> UNet:
-        """Copy an agnostic network for one channel to a network for several: it begins with the first channel alone.
+        """Copy an agnostic network for one channel to several: each filter of the stem begins with one of the channels.
 
-        Training learns what the others add. A mean over channels would cancel contrasts that are opposite, such as
-        those of T1 and T2.
+        A mean over channels would cancel contrasts that are opposite, such as those of T1 and T2.
         """
         network = UNet(**self.config | {"in_channels": channels})
-        weights = self.state_dict()
-        others = torch.zeros_like(network.stem.weight[:, 1:])
-        network.load_state_dict(weights | {"stem.weight": torch.cat([weights["stem.weight"], others], 1)})
+        stem = torch.zeros_like(network.stem.weight)
+        filters = torch.arange(len(stem))
+        stem[filters, filters % channels] = self.stem.weight.detach()[:, 0]
+        network.load_state_dict(self.state_dict() | {"stem.weight": stem})
         return network.to(next(self.parameters()).device)
 
     def features(self, x: Tensor) -> Tensor:

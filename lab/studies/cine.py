@@ -2,6 +2,7 @@
 
     python -m lab.studies.cine --data ../shared/data OUT --only own      # label of end-diastole alone, whole film
     python -m lab.studies.cine --data ../shared/data OUT --only k1 k3    # labelled frames of other patients
+    python -m lab.studies.cine OUT --memory 512 512 1 40                 # memory of a film of this size, made up
 
 ``own``: the other labelled frame of the same patient is scored. ``k1``: each patient in turn is the example, with both
 labelled frames; ``k3``: each three. The labelled frames of the others are segmented, as volumes unless ``--films``.
@@ -123,6 +124,22 @@ def others(
     return result
 
 
+def memory(out: Path, shape: Sequence[int], words: Sequence[str]) -> None:
+    """Segment a made-up film ``(X, Y, Z, T)`` from its first frame, and print the most memory that it took."""
+    out.mkdir(parents=True, exist_ok=True)
+    x, y, generator = *np.mgrid[: shape[0], : shape[1]], np.random.default_rng(0)
+    film, label = out / f"film_{'x'.join(map(str, shape))}.nii.gz", out / "first.nii.gz"
+    truth = np.stack([np.hypot(x - shape[0] / 2 - t / 2, y - shape[1] / 2) < shape[0] / 6 for t in range(shape[3])], -1)
+    speckle = generator.rayleigh(20, shape)
+    nib.save(nib.Nifti1Image((speckle * (1 + truth[:, :, None])).astype(np.int16), np.eye(4)), film)
+    nib.save(nib.Nifti1Image(np.repeat(truth[:, :, None, 0], shape[2], 2).astype(np.uint8), np.eye(4)), label)
+    seconds = segment(
+        [film], [(film, label)], out / film.name.split(".")[0], ["--frame", "0", "--labels", "1=cavity", *words]
+    )
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"{'x'.join(map(str, shape))}: at most {peak:.2f} GB, {seconds:.0f} processor seconds")
+
+
 def show(records: Sequence[dict[str, str]]) -> None:
     """Print a table: mean Dice of each setting, for all patients and without those that choices were made on."""
     print("| setting | patients | RV | myocardium | LV | mean | EF error, points | processor s a film |")
@@ -146,7 +163,8 @@ def main() -> None:
     """Run what is not recorded yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--memory", type=int, nargs=4, metavar=("X", "Y", "Z", "FRAMES"), help="measure this alone")
     parser.add_argument("--only", nargs="*", default=["own", "k1", "k3"])
     parser.add_argument("--patients", nargs="*", help="examples to run; default: all")
     parser.add_argument("--films", action="store_true", help="segment whole films in k1 and k3")
@@ -154,6 +172,9 @@ def main() -> None:
         "--words", nargs=argparse.REMAINDER, default=[], help="further options of segment; they come last"
     )
     given = parser.parse_args()
+    if given.memory:
+        memory(given.out, given.memory, given.words)
+        return
     patients, table = Patients(given.data / "heart-cine-acdc"), given.out / "records.csv"
     given.out.mkdir(parents=True, exist_ok=True)
     records = list(csv.DictReader(table.open())) if table.is_file() else []

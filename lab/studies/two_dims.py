@@ -3,8 +3,10 @@
     python -m lab.studies.two_dims OUT.csv --data ../shared/data --score pool --shots 5 --draws 0 --steps 100
 
 ``pool``: the other subjects of the support pool, to choose on; ``queries``: to report. The query sets see no choice.
-A start is ``monai-unet``, ``in_context``, weights for ``finetune``, or ``hybrid`` and weights; after ``volume``, images
-are volumes of one slice.
+The set ``phantoms`` has 3D volumes of two channels, each of which shows one of two structures; supports are the first.
+A start is ``monai-unet``, ``in_context``, weights for ``finetune``, or ``hybrid`` and weights. After ``volume``, images
+are volumes of one slice. After ``mean`` or ``first``, each filter of the stem begins with the mean of the channels, or
+with the first one alone; otherwise, filters are shared out among the channels.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from lab.peers.monai_unet import MonaiUnet
 from medfewshot.episodes import draw_support, fixed_split
 from medfewshot.inference import segment_volume
 from medfewshot.io import read_image, read_label
 from medfewshot.learners import make_learner
+from medfewshot.learners.weights import load_start
 from medfewshot.planning import make_plan, make_support
 from medfewshot.settings import AdaptSettings
 from medfewshot.structures import dice
@@ -43,6 +48,28 @@ def read_set(data: Path, name: str) -> list[Example]:
     return [(as_picture(image), as_picture(label)) for image, label in read]
 
 
+def phantoms(count: int) -> list[Example]:
+    """Return volumes of two channels with balls in a smooth field: one in the first channel, one in the second."""
+    found, spots = [], np.stack(np.meshgrid(*map(np.arange, (48, 48, 16)), indexing="ij"), -1) * (1, 1, 2.5)
+    for number in range(count):
+        generator = np.random.default_rng(number)
+        inside = [
+            np.linalg.norm(spots - generator.uniform((12, 12, 12), (36, 36, 28)), axis=-1) < generator.uniform(6, 9)
+            for _ in range(4)
+        ]
+        label = np.where(inside[1], 2, np.where(inside[0], 1, 0))
+        images = []
+        for shown, other in ((1, inside[2]), (2, inside[3])):  # each channel also shows a ball that is no structure
+            smooth = gaussian_filter(generator.normal(size=label.shape), 4)
+            image = 3 * (label == shown) - 3 * (other & (label == 0)) + smooth / smooth.std()
+            images.append(image + generator.normal(0, 0.7, label.shape))
+        affine = np.diag([1, 1, 2.5, 1])
+        found.append(
+            (Volume(np.stack(images).astype(np.float32), affine), Volume(label[None].astype(np.int16), affine))
+        )
+    return found
+
+
 def as_picture(volume: Volume) -> Volume:
     """Return a volume of one slice as a 2D image."""
     return volume if volume.spatial_dims == 2 else replace(volume, data=volume.data[..., 0])
@@ -51,6 +78,17 @@ def as_picture(volume: Volume) -> Volume:
 def as_volume(volume: Volume) -> Volume:
     """Return a 2D image as a volume of one slice."""
     return replace(volume, data=volume.data[..., None])
+
+
+def with_stem(network: Any, channels: int, how: str) -> Any:
+    """Copy a network for one channel to several: each filter sees their mean, or the first alone."""
+    copied = network.with_channels(channels)
+    stem = copied.stem.weight.data
+    kernels = network.stem.weight.data
+    stem[:] = kernels / channels
+    if how == "first":
+        stem[:, :1], stem[:, 1:] = kernels, 0
+    return copied
 
 
 def score(start: str, supports: Sequence[Example], queries: Sequence[Example], *, steps: int, seed: int) -> list[float]:
@@ -63,12 +101,18 @@ def score(start: str, supports: Sequence[Example], queries: Sequence[Example], *
         )
     images, labels = zip(*supports, strict=True)
     plan = make_plan(images, labels, settings=settings)
+    learner: Any
     if start == "monai-unet":
         learner = MonaiUnet(steps=steps, seed=seed)
     elif start == "in_context":
         learner = make_learner(settings.replace(learner="in_context", weights="in-context-2d", steps=0))
     elif start.startswith("hybrid"):
         learner = make_learner(settings.replace(learner="hybrid", weights=start.partition(" ")[2] or "none"))
+    elif start.startswith(("mean ", "first ")):
+        how, _, weights = start.partition(" ")
+        begun: Any = load_start(weights).module
+        begun.backbone = with_stem(begun.backbone, images[0].data.shape[0], how)
+        learner = replace(make_learner(settings), start=begun)
     else:
         learner = make_learner(settings.replace(weights=start))
     segmenter = learner.adapt(make_support(images, labels, plan))
@@ -96,8 +140,9 @@ def main() -> None:
     given = parser.parse_args()
     rows = list(csv.DictReader(given.out.open())) if given.out.is_file() else []
     for name, draw, start in [(n, d, s) for d in given.draws for n in given.sets for s in given.starts]:
-        examples = read_set(given.data, name)
-        pool, queries = fixed_split(name.replace("skin grey", "skin-derm-isic-rgb"))
+        examples = phantoms(12) if name == "phantoms" else read_set(given.data, name)
+        splits = (range(6), range(6, 12)) if name == "phantoms" else None
+        pool, queries = splits or fixed_split(name.replace("skin grey", "skin-derm-isic-rgb"))
         shots = min(given.shots, len(pool) - (given.score == "pool"))
         key = {"set": name, "shots": shots, "draw": draw, "scored": given.score, "start": start, "steps": given.steps}
         if any(all(row[field] == str(value) for field, value in key.items()) for row in rows):
