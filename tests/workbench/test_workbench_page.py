@@ -354,6 +354,9 @@ def test_screens(tmp_path, browse, dark):
     with serving(project) as url:
         page = browse(url, dark=dark, width=1024, height=760).ready("scan_0")
         assert page.ask("() => document.documentElement.scrollWidth") == 1024
+        assert page.ask(
+            "() => document.querySelector('#where').scrollWidth === document.querySelector('#where').clientWidth"
+        )
         paper = page.ask("() => getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, paper[4:-1].split(","))) < 200) == dark
 
