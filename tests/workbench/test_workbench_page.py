@@ -303,9 +303,9 @@ def test_axis_orders_by_mouse(tmp_path, browse):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_real_hippocampus(tmp_path, browse, data_root):
-    """Half-drawn in one real scan, with the real jobs: drafts on the others, accepted and exported."""
+    """Half-drawn in one real scan, with the real jobs: accept two drafts, correct one, learn again, export."""
     task = data_root / "Task04_Hippocampus"
-    names = [path.name.removesuffix(".nii.gz") for path in sorted((task / "imagesTr").glob("hippo*.nii.gz"))[:3]]
+    names = [path.name.removesuffix(".nii.gz") for path in sorted((task / "imagesTr").glob("hippo*.nii.gz"))[:4]]
     (tmp_path / "scans").mkdir()
     for name in names:
         shutil.copy(task / "imagesTr" / f"{name}.nii.gz", tmp_path / "scans")
@@ -317,16 +317,40 @@ def test_real_hippocampus(tmp_path, browse, data_root):
         page = browse(url).open(names[0]).key("c", "p", *["["] * 4)
         deep = np.flatnonzero(truth[0].sum(axis=(0, 2)) > 20)
         for y in np.linspace(deep[0], deep[-1], 3).astype(int):
-            for z in np.flatnonzero(truth[0][:, y].any(axis=0)):
-                row = np.flatnonzero(truth[0][:, y, z])
-                page.drag(1, [[int(row[0]), int(y), int(z)], [int(row[-1]), int(y), int(z)]])
-        page.key("i").wait("#count-text:has-text(' to ')").saved().key("l")
-        page.wait("#cancel:not([hidden])").page.wait_for_selector("#cancel", state="hidden", timeout=600_000)
-        assert jobs.state()["status"] == "done"
-        for name, expected in zip(names[1:], truth[1:], strict=True):
+            draw_rows(page, truth[0], y)
+        learn_through(page.key("i").wait("#count-text:has-text(' to ')").saved(), jobs)
+        for name, expected in zip(names[1:3], truth[1:3], strict=True):
             page.open(name).key("y").wait(f'#cases li[data-name="{name}"] [data-status=accepted]')
             assert dice(project.read_labels(name) > 0, expected) > 0.25  # 20 steps: in the right place
+        page.open(names[3]).key("u", "c", "p")
+        y = int(truth[3].sum(axis=(0, 2)).argmax())
+        draw_rows(page, truth[3], y)
+        page.saved().wait(f'#cases li[data-name="{names[3]}"] [data-status=example]')
+        corrected = project.read_labels(names[3])
+        learn_through(page, jobs)
+        page.page.click("#export")
+        page.page.click("#export-go")
+        page.wait("#exported:has-text('Written')")
         assert page.problems == []
+    assert (corrected[:, y][truth[3][:, y]] == 1).mean() > 0.9
+    assert np.array_equal(project.read_labels(names[3]), corrected)  # the second draft is beside it
+    for name in names[1:]:
+        scan, mask = nib.load(task / "imagesTr" / f"{name}.nii.gz"), nib.load(project.folder / f"export/{name}.nii.gz")
+        assert np.allclose(mask.affine, scan.affine)
+        assert np.array_equal(np.asarray(mask.dataobj), project.read_labels(name))
+
+
+def draw_rows(page: Page, mask: np.ndarray, y: int) -> None:
+    """Draw one coronal slice of a mask by mouse, line by line."""
+    for z in np.flatnonzero(mask[:, y].any(axis=0)):
+        row = np.flatnonzero(mask[:, y, z])
+        page.drag(1, [[int(row[0]), int(y), int(z)], [int(row[-1]), int(y), int(z)]])
+
+
+def learn_through(page: Page, jobs: Jobs) -> None:
+    """Press *Learn* and wait for the end."""
+    page.key("l").wait("#cancel:not([hidden])").page.wait_for_selector("#cancel", state="hidden", timeout=600_000)
+    assert jobs.state()["status"] == "done"
 
 
 def test_a_folder_that_is_read_only_keeps_the_drawing_in_the_page(tmp_path, browse):
