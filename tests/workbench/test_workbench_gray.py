@@ -73,7 +73,7 @@ def test_a_radiograph_beyond_the_limit_of_the_graphics_is_drawn_exactly(tmp_path
     shape = project.read_scan("wide").spatial_shape
     project.write_draft("wide", np.zeros(shape, np.uint8), confidence=0.5)
     with serving(project) as url:
-        page = browse(url).ready("wide").key("p")
+        page = browse(url, width=1400).ready("wide").key("p")
         assert page.ask("() => Math.max(...window.workbench.viewer.gray.small)") < 2500
         page.ask(SIZE_40)
         page.drag(2, [[1000, 150, 0], [1600, 150, 0]]).saved()
