@@ -185,6 +185,9 @@ def _common_structures(
 def _doubts(found: Comparison, cases: int, scored: int) -> list[str]:
     """Say what the numbers cannot show."""
     doubts = []
+    alone = [row.structure for row in found.differences if row.measure == "volume_ml" and 0 in (row.first, row.second)]
+    if alone:
+        doubts.append(f"only in one of the two, in every scan: {some(alone)}; do both number the structures alike?")
     if scored < cases:
         doubts.append(f"{cases - scored} of {cases} scans have no reference and are only compared with each other")
     if found.identical:

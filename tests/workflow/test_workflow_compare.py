@@ -93,6 +93,14 @@ def test_what_the_numbers_cannot_show_is_a_warning(tmp_path):
     assert any("one scan" in text for text in compare(one, second).warnings)
 
 
+def test_structures_of_one_result_alone_are_named(tmp_path):
+    for name, value in (("a", 1), ("b", 2)):
+        data = np.zeros((8, 8, 4), np.uint8)
+        data[2:5, 2:5, 1:3] = value
+        toys.save_nifti(tmp_path / name / "z1.nii.gz", data)
+    assert any("every scan: 1, 2;" in text for text in compare(tmp_path / "a", tmp_path / "b").warnings)
+
+
 def test_bad_input_is_one_line(tmp_path):
     first, second = reader(tmp_path, "a", 1, cases=1), reader(tmp_path, "b", 0, cases=1)
     with pytest.raises(InputError, match="given twice"):
