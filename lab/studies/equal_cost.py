@@ -7,7 +7,7 @@
 ``sources`` trains without regions, without label maps, or without both. ``learners`` trains every meta-learner on the
 same episodes. The benchmark adapts from each of them, and from the supplied weights, on subjects of the support pools
 alone. An interrupted training continues. With ``--minutes``, nothing else may use the machine; ``--steps`` needs no
-clock.
+clock. ``--small`` is for one core of a CPU: small patches, two images to segment an episode, two episodes a step.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "protomaml": {"learner": "protomaml", "learner_options": {"second_order": False, "inner_steps": 3}},
 }
 """Variant -> what changes in the settings of the run."""
+SMALL: dict[str, dict[str, Any]] = {
+    "synthetic": {"patches": [[48, 48, 48], [64, 64, 24], [40, 56, 40]]},
+    "real": {"patches": [[56, 56, 56], [72, 72, 32], [48, 48, 48]]},
+    "regions": {"patches": [[56, 56, 56], [72, 72, 32], [48, 48, 48]]},
+    "label_maps": {"patches": [[48, 48, 48], [64, 64, 24]]},
+}
+"""Kind of tasks -> what ``--small`` changes in them."""
 POOLS = (
     {"name": "chaos-pool", "folder": "abd-mr-chaos", "modality": "MR", "pool": (0, 7), "queries": (7, 10)},
     {"name": "mscmr-pool", "folder": "card-mr-mscmr", "modality": "MR", "pool": (0, 11), "queries": (11, 15)},
@@ -51,6 +58,19 @@ POOLS = (
     },
 )
 """Support-pool subjects of the fixed splits; choices are made on them, never on the query sets."""
+
+
+def small(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a training file for one core of a CPU; patches of single data sets shrink too."""
+    tasks = dict(content["tasks"])
+    for kind, changes in SMALL.items():
+        if tasks.get(kind):
+            tasks[kind] = {**tasks[kind], **changes, "queries": 2}
+            for options in tasks[kind].get("datasets", {}).values():
+                if "patches" in options:
+                    options["patches"] = [[min(edge, 80) for edge in patch] for patch in options["patches"]]
+    few = {"episodes_per_step": 2, "ema": 0.95, "validate_every": 50, "validation_episodes": 8}
+    return {**content, **few, "tasks": tasks}
 
 
 def settings_of(base: TrainSettings, kind: str, changes: Mapping[str, Any], limit: Mapping[str, Any]) -> TrainSettings:
@@ -96,14 +116,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--pack", type=Path, help="made once by `medfewshot train --pack`, for all of the data")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--small", action="store_true", help="for one core of a CPU")
     given = parser.parse_args()
-    base = TrainSettings(**read_yaml(given.config))
+    content = read_yaml(given.config)
+    base = TrainSettings(**(small(content) if given.small else content))
     limit = {name: value for name in ("minutes", "steps") if (value := vars(given)[name]) is not None}
     if len(limit) != 1:
         parser.error("give --minutes or --steps")
     limit = {"minutes": None, **limit}
     variants = SOURCES if given.kind == "sources" else LEARNERS
-    starts = {"default": ("finetune", "default")}
+    starts = {f"default-{name}": (name, "default") for name in ("finetune", "ridge", "prototype")}
     for name in given.only or variants:
         folder = given.output / name
         settings = settings_of(base, given.kind, variants[name], limit)
