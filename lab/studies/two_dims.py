@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,8 +127,6 @@ def score(start: str, supports: Sequence[Example], queries: Sequence[Example], *
 
 def main() -> None:
     """Run what is not recorded yet, and print means."""
-    import time
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)

@@ -185,7 +185,8 @@ def _common_structures(
 def _doubts(found: Comparison, cases: int, scored: int) -> list[str]:
     """Say what the numbers cannot show."""
     doubts = []
-    alone = [row.structure for row in found.differences if row.measure == "volume_ml" and 0 in (row.first, row.second)]
+    one_sided = (one for one in found.direct.summaries if not one.found and 0 in (one.missed, one.false_alarms))
+    alone = [one.label_name for one in one_sided if one.label is not None and one.missed != one.false_alarms]
     if alone:
         doubts.append(f"only in one of the two, in every scan: {some(alone)}; do both number the structures alike?")
     if scored < cases:

@@ -93,12 +93,14 @@ def test_what_the_numbers_cannot_show_is_a_warning(tmp_path):
     assert any("one scan" in text for text in compare(one, second).warnings)
 
 
-def test_structures_of_one_result_alone_are_named(tmp_path):
+@pytest.mark.parametrize("shape", [(8, 8, 4), (8, 8)])
+def test_structures_of_one_result_alone_are_named(tmp_path, shape):
     for name, value in (("a", 1), ("b", 2)):
-        data = np.zeros((8, 8, 4), np.uint8)
-        data[2:5, 2:5, 1:3] = value
+        data = np.full(shape, 3, np.uint8)
+        data[2:5, 2:5] = value
         toys.save_nifti(tmp_path / name / "z1.nii.gz", data)
-    assert any("every scan: 1, 2;" in text for text in compare(tmp_path / "a", tmp_path / "b").warnings)
+    warnings = compare(tmp_path / "a", tmp_path / "b").warnings
+    assert any("every scan: 1, 2;" in text for text in warnings)
 
 
 def test_bad_input_is_one_line(tmp_path):
