@@ -212,11 +212,7 @@ def describe_columns(folder: Path, file: str, columns: Iterable[str]) -> None:
 
 
 def check_dictionary(folder: Path) -> None:
-    """Check that a data dictionary in ``folder`` replaces no file of somebody else.
-
-    Raises:
-        InputError: It would.
-    """
+    """Check that a data dictionary in ``folder`` replaces no file of somebody else."""
     path = folder / DATA_DICTIONARY
     if path.is_file() and not _read(path):
         raise InputError(

@@ -186,11 +186,7 @@ class RayCluster:
             ray.shutdown()
 
     def _check_address(self) -> None:
-        """Look whether anything answers: Ray itself waits for a wrong address for ten minutes.
-
-        Raises:
-            OSError, ValueError: Nothing does.
-        """
+        """Look whether anything answers: Ray itself waits for a wrong address for ten minutes."""
         if self.address in ("local", "auto"):
             return
         host, _, port = self.address.removeprefix("ray://").rpartition(":")
@@ -199,11 +195,7 @@ class RayCluster:
         socket.create_connection((host, int(port)), timeout=5).close()
 
     def _nodes(self, ray: Any) -> list[dict[str, Any]]:
-        """List the nodes that can take an item.
-
-        Raises:
-            InputError: There is none.
-        """
+        """List the nodes that can take an item."""
         wanted = {"CPU": self.cpus, "GPU": self.gpus}
         nodes = [
             node
@@ -216,11 +208,7 @@ class RayCluster:
         return nodes
 
     def _check_nodes(self, ray: Any, folders: Sequence[Path]) -> None:
-        """Check that every node can do the work.
-
-        Raises:
-            InputError: One cannot.
-        """
+        """Check that every node can do the work."""
         asked = []
         for node in self._nodes(ray):
             there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -49,11 +49,7 @@ class Entry(BaseModel):
 
 
 def check_names(entries: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return ``entries`` if their names differ.
-
-    Raises:
-        ValueError: Two entries have the same name.
-    """
+    """Return ``entries`` if their names differ."""
     names = [entry.name for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -62,11 +58,7 @@ def check_names(entries: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def check_numbers(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return ``values`` if there is at least one and none is repeated.
-
-    Raises:
-        ValueError: There is none, or one occurs twice.
-    """
+    """Return ``values`` if there is at least one and none is repeated."""
     if not values or len(set(values)) < len(values):
         raise ValueError("give at least one, and each once")
     return values
@@ -224,11 +216,7 @@ def validate(kind: type[T], content: Mapping[str, Any], path: Path) -> T:
 
 
 def check_learners(entries: Iterable[LearnerEntry], learners: Mapping[str, LearnerSpec], path: Path) -> None:
-    """Check that every learner exists and accepts its settings.
-
-    Raises:
-        InputError: One does not; names the file and the entry.
-    """
+    """Check that every learner exists and accepts its settings."""
     for entry in entries:
         try:
             make_learner(entry.settings.replace(device="cpu"), learners=learners)

@@ -130,11 +130,7 @@ class VolumeSegmenter(Segmenter):
 
 
 def check_free(folder: Path) -> None:
-    """Check that saving a segmenter in ``folder`` replaces no file.
-
-    Raises:
-        InputError: It would replace a segmenter or an unrelated file.
-    """
+    """Check that saving a segmenter in ``folder`` replaces no file."""
     if (folder / DESCRIPTION).exists():
         raise InputError(f"{folder}: already contains a segmenter", "replace it", setting="overwrite")
     for name in (WEIGHTS, *TEMPLATES):

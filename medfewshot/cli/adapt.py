@@ -151,11 +151,7 @@ def command_line() -> list[str]:
 
 
 def _segmenter_folder(folder: Path | None, adaptation: AdaptSettings, *, others: tuple[object, ...]) -> Path | None:
-    """Return the saved segmenter, if one is given.
-
-    Raises:
-        InputError: Options are given that it would ignore.
-    """
+    """Return the saved segmenter, if one is given; refuse options that it would ignore."""
     if folder is None:
         return None
     if any(others):
@@ -172,11 +168,7 @@ def _segmenter_folder(folder: Path | None, adaptation: AdaptSettings, *, others:
 
 
 def _find(pairs: list[str] | None, folders: list[Path] | None, choices: str) -> Dataset:
-    """Find the labelled scans.
-
-    Raises:
-        InputError: They are not given in exactly one way.
-    """
+    """Find the labelled scans, which must be given in exactly one way."""
     from medfewshot.datasets import parse_pair
     from medfewshot.workflow import find_supports
 

@@ -92,11 +92,7 @@ def fetch_set(
 
 
 def _folder(given: Path | None) -> Path:
-    """Check that the path is no file.
-
-    Raises:
-        InputError: It is a file.
-    """
+    """Check that the path is no file."""
     folder = given or Path(os.environ.get("MEDFEWSHOT_DATA") or "data")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file", "give a folder", setting="output")

@@ -114,11 +114,7 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
 
 
 def _with_channels(path: Path, channels: Sequence[str], cases: tuple[Case, ...]) -> tuple[Case, ...]:
-    """Say of each case how many channels it has; the Decathlon's Task01 and Task05 have several in one file.
-
-    Raises:
-        InputError: A file has several volumes, but not one per channel.
-    """
+    """Say of each case how many channels it has; the Decathlon's Task01 and Task05 have several in one file."""
     first = cases[0] if cases else None
     if first is None or len(channels) < 2 or len(first.image_paths) > 1:
         return cases

@@ -59,11 +59,7 @@ PUBLIC_SETS: dict[str, PublicSet] = {
 
 
 def find_set(name: str) -> PublicSet:
-    """Return the set of this name.
-
-    Raises:
-        InputError: There is none.
-    """
+    """Return the set of this name."""
     if name not in PUBLIC_SETS:
         near = did_you_mean(name, PUBLIC_SETS)
         raise InputError(f"{name}: is no public set that MONAI can fetch{near}", "medfewshot data list names them")

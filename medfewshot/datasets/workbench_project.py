@@ -15,11 +15,7 @@ IGNORE_VALUE = 255
 
 
 def read_project(folder: Path) -> Dataset | None:
-    """Read the cases of a project; those with a mask are labelled.
-
-    Raises:
-        InputError: ``project.json`` is damaged.
-    """
+    """Read the cases of a project; those with a mask are labelled."""
     path = folder / PROJECT_FILE
     if not path.is_file():
         return None

@@ -29,11 +29,7 @@ FIXED_SPLITS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
 
 
 def fixed_split(name: str) -> tuple[Sequence[int], Sequence[int]]:
-    """Return ``(support pool, query set)`` of a known split, as indices of its cases sorted by file name.
-
-    Raises:
-        InputError: No fixed split has this name.
-    """
+    """Return ``(support pool, query set)`` of a known split, as indices of its cases sorted by file name."""
     if name not in FIXED_SPLITS:
         raise InputError(f"'{name}' has no fixed split", f"known are {', '.join(FIXED_SPLITS)}")
     return FIXED_SPLITS[name]

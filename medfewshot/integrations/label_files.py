@@ -46,11 +46,7 @@ def write_label_app(folder: Path, names: Mapping[int, str] | None = None, segmen
 
 
 def read_names(folder: Path) -> dict[int, str]:
-    """Read label value -> name from ``labels.json``; empty without that file.
-
-    Raises:
-        InputError: The file is damaged.
-    """
+    """Read label value -> name from ``labels.json``; empty without that file."""
     path = folder / LABELS
     if not path.is_file():
         return {}

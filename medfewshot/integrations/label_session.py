@@ -23,11 +23,7 @@ def training_options(conf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_settings(conf: Mapping[str, Any], request: Mapping[str, Any]) -> AdaptSettings:
-    """Build the settings of a training from ``request``, then ``conf``, then the defaults.
-
-    Raises:
-        InputError: A value is out of bounds.
-    """
+    """Build the settings of a training from ``request``, then ``conf``, then the defaults."""
     options = training_options(conf)
     values = options | {name: request[name] for name in options if request.get(name) is not None}
     unset = {name for name, value in values.items() if value == "" or (name == "steps" and str(value) == "0")}

@@ -58,11 +58,7 @@ class Slice:
 
     @property
     def placed(self) -> np.ndarray:
-        """The pose.
-
-        Raises:
-            InputError: There is none.
-        """
+        """The pose."""
         if self.pose is None:
             raise InputError(
                 f"{self.path}: states no position, orientation or pixel spacing, so it is no slice of a volume",

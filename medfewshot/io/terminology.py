@@ -58,9 +58,6 @@ def check_available(setting: str | tuple[str, ...] = ()) -> None:
 
     Args:
         setting: Name of the setting that needs it, for the message.
-
-    Raises:
-        InputError: It is not.
     """
     try:
         import highdicom  # noqa: F401

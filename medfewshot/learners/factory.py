@@ -136,11 +136,7 @@ def start_of(segmenter: Segmenter, learner: str, *, same_classes: bool) -> nn.Mo
 
 
 def _given(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
-    """Return the optional settings that have a value.
-
-    Raises:
-        InputError: The user gave a setting that this learner lacks.
-    """
+    """Return the optional settings that have a value; refuse one that this learner lacks."""
     values = settings.model_dump(include=set(OPTIONAL))
     given = {name: values[name] for name in OPTIONAL if values[name] is not None}
     lacking = [
@@ -164,11 +160,7 @@ def _default_steps(spec: LearnerSpec, settings: AdaptSettings, *, started: bool)
 
 
 def _start(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
-    """Load ``start`` for the learner, and the settings that it shares with meta-training.
-
-    Raises:
-        InputError: The weights cannot be read, or this learner cannot use them.
-    """
+    """Load ``start`` for the learner, and the settings that it shares with meta-training."""
     start = load_start(str(settings.weights))
     if "start" not in spec.settings:
         raise InputError(f"learner {spec.name}: takes no weights", "remove them", setting="weights")

@@ -19,7 +19,7 @@ STRUCTURES: dict[str, tuple[str, ...]] = {name: tuple(begins) for name, begins i
 
 
 def abdomen(rng: Rng, lesions: int) -> list[Part]:
-    """DrawnPart the parts of one patient, from the outside in.
+    """Draw the parts of one patient, from the outside in.
 
     Args:
         rng: Source of the draws.

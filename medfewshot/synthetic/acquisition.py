@@ -37,7 +37,7 @@ class Protocol:
 
 
 def draw_protocol(style: str, thick: bool, rng: Rng) -> Protocol:
-    """DrawnPart a protocol.
+    """Draw a protocol.
 
     Args:
         style: ``ct`` or an MR style.

@@ -19,7 +19,7 @@ STYLES = {"ct": 0.35, "t1": 0.2, "t2": 0.25, "any": 0.2}
 
 
 def draw_style(rng: Rng) -> str:
-    """DrawnPart the name of a style."""
+    """Draw the name of a style."""
     return str(rng.choice(list(STYLES), p=list(STYLES.values())))
 
 

@@ -63,7 +63,7 @@ class Populations:
     render: Callable[..., Rendered] = render
 
     def sample(self, seed: int, *, progress: float = 1.0, device: torch.device = torch.device("cpu")) -> Episode:
-        """DrawnPart the episode of ``seed``.
+        """Draw the episode of ``seed``.
 
         Args:
             seed: Decides everything.
@@ -162,14 +162,14 @@ class Populations:
 
 
 def draw_by_size(parts: list[Part], exponent: float, rng: Rng) -> Part:
-    """DrawnPart a labelled part with weight volume ** (exponent / 3)."""
+    """Draw a labelled part with weight volume ** (exponent / 3)."""
     candidates = [part for part in parts if part.labelled]
     weights = np.array([min(part.size, 0.5) for part in candidates]) ** (exponent / 3)
     return candidates[int(rng.choice(len(candidates), p=weights / weights.sum()))]
 
 
 def _relative_spacing(patch: tuple[int, int, int], rng: Rng) -> np.ndarray:
-    """DrawnPart the spacing of the axes relative to the first: patches with few slices have thick ones."""
+    """Draw the spacing of the axes relative to the first: patches with few slices have thick ones."""
     thickness = max(1.0, 0.8 * patch[0] / patch[2]) if patch[2] > 1 else 1.0
     return np.array([1.0, 1.0, float(thickness * np.exp(rng.uniform(-0.25, 0.25)))])
 

@@ -66,7 +66,7 @@ class Rendered:
 
 
 def draw_template(rng: Rng) -> tuple[str, list[Part]]:
-    """DrawnPart a body template by its frequency.
+    """Draw a body template by its frequency.
 
     Returns:
         Its name and parts.

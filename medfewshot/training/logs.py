@@ -154,11 +154,7 @@ class MlflowRun:
 
 
 def check_mlflow(where: str) -> None:
-    """Check that MLflow is installed, before any work is done.
-
-    Raises:
-        InputError: It is not.
-    """
+    """Check that MLflow is installed, before any work is done."""
     try:
         import mlflow  # noqa: F401
     except ImportError:

@@ -47,10 +47,6 @@ def _sources(tasks: TaskSettings, read: Tasks) -> dict[str, EpisodeSource]:
     """Build the source of each kind of tasks, by name.
 
     To add a kind, add its settings to ``TaskSettings``, and it here.
-
-    Args:
-        tasks: What is trained on.
-        read: The tasks that were read from data, by kind.
     """
     made: dict[str, EpisodeSource] = {}
     if tasks.synthetic is not None:

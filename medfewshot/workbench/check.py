@@ -13,13 +13,7 @@ CHECKS = "checks.json"
 
 
 def write_checks(project: Project, cases: Sequence[str], found: Sequence[Mapping[str, Any]]) -> None:
-    """Store the check of the examples.
-
-    Args:
-        project: The project.
-        cases: Names of the cases.
-        found: What :func:`medfewshot.quality.check_supports` says about each, in the same order.
-    """
+    """Store what :func:`medfewshot.quality.check_supports` says about each case, in the same order."""
     rows = []
     for case, row in zip(cases, found, strict=True):
         message = row["message"].replace(f"check {row['support']}:", f"check {case}:")

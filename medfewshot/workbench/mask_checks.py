@@ -20,22 +20,14 @@ _COUNTED_AT_ONCE = 1 << 22
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Return a mask or draft of the project ``(*S)`` uint8; ignored voxels are 0.
-
-    Raises:
-        InputError: It cannot be read.
-    """
+    """Return a mask or draft of the project ``(*S)`` uint8; ignored voxels are 0."""
     labels = read_stored(path)
     labels[labels == IGNORE_VALUE] = 0
     return labels
 
 
 def read_stored(path: Path) -> np.ndarray:
-    """Return a mask or draft of the project ``(*S)`` uint8 as it is stored. This program wrote it: no check is needed.
-
-    Raises:
-        InputError: It cannot be read.
-    """
+    """Return a mask or draft of the project ``(*S)`` uint8 as it is stored. This program wrote it: no check is needed."""
     try:
         return np.asanyarray(nib.load(path).dataobj).astype(np.uint8)  # type: ignore[attr-defined]
     except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
@@ -134,11 +126,7 @@ def finished_slices(ignored: np.ndarray) -> tuple[tuple[int, ...] | None, int | 
 
 
 def check_drawn(drawn: Sequence[int] | None, axis: int | None, shape: Sequence[int]) -> tuple[int, ...] | None:
-    """Return the finished slices, each once and in order.
-
-    Raises:
-        InputError: One lies outside of the mask.
-    """
+    """Return the finished slices, each once and in order; refuse one outside of the mask."""
     if drawn is None:
         return None
     if axis is None or not 0 <= axis < len(shape):

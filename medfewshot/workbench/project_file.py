@@ -96,20 +96,12 @@ class ProjectFile:
         write_text(folder / PROJECT_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def with_structures(self, structures: Sequence[Structure]) -> ProjectFile:
-        """Return the same with other structures.
-
-        Raises:
-            InputError: Names or values are not valid and unique.
-        """
+        """Return the same with other structures."""
         return replace(self, structures=check_structures(structures))
 
 
 def check_structures(structures: Sequence[Structure]) -> tuple[Structure, ...]:
-    """Return the structures, checked.
-
-    Raises:
-        InputError: A name, value or colour is invalid or given twice.
-    """
+    """Return the structures, checked."""
     names: set[str] = set()
     values: set[int] = set()
     for one in structures:
@@ -135,11 +127,7 @@ def named_structures(names: Mapping[int, str]) -> tuple[Structure, ...]:
 
 
 def check_case_name(name: object) -> str:
-    """Return the name of a case, which is also a file name inside the project.
-
-    Raises:
-        InputError: It is none.
-    """
+    """Return the name of a case, which is also a file name inside the project."""
     good = isinstance(name, str) and 0 < len(name) <= _MOST_LETTERS and not set(name) & {"/", "\\", "\0"}
     if not good or not isinstance(name, str) or name.startswith(".") or not name.strip():
         raise InputError(f"case {_short(name)}: cannot be a file name", "rename the scan")

@@ -34,15 +34,7 @@ def build_app(
     host: str = LOCAL,
     exports: Exports,
 ) -> Starlette:
-    """Build the ASGI application.
-
-    Args:
-        project: What the page works on.
-        jobs: Its jobs.
-        token: Secret of this run.
-        host: Address that the server is bound to.
-        exports: What the project can be exported to.
-    """
+    """Build the ASGI application; ``token`` is the secret of this run."""
     page = files("medfewshot.workbench") / "page"
     texts = {one.name: one.read_bytes() for one in page.iterdir() if one.is_file()}
     texts[_VIEWER] = (files("medfewshot.report.page") / "assets" / _VIEWER).read_bytes()
@@ -68,11 +60,7 @@ def build_app(
 
 
 def free_port(host: str, port: int) -> socket.socket:
-    """Open a listening socket. Port 0 means any free one.
-
-    Raises:
-        InputError: The address cannot be used.
-    """
+    """Open a listening socket. Port 0 means any free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -154,11 +154,7 @@ def _check_free(folder: Path) -> None:
 def _common_structures(
     paths: Sequence[Path], names: Sequence[Names], settings: EvaluateSettings
 ) -> tuple[tuple[Names | None, Names | None], tuple[str, ...]]:
-    """Return label value -> name of what both have, as each numbers it; and warnings. None: all values.
-
-    Raises:
-        InputError: Both name their structures, and none has the same name.
-    """
+    """Return label value -> name of what both have, as each numbers it; and warnings. None: all values."""
     known: Names = {**names[0], **names[1]}
     warnings: tuple[str, ...] = ()
     values: dict[str, int] = {}

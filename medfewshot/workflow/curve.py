@@ -129,11 +129,7 @@ def _request(source: Dataset, settings: AdaptSettings, cells: Sequence[_Cell]) -
 
 
 def _open(folder: Path, request: str, overwrite: bool) -> list[CurveScore]:
-    """Return the scores of an earlier call with the same request, and leave a folder that takes new ones.
-
-    Raises:
-        InputError: The folder contains something else.
-    """
+    """Return the scores of an earlier call with the same request, and leave a folder that takes new ones."""
     check_folder(folder)
     check_dictionary(folder)
     record, scores = folder / RECORD, folder / SCORES

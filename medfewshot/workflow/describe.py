@@ -80,9 +80,6 @@ class Description:
 def describe(folder: Path) -> Description:
     """Describe a run in plain English, from its ``run.json``.
 
-    Args:
-        folder: The folder of the run.
-
     Raises:
         InputError: It contains no run, or the record is damaged.
     """

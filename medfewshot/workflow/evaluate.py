@@ -83,11 +83,7 @@ def _unfinished(predictions: Path) -> tuple[str, ...]:
 
 
 def check_scores_folder(folder: Path) -> None:
-    """Check that scores replace no file that no evaluation wrote.
-
-    Raises:
-        InputError: They would.
-    """
+    """Check that scores replace no file that no evaluation wrote."""
     check_folder(folder)
     check_dictionary(folder)
     if (folder / "summary.json").is_file() and (folder / "scores.csv").is_file():

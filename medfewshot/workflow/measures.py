@@ -11,13 +11,7 @@ from medfewshot.types import Volume
 
 
 def measure(volume: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Return one row per structure: sizes, gray values, place, expected Dice and what to review.
-
-    Args:
-        volume: The image.
-        segmentation: Its segmentation on the same grid.
-        names: Label value -> name.
-    """
+    """Return one row per structure: sizes, gray values, place, expected Dice and what to review."""
     rows = structure_statistics(volume.data, segmentation.labels, volume.affine, names)
     for row in rows:
         row["predicted_dice"] = segmentation.predicted_dice.get(row["label"])

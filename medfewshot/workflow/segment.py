@@ -123,11 +123,7 @@ def open_batch(
 
 
 def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentSettings) -> None:
-    """Check that results in ``folder`` replace neither scans nor unrelated files.
-
-    Raises:
-        InputError: They would.
-    """
+    """Check that results in ``folder`` replace neither scans nor unrelated files."""
     check_folder(folder)
     check_dictionary(folder)
     if not folder.is_dir():
@@ -244,11 +240,7 @@ def cohort_warning(results: Sequence[CaseResult]) -> tuple[str, ...]:
 
 
 def _check_same_scans(cases: Sequence[Case], earlier: Iterable[CaseResult], folder: Path) -> None:
-    """Check that no result replaces the result of another scan.
-
-    Raises:
-        InputError: One would.
-    """
+    """Check that no result replaces the result of another scan."""
     known = {result.case.casefold(): result for result in earlier}
     for case in cases:
         result = known.get(case.case_id.casefold())

@@ -124,11 +124,7 @@ def _examples(entry: Any, *, frame: int | None, ignore: int | None, read: ReadIm
 
 
 def check_marked(labels: Sequence[Volume]) -> None:
-    """Check that every support contains a structure.
-
-    Raises:
-        InputError: One contains none.
-    """
+    """Check that every support contains a structure."""
     for label in labels:
         if not (label.data > 0).any():
             raise InputError(
@@ -137,11 +133,7 @@ def check_marked(labels: Sequence[Volume]) -> None:
 
 
 def check_background(labels: Sequence[Volume], values: Sequence[int]) -> None:
-    """Check that every support contains background besides the structures with these label values.
-
-    Raises:
-        InputError: One contains none.
-    """
+    """Check that every support contains background besides the structures with these label values."""
     for label in labels:
         known = label.data >= 0
         if np.isin(label.data, values)[known].all():

@@ -40,11 +40,7 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
 
 
 def check_channels(case: Case, channels: int) -> None:
-    """Check that a case has all files that the segmenter needs.
-
-    Raises:
-        InputError: A file is missing.
-    """
+    """Check that a case has all files that the segmenter needs."""
     numbers = [channel[1] for path in case.image_paths if (channel := channel_of(path))]
     in_one_file = len(case.image_paths) == 1 and channels_in_file(case.image_path) == channels
     if channels > 1 and numbers != list(range(channels)) and not in_one_file:
@@ -54,11 +50,7 @@ def check_channels(case: Case, channels: int) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that files can be written into ``folder``, which need not exist.
-
-    Raises:
-        InputError: They cannot.
-    """
+    """Check that files can be written into ``folder``, which need not exist."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f"{existing}: is a file", "give a folder", setting="output")

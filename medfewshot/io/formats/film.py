@@ -65,11 +65,7 @@ class Film:
             yield replace(self.first, data=data, frame=number, warnings=self.first.warnings if number == 0 else ())
 
     def frame(self, number: int) -> Volume:
-        """Return one frame, counted from 0.
-
-        Raises:
-            InputError: The film has no such frame.
-        """
+        """Return one frame, counted from 0."""
         return next(self.frames([number]))
 
     def as_channels(self) -> Volume:
