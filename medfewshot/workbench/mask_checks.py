@@ -27,7 +27,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_stored(path: Path) -> np.ndarray:
-    """Return a mask or draft of the project ``(*S)`` uint8 as it is stored. This program wrote it: no check is needed."""
+    """Return a mask or draft of the project ``(*S)`` uint8 as stored; this program wrote it, so no check is needed."""
     try:
         return np.asanyarray(nib.load(path).dataobj).astype(np.uint8)  # type: ignore[attr-defined]
     except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
