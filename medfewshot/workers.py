@@ -34,11 +34,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Lost:
-    """An item without a result, because its worker ended.
-
-    Attributes:
-        reason: One line.
-    """
+    """An item without a result, because its worker ended."""
 
     reason: str
 

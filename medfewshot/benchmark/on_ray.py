@@ -30,18 +30,9 @@ def run_on_ray(
 ) -> BenchmarkRun:
     """Run cells on a Ray cluster, several at a time, in the order given.
 
-    Otherwise like :func:`~medfewshot.benchmark.run.run_benchmark`. If a node is lost, its cell has used one
-    attempt and Ray runs it again on another node.
-
-    Args:
-        cells: Cells to run.
-        data: Directory of the data sets.
-        run: Run directory. All nodes must see it and ``data`` under these paths.
-        device: Device of each cell.
-        progress: Receives the number of finished cells; may cancel.
-        log: Receives lines for the user.
-        runner: Runs one cell on its node.
-        cluster: The cluster, with cores and GPUs of a cell.
+    Otherwise like :func:`~medfewshot.benchmark.run.run_benchmark`. All nodes must see ``run`` and ``data`` under these
+    paths; ``cluster`` has the cores and GPUs of a cell. If a node is lost, its cell has used one attempt and Ray runs
+    it again on another node.
 
     Raises:
         InputError: The cluster cannot be used, or ``run`` contains a cell of the same name with other settings.

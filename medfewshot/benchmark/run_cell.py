@@ -104,11 +104,6 @@ def _label_names(cell: Cell, known: Mapping[int, str], root: Path) -> dict[int, 
 def check_seen(seen: Mapping[str, Any], cell: Cell, queries: Sequence[Case]) -> None:
     """Check that weights were not trained on a query.
 
-    Args:
-        seen: Dataset -> subjects and labels of the training.
-        cell: The cell.
-        queries: Its queries.
-
     Raises:
         InputError: They were.
     """

@@ -94,10 +94,6 @@ class PairScorer:
     def __call__(self, pair: Pair, *, table: StructureNames | None = None) -> PairScores:
         """Score a pair.
 
-        Args:
-            pair: Case id, prediction and reference.
-            table: Names that earlier files gave; None for none.
-
         Raises:
             InputError: A file cannot be read, the grids differ, or names and values contradict each other.
         """

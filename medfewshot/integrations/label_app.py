@@ -73,12 +73,7 @@ class FewShotInfer(InferTask):
 
 
 class FewShotTrain(TrainTask):
-    """Adapts to every scan that has a final label.
-
-    Args:
-        session: The segmenters of the app.
-        conf: Options of the app that replace the defaults.
-    """
+    """Adapts to every scan that has a final label."""
 
     def __init__(self, session: LabelSession, conf: Mapping[str, str]) -> None:
         super().__init__("Adapt to the labelled scans")

@@ -19,9 +19,6 @@ def described_names(label: Path) -> dict[int, str]:
     The description is a file with the label map's name and the suffix ``.label`` or ``.txt``, or else the only one in
     its folder with a name like ``labels.txt``.
 
-    Args:
-        label: The label map.
-
     Returns:
         Label value -> name, without the background; empty if there is no description.
     """

@@ -54,11 +54,7 @@ def side_of(name: str) -> Term | None:
 
 
 def check_available(setting: str | tuple[str, ...] = ()) -> None:
-    """Check that the extra ``dicom`` (highdicom and pydicom) is installed.
-
-    Args:
-        setting: Name of the setting that needs it, for the message.
-    """
+    """Check that the extra ``dicom`` (highdicom and pydicom) is installed."""
     try:
         import highdicom  # noqa: F401
     except ImportError:

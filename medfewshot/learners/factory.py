@@ -29,11 +29,6 @@ def resolve_auto(
     The package's weights are used only if they fit: all images have the same dimensions and channels, and the user set
     no ``width``. Weights of a 3D U-Net for one channel fit 2D images and several channels.
 
-    Args:
-        settings: Settings of the adaptation.
-        images: The support images.
-        learners: Learners that ``settings`` may name.
-
     Returns:
         Settings whose ``learner`` is a name and whose ``weights`` are a name, a folder or None.
     """

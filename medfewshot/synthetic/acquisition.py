@@ -37,13 +37,7 @@ class Protocol:
 
 
 def draw_protocol(style: str, thick: bool, rng: Rng) -> Protocol:
-    """Draw a protocol.
-
-    Args:
-        style: ``ct`` or an MR style.
-        thick: Whether slices are thicker than in-plane voxels.
-        rng: Source of random numbers.
-    """
+    """Draw a protocol for ``style`` (``ct`` or an MR style), with slices thicker than in-plane voxels if ``thick``."""
     ct = style == "ct"
     coin = lambda chance: bool(rng.random() < chance)  # noqa: E731
     low = rng.uniform(0.0, 0.2)

@@ -114,10 +114,6 @@ def most_typical_first(
 ) -> tuple[list[tuple[Case, float]], list[str]]:
     """Order scans by how much they are like all others: the first is the medoid.
 
-    Args:
-        cases: The scans.
-        progress: Receives one event per scan; may cancel.
-
     Returns:
         Scans with their mean distance to the others, and one line for each scan that cannot be read.
     """

@@ -44,11 +44,7 @@ class DraftFacts:
 
 
 class DraftStore:
-    """Drafts by the name of the case. Not safe for several threads: the project has the lock.
-
-    Args:
-        folder: Where the drafts are.
-    """
+    """Drafts by the name of the case. Not safe for several threads: the project has the lock."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

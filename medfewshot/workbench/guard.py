@@ -40,12 +40,7 @@ _ANY = ("0.0.0.0", "::", "")
 
 
 class Refusal(Exception):
-    """A request that is answered with a status and one sentence.
-
-    Args:
-        status: HTTP status.
-        sentence: For the user.
-    """
+    """A request that is answered with a status and one sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)

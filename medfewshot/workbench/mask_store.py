@@ -66,11 +66,7 @@ def now() -> str:
 
 
 class MaskStore:
-    """Masks of a project, by the name of the case. Not safe for several threads: the project has the lock.
-
-    Args:
-        folder: Folder of the project.
-    """
+    """Masks of a project, by the name of the case. Not safe for several threads: the project has the lock."""
 
     def __init__(self, folder: Path) -> None:
         self.labels, self.history = folder / "labels", folder / "history"

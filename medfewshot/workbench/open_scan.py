@@ -56,11 +56,7 @@ class OpenScan:
 
 
 class OpenScans:
-    """The scans that were opened last, so that they are read once.
-
-    Args:
-        project: The project of the scans.
-    """
+    """The scans that were opened last, so that they are read once."""
 
     def __init__(self, project: Project) -> None:
         self._project = project

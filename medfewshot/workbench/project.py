@@ -50,12 +50,7 @@ _KEPT_GRIDS = 8
 
 
 class Project:
-    """A project on disk. Safe to call from several threads of one process.
-
-    Args:
-        folder: The folder.
-        content: What ``project.json`` says.
-    """
+    """A project on disk. Safe to call from several threads of one process."""
 
     def __init__(self, folder: Path, content: ProjectFile) -> None:
         self.folder, self._content = folder, content

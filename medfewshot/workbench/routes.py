@@ -78,13 +78,7 @@ class Exports:
 
 
 class Desk:
-    """The routes of one project.
-
-    Args:
-        project: The project.
-        jobs: Its jobs.
-        exports: What it can be exported to.
-    """
+    """The routes of one project."""
 
     def __init__(self, project: Project, jobs: Jobs, *, exports: Exports) -> None:
         self._project, self._jobs, self._exports = project, jobs, exports
@@ -122,16 +116,7 @@ class Desk:
             "folder": str(self._project.folder.resolve()),
             "structures": [vars(one) for one in self._project.structures],
             "cases": [
-                {
-                    "name": case.name,
-                    "status": case.status,
-                    "reason": case.reason,
-                    "version": case.version,
-                    "confidence": case.confidence,
-                    "distance": case.distance,
-                    "note": case.note,
-                    "draft": case.draft,
-                }
+                {fact: value for fact, value in vars(case).items() if fact not in ("scan", "uncertainty")}
                 for case in self._project.cases()
             ],
             "curve": curve(self._project),

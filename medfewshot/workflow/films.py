@@ -117,12 +117,6 @@ def segment_film(
 def write_film_tables(folder: Path, name: str, film: SegmentedFilm, names: Mapping[int, str]) -> list[str]:
     """Write the measurements of all frames as a table and a plot.
 
-    Args:
-        folder: The folder of the run.
-        name: Name of the case.
-        film: What was measured.
-        names: Label value -> name.
-
     Returns:
         The files relative to ``folder``.
     """

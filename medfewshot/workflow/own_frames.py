@@ -33,14 +33,7 @@ SURE = 0.9
 def with_tracked_frames(
     support: Support, scans: LabelledScans, plan: Plan, *, progress: Progress | None = None
 ) -> Support:
-    """Add frames of the films that have one labelled frame, with the labels that registration carries there.
-
-    Args:
-        support: The labelled scans on the planned grid.
-        scans: The same as they were read.
-        plan: Their plan.
-        progress: Receives one event per frame; may cancel.
-    """
+    """Add frames of the films that have one labelled frame, with the labels that registration carries there."""
     progress = (progress or Progress()).at("tracking frames")
     own = Counter(image.path for image in scans.images if image.frame is not None and image.path is not None)
     images, labels = list(support.images), list(support.labels)

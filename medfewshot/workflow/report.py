@@ -74,10 +74,6 @@ def report(
 def run_page(folder: Path, *, evaluation: Evaluation | None = None) -> Page:
     """Return the content of the report without pictures and volumes.
 
-    Args:
-        folder: The folder of the run.
-        evaluation: The scores, if there are any.
-
     Raises:
         InputError: ``folder`` contains no run, or ``run.json`` is damaged.
     """

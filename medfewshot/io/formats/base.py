@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +155,15 @@ def check_size(shape: Sequence[int], bytes_per_voxel: int, path: Path, *, has_vo
             f"{path}: is {size} voxels by its header, more than its {stored} bytes can hold",
             "it may be damaged or cut short: copy or export it again",
         )
+
+
+def check_names(path: Path, names: Iterable[str], parts: str) -> None:
+    """Raise InputError if two parts of a file, e.g. its ``segments``, have one name."""
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise InputError(f"{path}: two of its {parts} are named '{name}'", "rename one of them")
+        seen.add(name.casefold())
 
 
 def _memory_bytes() -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.dicom_files import SEGMENTATIONS, has_image, is_dicom_file, sop_class
-from medfewshot.io.formats.base import Format, RefuseAsScan
+from medfewshot.io.formats.base import Format, RefuseAsScan, check_names
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.io.terminology import OWN_TRACKING, check_available
 from medfewshot.types import Colour, Volume
@@ -44,7 +44,7 @@ def read_label(path: Path) -> Volume:
     segments = {n: segmentation.get_segment_description(n) for n in segmentation.segment_numbers if n}
     values = _values(segments)
     names = {values[n]: _name(segment, n) for n, segment in segments.items()}
-    _check_names(path, names)
+    check_names(path, names.values(), "segments")
     labels = np.zeros(geometry.spatial_shape[::-1], dtype=np.int32)
     for number, value in values.items():
         _add(path, labels, _mask(path, segmentation, number), value, names)
@@ -66,14 +66,6 @@ def _values(segments: Mapping[int, Any]) -> dict[int, int]:
 
 def _name(segment: Any, number: int) -> str:
     return str(segment.get("SegmentLabel", "")).strip() or f"segment {number}"
-
-
-def _check_names(path: Path, names: Mapping[int, str]) -> None:
-    seen: set[str] = set()
-    for name in names.values():
-        if name.casefold() in seen:
-            raise InputError(f"{path}: two of its segments are named '{name}'", "rename one of them")
-        seen.add(name.casefold())
 
 
 def _mask(path: Path, segmentation: Any, number: int) -> np.ndarray:

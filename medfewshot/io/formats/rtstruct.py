@@ -13,7 +13,7 @@ from medfewshot.errors import InputError
 from medfewshot.io.contours import filled
 from medfewshot.io.dicom_files import STRUCTURE_SET, has_image, is_dicom_file, sop_class
 from medfewshot.io.dicom_stack import DicomSource
-from medfewshot.io.formats.base import Format, RefuseAsScan, kept_header
+from medfewshot.io.formats.base import Format, RefuseAsScan, check_names, kept_header
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.io.terminology import check_available
 from medfewshot.types import Colour, Volume
@@ -60,7 +60,7 @@ def draw(path: Path, image: Volume) -> Volume:
     warnings: list[str] = []
     structures = {int(item.ROINumber): item for item in dataset.get("StructureSetROISequence") or ()}
     names = {number: str(item.get("ROIName", "")).strip() or f"ROI {number}" for number, item in structures.items()}
-    _check_names(path, names)
+    check_names(path, names.values(), "structures")
     _check_frame_of_reference(path, structures.values(), image)
     masks: dict[int, np.ndarray] = {}
     colours: dict[int, Colour] = {}
@@ -83,14 +83,6 @@ def draw(path: Path, image: Volume) -> Volume:
         names={values[number]: name for number, name in sorted(names.items())},
         colours={values[number]: colour for number, colour in colours.items()},
     )
-
-
-def _check_names(path: Path, names: Mapping[int, str]) -> None:
-    seen: set[str] = set()
-    for name in names.values():
-        if name.casefold() in seen:
-            raise InputError(f"{path}: two of its structures are named '{name}'", "rename one of them")
-        seen.add(name.casefold())
 
 
 def _check_frame_of_reference(path: Path, structures: Iterable[Any], image: Volume) -> None:

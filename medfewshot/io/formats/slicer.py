@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medfewshot.errors import InputError
+from medfewshot.io.formats.base import check_names
 from medfewshot.io.formats.itk import NRRD, metadata_of, read_volume
 from medfewshot.types import Volume
 
@@ -101,9 +102,8 @@ def _segments(path: Path, layers: int) -> list[_Segment]:
             raise InputError(
                 f"{path}: names label {segment.value} both '{other}' and '{segment.name}'", "keep one name"
             )
-        if any(one.name.casefold() == segment.name.casefold() for one in segments):
-            raise InputError(f"{path}: two of its segments are named '{segment.name}'", "rename one of them")
         segments.append(segment)
+    check_names(path, [segment.name for segment in segments], "segments")
     return segments
 
 

@@ -23,10 +23,6 @@ def size_heading(page: Page) -> str:
 def table_of(page: Page, links: Mapping[str, str]) -> dict[str, Any]:
     """Return the table as plain data.
 
-    Args:
-        page: The content.
-        links: Case -> where it is shown.
-
     Returns:
         ``columns`` of numbers (a label, and digits; without digits: of a size); ``structures`` by label value;
         ``scans`` (name, link, failed, seconds); ``reasons``, each text once; ``rows``: positions of scan and reason,

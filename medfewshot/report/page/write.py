@@ -58,12 +58,7 @@ class Sheet:
 
 
 def render_page(page: Page, sheet: Sheet | None = None) -> str:
-    """Return a file of the report as HTML: every text is escaped, and only its own scripts may run.
-
-    Args:
-        page: The content.
-        sheet: Which part of it; default: all.
-    """
+    """Return a file of the report as HTML: every text is escaped, and only its own scripts may run."""
     sheet = sheet or Sheet(page.cases, anchors_of(page))
     environment = page_environment()
     environment.filters["heading"] = _heading
