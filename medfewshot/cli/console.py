@@ -27,6 +27,7 @@ from medfewshot.metrics import METRICS
 from medfewshot.settings import AUTO
 from medfewshot.types import Event, Progress
 from medfewshot.workflow import STATISTICS, CaseResult, RunResult
+from medfewshot.workflow.measures import unit_of
 
 TEXTS = ("structure", "review")
 OF_QUALITY = ("spacing_mm", "steps", "budget_seconds")
@@ -117,7 +118,8 @@ class Console:
         rows = [_result_rows(one, result.review) for one in result.results]
         brief = sum(map(len, rows)) > 2 * MOST_SHOWN
         rows.sort(key=lambda own: (own[0].confidence is not None or not own[0].review, not own[0].review))
-        table = _table("", "scan", "structure", _size_unit(result.results), "confidence", "review", texts=TEXTS)
+        unit = unit_of([row for one in result.results for row in one.statistics])
+        table = _table("", "scan", "structure", unit, "confidence", "review", texts=TEXTS)
         for own in rows[:MOST_SHOWN]:
             shown = _one_per_reason(own) if brief else own
             for number, row in enumerate(shown):
@@ -283,13 +285,6 @@ def _one_per_reason(rows: Sequence[_ResultRow]) -> list[_ResultRow]:
     """Return the first structure of each reason to review; the first one if none has a reason."""
     by_reason = {row.review: row for row in reversed(rows) if row.review}
     return [row for row in rows if by_reason.get(row.review) is row] or list(rows[:1])
-
-
-def _size_unit(results: Sequence[CaseResult]) -> str:
-    rows = [row for result in results for row in result.statistics]
-    if any(row["volume_ml"] is not None for row in rows):
-        return "ml"
-    return "mm²" if any(row["area_mm2"] is not None for row in rows) else "pixels"
 
 
 def _size(row: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from medfewshot.workbench.session import LabelSession
 from medfewshot.workbench.state import CaseState
 from medfewshot.workbench.surface import surface_of, write_stl
 from medfewshot.workflow import report
-from medfewshot.workflow.outputs import write_outputs
+from medfewshot.workflow.outputs import rgb, write_outputs
 from medfewshot.workflow.record import RunRecord
 from medfewshot.workflow.reviews import REVIEWS, read_review_status, review_status
 
@@ -64,7 +64,7 @@ class _Job:
 
     @property
     def colours(self) -> dict[int, Colour]:
-        return {one.value: _rgb(one.color) for one in self.project.structures}
+        return {one.value: rgb(one.color) for one in self.project.structures}
 
     def mask(self, case: CaseState) -> np.ndarray:
         path = self.project.mask_path(case.name)
@@ -238,11 +238,6 @@ def _report(job: _Job) -> None:
             about: dict[str, Any] = {"names": job.names, "folder": folder, "settings": settings, "read_seconds": 0.0}
             record.add(write_outputs(files, job.scan(case), done, **about))
     job.result.files.append(report(folder))
-
-
-def _rgb(color: str) -> Colour:
-    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return red, green, blue
 
 
 _WRITE: dict[str, Callable[[_Job], None]] = {

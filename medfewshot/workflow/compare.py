@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medfewshot.data_dictionary import check_dictionary, write_table
+from medfewshot.data_dictionary import write_table
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import Comparison, Evaluation, evaluate_pairs, match_cases
 from medfewshot.planning import label_values
@@ -20,7 +20,7 @@ from medfewshot.workflow.evaluate import VOLUME_PLOT
 from medfewshot.workflow.known_names import known_names
 from medfewshot.workflow.record import RUN_RECORD, read_record
 from medfewshot.workflow.reviews import read_review_status
-from medfewshot.workflow.volumes import check_folder
+from medfewshot.workflow.volumes import check_tables_folder
 
 COMPARISON, CASES, PAGE = "comparison.csv", "cases.csv", "comparison.html"
 CHANGE = "second - first"
@@ -139,16 +139,9 @@ def _check_finished(path: Path) -> None:
 
 def _check_free(folder: Path) -> None:
     """Check that a comparison replaces nothing but an earlier comparison."""
-    check_folder(folder)
-    check_dictionary(folder)
     names = (COMPARISON, CASES, PAGE)
-    if all((folder / name).is_file() for name in names):
-        return
-    for name in (*names, VOLUME_PLOT):
-        if (folder / name).exists():
-            raise InputError(
-                f"{folder / name}: exists already and is no result of compare", "give another folder", setting="output"
-            )
+    is_earlier = all((folder / name).is_file() for name in names)
+    check_tables_folder(folder, () if is_earlier else (*names, VOLUME_PLOT), "compare")
 
 
 def _common_structures(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medfewshot.data_dictionary import check_dictionary, write_table
+from medfewshot.data_dictionary import write_table
 from medfewshot.datasets import Dataset
 from medfewshot.errors import InputError
 from medfewshot.evaluation import CurveScore, LearningCurve, evaluate_arrays
@@ -24,7 +24,7 @@ from medfewshot.structures import boxes
 from medfewshot.types import Case, Progress
 from medfewshot.workflow.adapt import Learners, adapt, fingerprint_of
 from medfewshot.workflow.supports import LabelledScans, read_supports
-from medfewshot.workflow.volumes import check_folder
+from medfewshot.workflow.volumes import check_tables_folder
 
 SCORES, POINTS, PLOT, RECORD = "curve_scores.csv", "curve.csv", "curve.png", "curve.json"
 FEWEST = 3
@@ -130,14 +130,9 @@ def _request(source: Dataset, settings: AdaptSettings, cells: Sequence[_Cell]) -
 
 def _open(folder: Path, request: str, overwrite: bool) -> list[CurveScore]:
     """Return the scores of an earlier call with the same request, and leave a folder that takes new ones."""
-    check_folder(folder)
-    check_dictionary(folder)
     record, scores = folder / RECORD, folder / SCORES
-    if not record.is_file():
-        for name in (SCORES, POINTS, PLOT):
-            if (folder / name).exists():
-                raise InputError(f"{folder / name}: exists already and is no result of curve", "give another folder")
-    elif not overwrite:
+    check_tables_folder(folder, () if record.is_file() else (SCORES, POINTS, PLOT), "curve")
+    if record.is_file() and not overwrite:
         try:
             same = json.loads(record.read_text(encoding="utf-8"))["request"] == request
             with open(scores, newline="", encoding="utf-8") as file:

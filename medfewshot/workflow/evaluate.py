@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.planning import label_values
@@ -17,7 +16,7 @@ from medfewshot.workflow.known_names import known_names
 from medfewshot.workflow.record import REPORT, RUN_RECORD, read_record
 from medfewshot.workflow.report import report
 from medfewshot.workflow.reviews import read_review_status
-from medfewshot.workflow.volumes import check_folder
+from medfewshot.workflow.volumes import check_tables_folder
 
 VOLUME_PLOT = "bland_altman.png"
 
@@ -84,16 +83,10 @@ def _unfinished(predictions: Path) -> tuple[str, ...]:
 
 def check_scores_folder(folder: Path) -> None:
     """Check that scores replace no file that no evaluation wrote."""
-    check_folder(folder)
-    check_dictionary(folder)
-    if (folder / "summary.json").is_file() and (folder / "scores.csv").is_file():
-        return  # of an earlier evaluation, which this one replaces
+    is_earlier = (folder / "summary.json").is_file() and (folder / "scores.csv").is_file()
     others = [] if (folder / RUN_RECORD).is_file() else [REPORT]  # a run's own page gets its scores
-    for name in ("scores.csv", "summary.csv", "films.csv", "summary.json", "dice.png", VOLUME_PLOT, *others):
-        if (folder / name).exists():
-            raise InputError(
-                f"{folder / name}: exists already and is no result of evaluate", "give another folder", setting="output"
-            )
+    names = ("scores.csv", "summary.csv", "films.csv", "summary.json", "dice.png", VOLUME_PLOT, *others)
+    check_tables_folder(folder, () if is_earlier else names, "evaluate")
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:

@@ -18,7 +18,7 @@ from medfewshot.report import FilmStrip, save_curve_plot
 from medfewshot.report.page.viewer import DisplayVolumes
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Progress, Volume
-from medfewshot.workflow.measures import measure
+from medfewshot.workflow.measures import SIZES, measure, unit_of
 from medfewshot.workflow.own_frames import frames_with_tracker, trackers_of
 
 _PER_VOLUME = ("probabilities", "uncertainty", "dicom_seg", "rtstruct", "seg_nrrd")
@@ -122,18 +122,13 @@ def write_film_tables(folder: Path, name: str, film: SegmentedFilm, names: Mappi
     """
     files = [f"films/{name}.csv", f"films/{name}.png"]
     write_csv(folder / files[0], film.rows)
-    key, unit = _size_of(film.rows)
-    curves = {one: [row[key] for row in film.rows if row["label"] == value] for value, one in names.items()}
+    unit = unit_of(film.rows)
+    curves = {one: [row[SIZES[unit]] for row in film.rows if row["label"] == value] for value, one in names.items()}
     save_curve_plot(
         folder / files[1], curves, unit=unit, times_s=film.times_s,
         marks=sorted({frame for one in film.ejections for frame in (one.ed_frame, one.es_frame)}),
     )  # fmt: skip
     return files
-
-
-def _size_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    sizes = {"volume_ml": "ml", "area_mm2": "mm²"}
-    return next(((key, unit) for key, unit in sizes.items() if rows[0].get(key) is not None), ("voxels", "pixels"))
 
 
 def _grouped(remarks: Mapping[str, Sequence[int]], count: int) -> tuple[str, ...]:

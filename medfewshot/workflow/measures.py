@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medfewshot.inference import Segmentation
 from medfewshot.report import structure_statistics
 from medfewshot.types import Volume
+
+SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "pixels": "voxels"}
+"""Unit -> column of the size of a structure."""
+
+
+def unit_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the unit of the sizes in these rows; ml if there is no row."""
+    return next((unit for unit, key in SIZES.items() if any(row.get(key) is not None for row in rows)), "ml")
 
 
 def measure(volume: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> list[dict[str, Any]]:

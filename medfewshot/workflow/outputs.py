@@ -121,7 +121,7 @@ def _write_exports(
     """
     files: list[str] = []
     notes: list[str] = []
-    colours = {value: _rgb(colour_of(rank)) for rank, value in enumerate(names, start=1)}
+    colours = {value: rgb(colour_of(rank)) for rank, value in enumerate(names, start=1)}
     for export in (EXPORTS[name] for name in wanted):
         refusal = export.refusal(volume)
         if refusal is not None:
@@ -132,7 +132,7 @@ def _write_exports(
     return files, tuple(dict.fromkeys(notes))
 
 
-def _rgb(colour: str) -> Colour:
+def rgb(colour: str) -> Colour:
     """Return the colour ``#rrggbb`` as numbers from 0 to 1."""
     red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
     return red, green, blue

@@ -21,9 +21,8 @@ from medfewshot.report.page.viewer import LARGEST_CASE, DisplayVolumes, display_
 from medfewshot.report.page.write import card_uri, preview_uri
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.known_names import known_names, learned_names
+from medfewshot.workflow.measures import SIZES, unit_of
 from medfewshot.workflow.record import REPORT, RUN_RECORD, CaseResult, flag_warning, read_run
-
-_SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "pixels": "voxels"}
 
 
 def report(
@@ -141,7 +140,7 @@ def reasons_to_review(results: Sequence[CaseResult]) -> dict[tuple[str, int], st
     Returns:
         (case, label value) -> one reason in at most six words.
     """
-    size = _SIZES[_unit(results)]
+    size = SIZES[_unit(results)]
     cases = [
         PageCase(
             one.case,
@@ -161,8 +160,7 @@ def reasons_to_review(results: Sequence[CaseResult]) -> dict[tuple[str, int], st
 
 
 def _unit(results: Sequence[CaseResult]) -> str:
-    rows = [row for result in results for row in result.statistics]
-    return next((unit for unit, key in _SIZES.items() if any(row.get(key) is not None for row in rows)), "ml")
+    return unit_of([row for result in results for row in result.statistics])
 
 
 def _case(
@@ -199,7 +197,7 @@ def _row(
     return StructureRow(
         value,
         name,
-        size=measured.get(_SIZES[unit]),
+        size=measured.get(SIZES[unit]),
         predicted_dice=result.predicted_dice.get(name),
         status=score.get("status"),
         scores={metric: score.get(metric) for metric in METRICS},

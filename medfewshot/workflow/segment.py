@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
-from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError, some
 from medfewshot.io import (
     EXPORTS,
@@ -38,7 +37,7 @@ from medfewshot.workflow.record import (
     remove_results,
 )
 from medfewshot.workflow.report import reasons_to_review
-from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
+from medfewshot.workflow.volumes import check_channels, check_tables_folder, find_cases
 
 MIN_COHORT = 3
 """From this number of scans on, flags on most of them say something about the supports."""
@@ -124,8 +123,7 @@ def open_batch(
 
 def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentSettings) -> None:
     """Check that results in ``folder`` replace neither scans nor unrelated files."""
-    check_folder(folder)
-    check_dictionary(folder)
+    check_tables_folder(folder)
     if not folder.is_dir():
         return
     inputs = {path.resolve() for case in cases for path in case.image_paths}

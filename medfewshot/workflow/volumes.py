@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError
 from medfewshot.io import case_id, channel_of, channels_in_file, find_images
 from medfewshot.types import Case
@@ -56,6 +57,16 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{existing}: is a file", "give a folder", setting="output")
     if not os.access(existing, os.W_OK):
         raise InputError(f"{existing}: cannot be written to", "give another folder", setting="output")
+
+
+def check_tables_folder(folder: Path, names: Iterable[str] = (), command: str = "") -> None:
+    """Check that tables can be written into ``folder``, and that ``command`` replaces no file of these ``names``."""
+    check_folder(folder)
+    check_dictionary(folder)
+    for name in names:
+        if (folder / name).exists():
+            problem = f"{folder / name}: exists already and is no result of {command}"
+            raise InputError(problem, "give another folder", setting="output")
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:
