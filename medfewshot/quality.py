@@ -32,7 +32,9 @@ deviations (or by more than twice the distance between supports, if that is larg
 SUPPORT_DISTANCE = 1.0
 """... or, between supports, which the plan was made from, by more than this;"""
 SIZE_FACTOR = 3.0
-"""... and a structure this many times larger (or smaller) than in any support."""
+"""... and a structure this many times larger (or smaller) than in any support, ..."""
+PLANE_COSINE = 0.7
+"""... and a slice that is turned by more than 45 degrees."""
 NO_CONTRAST = "the image has no contrast"
 LOW_CONFIDENCE = 0.5
 """Expected Dice below which a structure is to be reviewed."""
@@ -96,6 +98,9 @@ def image_flags(volume: Volume, plan: Plan, profile: Mapping[str, Any]) -> tuple
     if supports and not is_constant(volume.data):
         own = _describe(volume, plan)
         flags += [*_modality(own, supports), *_lengths(own, supports), *_intensities(own, supports)]
+        if volume.slice_of and abs(float(np.array(plan.axes)[:, 2] @ volume.affine[:3, 2])) < PLANE_COSINE:
+            text = "its slice lies in another plane than that of the first labelled scan"
+            flags.append(Flag("plane unlike the labelled scans", text))
     return tuple(flags)
 
 

@@ -36,6 +36,7 @@ class Volume:
         names: Label value -> name, for a label map whose file names its structures (3D Slicer).
         colours: Label value -> red, green and blue, each from 0 to 1, for such a label map.
         frame: Number of this frame in the time series of the file, from 0; None if the file contains one volume.
+        slice_of: Shape ``(X, Y, Z)`` in the file if this 2D image was a volume of one slice; otherwise None.
     """
 
     data: np.ndarray
@@ -48,6 +49,7 @@ class Volume:
     names: Mapping[int, str] = field(default_factory=dict)
     colours: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
     frame: int | None = None
+    slice_of: tuple[int, ...] | None = None
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
@@ -62,8 +64,7 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, ...]:
         """Voxel edge lengths in mm, derived from the affine, one per spatial axis."""
-        lengths = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
-        return tuple(float(length) for length in lengths[: self.spatial_dims])
+        return tuple(np.sqrt((self.affine[:3, : self.spatial_dims] ** 2).sum(axis=0)).tolist())
 
     @property
     def name(self) -> str:
@@ -270,8 +271,7 @@ IGNORED = -1
 """Label of voxels that nobody annotated: they are neither background nor a structure, and nothing learns from them."""
 
 MAX_WHOLE_VALUES = 60_000_000
-"""Maximum number of planned probabilities (classes x voxels) for the whole field of view; memory needs several such
-arrays."""
+"""Most planned probabilities (classes x voxels) for the whole field of view. Memory needs several such arrays."""
 
 Colour = tuple[float, float, float]
 """Red, green and blue, each from 0 to 1."""

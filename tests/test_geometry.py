@@ -21,8 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medfewshot.inference import segment_volume
-from medfewshot.io import read_image, write_label
+from medfewshot.io import as_2d, read_image, write_label
 from medfewshot.learners.base import FunctionSegmenter
+from medfewshot.planning import to_plan
+from medfewshot.settings import InferenceSettings
 from medfewshot.types import Normalization, Plan
 
 CENTRES_MM = np.array([[12.0, -6, 4], [-14, 5, -9], [3, 13, 10]])
@@ -145,6 +147,33 @@ def test_all_48_axis_orders(tmp_path, grid, suffix):
             assert before.GetSize() == after.GetSize()
             for one in ("GetSpacing", "GetOrigin", "GetDirection"):
                 assert np.allclose(getattr(before, one)(), getattr(after, one)(), atol=1e-6)
+
+
+@pytest.mark.parametrize("across", range(3), ids=["sagittal", "coronal", "axial"])
+def test_volumes_of_one_slice_on_a_2d_plan(across):
+    """In all 48 axis orders the planned image is the same, and the result lies on the volume's own grid."""
+    spacing, degrees = (np.array(v, dtype=float) for v in GRIDS["oblique anisotropic"])
+    shape = np.where(np.arange(3) == across, 1, np.ceil(EXTENT_MM / spacing).astype(int))
+    affine = grids.affine_of(spacing, degrees)
+    affine[:3, 3] = -affine[:3, :3] @ ((shape - 1) / 2)
+    first = grids.volume_of(draw(affine, tuple(shape)), affine)
+    edges = np.delete(spacing, across)
+    plan = grids.plan_of(1.5 * edges, axes=grids.axes_of(as_2d(first).affine), labels={VALUE: "balls"},
+                         normalization=(Normalization("window", 0, 1000, 200, 100),))  # fmt: skip
+    expected = to_plan(first, plan).image
+    assert expected[0].shape == tuple(np.round((np.delete(shape, across) - 1) / 1.5 + 1))
+    every = InferenceSettings(probabilities=True, uncertainty=True)
+    for orientation in grids.ALL_ORIENTATIONS:
+        volume = grids.reoriented(first, orientation)
+        assert torch.allclose(to_plan(volume, plan).image, expected, atol=1e-4)
+        found = segment_volume(volume, plan, FunctionSegmenter(threshold), every)
+        depth = depth_mm(np.moveaxis(grids.points_mm(volume.affine, volume.spatial_shape), 0, -1))
+        slack = 0.75 * edges.max()
+        assert (found.labels[depth > slack] == VALUE).all()
+        assert not found.labels[depth < -slack].any()
+        assert found.probabilities.shape == (2, *volume.spatial_shape)
+        assert ((found.probabilities[1] > 0.5) == (found.labels > 0)).mean() > 0.99
+        assert found.uncertainty.shape == volume.spatial_shape
 
 
 @settings(max_examples=40)

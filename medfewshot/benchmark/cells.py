@@ -94,7 +94,8 @@ def select_cells(
     """
     chosen = [cell for cell in cells if (not seeds or cell.seed in seeds)]
     if only:
-        chosen = [cell for cell in chosen if any(_matches(cell.id, pattern) for pattern in only)]
+        patterns = [one if any(sign in one for sign in "*?[") else f"*{one}*" for one in only]
+        chosen = [cell for cell in chosen if any(fnmatchcase(cell.id, pattern) for pattern in patterns)]
     if not chosen:
         raise InputError("no cell matches the chosen names and seeds", "choose others", setting=("only", "seeds"))
     if shard is not None:
@@ -186,7 +187,3 @@ def _file_digest(path: Path, changed: int) -> bytes:
     """Read again only if the file has changed: every cell asks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
-
-
-def _matches(identifier: str, pattern: str) -> bool:
-    return fnmatchcase(identifier, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")

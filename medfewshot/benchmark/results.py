@@ -128,7 +128,7 @@ def group_cells(cells: Sequence[Cell], find: Callable[[Cell], CellResult | None]
         groups.setdefault((cell.dataset.name, cell.learner.name, cell.shots), []).append(cell)
     datasets = list(dict.fromkeys(name for name, _, _ in groups))
     learners = list(dict.fromkeys(name for _, name, _ in groups))
-    order = sorted(groups, key=lambda key: (datasets.index(key[0]), _shots_order(key[2]), learners.index(key[1])))
+    order = sorted(groups, key=lambda key: (datasets.index(key[0]), key[2] == ALL, key[2], learners.index(key[1])))
     found = [(tuple(groups[key]), [find(cell) for cell in groups[key]]) for key in order]
     return [Group(mine, tuple(result for result in results if result is not None)) for mine, results in found]
 
@@ -139,10 +139,6 @@ def by_task(groups: Iterable[Group]) -> list[list[Group]]:
     for group in groups:
         tasks.setdefault(group.key[:2], []).append(group)
     return list(tasks.values())
-
-
-def _shots_order(shots: Shots) -> tuple[bool, int]:
-    return (True, 0) if shots == ALL else (False, shots)
 
 
 def read_result(cell: Cell, folder: Path) -> CellResult:

@@ -20,7 +20,7 @@ from medfewshot.io import write_text
 from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
 from medfewshot.learners.base import OVERLAP
-from medfewshot.planning import plan_from_dict, plan_to_dict, voxel_for_voxel
+from medfewshot.planning import in_plan_dims, plan_from_dict, plan_to_dict, voxel_for_voxel
 from medfewshot.quality import image_flags, reasons_to_review, size_flags
 from medfewshot.settings import InferenceSettings
 from medfewshot.types import Plan, Progress, UncertainStructure, Volume
@@ -95,7 +95,7 @@ class VolumeSegmenter(Segmenter):
             InputError: The volume has other dimensions or channels than the supports.
         """
         profile = self.record.get("profile") or {}
-        volume, warnings = voxel_for_voxel(volume, self.plan, profile)
+        volume, warnings = voxel_for_voxel(in_plan_dims(volume, self.plan), self.plan, profile)
         result = segment_volume(volume, self.plan, self.segmenter, settings, progress=progress, tracker=tracker)
         scan = image_flags(volume, self.plan, profile)
         sizes = size_flags(result.voxels, volume, self.plan, profile)

@@ -113,12 +113,12 @@ class EpisodeSampler:
     def __init__(self, tasks: Sequence[LabelledTask], settings: EpisodeSettings | None = None, **changes: Any) -> None:
         self.settings = settings or EpisodeSettings(**changes)
         pools = [Pool(task) for task in tasks]
-        self._pools = [pool for pool in pools if self._suffices(pool)]
+        least, shots = self.settings.ways[0], self.settings.shots[0]
+        self._pools = [pool for pool in pools if len(pool.values) >= least and pool.subjects > shots]
         if not self._pools:
             found = ", ".join(f"{p.task.name}: {len(p.values)} labels, {p.subjects} subjects" for p in pools)
             raise InputError(
-                f"no task has {self.settings.ways[0]} labels and {self.settings.shots[0] + 1} subjects with them "
-                f"({found or 'there is no task'})",
+                f"no task has {least} labels and {shots + 1} subjects with them ({found or 'there is no task'})",
                 "add examples, or ask for fewer ways and shots",
             )
         weights = np.array([pool.task.weight for pool in self._pools])
@@ -150,9 +150,6 @@ class EpisodeSampler:
             f"{ATTEMPTS} attempts",
             "add examples that show several classes, enlarge the patches, or lower these numbers",
         )
-
-    def _suffices(self, pool: Pool) -> bool:
-        return len(pool.values) >= self.settings.ways[0] and pool.subjects > self.settings.shots[0]
 
     def _try(
         self, rng: Rng, generator: torch.Generator, progress: float, device: torch.device, blind: bool

@@ -63,7 +63,7 @@ def segment_volume(
     """Segment one image.
 
     Args:
-        volume: Image ``(C, *S)``.
+        volume: Image ``(C, *S)``; for a 2D plan, also a volume of one slice.
         plan: Plan of the support.
         segmenter: Adapted to that support.
         settings: What to return.
@@ -115,10 +115,11 @@ def segment_volume(
     reasons = {plan.label_values[index - 1]: reason for index, reason in uncertain}
     unsure = {value: reason for value, reason in reasons.items() if voxels[value]}
     predicted = writer.predicted_dice(segmenter.calibration)
+    shape = volume.slice_of or volume.spatial_shape
     return Segmentation(
-        labels=labels,
-        probabilities=writer.probabilities,
-        uncertainty=writer.uncertainty,
+        labels=labels.reshape(shape),
+        probabilities=None if writer.probabilities is None else writer.probabilities.reshape(-1, *shape),
+        uncertainty=None if writer.uncertainty is None else writer.uncertainty.reshape(shape),
         confidence=writer.confidence(),
         predicted_dice=predicted,
         voxels=voxels,

@@ -18,7 +18,7 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import TraceKeys, TransformBackends, ensure_tuple_rep
 
 from medfewshot.api import as_volume
-from medfewshot.planning import AxisMap, labels_to_plan, plan_from_dict, sample_axis, to_plan
+from medfewshot.planning import AxisMap, labels_to_plan, plan_from_dict, sample_axis, to_original, to_plan
 from medfewshot.types import Plan
 
 
@@ -56,21 +56,19 @@ class ToPlan(InvertibleTransform):
             "original_shape": grid.original_shape,
             "original_affine": original,
         }
-        self.push_transform(planned, orig_size=grid.original_shape, extra_info=extra)
+        self.push_transform(planned, orig_size=volume.spatial_shape, extra_info=extra)
         planned.affine = torch.from_numpy(grid.affine)
         return planned
 
     def inverse(self, data: MetaTensor) -> MetaTensor:
         """Resample ``(K, *P)`` to the original grid ``(K, *S)``."""
-        extra = self.pop_transform(data)[TraceKeys.EXTRA_INFO]
+        applied = self.pop_transform(data)
+        extra = applied[TraceKeys.EXTRA_INFO]
         maps = [AxisMap(int(axis), float(step), float(offset)) for axis, step, offset in extra["axes"]]
         values = data.as_tensor()
         nearest = not values.is_floating_point() or extra["mode"] == "nearest"
-        for axis, axis_map in enumerate(maps, start=1):
-            at = axis_map.coordinates(0, extra["original_shape"][axis_map.original_axis])
-            values = _nearest(values, at, axis) if nearest else sample_axis(values, at, axis)
-        original_axes = [axis_map.original_axis for axis_map in maps]
-        values = values.permute(0, *[original_axes.index(axis) + 1 for axis in range(len(maps))]).contiguous()
+        values = to_original(values, maps, extra["original_shape"], _nearest if nearest else sample_axis)
+        values = values.reshape(len(values), *applied[TraceKeys.ORIG_SIZE]).contiguous()
         restored = MetaTensor(values, meta=data.meta, applied_operations=data.applied_operations)
         restored.affine = extra["original_affine"]
         return restored

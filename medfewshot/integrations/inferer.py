@@ -22,7 +22,7 @@ from medfewshot.io.formats.nifti import NIFTI
 from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import plan_from_dict
 from medfewshot.settings import InferenceSettings
-from medfewshot.types import Plan, Volume
+from medfewshot.types import Plan
 from medfewshot.workflow import as_volume, check_channels, find_cases
 
 Output = Literal["labels", "probabilities"]
@@ -84,22 +84,19 @@ class FewShotInferer(Inferer):
 
 
 def segment_tensor(image: Any, plan: Plan, segmenter: Segmenter, settings: InferenceSettings) -> dict[str, np.ndarray]:
-    """Segment ``image (C, *S)``; for a 2D plan, ``S`` may end with an axis of length 1.
+    """Segment ``image (C, *S)``; for a 2D plan, ``S`` may have an axis of length 1.
 
     Returns:
         ``labels (1, *S)`` int32; if asked for, ``probabilities (N + 1, *S)`` and ``uncertainty (1, *S)``, float32.
     """
     volume = as_volume(image if isinstance(image, MetaTensor) else MetaTensor(image))
-    flat = plan.spatial_dims == 2 and volume.spatial_dims == 3 and volume.data.shape[-1] == 1
-    if flat:
-        volume = Volume(volume.data[..., 0], volume.affine)
     done = segment_volume(volume, plan, segmenter, settings)
     arrays = {"labels": done.labels[None].astype(np.int32)}
     if done.probabilities is not None:
         arrays["probabilities"] = done.probabilities.astype(np.float32)
     if done.uncertainty is not None:
         arrays["uncertainty"] = done.uncertainty[None]
-    return {name: array[..., None] if flat else array for name, array in arrays.items()}
+    return arrays
 
 
 def _decollated(inputs: Tensor) -> list[Tensor]:

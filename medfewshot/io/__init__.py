@@ -6,7 +6,7 @@ from medfewshot.io.files import atomic_path, write_csv, write_text
 from medfewshot.io.films import channels_in_file, labelled_frames, open_film
 from medfewshot.io.formats import FORMATS, Film, Format
 from medfewshot.io.formats.nifti import volumes_in_file
-from medfewshot.io.geometry import check_affine, check_same_grid, in_voxels
+from medfewshot.io.geometry import as_2d, check_affine, check_same_grid, in_voxels
 from medfewshot.io.label_values import check_is_image, check_is_label_map
 from medfewshot.io.names import StructureNames, match_names, specific_names
 from medfewshot.io.objects import NO_SPACING, VolumeLike, as_volume
@@ -42,6 +42,7 @@ __all__ = [
     "Format",
     "StructureNames",
     "VolumeLike",
+    "as_2d",
     "as_volume",
     "atomic_path",
     "case_id",

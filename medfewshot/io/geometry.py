@@ -28,6 +28,16 @@ def complete_2d(affine: np.ndarray) -> np.ndarray:
     return affine
 
 
+def as_2d(volume: Volume) -> Volume:
+    """Drop the axis of one voxel of a volume of one slice. Every other volume stays as it is."""
+    shape = volume.spatial_shape
+    if len(shape) != 3 or shape.count(1) != 1:
+        return volume
+    across = shape.index(1)
+    affine = complete_2d(volume.affine[:, [*(axis for axis in range(3) if axis != across), across, 3]])
+    return replace(volume, data=volume.data.squeeze(across + 1), affine=affine, slice_of=shape)
+
+
 def check_affine(affine: np.ndarray, name: str) -> None:
     """Raise InputError unless the three axes are finite, longer than zero and at right angles."""
     if not np.isfinite(affine).all():

@@ -38,7 +38,7 @@ class LinearHead:
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add a patch: ``features (B, D, *S')`` float32 of the network, ``labels (B, *S)`` int64."""
-        phi = _with_ones(features.flatten(2).transpose(1, 2).flatten(0, 1))
+        phi = nn.functional.pad(features.flatten(2).transpose(1, 2).flatten(0, 1), (0, 1), value=1.0)  # 1: the bias
         whole = pad_to_multiple(labels[:, None].float(), self.network.multiple)
         blocks = fold_blocks(whole, self.network.fold).flatten(2).transpose(1, 2).flatten(0, 1).long()
         known, blocks = blocks >= 0, blocks.clamp_min(0)  # a voxel that is not annotated has no weight and no target
@@ -89,7 +89,3 @@ class LinearHeadStart(nn.Module):
 def class_frequencies(labels: Sequence[Tensor], classes: int) -> Tensor:
     """Count the voxels of each class in label maps of any shape, without ignored ones; returns ``(classes,)``."""
     return torch.stack([torch.bincount(label[label >= 0], minlength=classes) for label in labels]).sum(0)
-
-
-def _with_ones(phi: Tensor) -> Tensor:
-    return torch.cat([phi, torch.ones_like(phi[:, :1])], dim=1)

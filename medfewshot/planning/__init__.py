@@ -6,10 +6,12 @@ from medfewshot.planning.grid import (
     Planned,
     axis_weights,
     check_like_support,
+    in_plan_dims,
     labels_to_plan,
     make_support,
     planned_order,
     sample_axis,
+    to_original,
     to_plan,
 )
 from medfewshot.planning.labels import label_values, name_with_value
@@ -23,6 +25,7 @@ __all__ = [
     "Planned",
     "axis_weights",
     "ceilings",
+    "in_plan_dims",
     "check_like_support",
     "label_values",
     "name_with_value",
@@ -34,6 +37,7 @@ __all__ = [
     "plan_to_dict",
     "planned_order",
     "sample_axis",
+    "to_original",
     "to_plan",
     "voxel_for_voxel",
 ]

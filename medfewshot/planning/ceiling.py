@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from torch import Tensor
 
-from medfewshot.planning.grid import AxisMap, axis_maps, labels_to_plan, sample_axis
+from medfewshot.planning.grid import axis_maps, labels_to_plan, to_original
 from medfewshot.structures import dice, structures
 from medfewshot.types import Plan, Volume
 
@@ -41,16 +40,8 @@ def ceilings(labels: Sequence[Volume], plan: Plan, values: Sequence[int] | None 
 def _there_and_back(label: Volume, value: int, plan: Plan) -> float:
     alone = replace(plan, labels={value: plan.labels[value]}, keep_largest=())
     planned = (labels_to_plan(label, alone) == 1).float()
-    restored = to_original(planned, axis_maps(label, alone), label.spatial_shape).numpy() > 0.5
+    restored = to_original(planned[None], axis_maps(label, alone), label.spatial_shape)[0].numpy() > 0.5
     return dice(restored & (label.data[0] >= 0), label.data[0] == value)  # negative: not annotated
-
-
-def to_original(planned: Tensor, maps: Sequence[AxisMap], shape: Sequence[int]) -> Tensor:
-    """Interpolate one map ``(*P)`` of the planned grid linearly on the original grid ``(*S)``."""
-    for axis, axis_map in enumerate(maps):
-        planned = sample_axis(planned, axis_map.coordinates(0, shape[axis_map.original_axis]), axis)
-    order = [axis_map.original_axis for axis_map in maps]
-    return planned.permute(np.argsort(order).tolist())
 
 
 def _crop(label: Volume, box: Sequence[slice], plan: Plan) -> Volume:

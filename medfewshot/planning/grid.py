@@ -7,7 +7,7 @@ Memory stays bounded, whereas MONAI's ``Invertd`` would keep every class on the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from medfewshot.errors import InputError
+from medfewshot.io import as_2d
 from medfewshot.planning.normalise import normalise
 from medfewshot.types import IGNORED, Plan, Support, Volume
 
@@ -56,7 +57,7 @@ class Planned:
         image: ``(C, *P)`` float32, normalised.
         maps: One :class:`AxisMap` per planned axis.
         affine: ``(4, 4)``, planned index -> RAS mm.
-        original_shape: ``(*S)``.
+        original_shape: ``(*S)``; of a volume of one slice on a 2D plan, without the axis of one voxel.
     """
 
     image: Tensor
@@ -92,6 +93,7 @@ def to_plan(volume: Volume, plan: Plan) -> Planned:
     Raises:
         InputError: See :func:`check_like_support`.
     """
+    volume = in_plan_dims(volume, plan)
     check_like_support(volume, plan)
     grid = _grid(volume, plan)
     data, _ = reorient(volume, grid.orientation)
@@ -105,6 +107,7 @@ def labels_to_plan(label: Volume, plan: Plan) -> Tensor:
     Voxels that are not annotated stay :data:`~medfewshot.types.IGNORED`. Each voxel takes the nearest original voxel.
     A structure that is too small for the grid gets every planned voxel that it touches.
     """
+    label = in_plan_dims(label, plan)
     grid = _grid(label, plan)
     classes = np.zeros(label.spatial_shape, dtype=np.int16)
     for index, value in enumerate(plan.label_values, start=1):
@@ -131,6 +134,11 @@ def _touched(mask: np.ndarray, grid: _Grid) -> tuple[np.ndarray, ...]:
     voxels = np.argwhere(mask)
     at = [m.offset + m.step * voxels[:, m.original_axis] for m in grid.maps]
     return tuple(_whole(a, size) for a, size in zip(at, grid.shape, strict=True))
+
+
+def in_plan_dims(volume: Volume, plan: Plan) -> Volume:
+    """Return a volume of one slice as a 2D image if the plan is for 2D images."""
+    return as_2d(volume) if plan.spatial_dims == 2 else volume
 
 
 def axis_maps(volume: Volume, plan: Plan) -> tuple[AxisMap, ...]:
@@ -162,7 +170,8 @@ def orientation_to(volume: Volume, axes: Sequence[Sequence[float]] | np.ndarray)
     """Return the axis order and flips, of 48, that bring a volume closest to the frame of the support.
 
     Closest-canonical orientation is wrong for oblique stacks: near 45 degrees it puts the slice axis first in one
-    subject and second in the next. Planar images have no patient frame: they stay as they are.
+    subject and second in the next. 2D images have no patient frame: they stay as they are. A volume of one slice has
+    one: its two axes are turned, and the axis of one voxel stays the third.
 
     Args:
         volume: Any.
@@ -171,9 +180,11 @@ def orientation_to(volume: Volume, axes: Sequence[Sequence[float]] | np.ndarray)
     Returns:
         ``(3, 2)`` as in nibabel: row i has the planned axis that original axis i becomes, and -1 if it is reversed.
     """
-    if volume.spatial_dims == 2:
+    if volume.spatial_dims == 2 and volume.slice_of is None:
         return np.array([(0, 1), (1, 1), (2, 1)])
     agreement = np.asarray(axes, dtype=np.float64).T @ direction_cosines(volume.affine)
+    if volume.slice_of is not None:
+        agreement[2, 2] = 9  # more than all others together
     planned, original = linear_sum_assignment(np.abs(agreement), maximize=True)
     orientation = np.empty((3, 2), dtype=int)
     orientation[original] = np.stack([planned, np.where(agreement[planned, original] < 0, -1, 1)], axis=1)
@@ -202,6 +213,19 @@ def sample_axis(values: Tensor, coordinates: np.ndarray, axis: int) -> Tensor:
     return lower.lerp_(upper, weight)
 
 
+def to_original(
+    planned: Tensor,
+    maps: Sequence[AxisMap],
+    shape: Sequence[int],
+    sample: Callable[[Tensor, np.ndarray, int], Tensor] = sample_axis,
+) -> Tensor:
+    """Interpolate maps ``(K, *P)`` of the planned grid on the original grid ``(K, *S)``, axis by axis."""
+    for axis, axis_map in enumerate(maps, start=1):
+        planned = sample(planned, axis_map.coordinates(0, shape[axis_map.original_axis]), axis)
+    back = np.argsort([axis_map.original_axis for axis_map in maps])
+    return planned.permute(0, *(back + 1).tolist())
+
+
 def axis_weights(axis_map: AxisMap, original_size: int, size: int) -> np.ndarray:
     """Return how much each planned index counts in the sum over all original indices, ``(size,)`` float64.
 
@@ -224,6 +248,7 @@ def check_like_support(volume: Volume, plan: Plan) -> None:
     Raises:
         InputError: It has not, or it is larger than any scan.
     """
+    volume = in_plan_dims(volume, plan)
     if volume.spatial_dims != plan.spatial_dims:
         raise InputError(
             f"{volume.name}: is {volume.spatial_dims}D but the support is {plan.spatial_dims}D",

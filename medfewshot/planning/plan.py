@@ -61,7 +61,8 @@ def make_plan(
         for value in wanted
     }
     dims = images[0].spatial_dims
-    axes = direction_cosines(images[0].affine) if dims == 3 else np.eye(3)
+    placed = dims == 3 or images[0].has_spacing
+    axes = direction_cosines(images[0].affine) if placed else np.eye(3)
     orders = [planned_order(label, axes) for label in labels]
     spacings = np.array([np.array(label.spacing_mm)[order] for label, order in zip(labels, orders, strict=True)])
     shapes = np.array([np.array(label.spatial_shape)[order] for label, order in zip(labels, orders, strict=True)])

@@ -145,7 +145,7 @@ class Learning:
         few = LabelledScans(examples.images[newest], examples.labels[newest], examples.names)
         progress = self.progress.at("instant draft")
         progress.update(0, 1, name)
-        kind = kind_of(few.images[0])
+        kind = kind_of(few.as_2d_if_planar().images[0])
         if before is not None and before.segmenter.trained_network is not None:
             record = {"settings": {"learner": self.instant.learner}}
             start = VolumeSegmenter(before.plan, before.segmenter, record)

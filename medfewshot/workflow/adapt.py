@@ -129,6 +129,8 @@ def adapt(
     """
     progress = progress or Progress()
     settings = settings or AdaptSettings()
+    if start is None or start.plan.spatial_dims == 2:
+        scans = scans.as_2d_if_planar()
     settings = resolve_auto(settings, scans.images, learners) if start is None else continued(settings, start)
     learner = make_learner(settings, progress.at("adapting"), learners)
     progress.at("planning").update(0, 1)

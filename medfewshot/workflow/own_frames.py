@@ -47,7 +47,7 @@ def with_tracked_frames(
         following = frames_with_tracker(film, {image.frame: tracker}, near)
         for done, (number, volume, one) in enumerate(following, start=1):
             progress.update(done, len(near), film.name)
-            frame = to_plan(replace(image, data=volume.data), plan).image
+            frame = to_plan(replace(image, data=volume.data.reshape(image.data.shape)), plan).image
             votes = one.carry(frame) if one is not None else None
             if votes is not None and number in chosen:
                 images.append(frame)

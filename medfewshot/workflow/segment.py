@@ -181,7 +181,8 @@ def segment(
     _check_same_scans(batch.cases, earlier.values(), folder)
     folder.mkdir(parents=True, exist_ok=True)
     workers, todo = workers or Threads(), []
-    with workers.ready(*_shared(batch, saved), results=folder):
+    shared = [path.absolute() for path in (*([saved.folder] if saved else []), batch.cases[0].image_path)]
+    with workers.ready(*shared, results=folder):
         record.start(earlier)
         with record:
             for case in batch.cases:
@@ -203,11 +204,6 @@ def segment(
             record.results.sort(key=lambda result: order[result.inputs])
             record.about_input += cohort_warning(record.results)
     return RunResult(tuple(record.results), folder, resumed, tuple(record.warnings()))
-
-
-def _shared(batch: Batch, saved: SavedModel | None) -> list[Path]:
-    """List what every node of a cluster must see."""
-    return [path.absolute() for path in (*([saved.folder] if saved else []), batch.cases[0].image_path)]
 
 
 def _work(

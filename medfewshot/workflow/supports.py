@@ -17,6 +17,7 @@ from medfewshot.io import (
     Example,
     ReadImage,
     VolumeLike,
+    as_2d,
     as_volume,
     in_frame_of,
     in_voxels,
@@ -53,6 +54,12 @@ class LabelledScans:
     def ignoring(self, value: int | None) -> LabelledScans:
         """Return the same where voxels with the label ``value`` count as not annotated; None changes nothing."""
         return self if value is None else replace(self, labels=[mark_ignored(label, value) for label in self.labels])
+
+    def as_2d_if_planar(self) -> LabelledScans:
+        """Return the same as 2D images if every scan is a 2D image or a volume of one slice."""
+        images = [as_2d(image) for image in self.images]
+        planar = all(image.spatial_dims == 2 for image in images)
+        return replace(self, images=images, labels=[as_2d(label) for label in self.labels]) if planar else self
 
 
 def find_supports(folder: Path | None = None, pairs: Sequence[tuple[Path, Path]] = ()) -> Dataset:

@@ -169,6 +169,17 @@ def test_to_plan_is_inverted_like_inference_restores():
     assert (labels.numpy() != expected).mean() < 1e-3  # keep_largest and the foreground floor aside
 
 
+def test_to_plan_and_back_for_a_volume_of_one_slice():
+    slices = [[MetaTensor(one.as_tensor()[:, :, 4:5], affine=OBLIQUE) for one in meta_scan(seed)] for seed in (0, 1)]
+    plan = medfewshot.adapt(slices, learner="toy", device="cpu").plan
+    assert plan.spatial_dims == 2
+    image, label = slices[1]
+    grid = ToPland(["image", "label"], plan, label=[False, True])
+    inverse = grid.inverse(grid({"image": image, "label": label}))
+    assert inverse["image"].shape == inverse["label"].shape == label.shape
+    assert dice(inverse["label"], label) > 0.95
+
+
 def test_to_plan_from_json_data():
     from medfewshot.planning import plan_to_dict
 

@@ -81,7 +81,7 @@ def test_vessels_of_two_pixels_are_planned_on_their_own_grid(planar):
     assert plan.ceilings[1] >= 0.9
 
 
-def test_a_volume_of_one_slice_is_planned_as_a_2d_image():
+def test_a_volume_of_one_slice_in_3d_has_the_grid_of_a_2d_image():
     disc = np.hypot(*np.indices((400, 400)) - 200) < 120
     plans = []
     for planar in (np.s_[:, :], np.s_[:, :, None]):

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,16 @@ from medfewshot.learners.base import FunctionSegmenter
 from medfewshot.planning import make_plan, make_support
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Cancelled, Case, Event, Progress, Volume
-from medfewshot.workflow import LabelledScans, adapt, adapt_to_folder, find_supports, prepare, read_supports
+from medfewshot.workflow import (
+    LabelledScans,
+    adapt,
+    adapt_to_folder,
+    find_supports,
+    open_batch,
+    prepare,
+    read_supports,
+    segment,
+)
 from medfewshot.workflow.adapt import continued
 from medfewshot.workflow.supports import scan_warnings
 
@@ -127,6 +137,44 @@ def test_a_volume_of_another_kind_is_refused_before_adaptation(tmp_path, monkeyp
         adapt_to_folder(support, tmp_path / "seg", TOY, query=Volume(np.zeros((1, 4, 4), np.float32), np.eye(4)))
     assert toys.ToyLearner.adapted == 0
     assert not (tmp_path / "seg").exists()
+
+
+def one_slice(folder: Path, seed: int, *, turned: bool = False) -> tuple[Path, Path]:
+    """Write a sagittal slice of 1.25 x 2 mm, ``(X, 1, Z)``, or in another axis order ``(1, Z, X)``, and its label."""
+    affine = toys.AFFINE[:, [1, 2, 0, 3]] if turned else toys.AFFINE
+    scan = [array.T[None] if turned else array[:, None] for array in toys.make_scan(seed, (24, 20))]
+    image, label = (toys.save_nifti(folder / f"{k}{seed}.nii.gz", a, affine) for k, a in zip("il", scan, strict=True))
+    return image, label
+
+
+def test_volumes_of_one_slice_are_learned_and_segmented_as_2d_images(tmp_path):
+    scans = read_supports([one_slice(tmp_path, 0), one_slice(tmp_path, 1, turned=True)])
+    segmenter = adapt(scans, TINY.replace(learner="auto"))
+    assert segmenter.record["settings"]["learner"] == "finetune"
+    assert segmenter.plan.spatial_dims == 2
+    assert segmenter.plan.spacing_mm == pytest.approx((1.25, 2.0))
+    assert [one["extent_mm"] for one in segmenter.record["profile"]["supports"]] == [[30, 40]] * 2
+    segmenter.save(tmp_path / "model")
+    image, _ = one_slice(tmp_path, 2, turned=True)
+    full = toys.save_nifti(tmp_path / "full.nii.gz", toys.make_scan(3)[0])
+    done = segment(open_batch([image, full], tmp_path / "out"), load_segmenter(tmp_path / "model"))
+    result, failed = done.results
+    assert "full.nii.gz: is 3D but the support is 2D" in failed.error
+    assert all(flag.startswith("label ") for flag in result.flags)  # of sizes, as two steps teach little
+    given, written = nib.load(image), nib.load(tmp_path / "out" / result.labels)
+    assert written.shape == given.shape == (1, 20, 24)
+    assert np.array_equal(written.affine, given.affine)
+    axial = Volume(toys.make_scan(2, (24, 20))[0][None, ..., None].astype(np.float32), toys.AFFINE)
+    assert any("another plane" in flag for flag in segmenter.segment(axial).flags)
+
+
+def test_one_slice_among_full_volumes_and_for_an_older_3d_segmenter_stays_3d(tmp_path):
+    flat = read_supports([one_slice(tmp_path, 0)])
+    mixed = replace(flat, images=[*flat.images, *toy_scans().images], labels=[*flat.labels, *toy_scans().labels])
+    assert adapt(mixed, TOY, learners=LEARNERS).plan.spatial_dims == 3
+    older = VolumeSegmenter(prepare(flat).plan, toys.ToyLearner().adapt(prepare(flat).support), {"learner": {}})
+    assert older.plan.spatial_dims == 3
+    assert older.segment(flat.images[0]).labels.shape == (24, 1, 20)
 
 
 @pytest.mark.parametrize(

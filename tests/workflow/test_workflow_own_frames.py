@@ -13,10 +13,10 @@ import toys
 from medfewshot.inference import LabelTracker
 from medfewshot.io import open_film
 from medfewshot.planning import labels_to_plan, to_plan
-from medfewshot.settings import AdaptSettings
+from medfewshot.settings import AdaptSettings, SegmentSettings
 from medfewshot.types import IGNORED, Progress
-from medfewshot.workflow import adapt, prepare, read_supports
-from medfewshot.workflow.own_frames import SURE, frames_with_tracker, with_tracked_frames
+from medfewshot.workflow import adapt, prepare, read_supports, segment_film
+from medfewshot.workflow.own_frames import SURE, frames_with_tracker, trackers_of, with_tracked_frames
 
 FRAMES = 10
 
@@ -82,3 +82,14 @@ def test_only_learners_that_train_get_them_and_drafts_do_not(tmp_path, takes, qu
     learners = {"toy": replace(toys.TOY, tracked_frames=takes)}
     record = adapt(read_supports([(film, labels)]), settings, learners=learners).record["learner"]
     assert bool(record.get("tracked_frames")) == expected
+
+
+def test_a_film_of_one_slice_is_learned_and_segmented_in_2d(tmp_path):
+    film, labels, truth = moving_film(tmp_path, (4,))
+    settings = AdaptSettings(learner="toy", device="cpu")
+    segmenter = adapt(read_supports([(film, labels)]), settings, learners={"toy": toys.TOY})
+    assert segmenter.plan.spatial_dims == 2
+    assert list(trackers_of(open_film(film), segmenter)[0]) == [4]
+    found = segment_film(open_film(film), segmenter, SegmentSettings(report=False))
+    assert found.labels.shape == (FRAMES, 32, 28, 1)
+    assert (found.labels[..., 0] == np.moveaxis(truth, -1, 0)).mean() > 0.99

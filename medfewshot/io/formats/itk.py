@@ -170,12 +170,8 @@ def quiet_itk() -> Iterator[None]:
 
 def read_itk(path: Path) -> Any:
     """Read a ``SimpleITK.Image``, after a look at the size that its header states."""
-    import SimpleITK as sitk
-
+    reader = _information(path)
     with quiet_itk():
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
         shape = (*reader.GetSize(), reader.GetNumberOfComponents())
         check_size(shape, 8, path, has_voxels=path.suffix.lower() not in _HEADERS_ALONE)
         image = reader.Execute()

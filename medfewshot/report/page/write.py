@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from medfewshot import __version__
-from medfewshot.metrics import Metric
 from medfewshot.report.page.content import Page, PageCase
 from medfewshot.report.page.flags import look_first
 from medfewshot.report.page.plots import plots_of
@@ -61,7 +60,7 @@ def render_page(page: Page, sheet: Sheet | None = None) -> str:
     """Return a file of the report as HTML: every text is escaped, and only its own scripts may run."""
     sheet = sheet or Sheet(page.cases, anchors_of(page))
     environment = page_environment()
-    environment.filters["heading"] = _heading
+    environment.filters["heading"] = lambda metric: HEADINGS[metric.name]
     viewing = any(case.viewer for case in sheet.cases)
     scripts = {
         **({"table_script": asset("table.js")} if sheet.overview else {}),
@@ -163,7 +162,3 @@ def _settings(page: Page, sheet: Sheet) -> dict[str, Any]:
             if case.viewer
         ],
     }
-
-
-def _heading(metric: Metric) -> str:
-    return HEADINGS[metric.name]
