@@ -115,14 +115,12 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
 
 def _with_channels(path: Path, channels: Sequence[str], cases: tuple[Case, ...]) -> tuple[Case, ...]:
     """Say of each case how many channels it has; the Decathlon's Task01 and Task05 have several in one file."""
-    first = cases[0] if cases else None
-    if first is None or len(channels) < 2 or len(first.image_paths) > 1:
+    if not cases or len(channels) < 2 or len(cases[0].image_paths) > 1:
         return cases
-    volumes = volumes_in_file(first.image_path)
+    volumes, image = max((volumes_in_file(case.image_path), case.image_path) for case in cases)
     if volumes not in (1, len(channels)):
         raise InputError(
-            f"{path}: names {len(channels)} channels ({', '.join(channels[:10])}), but {first.image_path} has "
-            f"{volumes} volumes",
+            f"{path}: names {len(channels)} channels ({', '.join(channels[:10])}), but {image} has {volumes} volumes",
             "name one channel per volume, or a single one if the volumes are frames",
         )
     return tuple(replace(case, channels=volumes) for case in cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +167,39 @@ def test_volumes_of_one_slice_are_learned_and_segmented_as_2d_images(tmp_path):
     assert np.array_equal(written.affine, given.affine)
     axial = Volume(toys.make_scan(2, (24, 20))[0][None, ..., None].astype(np.float32), toys.AFFINE)
     assert any("another plane" in flag for flag in segmenter.segment(axial).flags)
+
+
+def decathlon_of_two_channels(root: Path, *, lacking: int | None = None) -> Path:
+    """Write two cases in the Decathlon's layout, both channels in one file; case ``lacking`` has one channel."""
+    entries = []
+    for number in range(2):
+        image, label = toys.make_scan(number)
+        both = image if number == lacking else np.stack([image, 400 - image], -1)
+        toys.save_nifti(root / f"imagesTr/c{number}.nii.gz", both)
+        toys.save_nifti(root / f"labelsTr/c{number}.nii.gz", label)
+        entries.append({"image": f"./imagesTr/c{number}.nii.gz", "label": f"./labelsTr/c{number}.nii.gz"})
+    labels = {"0": "background", "205": "left", "420": "right"}
+    table = {"modality": {"0": "T2", "1": "ADC"}, "labels": labels, "training": entries}
+    (root / "dataset.json").write_text(json.dumps(table))
+    return root
+
+
+def test_a_decathlon_task_with_its_channels_in_one_file(tmp_path):
+    root = decathlon_of_two_channels(tmp_path / "Task05")
+    segmenter = adapt_to_folder(find_supports(root), tmp_path / "model", TINY)
+    assert (segmenter.channels, segmenter.plan.labels) == (2, {205: "left", 420: "right"})
+    query = decathlon_of_two_channels(tmp_path / "new") / "imagesTr/c1.nii.gz"
+    (result,) = segment(open_batch([query], tmp_path / "out", channels=2, plan=segmenter.plan), segmenter).results
+    written = nib.load(tmp_path / "out" / result.labels)
+    assert written.shape == toys.SHAPE
+    assert np.array_equal(written.affine, nib.load(query).affine)
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_decathlon_case_that_lacks_a_channel_is_named(tmp_path, lacking):
+    root = decathlon_of_two_channels(tmp_path, lacking=lacking)
+    with pytest.raises(InputError, match=rf"c{lacking}\.nii\.gz.* 3D with 1"):
+        adapt(read_supports(find_supports(root)), TINY)
 
 
 def test_one_slice_among_full_volumes_and_for_an_older_3d_segmenter_stays_3d(tmp_path):
