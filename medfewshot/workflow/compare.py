@@ -82,7 +82,8 @@ def compare(
     if first.resolve() == second.resolve():
         raise InputError(f"{first}: is given twice", "give two different folders")
     for path in (first, second):
-        _check_finished(path)
+        if (path / RUN_RECORD).is_file() and not read_record(path).get("finished"):
+            raise InputError(f"{path}: this run is not finished", "wait until it ends, or resume it")
     if folder is not None:
         _check_free(folder)
     work = _open((first, second), reference, settings)
@@ -130,11 +131,6 @@ def _score(work: _Work, side: int, progress: Progress) -> Evaluation:
         labels=work.labels[side], names=work.names[side], reference_names=work.true_names, ignore=work.ignore,
         progress=progress,
     )  # fmt: skip
-
-
-def _check_finished(path: Path) -> None:
-    if (path / RUN_RECORD).is_file() and not read_record(path).get("finished"):
-        raise InputError(f"{path}: this run is not finished", "wait until it ends, or resume it")
 
 
 def _check_free(folder: Path) -> None:

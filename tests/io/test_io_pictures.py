@@ -69,6 +69,33 @@ def test_scans_and_labels_are_turned_upright(tmp_path, name, options, orientatio
             assert not result.getexif()
 
 
+def with_palette(path: Path, labels: np.ndarray, palette: list[int]) -> Path:
+    picture = Image.fromarray(labels)
+    picture.putpalette(palette)
+    picture.save(path)
+    return path
+
+
+VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128]
+"""From the development kit of PASCAL VOC: background, aeroplane, bicycle, bird, boat."""
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
+def test_indices_of_the_palette_of_voc_are_label_values(tmp_path, name):
+    label = read_label(with_palette(tmp_path / name, GREY // 64 + 1, VOC))
+    np.testing.assert_array_equal(label.data[0], GREY.T // 64 + 1)
+    assert any("indices of its palette" in text for text in label.warnings)
+    colour = read_image(tmp_path / name).data[:, 0, 0] / (256 if name == "a.tif" else 1)  # TIFF has palettes of 16 bits
+    np.testing.assert_array_equal(colour, VOC[3 * (GREY[0, 0] // 64 + 1) :][:3])
+
+
+def test_a_label_with_another_palette_is_refused_unless_its_colours_are_grey(tmp_path):
+    with pytest.raises(InputError, match="is a colour picture"):
+        read_label(with_palette(tmp_path / "a.png", GREY // 64, VOC[3:]))
+    label = read_label(with_palette(tmp_path / "b.png", GREY // 128, [0, 0, 0, 255, 255, 255]))
+    np.testing.assert_array_equal(np.unique(label.data), [0, 255])
+
+
 def test_16_bit_values_and_pages_are_turned_too(tmp_path):
     for name in ("a.png", "a.tif"):
         path = save_turned(tmp_path / name, [GREY.astype(np.uint16) * 200], 6)

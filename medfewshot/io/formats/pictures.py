@@ -25,12 +25,15 @@ _TURNS = {
     5: (True, 1, 1), 6: (True, -1, 1), 7: (True, -1, -1), 8: (True, 1, -1),
 }  # fmt: skip
 """Value of the tag -> whether the stored axes are swapped, and then the direction of x and of y."""
+_VOC = np.sum([(np.arange(256)[:, None] >> (3 * bit + np.arange(3)) & 1) << (7 - bit) for bit in range(8)], axis=0)
+"""Colours of the palette that PASCAL VOC, Labelme and others give to label values 0 to 255, ``(256, 3)``."""
 
 
 def read(path: Path, dtype: DType) -> Volume:
     """Read a grey picture as ``(1, X, Y)``, one in colours as ``(3, X, Y)``: red, green and blue.
 
-    The affine counts pixels: the file states the resolution of a printer. A label map (``dtype`` None) has no colours.
+    The affine counts pixels: the file states the resolution of a printer. A label map (``dtype`` None) has no colours,
+    but may have VOC's palette, whose indices are the label values.
     A picture is turned upright if its EXIF data say so, as viewers do.
     """
     _check_whole(path)
@@ -42,12 +45,27 @@ def read(path: Path, dtype: DType) -> Volume:
         raise InputError(
             f"{path}: has {image.GetSize()[-1]} pages", "convert the stack to NIfTI or NRRD with its spacing"
         )
-    data, remarks = _grey(path, array_of(image, dtype), colours_allowed=dtype is not None)
+    remarks: tuple[str, ...] = ("label values are the indices of its palette",)
+    data = _label_indices(path) if dtype is None else None
+    if data is None:
+        data, remarks = _grey(path, array_of(image, dtype), colours_allowed=dtype is not None)
     if turn:
         swapped, x, y = _TURNS[turn]
         data = np.ascontiguousarray((data.swapaxes(1, 2) if swapped else data)[:, ::x, ::y])
         remarks += (_turned(turn),)
     return picture_volume(data, remarks)
+
+
+def _label_indices(path: Path) -> np.ndarray | None:
+    """Return the indices ``(1, X, Y)`` of a picture whose palette is VOC's, as far as it is used; otherwise None."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        if picture.mode != "P":
+            return None
+        data, colours = np.array(picture).T[None], np.reshape(picture.getpalette("RGB") or [0, 0, 0], (-1, 3))
+    used = np.unique(data)
+    return data if np.array_equal(colours[used], _VOC[used]) else None
 
 
 def picture_volume(data: np.ndarray, remarks: tuple[str, ...], time: TimeAxis | None = None) -> Volume:

@@ -52,7 +52,8 @@ def write_page(
         )  # fmt: skip
         _write(parts_folder(path) / names[-1], render_page(page, sheet))
         outer |= {case.name: f"{quote(parts_folder(path).name)}/{names[-1]}{links[case.name]}" for case in part}
-        cards |= {case.name: _card(case) for case in part if case.name in cards}
+        for case in (one for one in part if one.name in cards):  # the overview shows one picture of each
+            cards[case.name] = replace(case, viewer=None, preview=None if case.picture else case.preview)
     else:
         cases = tuple(cards.get(case.name, case) for case in page.cases)
         _write(path, render_page(replace(page, cases=cases), Sheet((), outer)))
@@ -96,11 +97,6 @@ def _with_next(parts: Iterator[list[PageCase]]) -> Iterator[tuple[list[PageCase]
         yield now, True
         now = following
     yield now, False
-
-
-def _card(case: PageCase) -> PageCase:
-    """Return what the overview shows of a case: one picture."""
-    return replace(case, viewer=None, preview=None if case.picture else case.preview)
 
 
 def _bytes_of(case: PageCase) -> int:
