@@ -83,6 +83,31 @@ class ResidualBlock(nn.Module):
         return F.leaky_relu(y + self.shortcut(x), 0.01)
 
 
+class DetailHead(nn.Module):
+    """Corrects the logits of blocks of voxels by the voxels themselves: ``(B, outputs, *S)``, zero before training.
+
+    Args:
+        dims: 2 or 3.
+        inputs: Channels of the features and of the folded voxels together.
+        hidden: Channels between.
+        outputs: Channels of the logits of a block.
+    """
+
+    def __init__(self, dims: int, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        conv = convolution(dims)
+        self.conv, self.norm = conv(inputs, hidden, 3, 1, 1, bias=False), InstanceNorm(hidden)
+        self.head = conv(hidden, outputs, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Tensor, voxels: Tensor) -> Tensor:
+        """Compute the correction from features ``(B, D, *S)`` and folded voxels ``(B, C * block, *S)``."""
+        x = self.conv(torch.cat([features, voxels.to(features.dtype)], dim=1))
+        correction: Tensor = self.head(F.leaky_relu(self.norm(x), 0.01))
+        return correction
+
+
 class UNet(nn.Module):
     """Residual U-Net: ``(B, in_channels, *S)`` -> logits ``(B, classes, *S)``. It pads and crops any ``*S``.
 
@@ -94,6 +119,7 @@ class UNet(nn.Module):
         strides: One step per axis for each level: first the fold of the stem, then the downsampling before each level.
         agnostic: The stem is a strided convolution and only the head's weights depend on the strides, so one set of
             weights serves every anisotropy. See :meth:`set_strides`.
+        detail: Hidden channels of a :class:`DetailHead`, because folding loses detail; 0 or no folding: none.
     """
 
     def __init__(
@@ -104,6 +130,7 @@ class UNet(nn.Module):
         width: int,
         strides: Sequence[Sequence[int]],
         agnostic: bool = False,
+        detail: int = 0,
     ) -> None:
         super().__init__()
         conv = convolution(dims)
@@ -116,6 +143,7 @@ class UNet(nn.Module):
             "width": width,
             "strides": [list(stride) for stride in strides],
             "agnostic": agnostic,
+            **({"detail": detail} if detail else {}),
         }
         self.agnostic = agnostic
         self.stem = conv(in_channels, width, 3, fold, 1) if agnostic else conv(in_channels * block, width, 3, 1, 1)
@@ -125,6 +153,9 @@ class UNet(nn.Module):
         self.lift = nn.ModuleList(conv(wide, narrow, 1) for narrow, wide in pairwise(widths))
         self.decoder = nn.ModuleList(ResidualBlock(dims, 2 * narrow, narrow) for narrow in widths[:-1])
         self.head = conv(width, classes * block, 1) if classes else nn.Identity()
+        with_detail = detail and classes and block > 1
+        inputs = width + in_channels * block
+        self.detail = DetailHead(dims, inputs, detail, classes * block) if with_detail else None
 
     @property
     def fold(self) -> tuple[int, ...]:
@@ -150,10 +181,10 @@ class UNet(nn.Module):
         for block, stride in zip(blocks, strides[1:], strict=True):
             block.conv1.stride = tuple(stride)
 
-    def with_classes(self, classes: int) -> UNet:
+    def with_classes(self, classes: int, *, detail: int = 0) -> UNet:
         """Copy the network with a new head of ``classes`` outputs, which torch's global generator initialises."""
-        network = UNet(**self.config | {"classes": classes})
-        trunk = {name: value for name, value in self.state_dict().items() if not name.startswith("head.")}
+        network = UNet(**self.config | {"classes": classes, "detail": detail})
+        trunk = {name: value for name, value in self.state_dict().items() if not name.startswith(("head.", "detail."))}
         network.load_state_dict(trunk, strict=False)
         return network.to(next(self.parameters()).device)
 
@@ -182,9 +213,11 @@ class UNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Compute the finest decoder map ``(B, width, *ceil(S / strides[0]))``, for learners with their own head."""
-        x = pad_to_multiple(x, self.multiple)
         memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        x = self._stem((x if self.agnostic else fold_blocks(x, self.fold)).contiguous(memory_format=memory))
+        padded = (
+            pad_to_multiple(x, self.multiple).contiguous(memory_format=memory) if self.agnostic else self._folded(x)
+        )
+        x = self._stem(padded)
         skips = []
         for level in self.encoder:
             x = level(x)
@@ -206,8 +239,15 @@ class UNet(nn.Module):
         """Compute logits ``(B, classes, *S)`` of images ``(B, C, *S)``; features instead if the network has no head."""
         if not self.config["classes"]:
             return self.features(x)
-        logits = unfold_blocks(self.head(self.features(x)), self.fold)
-        return cut_to(logits, x.shape[2:])
+        features = self.features(x)
+        blocks = self.head(features)
+        if self.detail is not None:
+            blocks = blocks + self.detail(features, self._folded(x))
+        return cut_to(unfold_blocks(blocks, self.fold), x.shape[2:])
+
+    def _folded(self, x: Tensor) -> Tensor:
+        memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        return fold_blocks(pad_to_multiple(x, self.multiple), self.fold).contiguous(memory_format=memory)
 
 
 def convolution(dims: int) -> Any:
@@ -280,10 +320,17 @@ def choose_strides(
 
 
 def build_unet(
-    *, dims: int, in_channels: int, classes: int, patch_size: Sequence[int], spacing_mm: Sequence[float], width: int
+    *,
+    dims: int,
+    in_channels: int,
+    classes: int,
+    patch_size: Sequence[int],
+    spacing_mm: Sequence[float],
+    width: int,
+    detail: int = 0,
 ) -> UNet:
     """Build a U-Net with the strides of :func:`choose_strides`."""
-    return UNet(dims, in_channels, classes, width, choose_strides(patch_size, spacing_mm))
+    return UNet(dims, in_channels, classes, width, choose_strides(patch_size, spacing_mm), detail=detail)
 
 
 def build_backbone(*, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4) -> UNet:

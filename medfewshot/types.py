@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -167,6 +167,20 @@ class Plan:
         return len(self.labels) + 1
 
 
+class Warp(NamedTuple):
+    """Deforms one example of a support to the shape of another.
+
+    Attributes:
+        example: Index of the example.
+        like: Index of the other one.
+        points: Maps voxel coordinates ``(D, *P)`` of the other one to those of the example; P has D axes.
+    """
+
+    example: int
+    like: int
+    points: Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Support:
     """K labelled examples on the plan's grid; shapes may differ from example to example.
@@ -178,6 +192,7 @@ class Support:
         patch_size: Window of the network in voxels; None for the whole field of view.
         spacing_mm: Spacing of the grid; None if unknown.
         tracked: Number of last examples whose labels registration carried there from another frame of a film.
+        warps: Ways to deform examples, which training uses to see more shapes.
     """
 
     images: tuple[Tensor, ...]
@@ -186,6 +201,7 @@ class Support:
     patch_size: tuple[int, ...] | None = None
     spacing_mm: tuple[float, ...] | None = None
     tracked: int = 0
+    warps: tuple[Warp, ...] = ()
 
     @property
     def shots(self) -> int:
@@ -219,9 +235,9 @@ class Support:
         return replace(self, images=images, labels=labels)
 
     def of(self, examples: Sequence[int]) -> Support:
-        """Return the support that consists of these examples. None of them counts as tracked."""
+        """Return the support that consists of these examples, without warps. None of them counts as tracked."""
         images, labels = (tuple(these[number] for number in examples) for these in (self.images, self.labels))
-        return replace(self, images=images, labels=labels, tracked=0)
+        return replace(self, images=images, labels=labels, tracked=0, warps=())
 
 
 @dataclass(frozen=True)

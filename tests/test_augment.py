@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medfewshot.augment import NO_AUGMENTATION, Augmentation, patch_grid, read_at, vary_intensity
+from medfewshot.learners import patches
 from medfewshot.learners.patches import PatchSampler
-from medfewshot.types import Support
+from medfewshot.types import Support, Warp
 
 ONLY_WARPED = replace(NO_AUGMENTATION, probability=1.0)
 
@@ -276,3 +277,12 @@ def test_intensity_curves_rise_and_keep_the_range():
         assert float(curve[order].diff().min()) >= -1e-5
         torch.testing.assert_close(curve[order[[0, -1]]], image.flatten()[order[[0, -1]]], atol=1e-4, rtol=0)
     assert float((curves[0] - curves[1]).abs().max()) > 0.05
+
+
+def test_a_warp_reads_one_example_where_it_puts_the_points_of_another(monkeypatch):
+    images, labels = (noise(1, 9, 9), noise(1, 9, 9)), (torch.zeros(9, 9).long(), torch.zeros(9, 9).long())
+    given = Support(images, labels, 2, (9, 9), warps=(Warp(0, 1, lambda points: points.flip(0)),))
+    monkeypatch.setattr(patches, "WARPED_FRACTION", 1.0)
+    drawn = [PatchSampler(given, NO_AUGMENTATION, generator(seed)).sample()[0] for seed in range(6)]
+    expected = (images[0].mT, images[1])  # the first one has a warp, the second one has none
+    assert {[torch.allclose(one, image, atol=1e-5) for image in expected].index(True) for one in drawn} == {0, 1}

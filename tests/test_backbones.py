@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from medfewshot.backbones import (
     InstanceNorm,
@@ -247,6 +248,25 @@ def test_an_agnostic_network_takes_any_shape_and_a_new_head(shape):
     again = UNet(**net.config)
     again.load_state_dict(net.state_dict())
     torch.testing.assert_close(again(torch.ones(1, 1, *shape)), net(torch.ones(1, 1, *shape)))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 2), (7, 9, 3), (13, 6)])
+def test_detail_is_silent_at_first_and_then_sees_single_voxels(shape):
+    dims = len(shape)
+    trunk = build_backbone(dims=dims, width=4, levels=3)
+    trunk.set_strides([s[:dims] for s in STRIDES_3D])
+    net = trunk.with_classes(2, detail=5)
+    image, plain = torch.randn(2, 1, *shape), copy.deepcopy(net)
+    plain.detail = None
+    torch.testing.assert_close(net(image), plain(image))
+    nn.init.normal_(net.detail.head.weight)
+    assert not torch.allclose(net(image), plain(image))
+    again = UNet(**net.config)
+    again.load_state_dict(net.state_dict())
+    torch.testing.assert_close(again(image), net(image))
+    assert net.with_classes(3).detail is None
+    trunk.set_strides([[1] * dims, *trunk.config["strides"][1:]])
+    assert trunk.with_classes(2, detail=5).detail is None  # nothing was folded, so no detail was lost
 
 
 def test_what_cannot_change_its_strides_says_so():

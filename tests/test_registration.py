@@ -67,6 +67,18 @@ def test_a_shift_in_mm_is_voxels_times_spacing():
     torch.testing.assert_close(read[:, :, :-2], image[:, :, 2:])
 
 
+@pytest.mark.parametrize(("size", "other"), [((6, 5, 4), (7, 3, 4)), ((8, 6), (5, 9))])
+def test_single_points_go_where_the_grid_goes(size, other):
+    dims = len(size)
+    half, half_other = torch.rand(dims) + 2, torch.rand(1, dims) + 2
+    field = 0.3 * torch.randn(1, dims, *[3] * dims)
+    transform = Transform(torch.eye(dims)[None] + 0.1, torch.rand(1, dims), field, half, half_other)
+    voxels = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in size], indexing="ij"))
+    found = transform.voxels(voxels, size, other).movedim(0, -1)
+    expected = ((transform.grid(size)[0].flip(-1) + 1) * torch.tensor(other) - 1) / 2
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_correlation_is_one_for_a_linear_change_and_minus_one_for_its_inverse():
     torch.manual_seed(0)
     a = torch.randn(1, 1, 10, 10, 10)

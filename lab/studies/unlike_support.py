@@ -22,7 +22,7 @@ from medfewshot.episodes import fixed_split
 from medfewshot.learners import Finetune, Hybrid, load_start
 from medfewshot.learners.base import OVERLAP
 from medfewshot.learners.hybrid import HybridSegmenter
-from medfewshot.learners.hybrid_fusion import atlas_weight, stabilise
+from medfewshot.learners.hybrid_fusion import WEIGHT, stabilise
 from medfewshot.settings import PlanSettings
 
 
@@ -79,9 +79,8 @@ def draw_of(cell: Cell, data: Path) -> Draw:
 def scores(hybrid: HybridSegmenter, image: torch.Tensor, label: torch.Tensor, classes: int) -> list[float]:
     """Dice of network, half-way network, atlas, hybrid before, hybrid."""
     network, votes = hybrid._slide(hybrid.network, image, OVERLAP), hybrid.atlas.votes(image)
-    weight = atlas_weight(len(hybrid.atlas.image))
     trusting = HybridSegmenter(
-        hybrid.network, hybrid.atlas, patch_size=hybrid.patch_size, atlas_weight=weight, atlas_trust=hybrid.atlas_trust
+        hybrid.network, hybrid.atlas, patch_size=hybrid.patch_size, atlas_weight=WEIGHT, atlas_trust=hybrid.atlas_trust
     )
     before = trusting.fuse(network, votes)[0]
     alone = network.argmax(0)

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 from medfewshot.learners.base import LearnerSpec, Segmenter, TensorList
 from medfewshot.registration import RegistrationOptions, Transform, register
 from medfewshot.structures import dice
-from medfewshot.types import IGNORED, MAX_WHOLE_VALUES, Progress, Support
+from medfewshot.types import IGNORED, MAX_WHOLE_VALUES, Progress, Support, Warp
 
 NAME = "atlas"
 SIMILARITY_SHARPNESS = 12.0
@@ -40,6 +41,9 @@ UNKNOWN = 255
 """Stored label of voxels that are not annotated, if there are so few classes that a byte is enough."""
 CLASSES_AT_ONCE = 4
 """Classes that are carried over together: faster than one by one, and memory may not hold a second array of all."""
+WARP_DICE = 0.5
+"""Supports are deformed to each other's shape if the mean leave-one-out Dice is at least this: the shapes of lesions
+have nothing in common, and networks that train on such warps miss them."""
 MAX_LEFT_OUT = 4
 """Number of leave-one-out rounds to estimate the accuracy, and of supports in each."""
 
@@ -158,10 +162,12 @@ class LeftOut:
         dice: Mean Dice per structure; None if fewer than two supports contain it.
         pairs: (support, other support) -> Dice per structure of the first, segmented from the second alone; NaN if
             neither contains the structure.
+        warps: Deform each support to the shape of those that were segmented from it.
     """
 
     dice: list[float | None]
     pairs: Mapping[tuple[int, int], tuple[float, ...]]
+    warps: tuple[Warp, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the pairs as plain data, which :func:`medfewshot.quality.check_supports` judges."""
@@ -207,6 +213,7 @@ class Atlas:
         """
         found: list[list[float]] = [[] for _ in range(support.classes - 1)]
         pairs: dict[tuple[int, int], tuple[float, ...]] = {}
+        warps: list[Warp] = []
         begun = time.perf_counter()
         rounds = min(support.shots, MAX_LEFT_OUT) if support.shots > 1 else 0
         progress = self.progress.at("comparing the labelled scans")
@@ -214,14 +221,17 @@ class Atlas:
             progress.update(left, rounds)
             late = seconds is not None and time.perf_counter() - begun > seconds
             if not late and support.images[left][0].numel() * support.classes <= MAX_WHOLE_VALUES:
-                pairs |= self._leave_out(support, left, found)
+                pairs |= self._leave_out(support, left, found, warps)
         if rounds:
             progress.update(rounds, rounds)
-        return LeftOut([sum(values) / len(values) if values else None for values in found], pairs)
+        means = [sum(values) / len(values) if values else None for values in found]
+        known = [mean for mean in means if mean is not None]
+        alike = sum(known) >= WARP_DICE * max(1, len(known))
+        return LeftOut(means, pairs, tuple(warps) if alike else ())
 
     @torch.no_grad()
     def _leave_out(
-        self, support: Support, left: int, found: list[list[float]]
+        self, support: Support, left: int, found: list[list[float]], warps: list[Warp]
     ) -> dict[tuple[int, int], tuple[float, ...]]:
         others = [number for number in range(support.shots) if number != left][:MAX_LEFT_OUT]
         rest = support.of(others)
@@ -243,6 +253,10 @@ class Atlas:
             pairs[left, other] = tuple(
                 dice((carried == index) & both, (truth == index) & both) for index in range(1, support.classes)
             )
+            points = partial(
+                transform.of(number).voxels, query_size=query.shape[1:], support_size=rest.images[number].shape[1:]
+            )
+            warps.append(Warp(other, left, points))
         return pairs
 
 

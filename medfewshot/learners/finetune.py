@@ -45,6 +45,8 @@ DIVERGED_LOSS = 20.0
 """Training has diverged above this loss; an untrained network's is about 1 + log(classes)."""
 MAX_RESTARTS = 2
 """Restarts after a collapsed training."""
+DETAIL = 16
+"""Hidden channels of the part of the network that sees single voxels (``lab/notes/results.md``)."""
 HEAD_PATCHES = 8
 """Patches for the closed-form head of a pretrained start; at least two per support."""
 
@@ -158,6 +160,7 @@ def random_unet(options: TrainedOptions, support: Support, *, classes: int, seed
             patch_size=support.window,
             spacing_mm=support.spacing,
             width=options.width,
+            detail=DETAIL if classes else 0,
         ),
         seed,
     )
@@ -223,7 +226,7 @@ class _Attempt:
         """Build the start's backbone with the strides of this support's patches and a head in closed form."""
         support = self.support
         backbone = fitted(start.backbone, support, NAME)
-        network = seeded(lambda: backbone.with_classes(support.classes), seed)
+        network = seeded(lambda: backbone.with_classes(support.classes, detail=DETAIL), seed)
         network = to_channels_last(network).to(self.learner.device)
         sampler = PatchSampler(support, NO_AUGMENTATION, torch.Generator().manual_seed(self.learner.seed))
         patches = [sampler.sample() for _ in range(max(HEAD_PATCHES, 2 * support.shots))]
@@ -287,7 +290,7 @@ SPEC = LearnerSpec(
     segmenter=NetworkSegmenter,
     build_start=build_start,
     weights={(3, 1): "default"},
-    steps_from_weights=400,
+    steps_from_weights=600,
     steps_continued=150,
     convert_start=convert_start,
     auto_dims=(2,),

@@ -28,8 +28,9 @@ from medfewshot.learners.base import OVERLAP, LearnerSpec, Segmenter
 from medfewshot.learners.finetune import Finetune, NetworkSegmenter
 from medfewshot.learners.hybrid_fusion import (
     MIN_PROBABILITY,
+    WEIGHT,
+    WEIGHT_FROM_SCRATCH,
     atlas_trust,
-    atlas_weight,
     estimate_trust,
     network_trust,
     product_of_experts,
@@ -225,9 +226,9 @@ class Hybrid:
         left_out = compared.dice
         if budget is not None:
             learner = replace(learner, budget_seconds=max(1.0, budget - (time.perf_counter() - begun)))
-        network = learner.adapt(all_frames)
+        network = learner.adapt(replace(all_frames, warps=compared.warps))
         from_scratch = learner.start is None
-        weight = atlas_weight(support.shots, from_scratch=from_scratch)
+        weight = WEIGHT_FROM_SCRATCH if from_scratch else WEIGHT
         in_atlas = [atlas_trust(dice) for dice in left_out]
         in_network = network_trust(network.record["training_dice"]) if learner.steps else [1.0] * len(in_atlas)
         kept = _covering_supports(support, MAX_ATLAS_SUPPORTS)

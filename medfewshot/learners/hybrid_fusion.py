@@ -21,13 +21,11 @@ from torch import Tensor
 from medfewshot.structures import dice
 from medfewshot.types import UncertainStructure
 
-MIN_WEIGHT, WEIGHT_PER_SUPPORT, MAX_WEIGHT = 0.4, 0.2, 1.6
-"""Exponent of the atlas: ``min(1.6, 0.4 + 0.2 K)``."""
-MIN_WEIGHT_FROM_SCRATCH = 1.0
-"""Minimum exponent of the atlas if the network was trained from scratch."""
+WEIGHT, WEIGHT_FROM_SCRATCH = 0.6, 1.0
+"""Exponent of the atlas, and the same if the network was trained from scratch."""
 
 # (low, high) of :func:`ramp`: trust is 0 up to the first value, 1 from the second, and linear between.
-LEAVE_ONE_OUT_DICE = (0.2, 0.5)
+LEAVE_ONE_OUT_DICE = (0.3, 0.7)
 """Trust in the atlas by its leave-one-out Dice."""
 AGREEMENT = (0.3, 0.7)
 """Trust in the atlas by its Dice with the network, if there is no leave-one-out Dice."""
@@ -135,16 +133,16 @@ def estimate_trust(
         by_atlas = torch.where(voted, by_atlas, by_network)
     result = Trust([], [], [])
     for index, (trust, learned, stable) in enumerate(zip(atlas_trust, network_trust, stability, strict=True), start=1):
-        disagree = False
+        masks = by_network == index, by_atlas == index
+        missed, disagree = missed_share(*masks, from_scratch=from_scratch), False
         if trust is None:
-            masks = by_network == index, by_atlas == index
             agreement = dice(*masks)
             agreement = 0.0 if math.isnan(agreement) else agreement
             disagree = agreement < AGREEMENT[0]
             sure = 0.0 if from_scratch else stable
             trust = sure * ramp(agreement, *AGREEMENT) + (1 - sure) * ramp(agreement, *AGREEMENT_UNSTABLE)
-            missed = missed_share(*masks, from_scratch=from_scratch)
-            trust, learned = max(trust, missed), min(learned, 1 - missed)
+            trust = max(trust, missed)
+        learned = min(learned, 1 - missed * trust)
         trust = max(trust, 1 - learned)
         result.atlas.append(trust)
         result.network.append(max(min(learned, stable), 1 - trust))
@@ -215,12 +213,6 @@ def stabilise(adapted: Tensor, interpolated: Tensor) -> tuple[Tensor, list[float
         adapted.lerp_(interpolated.clamp_min(MIN_PROBABILITY).log(), 1 - share)
         adapted = adapted.softmax(0)
     return adapted, [1.0 if math.isnan(value) else ramp(value, *STABILITY_DICE) for value in agreement]
-
-
-def atlas_weight(shots: int, *, from_scratch: bool = False) -> float:
-    """Return the exponent of the atlas for ``shots`` supports."""
-    weight = min(MAX_WEIGHT, MIN_WEIGHT + WEIGHT_PER_SUPPORT * shots)
-    return max(MIN_WEIGHT_FROM_SCRATCH, weight) if from_scratch else weight
 
 
 def atlas_trust(leave_one_out_dice: float | None) -> float | None:

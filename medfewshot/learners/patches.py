@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from medfewshot.augment import Augmentation, patch_grid, read_at, vary_intensity
 from medfewshot.backbones import UNet, choose_strides, to_channels_last
 from medfewshot.errors import InputError
-from medfewshot.types import IGNORED, Support
+from medfewshot.types import IGNORED, Support, Warp
 
 FOREGROUND_FRACTION = 2 / 3
 """Default probability that a patch is centred on a structure."""
+WARPED_FRACTION = 0.5
+"""Probability that a patch of an example has the shape of another, if the support has warps of it."""
 PATCHES_PER_SHOT = 6
 """Patches per support that :meth:`PatchSampler.covering_patches` yields at least."""
 MAX_EXTRA_PATCHES = 20
@@ -58,9 +60,11 @@ class PatchSampler:
             Image ``(C, *patch)`` float32 and label ``(*patch)`` int64, on the support's device.
         """
         example = self._integer(self.support.shots)
-        image, label = self.support.images[example], self.labels[example]
-        centre = self._centre(example, label.shape[1:], foreground)
+        image, label, warp = self.support.images[example], self.labels[example], self._warp(example)
+        like = example if warp is None else warp.like
+        centre = self._centre(like, self.labels[like].shape[1:], foreground)
         points = patch_grid(self.patch, centre, self.spacing, self.augmentation, self.generator, image.device)
+        points = points if warp is None else warp.points(points)
         patch = vary_intensity(read_at(image, points, "bilinear")[None], self.augmentation, self.generator)[0]
         return patch, read_at(label, points, "nearest")[0].long()
 
@@ -79,6 +83,12 @@ class PatchSampler:
             image, label = self.sample() if drawn < planned else self.sample(1.0 if missing != {0} else 0.0)
             missing -= set(label.unique().tolist())
             yield image, label
+
+    def _warp(self, example: int) -> Warp | None:
+        warps = [warp for warp in self.support.warps if warp.example == example]
+        if not warps or float(torch.rand(1, generator=self.generator)) >= WARPED_FRACTION:
+            return None
+        return warps[self._integer(len(warps))]
 
     def _integer(self, below: int) -> int:
         return int(torch.randint(below, (1,), generator=self.generator))

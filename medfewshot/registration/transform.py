@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from medfewshot.registration.separable import along, interpolation_matrix
@@ -37,6 +38,17 @@ class Transform:
             for n, points in zip(size, self.field.shape[2:], strict=True)
         ]
         return still.add_(along(rows_to_grid(self.field.movedim(1, -1), self.matrix, self.support_half_mm), enlarge, 1))
+
+    def voxels(self, points: Tensor, query_size: Sequence[int], support_size: Sequence[int]) -> Tensor:
+        """Map voxel coordinates of the query to those of the first support: ``(d, *P)``, where P has d axes."""
+        axes = [1] * (points.ndim - 1)
+        size, other = (points.new_tensor(tuple(each)).view(-1, *axes) for each in (query_size, support_size))
+        half, half_other = self.query_half_mm.view(-1, *axes), self.support_half_mm[0].view(-1, *axes)
+        unit = (2 * points + 1) / size - 1
+        grid = unit.flip(0).movedim(0, -1)[None]
+        moved = unit * half + F.grid_sample(self.field[:1], grid, padding_mode="border", align_corners=False)[0]
+        there = torch.einsum("ij,j...->i...", self.matrix[0], moved) + self.shift[0].view(-1, *axes)
+        return ((there / half_other + 1) * other - 1) / 2
 
     def of(self, index: int) -> Transform:
         """Return the transform to one of the K supports, so that memory needs one grid at a time."""
