@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -42,8 +43,8 @@ UNKNOWN = 255
 CLASSES_AT_ONCE = 4
 """Classes that are carried over together: faster than one by one, and memory may not hold a second array of all."""
 WARP_DICE = 0.5
-"""Supports are deformed to each other's shape if the mean leave-one-out Dice is at least this: the shapes of lesions
-have nothing in common, and networks that train on such warps miss them."""
+"""Supports are deformed to each other's shape if the leave-one-out Dice is at least this, as a mean over structures:
+the shapes of lesions have nothing in common, and networks that train on such warps miss them."""
 MAX_LEFT_OUT = 4
 """Number of leave-one-out rounds to estimate the accuracy, and of supports in each."""
 
@@ -159,7 +160,7 @@ class LeftOut:
     """Result of segmenting supports from the others.
 
     Attributes:
-        dice: Mean Dice per structure; None if fewer than two supports contain it.
+        dice: Median Dice per structure; None if fewer than two supports contain it.
         pairs: (support, other support) -> Dice per structure of the first, segmented from the second alone; NaN if
             neither contains the structure.
         warps: Deform each support to the shape of those that were segmented from it.
@@ -224,10 +225,10 @@ class Atlas:
                 pairs |= self._leave_out(support, left, found, warps)
         if rounds:
             progress.update(rounds, rounds)
-        means = [sum(values) / len(values) if values else None for values in found]
-        known = [mean for mean in means if mean is not None]
+        medians = [median(values) if values else None for values in found]
+        known = [one for one in medians if one is not None]
         alike = sum(known) >= WARP_DICE * max(1, len(known))
-        return LeftOut(means, pairs, tuple(warps) if alike else ())
+        return LeftOut(medians, pairs, tuple(warps) if alike else ())
 
     @torch.no_grad()
     def _leave_out(

@@ -42,6 +42,10 @@ def resolve_auto(
     return settings.replace(weights=weights)
 
 
+SEVERAL_SUPPORTS = 1.5
+"""Factor of the steps from weights with more than one support: with one, longer training harms other scans."""
+
+
 def _package_weights(spec: LearnerSpec, dims: int, channels: int) -> str | None:
     fits = [(dims, channels), *([(dims, 1), (3, 1)] if spec.network is UNet else [])]
     return next((spec.weights[kind] for kind in fits if kind in spec.weights), None)
@@ -63,6 +67,7 @@ def make_learner(
     progress: Progress | None = None,
     learners: Mapping[str, LearnerSpec] = LEARNERS,
     *,
+    shots: int = 1,
     network: nn.Module | None = None,
     steps_done: int | None = None,
 ) -> Learner:
@@ -73,6 +78,7 @@ def make_learner(
             for 3D images without weights.
         progress: Receives the learner's events.
         learners: Learners that ``settings`` may name.
+        shots: Number of supports, on which the default number of steps depends.
         network: What :func:`start_of` made of an earlier segmenter; training begins with it instead of weights.
         steps_done: Steps of that segmenter, if its quality was lower; the missing ones follow.
 
@@ -96,9 +102,9 @@ def make_learner(
     if settings.steps is None and network is not None:
         given["steps"] = continued = spec.steps_continued or 0
         if steps_done is not None:
-            given["steps"] = max(continued, _default_steps(spec, settings, started=True) - steps_done)
+            given["steps"] = max(continued, _default_steps(spec, settings, shots, started=True) - steps_done)
     elif settings.steps is None and "steps" in spec.settings:
-        given["steps"] = _default_steps(spec, settings, started=bool(start))
+        given["steps"] = _default_steps(spec, settings, shots, started=bool(start))
     if "seed" in spec.settings:
         given["seed"] = settings.seed
     if progress is not None and "progress" in spec.settings:
@@ -146,11 +152,11 @@ def _given(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in spec.settings}
 
 
-def _default_steps(spec: LearnerSpec, settings: AdaptSettings, *, started: bool) -> int:
+def _default_steps(spec: LearnerSpec, settings: AdaptSettings, shots: int, *, started: bool) -> int:
     """Return the number of steps if the user gave none: the method's own, times the factor of the quality."""
-    steps: int = spec.settings["steps"]
+    steps: float = spec.settings["steps"]
     if started and spec.steps_from_weights is not None:
-        steps = spec.steps_from_weights
+        steps = spec.steps_from_weights * (1 if shots == 1 else SEVERAL_SUPPORTS)
     return math.ceil(steps * settings.level.steps)
 
 

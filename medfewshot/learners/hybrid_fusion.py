@@ -25,12 +25,13 @@ WEIGHT, WEIGHT_FROM_SCRATCH = 0.6, 1.0
 """Exponent of the atlas, and the same if the network was trained from scratch."""
 
 # (low, high) of :func:`ramp`: trust is 0 up to the first value, 1 from the second, and linear between.
-LEAVE_ONE_OUT_DICE = (0.3, 0.7)
-"""Trust in the atlas by its leave-one-out Dice."""
+LEAVE_ONE_OUT_DICE = (0.4, 0.6)
+"""Trust in the atlas by its median leave-one-out Dice."""
 AGREEMENT = (0.3, 0.7)
 """Trust in the atlas by its Dice with the network, if there is no leave-one-out Dice."""
 AGREEMENT_UNSTABLE = (0.05, 0.2)
-"""The same if the network is unstable or trained from scratch: then low agreement is the network's fault."""
+"""The same if the network is unstable or trained from scratch: then low agreement is the network's fault. So it is if
+a trusted leave-one-out Dice speaks for the atlas."""
 FOUND_SHARE = (0.25, 0.5)
 """Volume that the network finds, as a share of the atlas's volume: the structure is missed below, found above."""
 ELSEWHERE_SHARE = (0.02, 0.05)
@@ -134,15 +135,17 @@ def estimate_trust(
     result = Trust([], [], [])
     for index, (trust, learned, stable) in enumerate(zip(atlas_trust, network_trust, stability, strict=True), start=1):
         masks = by_network == index, by_atlas == index
-        missed, disagree = missed_share(*masks, from_scratch=from_scratch), False
+        agreement, disagree = dice(*masks), False
+        agreement = 0.0 if math.isnan(agreement) else agreement
         if trust is None:
-            agreement = dice(*masks)
-            agreement = 0.0 if math.isnan(agreement) else agreement
             disagree = agreement < AGREEMENT[0]
             sure = 0.0 if from_scratch else stable
             trust = sure * ramp(agreement, *AGREEMENT) + (1 - sure) * ramp(agreement, *AGREEMENT_UNSTABLE)
+            missed = missed_share(*masks, from_scratch=from_scratch)
             trust = max(trust, missed)
-        learned = min(learned, 1 - missed * trust)
+        else:  # the atlas has found it in other supports, so a network that contradicts it is wrong
+            missed = trust * (1 - ramp(agreement, *AGREEMENT_UNSTABLE)) if bool(masks[1].any()) else 0.0
+        learned = min(learned, 1 - missed)
         trust = max(trust, 1 - learned)
         result.atlas.append(trust)
         result.network.append(max(min(learned, stable), 1 - trust))

@@ -132,7 +132,7 @@ def adapt(
     if start is None or start.plan.spatial_dims == 2:
         scans = scans.as_2d_if_planar()
     settings = resolve_auto(settings, scans.images, learners) if start is None else continued(settings, start)
-    learner = make_learner(settings, progress.at("adapting"), learners)
+    learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images))
     progress.at("planning").update(0, 1)
     lifted = start is not None and settings.quality != _quality(start)
     prepared = prepare(scans, settings, like=None if start is None or lifted else start.plan)
@@ -140,7 +140,9 @@ def adapt(
         same = prepared.plan.label_values == start.plan.label_values
         network = start_of(start.segmenter, settings.learner, same_classes=same)
         done = start.record["learner"].get("steps", 0) if lifted else None
-        learner = make_learner(settings, progress.at("adapting"), learners, network=network, steps_done=done)
+        learner = make_learner(
+            settings, progress.at("adapting"), learners, shots=len(scans.images), network=network, steps_done=done
+        )
     if query is not None:
         check_like_support(query, prepared.plan)
     begun = time.perf_counter()

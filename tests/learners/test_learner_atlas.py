@@ -123,7 +123,7 @@ def test_pairs_tell_which_mask_is_of_another_scan():
     assert messages[1].startswith("check b: its mask fits none of the others")
 
 
-@pytest.mark.parametrize(("left_out", "trust"), [(0.1, 0), (0.3, 0), (0.5, 0.5), (0.7, 1), (0.9, 1)])
+@pytest.mark.parametrize(("left_out", "trust"), [(0.1, 0), (0.4, 0), (0.5, 0.5), (0.6, 1), (0.9, 1)])
 def test_a_structure_is_trusted_as_leaving_one_out_says(left_out, trust):
     assert atlas_trust(left_out) == pytest.approx(trust)
     assert atlas_trust(None) is None
