@@ -153,9 +153,8 @@ class UNet(nn.Module):
         self.lift = nn.ModuleList(conv(wide, narrow, 1) for narrow, wide in pairwise(widths))
         self.decoder = nn.ModuleList(ResidualBlock(dims, 2 * narrow, narrow) for narrow in widths[:-1])
         self.head = conv(width, classes * block, 1) if classes else nn.Identity()
-        with_detail = detail and classes and block > 1
-        inputs = width + in_channels * block
-        self.detail = DetailHead(dims, inputs, detail, classes * block) if with_detail else None
+        wanted = detail and classes and block > 1
+        self.detail = DetailHead(dims, width + in_channels * block, detail, classes * block) if wanted else None
 
     @property
     def fold(self) -> tuple[int, ...]:
@@ -213,11 +212,7 @@ class UNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Compute the finest decoder map ``(B, width, *ceil(S / strides[0]))``, for learners with their own head."""
-        memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        padded = (
-            pad_to_multiple(x, self.multiple).contiguous(memory_format=memory) if self.agnostic else self._folded(x)
-        )
-        x = self._stem(padded)
+        x = self._stem(self._padded(x, folded=not self.agnostic))
         skips = []
         for level in self.encoder:
             x = level(x)
@@ -242,12 +237,13 @@ class UNet(nn.Module):
         features = self.features(x)
         blocks = self.head(features)
         if self.detail is not None:
-            blocks = blocks + self.detail(features, self._folded(x))
+            blocks = blocks + self.detail(features, self._padded(x, folded=True))
         return cut_to(unfold_blocks(blocks, self.fold), x.shape[2:])
 
-    def _folded(self, x: Tensor) -> Tensor:
+    def _padded(self, x: Tensor, *, folded: bool) -> Tensor:
+        x = pad_to_multiple(x, self.multiple)
         memory = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        return fold_blocks(pad_to_multiple(x, self.multiple), self.fold).contiguous(memory_format=memory)
+        return (fold_blocks(x, self.fold) if folded else x).contiguous(memory_format=memory)
 
 
 def convolution(dims: int) -> Any:

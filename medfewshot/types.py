@@ -168,13 +168,7 @@ class Plan:
 
 
 class Warp(NamedTuple):
-    """Deforms one example of a support to the shape of another.
-
-    Attributes:
-        example: Index of the example.
-        like: Index of the other one.
-        points: Maps voxel coordinates ``(D, *P)`` of the other one to those of the example; P has D axes.
-    """
+    """Deforms an example of a support to the shape of another: maps the voxels ``(D, *P)`` of ``like`` to its own."""
 
     example: int
     like: int
@@ -255,15 +249,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Episode:
-    """A task with support and query from disjoint subjects.
-
-    Attributes:
-        support: Labelled examples.
-        query: Images to segment.
-        task: Name of the task.
-        support_subjects: Subject of each support.
-        query_subjects: Subject of each query.
-    """
+    """A task with support and query from disjoint subjects, whose names it may have."""
 
     support: Support
     query: Query
@@ -312,14 +298,7 @@ class Cancelled(BaseException):
 
 @dataclass(frozen=True)
 class Event:
-    """One step of long work.
-
-    Attributes:
-        stage: Name of the stage.
-        done: Finished part of ``total``.
-        total: Size of the stage.
-        text: A text for people.
-    """
+    """One step of long work: ``done`` of ``total`` of a stage, and a text for people."""
 
     stage: str
     done: float

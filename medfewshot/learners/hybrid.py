@@ -31,6 +31,7 @@ from medfewshot.learners.hybrid_fusion import (
     WEIGHT,
     WEIGHT_FROM_SCRATCH,
     atlas_trust,
+    drop_islands,
     estimate_trust,
     network_trust,
     product_of_experts,
@@ -170,6 +171,7 @@ class HybridSegmenter(Segmenter):
             voted=where,
         )
         logits = product_of_experts(network, votes, self.atlas_weight, trust.network, trust.atlas)
+        drop_islands(logits, votes, self.atlas_trust)
         return logits, uncertain_structures(trust, self.network_trust)
 
     def config(self) -> dict[str, Any]:

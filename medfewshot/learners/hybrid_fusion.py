@@ -15,7 +15,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from medfewshot.structures import dice
@@ -47,6 +49,8 @@ NETWORK_FLOOR = 0.01
 MIN_PROBABILITY = 1e-6
 RELEVANT = 0.05
 """A class below this probability in both predictions is scaled down, so that the floors do not favour it."""
+REMOVED = -100.0
+"""Log-probability of a structure in the islands that are removed."""
 HALF = 0.5
 """A structure below this trust is flagged."""
 REGISTRATION_ONLY = "taken from registration only: the network missed it or was unstable on this scan"
@@ -90,6 +94,28 @@ def _neutralise(logs: Tensor, trusts: Sequence[float]) -> Tensor:
     for index, trust in enumerate(trusts, start=1):
         logs[index].lerp_(likeliest, 1 - trust)
     return logs
+
+
+def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | None]) -> None:
+    """Remove islands of a structure without any vote, in place, if the structure also lies where there are votes.
+
+    A network may find a structure twice, and the wrong one may be the larger one.
+
+    Args:
+        logits: Fused log-probabilities ``(N + 1, *S)``.
+        votes: Probabilities ``(N + 1, *S)`` of the atlas.
+        atlas_trust: Trust per structure by leaving supports out; without it, nothing is removed.
+    """
+    found = logits.argmax(0).cpu().numpy()
+    for index, trust in enumerate(atlas_trust, start=1):
+        islands, count = ndimage.label(found == index) if trust is not None and trust >= HALF else (found, 0)
+        if count < 2:
+            continue
+        highest = ndimage.maximum(votes[index].cpu().numpy(), islands, range(count + 1))
+        supported = np.asarray(highest) > RELEVANT
+        if supported[1:].any():
+            supported[0] = True
+            logits[index][torch.from_numpy(~supported[islands]).to(logits.device)] = REMOVED
 
 
 class Trust(NamedTuple):

@@ -44,7 +44,7 @@ def test_quality_sets_steps_and_time(name):
     draft, usual, best = (
         make_learner(AdaptSettings(learner=name, device="cpu", quality=quality)) for quality in QUALITY_LEVELS
     )
-    assert (draft.steps, best.steps) == (usual.steps // 4, 3 * usual.steps)
+    assert (draft.steps, best.steps) == (usual.steps // 4, 4 * usual.steps)
     assert (draft.budget_seconds, usual.budget_seconds, best.budget_seconds) == (60, 240, None)
     assert make_learner(AdaptSettings(learner=name, device="cpu", quality="draft", steps=9)).steps == 9
 
@@ -99,6 +99,8 @@ def test_shipped_weights_can_be_started_from(weights):
     draft = make_learner(AdaptSettings(weights=weights, device="cpu", quality="draft"))
     assert learner.finetune.steps == LEARNERS["hybrid"].steps_from_weights
     assert draft.steps == learner.finetune.steps // 4
+    two = make_learner(AdaptSettings(weights=weights, device="cpu"), shots=2)
+    assert two.finetune.steps == 1.5 * learner.finetune.steps  # several supports are learned longer
     assert all(bool(value.isfinite().all()) for value in learner.finetune.start.state_dict().values())
     assert make_learner(AdaptSettings(learner="ridge", weights=weights, device="cpu")).start is not None
     seen = read_seen(weights)["abd-ct-sabs"]

@@ -18,6 +18,7 @@ from medfewshot.learners.hybrid_fusion import (
     NETWORK_FLOOR,
     REGISTRATION_ONLY,
     Trust,
+    drop_islands,
     estimate_trust,
     missed_share,
     network_trust,
@@ -293,3 +294,16 @@ def test_the_network_decides_about_a_structure_that_no_atlas_support_contains():
     segmenter = build_hybrid(steps=1, width=4, options=QUICK).adapt(replace(support, labels=labels))
     assert segmenter.atlas_trust[1] == 0
     assert segmenter.network_trust[1] == 1
+
+
+@pytest.mark.parametrize(("trust", "left"), [(1.0, [0, 1, 0, 0, 0]), (0.4, [0, 1, 0, 1, 1]), (None, [0, 1, 0, 1, 1])])
+def test_islands_without_a_vote_are_removed_where_the_atlas_is_trusted(trust, left):
+    logits, votes = probabilities([0, 1, 0, 1, 1]).log(), probabilities([0, 1, 0, 0, 0])
+    drop_islands(logits, votes, [trust])
+    assert logits.argmax(0).tolist() == left
+
+
+def test_the_only_place_of_a_structure_is_never_removed():
+    logits, votes = probabilities([0, 1, 0, 1, 1]).log(), probabilities([0, 0, 0, 0, 0])
+    drop_islands(logits, votes, [1.0])
+    assert logits.argmax(0).tolist() == [0, 1, 0, 1, 1]
