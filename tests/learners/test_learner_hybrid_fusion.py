@@ -298,12 +298,12 @@ def test_the_network_decides_about_a_structure_that_no_atlas_support_contains():
 
 @pytest.mark.parametrize(("trust", "left"), [(1.0, [0, 1, 0, 0, 0]), (0.4, [0, 1, 0, 1, 1]), (None, [0, 1, 0, 1, 1])])
 def test_islands_without_a_vote_are_removed_where_the_atlas_is_trusted(trust, left):
-    logits, votes = probabilities([0, 1, 0, 1, 1]).log(), probabilities([0, 1, 0, 0, 0])
+    logits, votes = probabilities([0, 1, 0, 1, 1]).log(), probabilities([0, 1, 0, 0, 0], sure=0.97)
     drop_islands(logits, votes, [trust])
     assert logits.argmax(0).tolist() == left
 
 
 def test_the_only_place_of_a_structure_is_never_removed():
-    logits, votes = probabilities([0, 1, 0, 1, 1]).log(), probabilities([0, 0, 0, 0, 0])
+    logits, votes = probabilities([0, 1, 0, 1, 1]).log(), probabilities([0, 0, 0, 0, 0], sure=0.97)
     drop_islands(logits, votes, [1.0])
     assert logits.argmax(0).tolist() == [0, 1, 0, 1, 1]
