@@ -33,7 +33,7 @@ AGREEMENT = (0.3, 0.7)
 """Trust in the atlas by its Dice with the network, if there is no leave-one-out Dice."""
 AGREEMENT_UNSTABLE = (0.05, 0.2)
 """The same if the network is unstable or trained from scratch: then low agreement is the network's fault. So it is if
-a trusted leave-one-out Dice speaks for the atlas."""
+the atlas has a high leave-one-out Dice."""
 FOUND_SHARE = (0.25, 0.5)
 """Volume that the network finds, as a share of the atlas's volume: the structure is missed below, found above."""
 ELSEWHERE_SHARE = (0.02, 0.05)
@@ -97,7 +97,7 @@ def _neutralise(logs: Tensor, trusts: Sequence[float]) -> Tensor:
 
 
 def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | None]) -> None:
-    """Remove islands of a structure without any vote, in place, if the structure also lies where there are votes.
+    """Remove islands of a structure without any vote, in place, if the structure has others with votes.
 
     A network may find a structure twice, and the wrong one may be the larger one.
 
