@@ -105,7 +105,7 @@ class Console:
         known = [f"{name} {d:.2f}" for name, d in zip(plan.labels.values(), left_out, strict=False) if d is not None]
         if known:
             self.say("a test on your labelled scans, each segmented from the others by registration alone:")
-            self.say(f"mean Dice {some(known)}")
+            self.say(f"median Dice {some(known)}")
         if record["keeps_supports"]:
             self.say(f"{folder} contains your labelled scans: share it as carefully as patient data")
 
