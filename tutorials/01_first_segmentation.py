@@ -16,7 +16,7 @@
 #
 # You label three scans. medfewshot segments the rest of the folder. No GPU is needed.
 #
-# This tutorial trains for 150 steps, so that it ends quickly. The default is 400 steps and gives better results.
+# This tutorial trains for 150 steps, so that it ends quickly. The default is 600 steps and gives better results.
 
 # %% tags=["parameters"]
 STEPS = 150

@@ -19,6 +19,8 @@ from medfewshot.types import Progress, Volume
 
 OPTIONAL = ("steps", "budget_seconds", "width", "learning_rate")
 """Settings that some learners do not have."""
+SEVERAL_SUPPORTS = 1.5
+"""Factor of the steps from weights with more than one support: with one, longer training harms other scans."""
 
 
 def resolve_auto(
@@ -40,10 +42,6 @@ def resolve_auto(
         fits = settings.width is None and len(kinds) == 1 and settings.learner in learners
         weights = _package_weights(learners[settings.learner], *kinds.pop()) if fits else None
     return settings.replace(weights=weights)
-
-
-SEVERAL_SUPPORTS = 1.5
-"""Factor of the steps from weights with more than one support: with one, longer training harms other scans."""
 
 
 def _package_weights(spec: LearnerSpec, dims: int, channels: int) -> str | None:
