@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,12 @@ from torch import Tensor
 
 from medfewshot.api import get_segmenter
 from medfewshot.bundle import VolumeSegmenter
+from medfewshot.errors import InputError
 from medfewshot.integrations.inferer import segment_tensor
-from medfewshot.settings import InferenceSettings
+from medfewshot.io import Film, as_volume
+from medfewshot.settings import InferenceSettings, SegmentSettings
 from medfewshot.types import Plan
-from medfewshot.workflow import SupportSource
+from medfewshot.workflow import SupportSource, segment_film
 
 
 class FewShotSegment(Transform):
@@ -35,6 +39,8 @@ class FewShotSegment(Transform):
             MetaTensors.
         segmenter: What :func:`medfewshot.adapt` returned, or the folder of a saved one, instead of a support.
         device: Device for computation.
+        frames: Whether images are films ``(frames, *S)``, as MONAI reads 4D files. They become label maps of this
+            shape, as from :func:`medfewshot.segment_film`.
         settings: Single settings of :class:`~medfewshot.settings.InferenceSettings` (``overlap``, ``keep_largest``),
             and for a support those of :class:`~medfewshot.settings.AdaptSettings`.
 
@@ -50,13 +56,14 @@ class FewShotSegment(Transform):
         *,
         segmenter: VolumeSegmenter | str | PathLike[str] | None = None,
         device: str = "auto",
+        frames: bool = False,
         **settings: Any,
     ) -> None:
         given = support if segmenter is None else segmenter
         if given is None or (support is not None and segmenter is not None):
             raise ValueError("give either a support or a segmenter")
         own = {name: settings.pop(name) for name in ("overlap", "keep_largest") if name in settings}
-        self.settings = InferenceSettings(**own)
+        self.settings, self.frames = InferenceSettings(**own), frames
         self.segmenter = get_segmenter(given, device=device, **settings)
 
     @property
@@ -78,10 +85,27 @@ class FewShotSegment(Transform):
 
         Returns:
             ``labels (1, *S)`` int32; if requested, ``probabilities (N + 1, *S)`` and ``uncertainty (1, *S)``, float32.
+
+        Raises:
+            ValueError: Probabilities or the uncertainty map of a film are requested.
         """
+        if self.frames:
+            if probabilities or uncertainty:
+                raise ValueError("films have label maps only, no probabilities and no uncertainty map")
+            return {"labels": _like(img, self._segment_film(img))}
         settings = self.settings.replace(probabilities=probabilities, uncertainty=uncertainty)
         arrays = segment_tensor(img, self.plan, self.segmenter, settings)
         return {name: _like(img, array) for name, array in arrays.items()}
+
+    def _segment_film(self, img: Any) -> np.ndarray:
+        if self.plan.channels != 1:
+            raise InputError(f"a film of {self.plan.channels} channels", "give its file to medfewshot.segment_film")
+        volume = as_volume(img if isinstance(img, MetaTensor) else MetaTensor(img))
+        path = Path(img.meta.get("filename_or_obj", "film")) if isinstance(img, MetaTensor) else Path("film")
+        first = replace(volume, data=volume.data[:1], path=path, frame=0)
+        film = Film(first, len(volume.data), lambda numbers: (volume.data[number, None] for number in numbers))
+        settings = SegmentSettings(**dict(self.settings), report=False)
+        return segment_film(film, self.segmenter, settings).labels.astype(np.int32)
 
 
 class FewShotSegmentd(MapTransform):
@@ -96,7 +120,7 @@ class FewShotSegmentd(MapTransform):
         probabilities_key: Key of the class probabilities, if wanted.
         uncertainty_key: Key of the uncertainty map, if wanted.
         allow_missing_keys: As in MONAI.
-        others: ``segmenter``, ``device`` and settings, as in :class:`FewShotSegment`.
+        others: ``segmenter``, ``device``, ``frames`` and settings, as in :class:`FewShotSegment`.
     """
 
     def __init__(

@@ -186,3 +186,28 @@ def test_to_plan_from_json_data():
     plan = medfewshot.adapt(support(), learner="toy", device="cpu").plan
     query, _ = meta_scan(1)
     assert torch.equal(ToPlan(plan)(query), ToPlan(plan_to_dict(plan))(query))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_film_is_segmented_as_by_the_python_call(tmp_path, own):
+    """Labels of a frame of its own are carried to the others; otherwise each frame is segmented alone."""
+    frames = [toys.make_scan(seed) for seed in (1, 2, 3)]
+    film = toys.save_nifti(tmp_path / "film.nii.gz", np.stack([image for image, _ in frames], -1))
+    label = toys.save_nifti(tmp_path / "label.nii.gz", frames[0][1])
+    example = film if own else toys.save_nifti(tmp_path / "one.nii.gz", frames[0][0])
+    segmenter = medfewshot.adapt([(example, label)], learner="toy", device="cpu", frame=0 if own else None)
+    pipeline = Compose(
+        [LoadImaged("image"), EnsureChannelFirstd("image"), FewShotSegmentd("image", segmenter=segmenter, frames=True)]
+    )
+    found = pipeline({"image": str(film)})["pred"]
+    assert found.shape == (3, *toys.SHAPE)
+    assert np.array_equal(found.numpy(), medfewshot.segment_film(film, segmenter).labels)
+    for (_, truth), one in zip(frames, found, strict=True):
+        assert dice(one, truth) > 0.9
+
+
+def test_a_film_has_label_maps_only():
+    film = torch.cat([meta_scan(seed)[0] for seed in (1, 2)])
+    segmenter = medfewshot.adapt(support(), learner="toy", device="cpu")
+    with pytest.raises(ValueError, match="label maps only"):
+        FewShotSegmentd("image", segmenter=segmenter, frames=True, uncertainty_key="doubt")({"image": film})
