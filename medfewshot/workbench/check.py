@@ -28,7 +28,7 @@ def checks(project: Project) -> list[dict[str, Any]]:
     """
     try:
         rows = json.loads((project.folder / CHECKS).read_text(encoding="utf-8"))
-        known = {name for name, _, _ in project.examples()}
+        known = {case.case_id for case in project.examples()}
         return [dict(row) for row in rows if row["case"] in known]
     except (OSError, ValueError, TypeError, KeyError):
         return []

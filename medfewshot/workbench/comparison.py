@@ -12,7 +12,7 @@ from medfewshot.errors import InputError
 from medfewshot.intensities import robust_window
 from medfewshot.report.preview import card_jpeg
 from medfewshot.structures import dice
-from medfewshot.types import Case, Volume
+from medfewshot.types import Volume
 from medfewshot.workbench.check import checks
 from medfewshot.workbench.learn import WITHOUT_WEIGHTS
 from medfewshot.workbench.project import Project
@@ -57,7 +57,7 @@ def compare_example(
         InputError: The case is no example, there is no other example, or a scan cannot be read.
     """
     names = {one.value: one.name for one in project.structures}
-    cases = {case: Case(case, case, None, (scan,), mask) for case, scan, mask in project.examples()}
+    cases = {case.case_id: case for case in project.examples()}
     if name not in cases:
         raise InputError(f"{name}: is no labelled example", "draw in it first")
     agreement = {row["case"]: row["dice"] or 0 for row in checks(project)}

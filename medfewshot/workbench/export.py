@@ -17,7 +17,7 @@ from medfewshot.datasets import IGNORE_VALUE
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.inference import Segmentation
 from medfewshot.io import EXPORTS as WRITERS
-from medfewshot.io import atomic_path, read_image, read_label, write_array, write_label, write_text
+from medfewshot.io import atomic_path, read_label, write_array, write_label, write_text
 from medfewshot.report import structure_statistics
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Colour, Volume
@@ -72,7 +72,7 @@ class _Job:
         return read_mask(path)
 
     def scan(self, case: CaseState) -> Volume:
-        return read_image(case.scan)
+        return self.project.read_scan(case.name)
 
 
 def export(project: Project, formats: Sequence[str], output: Path) -> Exported:

@@ -12,7 +12,7 @@ from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.learners import LEARNERS, LearnerSpec
 from medfewshot.settings import AdaptSettings, InferenceSettings
-from medfewshot.types import Case, Progress, Volume
+from medfewshot.types import Progress, Volume
 from medfewshot.workbench.check import write_checks
 from medfewshot.workbench.choice import Assessment, assess
 from medfewshot.workbench.project import Project
@@ -118,10 +118,10 @@ class Learning:
         names = {one.value: one.name for one in self.project.structures}
         read: dict[str, LabelledScans] = {}
         examples, problem = self.project.examples(), ""
-        for number, (name, scan, mask) in enumerate(examples):
+        for number, case in enumerate(examples):
+            name = case.case_id
             self.progress.at("reading supports").update(number, len(examples), name)
             try:
-                case = Case(name, name, None, (scan,), mask)
                 found = read_supports(Dataset(name, None, names, (case,), ignore=IGNORE_VALUE))
                 check_background(found.labels, tuple(names))
                 read[name] = found

@@ -85,11 +85,13 @@ def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) 
     return small, {value: int(counts[value]) for value in sorted(values) if counts[value]}
 
 
-def foreign_mask(path: Path, like: Volume, ignore: int | None) -> tuple[Volume, tuple[int, ...] | None, int | None]:
+def foreign_mask(
+    mask: Path | Volume, like: Volume, ignore: int | None
+) -> tuple[Volume, tuple[int, ...] | None, int | None]:
     """Return a mask that another program made, in the frame of the scan.
 
     Args:
-        path: Of the mask.
+        mask: Its path; or what was read, in the frame of the scan already.
         like: The scan, or its grid.
         ignore: Label value of voxels that are not annotated, which become 0.
 
@@ -99,12 +101,12 @@ def foreign_mask(path: Path, like: Volume, ignore: int | None) -> tuple[Volume, 
     Raises:
         InputError: It does not fit.
     """
-    label = in_frame_of(like, read_label(path, image=like))
+    label = mask if isinstance(mask, Volume) else in_frame_of(like, read_label(mask, image=like))
     ignored = label.data == (IGNORE_VALUE if ignore is None else ignore)
     label = replace(label, data=np.where(ignored, 0, label.data))
     highest = int(label.data.max())
     if highest >= IGNORE_VALUE:
-        raise InputError(f"{path}: has the value {highest}", f"give structures values below {IGNORE_VALUE}")
+        raise InputError(f"{label.name}: has the value {highest}", f"give structures values below {IGNORE_VALUE}")
     return (label, *finished_slices(ignored[0]))
 
 

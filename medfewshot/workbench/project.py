@@ -23,9 +23,8 @@ import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE
 from medfewshot.errors import InputError
-from medfewshot.io import read_image
 from medfewshot.settings import AdaptSettings
-from medfewshot.types import Volume
+from medfewshot.types import Case, Volume
 from medfewshot.workbench.drafts import DraftFacts, DraftStore
 from medfewshot.workbench.mask_checks import (
     agreement,
@@ -40,7 +39,15 @@ from medfewshot.workbench.mask_checks import (
     with_ignored,
 )
 from medfewshot.workbench.mask_store import MaskFacts, MaskStore, now
-from medfewshot.workbench.project_file import ProjectFile, Structure, VersionConflict, check_case_name, named_structures
+from medfewshot.workbench.project_file import (
+    ProjectFile,
+    Scan,
+    Structure,
+    VersionConflict,
+    check_case_name,
+    frames_of,
+    named_structures,
+)
 from medfewshot.workbench.reviews import STATUSES, Review, ReviewLog
 from medfewshot.workbench.state import CaseState, in_order, status_of
 from medfewshot.workflow import find_cases
@@ -62,39 +69,27 @@ class Project:
         self._load()
 
     @classmethod
-    def create(
-        cls,
-        folder: Path,
-        scans: Sequence[Path],
-        *,
-        structures: Sequence[Structure] = (),
-        masks: Sequence[tuple[Path, Path]] = (),
-        ignore: int | None = None,
-    ) -> Project:
+    def create(cls, folder: Path, scans: Sequence[Path], *, structures: Sequence[Structure] = ()) -> Project:
         """Make a new project.
 
         Args:
             folder: Where; it must not contain a project yet.
-            scans: Files, DICOM folders, or folders of them. They stay in place.
+            scans: Files, DICOM folders, or folders of them. They stay in place. Each frame of a film is a case.
             structures: What to segment.
-            masks: (scan, mask) of scans that are labelled already; the masks are copied.
-            ignore: Label value in the masks of voxels that are not annotated.
 
         Raises:
-            InputError: There is a project already, no scan is found, or a mask does not fit.
+            InputError: There is a project already, or no scan is found.
         """
         folder = Path(folder)
         if (folder / PROJECT_FILE).exists():
             raise InputError(f"{folder}: is a project already", "open it, or give another folder")
-        found = {check_case_name(case.case_id): case.image_path.absolute() for case in find_cases(list(scans))}
+        found: dict[str, Scan] = {}
+        for case in find_cases(list(scans)):
+            found |= frames_of(check_case_name(case.case_id), case.image_path.absolute())
         content = ProjectFile(found).with_structures(structures)
         folder.mkdir(parents=True, exist_ok=True)
         content.write(folder)
-        project = cls(folder, content)
-        names = {path.resolve(): name for name, path in found.items()}
-        for scan, mask in masks:
-            project.import_mask(names[Path(scan).resolve()], Path(mask), ignore=ignore)
-        return project
+        return cls(folder, content)
 
     @classmethod
     def open(cls, folder: Path) -> Project:
@@ -161,11 +156,11 @@ class Project:
             scan, facts, draft = self._scan(name), self._store.facts(name), self._drafts.facts(name)
             given = self._reviews.current(name, version=facts.version, draft=draft.number)
             status, reason = status_of(facts, draft, given)
-            if not os.path.exists(scan):  # False, too, for a path that the system refuses
+            if not os.path.exists(scan.path):  # False, too, for a path that the system refuses
                 reason = "the scan is missing: restore it, or correct its path in project.json"
             return CaseState(
-                name, scan, status, reason, facts.version, draft.confidence, self._reviews.note(name),
-                draft.uncertainty, draft.distance, draft.number,
+                name, scan.path, status, reason, facts.version, draft.confidence, self._reviews.note(name),
+                draft.uncertainty, draft.distance, draft.number, scan.frame,
             )  # fmt: skip
 
     def facts(self, name: str) -> MaskFacts:
@@ -239,10 +234,10 @@ class Project:
             self._store.prune(name, {review.version for review in self._reviews.of(name)})
             return facts.version
 
-    def import_mask(self, name: str, path: Path, *, ignore: int | None = None) -> int:
+    def import_mask(self, name: str, mask: Path | Volume, *, ignore: int | None = None) -> int:
         """Copy a mask that another program made; its new version. Raises InputError if it does not fit the scan."""
         with self._lock:
-            label, drawn, axis = foreign_mask(path, self.grid(name), ignore)
+            label, drawn, axis = foreign_mask(mask, self.grid(name), ignore)
             new = sorted({int(value) for value in np.unique(label.data)} - {0, *(one.value for one in self.structures)})
             if new:
                 names = {value: label.names.get(value, f"label {value}") for value in new}
@@ -320,16 +315,20 @@ class Project:
             self._drafts.write(name, labels, self.grid(name), facts)
             return True
 
-    def examples(self) -> list[tuple[str, Path, Path]]:
-        """(name, scan, mask) of every case to learn from, oldest mask first."""
+    def examples(self) -> list[Case]:
+        """Scan and mask of every case to learn from, oldest mask first."""
         with self._lock:
             teaching = [item for item in self._content.scans.items() if self._store.facts(item[0]).teaches]
             teaching.sort(key=lambda item: self._store.facts(item[0]).time)
-            return [(name, scan, self._store.path(name)) for name, scan in teaching if os.path.exists(scan)]
+            return [
+                Case(name, name, None, (scan.path,), self._store.path(name), frame=scan.frame)
+                for name, scan in teaching
+                if os.path.exists(scan.path)
+            ]
 
     def read_scan(self, name: str) -> Volume:
         """Read the scan of a case. Raises InputError if it cannot be read."""
-        volume = read_image(self._scan(name))
+        volume = self._scan(name).read()
         with self._lock:
             self._grids = {**dict(list(self._grids.items())[1 - _KEPT_GRIDS :]), name: grid_of(volume)}
         return volume
@@ -338,7 +337,7 @@ class Project:
         """The scan of a case without its voxels: shape, affine and header. Raises InputError if it cannot be read."""
         return self._grids.get(name) or grid_of(self.read_scan(name))
 
-    def _scan(self, name: str) -> Path:
+    def _scan(self, name: str) -> Scan:
         try:
             return self._content.scans[name]
         except KeyError:

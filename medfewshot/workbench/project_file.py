@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,8 +13,9 @@ from typing import Any
 
 from medfewshot.datasets import IGNORE_VALUE, PROJECT_FILE
 from medfewshot.errors import InputError
-from medfewshot.io import write_text
+from medfewshot.io import open_film, read_image, write_text
 from medfewshot.settings import AdaptSettings
+from medfewshot.types import Volume
 
 FORMAT_VERSION = 1
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
@@ -44,16 +46,49 @@ class Structure:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """Where the scan of a case is: its path, and the number of its frame in a film (None: the file is no film)."""
+
+    path: Path
+    frame: int | None = None
+
+    def read(self) -> Volume:
+        """Read the image ``(C, *S)``. Raises InputError if it cannot be read."""
+        if self.frame is None:
+            return read_image(self.path)
+        film = open_film(self.path)
+        if film is None:
+            raise InputError(f"{self.path}: contains one volume now, and was a film", "restore the film")
+        volume = film.frame(self.frame)
+        if film.times_s or self.frame:
+            return volume
+        doubt = f"the {film.count} volumes of its file are taken as frames; the file states no time between them"
+        return replace(volume, warnings=(*volume.warnings, doubt))
+
+
+def frames_of(name: str, path: Path) -> dict[str, Scan]:
+    """Name each frame of a film, or else the one scan of a file or folder, which need not be readable."""
+    film = None
+    if path.is_file():
+        with contextlib.suppress(InputError):
+            film = open_film(path)
+    if film is None:
+        return {name: Scan(path)}
+    digits = len(str(film.count - 1))
+    return {f"{name} frame {number:0{digits}d}": Scan(path, number) for number in range(film.count)}
+
+
+@dataclass(frozen=True)
 class ProjectFile:
     """Content of ``project.json``.
 
     Args:
-        scans: Name of each case -> path of its scan.
+        scans: Name of each case -> its scan.
         structures: The structures to segment.
         settings: Settings of the adaptation that differ from the defaults.
     """
 
-    scans: Mapping[str, Path] = field(default_factory=dict)
+    scans: Mapping[str, Scan] = field(default_factory=dict)
     structures: tuple[Structure, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -86,7 +121,10 @@ class ProjectFile:
 
     def write(self, folder: Path) -> None:
         """Write the file. Scans inside or beside the folder get relative paths, so that both can be moved."""
-        scans = [{"name": name, "path": _relative(path, folder)} for name, path in self.scans.items()]
+        scans = [
+            {"name": name, "path": _relative(scan.path, folder)} | ({} if scan.frame is None else {"frame": scan.frame})
+            for name, scan in self.scans.items()
+        ]
         content = {
             "format_version": FORMAT_VERSION,
             "structures": [vars(one) for one in self.structures],
@@ -134,15 +172,18 @@ def check_case_name(name: object) -> str:
     return name
 
 
-def _checked(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Path], tuple[Structure, ...], dict[str, Any]]:
-    scans: dict[str, Path] = {}
+def _checked(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Scan], tuple[Structure, ...], dict[str, Any]]:
+    scans: dict[str, Scan] = {}
     for entry in content["scans"]:
         name = check_case_name(entry["name"])
         if name in scans:
             raise InputError(f"case {_short(name)}: is given twice", "remove one entry")
         if not isinstance(entry["path"], str) or "\0" in entry["path"] or not 0 < len(entry["path"]) < 4096:
             raise InputError(f"case {_short(name)}: has no path", "give the path of its scan")
-        scans[name] = Path(os.path.normpath(folder.absolute() / entry["path"]))
+        frame = entry.get("frame")
+        if frame is not None and (isinstance(frame, bool) or not isinstance(frame, int) or frame < 0):
+            raise InputError(f"case {_short(name)}: has the frame {_short(frame)}", "give its number, from 0")
+        scans[name] = Scan(Path(os.path.normpath(folder.absolute() / entry["path"])), frame)
     structures = [Structure(one["name"], one["value"], one["color"]) for one in content["structures"]]
     settings = dict(content.get("settings") or {})
     AdaptSettings(**settings)

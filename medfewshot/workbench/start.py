@@ -8,7 +8,7 @@ import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE, Dataset, read_dataset
 from medfewshot.errors import InputError
-from medfewshot.io import channel_of, find_images, read_label
+from medfewshot.io import channel_of, find_images, open_film, read_examples, read_label
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import named_structures
 from medfewshot.workflow import RUN_RECORD, read_run
@@ -78,31 +78,43 @@ def _of_dataset(dataset: Dataset, folder: Path) -> Project:
             f"data set {dataset.name}: its cases have {channels} channels, the workbench shows one",
             "give a folder with one channel of each case",
         )
-    return Project.create(
-        folder,
-        [case.image_path for case in dataset.cases],
-        structures=named_structures(dataset.labels),
-        masks=[(case.image_path, case.label_path) for case in dataset.labelled if case.label_path is not None],
-        ignore=dataset.ignore,
-    )
+    scans = [case.image_path for case in dataset.cases]
+    project = Project.create(folder, scans, structures=named_structures(dataset.labels))
+    names, ignore = _names(project), dataset.ignore
+    for case in dataset.labelled:
+        path = case.image_path.resolve()
+        if (path, None) in names and case.label_path is not None:
+            project.import_mask(names[path, None], case.label_path, ignore=ignore)
+        else:  # a film
+            for image, label in read_examples(case, ignore=ignore):
+                project.import_mask(names[path, image.frame], label, ignore=ignore)
+    return project
 
 
-def _of_run(path: Path, folder: Path) -> Project:
+def _names(project: Project) -> dict[tuple[Path, int | None], str]:
+    """(scan, frame) -> name of the case."""
+    return {(case.scan.resolve(), case.frame): case.name for case in project.cases()}
+
+
+def _of_run(run: Path, folder: Path) -> Project:
     """Return a project of the scans of a run, with its results as drafts."""
-    record, results = read_run(path)
+    record, results = read_run(run)
     done = [result for result in results if result.status == "done" and result.labels and len(result.inputs) == 1]
     scans = [Path(result.inputs[0]) for result in done]
     missing = next((scan for scan in scans if not scan.exists()), None)
     if not scans or missing is not None:
-        raise InputError(f"{path}: {missing or 'no scan'} is missing", "give the folder of the scans instead")
+        raise InputError(f"{run}: {missing or 'no scan'} is missing", "give the folder of the scans instead")
     names = {int(value): str(name) for value, name in record["plan"]["labels"].items()}
     project = Project.create(folder, scans, structures=named_structures(names))
-    case_of = {case.scan.resolve(): case.name for case in project.cases()}
+    case_of = _names(project)
     for result in done:
+        path, scan = run / str(result.labels), Path(result.inputs[0]).resolve()
+        film = open_film(path, is_label=True)
         expected = [value for value in result.predicted_dice.values() if value is not None]
         reasons = "; ".join(result.flags[:3])
-        project.write_draft(
-            case_of[Path(result.inputs[0]).resolve()], read_label(path / str(result.labels)).data[0],
-            confidence=float(np.mean(expected)) if expected else None, reason=reasons, segmenter=path.name,
-        )  # fmt: skip
+        for volume in [read_label(path)] if film is None else film.frames():
+            project.write_draft(
+                case_of[scan, volume.frame], volume.data[0], confidence=float(np.mean(expected)) if expected else None,
+                reason=reasons, segmenter=run.name,
+            )  # fmt: skip
     return project

@@ -29,6 +29,7 @@ class CaseState:
         uncertainty: 1 minus the confidence: how wrong the draft may be. 1 if no structure was found; None if unknown.
         distance: From the scan to the nearest example, by intensities; None if unknown.
         draft: Number of the draft, counted from 1; 0 if there is none.
+        frame: Number of the frame, if the scan is a frame of a film.
     """
 
     name: str
@@ -41,6 +42,7 @@ class CaseState:
     uncertainty: float | None = None
     distance: float | None = None
     draft: int = 0
+    frame: int | None = None
 
 
 def status_of(facts: MaskFacts, draft: DraftFacts, given: Review | None) -> tuple[str, str]:

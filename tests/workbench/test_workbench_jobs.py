@@ -181,6 +181,19 @@ def test_a_scan_that_cannot_be_read_is_named_and_the_others_are_used(project: Pr
     assert "a is not used" in told[0]
 
 
+def test_one_drawn_frame_of_a_film_gives_drafts_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys.install(monkeypatch)
+    frames = [scan(seed) for seed in range(3)]
+    path = tmp_path / "cine.nii.gz"
+    nib.save(nib.Nifti1Image(np.stack([image for image, _ in frames], -1), np.eye(4)), path)
+    project = Project.create(tmp_path / "project", [path], structures=(BLOCK,))
+    project.change_settings({"learner": "toy"})
+    project.save_mask("cine frame 1", frames[1][1], version=0)
+    learn(project, "cine frame 0")
+    for number in (0, 2):
+        assert dice(project.read_draft(f"cine frame {number}") == 1, frames[number][1] == 1) > 0.9
+
+
 def test_scans_of_two_channels_are_learned_and_others_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -397,3 +397,19 @@ def test_the_draft_underneath_colours_its_voxels_alone(tmp_path, browse):
         assert max(outside) - min(outside) < 10
         assert inside[1] > inside[0] + 20
         assert page.problems == []
+
+
+def test_keys_play_a_film_at_the_same_place(tmp_path, browse):
+    frames = np.stack([100 + 200 * ball(shift=(0, 0, 2 * number)) for number in range(3)], -1)
+    nib.save(nib.Nifti1Image(frames.astype(np.int16), np.eye(4)), tmp_path / "cine.nii.gz")
+    project = Project.create(tmp_path / "project", [tmp_path / "cine.nii.gz"], structures=BALL)
+    with serving(project) as url:
+        page: Page = browse(url).ready("cine frame 0").go([18, 20, 21])
+        at = "() => workbench.viewer.intensity(18 + 36 * (20 + 40 * 21))"
+        assert page.ask(at) == 100
+        page.key(".").ready("cine frame 1").key(".").ready("cine frame 2")
+        assert page.ask("() => workbench.viewer.voxel()") == [18, 20, 21]
+        assert page.ask(at) == 300
+        page.key("a", "p").drag(2, [[18, 20, 12], [22, 20, 12]]).saved().key(",").ready("cine frame 1")
+        assert [case.frame for case in project.examples()] == [2]
+        assert not page.problems

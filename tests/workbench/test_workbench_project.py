@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from medfewshot.errors import InputError
-from medfewshot.io import read_label
+from medfewshot.io import read_examples, read_label
 from medfewshot.workbench import IGNORE_VALUE, PROJECT_FILE, Project, Structure, VersionConflict
 
 SHAPE = (6, 7, 5)
@@ -149,7 +149,7 @@ def test_accepting_a_partly_drawn_mask_fills_the_rest_from_the_draft(project: Pr
     expected[:, :, 2] = drawn[:, :, 2]
     assert np.array_equal(project.read_labels("a"), expected)
     assert project.facts("a").complete
-    assert [name for name, _, _ in project.examples()] == ["a"]
+    assert [case.case_id for case in project.examples()] == ["a"]
 
 
 def test_a_review_counts_until_the_mask_or_draft_changes(project: Project) -> None:
@@ -312,13 +312,12 @@ def test_a_structure_that_is_drawn_cannot_be_removed(project: Project) -> None:
     assert [one.name for one in Project.open(project.folder).structures] == ["liver", "spleen", "kidney"]
 
 
-def test_masks_that_exist_already_are_copied_into_a_new_project(tmp_path: Path) -> None:
-    scan = save_scan(tmp_path / "a.nii.gz")
+def test_a_mask_of_another_program_is_copied_with_its_values(project: Project, tmp_path: Path) -> None:
     mask = tmp_path / "mask.nii.gz"
     nib.save(nib.Nifti1Image(block(3), np.eye(4)), mask)
-    project = Project.create(tmp_path / "project", [scan], structures=(LIVER,), masks=[(scan, mask)])
+    project.import_mask("a", mask)
     assert np.array_equal(project.read_labels("a"), block(3))
-    assert [(one.name, one.value) for one in project.structures] == [("liver", 1), ("label 3", 3)]
+    assert [(one.name, one.value) for one in project.structures] == [("liver", 1), ("spleen", 2), ("label 3", 3)]
     assert project.case("a").status == "example"
 
 
@@ -329,3 +328,45 @@ def test_old_versions_go_and_reviewed_ones_stay(project: Project) -> None:
         project.save_mask("a", block(1 + version % 2), version=version)
     kept = sorted(int(path.name[:4]) for path in (project.folder / "history" / "a").glob("*.nii.gz"))
     assert kept == [1, *range(6, 36)]
+
+
+def test_each_frame_of_a_film_is_a_case_with_its_own_mask(tmp_path: Path) -> None:
+    frames = np.stack([np.full(SHAPE, 10 * number, np.float32) + block() for number in range(11)], -1)
+    affine = np.diag([1.5, 2.0, 3.0, 1.0])
+    image = nib.Nifti1Image(frames, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    (tmp_path / "scans").mkdir()
+    nib.save(image, tmp_path / "scans" / "cine.nii.gz")
+    save_scan(tmp_path / "scans" / "still.nii.gz")
+    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=(LIVER,))
+    names = [f"cine frame {number:02d}" for number in range(11)]
+    assert [(case.name, case.frame) for case in project.cases()] == [
+        *zip(names, range(11), strict=True),
+        ("still", None),
+    ]
+    assert np.array_equal(project.read_scan(names[7]).data[0], frames[..., 7])
+    project.save_mask(names[7], block(), version=0)
+    again = Project.open(project.folder)
+    stored = nib.load(again.mask_path(names[7]))
+    assert np.array_equal(np.asarray(stored.dataobj), block())
+    assert np.allclose(stored.affine, affine)
+    assert [case.status for case in again.cases() if case.frame == 7] == ["example"]
+    (case,) = again.examples()
+    ((image, label),) = read_examples(case)
+    assert (image.frame, label.frame) == (7, 7)
+    assert np.array_equal(image.data[0], frames[..., 7])
+
+
+def test_volumes_without_a_time_are_frames_with_a_warning_and_a_lost_film_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "cine.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 3), np.float32), np.eye(4)), path)
+    project = Project.create(tmp_path / "project", [path])
+    assert "the 3 volumes of its file are taken as frames" in project.read_scan("cine frame 0").warnings[0]
+    save_scan(path)
+    with pytest.raises(InputError, match="contains one volume now"):
+        project.read_scan("cine frame 1")
+    content = json.loads((project.folder / PROJECT_FILE).read_text())
+    content["scans"][0]["frame"] = -1
+    (project.folder / PROJECT_FILE).write_text(json.dumps(content))
+    with pytest.raises(InputError, match="has the frame -1"):
+        Project.open(project.folder)

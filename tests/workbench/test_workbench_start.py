@@ -87,3 +87,28 @@ def test_files_that_are_channels_of_one_scan_are_refused_and_numbered_scans_are_
     for name in ("scan_0000", "scan_0001"):
         save(tmp_path / "numbered" / f"{name}.nii.gz", scan())
     assert len(open_folder(tmp_path / "numbered").cases()) == 2
+
+
+def test_labelled_frames_of_a_film_are_masks_of_its_frames(tmp_path: Path) -> None:
+    labels = np.full((*SHAPE, 3), 255, np.uint8)
+    labels[..., 1] = 0
+    labels[1:3, 2:5, :, 1] = 4
+    save(tmp_path / "set" / "images" / "cine.nii.gz", np.stack([scan()] * 3, -1))
+    save(tmp_path / "set" / "labels" / "cine.nii.gz", labels)
+    project = open_folder(tmp_path / "set", tmp_path / "project")
+    states = {case.name: case.status for case in project.cases()}
+    assert states == {"cine frame 0": "unlabelled", "cine frame 1": "example", "cine frame 2": "unlabelled"}
+    assert np.array_equal(project.read_labels("cine frame 1"), labels[..., 1])
+
+
+def test_the_result_of_a_film_gives_each_frame_a_draft(tmp_path: Path) -> None:
+    image = save(tmp_path / "scans" / "cine.nii.gz", np.stack([scan()] * 2, -1))
+    labels = np.zeros((*SHAPE, 2), np.uint8)
+    labels[1:3, 2:5, :, 1] = 6
+    save(tmp_path / "out" / "cine.nii.gz", labels)
+    result = {"case": "cine", "inputs": [str(image)], "status": "done", "labels": "cine.nii.gz", "predicted_dice": {}}
+    record = {"format_version": 1, "plan": {"labels": {"6": "liver"}}, "outputs": [{**result, "flags": []}]}
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    project = open_folder(tmp_path / "out", tmp_path / "project")
+    for number in range(2):
+        assert np.array_equal(project.read_draft(f"cine frame {number}"), labels[..., number])

@@ -42,6 +42,12 @@ export class Cases {
     return names[Math.abs(by) > 1 ? Math.min(Math.max(0, at), names.length - 1) : (at + names.length) % names.length];
   }
 
+  // The next frame (by: 1 or -1) of the film that the open scan is a frame of.
+  frame(by) {
+    const film = (name) => name.replace(/\d+$/, ""), open = this.get(this.current);
+    return this.all.find((one) => one.frame !== null && one.frame === open?.frame + by && film(one.name) === film(open.name))?.name;
+  }
+
   // The scan that should be labelled next: the first one that is not open and that nobody has dealt with.
   next() {
     return this.all.find((one) => one.name !== this.current && ["needs review", "draft", "unlabelled"].includes(one.status))?.name;

@@ -33,7 +33,7 @@ const structures = new Structures({
   changed: (all) => viewer.setStructures(all),
 });
 const learning = new Learning({ current: () => cases.current, flush: settled, refresh });
-const app = { viewer, saver, editor, cases, structures, learning, openCase, draftLabels, doubtValues, showChannel, next };
+const app = { viewer, saver, editor, cases, structures, learning, openCase, openFrame, draftLabels, doubtValues, showChannel, next };
 const panel = connectPanel(app);
 let opening = 0, target = null, shownDraft = 0, timer = 0, unsaved = "", unopened = "";
 const checks = new Checks({ go: openAt });
@@ -116,6 +116,18 @@ async function openCase(name) {
     $("welcome").textContent = unopened = error.message;
     fail(error);
   }
+}
+
+// Another frame of the film, at the same place. A key that is kept pressed plays the film, as fast as frames are read.
+async function openFrame(by) {
+  const name = cases.frame(by);
+  if (!name || target !== cases.current) return;
+  const voxel = viewer.voxel(), window = [viewer.scan.cal_min, viewer.scan.cal_max];
+  await openCase(name);
+  if (name !== cases.current) return;
+  viewer.setWindow(...window);
+  viewer.moveTo(voxel);
+  panel.show();
 }
 
 // The NIfTI file of a channel.

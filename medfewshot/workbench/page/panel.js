@@ -4,7 +4,7 @@ import { $, askDialog, press, say } from "./dom.js";
 
 const PLANES = ["sagittal", "coronal", "axial"];
 
-export function connectPanel({ viewer, saver, editor, cases, structures, learning, draftLabels, doubtValues, showChannel, next }) {
+export function connectPanel({ viewer, saver, editor, cases, structures, learning, draftLabels, doubtValues, showChannel, next, openFrame }) {
   const click = (id, action) => $(id).addEventListener("click", action);
   const number = (value) => Number(value.toPrecision(4));
 
@@ -221,7 +221,8 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     window_(names[(at + 1) % names.length]);
   };
   const actions = {
-    "Scans": [["n", "next scan", () => next(1)], ["b", "previous scan", () => next(-1)], ["j", "scan to label next", () => next(0)], ["/", "find a scan", () => $("find").focus()]],
+    "Scans": [["n", "next scan", () => next(1)], ["b", "previous scan", () => next(-1)], ["j", "scan to label next", () => next(0)], ["/", "find a scan", () => $("find").focus()],
+      [".", "next frame of a film; keep it pressed to play", () => openFrame(1)], [",", "previous frame", () => openFrame(-1)]],
     "View": [["a", "axial", () => view("2")], ["c", "coronal", () => view("1")], ["s", "sagittal", () => view("0")], ["v", "3D", () => view("3d")],
       ["0", "three planes and 3D", () => view("all")], ["w", "next window", () => viewer.labels && cycle()], ["o", "outline or fill", () => toggle("outline")],
       ["r", "show the draft", () => toggle("draft")], ["z", "show where the draft is uncertain", () => toggle("doubt")], ["PageUp", "next slice", () => step(1)], ["PageDown", "previous slice", () => step(-1)],
