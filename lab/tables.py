@@ -41,11 +41,22 @@ NAMES = {
     SABS: "abd-ct-sabs, four structures",
     "abd-ct-sabs-13": "abd-ct-sabs, thirteen",
 }
+BEFORE = {
+    "standard": "hybrid-default-400",
+    "standard-novel": "hybrid-novel-400",
+    "standard-random": "hybrid-400",
+    "best": "",
+    "best-novel": "hybrid-novel-1200",
+    "best-random": "",
+    "best-random-mass": "",
+}
+"""Learner in ``quality.yaml`` -> the same learner of the version before, in ``meta.yaml`` and ``learners.yaml``."""
 TITLES = {
     "abd-mr-chaos": "CHAOS, abdominal MR: liver, kidneys, spleen",
     "card-mr-mscmr": "MS-CMRSeg, cardiac MR: myocardium, LV, RV",
     "Task04_Hippocampus": "MSD hippocampus, MR: anterior, posterior",
     SABS: "SABS (BTCV), abdominal CT: liver, kidneys, spleen",
+    "lung-nodule-lidc": "LIDC, lung CT: nodules",
 }
 
 
@@ -94,11 +105,15 @@ def groups_of(cells: Sequence[Cell], runs: Sequence[str]) -> list[Group]:
     return group_cells(cells, find)
 
 
+RUNS = ("meta", "learners", "quality")
+"""Benchmark files whose cells the tables show; their runs have the same names."""
+
+
 def read_groups() -> Records:
-    """Finished cells of ``meta.yaml`` and ``learners.yaml``."""
-    configs = [load_benchmark(CONFIGS / f"{name}.yaml") for name in ("meta", "learners")]
+    """Finished cells of :data:`RUNS`."""
+    configs = [load_benchmark(CONFIGS / f"{name}.yaml") for name in RUNS]
     cells = list({cell.id: cell for config in configs for cell in plan_cells(config)}.values())
-    return Records({group.key: group for group in groups_of(cells, ("meta", "learners")) if group.results})
+    return Records({group.key: group for group in groups_of(cells, RUNS) if group.results})
 
 
 def report_of(config: Path, runs: Sequence[str], sections: Sequence[str] = ()) -> str:
@@ -211,14 +226,19 @@ def table(head: str, rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("  ", " ")
 
 
+def today(dataset: str, kind: str = "standard") -> str:
+    """Return a learner of ``quality.yaml``, with the weights that have seen no label of the data set's structures."""
+    return f"{kind}-novel" if dataset == SABS else kind
+
+
 def family(dataset: str) -> list[str]:
-    """Return the learners that are compared with the default, the default first."""
+    """Return the learners of the version before that are compared, its default first."""
     weights = "novel" if dataset == SABS else "default"
     return [f"hybrid-{weights}-400", f"{weights}-400", "atlas", "random-400"]
 
 
 def default_table(records: Records) -> str:
-    """Make the table of the default learner beside its parts, draw by draw."""
+    """Make the table of the version before beside its parts, draw by draw."""
     head = "K|data|draws|`hybrid` [95 % CI]|draw by draw|network alone|atlas alone|network, random weights"
     head += "|HD95 mm, hybrid|missed|adaptation s|s per volume"
     rows = []
@@ -233,38 +253,56 @@ def default_table(records: Records) -> str:
     return table(head, rows)
 
 
-def defaults(records: Records) -> list[tuple[str, int, list[Group]]]:
-    """Return (data set, K, groups of :func:`family`) over the draws that all of them have."""
-    found = []
-    for dataset in (*UNSEEN, SABS):
-        for shots in (1, 5):
-            seeds = records.common(dataset, shots, family(dataset))
-            found.append((dataset, shots, [records.get(dataset, shots, name, seeds) for name in family(dataset)]))
-    return found
-
-
 def short_default_table(records: Records) -> str:
-    """Make the table of accuracy and cost of the default."""
+    """Make the table of accuracy and cost of the default, and of ``--quality best`` where it pays."""
     rows = []
-    for dataset, shots, (default, *_) in defaults(records):
-        score = f"**{number(dice(default))}** {interval(default)}"
-        rows.append([TITLES[dataset], str(shots), score, *cost(default)])
+    for dataset in (*UNSEEN, SABS):
+        for shots, quality in ((1, "standard"), (5, "standard"), *([(5, "best")] if dataset == SABS else [])):
+            group = records.get(dataset, shots, today(dataset, quality))
+            title = TITLES[dataset] + (", `--quality best`" if quality == "best" else "")
+            rows.append([title, str(shots), f"**{number(dice(group))}** {interval(group)}", *cost(group)])
     return table("scans|labelled scans|Dice [95 % interval]|HD95 mm|adaptation s|s per scan", rows)
 
 
-def parts_table(records: Records) -> str:
-    """Make the table of the default beside its two parts and random weights."""
+def quality_table(records: Records) -> str:
+    """Make the table of every finished cell of ``quality.yaml``, beside the version before over the same draws."""
+    head = "K|data|learner|Dice [95 % CI]|draw by draw|the version before|surface Dice, 2 mm|before|HD95 mm|missed"
     rows = []
-    for dataset, shots, groups in defaults(records):
-        rows.append([TITLES[dataset].split(":")[0], str(shots), *bold_best([dice(group) for group in groups])])
-    return table("scans|labelled scans|default|network alone|registration alone|network, random weights", rows)
+    for dataset, shots, learner in records.groups:
+        if learner in BEFORE:
+            group = records.get(dataset, shots, learner)
+            seeds = [result.cell.seed for result in group.results]
+            before = records.get(dataset, shots, BEFORE[learner], seeds)
+            surfaces = [surface(group), surface(before)]
+            scores = [with_interval(group), draws(group), draws(before) if before else "", *surfaces]
+            rows.append([str(shots), NAMES.get(dataset, dataset), learner, *scores, *cost(group, missed=True)])
+    return table(f"{head}|adaptation s|s per volume", sorted(rows))
+
+
+def surface(group: Group | None) -> str:
+    """Mean surface Dice at 2 mm as text; empty without a group or where distances mean nothing."""
+    known = group is not None and group.cell.dataset.distances
+    return number(group.summaries[-1].means["surface_dice"], 3) if known else ""
+
+
+def parts_table(records: Records) -> str:
+    """Make the table of the default beside its two parts, over the draws that all have."""
+    rows = []
+    for dataset in (*UNSEEN, SABS, "lung-nodule-lidc"):
+        for shots in (1, 5):
+            learners = [today(dataset), today(dataset, "network"), "atlas"]
+            seeds = records.common(dataset, shots, learners)
+            if seeds:
+                scores = [dice(records.get(dataset, shots, learner, seeds)) for learner in learners]
+                rows.append([TITLES[dataset].split(":")[0], str(shots), *bold_best(scores)])
+    return table("scans|labelled scans|default|network alone|registration alone", rows)
 
 
 def structures_table(records: Records) -> str:
     """Make the table of the default per structure."""
     rows = []
     for dataset in (*UNSEEN, SABS):
-        one, five = (groups[0].summaries[:-1] for name, _, groups in defaults(records) if name == dataset)
+        one, five = (records.get(dataset, shots, today(dataset)).summaries[:-1] for shots in (1, 5))
         for few, more in zip(one, five, strict=True):
             scores = [number(few.dice_mean), number(more.dice_mean), number(few.means["hd95_mm"], 1)]
             rows.append([TITLES[dataset].split(":")[0], few.label_name, *scores, number(more.means["hd95_mm"], 1)])
@@ -377,7 +415,7 @@ def _without(records: Records, shots: int) -> str:
 
 def volume_report(_: Records) -> str:
     """Make the full report of the protocol ``volume``."""
-    return report_of(CONFIGS / "volume.yaml", ("meta", "learners"))
+    return report_of(CONFIGS / "quality.yaml", ("quality", "meta", "learners"))
 
 
 def nnunet_report(_: Records) -> str:
@@ -429,6 +467,7 @@ TABLES: dict[str, dict[str, Callable[[Records], str]]] = {
     },
     "lab/notes/results.md": {
         "main_job": main_job_table,
+        "quality": quality_table,
         "default": default_table,
         "equal_steps": equal_steps_table,
         "zero_steps": zero_steps_table,
