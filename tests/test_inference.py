@@ -29,7 +29,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from medfewshot.errors import InputError
-from medfewshot.inference import MemoryLimits, Segmentation, segment_volume
+from medfewshot.inference import LabelTracker, MemoryLimits, Segmentation, segment_volume
 from medfewshot.inference.windows import cut_slabs, predict_slab
 from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import to_plan
@@ -394,6 +394,20 @@ def test_the_volume_stays_as_it_is():
     before = volume.data.copy()
     segment_volume(volume, plan_of((1, 1, 1)), threshold(), EVERYTHING)
     np.testing.assert_array_equal(volume.data, before)
+
+
+def test_labels_of_another_frame_replace_the_votes_of_the_supports():
+    affine = affine_of((1.0, 1.2, 3.0), (0, 0, 0))
+    volume = volume_of(np.random.default_rng(0).uniform(size=(16, 14, 6)), affine)
+    plan = plan_of((1.0, 1.2, 3.0), axes=axes_of(affine))
+    frame = to_plan(volume, plan).image
+    labels = torch.zeros(frame.shape[1:], dtype=torch.long)
+    labels[4:9, 4:9, 2:4] = 1
+    tracker = LabelTracker(frame, labels, classes=2, spacing_mm=plan.spacing_mm)
+    whole = Whole(torch.zeros(1, 2, *labels.shape), threshold())
+    found = segment_volume(volume, plan, whole, tracker=tracker).labels
+    assert not whole.shapes
+    assert np.array_equal(found, segment_volume(volume, plan, threshold(), tracker=tracker).labels)
 
 
 def test_a_small_planned_lesion_comes_back():

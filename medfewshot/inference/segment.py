@@ -69,7 +69,8 @@ def segment_volume(
         settings: What to return.
         progress: Receives one event per slab; may cancel.
         limits: How much memory to use.
-        tracker: Labels of another frame of the same film, which vote here too.
+        tracker: Labels of another frame of the same film, which vote here too. They then replace the votes of the
+            supports, if the segmenter has a part without them.
 
     Returns:
         Labels on the original grid, the requested maps, and what is known about them.
@@ -83,6 +84,7 @@ def segment_volume(
     planned = to_plan(volume, plan)
     writer = OriginalGridWriter(planned, plan, settings, limits)
     planning_seconds = time.perf_counter() - begun
+    segmenter = segmenter if tracker is None else segmenter.windowed or segmenter
     segmenter, warnings = fit_memory(segmenter, planned.image, plan, limits)
     predicting = 0.0
     uncertain: Sequence[UncertainStructure] = ()
