@@ -107,11 +107,12 @@ def fit_to_structures(plan: Plan, labels: Sequence[Volume], original_mm: np.ndar
         The plan with its final spacing, ``ceilings``, and notes about structures that the grid limits.
     """
     planar = plan.spatial_dims == 2 or any(1 in label.spatial_shape for label in labels)
-    found = ceilings(labels, plan)
+    found, usual_mm = ceilings(labels, plan), np.array(plan.spacing_mm) / settings.level.coarser
     if settings.spacing_mm is None:
         plan, found = _refined(plan, labels, original_mm, found, level=settings.level, planar=planar)
     plan = replace(plan, ceilings=found)
-    return replace(plan, notes=(*plan.notes, *_ceiling_notes(plan, labels, original_mm, settings, planar=planar)))
+    notes = _ceiling_notes(plan, labels, original_mm, usual_mm, settings=settings, planar=planar)
+    return replace(plan, notes=(*plan.notes, *notes))
 
 
 def _refined(
@@ -135,16 +136,20 @@ def _refined(
 
 
 def _ceiling_notes(
-    plan: Plan, labels: Sequence[Volume], original_mm: np.ndarray, settings: PlanSettings, *, planar: bool
-) -> list[str]:
-    """Say which structures the grid limits, and what the best quality or the original grid would allow."""
+    plan: Plan, labels: Sequence[Volume], original_mm: np.ndarray, usual_mm: np.ndarray, *,
+    settings: PlanSettings, planar: bool,
+) -> list[str]:  # fmt: skip
+    """Say which structures the grid limits, and what the original grid would allow, or the best quality.
+
+    ``usual_mm`` is the spacing before it was refined for the structures.
+    """
     low = {value: dice for value, dice in plan.ceilings.items() if dice < LOW_CEILING}
     if not low or np.allclose(plan.spacing_mm, original_mm):
         return []
     original = replace(plan, spacing_mm=tuple(float(mm) for mm in original_mm))
     offers = [(original, ceilings(labels, original, list(low)), "a spacing of {mm:.3g} mm")]
     if settings.spacing_mm is None and settings.level != QUALITY_LEVELS["best"]:
-        usual = np.maximum(original_mm, np.array(plan.spacing_mm) / settings.level.coarser)
+        usual = np.maximum(original_mm, usual_mm)
         usual_plan = replace(plan, spacing_mm=tuple(float(mm) for mm in usual))
         best = _refined(usual_plan, labels, original_mm, low, level=QUALITY_LEVELS["best"], planar=planar)
         offers.insert(0, (*best, "quality best ({mm:.3g} mm)"))

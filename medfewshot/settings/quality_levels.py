@@ -31,7 +31,7 @@ class QualityLevel:
 
 QUALITY_LEVELS: dict[str, QualityLevel] = {
     "draft": QualityLevel(coarser=1.7, steps=0.25, seconds=60.0, instant=True),
-    "standard": QualityLevel(planar_ceiling=0.9, seconds=240.0),
+    "standard": QualityLevel(planar_ceiling=0.9, volume_ceiling=0.9, seconds=240.0),
     "best": QualityLevel(planar_ceiling=0.98, volume_ceiling=0.98, steps=4.0),
 }
 """Levels in rising order (``lab/studies/grid_and_steps.py``)."""

@@ -59,16 +59,18 @@ def tubes(shape, width) -> np.ndarray:
     return data
 
 
-def test_thin_structures_in_3d_are_named_with_what_a_finer_grid_allows():
+def test_thin_structures_in_3d_refine_the_grid_and_a_finer_one_is_named():
     label = volume_of(tubes((256, 256, 12), 2), affine_of((0.5, 0.5, 2)))
     image = volume_of(np.random.default_rng(0).uniform(0, 500, label.spatial_shape), label.affine)
-    plan = make_plan([image], [label])
-    assert plan.ceilings[1] < 0.9
-    best = make_plan([image], [label], settings=PlanSettings(quality="best"))
-    assert best.spacing_mm[0] == pytest.approx(max(0.5, 0.64 * plan.spacing_mm[0]))
+    draft, plan, best = (
+        make_plan([image], [label], settings=PlanSettings(quality=quality)) for quality in ("draft", "standard", "best")
+    )
+    assert plan.spacing_mm[0] == pytest.approx(max(0.5, 0.64 * draft.spacing_mm[0] / 1.7))
+    assert plan.ceilings[1] > draft.ceilings[1] + 0.2
     (note,) = plan.notes
+    assert "a spacing of 0.5 mm allows 1.00" in note
+    (note,) = draft.notes
     assert f"quality best ({best.spacing_mm[0]:.3g} mm) allows {best.ceilings[1]:.2f}" in note
-    assert best.ceilings[1] > plan.ceilings[1] + 0.05
 
 
 @pytest.mark.parametrize("planar", [np.s_[:, :], np.s_[:, :, None]], ids=["2D", "(X, Y, 1)"])
