@@ -47,6 +47,7 @@ def test_the_address_opens_the_page_and_ctrl_c_ends_it(tmp_path):
     process = subprocess.Popen(
         [*COMMAND, "scans", "--no-browser", "--quiet"], cwd=tmp_path, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     try:
         assert process.stdout is not None
