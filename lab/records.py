@@ -4,7 +4,8 @@
 
 ``cells.csv`` has one row per cell (settings, supports, seconds, memory, versions), ``scores.csv`` one row per query
 volume and structure. Both begin with the columns that name the cell. A dot in a column is a level of ``cell.json``;
-lists and free-form objects are JSON. Values are never rounded: :func:`read_records` returns what the run directory had.
+lists and free-form objects are JSON. Values are never rounded: :func:`read_records` returns what the run directory had,
+except the folders of files in warnings.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ KEYS = {
 """Protocol -> paths in ``cell.json`` that name a cell within a run."""
 FREE = ("weights_have_seen", "learner", "labels", "absent", "cell.dataset.labels", "cell.dataset.blobs")
 """Objects whose keys differ from cell to cell: one column of JSON each."""
+_FOLDERS = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^/\\\s]+)+[/\\](?=[^/\\\s])")
+"""Folders in an absolute path."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,9 @@ def write_records(records: Iterable[Record], protocol: str, root: Path = RECORDS
     chosen = sorted(records, key=lambda record: (record.run, record.id))
     cells, scores = [], []
     for record in chosen:
-        flat = {_short(path): _text(value) for path, value in _flat(record.content)}
+        warnings = [_FOLDERS.sub("", text) for text in record.content.get("warnings", ())]
+        content = {**record.content, "warnings": warnings} if warnings else record.content
+        flat = {_short(path): _text(value) for path, value in _flat(content)}
         names = {_short(path): flat.pop(_short(path)) for path in KEYS[protocol]}
         key = {"run": record.run, **names}
         cells.append({**key, **{name: text for name, text in flat.items() if name not in ("id", "protocol")}})

@@ -19,10 +19,10 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 import medfewshot
+from medfewshot.io import write_csv
 from medfewshot.structures import dice
 from medfewshot.types import Volume
 
-FIELDS = ("phantom", "shots", "learner", "dice", "each", "seconds")
 LEARNERS: dict[str, dict[str, str]] = {
     "default": {},
     "network": {"learner": "finetune"},
@@ -135,10 +135,7 @@ def main() -> None:
         seconds = round(time.process_time() - begun)
         rows.append({**key, "dice": round(float(np.mean(scores)), 4), "each": each, "seconds": seconds})
         print(rows[-1], flush=True)
-        with given.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(given.out, rows)
 
 
 if __name__ == "__main__":

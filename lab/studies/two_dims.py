@@ -25,7 +25,7 @@ from scipy.ndimage import gaussian_filter
 from lab.peers.monai_unet import MonaiUnet
 from medfewshot.episodes import draw_support, fixed_split
 from medfewshot.inference import segment_volume
-from medfewshot.io import read_image, read_label
+from medfewshot.io import read_image, read_label, write_csv
 from medfewshot.learners import make_learner
 from medfewshot.learners.weights import load_start
 from medfewshot.planning import make_plan, make_support
@@ -34,7 +34,6 @@ from medfewshot.structures import dice
 from medfewshot.types import Volume
 
 SETS = ("carotid-us2d", "fetalhead-us2d", "octa-faz2d", "heart-mr-hvsmr2d", "skin-derm-isic-rgb", "skin grey")
-FIELDS = ("set", "shots", "draw", "scored", "start", "steps", "dice", "lowest", "seconds")
 Example = tuple[Volume, Volume]
 
 
@@ -155,10 +154,7 @@ def main() -> None:
         row = key | {"dice": np.mean(scores).round(4), "lowest": min(scores), "seconds": time.process_time() - begun}
         rows.append({field: str(value) for field, value in row.items()})
         print(rows[-1], flush=True)
-        with given.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(given.out, rows)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,10 @@ class Project:
             raise InputError(f"{folder}: is a project already", "open it, or give another folder")
         found: dict[str, Scan] = {}
         for case in find_cases(list(scans)):
-            found |= frames_of(check_case_name(case.case_id), case.image_path.absolute())
+            frames = frames_of(check_case_name(case.case_id), case.image_path.absolute())
+            if twice := sorted(found.keys() & frames):
+                raise InputError(f"case {twice[0]}: is a frame of a film, and another scan", "rename the scan")
+            found |= frames
         content = ProjectFile(found).with_structures(structures)
         folder.mkdir(parents=True, exist_ok=True)
         content.write(folder)

@@ -40,6 +40,13 @@ def test_records_come_back_as_they_were(tmp_path):
         assert found[record.run, record.id].scores == record.scores
 
 
+def test_a_warning_names_a_file_without_its_folders(tmp_path):
+    texts = ["/home/me/data/a.nii.gz: differs; see b/c, 3/4", "D:\\data\\a.nii.gz: differs"]
+    write_records([Record("a", {**CONTENT, "warnings": texts}, [])], "volume", tmp_path)
+    (found,) = read_records("volume", tmp_path)
+    assert found.content["warnings"] == ["a.nii.gz: differs; see b/c, 3/4", "a.nii.gz: differs"]
+
+
 def test_a_run_directory_is_read(tmp_path):
     folder = tmp_path / "run" / "cells" / "liver" / "one" / "k1" / "s0"
     folder.mkdir(parents=True)

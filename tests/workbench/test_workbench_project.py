@@ -370,3 +370,12 @@ def test_volumes_without_a_time_are_frames_with_a_warning_and_a_lost_film_is_one
     (project.folder / PROJECT_FILE).write_text(json.dumps(content))
     with pytest.raises(InputError, match="has the frame -1"):
         Project.open(project.folder)
+
+
+def test_a_scan_that_is_named_like_a_frame_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 2), np.float32), np.eye(4)), tmp_path / "scans" / "cine.nii.gz")
+    save_scan(tmp_path / "scans" / "cine frame 1.nii.gz")
+    with pytest.raises(InputError, match="cine frame 1: is a frame of a film, and another scan"):
+        Project.create(tmp_path / "project", [tmp_path / "scans"])
+    assert not (tmp_path / "project").exists()
