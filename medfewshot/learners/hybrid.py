@@ -171,8 +171,8 @@ class HybridSegmenter(Segmenter):
             voted=where,
         )
         logits = product_of_experts(network, votes, self.atlas_weight, trust.network, trust.atlas)
-        drop_islands(logits, votes, self.atlas_trust)
-        return logits, uncertain_structures(trust, self.network_trust)
+        second_places = drop_islands(logits, votes, self.atlas_trust)
+        return logits, uncertain_structures(trust, self.network_trust) + second_places
 
     def config(self) -> dict[str, Any]:
         """Return the configs of both parts and the options of their fusion."""

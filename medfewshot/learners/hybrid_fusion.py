@@ -55,6 +55,9 @@ HALF = 0.5
 """A structure below this trust is flagged."""
 REGISTRATION_ONLY = "taken from registration only: the network missed it or was unstable on this scan"
 DISAGREE = "uncertain: network and registration disagree about its location"
+SECOND_PLACE = "uncertain: the network found it in a second place, which was removed"
+SECOND_PLACE_SHARE = 0.5
+"""A removed island is a second place if it has this share of the voxels of the largest island that stays."""
 
 
 def product_of_experts(
@@ -96,7 +99,7 @@ def _neutralise(logs: Tensor, trusts: Sequence[float]) -> Tensor:
     return logs
 
 
-def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | None]) -> None:
+def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | None]) -> list[UncertainStructure]:
     """Remove islands of a structure without any vote, in place, if the structure has others with votes.
 
     A network may find a structure twice, and the wrong one may be the larger one.
@@ -105,8 +108,11 @@ def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | No
         logits: Fused log-probabilities ``(N + 1, *S)``.
         votes: Probabilities ``(N + 1, *S)`` of the atlas.
         atlas_trust: Trust per structure by leaving supports out; without it, nothing is removed.
+
+    Returns:
+        Structures that lost a large island, each with the reason for a flag.
     """
-    found = logits.argmax(0).cpu().numpy()
+    found, second_places = logits.argmax(0).cpu().numpy(), []
     for index, trust in enumerate(atlas_trust, start=1):
         islands, count = ndimage.label(found == index) if trust is not None and trust >= HALF else (found, 0)
         if count < 2:
@@ -114,8 +120,12 @@ def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | No
         highest = ndimage.maximum(votes[index].cpu().numpy(), islands, range(count + 1))
         supported = np.asarray(highest) > RELEVANT
         if supported[1:].any():
-            supported[0] = True
+            sizes = np.bincount(islands.ravel())
+            sizes[0], supported[0] = 0, True
             logits[index][torch.from_numpy(~supported[islands]).to(logits.device)] = REMOVED
+            if sizes[~supported].max(initial=0) >= SECOND_PLACE_SHARE * sizes[supported].max():
+                second_places.append((index, SECOND_PLACE))
+    return second_places
 
 
 class Trust(NamedTuple):

@@ -17,6 +17,7 @@ from medfewshot.learners.hybrid_fusion import (
     DISAGREE,
     NETWORK_FLOOR,
     REGISTRATION_ONLY,
+    SECOND_PLACE,
     Trust,
     drop_islands,
     estimate_trust,
@@ -299,11 +300,18 @@ def test_the_network_decides_about_a_structure_that_no_atlas_support_contains():
 @pytest.mark.parametrize(("trust", "left"), [(1.0, [0, 1, 0, 0, 0]), (0.4, [0, 1, 0, 1, 1]), (None, [0, 1, 0, 1, 1])])
 def test_islands_without_a_vote_are_removed_where_the_atlas_is_trusted(trust, left):
     logits, votes = probabilities([0, 1, 0, 1, 1]).log(), probabilities([0, 1, 0, 0, 0], sure=0.97)
-    drop_islands(logits, votes, [trust])
+    uncertain = drop_islands(logits, votes, [trust])
     assert logits.argmax(0).tolist() == left
+    assert uncertain == ([(1, SECOND_PLACE)] if trust == 1 else [])
+
+
+def test_a_small_island_is_removed_without_a_flag():
+    logits, votes = probabilities([1, 1, 1, 0, 1]).log(), probabilities([1, 1, 1, 0, 0], sure=0.97)
+    assert drop_islands(logits, votes, [1.0]) == []
+    assert logits.argmax(0).tolist() == [1, 1, 1, 0, 0]
 
 
 def test_the_only_place_of_a_structure_is_never_removed():
     logits, votes = probabilities([0, 1, 0, 1, 1]).log(), probabilities([0, 0, 0, 0, 0], sure=0.97)
-    drop_islands(logits, votes, [1.0])
+    assert drop_islands(logits, votes, [1.0]) == []
     assert logits.argmax(0).tolist() == [0, 1, 0, 1, 1]
