@@ -99,7 +99,10 @@ class Learning:
         before = self.session.segmenter() if self.session.current is not None else None
         instant = None
         if self.open_case is not None and not self.project.facts(self.open_case).complete:
-            instant = self.instant_draft(self.open_case, examples, before)
+            try:
+                instant = self.instant_draft(self.open_case, examples, before)
+            except InputError as error:  # the open case is not like the newest examples
+                self.warn(f"{self.open_case} has no instant draft: {error}")
         settings = AdaptSettings(**{**self.project.settings, "device": self.device})
         start = before if before is not None and can_continue(settings, before) else None
         learned = self.session.adapt_to(examples, settings, start=start, progress=self.progress)

@@ -200,14 +200,14 @@ def test_scans_of_two_channels_are_learned_and_others_are_named(
     """The structure is visible in the second channel alone."""
     toys.install(monkeypatch)
     (tmp_path / "scans").mkdir()
-    for seed, name in enumerate("abcd"):
+    for seed, name in enumerate("abcde"):
         image, _ = scan(seed)
-        channels = np.stack([np.zeros_like(image) + seed, image], -1)[..., 1 if name == "d" else 0 :]
+        channels = np.stack([np.zeros_like(image) + seed, image], -1)[..., 1 if name in "de" else 0 :]
         written = sitk.GetImageFromArray(channels.transpose(2, 1, 0, 3), isVector=True)
         sitk.WriteImage(written, str(tmp_path / "scans" / f"{name}.nrrd"))
     project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=(BLOCK,))
     project.change_settings({"learner": "toy"})
-    in_file = {name: project.read_scan(name).data[-1] > 3 for name in "abcd"}  # NRRD turns two axes
+    in_file = {name: project.read_scan(name).data[-1] > 3 for name in "abcde"}  # NRRD turns two axes
     for name in "abd":
         project.save_mask(name, in_file[name].astype(np.uint8), version=0)
     told: list[str] = []
@@ -219,6 +219,10 @@ def test_scans_of_two_channels_are_learned_and_others_are_named(
     draft = project.read_draft("c")
     assert draft is not None
     assert dice(draft == 1, in_file["c"]) > 0.9
+    told.clear()
+    Learning(project, open_case="e", progress=Progress(), warn=told.append, device="cpu", instant=toy).run()
+    assert [text.split(":")[0] for text in told[-2:]] == ["e has no instant draft", "e has no draft"]
+    assert project.case("c").draft == 3
 
 
 def test_what_to_label_next_is_high_in_both_ranks() -> None:
