@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from medfewshot.settings import AdaptSettings
 from medfewshot.workbench import masks, tools
 from medfewshot.workbench import request_fields as fields
 from medfewshot.workbench.check import checks
@@ -124,6 +125,7 @@ class Desk:
             "checks": checks(self._project),
             "examples": len(self._project.examples()),
             "formats": dict(self._exports.formats),
+            "quality": AdaptSettings(**self._project.settings).quality,
             "job": self._jobs.state(),
         }
 
@@ -284,9 +286,11 @@ class Desk:
         return Response(found.picture, media_type="image/jpeg", headers={"x-facts": json.dumps(facts)})
 
     async def learn(self, request: Request) -> Response:
-        """Start to learn from all examples; drafts follow, the open case first."""
+        """Start to learn from all examples; drafts follow, the open case first. The project keeps a given quality."""
         given = await fields.json(request, dict)
         case = given.get("case")
+        if "quality" in given:
+            await run_in_threadpool(self._project.change_settings, {"quality": given["quality"]})
         job = await run_in_threadpool(lambda: self._jobs.start_learn(open_case=case if isinstance(case, str) else None))
         return JSONResponse({"job": job})
 

@@ -258,8 +258,10 @@ def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
 
 
 def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:
-    """Return whether an adaptation with these settings can continue from ``start``."""
-    return start.segmenter.trained_network is not None and not _changed(settings, start.record.get("settings") or {})
+    """Return whether an adaptation with these settings, and not at a higher quality, can continue from ``start``."""
+    levels, before = list(QUALITY_LEVELS), dict(start.record.get("settings") or {})
+    lower = levels.index(settings.quality) < levels.index(_quality(start))
+    return start.segmenter.trained_network is not None and not lower and not _changed(settings, before)
 
 
 def _quality(start: VolumeSegmenter) -> str:

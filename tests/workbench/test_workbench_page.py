@@ -64,9 +64,11 @@ def test_from_no_labels_to_a_reviewed_cohort(tmp_path, browse):
         for name, following in (("scan_1", "scan_2"), ("scan_2", "scan_3")):
             page.key("y").wait(f"#cases li[data-name={name}] [data-status=accepted]").ready(following)
         page.key("u", "e", "a").drag(2, [[18, 20, 12], [22, 20, 12]]).saved()
-        page.wait("#cases li[data-name=scan_3] [data-status=example]").key("l")
+        assert project.settings == {"quality": "standard"}
+        page.wait("#cases li[data-name=scan_3] [data-status=example]").page.select_option("#quality", "best")
+        page.page.click("#learn")
         page.page.wait_for_timeout(300)
-        assert jobs.learned == ["scan_0", "scan_3"]
+        assert (jobs.learned, project.settings) == (["scan_0", "scan_3"], {"quality": "best"})
         page.page.click("#export")
         page.page.click("#export-go")
         page.wait("#exported:has-text('Written')")

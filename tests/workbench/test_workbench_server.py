@@ -319,7 +319,9 @@ def test_learning_writes_drafts_and_reviews_are_kept(tmp_path):
         assert "example" in one_sentence(client("POST", "/api/learn", body="{}"), 400)
         mask = (nib.load(tmp_path / "scans/scan_0.nii.gz").get_fdata() > 200).astype(np.uint8)
         client("PUT", "/api/mask", {"case": "scan_0", "version": 0, "box": WHOLE}, pack(mask))
-        assert client("POST", "/api/learn", body=json.dumps({"case": "scan_1"})).status == 200
+        assert "quality" in one_sentence(client("POST", "/api/learn", body='{"quality": "perfect"}'), 400)
+        assert client("POST", "/api/learn", body=json.dumps({"case": "scan_1", "quality": "draft"})).status == 200
+        assert client.json("GET", "/api/project")["quality"] == "draft"
         assert project.case("scan_1").status == "draft"
         body = json.dumps({"case": "scan_1", "status": "accepted", "note": "good"})
         assert client("POST", "/api/review", body=body).status == 200

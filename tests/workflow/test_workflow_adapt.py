@@ -26,6 +26,7 @@ from medfewshot.workflow import (
     LabelledScans,
     adapt,
     adapt_to_folder,
+    can_continue,
     find_supports,
     open_batch,
     prepare,
@@ -390,6 +391,8 @@ def test_a_draft_continues_at_a_higher_quality_on_a_finer_grid_and_never_falls_b
     lifted = adapted_from(draft, toy_scans(1))
     assert lifted.record["settings"]["quality"] == "standard"
     assert lifted.plan.spacing_mm == prepare(toy_scans(1), TINY).plan.spacing_mm < draft.plan.spacing_mm
+    assert can_continue(AdaptSettings(), draft)
+    assert not can_continue(AdaptSettings(quality="draft"), lifted)
     again = adapted_from(lifted, toy_scans(1), quality="draft")
     assert again.record["settings"]["quality"] == "standard"
     assert again.plan.spacing_mm == lifted.plan.spacing_mm

@@ -21,7 +21,7 @@ export class Learning {
   async learn() {
     if (!(await this.flush())) return;
     try {
-      await sendJson("POST", "learn", { case: this.current() });
+      await sendJson("POST", "learn", { case: this.current(), quality: $("quality").value });
       this.showJob({ status: "running", stage: "starting" });
     } catch (error) {
       fail(error);

@@ -49,7 +49,10 @@ async function refresh() {
   learning.showCurve(project.curve, project.advice);
   checks.show(project.checks, project.examples);
   learning.showJob(project.job);
-  if (!$("formats").childElementCount) learning.setFormats(project.formats);
+  if (!$("formats").childElementCount) {
+    learning.setFormats(project.formats);
+    $("quality").value = project.quality;
+  }
   panel.show();
   const open = cases.get(cases.current);
   if (open && !saver.pending) await follow(open);
