@@ -142,5 +142,5 @@ print(f"This tutorial took {time.perf_counter() - BEGUN:.0f} seconds on {os.cpu_
 # %% [markdown]
 # ## Your own scans
 #
-# Run `medfewshot annotate scans/`, or `medfewshot annotate --demo` if you have none at hand. The page
+# Run `medfewshot annotate scans/`, or `medfewshot annotate --demo` if you have none at hand.
 # The workbench page of the documentation lists the tools and shortcuts.
