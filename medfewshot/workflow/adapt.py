@@ -49,7 +49,8 @@ LEAST_SUPPORTS = 3
 COMPARE_SECONDS = 10.0
 """Time limit of the comparison of 2D supports; one round is always made."""
 Learners = Mapping[str, LearnerSpec]
-_FIXED_BY_START = ("learner", "weights", "width", "spacing_mm", "patch_voxels", "modality")
+_GRID = ("spacing_mm", "patch_voxels", "modality")
+_FIXED_BY_START = ("learner", "weights", "width", *_GRID)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def prepare(scans: LabelledScans, settings: AdaptSettings | None = None, *, like
     check_marked(scans.labels)
     plan = make_plan(scans.images, scans.labels, names=scans.names, settings=settings)
     if like is not None:
-        plan = replace(like, labels=plan.labels, keep_largest=plan.keep_largest, notes=plan.notes)
+        ceilings = {value: like.ceilings[value] for value in plan.labels if value in like.ceilings}
+        plan = replace(like, labels=plan.labels, keep_largest=plan.keep_largest, notes=plan.notes, ceilings=ceilings)
     check_background(scans.labels, plan.label_values)
     support = make_support(scans.images, scans.labels, plan)
     profile = support_profile(scans.images, scans.labels, plan)
@@ -170,7 +172,7 @@ def adapt(
             }
             for image, label, planned in zip(scans.images, scans.labels, support.labels, strict=True)
         ],
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump() | ({} if start is None else {"weights": _before(start).get("weights")}),
         "device": describe_device(resolve_device(settings.device)),
         "learner": learned,
         "keeps_supports": segmenter.keeps_supports,
@@ -244,7 +246,7 @@ def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
     Raises:
         InputError: A setting would change the grid, the network or the learner.
     """
-    before = dict(start.record.get("settings") or {})
+    before, default = _before(start), AdaptSettings().model_dump()
     changed = _changed(settings, before)
     if changed:
         raise InputError(
@@ -254,19 +256,25 @@ def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
     name, dims = before.get("learner", AUTO), start.plan.spatial_dims
     if settings.learner == AUTO and name == learner_for(AUTO, dims, level=QUALITY_LEVELS[_quality(start)]):
         name = learner_for(AUTO, dims, level=QUALITY_LEVELS[quality])  # a draft has another learner
-    return settings.replace(learner=name, weights=None, quality=quality)
+    kept = {one: before.get(one, default[one]) for one in _GRID if getattr(settings, one) == default[one]}
+    return settings.replace(**kept, learner=name, weights=None, quality=quality)
 
 
 def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:
     """Return whether an adaptation with these settings, and not at a higher quality, can continue from ``start``."""
-    levels, before = list(QUALITY_LEVELS), dict(start.record.get("settings") or {})
+    levels = list(QUALITY_LEVELS)
     lower = levels.index(settings.quality) < levels.index(_quality(start))
-    return start.segmenter.trained_network is not None and not lower and not _changed(settings, before)
+    return start.segmenter.trained_network is not None and not lower and not _changed(settings, _before(start))
+
+
+def _before(start: VolumeSegmenter) -> dict[str, Any]:
+    """Return the settings of an earlier segmenter."""
+    return dict(start.record.get("settings") or {})
 
 
 def _quality(start: VolumeSegmenter) -> str:
     """Return the quality of an earlier segmenter."""
-    return str((start.record.get("settings") or {}).get("quality", AdaptSettings().quality))
+    return str(_before(start).get("quality", AdaptSettings().quality))
 
 
 def _changed(settings: AdaptSettings, before: Mapping[str, Any]) -> tuple[str, ...]:

@@ -386,6 +386,22 @@ def test_an_adaptation_that_continues_refuses_what_the_earlier_one_fixed_and_nam
     assert any("1.nii.gz" in warning for warning in again.record["warnings"])
 
 
+def test_an_adaptation_that_continues_with_fewer_structures_can_be_read(tmp_path):
+    first = adapt(toy_scans(1), TINY)
+    fewer = adapted_from(first, toy_scans(1), labels=(205,))
+    fewer.save(tmp_path / "model")
+    assert load_segmenter(tmp_path / "model").plan.ceilings == {205: first.plan.ceilings[205]}
+
+
+def test_what_the_user_fixed_for_a_draft_stays_and_the_record_names_the_weights_of_the_beginning():
+    draft = adapt(toy_scans(1), TINY.replace(quality="draft", spacing_mm=4.0, modality="CT"))
+    record = {**draft.record, "settings": {**draft.record["settings"], "weights": "default"}}
+    lifted = adapted_from(VolumeSegmenter(draft.plan, draft.segmenter, record), toy_scans(1))
+    kept = ("quality", "spacing_mm", "modality", "patch_voxels", "weights")
+    assert [lifted.record["settings"][name] for name in kept] == ["standard", 4.0, "CT", 1024, "default"]
+    assert lifted.plan.spacing_mm[0] == 4.0
+
+
 def test_a_draft_continues_at_a_higher_quality_on_a_finer_grid_and_never_falls_back():
     draft = adapt(toy_scans(1), TINY.replace(quality="draft"))
     lifted = adapted_from(draft, toy_scans(1))
