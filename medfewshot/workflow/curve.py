@@ -21,7 +21,7 @@ from medfewshot.planning import label_values
 from medfewshot.report import save_learning_curve_plot
 from medfewshot.settings import AdaptSettings, CurveSettings
 from medfewshot.structures import boxes
-from medfewshot.types import Case, Progress
+from medfewshot.types import Case, Progress, Volume
 from medfewshot.workflow.adapt import Learners, adapt, fingerprint_of
 from medfewshot.workflow.supports import LabelledScans, read_supports
 from medfewshot.workflow.volumes import check_tables_folder
@@ -67,11 +67,11 @@ def learning_curve(
         InputError: There are too few labelled scans, or the folder contains a curve of other scans or settings.
     """
     settings, curve, progress = settings or AdaptSettings(), curve or CurveSettings(), progress or Progress()
-    cases = source.labelled
+    scans = read_supports(source, frame=settings.frame, progress=progress)
+    cases = _case_of_each(scans.images, source.labelled)
     cells = plan_cells(cases, curve, seed=settings.seed)
     request = _request(source, settings, cells)
     done = _open(folder, request, curve.overwrite)
-    scans = read_supports(source, progress=progress)
     names = _names(scans, settings)
     for number, cell in enumerate(cells):
         progress.at("models").update(number, len(cells), f"{cell.shots} labelled scans, choice {cell.draw}")
@@ -82,6 +82,15 @@ def learning_curve(
     _write(found, folder, request)
     progress.at("models").update(len(cells), len(cells), "done")
     return found
+
+
+def _case_of_each(images: Sequence[Volume], cases: Sequence[Case]) -> Sequence[Case]:
+    """Return the case of each example: a film gives one for each labelled frame."""
+    if len(images) == len(cases):
+        return cases
+    of_path = {case.image_path: case for case in cases}
+    each = [(of_path[image.path], image.frame) for image in images if image.path is not None]
+    return [case if n is None else replace(case, case_id=f"{case.case_id} frame {n}", frame=n) for case, n in each]
 
 
 def plan_cells(cases: Sequence[Case], curve: CurveSettings, *, seed: int) -> list[_Cell]:

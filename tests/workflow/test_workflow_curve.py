@@ -55,6 +55,24 @@ def test_too_few_scans_and_too_many_shots():
         plan_cells(cases(4, subjects=1), CurveSettings(), seed=0)
 
 
+def test_each_labelled_frame_of_a_film_is_scored_as_itself(tmp_path):
+    """Values 1 and 2 of scan n are visible as intensities, so a frame scored against another one has a low Dice."""
+    for patient in range(3):
+        images, labels = zip(*(toys.make_scan(3 * patient + frame) for frame in range(3)), strict=True)
+        film = nib.Nifti1Image(np.stack(images, -1), toys.AFFINE)
+        film.header.set_xyzt_units("mm", "sec")
+        for folder in ("imagesTr", "labelsTr"):
+            (tmp_path / "annotated" / folder).mkdir(parents=True, exist_ok=True)
+        nib.save(film, tmp_path / f"annotated/imagesTr/p{patient}.nii.gz")
+        toys.save_nifti(tmp_path / f"annotated/labelsTr/p{patient}.nii.gz", np.stack(labels, -1))
+    found = curve(tmp_path, CurveSettings(shots=(1,), draws=1))
+    tested = {(score.case, score.subject) for score in found.scores}
+    assert len(tested) == 6
+    assert len({subject for _, subject in tested}) == 2
+    assert {name.split(" frame ")[0] for name, _ in tested} == {subject for _, subject in tested}
+    assert found.labelled == 9
+
+
 def test_a_curve_is_written_and_resumed_after_the_last_finished_model(tmp_path, monkeypatch):
     toys.make_folders(tmp_path, supports=4, queries=0)
     toys.install(monkeypatch)
