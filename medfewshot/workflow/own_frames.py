@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from medfewshot.bundle import VolumeSegmenter
@@ -121,7 +122,9 @@ def _tracker(support: dict[str, Any], film: Film, segmenter: VolumeSegmenter) ->
     if number not in examples:
         return None
     image, label = examples[number]
-    planned = make_support([image], [mark_ignored(label, ignore)], plan)
-    if digest_of(planned.labels[0]) != support["digest"]:
-        return None
-    return LabelTracker(planned.images[0], planned.labels[0], classes=plan.classes, spacing_mm=plan.spacing_mm)
+    others = np.setdiff1d(label.data, (0, *plan.label_values)).tolist()
+    for value in dict.fromkeys((ignore, *others)):  # the data set may have named the ignored value
+        planned = make_support([image], [mark_ignored(label, value)], plan)
+        if digest_of(planned.labels[0]) == support["digest"]:
+            return LabelTracker(planned.images[0], planned.labels[0], classes=plan.classes, spacing_mm=plan.spacing_mm)
+    return None

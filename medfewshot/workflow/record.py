@@ -145,7 +145,9 @@ class RunRecord:
         for export in (EXPORTS[name] for name in self.settings.exports if result.frame is None):
             if Path(result.inputs[0]).is_dir() or not export.needs_series:
                 wanted.append(export.file_of(result.case))
-        return bool(there) and set(wanted) <= set(result.files)
+        cavities = {name.casefold() for name in self.settings.cavities} if result.frame is not None else set()
+        measured = {str(row["name"]).casefold() for row in result.ejections}
+        return bool(there) and set(wanted) <= set(result.files) and cavities <= measured
 
     def _write(self, finished: str | None) -> None:
         begun = time.monotonic()

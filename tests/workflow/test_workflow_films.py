@@ -12,9 +12,11 @@ import toys
 from PIL import Image
 
 import medfewshot
+from medfewshot.datasets import Dataset
 from medfewshot.errors import InputError
 from medfewshot.io import open_film
 from medfewshot.settings import AdaptSettings, SegmentSettings
+from medfewshot.types import Case
 from medfewshot.workflow import adapt, open_batch, read_supports, report, segment
 from medfewshot.workflow.own_frames import trackers_of
 
@@ -128,6 +130,11 @@ def test_a_film_from_its_own_first_frame(tmp_path):
     assert {one["column"] for one in described if one["file"] == "films/*.csv" and one["meaning"]} >= set(rows[0])
     again = segment(open_batch([film], tmp_path / "out", plain.replace(resume=True)), segmenter)
     assert again.resumed == 1
+    other = segment(
+        open_batch([film], tmp_path / "out", plain.replace(resume=True, cavities=("Myocardium",))), segmenter
+    )
+    assert other.resumed == 0
+    assert [row["name"] for row in other.results[0].ejections] == ["myocardium"]
 
 
 @pytest.mark.parametrize("corrected", [False, True])
@@ -182,6 +189,15 @@ def test_pictures_in_colour_are_segmented_in_colour(tmp_path):
     result = segment(batch, segmenter)
     assert not result.failed
     assert set(np.unique(np.asarray(Image.open(tmp_path / "out/img_0002.png")))) == {0, 1, 2}
+
+
+def test_a_label_whose_ignored_value_the_data_set_names_helps_other_frames(tmp_path):
+    film, labels, truth = make_film(tmp_path, labelled=(1,))
+    drawn = np.where(np.arange(truth.shape[0])[:, None, None, None] < 2, 7, np.asarray(nib.load(labels).dataobj))
+    toys.save_nifti(labels, np.where(np.asarray(nib.load(labels).dataobj) == 255, 255, drawn).astype(np.int16))
+    case = Case("film", "film", None, (film,), labels)
+    segmenter = learn(Dataset("films", None, NAMES, (case,), ignore=7))
+    assert sorted(trackers_of(open_film(film), segmenter)[0]) == [1]
 
 
 def test_a_label_file_that_changed_does_not_help_other_frames(tmp_path):
