@@ -46,7 +46,8 @@ class ToPlan(InvertibleTransform):
         """Resample ``(C, *S)`` to the plan's grid ``(C, *P)``."""
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         volume = as_volume(image, label=self.label)
-        grid = to_plan(replace(volume, data=volume.data.astype(np.float32)), self.plan)
+        data = volume.data.astype(np.float32)  # a label has one channel, the plan perhaps several
+        grid = to_plan(replace(volume, data=data.repeat(self.plan.channels, 0) if self.label else data), self.plan)
         values = labels_to_plan(volume, self.plan)[None] if self.label else grid.image
         planned = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
         original = torch.as_tensor(np.asarray(image.affine), dtype=torch.float64)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
+from monai.utils import MetaKeys
 from torch import Tensor
 
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
@@ -103,9 +104,12 @@ def _decollated(inputs: Tensor) -> list[Tensor]:
     """Split a batch into images with their own affines."""
     if not isinstance(inputs, MetaTensor):
         return list(inputs)
+    space = inputs.meta.get(MetaKeys.SPACE)  # the affine is of LPS or RAS coordinates; collating makes it a list
+    meta = {MetaKeys.SPACE: space[0] if isinstance(space, (list, tuple)) else space} if space else {}
     affines = torch.as_tensor(inputs.affine)
     affines = affines if affines.ndim == 3 else affines.expand(len(inputs), *affines.shape)
-    return [MetaTensor(image, affine=affine) for image, affine in zip(inputs.as_tensor(), affines, strict=True)]
+    pairs = zip(inputs.as_tensor(), affines, strict=True)
+    return [MetaTensor(image, affine=affine, meta=dict(meta)) for image, affine in pairs]
 
 
 def load_network(folder: str | PathLike[str], device: str | None = None) -> VolumeSegmenter:

@@ -35,6 +35,15 @@ def test_a_batch_of_native_images(segmenter):
         assert torch.equal(one.affine, item["image"].affine)
 
 
+def test_a_scan_in_lps_is_seen_like_the_same_scan_in_ras(segmenter):
+    seen, query = [], meta_scan(3)[0]
+    flip = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=query.affine.dtype))
+    in_lps = MetaTensor(query.as_tensor(), affine=flip @ query.affine, meta={"space": "left-posterior-superior"})
+    for batch in (query[None], in_lps[None]):
+        FewShotInferer(segmenter.plan)(batch, lambda part: seen.append(part.clone()) or segmenter.segmenter(part))
+    assert torch.equal(seen[0], seen[1])
+
+
 def test_probabilities_and_a_plan_as_data(segmenter):
     query = meta_scan(3)[0]
     found = FewShotInferer(plan_to_dict(segmenter.plan), output="probabilities")(query[None], segmenter)

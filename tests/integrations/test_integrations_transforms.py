@@ -154,6 +154,14 @@ def test_to_plan_and_back():
     assert not inverse["image"].applied_operations
 
 
+def test_the_label_of_a_scan_with_two_channels_to_plan():
+    scans = [(torch.cat([image, image]), label) for image, label in (meta_scan(seed) for seed in (0, 1))]
+    plan = medfewshot.adapt(scans, learner="toy", device="cpu").plan
+    done = ToPland(["image", "label"], plan, label=[False, True])({"image": scans[0][0], "label": scans[0][1]})
+    assert (len(done["image"]), len(done["label"])) == (2, 1)
+    assert done["image"].shape[1:] == done["label"].shape[1:]
+
+
 def test_to_plan_is_inverted_like_inference_restores():
     """Probabilities by Invertd, then the largest: the labels that bounded-memory inference writes."""
     segmenter = medfewshot.adapt(support(), learner="toy", device="cpu")
