@@ -43,6 +43,24 @@ def test_labelled_frames_are_scored_and_changes_compared(tmp_path, blank):
     assert (row["case_id"], row["label"], row["frames"], row["change_error_points"]) == ("a", "1", "4", "10.0")
 
 
+def test_structures_of_a_film_are_compared_by_name_and_ignored_voxels_are_no_structure(tmp_path):
+    prediction = film(tmp_path / "a.nii.gz", (10, 8, 6))
+    frames = np.stack([bar(length) for length in (10, 8, 6)], -1)
+    swapped = np.choose(frames, [0, 2, 1]).astype(np.uint8)
+    swapped[:, 0, 0] = 9
+    reference = toys.save_nifti(tmp_path / "ref.nii.gz", swapped)
+    names = {"names": {1: "bar", 2: "dot"}, "reference_names": {1: "dot", 2: "bar"}}
+    found = evaluate_pairs([("a", prediction, reference)], ignore=9, **names).films
+    assert [(one.label, one.change_percent, one.reference_change_percent) for one in found] == [(1, 40, 40), (2, 0, 0)]
+
+
+def test_empty_frames_of_a_reference_are_not_scored_and_named(tmp_path):
+    reference = film(tmp_path / "ref.nii.gz", (10, None, 6), 0)
+    evaluation = evaluate_pairs([("a", film(tmp_path / "a.nii.gz", (10, 8, 6)), reference)])
+    assert {score.case_id for score in evaluation.scores} == {"a frame 0", "a frame 2"}
+    assert any("1 frame(s) are empty" in warning for warning in evaluation.warnings)
+
+
 @pytest.mark.parametrize("lengths", [(10, 8), None], ids=["fewer frames", "one volume"])
 def test_films_that_do_not_fit_are_refused(tmp_path, lengths):
     reference = film(tmp_path / "ref.nii.gz", (10, 8, 6))

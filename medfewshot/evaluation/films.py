@@ -146,12 +146,15 @@ def film_pair(
         )
     film = open_film(scan) if scan is not None and scan.exists() else None
     fits = film is not None and (film.count, film.first.spatial_shape) == (found, prediction.first.spatial_shape)
-    return FilmPair(prediction, labelled_frames(truth, ignore=ignore)[0], film if fits else None)
+    references, told = labelled_frames(truth, ignore=ignore)
+    first = min(references)
+    references[first] = replace(references[first], warnings=(*references[first].warnings, *told))
+    return FilmPair(prediction, references, film if fits else None)
 
 
 def label_pairs(
     case: str, predicted: Path, reference: Path, *, ignore: int | None, scan: Path | None = None
-) -> tuple[list[tuple[str, Volume, Volume]], list[FilmScore]]:
+) -> tuple[list[tuple[str, Volume, Volume]], FilmPair | None]:
     """Read the label maps of a case: of a film, each labelled frame with a name of its own.
 
     Args:
@@ -162,13 +165,12 @@ def label_pairs(
         scan: The film that was segmented, if it is known.
 
     Returns:
-        Name, prediction and reference of each; and the scores of the film, if it is one.
+        Name, prediction and reference of each; and the film, if it is one.
     """
     film = film_pair(case, predicted, reference, ignore=ignore, scan=scan)
     if film is None:
-        return [(case, *read_label_pair(predicted, reference))], []
-    pairs = [(f"{case} frame {one.frame}", one, truth) for one, truth in film.volumes()]
-    return pairs, film.scores(case)
+        return [(case, *read_label_pair(predicted, reference))], None
+    return [(f"{case} frame {one.frame}", one, truth) for one, truth in film.volumes()], film
 
 
 def _carried(before: Volume, labels: np.ndarray, image: Volume) -> np.ndarray:

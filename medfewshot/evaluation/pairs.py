@@ -98,23 +98,30 @@ class PairScorer:
             InputError: A file cannot be read, the grids differ, or names and values contradict each other.
         """
         case, predicted_path, reference_path = pair
-        volumes, films = label_pairs(
+        volumes, film = label_pairs(
             case, Path(predicted_path), Path(reference_path), ignore=self.ignore, scan=self.scans.get(case)
         )
         table, apart = table or self.new_table(), self.new_table()
         frames = (self._frame(name, prediction, reference, table, apart) for name, prediction, reference in volumes)
-        return PairScores(tuple(frames), tuple(films))
+        scored = tuple(frames)
+        if film is None:
+            return PairScores(scored, ())
+        references = {number: table.match(self._reference(one)) for number, one in film.references.items()}
+        return PairScores(scored, tuple(replace(film, references=references).scores(case)))
+
+    def _reference(self, label: Volume) -> Volume:
+        """Return a reference without the voxels that are not scored, and with the names of its values."""
+        label = mark_ignored(label, ignored_value(label.names) if self.ignore is None else self.ignore)
+        return replace(label, names=self.reference_names) if self._differ and not label.names else label
 
     def _frame(
         self, name: str, prediction: Volume, reference: Volume, table: StructureNames, apart: StructureNames
     ) -> FrameScores:
         """Score one frame. ``apart`` knows only the names of this pair."""
         reference, prediction = in_common_frame(reference, prediction)
-        reference = mark_ignored(reference, ignored_value(reference.names) if self.ignore is None else self.ignore)
+        reference = self._reference(reference)
         if self.names and not prediction.names:
             prediction = replace(prediction, names=self.names)
-        if self._differ and not reference.names:
-            reference = replace(reference, names=self.reference_names)
         small = [_one_voxel_a_value(reference), _one_voxel_a_value(prediction)]
         matched = tuple((volume, apart.match(volume)) for volume in small)
         reference, prediction = table.match(reference), table.match(prediction)
