@@ -170,6 +170,14 @@ def test_one_folder_a_case(tmp_path):
 def test_numbers_at_the_end_are_channels_only_where_the_label_says_so(tmp_path):
     touch(tmp_path, *[f"images/lidc_{n}.nii.gz" for n in ("0001", "0014")], "labels/lidc_0001.nii.gz")
     assert [case.case_id for case in read_dataset(tmp_path).cases] == ["lidc_0001", "lidc_0014"]
+    from_zero = tmp_path / "from_zero"
+    touch(from_zero, *[f"images/scan_000{n}.nii.gz" for n in range(3)], "labels/scan_0000.nii.gz")
+    cases = read_dataset(from_zero).cases
+    assert [(len(case.image_paths), case.label_path is not None) for case in cases] == [
+        (1, True),
+        (1, False),
+        (1, False),
+    ]
     other = tmp_path / "channels"
     touch(other, *[f"images/{name}_000{c}.nii.gz" for name in "ab" for c in (0, 1)], "labels/a.nii.gz")
     dataset = read_dataset(other)

@@ -180,10 +180,10 @@ def test_acdc(tmp_path):
 
 
 def test_promise12(tmp_path):
-    for part, number in ((1, "00"), (2, "26")):
+    for part, number in ((1, "00"), (2, "26"), (2, "100")):
         scans(tmp_path, f"TrainingData_Part{part}/Case{number}.mhd")
         labels(tmp_path, f"TrainingData_Part{part}/Case{number}_segmentation.mhd")
-    check(tmp_path, ["Case00", "Case26"])
+    check(tmp_path, ["Case00", "Case100", "Case26"])
     check(tmp_path / "TrainingData_Part1", ["Case00"])
 
 
@@ -227,6 +227,24 @@ def test_bids_sessions_and_scans_beside_their_labels(tmp_path):
         labels(tmp_path, f"derivatives/ATLAS/{name}_label-L_desc-T1lesion_mask.nii.gz")
     dataset = check(tmp_path, [f"sub-r001s001_ses-{n}_space-MNI152NLin2009aSym_T1w" for n in (1, 2)])
     assert {case.subject_id for case in dataset.cases} == {"r001s001"}
+
+
+@pytest.mark.parametrize("entity", ["acq-post", "ce-GAD", "rec-norm", "echo-2", "inv-2"])
+def test_a_bids_label_belongs_to_the_scan_with_the_same_entities(tmp_path, entity):
+    scans(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", f"sub-01/anat/sub-01_{entity}_T1w.nii.gz")
+    labels(tmp_path, f"derivatives/manual/sub-01/anat/sub-01_{entity}_dseg.nii.gz")
+    (case,) = read_dataset(tmp_path).labelled
+    assert case.image_path.name == f"sub-01_{entity}_T1w.nii.gz"
+
+
+def test_bids_tables_that_contradict_each_other_are_refused(tmp_path):
+    for subject, name in (("01", "liver"), ("02", "spleen")):
+        scans(tmp_path, f"sub-{subject}/anat/sub-{subject}_T1w.nii.gz")
+        place = f"derivatives/manual/sub-{subject}/anat/sub-{subject}_dseg"
+        labels(tmp_path, f"{place}.nii.gz")
+        text(tmp_path / f"{place}.tsv", f"index\tname\n1\t{name}\n")
+    with pytest.raises(InputError, match="value 1 is 'liver' and 'spleen'"):
+        read_dataset(tmp_path)
 
 
 def test_bids_with_two_equal_labels_is_refused(tmp_path):

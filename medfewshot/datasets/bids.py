@@ -112,7 +112,8 @@ def _images_of(label: _File, images: Iterable[_File]) -> list[_File]:
     return sorted(
         fitting,
         key=lambda image: (
-            image.path.parent != label.path.parent, order.get(image.suffix, len(order)), len(image.entities), image.path
+            image.path.parent != label.path.parent, -sum(image.entities.get(key) == wanted[key] for key in wanted),
+            order.get(image.suffix, len(order)), len(image.entities), image.path,
         ),
     )  # fmt: skip
 
@@ -132,7 +133,11 @@ def _names(folder: Path, labels: Iterable[_File]) -> dict[int, str]:
         for place in label.path.parents:
             tables = [place / name for name in wanted if (place / name).is_file()]
             if tables:
-                names |= _table(tables[0])
+                found = _table(tables[0])
+                if clash := [value for value in found if names.get(value, found[value]) != found[value]]:
+                    both = f"{names[clash[0]]!r} and {found[clash[0]]!r} in different tables"
+                    raise InputError(f"{tables[0]}: value {clash[0]} is {both}", "number the structures alike")
+                names |= found
             if tables or place == folder:
                 break
     return dict(sorted(names.items()))

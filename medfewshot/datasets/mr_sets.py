@@ -75,7 +75,7 @@ def read_acdc(folder: Path) -> Dataset | None:
 def read_promise12(folder: Path) -> Dataset | None:
     """PROMISE12: ``Case00.mhd`` + ``Case00_segmentation.mhd``, in one folder or in several parts."""
     files = scans_below(folder, depth=2)
-    images, labels = by_key(files, r"(case\d\d)"), by_key(files, r"(case\d\d)_segmentation")
+    images, labels = by_key(files, r"(case\d+)"), by_key(files, r"(case\d+)_segmentation")
     cases = [Case(stem_of(path), stem_of(path), "MR", (path,), labels.get(key)) for key, path in images.items()]
     notes = skipped([path for key, path in labels.items() if key not in images], "its scan is missing")
     return dataset_of(folder, cases, notes, modality="MR")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, dataset_of, path_id
 from medfewshot.errors import InputError, some
-from medfewshot.io import case_of_image, case_of_label, is_series_folder, looks_like_label, volumes_in
+from medfewshot.io import case_of_image, case_of_label, is_series_folder, looks_like_label, stem_of, volumes_in
 from medfewshot.types import Case
 
 IMAGE_FOLDERS = ("images", "imagesTr", "image", "imgs", "img")
@@ -80,10 +80,12 @@ def pair_by_name(images: list[Path], labels: list[Path]) -> tuple[list[Case], li
     """
     label_of = _labels_by_id(labels, {path_id(image) for image in images})
     files: dict[str, list[Path]] = {}
-    channels_used = {_base(path_id(image)) for image in images if path_id(image) not in label_of} & set(label_of)
+    numbered = {path_id(label) for label in labels if stem_of(label).endswith("_0000")}  # then so are the cases
+    with_channels = label_of.keys() - numbered
+    channels_used = {_base(path_id(image)) for image in images if path_id(image) not in label_of} & with_channels
     for image in images:
         name = path_id(image)
-        if name not in label_of and (_base(name) in label_of or (channels_used and _base(name))):
+        if name not in label_of and (_base(name) in with_channels or (channels_used and _base(name))):
             name = _base(name)
         files.setdefault(name, []).append(image)
     cases = []
