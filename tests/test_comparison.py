@@ -78,3 +78,15 @@ def test_one_scan_has_no_test():
 def test_words_for_tables():
     assert (measure_title("hd95_mm"), measure_title("volume_ml")) == ("HD95 mm", "volume ml")
     assert (p_text(0.0004), p_text(0.04), p_text(math.nan)) == ("<0.001", "0.040", "–")
+
+
+def test_the_frames_of_a_film_count_as_one_scan():
+    def films(dice: dict[str, float]) -> Evaluation:
+        frames = [replace(score(f"{film} frame {n}", "found", value, 1.0), subject_id=film)
+                  for film, value in dice.items() for n in range(20)]  # fmt: skip
+        return Evaluation(tuple(frames))
+
+    first, second = films({"a": 0.5, "b": 0.5}), films({"a": 0.5, "b": 0.7})
+    dice = Comparison(second, first, second).differences[0]
+    assert (dice.cases, dice.higher, dice.difference) == (2, 1, pytest.approx(0.1))
+    assert dice.p > 0.1

@@ -92,16 +92,16 @@ class Comparison:
         return tuple(replace(row, p_holm=corrected.get(number, NAN)) for number, row in enumerate(rows))
 
     def _differences(self) -> list[Difference]:
-        rows = []
+        rows, subjects = [], {score.case_id: score.subject_id for score in self.direct.scores}
         for name, scores in _by_structure(self.direct.scores).items():
             if self.first is not None and self.second is not None:
                 mine, other = (_by_structure(one.scores).get(name, []) for one in (self.first, self.second))
                 for measure in MEASURES:
                     values = [{s.case_id: s.values[measure] for s in own} for own in (mine, other)]
-                    rows += _difference(name, measure, *values)
+                    rows += _difference(name, measure, *values, subjects=subjects)
             present = [score for score in scores if score.status != "absent"]
             volumes = [{s.case_id: v for s in present if not np.isnan(v := of(s))} for of in (_first, _second)]
-            rows += _difference(name, "volume_ml", *volumes)
+            rows += _difference(name, "volume_ml", *volumes, subjects=subjects)
         return rows
 
     def case_rows(self) -> list[dict[str, Any]]:
@@ -161,14 +161,22 @@ def p_text(p: float) -> str:
     return "–" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _difference(name: str, measure: str, first: Mapping[str, float], second: Mapping[str, float]) -> list[Difference]:
-    """Compare one measure, over the scans in which both values are defined; nothing if there is none."""
-    cases = [c for c in first if c in second and not np.isnan(first[c]) and not np.isnan(second[c])]
+def _difference(
+    name: str, measure: str, first: Mapping[str, float], second: Mapping[str, float], *, subjects: Mapping[str, str]
+) -> list[Difference]:
+    """Compare one measure, over the scans in which both values are defined; nothing if there is none.
+
+    Of a film, or of several scans of one subject, the mean counts: they are not independent.
+    """
+    cases: dict[str, list[str]] = defaultdict(list)
+    for case in first:
+        if case in second and not np.isnan(first[case]) and not np.isnan(second[case]):
+            cases[subjects[case]].append(case)
     if not cases:
         return []
-    before, after = (np.array([values[case] for case in cases]) for values in (first, second))
+    before, after = (np.array([np.mean([of[c] for c in own]) for own in cases.values()]) for of in (first, second))
     change = after - before
-    low, high = bootstrap_interval(change.tolist(), cases)
+    low, high = bootstrap_interval(change.tolist(), list(cases))
     return [
         Difference(
             name, measure, len(cases), float(before.mean()), float(after.mean()), float(change.mean()), low, high,
