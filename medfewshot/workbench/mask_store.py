@@ -100,10 +100,11 @@ class MaskStore:
     def _complete(self, name: str, newest: int) -> None:
         """Publish the newest version if it is not, or adopt what is published if it is another mask."""
         stored, shown = self._version_path(name, newest), self.path(name)
-        if newest and (not shown.exists() or shown.stat().st_mtime_ns < stored.stat().st_mtime_ns):
+        saved, changed = (path.stat().st_mtime_ns if path.exists() else -1 for path in (stored, shown))
+        interrupted = changed < saved and (changed < 0 or _same(shown, self._version_path(name, newest - 1)))
+        if interrupted:
             self._publish(name, stored)
-        changed = shown.exists() and (not newest or shown.stat().st_mtime_ns != stored.stat().st_mtime_ns)
-        if changed and not (newest and filecmp.cmp(shown, stored, shallow=False)):
+        elif changed != saved and not _same(shown, stored):
             self._adopt(name, shown, newest + 1)
 
     def prune(self, name: str, reviewed: set[int]) -> None:
@@ -145,6 +146,10 @@ class MaskStore:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # The mask says nearly as much.
             return _facts_of(read_stored(self._version_path(name, version)), version)
+
+
+def _same(mask: Path, version: Path) -> bool:
+    return version.exists() and filecmp.cmp(mask, version, shallow=False)
 
 
 def _facts_of(labels: np.ndarray, version: int) -> MaskFacts:

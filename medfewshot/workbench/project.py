@@ -25,28 +25,16 @@ from medfewshot.datasets import PROJECT_FILE
 from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Case, Volume
+from medfewshot.workbench import mask_checks
 from medfewshot.workbench.drafts import DraftFacts, DraftStore
-from medfewshot.workbench.mask_checks import (
-    agreement,
-    check_drawn,
-    check_shape,
-    completed,
-    count_voxels,
-    fitting,
-    foreign_mask,
-    grid_of,
-    read_mask,
-    with_ignored,
-)
 from medfewshot.workbench.mask_store import MaskFacts, MaskStore, now
 from medfewshot.workbench.project_file import (
     ProjectFile,
     Scan,
     Structure,
     VersionConflict,
-    check_case_name,
-    frames_of,
     named_structures,
+    scans_of,
 )
 from medfewshot.workbench.reviews import STATUSES, Review, ReviewLog
 from medfewshot.workbench.state import CaseState, in_order, status_of
@@ -83,13 +71,7 @@ class Project:
         folder = Path(folder)
         if (folder / PROJECT_FILE).exists():
             raise InputError(f"{folder}: is a project already", "open it, or give another folder")
-        found: dict[str, Scan] = {}
-        for case in find_cases(list(scans)):
-            frames = frames_of(check_case_name(case.case_id), case.image_path.absolute())
-            if twice := sorted(found.keys() & frames):
-                raise InputError(f"case {twice[0]}: is a frame of a film, and another scan", "rename the scan")
-            found |= frames
-        content = ProjectFile(found).with_structures(structures)
+        content = ProjectFile(scans_of(find_cases(list(scans)))).with_structures(structures)
         folder.mkdir(parents=True, exist_ok=True)
         content.write(folder)
         return cls(folder, content)
@@ -108,17 +90,30 @@ class Project:
             for left in (self.folder / part).rglob(".*"):  # halves of files, of a program that was killed
                 with contextlib.suppress(OSError):
                     left.unlink()
-        self._store.recover(list(self._content.scans))
-        unknown = {value for name in self._content.scans for value in self._store.facts(name).voxels}
-        unknown -= {one.value for one in self.structures}
+        self._adopt(list(self._content.scans))
+        self._drafts.load(self._content.scans)
+
+    def _adopt(self, names: Sequence[str]) -> None:
+        """Make masks that other programs changed versions, and their new values structures."""
+        self._store.recover(names)
+        unknown = {value for name in names for value in self._store.facts(name).voxels} - set(self._values)
         extra = named_structures({value: f"label {value}" for value in sorted(unknown)})
         self._content = self._content.with_structures((*self.structures, *extra))
-        self._drafts.load(self._content.scans)
+
+    def _check_version(self, name: str, version: int) -> None:
+        """Raise VersionConflict if a mask has another version by now, or another program changed it meanwhile."""
+        self._adopt([name])
+        if version != (current := self._store.facts(name).version):
+            raise VersionConflict(current)
 
     @property
     def structures(self) -> tuple[Structure, ...]:
         """What is segmented."""
         return self._content.structures
+
+    @property
+    def _values(self) -> list[int]:
+        return [one.value for one in self.structures]
 
     def set_structures(self, structures: Sequence[Structure]) -> None:
         """Replace the structures. Raises InputError if one is invalid, or one that is drawn in a mask is missing."""
@@ -192,12 +187,14 @@ class Project:
             InputError: The mask cannot be read, or has another shape than the scan, which was replaced.
         """
         path = self.mask_path(name)
-        return self.read_draft(name) if path is None else check_shape(name, read_mask(path), self.grid(name))
+        if path is None:
+            return self.read_draft(name)
+        return mask_checks.check_shape(name, mask_checks.read_mask(path), self.grid(name))
 
     def read_draft(self, name: str) -> np.ndarray | None:
         """The draft ``(*S)`` uint8; None if there is none of the shape of the scan."""
         path = self.draft_path(name)
-        labels = None if path is None else read_mask(path)
+        labels = None if path is None else mask_checks.read_mask(path)
         return None if labels is None or labels.shape != self.grid(name).spatial_shape else labels
 
     def save_mask(
@@ -226,22 +223,20 @@ class Project:
             InputError: Shape, values or slices do not fit.
         """
         with self._lock:
-            current = self.facts(name).version
-            if version != current:
-                raise VersionConflict(current)
             like = self.grid(name)
-            labels, voxels = fitting(name, np.asarray(labels), like, [one.value for one in self.structures])
-            finished = check_drawn(drawn, axis, labels.shape)
-            facts = MaskFacts(current + 1, finished, axis if finished is not None else None, "drawn", voxels, now())
-            self._store.save(name, with_ignored(labels, finished, axis), like, facts)
+            self._check_version(name, version)
+            labels, voxels = mask_checks.fitting(name, np.asarray(labels), like, self._values)
+            finished = mask_checks.check_drawn(drawn, axis, labels.shape)
+            facts = MaskFacts(version + 1, finished, axis if finished is not None else None, "drawn", voxels, now())
+            self._store.save(name, mask_checks.with_ignored(labels, finished, axis), like, facts)
             self._store.prune(name, {review.version for review in self._reviews.of(name)})
             return facts.version
 
     def import_mask(self, name: str, mask: Path | Volume, *, ignore: int | None = None) -> int:
         """Copy a mask that another program made; its new version. Raises InputError if it does not fit the scan."""
         with self._lock:
-            label, drawn, axis = foreign_mask(mask, self.grid(name), ignore)
-            new = sorted({int(value) for value in np.unique(label.data)} - {0, *(one.value for one in self.structures)})
+            label, drawn, axis = mask_checks.foreign_mask(mask, self.grid(name), ignore)
+            new = sorted({int(value) for value in np.unique(label.data)} - {0, *self._values})
             if new:
                 names = {value: label.names.get(value, f"label {value}") for value in new}
                 self.set_structures((*self.structures, *named_structures(names)))
@@ -257,12 +252,15 @@ class Project:
             note: For people.
 
         Raises:
+            VersionConflict: Another program changed the mask meanwhile.
             InputError: The status is unknown, or there is nothing to accept or reject.
         """
         if status and status not in STATUSES:
             raise InputError(f"status {status}: is unknown", f"give {', '.join(STATUSES)}")
         with self._lock:
             draft, facts = self._drafts.facts(name), self.facts(name)
+            if status:
+                self._check_version(name, facts.version)
             if status in STATUSES[:2] and not facts.version and not draft.number:
                 raise InputError(f"{name}: has neither a mask nor a draft", "draw one, or learn first")
             same = self.agreement(name)
@@ -275,17 +273,15 @@ class Project:
     def _complete(self, name: str, facts: MaskFacts) -> MaskFacts:
         """Make the draft the mask, or fill with it what is not annotated yet."""
         source = "drawn" if facts.version else "draft"
-        labels = completed(self._store.path(name) if facts.version else None, self._drafts.path(name))
-        facts = MaskFacts(facts.version + 1, source=source, voxels=count_voxels(labels), time=now())
+        labels = mask_checks.completed(self._store.path(name) if facts.version else None, self._drafts.path(name))
+        facts = MaskFacts(facts.version + 1, source=source, voxels=mask_checks.count_voxels(labels), time=now())
         self._store.save(name, labels, self.grid(name), facts)
         return facts
 
     def agreement(self, name: str) -> float | None:
         """Mean Dice between draft and mask of a case, over annotated voxels; None if one of them is missing."""
         mask, draft = self.mask_path(name), self.draft_path(name)
-        if mask is None or draft is None:
-            return None
-        return agreement(mask, draft, [one.value for one in self.structures])
+        return None if mask is None or draft is None else mask_checks.agreement(mask, draft, self._values)
 
     def write_draft(
         self,
@@ -333,12 +329,12 @@ class Project:
         """Read the scan of a case. Raises InputError if it cannot be read."""
         volume = self._scan(name).read()
         with self._lock:
-            self._grids = {**dict(list(self._grids.items())[1 - _KEPT_GRIDS :]), name: grid_of(volume)}
+            self._grids = {**dict(list(self._grids.items())[1 - _KEPT_GRIDS :]), name: mask_checks.grid_of(volume)}
         return volume
 
     def grid(self, name: str) -> Volume:
         """The scan of a case without its voxels: shape, affine and header. Raises InputError if it cannot be read."""
-        return self._grids.get(name) or grid_of(self.read_scan(name))
+        return self._grids.get(name) or mask_checks.grid_of(self.read_scan(name))
 
     def _scan(self, name: str) -> Scan:
         try:

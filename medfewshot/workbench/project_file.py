@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from medfewshot.datasets import IGNORE_VALUE, PROJECT_FILE
 from medfewshot.errors import InputError
 from medfewshot.io import open_film, read_image, write_text
 from medfewshot.settings import AdaptSettings
-from medfewshot.types import Volume
+from medfewshot.types import Case, Volume
 
 FORMAT_VERSION = 1
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
@@ -66,7 +66,18 @@ class Scan:
         return replace(volume, warnings=(*volume.warnings, doubt))
 
 
-def frames_of(name: str, path: Path) -> dict[str, Scan]:
+def scans_of(cases: Iterable[Case]) -> dict[str, Scan]:
+    """Name each scan, and each frame of a film. Raises InputError if a name is no file name, or given twice."""
+    found: dict[str, Scan] = {}
+    for case in cases:
+        frames = _frames_of(check_case_name(case.case_id), case.image_path.absolute())
+        if twice := sorted(found.keys() & frames):
+            raise InputError(f"case {twice[0]}: is a frame of a film, and another scan", "rename the scan")
+        found |= frames
+    return found
+
+
+def _frames_of(name: str, path: Path) -> dict[str, Scan]:
     """Name each frame of a film, or else the one scan of a file or folder, which need not be readable."""
     film = None
     if path.is_file():

@@ -184,17 +184,45 @@ def test_what_to_label_next_is_uncertain_and_far_from_the_examples(project: Proj
     assert project.cases()[-1].name == "b"
 
 
-def test_a_mask_that_another_program_changed_becomes_a_version(project: Project) -> None:
-    project.save_mask("a", block(1), version=0)
+def change_elsewhere(project: Project, labels: np.ndarray, *, seconds: int = 1) -> None:
+    """Save the mask of ``a`` as another program does, whose clock may be late."""
     path = project.folder / "labels" / "a.nii.gz"
-    image = nib.load(path)
-    nib.save(nib.Nifti1Image(block(2), image.affine, image.header), path)
-    os.utime(path, ns=(time.time_ns(), time.time_ns() + 10**9))
+    path.parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), path)
+    os.utime(path, ns=(time.time_ns(), time.time_ns() + seconds * 10**9))
+
+
+@pytest.mark.parametrize("seconds", [1, -1000])
+def test_a_mask_that_another_program_changed_becomes_a_version(project: Project, seconds: int) -> None:
+    project.save_mask("a", block(1), version=0)
+    change_elsewhere(project, block(2), seconds=seconds)
     again = Project.open(project.folder)
     assert again.facts("a").version == 2
     assert np.array_equal(again.read_labels("a"), block(2))
     assert np.array_equal(read_label(project.folder / "history" / "a" / "0001.nii.gz").data[0], block(1))
     assert Project.open(project.folder).facts("a").version == 2
+
+
+def test_a_change_by_another_program_is_kept_while_the_project_is_open(project: Project) -> None:
+    project.save_mask("a", block(1), version=0)
+    change_elsewhere(project, block(5))
+    with pytest.raises(VersionConflict) as refused:
+        project.save_mask("a", block(1), version=1)
+    assert refused.value.current == 2
+    assert [one.value for one in project.structures] == [1, 2, 5]
+    assert np.array_equal(project.read_labels("a"), block(5))
+    assert project.save_mask("a", block(1), version=2) == 3
+    assert np.array_equal(read_label(project.folder / "history" / "a" / "0002.nii.gz").data[0], block(5))
+
+
+def test_accepting_a_draft_does_not_replace_a_mask_of_another_program(project: Project) -> None:
+    project.write_draft("a", block(1), confidence=0.9)
+    change_elsewhere(project, block(2))
+    with pytest.raises(VersionConflict):
+        project.review("a", status="accepted")
+    assert not project.reviews()
+    project.review("a", status="accepted")
+    assert np.array_equal(project.read_labels("a"), block(2))
 
 
 def test_a_save_that_was_interrupted_after_the_version_was_written_is_completed(project: Project) -> None:
