@@ -19,11 +19,11 @@ from medfewshot.types import Volume
 _COUNTED_AT_ONCE = 1 << 22
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Return a mask or draft of the project ``(*S)`` uint8; ignored voxels are 0."""
-    labels = read_stored(path)
-    labels[labels == IGNORE_VALUE] = 0
-    return labels
+def read_mask(path: Path, values: Sequence[int] = range(IGNORE_VALUE)) -> np.ndarray:
+    """Return a mask or draft of the project ``(*S)`` uint8; ignored voxels and other values than ``values`` are 0."""
+    table = np.zeros(IGNORE_VALUE + 1, np.uint8)
+    table[list(values)] = values
+    return table[read_stored(path)]
 
 
 def read_stored(path: Path) -> np.ndarray:
@@ -44,9 +44,9 @@ def check_shape(name: str, labels: np.ndarray, like: Volume) -> np.ndarray:
     return labels
 
 
-def completed(mask: Path | None, draft: Path) -> np.ndarray:
-    """Fill what is not annotated in a mask with the draft, ``(*S)`` uint8; without a mask return the draft."""
-    labels = read_mask(draft)
+def completed(mask: Path | None, draft: Path, values: Sequence[int]) -> np.ndarray:
+    """Fill what is not annotated in a mask with ``values`` of a draft, ``(*S)`` uint8; without a mask return those."""
+    labels = read_mask(draft, values)
     if mask is None:
         return labels
     drawn = read_stored(mask)

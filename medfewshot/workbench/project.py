@@ -116,10 +116,16 @@ class Project:
         return [one.value for one in self.structures]
 
     def set_structures(self, structures: Sequence[Structure]) -> None:
-        """Replace the structures. Raises InputError if one is invalid, or one that is drawn in a mask is missing."""
+        """Replace the structures; one with the value 0 gets a free value.
+
+        Raises:
+            InputError: One is invalid or has the value of a removed one, or one that is drawn in a mask is missing.
+        """
         with self._lock:
             content = self._content.with_structures(structures)
-            kept = {one.value for one in structures}
+            kept = {one.value for one in content.structures}
+            if reused := (kept - set(self._values)) & content.removed:
+                raise InputError(f"structure with value {min(reused)}: a removed one had this value", "give another")
             for name in self._content.scans:
                 lost = set(self._store.facts(name).voxels) - kept
                 if lost:
@@ -192,9 +198,9 @@ class Project:
         return mask_checks.check_shape(name, mask_checks.read_mask(path), self.grid(name))
 
     def read_draft(self, name: str) -> np.ndarray | None:
-        """The draft ``(*S)`` uint8; None if there is none of the shape of the scan."""
+        """The draft ``(*S)`` uint8, without removed structures; None if there is none of the shape of the scan."""
         path = self.draft_path(name)
-        labels = None if path is None else mask_checks.read_mask(path)
+        labels = None if path is None else mask_checks.read_mask(path, self._values)
         return None if labels is None or labels.shape != self.grid(name).spatial_shape else labels
 
     def save_mask(
@@ -273,7 +279,7 @@ class Project:
     def _complete(self, name: str, facts: MaskFacts) -> MaskFacts:
         """Make the draft the mask, or fill with it what is not annotated yet."""
         source = "drawn" if facts.version else "draft"
-        labels = mask_checks.completed(self._store.path(name) if facts.version else None, self._drafts.path(name))
+        labels = mask_checks.completed(self.mask_path(name), self._drafts.path(name), self._values)
         facts = MaskFacts(facts.version + 1, source=source, voxels=mask_checks.count_voxels(labels), time=now())
         self._store.save(name, labels, self.grid(name), facts)
         return facts

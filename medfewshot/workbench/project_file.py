@@ -38,7 +38,7 @@ class VersionConflict(Exception):
 
 @dataclass(frozen=True)
 class Structure:
-    """A structure to segment: its name, its value in masks (1 to 254) and its colour (``"#rrggbb"``)."""
+    """A structure to segment: its name, its value in masks (1 to 254; 0: not chosen) and its colour (``"#rrggbb"``)."""
 
     name: str
     value: int
@@ -97,11 +97,13 @@ class ProjectFile:
         scans: Name of each case -> its scan.
         structures: The structures to segment.
         settings: Settings of the adaptation that differ from the defaults.
+        removed: Values of removed structures. Drafts may contain them, so no new structure gets one.
     """
 
     scans: Mapping[str, Scan] = field(default_factory=dict)
     structures: tuple[Structure, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    removed: frozenset[int] = frozenset()
 
     @classmethod
     def read(cls, folder: Path) -> ProjectFile:
@@ -141,12 +143,16 @@ class ProjectFile:
             "structures": [vars(one) for one in self.structures],
             "scans": scans,
             "settings": dict(self.settings),
+            "removed": sorted(self.removed),
         }
         write_text(folder / PROJECT_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def with_structures(self, structures: Sequence[Structure]) -> ProjectFile:
-        """Return the same with other structures."""
-        return replace(self, structures=check_structures(structures))
+        """Return the same with other structures; one with the value 0 gets a free value."""
+        before = {one.value for one in self.structures}
+        free = 1 + max(before | self.removed, default=0)
+        checked = check_structures([replace(one, value=free) if one.value == 0 else one for one in structures])
+        return replace(self, structures=checked, removed=self.removed | before - {one.value for one in checked})
 
 
 def check_structures(structures: Sequence[Structure]) -> tuple[Structure, ...]:
@@ -183,7 +189,7 @@ def check_case_name(name: object) -> str:
     return name
 
 
-def _checked(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Scan], tuple[Structure, ...], dict[str, Any]]:
+def _checked(folder: Path, content: Mapping[str, Any]) -> tuple[Any, ...]:
     scans: dict[str, Scan] = {}
     for entry in content["scans"]:
         name = check_case_name(entry["name"])
@@ -198,7 +204,7 @@ def _checked(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Scan],
     structures = [Structure(one["name"], one["value"], one["color"]) for one in content["structures"]]
     settings = dict(content.get("settings") or {})
     AdaptSettings(**settings)
-    return scans, check_structures(structures), settings
+    return scans, check_structures(structures), settings, frozenset(map(int, content.get("removed", ())))
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -340,6 +340,26 @@ def test_a_structure_that_is_drawn_cannot_be_removed(project: Project) -> None:
     assert [one.name for one in Project.open(project.folder).structures] == ["liver", "spleen", "kidney"]
 
 
+def test_no_new_structure_takes_over_what_drafts_contain_of_a_removed_one(project: Project) -> None:
+    draft = block(1)
+    draft[5] = 2
+    for name in "ab":
+        project.write_draft(name, draft, confidence=0.9)
+    project.set_structures((LIVER,))
+    project = Project.open(project.folder)
+    with pytest.raises(InputError, match="value 2"):
+        project.set_structures((LIVER, Structure("tumour", 2, "#0000ff")))
+    project.set_structures((LIVER, Structure("tumour", 0, "#0000ff")))
+    assert [(one.name, one.value) for one in project.structures] == [("liver", 1), ("tumour", 3)]
+    project.save_mask("b", block(3), version=0, drawn=[0], axis=0)
+    project.review("a", status="accepted")
+    project.review("b", status="accepted")
+    assert np.array_equal(project.read_draft("a"), block(1))
+    assert np.array_equal(project.read_labels("a"), block(1))
+    assert (project.facts("a").voxels, project.facts("b").voxels) == ({1: 27}, {3: 27})
+    project.save_mask("a", project.read_labels("a"), version=1)
+
+
 def test_a_mask_of_another_program_is_copied_with_its_values(project: Project, tmp_path: Path) -> None:
     mask = tmp_path / "mask.nii.gz"
     nib.save(nib.Nifti1Image(block(3), np.eye(4)), mask)

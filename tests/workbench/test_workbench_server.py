@@ -210,6 +210,15 @@ def test_odd_structures_get_a_sentence(shared, structures):
     assert list(project.structures) == ONE
 
 
+def test_a_new_structure_gets_a_value_of_its_own(tmp_path):
+    with bench(tmp_path) as (project, client):
+        old, new = vars(project.structures[0]), {"name": "new", "value": 0, "color": "#ffffff"}
+        for wanted in (2, 3):
+            answer = client.json("PUT", "/api/structures", body=json.dumps([old, new]))
+            assert answer["structures"] == [old, {**new, "value": wanted}]
+            client("PUT", "/api/structures", body=json.dumps([old]))
+
+
 def test_wrong_methods_and_tools(shared):
     one_sentence(shared[1]("DELETE", "/api/mask"), 405)
     one_sentence(

@@ -39,11 +39,11 @@ export class Structures {
   }
 
   async add(name = "") {
-    const value = 1 + this.all.reduce((most, one) => Math.max(most, one.value), 0);
-    const added = { name: name || `structure ${value}`, value, color: COLOURS[this.all.length % COLOURS.length] };
+    const number = 1 + this.all.reduce((most, one) => Math.max(most, one.value), 0);
+    const added = { name: name || `structure ${number}`, value: 0, color: COLOURS[this.all.length % COLOURS.length] };
     if (!(await this.save([...this.all, added]))) return false;
     $("add-name").value = "";
-    this.choose(value);
+    this.choose(this.all.at(-1).value);
     return true;
   }
 
