@@ -229,7 +229,8 @@ def _report(job: _Job) -> None:
         return
     folder, settings = job.output / "report", SegmentSettings()
     folder.mkdir(parents=True, exist_ok=True)
-    record = RunRecord(folder, session.segmenter(), settings, ["medfewshot", "export"])
+    reviews = read_review_status(job.output)
+    record = RunRecord(folder, session.segmenter(), settings, ["medfewshot", "export"], reviews=reviews)
     record.start({})
     with record:
         for case in job.complete:

@@ -24,7 +24,6 @@ from medfewshot.planning import plan_to_dict
 from medfewshot.report import prepared_path
 from medfewshot.report.page.split import remove_parts
 from medfewshot.settings import InferenceSettings, SegmentSettings
-from medfewshot.workflow.reviews import read_review_status
 
 RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"
@@ -84,29 +83,30 @@ class RunRecord:
         command: Sequence[str] | None,
         *,
         warnings: Sequence[str] = (),
+        reviews: Mapping[str, str] | None = None,
     ) -> None:
         self.folder, self.segmenter, self.settings, self.about_input = folder, segmenter, settings, tuple(warnings)
         self.command = list(command) if command is not None else None
         self.started, self.device = _now(), describe_device(segmenter.device)
         self.fingerprint = fingerprint_of(segmenter, settings)
         self.results: list[CaseResult] = []
-        self._reviews = read_review_status(folder)
+        self._reviews = reviews or {}
         self._earlier: dict[tuple[str, ...], CaseResult] = {}
-        self._entries: dict[tuple[str, ...], str] = {}
+        self._entries: dict[str, str] = {}
         self._due = 0.0
         self._unwritten = False
 
     def start(self, earlier: Mapping[tuple[str, ...], CaseResult]) -> None:
         """Write the record with the results of an earlier run; each counts until this run replaces it."""
         self._earlier = dict(earlier)
-        self._entries = {inputs: _entry(result) for inputs, result in earlier.items()}
+        self._entries = {result.case: _entry(result) for result in earlier.values()}
         self._write(None)
 
     def add(self, result: CaseResult) -> None:
         """Add the result of one scan; write the file if the last writing is long enough ago."""
         self.results.append(result)
         self._earlier.pop(result.inputs, None)
-        self._entries[result.inputs] = _entry(result)
+        self._entries[result.case] = _entry(result)
         self._unwritten = True
         if time.monotonic() >= self._due:
             self._write(None)
@@ -155,7 +155,7 @@ class RunRecord:
         with atomic_path(self.folder / RUN_RECORD) as path, open(path, "w", encoding="utf-8", newline="") as file:
             file.write(head + _NO_OUTPUTS[:-1])
             for number, result in enumerate(self._known()):
-                file.write((",\n" if number else "\n") + self._entries[result.inputs])
+                file.write((",\n" if number else "\n") + self._entries[result.case])
             file.write(("\n  ]" if self._entries else "]") + tail)
         rows = [{**self._about(result), **row} for result in self._known() for row in result.statistics]
         beats = [{"case": result.case, **row} for result in self._known() for row in result.ejections]

@@ -6,8 +6,11 @@ import csv
 from pathlib import Path
 
 from medfewshot.errors import InputError
+from medfewshot.io import EXPORTS
 
 REVIEWS = "reviews.csv"
+_BELOW = {"nifti", "report", *EXPORTS}
+"""Folders of an export, which has one file of reviews above them."""
 
 
 def review_status(status: str, dice: float | None) -> str:
@@ -21,7 +24,7 @@ def review_status(status: str, dice: float | None) -> str:
 
 
 def read_review_status(folder: Path) -> dict[str, str]:
-    """Read the newest review status of each case, from ``reviews.csv`` in ``folder`` or the folder above.
+    """Read the newest review status of each case, from ``reviews.csv`` in ``folder``; for an export, in the one above.
 
     Returns:
         Case -> status; empty without such a file.
@@ -29,8 +32,10 @@ def read_review_status(folder: Path) -> dict[str, str]:
     Raises:
         InputError: The file is damaged.
     """
-    path = next((one for one in (folder / REVIEWS, folder.parent / REVIEWS) if one.is_file()), None)
-    if path is None:
+    path = folder / REVIEWS
+    if not path.is_file() and folder.name in _BELOW:
+        path = folder.parent / REVIEWS
+    if not path.is_file():
         return {}
     try:
         with open(path, newline="", encoding="utf-8") as file:

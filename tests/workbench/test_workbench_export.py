@@ -22,7 +22,7 @@ from medfewshot.workbench.curve import advice, curve
 from medfewshot.workbench.export import EXPORTS, export
 from medfewshot.workbench.learn import Learning
 from medfewshot.workbench.surface import surface_of
-from medfewshot.workflow import prepare, read_supports
+from medfewshot.workflow import prepare, read_run, read_supports
 from medfewshot.workflow.reviews import read_review_status
 
 SHAPE = (12, 11, 10)
@@ -140,6 +140,27 @@ def test_model_and_report_follow_a_first_learning(
     files = {path.name for path in export(project, ["bundle", "report"], tmp_path / "out").files}
     assert {"segmenter.json", "weights.safetensors", "report.html"} <= files
     assert "accepted" in (tmp_path / "out" / "report" / "report.html").read_text()
+
+
+def test_the_report_shows_each_frame_of_a_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = labels()[..., None] * 9 + np.random.default_rng(0).normal(size=(*SHAPE, 3))
+    nib.save(nib.Nifti1Image(frames.astype(np.float32), AFFINE), tmp_path / "cine.nii.gz")
+    project = Project.create(tmp_path / "project", [tmp_path / "cine.nii.gz"], structures=(LIVER, SPLEEN))
+    names = [case.name for case in project.cases()]
+    for name in names:
+        project.save_mask(name, labels(), version=0)
+    project.review(names[1], status="accepted")
+    toys.install(monkeypatch)
+    project.change_settings({"learner": "toy"})
+    instant = AdaptSettings(learner="toy")
+    Learning(project, open_case=None, progress=Progress(), device="cpu", instant=instant).run()
+    export(project, ["report"], tmp_path / "out")
+    _, results = read_run(tmp_path / "out" / "report")
+    assert sorted(result.case for result in results) == sorted(names)
+    rows = list(csv.DictReader((tmp_path / "out" / "report" / "statistics.csv").open()))
+    assert {row["case"]: row["review_status"] for row in rows} == dict.fromkeys(names, "example") | {
+        names[1]: "accepted"
+    }
 
 
 def test_what_cannot_be_exported_is_one_line(project: Project, tmp_path: Path) -> None:

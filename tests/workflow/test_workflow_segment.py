@@ -28,6 +28,7 @@ from medfewshot.workflow import (
     report,
     segment,
 )
+from medfewshot.workflow.reviews import read_review_status
 from medfewshot.workflow.segment import check_results_folder
 
 PLAIN = SegmentSettings(previews=False)
@@ -131,6 +132,17 @@ def test_progress_goes_up_within_and_between_volumes(scans, segmenter):
     assert len(told) > 4
     assert [one.status for one in result.results] == ["done"] * 3
     assert not result.failed
+
+
+def test_a_new_prediction_has_no_review(scans, segmenter):
+    """Neither the log of a project nor reviews of earlier results count for it."""
+    rows = "time,case,status,version,draft,dice,note\n" + "".join(f",q{number},accepted,1,0,,\n" for number in range(3))
+    for folder in (scans / "project", scans / "project" / "nifti"):
+        folder.mkdir(exist_ok=True)
+        (folder / "reviews.csv").write_text(rows)
+        result = segment_cases(find_cases([scans / "cohort"]), segmenter, folder / "results")
+        assert "review_status" not in (result.folder / "statistics.csv").read_text().splitlines()[0]
+        assert read_review_status(result.folder) == {}
 
 
 def test_a_crash_leaves_no_half_file(scans, segmenter, monkeypatch):
