@@ -194,13 +194,8 @@ def _statistics(job: _Job) -> None:
     reviews = read_review_status(job.output)
     for case in job.complete:
         scan, facts = job.scan(case), job.project.facts(case.name)
-        about = {
-            "case": case.name,
-            "status": case.status,
-            "review_status": reviews[case.name],
-            "version": facts.version,
-            "note": case.note,
-        }
+        about: dict[str, Any] = {"case": case.name, "status": case.status, "review_status": reviews[case.name]}
+        about |= {"version": facts.version, "note": case.note}
         rows += [{**about, **row} for row in structure_statistics(scan.data, job.mask(case), scan.affine, job.names)]
     job.result.files.append(write_table(job.output / "statistics.csv", rows))
 

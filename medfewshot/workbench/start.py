@@ -35,12 +35,17 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
     folder = project_folder or absolute.with_name(f"{absolute.name.split('.')[0]}{ENDING}")
     if (folder / PROJECT_FILE).is_file():
         return Project.open(folder)
-    if (path / RUN_RECORD).is_file():
-        return _of_run(path, folder)
-    dataset = _dataset(path)
-    if dataset is None:
+    try:
+        if (path / RUN_RECORD).is_file():
+            return _of_run(path, folder)
+        dataset = _dataset(path)
+        if dataset is not None:
+            return _of_dataset(dataset, folder)
         _check_one_channel(path)
-    return Project.create(folder, [path]) if dataset is None else _of_dataset(dataset, folder)
+        return Project.create(folder, [path])
+    except BaseException:  # half a project would be opened the next time
+        (folder / PROJECT_FILE).unlink(missing_ok=True)
+        raise
 
 
 def _dataset(path: Path) -> Dataset | None:
@@ -72,8 +77,7 @@ def _check_one_channel(path: Path) -> None:
 
 
 def _of_dataset(dataset: Dataset, folder: Path) -> Project:
-    channels = max(len(case.image_paths) for case in dataset.cases)
-    if channels > 1:
+    if (channels := dataset.channels) > 1:
         raise InputError(
             f"data set {dataset.name}: its cases have {channels} channels, the workbench shows one",
             "give a folder with one channel of each case",
@@ -87,13 +91,19 @@ def _of_dataset(dataset: Dataset, folder: Path) -> Project:
             project.import_mask(names[path, None], case.label_path, ignore=ignore)
         else:  # a film
             for image, label in read_examples(case, ignore=ignore):
-                project.import_mask(names[path, image.frame], label, ignore=ignore)
+                project.import_mask(_name_of(names, path, image.frame), label, ignore=ignore)
     return project
 
 
 def _names(project: Project) -> dict[tuple[Path, int | None], str]:
     """(scan, frame) -> name of the case."""
     return {(case.scan.resolve(), case.frame): case.name for case in project.cases()}
+
+
+def _name_of(names: dict[tuple[Path, int | None], str], scan: Path, frame: int | None) -> str:
+    if (scan, frame) not in names:
+        raise InputError(f"{scan}: its labels are not of the frames that the workbench shows", "open the scans alone")
+    return names[scan, frame]
 
 
 def _of_run(run: Path, folder: Path) -> Project:
@@ -114,7 +124,7 @@ def _of_run(run: Path, folder: Path) -> Project:
         reasons = "; ".join(result.flags[:3])
         for volume in [read_label(path)] if film is None else film.frames():
             project.write_draft(
-                case_of[scan, volume.frame], volume.data[0], confidence=float(np.mean(expected)) if expected else None,
-                reason=reasons, segmenter=run.name,
+                _name_of(case_of, scan, volume.frame), volume.data[0], reason=reasons, segmenter=run.name,
+                confidence=float(np.mean(expected)) if expected else None,
             )  # fmt: skip
     return project

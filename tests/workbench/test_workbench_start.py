@@ -112,3 +112,38 @@ def test_the_result_of_a_film_gives_each_frame_a_draft(tmp_path: Path) -> None:
     project = open_folder(tmp_path / "out", tmp_path / "project")
     for number in range(2):
         assert np.array_equal(project.read_draft(f"cine frame {number}"), labels[..., number])
+
+
+def test_an_import_that_fails_leaves_no_project(tmp_path: Path) -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:3, 2:5] = 1
+    for name, mask in (("a", labels), ("b", labels[:-1]), ("c", labels)):
+        save(tmp_path / "set" / "imagesTr" / f"{name}.nii.gz", scan())
+        save(tmp_path / "set" / "labelsTr" / f"{name}.nii.gz", mask)
+    for _ in range(2):
+        with pytest.raises(InputError, match="labelsTr/b"):
+            open_folder(tmp_path / "set")
+    save(tmp_path / "set" / "labelsTr" / "b.nii.gz", labels)
+    assert [case.status for case in open_folder(tmp_path / "set").cases()] == ["example"] * 3
+
+
+def test_channels_in_one_file_are_no_frames(tmp_path: Path) -> None:
+    pair = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    save(tmp_path / "set" / pair["image"], np.stack([scan()] * 2, -1))
+    save(tmp_path / "set" / pair["label"], np.ones(SHAPE, np.uint8))
+    content = {"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background", "1": "tumour"}, "training": [pair]}
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(content))
+    for _ in range(2):
+        with pytest.raises(InputError, match="2 channels"):
+            open_folder(tmp_path / "set")
+
+
+def test_a_result_of_frames_that_are_not_shown_is_one_line(tmp_path: Path) -> None:
+    image = save(tmp_path / "scans" / "a.nii.gz", scan())
+    save(tmp_path / "out" / "a.nii.gz", np.ones((*SHAPE, 2), np.uint8))
+    result = {"case": "a", "inputs": [str(image)], "status": "done", "labels": "a.nii.gz", "predicted_dice": {}}
+    record = {"format_version": 1, "plan": {"labels": {"1": "liver"}}, "outputs": [result]}
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    for _ in range(2):
+        with pytest.raises(InputError, match="frames"):
+            open_folder(tmp_path / "out", tmp_path / "project")
