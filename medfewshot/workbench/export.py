@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.data_dictionary import write_table
-from medfewshot.datasets import IGNORE_VALUE
+from medfewshot.datasets import IGNORE_VALUE, PROJECT_FILE
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.inference import Segmentation
 from medfewshot.io import EXPORTS as WRITERS
@@ -28,7 +28,7 @@ from medfewshot.workbench.state import CaseState
 from medfewshot.workbench.surface import surface_of, write_stl
 from medfewshot.workflow import report
 from medfewshot.workflow.outputs import rgb, write_outputs
-from medfewshot.workflow.record import RunRecord
+from medfewshot.workflow.record import RUN_RECORD, RunRecord
 from medfewshot.workflow.reviews import REVIEWS, read_review_status, review_status
 
 DONE = ("accepted", "example")
@@ -84,11 +84,14 @@ def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
         output: Folder, with one folder or file for each format.
 
     Raises:
-        InputError: A format is unknown, no case is labelled or accepted, or a library is missing.
+        InputError: A format is unknown, no case is labelled or accepted, a library is missing, or ``output`` contains
+            a project, a run, or another folder ``bundle``.
     """
     for name in formats:
         if name not in _WRITE:
             raise InputError(f"format {name}: unknown{did_you_mean(name, _WRITE)}", f"choose {', '.join(_WRITE)}")
+    if any((Path(output) / name).is_file() for name in (PROJECT_FILE, RUN_RECORD)):
+        raise InputError(f"{output}: contains a project or the results of a run", "give another folder")
     cases = [case for case in project.cases() if case.status in DONE]
     if not cases:
         raise InputError("no case is labelled or accepted yet", "accept a draft, or draw a mask")
@@ -206,6 +209,8 @@ def _bundle(job: _Job) -> None:
         job.result.notes.append("bundle: there is no model yet; learn first")
         return
     target = job.output / "bundle"
+    if target.exists() and not (target / "segmenter.json").is_file():
+        raise InputError(f"{target}: is not the model of an earlier export", "move it away, or give another folder")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(current, target, copy_function=_copy_whole)
     job.result.files += sorted(path for path in target.rglob("*") if path.is_file())

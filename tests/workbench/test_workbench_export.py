@@ -170,6 +170,17 @@ def test_what_cannot_be_exported_is_one_line(project: Project, tmp_path: Path) -
     with pytest.raises(InputError):
         export(empty, ["nifti"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    log = (project.folder / "reviews.csv").read_text()
+    with pytest.raises(InputError, match="project"):
+        export(project, ["nifti"], project.folder)
+    assert (project.folder / "reviews.csv").read_text() == log
+    (project.folder / "segmenters" / "one").mkdir(parents=True)
+    (project.folder / "segmenters" / "current.json").write_text('{"segmenter": "one"}')
+    (tmp_path / "out" / "bundle").mkdir(parents=True)
+    (tmp_path / "out" / "bundle" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="earlier export"):
+        export(project, ["bundle"], tmp_path / "out")
+    assert (tmp_path / "out" / "bundle" / "thesis.txt").read_text() == "mine"
 
 
 def test_the_command_writes_what_it_says(project: Project, tmp_path: Path) -> None:
