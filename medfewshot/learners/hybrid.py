@@ -162,14 +162,9 @@ class HybridSegmenter(Segmenter):
         """
         where = voted(votes) if self.atlas.partial else None
         trust = estimate_trust(
-            network,
-            votes,
-            atlas_trust=self.atlas_trust,
-            network_trust=self.network_trust,
-            stability=stability or [1.0] * len(self.atlas_trust),
-            from_scratch=self.from_scratch,
-            voted=where,
-        )
+            network, votes, atlas_trust=self.atlas_trust, network_trust=self.network_trust,
+            stability=stability or [1.0] * len(self.atlas_trust), from_scratch=self.from_scratch, voted=where,
+        )  # fmt: skip
         logits = product_of_experts(network, votes, self.atlas_weight, trust.network, trust.atlas)
         second_places = drop_islands(logits, votes, self.atlas_trust)
         return logits, uncertain_structures(trust, self.network_trust) + second_places
@@ -247,16 +242,11 @@ class Hybrid:
         }
         interpolated = self._interpolated(network, support)
         return HybridSegmenter(
-            NetworkSegmenter(network.network),
-            replace(self.atlas, progress=Progress()).adapt(kept),
-            patch_size=support.window,
-            atlas_weight=weight,
-            atlas_trust=in_atlas,
-            network_trust=in_network,
-            interpolated=interpolated,
-            from_scratch=from_scratch,
+            NetworkSegmenter(network.network), replace(self.atlas, progress=Progress()).adapt(kept),
+            patch_size=support.window, atlas_weight=weight, atlas_trust=in_atlas, network_trust=in_network,
+            interpolated=interpolated, from_scratch=from_scratch,
             record=record | {"seconds": round(time.perf_counter() - begun, 2)},
-        )
+        )  # fmt: skip
 
     def _interpolated(self, adapted: NetworkSegmenter, support: Support) -> NetworkSegmenter | None:
         """Return the network half way back to a meta-trained start for a single support; otherwise None."""

@@ -127,8 +127,9 @@ def _refined(
     """Refine the grid until the ceilings ``found`` of its structures are high enough for a level of quality."""
     enough = level.planar_ceiling if planar else level.volume_ceiling
     most = math.inf if planar else MAX_REFINEMENTS
+    reached = np.mean if level.on_average and not planar else min
     rounds = 0
-    while rounds < most and min(found.values()) < enough and (np.array(plan.spacing_mm) > original_mm).any():
+    while rounds < most and reached(list(found.values())) < enough and (np.array(plan.spacing_mm) > original_mm).any():
         finer = np.maximum(original_mm, np.array(plan.spacing_mm) * REFINEMENT_STEP)
         plan = replace(plan, spacing_mm=tuple(float(mm) for mm in finer))
         found, rounds = ceilings(labels, plan, list(found)), rounds + 1

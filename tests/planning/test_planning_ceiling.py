@@ -114,3 +114,16 @@ def test_ceilings_are_saved_and_older_plans_have_none():
     assert plan_from_dict(saved).ceilings == {}
     with pytest.raises(ValueError, match="ceilings"):
         plan_from_dict({**saved, "ceilings": {"1": 1.5}})
+
+
+def test_thin_structures_among_thick_ones_refine_the_grid_of_best_only():
+    data = 9 * tubes((256, 256, 12), 2)
+    for value in range(1, 6):  # five thick ones: the mean over the structures is high enough for the usual quality
+        data[10:246, 48 * value - 38 : 48 * value - 2] = value
+    label = volume_of(data, affine_of((0.5, 0.5, 2)))
+    image = volume_of(np.random.default_rng(0).uniform(0, 500, label.spatial_shape), label.affine)
+    draft, plan, best = (
+        make_plan([image], [label], settings=PlanSettings(quality=quality)) for quality in ("draft", "standard", "best")
+    )
+    assert plan.ceilings[9] < 0.9 < np.mean(list(plan.ceilings.values()))
+    assert best.spacing_mm[0] < plan.spacing_mm[0] == pytest.approx(max(0.5, draft.spacing_mm[0] / 1.7))

@@ -10,12 +10,13 @@ from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
 import pytest
+import toys
 from test_training_loop import SETTINGS, trainer
 from test_training_run import TINY, invoke
 from toy_tasks import StoppingSource
 
 from medfewshot.errors import InputError
-from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs, read_log
+from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs
 
 
 class Client:
@@ -75,7 +76,7 @@ def servers(monkeypatch) -> dict:
 
 def check_same_rows(folder, history) -> None:
     for name in (TRAINING, VALIDATION):
-        rows = read_log(folder / name)
+        rows = toys.read_log(folder / name)
         assert rows
         for key in set(rows[0]) - {"step"}:
             found = [(metric.step, metric.value) for metric in history(f"{name.removesuffix('.csv')}/{key}")]
