@@ -136,12 +136,6 @@ def save_dicom(folder: Path, data: Any) -> Path:
     return folder
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Read the rows of a training log."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
 def assert_columns_described(folder: Path) -> None:
     """Every column of every table in ``folder`` is in its data dictionary, with a meaning."""
     tables = {path.name: path.read_text().splitlines()[0].split(",") for path in folder.glob("*.csv")}

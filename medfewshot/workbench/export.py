@@ -97,13 +97,15 @@ def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
         raise InputError("no case is labelled or accepted yet", "accept a draft, or draw a mask")
     complete = [case for case in cases if project.facts(case.name).complete]
     partly = [case for case in cases if not project.facts(case.name).complete]
-    result = Exported()
-    reviews = _write_reviews(project, Path(output))
+    result, reviews = Exported(), _write_reviews(project, Path(output))
     for name in formats:
         _WRITE[name](_Job(project, Path(output), complete, partly, result))
         if partly and name not in ("nnunet", "bundle"):
             some = ", ".join(case.name for case in partly[:5])
             result.notes.append(f"{name}: {len(partly)} case(s) are partly drawn and not written: {some}")
+        left = {path for path in (Path(output) / name).rglob("*") if path.is_file()} - set(result.files)
+        if left and name not in ("report", "bundle"):
+            result.notes.append(f"{name}: {len(left)} file(s) of an earlier export are still there: {min(left)}")
     result.files.append(reviews)
     return result
 
@@ -116,12 +118,10 @@ def _write_reviews(project: Project, folder: Path) -> Path:
         review = newest.get(case.name)
         given = review is not None and review.status == case.status  # of this version, not of an earlier one
         dice, time = (review.dice, review.time) if review is not None and given else (None, "")
-        rows.append(
-            {
-                "case": case.name, "status": case.status, "review_status": review_status(case.status, dice),
-                "version": case.version, "draft": case.draft, "dice": dice, "time": time, "note": case.note,
-            }
-        )  # fmt: skip
+        rows.append({
+            "case": case.name, "status": case.status, "review_status": review_status(case.status, dice),
+            "version": case.version, "draft": case.draft, "dice": dice, "time": time, "note": case.note,
+        })  # fmt: skip
     return write_table(folder / REVIEWS, rows)
 
 
@@ -159,18 +159,21 @@ def _nnunet(job: _Job) -> None:
     table = np.zeros(IGNORE_VALUE + 1, np.uint8)
     for number, value in enumerate(values, start=1):
         table[value] = number
-    table[IGNORE_VALUE] = len(values) + 1
+    table[IGNORE_VALUE], channels = len(values) + 1, dict[str, str]()
     for case in (*job.complete, *job.partly):
         scan, path = job.scan(case), job.project.mask_path(case.name)
         assert path is not None
-        image, label = folder / "imagesTr" / f"{case.name}_0000.nii.gz", folder / "labelsTr" / f"{case.name}.nii.gz"
-        write_array(image, scan.data[0], scan)
+        label = folder / "labelsTr" / f"{case.name}.nii.gz"
+        images = [folder / "imagesTr" / f"{case.name}_{number:04d}.nii.gz" for number in range(len(scan.data))]
+        for image, channel in zip(images, scan.data, strict=True):
+            write_array(image, channel, scan)
         write_label(label, table[read_label(path).data[0]], scan)
-        job.result.files += [image, label]
+        job.result.files += [*images, label]
+        channels |= {str(number): f"channel {number}" for number in range(len(images))}
     labels: dict[str, int] = {"background": 0, **{job.names[value]: n for n, value in enumerate(values, start=1)}}
     labels |= {"ignore": len(values) + 1} if job.partly else {}
     content = {
-        "channel_names": {"0": "image"}, "labels": labels, "numTraining": len(job.complete) + len(job.partly),
+        "channel_names": channels, "labels": labels, "numTraining": len(job.complete) + len(job.partly),
         "file_ending": ".nii.gz", "name": "medfewshot",
     }  # fmt: skip
     write_text(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")

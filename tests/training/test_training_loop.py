@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import toys
 from safetensors.torch import load_file
 from toy_tasks import StoppingSource, ToyLearner, ToySource, ToyStart
 
@@ -13,7 +12,7 @@ from medfewshot.errors import InputError
 from medfewshot.io.tensors import read_tensors, write_tensors
 from medfewshot.training.checkpoint import NAME
 from medfewshot.training.distributed import World
-from medfewshot.training.logs import TRAINING, VALIDATION
+from medfewshot.training.logs import TRAINING, VALIDATION, read_log
 from medfewshot.training.loop import Trainer, query_dice, warm_cosine
 from medfewshot.training.settings import TrainSettings
 
@@ -38,9 +37,9 @@ def test_the_loss_falls_and_the_query_is_found(tmp_path, optimizer, rate):
     assert outcome["steps"] == 80
     assert outcome["validation"]["loss"] < before["loss"] - 0.3
     assert outcome["validation"]["dice"] > 0.9
-    rows = toys.read_log(tmp_path / TRAINING)
+    rows = read_log(tmp_path / TRAINING)
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert [row["step"] for row in toys.read_log(tmp_path / VALIDATION)] == [80]
+    assert [row["step"] for row in read_log(tmp_path / VALIDATION)] == [80]
 
 
 @pytest.mark.parametrize(("killed_at", "optimizer"), [(1, "adamw"), (9, "muon"), (13, "adamw"), (23, "muon")])
@@ -60,7 +59,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, killed_at, optimize
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
     for log in (TRAINING, VALIDATION):
-        rows = [toys.read_log(tmp_path / name / log) for name in ("whole", "cut")]
+        rows = [read_log(tmp_path / name / log) for name in ("whole", "cut")]
         kept = [[{k: v for k, v in row.items() if "second" not in k} for row in part] for part in rows]
         assert kept[0] == kept[1]
     for a, b in zip(whole.start.parameters(), resumed.start.parameters(), strict=True):
@@ -85,7 +84,7 @@ def test_a_row_cut_off_by_the_kill_is_written_again(tmp_path):
     whole = path.read_text()
     path.write_text(whole[:-9])
     trainer(tmp_path).run(resume=True)  # at its end already: nothing is trained, the broken row is dropped
-    assert [row["step"] for row in toys.read_log(path)] == [3, 6, 9]
+    assert [row["step"] for row in read_log(path)] == [3, 6, 9]
 
 
 @pytest.mark.parametrize("text", ["", "step,lo"])
@@ -93,8 +92,8 @@ def test_a_log_cut_off_in_its_head_is_begun_anew(tmp_path, text):
     for log in (TRAINING, VALIDATION):
         (tmp_path / log).write_text(text)
     trainer(tmp_path).run(resume=True)
-    assert [row["step"] for row in toys.read_log(tmp_path / TRAINING)] == [3, 6, 9, 12]
-    assert [row["step"] for row in toys.read_log(tmp_path / VALIDATION)][-1] == 12
+    assert [row["step"] for row in read_log(tmp_path / TRAINING)] == [3, 6, 9, 12]
+    assert [row["step"] for row in read_log(tmp_path / VALIDATION)][-1] == 12
 
 
 def test_a_run_killed_after_its_last_step_still_tells_the_validation(tmp_path):

@@ -10,13 +10,12 @@ from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
 import pytest
-import toys
 from test_training_loop import SETTINGS, trainer
 from test_training_run import TINY, invoke
 from toy_tasks import StoppingSource
 
 from medfewshot.errors import InputError
-from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs
+from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs, read_log
 
 
 class Client:
@@ -76,7 +75,7 @@ def servers(monkeypatch) -> dict:
 
 def check_same_rows(folder, history) -> None:
     for name in (TRAINING, VALIDATION):
-        rows = toys.read_log(folder / name)
+        rows = read_log(folder / name)
         assert rows
         for key in set(rows[0]) - {"step"}:
             found = [(metric.step, metric.value) for metric in history(f"{name.removesuffix('.csv')}/{key}")]

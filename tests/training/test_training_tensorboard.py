@@ -7,12 +7,11 @@ from collections import defaultdict
 from types import ModuleType, SimpleNamespace
 
 import pytest
-import toys
 from test_training_loop import trainer
 from test_training_mlflow import check_same_rows
 from toy_tasks import StoppingSource
 
-from medfewshot.training.logs import TRAINING
+from medfewshot.training.logs import TRAINING, read_log
 
 NAME = "torch.utils.tensorboard"
 
@@ -70,5 +69,5 @@ def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path, write
 def test_a_run_needs_no_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, NAME, None)
     trainer(tmp_path).run()
-    assert len(toys.read_log(tmp_path / TRAINING)) == 4
+    assert len(read_log(tmp_path / TRAINING)) == 4
     assert not (tmp_path / "tensorboard").exists()

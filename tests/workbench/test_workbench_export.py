@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import toys
 from typer.testing import CliRunner
 
@@ -68,6 +69,30 @@ def test_masks_and_statistics_hold_what_is_labelled_or_accepted(project: Project
     assert float(rows[0]["volume_ml"]) == pytest.approx(4 * 4 * 6 * 9 / 1000)
     assert any("b" in note and "partly" in note for note in result.notes)
     assert all(path.is_file() for path in result.files)
+
+
+def test_masks_of_an_earlier_export_that_are_rejected_now_are_named(project: Project, tmp_path: Path) -> None:
+    export(project, ["nifti", "nnunet"], tmp_path / "out")
+    project.review("c", status="rejected")
+    notes = export(project, ["nifti", "nnunet"], tmp_path / "out").notes
+    assert any("nifti: 1 file(s) of an earlier export" in note and "c.nii.gz" in note for note in notes)
+    assert any("nnunet: 2 file(s)" in note for note in notes)
+
+
+def test_an_nnunet_data_set_has_a_file_for_each_channel(tmp_path: Path) -> None:
+    one = np.random.default_rng(0).integers(0, 999, SHAPE)
+    two = np.stack([one, 2 * one], -1).astype(np.int16).transpose(2, 1, 0, 3)
+    (tmp_path / "scans").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(two, isVector=True), str(tmp_path / "scans/a.nrrd"))
+    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=(LIVER,))
+    project.save_mask("a", np.where(labels() == 3, 3, 0).astype(np.uint8), version=0)
+    export(project, ["nnunet"], tmp_path / "out")
+    (folder,) = (tmp_path / "out" / "nnunet").iterdir()
+    images = [np.asarray(nib.load(path).dataobj) for path in sorted((folder / "imagesTr").iterdir())]
+    assert len(images) == 2
+    assert np.array_equal(2 * images[0], images[1])
+    names = json.loads((folder / "dataset.json").read_text())["channel_names"]
+    assert names == {"0": "channel 0", "1": "channel 1"}
 
 
 def test_the_status_of_each_review_travels_with_an_export(project: Project, tmp_path: Path) -> None:
