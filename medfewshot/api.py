@@ -22,11 +22,7 @@ from medfewshot.workflow import SegmentedFilm, SupportSource
 
 
 def adapt(
-    support: SupportSource,
-    *,
-    settings: AdaptSettings | None = None,
-    progress: Progress | None = None,
-    **overrides: Any,
+    support: SupportSource, *, settings: AdaptSettings | None = None, progress: Progress | None = None, **overrides: Any
 ) -> VolumeSegmenter:
     """Adapt to a handful of labelled scans.
 
@@ -152,11 +148,7 @@ def evaluate(
 
 
 def get_segmenter(
-    given: VolumeSegmenter | SupportSource,
-    *,
-    device: str = "auto",
-    progress: Progress | None = None,
-    **overrides: Any,
+    given: VolumeSegmenter | SupportSource, *, device: str = "auto", progress: Progress | None = None, **overrides: Any
 ) -> VolumeSegmenter:
     """Return the given segmenter, load it from the given folder, or adapt to the given support."""
     saved = isinstance(given, (str, PathLike)) and (Path(given) / DESCRIPTION).is_file()

@@ -266,10 +266,7 @@ def cut_to(x: Tensor, size: Sequence[int]) -> Tensor:
     return x
 
 
-_BLOCKS = {
-    2: ("b c (x i) (y j)", "b (c i j) x y"),
-    3: ("b c (x i) (y j) (z k)", "b (c i j k) x y z"),
-}
+_BLOCKS = {2: ("b c (x i) (y j)", "b (c i j) x y"), 3: ("b c (x i) (y j) (z k)", "b (c i j k) x y z")}
 
 
 def fold_blocks(x: Tensor, block: Sequence[int]) -> Tensor:

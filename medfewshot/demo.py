@@ -16,16 +16,7 @@ from medfewshot.learners import make_learner
 from medfewshot.settings import AdaptSettings, SegmentSettings
 from medfewshot.synthetic import COHORT_NAME, make_ct_cohort
 from medfewshot.types import Case, Progress
-from medfewshot.workflow import (
-    REPORT,
-    RUN_RECORD,
-    Batch,
-    adapt_to_folder,
-    check_folder,
-    report,
-    segment,
-    write_scores,
-)
+from medfewshot.workflow import REPORT, RUN_RECORD, Batch, adapt_to_folder, check_folder, report, segment, write_scores
 
 DEMO_STEPS = 450
 

@@ -43,11 +43,7 @@ class FewShotInferer(Inferer):
     """
 
     def __init__(
-        self,
-        plan: Plan | Mapping[str, Any],
-        output: Output = "labels",
-        overlap: float = 0.5,
-        keep_largest: bool = True,
+        self, plan: Plan | Mapping[str, Any], output: Output = "labels", overlap: float = 0.5, keep_largest: bool = True
     ) -> None:
         if output not in ("labels", "probabilities"):
             raise ValueError(f"output {output!r}: choose 'labels' or 'probabilities'")

@@ -36,12 +36,7 @@ MAX_REFINEMENTS = 2
 
 
 def target_spacing(
-    spacings: np.ndarray,
-    extents_mm: np.ndarray,
-    *,
-    longest_mm: float,
-    narrowest_mm: float,
-    settings: PlanSettings,
+    spacings: np.ndarray, extents_mm: np.ndarray, *, longest_mm: float, narrowest_mm: float, settings: PlanSettings
 ) -> np.ndarray:
     """Choose the spacing from the scans and the sizes of the structures.
 
