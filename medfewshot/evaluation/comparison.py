@@ -92,7 +92,8 @@ class Comparison:
         return tuple(replace(row, p_holm=corrected.get(number, NAN)) for number, row in enumerate(rows))
 
     def _differences(self) -> list[Difference]:
-        rows, subjects = [], {score.case_id: score.subject_id for score in self.direct.scores}
+        scored = [one for one in (self.direct, self.first, self.second) if one is not None]
+        rows, subjects = [], {score.case_id: score.subject_id for one in scored for score in one.scores}
         for name, scores in _by_structure(self.direct.scores).items():
             if self.first is not None and self.second is not None:
                 mine, other = (_by_structure(one.scores).get(name, []) for one in (self.first, self.second))
