@@ -27,7 +27,7 @@ _COLUMNS: dict[str, Meaning] = {
     "structure": ("", "name of the structure"),
     "status": ("", "found: in reference and prediction; missed: in the reference only; false_alarm: in the prediction "
                "only; absent: in neither"),
-    "volume_ml": ("ml", "volume of the segmentation: voxels times voxel size; empty in 2D"),
+    "volume_ml": ("ml", "volume of the segmentation: voxels times voxel size; empty in 2D, or if that is unknown"),
     "reference_volume_ml": ("ml", "volume of the reference; empty in 2D"),
     "tolerance_mm": ("mm", "distance within which surfaces count as equal in the surface Dice"),
     "review_status": ("", "newest review of the scan in reviews.csv: accepted, corrected (accepted after a change by "

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 from medfewshot.errors import GridMismatchError, InputError
+from medfewshot.inference import Segmentation
 from medfewshot.io import write_csv
 from medfewshot.report import paint, planes, save_dice_plot, save_preview, structure_statistics
 from medfewshot.structures import renumber
+from medfewshot.types import Volume
+from medfewshot.workflow.measures import SIZES, measure, unit_of
 
 NAMES = {1: "liver", 2: "spleen"}
 
@@ -345,6 +348,18 @@ def test_statistics_of_boxes():
     assert absent["centroid_x_mm"] is None
     assert set(box) == set(absent)
     json.dumps([box, corner, absent])
+
+
+@pytest.mark.parametrize(
+    ("shape", "has_spacing", "unit", "size"),
+    [((4, 5, 6), True, "ml", 0.24), ((4, 5, 6), False, "voxels", 120),
+     ((8, 5), True, "mm²", 80), ((8, 5), False, "pixels", 40)],
+)  # fmt: skip
+def test_a_size_is_in_millimetres_only_if_the_scan_states_its_voxel_size(shape, has_spacing, unit, size):
+    image = Volume(np.zeros((1, *shape), np.float32), np.diag([2.0, 1, 1, 1]), has_spacing=has_spacing)
+    rows = measure(image, Segmentation(np.ones(shape, np.uint8)), {1: "cyst"})
+    assert unit_of(rows) == unit
+    assert rows[0][SIZES[unit]] == pytest.approx(size)
 
 
 def test_statistics_of_a_flat_image():

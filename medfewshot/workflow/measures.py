@@ -9,13 +9,15 @@ from medfewshot.inference import Segmentation
 from medfewshot.report import structure_statistics
 from medfewshot.types import Volume
 
-SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "pixels": "voxels"}
+SIZES = {"ml": "volume_ml", "mm²": "area_mm2", "voxels": "voxels", "pixels": "voxels"}
 """Unit -> column of the size of a structure."""
 
 
 def unit_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the unit of the sizes in these rows; ml if there is no row."""
-    return next((unit for unit, key in SIZES.items() if any(row.get(key) is not None for row in rows)), "ml")
+    counted = "voxels" if any(row.get("centroid_voxel_z") is not None for row in rows) else "pixels"
+    units = ("ml", "mm²", counted)
+    return next((unit for unit in units if any(row.get(SIZES[unit]) is not None for row in rows)), "ml")
 
 
 def measure(volume: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> list[dict[str, Any]]:
@@ -28,4 +30,6 @@ def measure(volume: Volume, segmentation: Segmentation, names: Mapping[int, str]
     if volume.has_spacing:
         return rows
     # A photograph knows no millimetres: only what is counted in pixels is true.
-    return [{key: None if key.endswith(("_mm", "_mm2")) else value for key, value in row.items()} for row in rows]
+    return [
+        {key: None if key.endswith(("_mm", "_mm2", "_ml")) else value for key, value in row.items()} for row in rows
+    ]

@@ -104,6 +104,15 @@ def test_16_bit_values_and_pages_are_turned_too(tmp_path):
     np.testing.assert_array_equal(film.frame(2).data[0], GREY.T // 3)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_page_has_the_contrast_of_a_film_if_zero_is_white(tmp_path, kind):
+    pages = [Image.fromarray(GREY.astype(kind)), Image.fromarray(GREY.astype(kind) // 2)]
+    pages[0].save(tmp_path / "page.tif", tiffinfo={262: 0})
+    pages[0].save(tmp_path / "film.tif", tiffinfo={262: 0}, save_all=True, append_images=pages[1:])
+    for data in (read_image(tmp_path / "page.tif").data, open_film(tmp_path / "film.tif").frame(0).data):
+        np.testing.assert_array_equal(data[0], GREY.T)
+
+
 def test_an_upright_picture_with_equal_colours_is_read_as_grey(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 1

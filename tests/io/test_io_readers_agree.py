@@ -81,6 +81,8 @@ ODD: dict[str, Callable[[Path], Path]] = {
     "scanner_space.nrrd": lambda path: edited(path, b"space: left-posterior-superior", b"space: scanner-xyz"),
     "ras.nrrd": lambda path: edited(path, b"space: left-posterior-superior", b"space: right-anterior-superior"),
     "microns.nrrd": lambda path: edited(path, b"kinds:", b'space units: "um" "um" "um"\nkinds:'),
+    "centimetres.mha": lambda path: edited(path, b"ElementSpacing", b"DistanceUnits = cm\nElementSpacing"),
+    "unknown_unit.mha": lambda path: edited(path, b"ElementSpacing", b"DistanceUnits = ?\nElementSpacing"),
     "no_matrix.mha": lambda path: edited(path, rb"TransformMatrix = [^\n]*\n", b""),
     "no_spacing.mha": lambda path: edited(path, rb"ElementSpacing = [^\n]*\n", b""),
 }
@@ -96,9 +98,13 @@ def test_where_readers_disagree_a_warning_says_so(tmp_path: Path, name: str) -> 
     assert name not in GUESSES or any("are a guess" in text for text in read_image(path).warnings)
 
 
-def test_microns_of_nrrd_become_millimetres(tmp_path: Path) -> None:
-    volume = read_image(ODD["microns.nrrd"](tmp_path / "a.nrrd"))
-    np.testing.assert_allclose(volume.affine[:3], OBLIQUE[:3] / 1000, atol=1e-6)
+@pytest.mark.parametrize(
+    ("name", "factor"), [("microns.nrrd", 0.001), ("centimetres.mha", 10), ("unknown_unit.mha", 1)]
+)
+def test_other_units_become_millimetres(tmp_path: Path, name: str, factor: float) -> None:
+    volume = read_image(ODD[name](tmp_path / name))
+    np.testing.assert_allclose(volume.affine[:3], OBLIQUE[:3] * factor, rtol=1e-4, atol=1e-6)
+    assert any(("converted" if factor != 1 else "not known") in text for text in volume.warnings)
 
 
 def test_a_header_without_voxel_size_has_no_spacing(tmp_path: Path) -> None:

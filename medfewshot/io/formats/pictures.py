@@ -20,6 +20,8 @@ _PAGES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "RGB", "RGBA")
 """Kinds of pages that are read; of colours, those that are grey."""
 _ORIENTATION = 0x0112
 """EXIF tag: how the stored picture must be turned to be upright."""
+_PHOTOMETRIC = 0x0106
+"""TIFF tag: 0 if the value 0 is white."""
 _TURNS = {
     2: (False, -1, 1), 3: (False, -1, -1), 4: (False, 1, -1),
     5: (True, 1, 1), 6: (True, -1, 1), 7: (True, -1, -1), 8: (True, 1, -1),
@@ -37,8 +39,8 @@ def read(path: Path, dtype: DType) -> Volume:
     A picture is turned upright if its EXIF data say so, as viewers do.
     """
     _check_whole(path)
-    turn = _check_kind(path)
-    if turn and path.suffix.lower() in TIFF.suffixes:  # ITK turns some of them, Pillow all
+    turn, for_pillow = _check_kind(path)
+    if for_pillow:
         return picture_volume(*next(_pages(path, dtype, [0], colours_allowed=dtype is not None)))
     image = read_itk(path)
     if image.GetDimension() != 2:
@@ -132,24 +134,27 @@ def _check_whole(path: Path) -> None:
         raise InputError(f"{path}: is cut short", "copy or export it again")
 
 
-def _check_kind(path: Path) -> int:
+def _check_kind(path: Path) -> tuple[int, bool]:
     """Refuse what ITK reads wrongly: grey with an alpha channel, and printers' colours.
 
     Returns:
-        The EXIF orientation if the picture must be turned; otherwise 0.
+        The EXIF orientation if the picture must be turned, otherwise 0. And whether it is a TIFF for Pillow: ITK turns
+        some of them, and shows those inverted in which 0 is white.
     """
     from PIL import Image
 
-    turn = 0
+    turn, is_inverted = 0, False
     with contextlib.suppress(OSError), warnings.catch_warnings():  # ITK says what is wrong with other files
         warnings.simplefilter("ignore")
         with Image.open(path) as picture:
             mode, turn = picture.mode, picture.getexif().get(_ORIENTATION, 0)
+            is_inverted = picture.getexif().get(_PHOTOMETRIC) == 0
         if mode in ("LA", "La", "PA"):
             raise InputError(f"{path}: is grey with an alpha channel", "save it without transparency")
         if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             raise InputError(f"{path}: is a picture in {mode} colours", "convert it to RGB or one grey channel")
-    return turn if turn in _TURNS else 0
+    turn = turn if turn in _TURNS else 0
+    return turn, path.suffix.lower() in TIFF.suffixes and bool(turn or is_inverted)
 
 
 def _grey(path: Path, data: np.ndarray, *, colours_allowed: bool = False) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -76,14 +76,14 @@ def _nrrd(path: Path, fields: Mapping[str, str], axes: int) -> Geometry:
     units = {unit for unit in units if unit.lower() not in _SECONDS_PER_UNIT}
     factors = {_MM_PER_UNIT.get(unit.lower(), 0.0) for unit in units} or {1.0}
     factor = factors.pop() if len(factors) == 1 else 0.0
-    if factor != 1:
-        unit = ", ".join(sorted(units))
-        warnings.append(
-            f"its lengths are in {unit}: converted to mm"
-            if factor
-            else f"its lengths are in {unit}, which is not known: taken for mm"
-        )
+    warnings += _converted(factor, ", ".join(sorted(units)))
     return Geometry(bool(directions) or "spacings" in fields, factor or 1.0, tuple(warnings), max(times, default=0.0))
+
+
+def _converted(factor: float, unit: str) -> list[str]:
+    """Say what becomes of lengths in a unit of so many mm, 0 if it is not known."""
+    done = "converted to mm" if factor else "which is not known: taken for mm"
+    return [] if factor == 1 else [f"its lengths are in {unit}{':' if factor else ','} {done}"]
 
 
 def _quoted(text: str) -> set[str]:
@@ -93,10 +93,12 @@ def _quoted(text: str) -> set[str]:
 def _metaimage(path: Path, fields: Mapping[str, str], axes: int) -> Geometry:
     _check_file(path, fields.get("elementdatafile", ""))
     has_spacing = "elementspacing" in fields or "elementsize" in fields
-    warnings = () if has_spacing else ("the header states no voxel size: it counts voxels, not mm",)
+    warnings = [] if has_spacing else ["the header states no voxel size: it counts voxels, not mm"]
     if axes == 3 and not {"transformmatrix", "rotation", "orientation"} & set(fields):
-        warnings = (*warnings, f"the header states no orientation (no TransformMatrix): {_GUESS}")
-    return Geometry(has_spacing, 1.0, warnings)
+        warnings.append(f"the header states no orientation (no TransformMatrix): {_GUESS}")
+    unit = fields.get("distanceunits", "mm")
+    factor = _MM_PER_UNIT.get(unit.lower(), 0.0)
+    return Geometry(has_spacing, factor or 1.0, (*warnings, *_converted(factor, unit)))
 
 
 def _check_file(path: Path, name: str) -> None:
