@@ -203,6 +203,7 @@ def _write(
         ],
     )
     volumes = found.direct.volumes
+    (folder / VOLUME_PLOT).unlink(missing_ok=True)  # of an earlier comparison
     if volumes:
         save_volume_plot(folder / VOLUME_PLOT, volumes, difference=CHANGE)
     changes = dict([*found.changes.items()][:SHOWN_CASES])

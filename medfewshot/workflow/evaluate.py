@@ -13,12 +13,12 @@ from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
 from medfewshot.workers import Workers
 from medfewshot.workflow.known_names import known_names
-from medfewshot.workflow.record import REPORT, RUN_RECORD, read_record
+from medfewshot.workflow.record import REPORT, RUN_RECORD, SCORES, read_record
 from medfewshot.workflow.report import report
 from medfewshot.workflow.reviews import read_review_status
 from medfewshot.workflow.volumes import check_tables_folder
 
-VOLUME_PLOT = "bland_altman.png"
+VOLUME_PLOT = SCORES[-1]
 
 
 def evaluate(
@@ -85,12 +85,13 @@ def check_scores_folder(folder: Path) -> None:
     """Check that scores replace no file that no evaluation wrote."""
     is_earlier = (folder / "summary.json").is_file() and (folder / "scores.csv").is_file()
     others = [] if (folder / RUN_RECORD).is_file() else [REPORT]  # a run's own page gets its scores
-    names = ("scores.csv", "summary.csv", "films.csv", "summary.json", "dice.png", VOLUME_PLOT, *others)
-    check_tables_folder(folder, () if is_earlier else names, "evaluate")
+    check_tables_folder(folder, () if is_earlier else (*SCORES, *others), "evaluate")
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:
-    """Write the tables of an evaluation, and plots of its Dice and its volumes."""
+    """Write the tables of an evaluation, and plots of its Dice and its volumes, in place of those of an earlier one."""
+    for name in SCORES[3:]:
+        (folder / name).unlink(missing_ok=True)
     evaluation.write(folder)
     by_label: dict[str, list[float]] = {}
     for score in evaluation.scores:

@@ -29,6 +29,8 @@ RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"
 EJECTION = "ejection.csv"
 REPORT = "report.html"
+SCORES = ("summary.json", "scores.csv", "summary.csv", "films.csv", "dice.png", "bland_altman.png")
+"""Files of an evaluation. It always writes the first three."""
 FORMAT_VERSION = 1
 _NO_OUTPUTS = '\n  "outputs": []'
 """Where the entries of ``outputs`` go in the text of a record: only its own keys are two spaces from the left."""

@@ -78,3 +78,17 @@ def test_a_run_that_is_not_finished_is_scored_with_a_warning(tmp_path: Path) -> 
         (pred / "run.json").write_text(json.dumps({**record, "finished": finished}))
         warnings = evaluate(pred, reference).warnings
         assert any("this run is not finished" in text for text in warnings) == warned
+
+
+def test_no_plot_and_no_film_of_an_earlier_evaluation_stays(tmp_path: Path) -> None:
+    pred, reference = files(tmp_path, {"background": 0, "liver": 205, "spleen": 420})
+    scores = tmp_path / "scores"
+    evaluate(pred, reference, folder=scores)
+    assert {"dice.png", "bland_altman.png"} < {path.name for path in scores.iterdir()}
+    (scores / "films.csv").touch()
+    for folder in (pred, reference):
+        for path in folder.glob("*.nii.gz"):
+            toys.save_nifti(path, 0 * toys.make_scan(0)[1])
+    evaluate(pred, reference, folder=scores)
+    expected = {"scores.csv", "summary.csv", "summary.json", "data_dictionary.csv"}
+    assert {path.name for path in scores.iterdir()} == expected
