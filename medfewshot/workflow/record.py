@@ -246,7 +246,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[CaseResult]]:
 
 
 def remove_results(folder: Path) -> None:
-    """Delete the files of an earlier run, which its record names, and no others."""
+    """Delete the files of an earlier run, which its record names, its scores, and no others."""
     if not (folder / RUN_RECORD).is_file():
         return
     try:
@@ -258,7 +258,8 @@ def remove_results(folder: Path) -> None:
             path = folder / name if name else folder
             if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
                 path.unlink()
-    for name in (STATISTICS, EJECTION, REPORT):
+    scores = SCORES if all((folder / name).is_file() for name in SCORES[:3]) else ()
+    for name in (STATISTICS, EJECTION, REPORT, *scores):
         (folder / name).unlink(missing_ok=True)
     remove_parts(folder / REPORT)
     (folder / RUN_RECORD).unlink()

@@ -278,6 +278,17 @@ def test_replacing_deletes_only_what_the_record_names(scans, segmenter):
     assert (scans / "precious.nii.gz").exists()
 
 
+def test_scores_of_replaced_results_go_with_them(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cases(cases, segmenter, out, PLAIN)
+    touch(scans, "out/scores.csv")
+    segment_cases(cases, segmenter, out, SegmentSettings(previews=False, overwrite=True))
+    assert (out / "scores.csv").exists()  # alone, it is not of an evaluation
+    touch(scans, "out/summary.csv", "out/summary.json", "out/dice.png")
+    segment_cases(cases, segmenter, out, SegmentSettings(previews=False, overwrite=True))
+    assert not {path.name for path in out.iterdir()} & {"scores.csv", "summary.csv", "summary.json", "dice.png"}
+
+
 RESUME = SegmentSettings(previews=False, resume=True)
 
 
