@@ -140,7 +140,7 @@ class _Facts:
     def start(self) -> str:
         weights = self.settings.get("weights")
         if not weights:
-            return "It was trained from random weights."
+            return "It was trained from random weights." if self.learner.get("steps") else "No weights were used."
         if not self.seen:
             return f"It started from the weights {Path(weights).name}; which real data they have seen is not recorded."
         sets = [
@@ -240,15 +240,18 @@ def _seen(adaptation: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping
 def _scores(folder: Path) -> str:
     """Return the means of ``summary.json``, if the run was scored into its own folder."""
     try:
-        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        labels = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["labels"]
+        rows = [f"{one['label_name']} {_mean(one)}" for one in labels if one["dice_mean"] is not None]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of another program
         return ""
-    rows = [
-        f"{one['label_name']} {one['dice_mean']:.3f} ({one['dice_ci_low']:.3f} to {one['dice_ci_high']:.3f})"
-        for one in content["labels"]
-        if one["dice_mean"] is not None and one["dice_ci_low"] is not None
-    ]
-    return f"Mean Dice against the references, with 95 % bootstrap intervals: {', '.join(rows)}." if rows else ""
+    scans = f" of {_counted(labels[0]['cases'], 'scan')}" if rows and "cases" in labels[0] else ""
+    return f"Mean Dice against the references{scans} (95 % bootstrap interval): {', '.join(rows)}." if rows else ""
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    """Write a mean Dice with its interval, which one scan alone does not have."""
+    low, high = row["dice_ci_low"], row["dice_ci_high"]
+    return f"{row['dice_mean']:.3f} ({'no interval' if low is None else f'{low:.3f} to {high:.3f}'})"
 
 
 def _scaling(norm: Mapping[str, Any]) -> str:

@@ -67,9 +67,21 @@ def test_the_checklist_and_what_to_check_first(tmp_path):
 
 
 def test_scores_beside_the_run_are_stated(tmp_path):
-    row = {"label_name": "liver", "dice_mean": 0.9, "dice_ci_low": 0.85, "dice_ci_high": 0.95}
-    (tmp_path / "summary.json").write_text(json.dumps({"labels": [row]}))
-    assert "liver 0.900 (0.850 to 0.950)" in described(tmp_path).paragraph
+    row = {"label_name": "liver", "cases": 2, "dice_mean": 0.9, "dice_ci_low": 0.85, "dice_ci_high": 0.95}
+    once = {**row, "label_name": "spleen", "dice_mean": 0.7, "dice_ci_low": None, "dice_ci_high": None}
+    nowhere = {**once, "label_name": "gallbladder", "dice_mean": None}
+    (tmp_path / "summary.json").write_text(json.dumps({"labels": [row, once, nowhere]}))
+    found = described(tmp_path)
+    assert (
+        "references of 2 scans (95 % bootstrap interval): liver 0.900 (0.850 to 0.950), spleen 0.700 (no interval)."
+        in (found.paragraph)
+    )
+    assert "Not scored" not in found.text
+
+
+def test_a_summary_of_another_program_is_no_damage_to_the_run(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    assert "Not scored" in described(tmp_path).text
 
 
 def test_doubts_about_the_run(tmp_path):
@@ -79,6 +91,7 @@ def test_doubts_about_the_run(tmp_path):
     assert "not finished" in found.warnings[0]
     assert "do not score s0" in found.warnings[1]
     assert "No network was trained" in found.paragraph
+    assert "random weights" not in found.text
 
 
 def test_no_run_and_a_damaged_one_are_one_line(tmp_path):
