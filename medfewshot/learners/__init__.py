@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from medfewshot.learners import atlas, finetune, hybrid, in_context, maml, protomaml, prototype, ridge
 from medfewshot.learners.atlas import Atlas
-from medfewshot.learners.base import (
-    LEARNERS,
-    Learner,
-    LearnerSpec,
-    MetaLearner,
-    Segmenter,
-    TrainedOptions,
-    register,
-)
+from medfewshot.learners.base import LEARNERS, Learner, LearnerSpec, MetaLearner, Segmenter, TrainedOptions, register
 from medfewshot.learners.factory import learner_for, make_learner, resolve_auto, start_of
 from medfewshot.learners.finetune import Finetune
 from medfewshot.learners.hybrid import Hybrid

@@ -21,6 +21,8 @@ OPTIONAL = ("steps", "budget_seconds", "width", "learning_rate")
 """Settings that some learners do not have."""
 SEVERAL_SUPPORTS = 1.5
 """Factor of the steps from weights with more than one support: with one, longer training harms other scans."""
+TRACKED_FRAMES = 0.25
+"""Factor of the steps from weights with tracked frames of films; ``lab/notes/films.md``."""
 
 
 def resolve_auto(
@@ -66,6 +68,7 @@ def make_learner(
     learners: Mapping[str, LearnerSpec] = LEARNERS,
     *,
     shots: int = 1,
+    tracked: bool = False,
     network: nn.Module | None = None,
     steps_done: int | None = None,
 ) -> Learner:
@@ -77,6 +80,7 @@ def make_learner(
         progress: Receives the learner's events.
         learners: Learners that ``settings`` may name.
         shots: Number of supports, on which the default number of steps depends.
+        tracked: Whether it learns from tracked frames of a film too, which also changes that number.
         network: What :func:`start_of` made of an earlier segmenter; training begins with it instead of weights.
         steps_done: Steps of that segmenter, if its quality was lower; the missing ones follow.
 
@@ -102,7 +106,7 @@ def make_learner(
         if steps_done is not None:
             given["steps"] = max(continued, _default_steps(spec, settings, shots, started=True) - steps_done)
     elif settings.steps is None and "steps" in spec.settings:
-        given["steps"] = _default_steps(spec, settings, shots, started=bool(start))
+        given["steps"] = _default_steps(spec, settings, shots, started=bool(start), tracked=tracked)
     if "seed" in spec.settings:
         given["seed"] = settings.seed
     if progress is not None and "progress" in spec.settings:
@@ -150,11 +154,18 @@ def _given(spec: LearnerSpec, settings: AdaptSettings) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in spec.settings}
 
 
-def _default_steps(spec: LearnerSpec, settings: AdaptSettings, shots: int, *, started: bool) -> int:
-    """Return the number of steps if the user gave none: the method's own, times the factor of the quality."""
+def _default_steps(
+    spec: LearnerSpec, settings: AdaptSettings, shots: int, *, started: bool, tracked: bool = False
+) -> int:
+    """Return the number of steps if the user gave none: the method's own, times the factor of the quality.
+
+    More steps would learn the errors in the labels of tracked frames, at any quality.
+    """
     steps: float = spec.settings["steps"]
     if started and spec.steps_from_weights is not None:
         steps = spec.steps_from_weights * (1 if shots == 1 else SEVERAL_SUPPORTS)
+        if tracked:
+            return math.ceil(steps * TRACKED_FRAMES)
     return math.ceil(steps * settings.level.steps)
 
 

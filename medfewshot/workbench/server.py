@@ -26,14 +26,7 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".
 _VIEWER = "niivue.umd.js"
 
 
-def build_app(
-    project: Project,
-    jobs: Jobs,
-    *,
-    token: str,
-    host: str = LOCAL,
-    exports: Exports,
-) -> Starlette:
+def build_app(project: Project, jobs: Jobs, *, token: str, host: str = LOCAL, exports: Exports) -> Starlette:
     """Build the ASGI application; ``token`` is the secret of this run."""
     page = files("medfewshot.workbench") / "page"
     texts = {one.name: one.read_bytes() for one in page.iterdir() if one.is_file()}
@@ -86,13 +79,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
 
 
 def serve(
-    project: Project,
-    jobs: Jobs,
-    *,
-    host: str = LOCAL,
-    port: int = 0,
-    ready: Callable[[str], None],
-    exports: Exports,
+    project: Project, jobs: Jobs, *, host: str = LOCAL, port: int = 0, ready: Callable[[str], None], exports: Exports
 ) -> None:
     """Serve the page until the program is interrupted.
 

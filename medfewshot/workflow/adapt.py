@@ -152,6 +152,8 @@ def adapt(
     support = prepared.support
     if learners[settings.learner].tracked_frames and not settings.level.instant:
         support = with_tracked_frames(support, scans, prepared.plan, progress=progress)
+        if support.tracked and start is None:
+            learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images), tracked=True)
     segmenter = _adapt(learner, support, settings)
     tracked, support = support.tracked, prepared.support
     seconds = {"plan": prepared.seconds, "adapt": round(time.perf_counter() - begun, 2)}

@@ -101,6 +101,9 @@ def test_shipped_weights_can_be_started_from(weights):
     assert draft.steps == learner.finetune.steps // 4
     two = make_learner(AdaptSettings(weights=weights, device="cpu"), shots=2)
     assert two.finetune.steps == 1.5 * learner.finetune.steps  # several supports are learned longer
+    for quality in ("standard", "best"):
+        film = make_learner(AdaptSettings(weights=weights, device="cpu", quality=quality), tracked=True)
+        assert film.finetune.steps == learner.finetune.steps / 4
     assert all(bool(value.isfinite().all()) for value in learner.finetune.start.state_dict().values())
     assert make_learner(AdaptSettings(learner="ridge", weights=weights, device="cpu")).start is not None
     seen = read_seen(weights)["abd-ct-sabs"]

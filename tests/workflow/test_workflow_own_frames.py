@@ -12,6 +12,7 @@ import toys
 
 from medfewshot.inference import LabelTracker
 from medfewshot.io import open_film
+from medfewshot.learners import LEARNERS
 from medfewshot.planning import labels_to_plan, to_plan
 from medfewshot.settings import AdaptSettings, SegmentSettings
 from medfewshot.types import IGNORED, Progress
@@ -82,6 +83,15 @@ def test_only_learners_that_train_get_them_and_drafts_do_not(tmp_path, takes, qu
     learners = {"toy": replace(toys.TOY, tracked_frames=takes)}
     record = adapt(read_supports([(film, labels)]), settings, learners=learners).record["learner"]
     assert bool(record.get("tracked_frames")) == expected
+
+
+def test_tracked_frames_are_learned_in_fewer_steps(tmp_path):
+    film, labels, _ = moving_film(tmp_path, (0,))
+    segmenter = adapt(
+        read_supports([(film, labels)]), AdaptSettings(learner="finetune", weights="default", device="cpu")
+    )
+    assert segmenter.record["learner"]["tracked_frames"]
+    assert segmenter.record["learner"]["steps"] == LEARNERS["finetune"].steps_from_weights / 4
 
 
 def test_a_film_of_one_slice_is_learned_and_segmented_in_2d(tmp_path):
