@@ -104,7 +104,8 @@ def to_plan(volume: Volume, plan: Plan) -> Planned:
 def labels_to_plan(label: Volume, plan: Plan) -> Tensor:
     """Return labels ``(*P)`` int64 on the plan's grid: 0 = background and 1..N in the order of ``plan.labels``.
 
-    Voxels that are not annotated stay :data:`~medfewshot.types.IGNORED`. Each voxel takes the nearest original voxel.
+    Voxels that are not annotated stay :data:`~medfewshot.types.IGNORED`. Each voxel takes the nearest original voxel;
+    of two that are equally near, the upper and the lower one in turn like a chessboard, so that no label is shifted.
     A structure that is too small for the grid gets every planned voxel that it touches.
     """
     label = in_plan_dims(label, plan)
@@ -113,12 +114,13 @@ def labels_to_plan(label: Volume, plan: Plan) -> Tensor:
     for index, value in enumerate(plan.label_values, start=1):
         classes[label.data[0] == value] = index
     classes[label.data[0] == IGNORED] = IGNORED
-    original_axes = [axis_map.original_axis for axis_map in grid.maps]
-    nearest = [
-        _whole((np.arange(size) - m.offset) / m.step, classes.shape[m.original_axis])
-        for size, m in zip(grid.shape, grid.maps, strict=True)
-    ]
-    planned = np.ascontiguousarray(classes.transpose(original_axes)[np.ix_(*nearest)], dtype=np.int64)
+    axes = list(zip(grid.shape, grid.maps, strict=True))
+    turned = classes.transpose([m.original_axis for _, m in axes])
+    lower, upper = (
+        turned[np.ix_(*map(_whole, [(np.arange(n) + tie - m.offset) / m.step for n, m in axes], turned.shape))]
+        for tie in (-1e-6, 1e-6)
+    )
+    planned = np.where(sum(np.ogrid[tuple(map(slice, grid.shape))]) % 2, upper, lower).astype(np.int64)
     if (planned == IGNORED).any():  # a single annotated slice must not fall between two planned ones
         for index in range(plan.classes):
             where = _touched(classes == index, grid)

@@ -152,6 +152,16 @@ def test_a_planned_label_lies_where_the_native_one_does(spacing, ratios, degrees
     assert image[planned_label == 0].mean() < 0.15
 
 
+@pytest.mark.parametrize("ratio", [2.0, 4.0])
+def test_labels_are_not_shifted_where_planned_voxels_lie_midway_between_original_ones(ratio):
+    """A ball in the middle of the grid stays there, and from behind it looks the same."""
+    ball, plan = (np.square(np.indices((40, 40, 40)) - 19.5).sum(0) < 12**2).astype(np.uint8), plan_of((ratio,) * 3)
+    planned = labels_to_plan(volume_of(ball), plan).numpy()
+    np.testing.assert_allclose(np.argwhere(planned).mean(0), (40 / ratio - 1) / 2, atol=1e-6)
+    backwards = reoriented(volume_of(ball), np.array([[0, -1], [1, -1], [2, 1]]))
+    np.testing.assert_array_equal(labels_to_plan(backwards, plan), planned)
+
+
 def test_labels_without_resampling_are_untouched():
     label = np.random.default_rng(0).integers(0, 3, (6, 7, 5)).astype(np.uint16)
     values = np.array([0, 420, 205], dtype=np.uint16)[label]
