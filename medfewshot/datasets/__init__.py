@@ -8,14 +8,7 @@ from pathlib import Path
 
 from medfewshot.datasets.annotation_tools import read_monai_label, read_slicer_scenes
 from medfewshot.datasets.bids import read_bids
-from medfewshot.datasets.ct_sets import (
-    read_amos,
-    read_btcv,
-    read_kits,
-    read_lits,
-    read_totalsegmentator,
-    read_verse,
-)
+from medfewshot.datasets.ct_sets import read_amos, read_btcv, read_kits, read_lits, read_totalsegmentator, read_verse
 from medfewshot.datasets.dataset import Dataset, Layout
 from medfewshot.datasets.dicom_exports import read_dicom_exports
 from medfewshot.datasets.json_file import ignored_value, read_json, read_names

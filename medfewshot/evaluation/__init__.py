@@ -7,14 +7,7 @@ Missed structures, false alarms and correct absences are counted separately besi
 from medfewshot.evaluation.comparison import Comparison, Difference, measure_title, p_text
 from medfewshot.evaluation.files import evaluate_pairs, match_cases
 from medfewshot.evaluation.learning_curve import NEXT, CurveScore, LearningCurve
-from medfewshot.evaluation.results import (
-    Evaluation,
-    LabelSummary,
-    bootstrap_interval,
-    case_means,
-    mean,
-    summarize,
-)
+from medfewshot.evaluation.results import Evaluation, LabelSummary, bootstrap_interval, case_means, mean, summarize
 from medfewshot.evaluation.scores import CaseScore, evaluate_arrays
 
 __all__ = [

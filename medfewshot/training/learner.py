@@ -16,14 +16,7 @@ import torch
 
 from medfewshot.backbones import seeded, to_channels_last
 from medfewshot.errors import InputError
-from medfewshot.learners import (
-    MetaLearner,
-    Start,
-    build_start,
-    check_adaptation,
-    load_start,
-    trainable_spec,
-)
+from medfewshot.learners import MetaLearner, Start, build_start, check_adaptation, load_start, trainable_spec
 from medfewshot.training.settings import TrainSettings
 
 RUN_SETTINGS = {"start", "device", "progress"}

@@ -28,14 +28,7 @@ from medfewshot.types import Case, Volume
 from medfewshot.workbench import mask_checks
 from medfewshot.workbench.drafts import DraftFacts, DraftStore
 from medfewshot.workbench.mask_store import MaskFacts, MaskStore, now
-from medfewshot.workbench.project_file import (
-    ProjectFile,
-    Scan,
-    Structure,
-    VersionConflict,
-    named_structures,
-    scans_of,
-)
+from medfewshot.workbench.project_file import ProjectFile, Scan, Structure, VersionConflict, named_structures, scans_of
 from medfewshot.workbench.reviews import STATUSES, Review, ReviewLog
 from medfewshot.workbench.state import CaseState, in_order, status_of
 from medfewshot.workflow import find_cases

@@ -127,10 +127,7 @@ class LabelSession:
         }
 
     def adapt(
-        self,
-        source: SupportSource,
-        settings: AdaptSettings | None = None,
-        progress: Progress | None = None,
+        self, source: SupportSource, settings: AdaptSettings | None = None, progress: Progress | None = None
     ) -> dict[str, Any]:
         """Adapt to labelled scans and make the result current.
 

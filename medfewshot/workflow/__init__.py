@@ -56,13 +56,7 @@ from medfewshot.workflow.one_case import Batch, SavedModel
 from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResult, read_record, read_run
 from medfewshot.workflow.report import report
 from medfewshot.workflow.segment import RunResult, open_batch, segment
-from medfewshot.workflow.supports import (
-    LabelledScans,
-    SupportSource,
-    check_background,
-    find_supports,
-    read_supports,
-)
+from medfewshot.workflow.supports import LabelledScans, SupportSource, check_background, find_supports, read_supports
 from medfewshot.workflow.volumes import check_channels, check_folder, find_cases
 
 __all__ = [

@@ -106,13 +106,7 @@ def _write_maps(name: str, volume: Volume, segmentation: Segmentation, folder: P
 
 
 def _write_exports(
-    case: str,
-    volume: Volume,
-    labels: np.ndarray,
-    *,
-    names: Mapping[int, str],
-    folder: Path,
-    wanted: Sequence[str],
+    case: str, volume: Volume, labels: np.ndarray, *, names: Mapping[int, str], folder: Path, wanted: Sequence[str]
 ) -> tuple[list[str], tuple[str, ...]]:
     """Write the label map in the formats that are asked for besides.
 

@@ -164,10 +164,7 @@ def _unit(results: Sequence[CaseResult]) -> str:
 
 
 def _case(
-    result: CaseResult,
-    structures: Mapping[int, str],
-    unit: str,
-    scores: Mapping[tuple[str, int], Mapping[str, Any]],
+    result: CaseResult, structures: Mapping[int, str], unit: str, scores: Mapping[tuple[str, int], Mapping[str, Any]]
 ) -> PageCase:
     measured = {int(row["label"]): row for row in result.statistics}
     rows = [

@@ -78,11 +78,7 @@ def find_supports(folder: Path | None = None, pairs: Sequence[tuple[Path, Path]]
 
 
 def read_supports(
-    source: SupportSource,
-    *,
-    frame: int | None = None,
-    read: ReadImage = read_image,
-    progress: Progress | None = None,
+    source: SupportSource, *, frame: int | None = None, read: ReadImage = read_image, progress: Progress | None = None
 ) -> LabelledScans:
     """Read labelled scans, each once, and bring each label into the frame of its image.
 
