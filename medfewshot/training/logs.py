@@ -12,7 +12,7 @@ from typing import Any, Self
 from medfewshot.errors import InputError
 from medfewshot.io import write_text
 
-TRAINING, VALIDATION = "training.csv", "validation.csv"
+TRAINING, VALIDATION, BOARD = "training.csv", "validation.csv", "tensorboard"
 MLFLOW = "mlflow.json"
 """Names the MLflow run of a folder."""
 EXPERIMENT = "medfewshot"
@@ -46,7 +46,7 @@ class Logs:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (TRAINING, VALIDATION):
             _drop_rows_after(folder / name, step)
-        self._board = _tensorboard(folder / "tensorboard", step)
+        self._board = _tensorboard(folder / BOARD, step)
         self._mlflow = None if mlflow is None else MlflowRun(mlflow, folder, settings=settings or {}, warn=warn)
 
     def write(self, name: str, row: Mapping[str, Any]) -> None:

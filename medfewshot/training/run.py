@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from medfewshot import __version__
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError
 from medfewshot.learners import save_start
+from medfewshot.learners.weights import DESCRIPTION
 from medfewshot.training.checkpoint import NAME
 from medfewshot.training.distributed import join_world, local_device
 from medfewshot.training.learner import make_meta_learner
-from medfewshot.training.logs import MLFLOW, TRAINING, VALIDATION, check_mlflow
+from medfewshot.training.logs import BOARD, MLFLOW, TRAINING, VALIDATION, check_mlflow
 from medfewshot.training.loop import Trainer
 from medfewshot.training.packing import read_pack, write_pack
 from medfewshot.training.reading import Tasks, read_tasks
@@ -64,7 +66,11 @@ def train(
     chosen = local_device(resolve_device(device))
     with join_world(chosen) as world:
         if world.first:
-            prepare_folder(folder, resume, overwrite)
+            if _earlier(folder) and not (resume or overwrite):
+                raise InputError(
+                    f"{folder}: contains a training run", "continue or replace it", setting=("resume", "overwrite")
+                )
+            folder.mkdir(parents=True, exist_ok=True)
             if pack is not None and not pack.is_file():
                 if not settings.tasks.from_data:
                     raise InputError("the settings name no data sets to pack", "remove it", setting="pack")
@@ -76,6 +82,8 @@ def train(
         else:
             read = read_tasks(settings.tasks, data, progress=progress)
         training, validation, warnings = make_sources(settings, read)
+        if world.first and not resume:  # not before everything else is known to be usable
+            _remove(folder)
         trainer = Trainer(
             learner, training, validation, settings, folder,
             device=chosen, world=world, progress=progress, mlflow=mlflow,
@@ -114,20 +122,14 @@ def seen_data(tasks: Tasks) -> Mapping[str, Any]:
     return seen
 
 
-def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Prepare the folder of a run. An earlier run in it is continued or replaced, never mixed with a new one.
+def _earlier(folder: Path) -> list[Path]:
+    """List the files of an earlier run. It is continued or replaced, never mixed with a new one."""
+    files = (folder / name for name in (NAME, TRAINING, VALIDATION, MLFLOW, f"{START}/{DESCRIPTION}"))
+    return [path for path in files if path.is_file()]
 
-    Raises:
-        InputError: The folder contains a run, and neither ``resume`` nor ``overwrite`` is set.
-    """
-    earlier = [folder / name for name in (NAME, TRAINING, VALIDATION) if (folder / name).is_file()]
-    if earlier and not (resume or overwrite):
-        raise InputError(
-            f"{folder}: contains a training run", "continue or replace it", setting=("resume", "overwrite")
-        )
-    if overwrite and not resume:
-        for path in earlier:
-            path.unlink()
-    if not resume:
-        (folder / MLFLOW).unlink(missing_ok=True)  # a run of its own
-    folder.mkdir(parents=True, exist_ok=True)
+
+def _remove(folder: Path) -> None:
+    """Remove an earlier run. Weights without their description are none."""
+    for path in _earlier(folder):
+        path.unlink()
+    shutil.rmtree(folder / BOARD, ignore_errors=True)

@@ -18,8 +18,8 @@ from medfewshot.cli.app import app
 from medfewshot.errors import InputError
 from medfewshot.learners import LEARNERS, load_start, make_learner
 from medfewshot.settings import AdaptSettings, load_settings
-from medfewshot.training import TrainSettings
-from medfewshot.types import Support
+from medfewshot.training import TrainSettings, train
+from medfewshot.types import Progress, Support
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((REPOSITORY / "configs" / "train").glob("*.yaml"))
@@ -118,6 +118,27 @@ def test_a_folder_is_not_overwritten_unasked_and_resumes(flat, tmp_path):
     again = load_file(tmp_path / "run" / "start" / "start.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
     assert invoke(*words, "--overwrite").exit_code == 0
+
+
+def test_a_run_is_replaced_as_a_whole_and_by_none_that_cannot_begin(flat, tmp_path):
+    run, words = tmp_path / "run", ("train", flat, "-o", tmp_path / "run", "--device", "cpu", "--quiet")
+    assert invoke(*words).exit_code == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert invoke(*words, "--overwrite", "--pack", tmp_path / "none.pack").exit_code == 2
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    (run / "tensorboard").mkdir(exist_ok=True)
+    (run / "tensorboard" / "events.out").touch()
+    for name in ("checkpoint.safetensors", "training.csv", "validation.csv"):
+        (run / name).unlink()
+    assert invoke(*words).exit_code == 2  # weights alone are not replaced unasked
+    seen = []
+
+    def look(event):
+        seen.append(sorted(path.name for path in run.rglob("*.*") if path.name in ("start.json", "events.out")))
+
+    train(load_settings(TrainSettings, flat), run, device="cpu", overwrite=True, progress=Progress(look))
+    assert seen[-1] == []
+    assert load_start(run / "start").learner == "finetune"
 
 
 def test_two_processes_do_what_one_does(flat, tmp_path):
