@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from medfewshot.benchmark.config import ALL, BenchmarkConfig, DatasetEntry, LearnerEntry, Shots
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.learners import find_weights
 
 RECORD, FAILURE, SCORES, REQUEST = "cell.json", "failure.json", "scores.csv", "request.json"
@@ -92,12 +92,16 @@ def select_cells(
         seeds: Seeds; empty for all.
         shard: (i, n) selects every n-th cell, i from 1; None for all.
     """
-    chosen = [cell for cell in cells if (not seeds or cell.seed in seeds)]
-    if only:
-        patterns = [one if any(sign in one for sign in "*?[") else f"*{one}*" for one in only]
-        chosen = [cell for cell in chosen if any(fnmatchcase(cell.id, pattern) for pattern in patterns)]
-    if not chosen:
-        raise InputError("no cell matches the chosen names and seeds", "choose others", setting=("only", "seeds"))
+    cells = list(cells)
+    patterns = {one: one if any(sign in one for sign in "*?[") else f"*{one}*" for one in only or ["*"]}
+    named = {one: [cell for cell in cells if fnmatchcase(cell.id, pattern)] for one, pattern in patterns.items()}
+    idle = [one for one, found in named.items() if not found]
+    idle += [f"seed {seed}" for seed in seeds if seed not in {cell.seed for cell in cells}]
+    ids = {cell.id for found in named.values() for cell in found}
+    chosen = [cell for cell in cells if cell.id in ids and (not seeds or cell.seed in seeds)]
+    if idle or not chosen:
+        which = some(idle) if idle else "the chosen names and seeds"
+        raise InputError(f"no cell matches {which}", "choose others", setting=("only", "seeds"))
     if shard is not None:
         index, count = shard
         if not 1 <= index <= count:

@@ -182,7 +182,10 @@ class BenchmarkConfig(Entry):
             unknown = sorted(set(learner.datasets or ()) - known)
             if unknown:
                 raise ValueError(f"learner {learner.name}: dataset {unknown[0]} is not among {some(sorted(known))}")
+        made: dict[str, Blobs | None] = {}
         for dataset in self.datasets:
+            if made.setdefault(dataset.source, dataset.blobs) != dataset.blobs:
+                raise ValueError(f"dataset {dataset.name}: another one in {dataset.source} is made otherwise")
             if max((k for k in self.shots if k != ALL), default=1) > len(dataset.split[0]):
                 raise ValueError(f"dataset {dataset.name}: its pool of {len(dataset.split[0])} is less than K")
         return self

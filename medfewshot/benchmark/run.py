@@ -91,9 +91,11 @@ def prepare_data(cells: Sequence[Cell], given: str | Path | None, run: Path) -> 
         The folder of the datasets.
 
     Raises:
-        InputError: A dataset is not there.
+        InputError: A dataset is not there, or ``run`` contains a cell of the same name with other settings.
     """
     needed = []
+    for cell in cells:
+        state_of(cell, run)
     for entry in {cell.dataset.name: cell.dataset for cell in cells}.values():
         if entry.blobs is None:
             needed.append(entry)

@@ -73,6 +73,7 @@ def write_blob_dataset(
     text = describe_dataset("blobs", f"made up: seed {seed}, shape {list(shape)}", "MR", names, scans)
     if table.is_file() and table.read_text(encoding="utf-8") == text:
         return folder
+    table.unlink(missing_ok=True)
     for kind in ("imagesTr", "labelsTr"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for index, scan in enumerate(scans):

@@ -151,9 +151,17 @@ def test_cells_are_chosen_by_name_seed_and_shard():
     assert select_cells(cells, ["*/a/*"]) == [cell for cell in cells if cell.learner.name == "a"]
     shards = [select_cells(cells, shard=(index, 3)) for index in (1, 2, 3)]
     assert sorted(cell.id for shard in shards for cell in shard) == sorted(cell.id for cell in cells)
-    for wrong in ({"only": ["nothing"]}, {"seeds": [7]}, {"shard": (4, 3)}, {"shard": (0, 3)}):
+    half = ({"only": ["other", "nothing"]}, {"seeds": [0, 7]})  # the rest would run without a word
+    for wrong in ({"only": ["nothing"]}, {"seeds": [7]}, *half, {"shard": (4, 3)}, {"shard": (0, 3)}):
         with pytest.raises(InputError):
             select_cells(cells, **wrong)
+
+
+def test_two_data_sets_of_one_folder_are_made_alike():
+    other = {**DATASET, "name": "other", "folder": "blobs"}
+    assert len(make_config(datasets=[DATASET, other]).datasets) == 2
+    with pytest.raises(ValueError, match="is made otherwise"):
+        make_config(datasets=[DATASET, {**other, "blobs": {**DATASET["blobs"], "seed": 5}}])
 
 
 def test_weights_count_by_their_content(tmp_path):

@@ -28,6 +28,7 @@ from medfewshot.benchmark import (
 from medfewshot.benchmark.processes import ChildProcess, write_failure
 from medfewshot.benchmark.run_cell import run_cell
 from medfewshot.errors import InputError
+from medfewshot.synthetic import write_blob_dataset
 from medfewshot.types import Progress
 
 
@@ -111,6 +112,28 @@ def test_a_made_up_scan_is_whole_or_absent(tmp_path, monkeypatch):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_volumes_that_were_replaced_in_part_are_made_again(tmp_path, monkeypatch):
+    import nibabel
+
+    def files():
+        return {path.name: path.read_bytes() for path in sorted(tmp_path.glob("*/*"))}
+
+    write_blob_dataset(tmp_path, 2, seed=0)
+    before, save = files(), nibabel.save
+
+    def killed(image, path):
+        if files() != before:
+            raise KeyboardInterrupt
+        save(image, path)
+
+    monkeypatch.setattr(nibabel, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_blob_dataset(tmp_path, 2, seed=1)
+    monkeypatch.undo()
+    write_blob_dataset(tmp_path, 2, seed=0)
+    assert files() == before
+
+
 def test_a_scan_that_cannot_be_read_fails_its_cell_with_its_name(tmp_path, monkeypatch):
     toys.install(monkeypatch)
     cell = only_cell()
@@ -130,6 +153,9 @@ def test_a_cell_of_other_settings_is_not_taken_for_this_one(tmp_path, cells):
     write_cell(cells[0], tmp_path, {"blob_002": {1: 0.5}}, fingerprint="another")
     with pytest.raises(InputError, match="was run with other settings"):
         run_benchmark(cells, tmp_path, tmp_path, "cpu")
+    with pytest.raises(InputError, match="was run with other settings"):
+        prepare_data(cells, None, tmp_path)
+    assert not (tmp_path / "data").exists()
     (cells[0].folder(tmp_path) / "cell.json").write_text("{")
     with pytest.raises(InputError, match="is damaged"):
         state_of(cells[0], tmp_path)
