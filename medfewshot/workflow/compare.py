@@ -110,18 +110,20 @@ def _open(paths: tuple[Path, Path], reference: Path | None, settings: EvaluateSe
     first, second = paths
     pairs, unmatched = match_cases(second, first, roles=("segmentation", "segmentation"))
     files = {case: (one, two) for case, two, one in pairs}
-    names = (known_names(first, first).labels, known_names(second, second).labels)
+    known = [known_names(path, path) for path in paths]
+    names = (known[0].labels, known[1].labels)
     labels, warnings = _common_structures(paths, names, settings)
     truths: dict[str, Path] = {}
     true_names: Names = {}
     ignore = settings.ignore
     if reference is not None:
-        known = known_names(second, reference)
+        known.append(known_names(second, reference))
         truths = {case: true for case, _, true in match_cases(second, reference)[0] if case in files}
-        true_names, ignore = known.references, known.ignore if ignore is None else ignore
+        true_names, ignore = known[2].references, known[2].ignore if ignore is None else ignore
         if not truths:
             raise InputError(f"{reference}: has no reference of the scans in {first} and {second}", "name them alike")
-    return _Work(paths, names, labels, files, truths, true_names, ignore, (*warnings, *unmatched))
+    unread = dict.fromkeys(text for one in known for text in one.warnings)
+    return _Work(paths, names, labels, files, truths, true_names, ignore, (*unread, *warnings, *unmatched))
 
 
 def _score(work: _Work, side: int, progress: Progress) -> Evaluation:

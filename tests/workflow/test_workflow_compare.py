@@ -89,6 +89,8 @@ def test_what_the_numbers_cannot_show_is_a_warning(tmp_path):
     assert "1 of 4 segmentations" in warnings
     assert "1 of 3 scans have no reference" in warnings
     assert "with 2 scans and 6 test(s), no corrected p-value" in warnings
+    (tmp_path / "reference" / "dataset.json").write_text("{ broken")
+    assert any("scored by number" in text for text in compare(first, second, reference=tmp_path / "reference").warnings)
     one = reader(tmp_path, "one", 1, cases=1)
     assert any("one scan" in text for text in compare(one, second).warnings)
 
