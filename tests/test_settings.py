@@ -66,6 +66,7 @@ def test_labels_from_text_and_from_python(given, expected):
     [
         ("0,1", "0 is background"), ([], "once"), ([1, 1], "once"), ({0: "background"}, "0 is background"),
         (",", "separated by commas"), ("-1", "separated by commas"), ("liver=1", "1=liver"), ([0.5], "labels"),
+        ("1=liver,1=spleen", "each value once"),
     ],
 )  # fmt: skip
 def test_labels_that_mean_nothing(given, told):

@@ -35,7 +35,10 @@ def parse_labels(labels: Any) -> Any:
         pairs = [part.partition("=") for part in labels.split(",") if part.strip()]
         if not all(value.strip().isdecimal() and name.strip() for value, _, name in pairs):
             raise ValueError("give values with names, e.g. 1=liver,2=spleen")
-        return {int(value): name.strip() for value, _, name in pairs}
+        named = {int(value): name.strip() for value, _, name in pairs}
+        return (
+            named if len(named) == len(pairs) else (*(int(value) for value, _, _ in pairs),)
+        )  # refused by check_labels
     if isinstance(labels, str):
         parts = [part.strip() for part in labels.split(",")]
         if not all(parts) or any(part.startswith("-") for part in parts):
