@@ -121,6 +121,8 @@ def plan_cells(cases: Sequence[Case], curve: CurveSettings, *, seed: int) -> lis
                 cells.append(_Cell(number, draw + 1, tuple(learned), tuple(tested)))
     if not cells:
         raise InputError("every labelled scan is of the same subject", "label scans of other subjects")
+    if lost := set(curve.shots or ()) - {cell.shots for cell in cells}:
+        raise InputError(f"{min(lost)} labelled scans leave no other subject to score", "give less", setting="shots")
     return cells
 
 

@@ -53,6 +53,9 @@ def test_too_few_scans_and_too_many_shots():
         plan_cells(cases(4), CurveSettings(shots=(1, 4)), seed=0)
     with pytest.raises(InputError, match="same subject"):
         plan_cells(cases(4, subjects=1), CurveSettings(), seed=0)
+    with pytest.raises(InputError, match="3 labelled scans leave no other subject"):
+        plan_cells(cases(4, subjects=2), CurveSettings(shots=(1, 3)), seed=0)
+    assert {cell.shots for cell in plan_cells(cases(4, subjects=2), CurveSettings(), seed=0)} <= {1, 2}
 
 
 def test_each_labelled_frame_of_a_film_is_scored_as_itself(tmp_path):
