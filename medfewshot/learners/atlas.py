@@ -36,8 +36,8 @@ INTENSITY_TOLERANCE = 0.5
 """Difference in normalised intensity that multiplies a vote by exp(-1/2)."""
 MAX_VOTE_PENALTY = 3.0
 """An intensity difference multiplies a vote by exp(-3) at least."""
-FLOOR = 1e-3
-"""Minimum probability of every class in every voxel, so that logits stay finite."""
+FLOOR = 1e-6
+"""Minimum probability of every class in every voxel, so that logits stay finite. It adds up over the background."""
 UNKNOWN = 255
 """Stored label of voxels that are not annotated, if there are so few classes that a byte is enough."""
 CLASSES_AT_ONCE = 4

@@ -36,6 +36,15 @@ def test_votes_are_probabilities():
     torch.testing.assert_close(votes.sum(0), torch.ones(14, 12))
 
 
+def test_the_background_adds_no_probability_however_large_the_scan():
+    """The predicted Dice counts the probability of a structure in the whole scan."""
+    image, label = torch.zeros(1, 300, 300), torch.zeros(300, 300, dtype=torch.int64)
+    label[100:110, 100:110] = 1
+    segmenter = AtlasSegmenter([image], [label], classes=2, spacing_mm=[1.0, 1.0])
+    segmenter.register = lambda query: in_place(query, 0.9)
+    assert float(segmenter(image[None]).softmax(1)[0, 1].sum()) == pytest.approx(100, abs=1)
+
+
 def test_the_support_that_looks_alike_has_the_larger_vote():
     """One support is the query itself, the other has its structure somewhere else: the first one decides."""
     image, label = example((20, 20), seed=1)
