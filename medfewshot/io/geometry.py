@@ -11,6 +11,8 @@ import numpy as np
 from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.types import Volume
 
+SPACING_MM = (1e-6, 1000.0)
+"""Smallest and largest edge of a voxel: electron microscopes need a few nanometres."""
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine between two axes that still counts as a right angle. float32 headers reach 1e-6."""
 
@@ -39,15 +41,16 @@ def as_2d(volume: Volume) -> Volume:
 
 
 def check_affine(affine: np.ndarray, name: str) -> None:
-    """Raise InputError unless the three axes are finite, longer than zero and at right angles."""
+    """Raise InputError unless the three axes are finite, of a possible length and at right angles."""
     if not np.isfinite(affine).all():
         raise InputError(
             f"{name}: the affine contains NaN or infinite numbers", "convert the file again from its source"
         )
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if lengths.min() < 1e-6:
+    if not SPACING_MM[0] <= lengths.min() <= lengths.max() <= SPACING_MM[1]:
+        why = "zero is no spacing" if lengths.min() < SPACING_MM[0] else "is it in another unit?"
         raise InputError(
-            f"{name}: the voxel spacing is {_numbers(lengths)} mm, and zero is no spacing",
+            f"{name}: the voxel spacing is {_numbers(lengths)} mm; {why}",
             "set the true spacing in the header or convert the file again from its source",
         )
     unit = affine[:3, :3] / lengths

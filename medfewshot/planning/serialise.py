@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from medfewshot.io.geometry import SPACING_MM
 from medfewshot.types import Plan
 
 MAX_CHANNELS = 64
-MIN_SPACING_MM = 1e-5
-"""Small enough for microscopes."""
 MAX_PATCH_VOXELS = 100_000_000
 MAX_LABELS = 10_000
 
@@ -43,7 +42,7 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
         "spatial_dims": dims in (2, 3),
         "channels": 1 <= plan.channels <= MAX_CHANNELS and len(plan.normalization) == plan.channels,
         "spacing_mm": len(plan.spacing_mm) == dims
-        and all(MIN_SPACING_MM <= length <= 1000 for length in plan.spacing_mm),
+        and SPACING_MM[0] <= min(plan.spacing_mm) <= max(plan.spacing_mm) <= SPACING_MM[1],
         "patch_size": len(plan.patch_size) == dims
         and min(plan.patch_size) >= 1
         and math.prod(plan.patch_size) <= MAX_PATCH_VOXELS,

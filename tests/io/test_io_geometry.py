@@ -126,6 +126,7 @@ def test_pictures_are_compared_by_shape_alone(tmp_path: Path) -> None:
     [
         (OBLIQUE * np.nan, "NaN"),
         (np.diag([1.0, 0.0, 1.0, 1.0]), "zero is no spacing"),
+        (np.diag([1500.0, 1500.0, 3000.0, 1.0]), "another unit"),
         (OBLIQUE @ np.array([[1.0, 0, 0.2, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "sheared"),
         (np.ones((4, 4)), "sheared"),
     ],

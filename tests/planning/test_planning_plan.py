@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medfewshot.errors import InputError
+from medfewshot.io.geometry import SPACING_MM, check_affine
 from medfewshot.planning import make_plan, plan_from_dict, plan_to_dict
 from medfewshot.planning.plan import _patch_size
 from medfewshot.settings import QUALITY_LEVELS, PlanSettings
@@ -301,6 +302,9 @@ def test_an_unknown_modality(modality):
         plan_for(pair((16, 16, 16)), modality=modality)
 
 
-def test_microscopes_have_microns():
-    plan = plan_for(pair((16, 16, 16), spacing=(0.002, 0.002, 0.002)))
+@pytest.mark.parametrize("length", SPACING_MM)
+def test_whatever_spacing_reading_accepts_can_be_saved(length):
+    """From electron microscopes to the length that stands for another unit."""
+    plan = plan_for(pair((16, 16, 16), spacing=(length,) * 3))
+    check_affine(np.diag([length] * 3 + [1]), "scan")
     assert plan_from_dict(plan_to_dict(plan)) == plan
