@@ -64,7 +64,7 @@ def support_profile(images: Sequence[Volume], labels: Sequence[Volume], plan: Pl
         voxel, found = voxel_size(label.affine, label.spatial_dims), structures(label.data[0])
         # The sizes of structures in partly annotated scans are unknown.
         known = [v for v in plan.label_values if v in found and (label.data >= 0).all()]
-        sizes = {str(v): round(found[v].voxels * voxel, 3) for v in known}
+        sizes = {str(v): float(f"{found[v].voxels * voxel:.6g}") for v in known}
         profiles.append({**_describe(image, plan), "sizes": sizes})
     return {"supports": profiles}
 
@@ -294,8 +294,8 @@ def _describe(volume: Volume, plan: Plan) -> dict[str, Any]:
     spacing = [volume.spacing_mm[axis] for axis in order]
     extent = [volume.spacing_mm[axis] * volume.spatial_shape[axis] for axis in order]
     return {
-        "spacing_mm": [round(length, 4) for length in spacing] if known else [],
-        "extent_mm": [round(length, 2) for length in extent] if known else [],
+        "spacing_mm": [float(f"{length:.6g}") for length in spacing] if known else [],
+        "extent_mm": [float(f"{length:.6g}") for length in extent] if known else [],
         "intensities": [[round(float(v), 4) for v in np.percentile(values, PERCENTILES)] for values in channels],
         "modality": volume.modality,
     }

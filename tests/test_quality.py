@@ -120,6 +120,12 @@ def test_a_segmenter_without_a_profile_flags_nothing():
     assert size_flags({3: 10**6}, volume, PLAN, {}) == ()
 
 
+def test_a_structure_of_micrometres_has_a_size():
+    image, label = scan(0, spacing=(5e-4,) * 3, radius_mm=3e-3)
+    found = support_profile([image], [label], PLAN)
+    assert size_flags({3: int((label.data > 0).sum())}, image, PLAN, found) == ()
+
+
 def test_sizes_are_shown_against_the_supports(profile):
     volume, label = scan(9)
     usual = int((label.data == 3).sum())

@@ -27,7 +27,7 @@ def planned_shape(support: Volume, query: Volume) -> tuple[tuple[int, ...], tupl
     return tuple(to_plan(placed, plan).image.shape[1:]), warnings
 
 
-@pytest.mark.parametrize(("of_support", "of_query"), [(1.0, 0.2), (0.2, 1.0)])
+@pytest.mark.parametrize(("of_support", "of_query"), [(1.0, 0.2), (0.2, 1.0), (0.00025, 1.0)])
 def test_a_picture_and_a_scan_in_mm_have_one_size(of_support: float, of_query: float) -> None:
     """Without this, a query of 0.2 mm was shrunk five times to fit supports drawn as PNG."""
     support = volume(of_support, has_spacing=of_support != 1)
