@@ -72,8 +72,9 @@ def corner_distance_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, 
 
 
 def tolerance_mm(affine: np.ndarray, dims: int) -> float:
-    """5 % of the smallest voxel edge: moves no boundary, and is more than headers round. At least 0.01 mm."""
-    return max(0.05 * float(np.linalg.norm(affine[:3, :dims], axis=0).min()), 0.01)
+    """5 % of the smallest voxel edge, or 0.01 mm if that is more, as headers round; at most 25 %: moves no boundary."""
+    edge = float(np.linalg.norm(affine[:3, :dims], axis=0).min())
+    return max(0.05 * edge, min(0.01, 0.25 * edge))
 
 
 def check_same_grid(image: Volume, label: Volume) -> None:

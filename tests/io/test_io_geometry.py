@@ -101,6 +101,14 @@ def test_a_shift_names_both_files_and_the_distance() -> None:
     check_same_grid(grid(), grid(shifted))
 
 
+def test_two_voxels_of_a_microscope_are_another_grid() -> None:
+    small = np.diag([0.005, 0.005, 0.005, 1.0])
+    shifted = small.copy()
+    shifted[0, 3] += 0.0099
+    with pytest.raises(GridMismatchError, match=r"0\.0099 mm apart"):
+        check_same_grid(grid(small), grid(shifted))
+
+
 def test_a_flip_is_another_grid() -> None:
     with pytest.raises(GridMismatchError):
         check_same_grid(grid(), grid(OBLIQUE @ np.diag([-1.0, 1, 1, 1])))
