@@ -50,7 +50,7 @@ def suggest(
             else f"distance to the others {row['distance']:.2f}"
         )
         console.say(f"{number}. {row['scan']}: {reason}")
-    console.json({"scans": rows})
+    console.json({"scans": rows[:count]})
 
 
 def _typical(scans: list[Path], progress: Progress) -> tuple[list[dict[str, Any]], list[str]]:

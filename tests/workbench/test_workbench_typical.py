@@ -56,3 +56,5 @@ def test_the_command_names_the_first_scan_to_label(tmp_path: Path):
     done = CliRunner().invoke(app, ["suggest", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["scans"][0]["case"] == "s1"
+    done = CliRunner().invoke(app, ["suggest", str(tmp_path), "--json", "-n", "2"])
+    assert len(json.loads(done.stdout)["scans"]) == 2
