@@ -73,6 +73,15 @@ def test_labels_that_mean_nothing(given, told):
     assert told in str(refused(labels=given))
 
 
+@pytest.mark.parametrize(
+    ("text", "told"), [("steps: 1\nsteps: 2", "steps comes twice in line 2"), ("labels: {1: a, 1: b}", "1 comes twice")]
+)
+def test_a_setting_that_a_file_gives_twice_is_refused(tmp_path, text, told):
+    (tmp_path / "twice.yaml").write_text(text)
+    with pytest.raises(InputError, match=told):
+        load_settings(AdaptSettings, tmp_path / "twice.yaml")
+
+
 def test_text_is_parsed():
     """What a server sends as text: ``bool("false")`` would be true."""
     settings = SegmentSettings(keep_largest="false", overlap="0.25")

@@ -108,8 +108,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            names = [key.value for key in keys]
+            if twice := next((key for n, key in enumerate(keys) if key.value in names[:n]), None):
+                raise yaml.MarkedYAMLError(problem=f"{twice.value} comes twice", problem_mark=twice.start_mark)
+            return super().construct_mapping(node, deep)
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = Loader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError:
         raise InputError(f"{path}: cannot be read", "check the path") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -36,9 +36,9 @@ def parse_labels(labels: Any) -> Any:
         if not all(value.strip().isdecimal() and name.strip() for value, _, name in pairs):
             raise ValueError("give values with names, e.g. 1=liver,2=spleen")
         named = {int(value): name.strip() for value, _, name in pairs}
-        return (
-            named if len(named) == len(pairs) else (*(int(value) for value, _, _ in pairs),)
-        )  # refused by check_labels
+        if len(named) < len(pairs):
+            raise ValueError("name each value once")
+        return named
     if isinstance(labels, str):
         parts = [part.strip() for part in labels.split(",")]
         if not all(parts) or any(part.startswith("-") for part in parts):
