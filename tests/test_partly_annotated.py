@@ -129,6 +129,16 @@ def test_a_slice_stays_annotated_on_a_coarser_grid(drawn):
     assert (planned[:, :, ~known] == IGNORED).all()
 
 
+@pytest.mark.parametrize("drawn", [9, 10, 11])
+def test_structures_of_a_slice_keep_their_area_on_a_coarser_grid(drawn):
+    """Also if the slice falls between two planned ones."""
+    disc = np.square(np.indices((60, 60)) - 29.5).sum(0) < 12**2
+    labels = np.repeat(disc[..., None], 21, axis=2).astype(np.int16)
+    plan = Plan(3, 1, tuple(map(tuple, np.eye(3))), (3.0, 3.0, 3.0), (16, 16, 8), (), {1: "x"})
+    planned = labels_to_plan(volume(only_slices(labels, [drawn])), plan)
+    assert 9 * int((planned == 1).sum()) == pytest.approx(disc.sum(), rel=0.06)
+
+
 def test_an_atlas_votes_as_the_whole_annotation_where_it_has_slices_and_not_at_all_elsewhere():
     image, labels = block()
     images = (torch.from_numpy(image)[None],)

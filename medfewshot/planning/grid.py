@@ -120,11 +120,15 @@ def labels_to_plan(label: Volume, plan: Plan) -> Tensor:
         turned[np.ix_(*map(_whole, [(np.arange(n) + tie - m.offset) / m.step for n, m in axes], turned.shape))]
         for tie in (-1e-6, 1e-6)
     )
-    planned = np.where(sum(np.ogrid[tuple(map(slice, grid.shape))]) % 2, upper, lower).astype(np.int64)
-    if (planned == IGNORED).any():  # a single annotated slice must not fall between two planned ones
+    odd = sum(np.ogrid[tuple(map(slice, grid.shape))]) % 2 == 1
+    planned = np.where(odd, upper, lower).astype(np.int64)
+    if (unknown := planned == IGNORED).any():  # an annotated slice must not fall between two planned ones: it votes
+        most = np.zeros(grid.shape, dtype=np.int64)
         for index in range(plan.classes):
-            where = _touched(classes == index, grid)
-            planned[where] = np.where(planned[where] == IGNORED, index, planned[where])
+            cells = np.ravel_multi_index(_touched(classes == index, grid), grid.shape)
+            votes = np.bincount(cells, minlength=most.size).reshape(grid.shape)
+            planned[unknown & ((votes > most) | (odd & (votes == most) & (votes > 0)))] = index
+            most = np.maximum(most, votes)
     for index in range(1, plan.classes):
         if np.count_nonzero(planned == index) < LOST_VOXELS:
             planned[_touched(classes == index, grid)] = index
