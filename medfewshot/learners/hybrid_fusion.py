@@ -102,7 +102,7 @@ def _neutralise(logs: Tensor, trusts: Sequence[float]) -> Tensor:
 def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | None]) -> list[UncertainStructure]:
     """Remove islands of a structure without any vote, in place, if the structure has others with votes.
 
-    A network may find a structure twice, and the wrong one may be the larger one.
+    A network may find a structure twice, and the wrong one may be the larger one. Corners connect, as everywhere.
 
     Args:
         logits: Fused log-probabilities ``(N + 1, *S)``.
@@ -114,7 +114,9 @@ def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | No
     """
     found, second_places = logits.argmax(0).cpu().numpy(), []
     for index, trust in enumerate(atlas_trust, start=1):
-        islands, count = ndimage.label(found == index) if trust is not None and trust >= HALF else (found, 0)
+        if trust is None or trust < HALF:
+            continue
+        islands, count = ndimage.label(found == index, np.ones((3,) * found.ndim))
         if count < 2:
             continue
         highest = ndimage.maximum(votes[index].cpu().numpy(), islands, range(count + 1))

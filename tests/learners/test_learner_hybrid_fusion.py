@@ -311,6 +311,16 @@ def test_a_small_island_is_removed_without_a_flag():
     assert logits.argmax(0).tolist() == [1, 1, 1, 0, 0]
 
 
+def test_an_oblique_vessel_is_one_island_though_its_slices_touch_at_corners_only():
+    logits, votes = torch.zeros(2, 8, 8, 4), torch.zeros(2, 8, 8, 4)
+    logits[1] = -5
+    for z in range(4):
+        logits[1, 2 * z : 2 * z + 2, 2 * z : 2 * z + 2, z] = 5
+    votes[1, :4, :4, :2] = 0.6
+    assert drop_islands(logits, votes, [1.0]) == []
+    assert int((logits[1] > 0).sum()) == 16
+
+
 def test_the_only_place_of_a_structure_is_never_removed():
     logits, votes = probabilities([0, 1, 0, 1, 1]).log(), probabilities([0, 0, 0, 0, 0], sure=0.97)
     assert drop_islands(logits, votes, [1.0]) == []
