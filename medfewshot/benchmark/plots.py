@@ -60,7 +60,10 @@ def save_panels(panels: Mapping[str, Callable[[Axes], None]], x_label: str, stem
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     if not panels:
+        for path in paths:  # of an earlier report
+            path.unlink(missing_ok=True)
         return []
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -77,7 +80,6 @@ def save_panels(panels: Mapping[str, Callable[[Axes], None]], x_label: str, stem
         panel.set_visible(False)
     handles = {text: line for panel in axes for line, text in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside right upper", frameon=False, fontsize=8)
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     for path in paths:
         # Without a date and with a fixed salt, the same results give the same file.
         metadata = {"Date": None} if path.suffix == ".svg" else None

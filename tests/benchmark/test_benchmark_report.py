@@ -223,6 +223,13 @@ def test_volumes_are_not_drawn_where_the_spacing_is_nominal(tmp_path):
     assert drawn == {"dice_vs_seconds.png", "dice_vs_shots.png"}
 
 
+def test_no_plot_of_an_earlier_report_stays(tmp_path):
+    for name in ("dice_vs_shots.png", "dice_vs_volume.svg"):
+        (tmp_path / name).touch()
+    write_report(two_learners(), tmp_path / "run", tmp_path)
+    assert not list(tmp_path.glob("dice_vs_*"))
+
+
 def test_a_report_of_nothing(tmp_path):
     text = write_report(two_learners(), tmp_path, tmp_path / "report").read_text()
     assert "Cells: 2 not run (of 2)." in text
