@@ -52,11 +52,12 @@ def evaluate(
         given if isinstance(given, dict) else {v: names.get(v, f"label {v}") for v in label_values(given or (), names)}
     )
     pairs, unmatched = match_cases(predictions, reference)
+    itself = (f"{predictions}: is scored against itself",) if predictions.resolve() == reference.resolve() else ()
     evaluation = evaluate_pairs(
         pairs, labels=asked or (names if known.complete else None) or None, names=known.predictions,
         reference_names=known.references, ignore=known.ignore if settings.ignore is None else settings.ignore,
         scans=known.scans, tolerance_mm=settings.tolerance_mm,
-        warnings=(*_unfinished(predictions), *known.warnings, *unmatched),
+        warnings=(*itself, *_unfinished(predictions), *known.warnings, *unmatched),
         progress=progress.at("scoring"), workers=workers,
     )  # fmt: skip
     evaluation = replace(evaluation, reviews=read_review_status(predictions))

@@ -80,6 +80,12 @@ def test_a_run_that_is_not_finished_is_scored_with_a_warning(tmp_path: Path) -> 
         assert any("this run is not finished" in text for text in warnings) == warned
 
 
+def test_results_scored_against_themselves_are_named(tmp_path: Path) -> None:
+    pred, reference = files(tmp_path, {"background": 0, "liver": 205, "spleen": 420})
+    for true, told in ((pred / ".." / "pred", True), (reference, False)):
+        assert any("against itself" in text for text in evaluate(pred, true).warnings) == told
+
+
 def test_no_plot_and_no_film_of_an_earlier_evaluation_stays(tmp_path: Path) -> None:
     pred, reference = files(tmp_path, {"background": 0, "liver": 205, "spleen": 420})
     scores = tmp_path / "scores"
