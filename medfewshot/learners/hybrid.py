@@ -28,6 +28,7 @@ from medfewshot.learners.base import OVERLAP, LearnerSpec, Segmenter
 from medfewshot.learners.finetune import Finetune, NetworkSegmenter
 from medfewshot.learners.hybrid_fusion import (
     MIN_PROBABILITY,
+    OVERRULING_DICE,
     WEIGHT,
     WEIGHT_FROM_SCRATCH,
     atlas_trust,
@@ -68,6 +69,7 @@ class HybridSegmenter(Segmenter):
         atlas_weight: Exponent of the atlas in the product.
         atlas_trust: Trust in the atlas per structure, in [0, 1]; None if the query decides.
         network_trust: Trust in the network per structure, in [0, 1]; None for 1 everywhere.
+        overruling: Trust in the atlas where the network finds a structure elsewhere; None for ``atlas_trust``.
         interpolated: The network half way back to its start, if there is one.
         from_scratch: Whether the network was trained from random weights.
         record: What adaptation reports.
@@ -86,6 +88,7 @@ class HybridSegmenter(Segmenter):
         atlas_weight: float,
         atlas_trust: Sequence[float | None],
         network_trust: Sequence[float] | None = None,
+        overruling: Sequence[float | None] | None = None,
         interpolated: NetworkSegmenter | None = None,
         from_scratch: bool = False,
         record: Mapping[str, Any] | None = None,
@@ -95,6 +98,7 @@ class HybridSegmenter(Segmenter):
         self.patch_size, self.atlas_weight = tuple(patch_size), float(atlas_weight)
         self.atlas_trust = tuple(atlas_trust)
         self.network_trust = tuple(network_trust or [1.0] * len(self.atlas_trust))
+        self.overruling = tuple(overruling or self.atlas_trust)
         self.from_scratch = bool(from_scratch)
         self.register_load_state_dict_pre_hook(_rename_version_2)
 
@@ -163,7 +167,8 @@ class HybridSegmenter(Segmenter):
         where = voted(votes) if self.atlas.partial else None
         trust = estimate_trust(
             network, votes, atlas_trust=self.atlas_trust, network_trust=self.network_trust,
-            stability=stability or [1.0] * len(self.atlas_trust), from_scratch=self.from_scratch, voted=where,
+            stability=stability or [1.0] * len(self.atlas_trust), overruling=self.overruling,
+            from_scratch=self.from_scratch, voted=where,
         )  # fmt: skip
         logits = product_of_experts(network, votes, self.atlas_weight, trust.network, trust.atlas)
         second_places = drop_islands(logits, votes, self.atlas_trust)
@@ -178,6 +183,7 @@ class HybridSegmenter(Segmenter):
             "atlas_weight": self.atlas_weight,
             "atlas_trust": list(self.atlas_trust),
             "network_trust": list(self.network_trust),
+            "overruling": list(self.overruling),
             "interpolated": None if self.interpolated is None else self.interpolated.config(),
             "from_scratch": self.from_scratch,
         }
@@ -194,6 +200,7 @@ class HybridSegmenter(Segmenter):
             atlas_weight=config["atlas_weight"],
             atlas_trust=config["atlas_trust"],
             network_trust=config.get("network_trust"),
+            overruling=config.get("overruling"),
             interpolated=None if interpolated is None else NetworkSegmenter.from_config(interpolated),
             from_scratch=config.get("from_scratch", False),
         )
@@ -245,6 +252,7 @@ class Hybrid:
             NetworkSegmenter(network.network), replace(self.atlas, progress=Progress()).adapt(kept),
             patch_size=support.window, atlas_weight=weight, atlas_trust=in_atlas, network_trust=in_network,
             interpolated=interpolated, from_scratch=from_scratch,
+            overruling=[atlas_trust(dice, OVERRULING_DICE) for dice in left_out],
             record=record | {"seconds": round(time.perf_counter() - begun, 2)},
         )  # fmt: skip
 

@@ -29,6 +29,8 @@ WEIGHT, WEIGHT_FROM_SCRATCH = 0.6, 1.0
 # (low, high) of :func:`ramp`: trust is 0 up to the first value, 1 from the second, and linear between.
 LEAVE_ONE_OUT_DICE = (0.4, 0.6)
 """Trust in the atlas by its median leave-one-out Dice."""
+OVERRULING_DICE = (0.6, 0.8)
+"""Trust in the atlas, by its median leave-one-out Dice, where the network finds a structure in another place."""
 AGREEMENT = (0.3, 0.7)
 """Trust in the atlas by its Dice with the network, if there is no leave-one-out Dice."""
 AGREEMENT_UNSTABLE = (0.05, 0.2)
@@ -131,10 +133,7 @@ def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | No
 
 
 class Trust(NamedTuple):
-    """Trust in network and atlas per structure, in [0, 1], and whether they disagree about its location.
-
-    ``disagree`` is False if the leave-one-out Dice of the atlas is known.
-    """
+    """Trust in network and atlas per structure, in [0, 1], and whether they disagree about its location."""
 
     network: list[float]
     atlas: list[float]
@@ -148,6 +147,7 @@ def estimate_trust(
     atlas_trust: Sequence[float | None],
     network_trust: Sequence[float],
     stability: Sequence[float],
+    overruling: Sequence[float | None] | None = None,
     from_scratch: bool = False,
     voted: Tensor | None = None,
 ) -> Trust:
@@ -160,6 +160,7 @@ def estimate_trust(
             network and atlas decides.
         network_trust: Trust per structure by the Dice on training patches. The atlas replaces what is missing.
         stability: Stability of the network per structure on this scan. A trusted atlas replaces what is missing.
+        overruling: Trust per structure in the atlas, where the network finds it elsewhere; None for ``atlas_trust``.
         from_scratch: Whether the network was trained from random weights. Without leave-one-out trust, the atlas then
             counts more unless the network contradicts it.
         voted: Where the atlas has votes, ``(*S)`` bool; None for everywhere. Elsewhere it contradicts nothing.
@@ -181,8 +182,11 @@ def estimate_trust(
             trust = sure * ramp(agreement, *AGREEMENT) + (1 - sure) * ramp(agreement, *AGREEMENT_UNSTABLE)
             missed = missed_share(*masks, from_scratch=from_scratch)
             trust = max(trust, missed)
-        else:  # the atlas has found it in other supports, so a network that contradicts it is wrong
-            missed = trust * (1 - ramp(agreement, *AGREEMENT_UNSTABLE)) if bool(masks[1].any()) else 0.0
+        else:  # the atlas has found it in other supports, so a network that misses it, or contradicts it, is wrong
+            apart = 1 - ramp(agreement, *AGREEMENT_UNSTABLE) if bool(masks[1].any()) else 0.0
+            over = (overruling or atlas_trust)[index - 1] or 0.0
+            missed = apart * max(over, trust * missed_share(*masks, from_scratch=True))
+            disagree = apart == 1 and trust >= HALF > missed
         learned = min(learned, 1 - missed)
         trust = max(trust, 1 - learned)
         result.atlas.append(trust)
@@ -256,9 +260,9 @@ def stabilise(adapted: Tensor, interpolated: Tensor) -> tuple[Tensor, list[float
     return adapted, [1.0 if math.isnan(value) else ramp(value, *STABILITY_DICE) for value in agreement]
 
 
-def atlas_trust(leave_one_out_dice: float | None) -> float | None:
+def atlas_trust(leave_one_out_dice: float | None, bounds: tuple[float, float] = LEAVE_ONE_OUT_DICE) -> float | None:
     """Return the trust in a structure of the atlas, in [0, 1]; None without a leave-one-out Dice."""
-    return None if leave_one_out_dice is None else ramp(leave_one_out_dice, *LEAVE_ONE_OUT_DICE)
+    return None if leave_one_out_dice is None else ramp(leave_one_out_dice, *bounds)
 
 
 def network_trust(training_dice: Sequence[float]) -> list[float]:

@@ -75,6 +75,21 @@ def test_the_network_keeps_a_lesion_that_the_atlas_cannot_place():
     )  # unstable, but the atlas is elsewhere
 
 
+@pytest.mark.parametrize(
+    ("found", "overruling", "expected"),
+    [
+        ([0, 0, 1, 1], 1.0, ([0], [1], [False])),  # registration found it well in the other labelled scans
+        ([0, 0, 1, 1], 0.0, ([1], [1], [True])),  # it found it there, but a small body may be beside its place
+        ([0, 0, 0, 0], 0.0, ([0], [1], [False])),  # the network found nothing that could be it
+        ([1, 1, 0, 0], 0.0, ([1], [1], [False])),
+    ],
+)
+def test_registration_overrules_a_network_that_found_it_elsewhere_only_if_it_is_sure(found, overruling, expected):
+    network, votes = probabilities(found), probabilities([1, 1, 0, 0])
+    trust = trust_of(network, votes, [1.0], overruling=[overruling])
+    assert (trust.network, trust.atlas, trust.disagree) == expected
+
+
 @pytest.mark.parametrize(("stability", "of_network", "of_atlas"), [(1.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.5, 0.5)])
 def test_an_atlas_that_roughly_agrees_replaces_an_unstable_network(stability, of_network, of_atlas):
     """Dice with each other 2 * 1 / (4 + 4) = 0.25: too little to trust the atlas, unless the network is unstable."""
