@@ -42,7 +42,7 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
         "spatial_dims": dims in (2, 3),
         "channels": 1 <= plan.channels <= MAX_CHANNELS and len(plan.normalization) == plan.channels,
         "spacing_mm": len(plan.spacing_mm) == dims
-        and SPACING_MM[0] <= min(plan.spacing_mm) <= max(plan.spacing_mm) <= SPACING_MM[1],
+        and all(SPACING_MM[0] <= length <= SPACING_MM[1] for length in plan.spacing_mm),
         "patch_size": len(plan.patch_size) == dims
         and min(plan.patch_size) >= 1
         and math.prod(plan.patch_size) <= MAX_PATCH_VOXELS,
