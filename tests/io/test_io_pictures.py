@@ -113,6 +113,16 @@ def test_a_page_has_the_contrast_of_a_film_if_zero_is_white(tmp_path, kind):
         np.testing.assert_array_equal(data[0], GREY.T)
 
 
+@pytest.mark.parametrize("inverted", [0, 1])
+@pytest.mark.parametrize("orientation", [1, 8])
+def test_a_mask_of_two_colours_has_the_same_values_however_it_is_stored(tmp_path, inverted, orientation):
+    mask = GREY > 200
+    STORED[orientation](Image.fromarray(mask)).save(
+        tmp_path / "a.tif", tiffinfo={262: inverted, 274: orientation}, compression="group4"
+    )
+    np.testing.assert_array_equal(read_label(tmp_path / "a.tif").data[0], mask.T * 255)
+
+
 def test_an_upright_picture_with_equal_colours_is_read_as_grey(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 1

@@ -115,7 +115,8 @@ def _pages(
             if picture.mode not in _PAGES:
                 raise InputError(f"{path}: has pages of kind {picture.mode}", "convert it to one grey channel")
             turn = picture.getexif().get(_ORIENTATION, 0)
-            data = np.asarray(picture.convert("RGB") if picture.mode in ("P", "RGBA") else picture)
+            kind = {"P": "RGB", "RGBA": "RGB", "1": "L"}.get(picture.mode)  # two colours are 0 and 255, as ITK has it
+            data = np.asarray(picture.convert(kind) if kind else picture)
             data = (data[None] if data.ndim == 2 else np.moveaxis(data, -1, 0)).transpose(0, 2, 1)
             data, remarks = _grey(path, np.array(data, dtype=dtype), colours_allowed=colours_allowed)
             yield data, (*remarks, _turned(turn)) if turn in _TURNS else remarks
