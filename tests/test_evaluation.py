@@ -334,7 +334,8 @@ def test_bad_pairs_raise(tmp_path: Path) -> None:
 
 def test_warnings_of_unscored_values_unknown_subjects_and_pixels(tmp_path: Path) -> None:
     pair = save(tmp_path / "p.nii.gz", label_map(1, 5)), save(tmp_path / "r.nii.gz", label_map(1))
-    evaluation = evaluate_pairs([("a", *pair)], labels={1: "liver"}, subjects={})
+    evaluation = evaluate_pairs([("a", *pair)], labels={1: "liver"}, subjects={}, ignore=7)
+    assert any("7 to ignore" in warning for warning in evaluation.warnings)
     assert any("[5]" in warning for warning in evaluation.warnings)
     assert any("subject" in warning for warning in evaluation.warnings)
     sitk = pytest.importorskip("SimpleITK")

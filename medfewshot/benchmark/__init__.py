@@ -8,7 +8,7 @@ one (dataset, learner, K, seed); it runs in a process of its own and leaves a fo
 from medfewshot.benchmark.cells import Cell, CellState, plan_cells, select_cells, state_of
 from medfewshot.benchmark.config import BenchmarkConfig, load_benchmark
 from medfewshot.benchmark.report import write_report
-from medfewshot.benchmark.run import BenchmarkRun, prepare_data, run_benchmark
+from medfewshot.benchmark.run import BenchmarkRun, outdated, prepare_data, run_benchmark
 
 __all__ = [
     "BenchmarkConfig",
@@ -17,6 +17,7 @@ __all__ = [
     "CellState",
     "load_benchmark",
     "plan_cells",
+    "outdated",
     "prepare_data",
     "run_benchmark",
     "select_cells",

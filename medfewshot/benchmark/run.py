@@ -114,6 +114,14 @@ def prepare_data(cells: Sequence[Cell], given: str | Path | None, run: Path) -> 
     return root
 
 
+def outdated(cells: Sequence[Cell], data: Path, run: Path) -> list[str]:
+    """Return the ids of finished cells with a data set in which a file has changed since."""
+    newest: dict[str, float] = {}
+    for name in {cell.dataset.source for cell in cells if cell.dataset.blobs is None}:
+        newest[name] = max((path.stat().st_mtime for path in (data / name).rglob("*") if path.is_file()), default=0)
+    return [c.id for c in cells if (c.folder(run) / RECORD).stat().st_mtime < newest.get(c.dataset.source, 0)]
+
+
 def _note(outcome: BenchmarkRun, cell: Cell, run: Path) -> str:
     """Enter what became of a cell; a line that says it."""
     if state_of(cell, run) is not CellState.DONE:

@@ -67,7 +67,7 @@ def benchmark(
 
 def _run(cells: Any, data: Any, run: Path, settings: BenchmarkRunSettings, console: Any) -> dict[str, Any]:
     """Run the cells, here or on a cluster; the ids of the cells by what became of them."""
-    from medfewshot.benchmark import prepare_data, run_benchmark
+    from medfewshot.benchmark import outdated, prepare_data, run_benchmark
     from medfewshot.benchmark.on_ray import run_on_ray
     from medfewshot.devices import resolve_device
     from medfewshot.workers import RayCluster
@@ -80,6 +80,8 @@ def _run(cells: Any, data: Any, run: Path, settings: BenchmarkRunSettings, conso
     source, run_all = prepare_data(cells, data, run), run_on_ray if nodes else run_benchmark
     with console.progress("Benchmark") as progress:
         outcome = run_all(cells, source, run, settings.device, progress, console.told, **nodes)
+    earlier = outdated([cell for cell in cells if cell.id in outcome.skipped], source, run)
+    console.warnings([f"{name}: files of its data are newer; remove its folder to run it again" for name in earlier])
     for name, message in outcome.failed.items():
         console.error(f"{name} failed: {message}; run the same command to try again")
     return vars(outcome)

@@ -139,6 +139,8 @@ def evaluate_pairs(
             f"{len(partly)} of {len(dims)} references are partly annotated: only annotated voxels are scored, and "
             f"distances are undefined there ({some(partly, _SHOWN)})"
         )
+    elif ignore is not None:
+        notes.append(f"no reference has the value {ignore} to ignore: every voxel is scored")
     if without_spacing:
         notes.append(
             f"{len(without_spacing)} of {len(dims)} references state no voxel size in mm: their distances, and the "

@@ -72,8 +72,7 @@ class FilmPair:
     def volumes(self) -> Iterator[tuple[Volume, Volume]]:
         """Yield prediction and reference of each labelled frame."""
         for volume in self.prediction.frames(sorted(self.references)):
-            whole = volume.data.astype(np.int32)
-            yield replace(volume, data=whole), self.references[volume.frame or 0]
+            yield replace(volume, data=volume.data.astype(np.int32)), self.references[volume.frame or 0]
 
     def scores(self, case: str) -> list[FilmScore]:
         """Score each structure of the prediction or of the references, background excluded."""
@@ -157,12 +156,7 @@ def label_pairs(
 ) -> tuple[list[tuple[str, Volume, Volume]], FilmPair | None]:
     """Read the label maps of a case: of a film, each labelled frame with a name of its own.
 
-    Args:
-        case: Name of the case.
-        predicted: The segmentation.
-        reference: The reference.
-        ignore: Label value of voxels that are not annotated.
-        scan: The film that was segmented, if it is known.
+    Arguments and errors are those of :func:`film_pair`.
 
     Returns:
         Name, prediction and reference of each; and the film, if it is one.

@@ -102,8 +102,7 @@ class PairScorer:
             case, Path(predicted_path), Path(reference_path), ignore=self.ignore, scan=self.scans.get(case)
         )
         table, apart = table or self.new_table(), self.new_table()
-        frames = (self._frame(name, prediction, reference, table, apart) for name, prediction, reference in volumes)
-        scored = tuple(frames)
+        scored = tuple(self._frame(name, found, reference, table, apart) for name, found, reference in volumes)
         if film is None:
             return PairScores(scored, ())
         references = {number: table.match(self._reference(one)) for number, one in film.references.items()}

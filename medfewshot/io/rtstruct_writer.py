@@ -27,18 +27,8 @@ def write_rtstruct(
 ) -> tuple[str, ...]:
     """Write the contours of every structure. The file appears whole or not at all.
 
-    Args:
-        path: Of the file.
-        labels: ``(X, Y, Z)`` on the grid of ``source``.
-        names: Label value -> name. The label value becomes the ROI number.
-        source: Of a DICOM series, see ``can_refer_to``.
-        colours: Label value -> red, green and blue from 0 to 1.
-
-    Returns:
-        Warnings of the source.
-
-    Raises:
-        InputError: The series cannot be read, or pydicom is not installed.
+    Arguments, result and errors are those of :func:`~medfewshot.io.dicom_seg_writer.write_dicom_seg`, but the number
+    of a region is the label value, and pydicom is needed instead of highdicom.
     """
     check_available("rtstruct")
     images, warnings = source_headers(source)

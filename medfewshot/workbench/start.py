@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from medfewshot.workflow import RUN_RECORD, read_run
 
 ENDING = "_project"
 """The project of a folder of scans is beside it, in a folder with this ending."""
+HALF = "unfinished"
+"""File in the folder of a project while it is made. Without it, half a project would be opened the next time."""
 
 
 def open_folder(path: Path, project_folder: Path | None = None) -> Project:
@@ -30,11 +33,16 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
     """
     path = Path(path)
     if (path / PROJECT_FILE).is_file():
+        if (path / HALF).is_file():
+            raise InputError(f"{path}: making this project was interrupted", "give the folder of the scans again")
         return Project.open(path)
     absolute = path.absolute()
     folder = project_folder or absolute.with_name(f"{absolute.name.split('.')[0]}{ENDING}")
-    if (folder / PROJECT_FILE).is_file():
+    if (folder / PROJECT_FILE).is_file() and not (folder / HALF).is_file():
         return Project.open(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HALF).touch()
+    (folder / PROJECT_FILE).unlink(missing_ok=True)
     try:
         if (path / RUN_RECORD).is_file():
             return _of_run(path, folder)
@@ -43,9 +51,13 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
             return _of_dataset(dataset, folder)
         _check_one_channel(path)
         return Project.create(folder, [path])
-    except BaseException:  # half a project would be opened the next time
+    except BaseException:
         (folder / PROJECT_FILE).unlink(missing_ok=True)
         raise
+    finally:
+        (folder / HALF).unlink()
+        with suppress(OSError):  # it is not empty, unless nothing was made
+            folder.rmdir()
 
 
 def _dataset(path: Path) -> Dataset | None:

@@ -19,6 +19,7 @@ from boards import DATASET, make_config, only_cell, write_cell
 from medfewshot.benchmark import (
     CellState,
     load_benchmark,
+    outdated,
     plan_cells,
     prepare_data,
     run_benchmark,
@@ -68,6 +69,19 @@ def test_a_cell_runs_in_a_process_of_its_own(tmp_path):
     assert any("blobs/a/k1/s0: " in text for _, _, text in seen)
     again = run_benchmark([cell], data, tmp_path, "cpu")
     assert (again.done, again.skipped) == ([], [cell.id])
+
+
+def test_a_finished_cell_is_outdated_if_its_data_changed(tmp_path):
+    sets = [{"name": name, "modality": "MR", "pool": [0, 1], "queries": [1, 2]} for name in ("a", "b")]
+    cells = plan_cells(make_config(datasets=sets))
+    for cell in cells:
+        write_cell(cell, tmp_path / "run", {"case": {1: 0.5}})
+        (tmp_path / cell.dataset.source).mkdir(exist_ok=True)
+        (tmp_path / cell.dataset.source / "labels.nii.gz").touch()
+        os.utime(tmp_path / cell.dataset.source / "labels.nii.gz", (0, 0))
+    assert outdated(cells, tmp_path, tmp_path / "run") == []
+    (tmp_path / "b" / "labels.nii.gz").touch()
+    assert outdated(cells, tmp_path, tmp_path / "run") == [cell.id for cell in cells if cell.dataset.name == "b"]
 
 
 def test_a_crash_costs_one_cell_and_is_tried_again(tmp_path, cells):

@@ -11,6 +11,7 @@ import pytest
 
 from medfewshot.errors import InputError
 from medfewshot.workbench import open_folder
+from medfewshot.workbench.start import HALF
 
 SHAPE = (6, 7, 5)
 
@@ -123,8 +124,27 @@ def test_an_import_that_fails_leaves_no_project(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match="labelsTr/b"):
             open_folder(tmp_path / "set")
+    assert not (tmp_path / "set_project" / "project.json").exists()
     save(tmp_path / "set" / "labelsTr" / "b.nii.gz", labels)
     assert [case.status for case in open_folder(tmp_path / "set").cases()] == ["example"] * 3
+
+
+def test_an_import_that_was_killed_begins_again(tmp_path: Path) -> None:
+    save(tmp_path / "scans" / "a.nii.gz", scan())
+    project = open_folder(tmp_path / "scans").folder
+    (project / HALF).touch()
+    save(tmp_path / "scans" / "b.nii.gz", scan())
+    with pytest.raises(InputError, match="interrupted"):
+        open_folder(project)
+    assert [case.name for case in open_folder(tmp_path / "scans").cases()] == ["a", "b"]
+    assert not (project / HALF).exists()
+
+
+def test_a_folder_without_scans_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError):
+        open_folder(tmp_path / "empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
 def test_channels_in_one_file_are_no_frames(tmp_path: Path) -> None:
