@@ -23,13 +23,17 @@ def read_project(folder: Path) -> Dataset | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         labels = {int(one["value"]): str(one["name"]) for one in content["structures"]}
         scans = {Path(str(one["name"])).name: folder / str(one["path"]) for one in content["scans"]}
+        frames = {Path(str(one["name"])).name: one.get("frame") for one in content["scans"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error})", "restore it from a copy") from None
     masks = {name: folder / "labels" / f"{name}.nii.gz" for name in scans}
     cases = [
-        Case(name, name, None, (scan,), masks[name] if masks[name].is_file() else None)
+        Case(
+            name, name if frames[name] is None else scan.name, None, (scan,),
+            masks[name] if masks[name].is_file() else None, frame=frames[name],
+        )
         for name, scan in scans.items()
         if scan.exists()
-    ]
+    ]  # fmt: skip
     missing = [f"{scan}: is missing" for scan in scans.values() if not scan.exists()]
     return Dataset(folder.resolve().name, None, labels, checked(cases, folder), tuple(missing[:10]), IGNORE_VALUE)

@@ -22,17 +22,7 @@ from medfewshot.types import Colour, Volume
 def write_dicom_seg(
     path: Path, labels: np.ndarray, names: Mapping[int, str], source: Volume, colours: Mapping[int, Colour]
 ) -> tuple[str, ...]:
-    """Write a DICOM segmentation. The file appears whole or not at all.
-
-    Args:
-        path: Of the file.
-        labels: ``(X, Y, Z)`` on the grid of ``source``.
-        names: Label value -> name. Each becomes one segment, numbered from 1 in this order.
-        source: Of a DICOM series, see ``can_refer_to``.
-        colours: Label value -> red, green and blue from 0 to 1.
-
-    Returns:
-        Warnings of the source.
+    """Write a DICOM segmentation: see ``Export.write``. Segments are numbered from 1 in the order of ``names``.
 
     Raises:
         InputError: The series cannot be read, or highdicom is not installed.

@@ -24,7 +24,10 @@ class Export:
         name: Of the setting that asks for it, and of the folder of its files.
         title: As users know it.
         suffix: Of its files.
-        write: ``write(path, labels, names, source, colours)`` returns warnings.
+        write: ``write(path, labels, names, source, colours)`` writes ``labels (X, Y, Z)`` on the grid of the image
+            ``source``, of a DICOM series if ``needs_series``, and returns warnings of the source. ``names`` are label
+            value -> name, ``colours`` label value -> red, green and blue from 0 to 1. The file appears whole or not at
+            all.
         needs_series: Whether it refers to a DICOM series, and needs the extra ``dicom``.
     """
 

@@ -25,10 +25,10 @@ from medfewshot.types import Colour, Volume
 def write_rtstruct(
     path: Path, labels: np.ndarray, names: Mapping[int, str], source: Volume, colours: Mapping[int, Colour]
 ) -> tuple[str, ...]:
-    """Write the contours of every structure. The file appears whole or not at all.
+    """Write the contours of every structure: see ``Export.write``. The label value becomes the ROI number.
 
-    Arguments, result and errors are those of :func:`~medfewshot.io.dicom_seg_writer.write_dicom_seg`, but the number
-    of a region is the label value, and pydicom is needed instead of highdicom.
+    Raises:
+        InputError: The series cannot be read, or pydicom is not installed.
     """
     check_available("rtstruct")
     images, warnings = source_headers(source)

@@ -23,18 +23,7 @@ _REGIONS = "Anatomic codes - DICOM master list"
 def write_seg_nrrd(
     path: Path, labels: np.ndarray, names: Mapping[int, str], source: Volume, colours: Mapping[int, Colour]
 ) -> tuple[str, ...]:
-    """Write one segment per structure, all in one layer. The file appears whole or not at all.
-
-    Args:
-        path: Of the file, ``*.seg.nrrd``.
-        labels: ``(X, Y, Z)`` on the grid of ``source``.
-        names: Label value -> name.
-        source: The image.
-        colours: Label value -> red, green and blue from 0 to 1.
-
-    Returns:
-        No warnings.
-    """
+    """Write one segment per structure, all in one layer: see ``Export.write``."""
     fields = {
         "Segmentation_MasterRepresentation": "Binary labelmap",
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",

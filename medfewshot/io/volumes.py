@@ -146,17 +146,9 @@ def write_label(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Fo
 
 
 def write_label_film(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:
-    """Write the label maps of all frames as one file, with the time axis of the film.
+    """Write the label maps ``(frames, *S)`` of all frames as one file, with the time axis of the film.
 
-    Args:
-        path: Its suffix selects the format.
-        labels: ``(frames, *S)``, whole numbers >= 0.
-        like: A frame of the film, with the grid and the header.
-        formats: The formats to choose from.
-
-    Raises:
-        InputError: The format cannot hold these labels.
-        ValueError: The labels do not fit ``like``.
+    Arguments and errors as :func:`write_label`; ``like`` is a frame of the film, with its header.
     """
     if labels.shape[1:] != like.spatial_shape:
         raise ValueError(f"labels of shape {labels.shape} do not fit {like.name} of shape {like.spatial_shape}")

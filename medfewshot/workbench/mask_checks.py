@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from medfewshot.datasets import IGNORE_VALUE
+from medfewshot.datasets import IGNORE_VALUE, ignored_value
 from medfewshot.errors import InputError
 from medfewshot.io import in_frame_of, read_label
 from medfewshot.structures import dice
@@ -102,8 +102,10 @@ def foreign_mask(
         InputError: It does not fit.
     """
     label = mask if isinstance(mask, Volume) else in_frame_of(like, read_label(mask, image=like))
+    ignore = ignored_value(label.names) if ignore is None else ignore
     ignored = label.data == (IGNORE_VALUE if ignore is None else ignore)
-    label = replace(label, data=np.where(ignored, 0, label.data))
+    names = {value: name for value, name in label.names.items() if value != ignore}
+    label = replace(label, data=np.where(ignored, 0, label.data), names=names)
     highest = int(label.data.max())
     if highest >= IGNORE_VALUE:
         raise InputError(f"{label.name}: has the value {highest}", f"give structures values below {IGNORE_VALUE}")

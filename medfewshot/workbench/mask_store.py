@@ -11,7 +11,7 @@ import contextlib
 import filecmp
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from medfewshot.datasets import IGNORE_VALUE
-from medfewshot.io import atomic_path, read_label, write_label, write_text
+from medfewshot.errors import InputError
+from medfewshot.io import atomic_path, in_frame_of, read_label, write_label, write_text
 from medfewshot.types import Volume
 from medfewshot.workbench.mask_checks import count_voxels, finished_slices, read_stored
 
@@ -88,16 +89,20 @@ class MaskStore:
         self._publish(name, version)
         self._facts[name] = facts
 
-    def recover(self, names: Sequence[str]) -> None:
-        """Read the facts of all masks; complete what was interrupted, and adopt masks that other programs changed."""
+    def recover(self, names: Sequence[str], grid: Callable[[str], Volume]) -> None:
+        """Read the facts of all masks; complete what was interrupted, and adopt masks that other programs changed.
+
+        Raises:
+            InputError: Such a mask does not fit the ``grid`` of its scan, or has a value above 255.
+        """
         for name in names:
             newest = max(self._versions(name), default=0)
             if newest:
                 self._facts[name] = self._read_facts(name, newest)
             with contextlib.suppress(OSError):  # what cannot be written to can still be looked at
-                self._complete(name, newest)
+                self._complete(name, newest, grid)
 
-    def _complete(self, name: str, newest: int) -> None:
+    def _complete(self, name: str, newest: int, grid: Callable[[str], Volume]) -> None:
         """Publish the newest version if it is not, or adopt what is published if it is another mask."""
         stored, shown = self._version_path(name, newest), self.path(name)
         saved, changed = (path.stat().st_mtime_ns if path.exists() else -1 for path in (stored, shown))
@@ -105,7 +110,7 @@ class MaskStore:
         if interrupted:
             self._publish(name, stored)
         elif changed != saved and not _same(shown, stored):
-            self._adopt(name, shown, newest + 1)
+            self._adopt(name, shown, newest + 1, grid)
 
     def prune(self, name: str, reviewed: set[int]) -> None:
         """Remove old versions that were not reviewed."""
@@ -114,14 +119,18 @@ class MaskStore:
                 self._version_path(name, version).unlink(missing_ok=True)
                 self._version_path(name, version).with_name(f"{version:04d}.json").unlink(missing_ok=True)
 
-    def _adopt(self, name: str, path: Path, version: int) -> None:
-        label = read_label(path)
-        data = label.data[0]
-        if data.max() > IGNORE_VALUE:  # left as it is: the project cannot hold such values, and says so when asked
+    def _adopt(self, name: str, path: Path, version: int, grid: Callable[[str], Volume]) -> None:
+        try:
+            like = grid(name)
+        except InputError:  # the scan is missing, and the page says so: the mask waits for it
             return
-        labels = data.astype(np.uint8)
-        facts = _facts_of(labels, version)
-        self.save(name, labels, label, facts)
+        label = in_frame_of(like, read_label(path))
+        if (highest := int(label.data.max())) > IGNORE_VALUE:
+            raise InputError(
+                f"{path}: has the value {highest}", f"give structures values below {IGNORE_VALUE}, or delete the file"
+            )
+        labels = label.data[0].astype(np.uint8)
+        self.save(name, labels, like, _facts_of(labels, version))
 
     def _publish(self, name: str, version: Path) -> None:
         """Make a version the mask that everybody reads; the same time tells later that both are in step."""

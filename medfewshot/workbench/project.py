@@ -23,6 +23,7 @@ import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE
 from medfewshot.errors import InputError
+from medfewshot.io import StructureNames
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Case, Volume
 from medfewshot.workbench import mask_checks
@@ -88,7 +89,7 @@ class Project:
 
     def _adopt(self, names: Sequence[str]) -> None:
         """Make masks that other programs changed versions, and their new values structures."""
-        self._store.recover(names)
+        self._store.recover(names, self.grid)
         unknown = {value for name in names for value in self._store.facts(name).voxels} - set(self._values)
         extra = named_structures({value: f"label {value}" for value in sorted(unknown)})
         self._content = self._content.with_structures((*self.structures, *extra))
@@ -231,10 +232,17 @@ class Project:
             self._store.prune(name, {review.version for review in self._reviews.of(name)})
             return facts.version
 
-    def import_mask(self, name: str, mask: Path | Volume, *, ignore: int | None = None) -> int:
-        """Copy a mask that another program made; its new version. Raises InputError if it does not fit the scan."""
+    def import_mask(
+        self, name: str, mask: Path | Volume, *, ignore: int | None = None, table: StructureNames | None = None
+    ) -> int:
+        """Copy a mask that another program made; its new version. Raises InputError if it does not fit the scan.
+
+        Structures that it names get the values of these names in ``table``, by default those of the project.
+        """
         with self._lock:
+            table = table or StructureNames({one.value: one.name for one in self.structures}, source="the project")
             label, drawn, axis = mask_checks.foreign_mask(mask, self.grid(name), ignore)
+            label = table.match(label)
             new = sorted({int(value) for value in np.unique(label.data)} - {0, *self._values})
             if new:
                 names = {value: label.names.get(value, f"label {value}") for value in new}

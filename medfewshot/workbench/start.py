@@ -9,7 +9,7 @@ import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE, Dataset, read_dataset
 from medfewshot.errors import InputError
-from medfewshot.io import channel_of, find_images, open_film, read_examples, read_label
+from medfewshot.io import StructureNames, channel_of, find_images, open_film, read_examples, read_label
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import named_structures
 from medfewshot.workflow import RUN_RECORD, read_run
@@ -96,14 +96,14 @@ def _of_dataset(dataset: Dataset, folder: Path) -> Project:
         )
     scans = [case.image_path for case in dataset.cases]
     project = Project.create(folder, scans, structures=named_structures(dataset.labels))
-    names, ignore = _names(project), dataset.ignore
+    names, ignore, table = _names(project), dataset.ignore, StructureNames(dataset.labels, fixed=True)
     for case in dataset.labelled:
         path = case.image_path.resolve()
         if (path, None) in names and case.label_path is not None:
-            project.import_mask(names[path, None], case.label_path, ignore=ignore)
+            project.import_mask(names[path, None], case.label_path, ignore=ignore, table=table)
         else:  # a film
             for image, label in read_examples(case, ignore=ignore):
-                project.import_mask(_name_of(names, path, image.frame), label, ignore=ignore)
+                project.import_mask(_name_of(names, path, image.frame), label, ignore=ignore, table=table)
     return project
 
 

@@ -8,12 +8,14 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.io import read_examples, read_label
 from medfewshot.workbench import IGNORE_VALUE, PROJECT_FILE, Project, Structure, VersionConflict
@@ -215,6 +217,36 @@ def test_a_change_by_another_program_is_kept_while_the_project_is_open(project: 
     assert np.array_equal(read_label(project.folder / "history" / "a" / "0002.nii.gz").data[0], block(5))
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_mask_that_another_program_flipped_is_turned_back(project: Project, is_open: bool) -> None:
+    project.save_mask("a", block(1), version=0)
+    drawn = block(2)
+    drawn[5, 0, 0] = 1
+    path = project.folder / "labels" / "a.nii.gz"
+    nib.save(nib.Nifti1Image(drawn[::-1], np.array([[-1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])), path)
+    os.utime(path, ns=(time.time_ns(), time.time_ns() + 10**9))
+    if is_open:
+        with pytest.raises(VersionConflict):
+            project.save_mask("a", block(1), version=1)
+    again = project if is_open else Project.open(project.folder)
+    assert again.facts("a").version == 2
+    assert np.array_equal(again.read_labels("a"), drawn)
+    assert np.array_equal(nib.load(again.mask_path("a")).affine, np.eye(4))
+
+
+def test_a_mask_of_another_program_that_cannot_be_kept_is_named_and_stays(project: Project) -> None:
+    project.save_mask("a", block(1), version=0)
+    path = project.folder / "labels" / "a.nii.gz"
+    change_elsewhere(project, 300 * block(1).astype(np.int16))
+    with pytest.raises(InputError, match=r"labels/a\.nii\.gz: has the value 300"):
+        Project.open(project.folder)
+    nib.save(nib.Nifti1Image(block(1), np.diag([1, 1, 2.0, 1])), path)
+    with pytest.raises(InputError, match="lie on different grids"):
+        Project.open(project.folder)
+    path.unlink()
+    assert np.array_equal(Project.open(project.folder).read_labels("a"), block(1))
+
+
 def test_accepting_a_draft_does_not_replace_a_mask_of_another_program(project: Project) -> None:
     project.write_draft("a", block(1), confidence=0.9)
     change_elsewhere(project, block(2))
@@ -369,6 +401,15 @@ def test_a_mask_of_another_program_is_copied_with_its_values(project: Project, t
     assert project.case("a").status == "example"
 
 
+def test_structures_that_a_mask_names_get_their_values_in_the_project(project: Project) -> None:
+    labels = block(1)
+    labels[5, 0] = 2
+    named = replace(project.grid("a"), data=labels[None].astype(np.int16), names={1: "spleen", 2: "tumour"})
+    project.import_mask("a", named)
+    assert project.facts("a").voxels == {2: 27, 3: 5}
+    assert [(one.name, one.value) for one in project.structures] == [("liver", 1), ("spleen", 2), ("tumour", 3)]
+
+
 def test_old_versions_go_and_reviewed_ones_stay(project: Project) -> None:
     project.save_mask("a", block(1), version=0)
     project.review("a", status="accepted")
@@ -399,10 +440,12 @@ def test_each_frame_of_a_film_is_a_case_with_its_own_mask(tmp_path: Path) -> Non
     assert np.array_equal(np.asarray(stored.dataobj), block())
     assert np.allclose(stored.affine, affine)
     assert [case.status for case in again.cases() if case.frame == 7] == ["example"]
-    (case,) = again.examples()
-    ((image, label),) = read_examples(case)
-    assert (image.frame, label.frame) == (7, 7)
-    assert np.array_equal(image.data[0], frames[..., 7])
+    (labelled,) = read_dataset(project.folder).labelled
+    assert labelled.subject_id == "cine.nii.gz"
+    for case in (*again.examples(), labelled):
+        ((image, label),) = read_examples(case)
+        assert (image.frame, label.frame) == (7, 7)
+        assert np.array_equal(image.data[0], frames[..., 7])
 
 
 def test_volumes_without_a_time_are_frames_with_a_warning_and_a_lost_film_is_one_line(tmp_path: Path) -> None:

@@ -115,6 +115,18 @@ def test_the_result_of_a_film_gives_each_frame_a_draft(tmp_path: Path) -> None:
         assert np.array_equal(project.read_draft(f"cine frame {number}"), labels[..., number])
 
 
+def test_masks_of_a_data_set_that_number_structures_differently_are_matched_by_name(tmp_path: Path) -> None:
+    liver, aorta = np.zeros((2, *SHAPE), np.uint8)
+    liver[1:3, 2:5], aorta[5, 6] = 1, 1
+    for case, masks in (("a", {"aorta": aorta, "liver": liver}), ("b", {"liver": liver})):
+        save(tmp_path / "set" / case / "ct.nii.gz", scan())
+        for name, mask in masks.items():
+            save(tmp_path / "set" / case / "segmentations" / f"{name}.nii.gz", mask)
+    project = open_folder(tmp_path / "set")
+    assert [(one.name, one.value) for one in project.structures] == [("aorta", 1), ("liver", 2)]
+    assert np.array_equal(project.read_labels("b_ct"), 2 * liver)
+
+
 def test_an_import_that_fails_leaves_no_project(tmp_path: Path) -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[1:3, 2:5] = 1
