@@ -10,8 +10,8 @@ import numpy as np
 
 from medfewshot.errors import InputError, some
 
-_LEFT = re.compile(r"\b(left[ _-]?ventric\w*|lv)\b(?!.*(myo|wall))", re.IGNORECASE)
-_RIGHT = re.compile(r"\b(right[ _-]?ventric\w*|rv)\b(?!.*(myo|wall))", re.IGNORECASE)
+_LEFT = re.compile(r"^(?!.*(myo|wall)).*\b(left[ _-]?ventric\w*|lv)\b", re.IGNORECASE)
+_RIGHT = re.compile(r"^(?!.*(myo|wall)).*\b(right[ _-]?ventric\w*|rv)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

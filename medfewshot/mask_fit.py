@@ -10,8 +10,6 @@ from medfewshot.structures import boxes
 
 MARGIN = 4
 """Voxels around a structure that are looked at."""
-EDGE, EVENNESS = 0, 1
-"""Columns of :func:`mask_fit`."""
 
 
 def mask_fit(image: Tensor, label: Tensor, classes: int) -> np.ndarray:

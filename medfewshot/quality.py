@@ -227,7 +227,8 @@ def size_flags(voxels: Mapping[int, int], volume: Volume, plan: Plan, profile: M
         profile: What :func:`support_profile` returned.
     """
     unit, per_unit = ("ml", 1000.0) if volume.spatial_dims == 3 else ("mm²", 1.0)
-    unit = unit if volume.has_spacing else "pixels"
+    if not volume.has_spacing:
+        unit, per_unit = ("voxels" if volume.spatial_dims == 3 else "pixels"), 1.0
     voxel = voxel_size(volume.affine, volume.spatial_dims)
     flags = []
     for value, count in voxels.items():

@@ -25,6 +25,7 @@ def test_volumes_at_the_frames_of_the_first_cavity():
         (["LV", "RV", "Myo"], ("LV", "RV")),
         (["LV myocardium", "LV blood pool", "left_ventricle"], ("LV blood pool", "left_ventricle")),
         (["liver", "silver"], ()),
+        (["myocardium of the left ventricle", "wall (RV)", "cavity of the LV"], ("cavity of the LV",)),
     ],
 )
 def test_ventricles_are_known_by_their_names(names, found):

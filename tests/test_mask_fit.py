@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medfewshot.mask_fit import EDGE, EVENNESS, mask_fit
+from medfewshot.mask_fit import mask_fit
+
+EDGE, EVENNESS = 0, 1
 
 
 def test_edges_and_evenness_of_the_right_and_of_a_shifted_mask():

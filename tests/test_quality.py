@@ -138,6 +138,12 @@ def test_sizes_are_shown_against_the_supports(profile):
     assert size_flags({3: usual // 4}, volume, PLAN, profile)[0].reason == "smaller than in labelled scans"
 
 
+def test_without_millimetres_sizes_are_counted():
+    image, label = (dataclasses.replace(one, has_spacing=False) for one in scan(0))
+    (flag,) = size_flags({3: 40_000}, image, PLAN, support_profile([image], [label], PLAN))
+    assert flag.text.endswith(f"40000 voxels (there {int((label.data == 3).sum())})")
+
+
 def test_each_structure_has_its_most_serious_reason_to_review():
     flags = (Flag("smaller than in labelled scans", "", 2), Flag("voxels unlike labelled scans", ""))
     voxels, predicted = {1: 0, 2: 5, 3: 5, 4: 5, 5: 5}, {2: 0.1, 3: 0.1, 4: 0.9, 5: 0.9}

@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from medfewshot.registration import RegistrationOptions, Transform, centred_points, local_correlation, register
-from medfewshot.registration.correlation import LocalCorrelation
+from medfewshot.registration import LocalCorrelation, RegistrationOptions, Transform, centred_points, register
 from medfewshot.registration.separable import Diffusion, along, box_matrix, interpolation_matrix
 
 QUICK = RegistrationOptions(levels=((2, 30), (1, 20)), affine_steps=40)
@@ -82,15 +81,15 @@ def test_single_points_go_where_the_grid_goes(size, other):
 def test_correlation_is_one_for_a_linear_change_and_minus_one_for_its_inverse():
     torch.manual_seed(0)
     a = torch.randn(1, 1, 10, 10, 10)
-    assert float(local_correlation(a, 3 * a + 2, 5).mean()) > 0.999
-    assert float(local_correlation(a, -a, 5).mean()) < -0.999
-    assert abs(float(local_correlation(a, torch.randn_like(a), 5).mean())) < 0.1
+    assert float(LocalCorrelation(3 * a + 2, 5)(a).mean()) > 0.999
+    assert float(LocalCorrelation(-a, 5)(a).mean()) < -0.999
+    assert abs(float(LocalCorrelation(torch.randn_like(a), 5)(a).mean())) < 0.1
 
 
 def test_correlation_equals_numpys_on_one_window():
     torch.manual_seed(1)
     a, b = torch.randn(1, 1, 3, 3), torch.randn(1, 1, 3, 3)
-    middle = float(local_correlation(a, b, 3)[0, 0, 1, 1])
+    middle = float(LocalCorrelation(b, 3)(a)[0, 0, 1, 1])
     expected = float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
     assert middle == pytest.approx(expected, abs=1e-3)
 
@@ -140,7 +139,7 @@ def test_boxes_at_every_second_voxel_have_the_correlation_of_these_voxels():
     a, b = torch.randn(2, 1, 9, 8, 1, generator=generator), torch.randn(1, 1, 9, 8, 1, generator=generator)
     some = LocalCorrelation(b, 5, stride=2)
     assert [at.tolist() for at in some.at] == [[0, 2, 4, 6, 8], [0, 2, 4, 6], [0]]
-    torch.testing.assert_close(some(a), local_correlation(a, b, 5)[:, :, ::2, :7:2])
+    torch.testing.assert_close(some(a), LocalCorrelation(b, 5)(a)[:, :, ::2, :7:2])
 
 
 def test_edges_are_repeated_in_a_moving_average():

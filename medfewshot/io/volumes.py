@@ -61,7 +61,8 @@ def read_image(path: PathLike | Sequence[PathLike], *, formats: Formats = FORMAT
     if len(channels) == 1:
         return channels[0]
     warnings = tuple(dict.fromkeys(text for channel in channels for text in channel.warnings))
-    return replace(channels[0], data=data, warnings=warnings)
+    kinds = {channel.modality for channel in channels}  # of PET beside CT, the gray values of each channel decide
+    return replace(channels[0], data=data, warnings=warnings, modality=kinds.pop() if len(kinds) == 1 else None)
 
 
 def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats = FORMATS) -> Volume:

@@ -81,7 +81,7 @@ def make_learner(
         learners: Learners that ``settings`` may name.
         shots: Number of supports, on which the default number of steps depends.
         tracked: Whether it learns from tracked frames of a film too, which also changes that number.
-        network: What :func:`start_of` made of an earlier segmenter; training begins with it instead of weights.
+        network: What :func:`start_of` made of an earlier segmenter that began with the weights of the settings.
         steps_done: Steps of that segmenter, if its quality was lower; the missing ones follow.
 
     Returns:
@@ -99,12 +99,15 @@ def make_learner(
     start: dict[str, Any] = {}
     if network is not None:
         start = {"start": network}
+        if "random_start" in spec.settings:
+            start["random_start"] = settings.weights is None
     elif settings.weights not in (None, AUTO, NO_WEIGHTS):
         start = _start(spec, settings)
     if settings.steps is None and network is not None:
         given["steps"] = continued = spec.steps_continued or 0
         if steps_done is not None:
-            given["steps"] = max(continued, _default_steps(spec, settings, shots, started=True) - steps_done)
+            from_weights = settings.weights is not None
+            given["steps"] = max(continued, _default_steps(spec, settings, shots, started=from_weights) - steps_done)
     elif settings.steps is None and "steps" in spec.settings:
         given["steps"] = _default_steps(spec, settings, shots, started=bool(start), tracked=tracked)
     if "seed" in spec.settings:

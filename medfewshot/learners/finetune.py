@@ -89,6 +89,8 @@ class Finetune(TrainedOptions):
 
     batch_size: int = 1
     weight_decay: float = 1e-2
+    random_start: bool = False
+    """Whether the training of ``start``, an adapted network, began with random weights."""
 
     def adapt(self, support: Support) -> NetworkSegmenter:
         """Train on ``support``.

@@ -171,7 +171,8 @@ class HybridSegmenter(Segmenter):
             from_scratch=self.from_scratch, voted=where,
         )  # fmt: skip
         logits = product_of_experts(network, votes, self.atlas_weight, trust.network, trust.atlas)
-        second_places = drop_islands(logits, votes, self.atlas_trust)
+        # No support votes there, so nothing contradicts an island.
+        second_places = drop_islands(logits, votes if where is None else votes.where(where, 1.0), self.atlas_trust)
         return logits, uncertain_structures(trust, self.network_trust) + second_places
 
     def config(self) -> dict[str, Any]:
@@ -231,13 +232,14 @@ class Hybrid:
         if budget is not None:
             learner = replace(learner, budget_seconds=max(1.0, budget - (time.perf_counter() - begun)))
         network = learner.adapt(replace(all_frames, warps=compared.warps))
-        from_scratch = learner.start is None
+        from_scratch = learner.start is None or learner.random_start
         weight = WEIGHT_FROM_SCRATCH if from_scratch else WEIGHT
         in_atlas = [atlas_trust(dice) for dice in left_out]
         in_network = network_trust(network.record["training_dice"]) if learner.steps else [1.0] * len(in_atlas)
         kept = _covering_supports(support, MAX_ATLAS_SUPPORTS)
-        for index, contained in enumerate(_contained_structures(kept)):
-            if not contained:  # the atlas cannot find a structure that none of its supports contains
+        contained = {index for label in kept.labels for index in label.unique().tolist()}
+        for index in range(len(in_atlas)):
+            if index + 1 not in contained:  # the atlas cannot find a structure that none of its supports contains
                 in_atlas[index], in_network[index] = 0.0, 1.0
         record = network.record | {
             "learner": NAME,
@@ -295,11 +297,6 @@ def _covering_supports(support: Support, count: int) -> Support:
             needed.append(holders[0])
     others = [number for number in range(support.shots) if number not in needed]
     return support.of(sorted((needed + others)[:count]))
-
-
-def _contained_structures(support: Support) -> list[bool]:
-    """Return per structure whether any of the supports contains it."""
-    return [any(bool((label == index).any()) for label in support.labels) for index in range(1, support.classes)]
 
 
 def _rename_version_2(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:

@@ -207,13 +207,12 @@ def uncertain_structures(trust: Trust, network_trust: Sequence[float]) -> list[U
     Returns:
         (class index, reason) per structure.
     """
-    found = []
-    for index, (network, disagree, learned) in enumerate(
-        zip(trust.network, trust.disagree, network_trust, strict=True), start=1
-    ):
-        if learned >= HALF and (network < HALF or disagree):
-            found.append((index, REGISTRATION_ONLY if network < HALF else DISAGREE))
-    return found
+    rows = enumerate(zip(trust.network, trust.disagree, network_trust, strict=True), start=1)
+    return [
+        (index, REGISTRATION_ONLY if network < HALF else DISAGREE)
+        for index, (network, disagree, learned) in rows
+        if learned >= HALF and (network < HALF or disagree)
+    ]
 
 
 def missed_share(by_network: Tensor, by_atlas: Tensor, *, from_scratch: bool = False) -> float:

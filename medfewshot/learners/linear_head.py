@@ -28,7 +28,6 @@ class LinearHead:
     """
 
     def __init__(self, network: UNet, classes: int, frequencies: Tensor) -> None:
-
         self.network, self.classes = network, classes
         share = frequencies.float() / frequencies.sum().clamp_min(1)
         self.voxel_weight = torch.where(frequencies > 0, share.clamp_min(1e-6).rsqrt(), 0.0)

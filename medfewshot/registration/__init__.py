@@ -9,8 +9,8 @@ References:
     Rueckert et al. 1999, "Nonrigid registration using free-form deformations": coarse to fine.
 """
 
-from medfewshot.registration.correlation import local_correlation
+from medfewshot.registration.correlation import LocalCorrelation
 from medfewshot.registration.optimization import FRAMES, RegistrationOptions, register
 from medfewshot.registration.transform import Transform, centred_points
 
-__all__ = ["FRAMES", "RegistrationOptions", "Transform", "centred_points", "local_correlation", "register"]
+__all__ = ["FRAMES", "LocalCorrelation", "RegistrationOptions", "Transform", "centred_points", "register"]

@@ -34,7 +34,7 @@ class LocalCorrelation:
         self.variance = (along(fixed * fixed, self.boxes, 2) - self.mean * self.mean).clamp_min(0)
 
     def __call__(self, moving: Tensor) -> Tensor:
-        """Compute the correlation of ``moving (B, C, *S)``: ``(B, 1, *S / stride)``, averaged over channels."""
+        """Correlate with ``moving (B, C, *S)``, in [-1, 1], averaged over channels: ``(B, 1, *S / stride)``."""
         means = along(torch.cat([moving, moving * moving, moving * self.fixed]), self.boxes, 2)
         mean, square, product = means.chunk(3)
         variance = (square - mean * mean).clamp_min(0)
@@ -46,17 +46,3 @@ class LocalCorrelation:
         for axis, at in enumerate(self.at, start=1):
             grid = grid.index_select(axis, at)
         return (grid.abs().amax(-1) <= 1).unsqueeze(1)
-
-
-def local_correlation(a: Tensor, b: Tensor, window: int) -> Tensor:
-    """Compute the normalised correlation of two images in a box around every voxel, averaged over channels.
-
-    Args:
-        a: ``(B, C, *S)``.
-        b: ``(B or 1, C, *S)``.
-        window: Edge of the box in voxels.
-
-    Returns:
-        Correlation ``(B, 1, *S)`` in [-1, 1].
-    """
-    return LocalCorrelation(b, window)(a)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medfewshot.registration.correlation import LocalCorrelation, local_correlation
+from medfewshot.registration.correlation import LocalCorrelation
 from medfewshot.registration.separable import Diffusion, along, box_matrix, interpolation_matrix
 from medfewshot.registration.transform import Transform, centred_points, rows_to_grid, to_grid
 
@@ -120,7 +120,7 @@ def register(
         transform = replace(start, field=_deform(images, start, options))
     with torch.no_grad():
         warped = F.grid_sample(moving, transform.grid(shape), padding_mode="border", align_corners=False)
-        return transform, local_correlation(warped, images.fixed, options.window)
+        return transform, LocalCorrelation(images.fixed, options.window)(warped)
 
 
 def _affine(images: _Images, options: RegistrationOptions) -> tuple[Tensor, Tensor]:

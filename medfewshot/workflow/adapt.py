@@ -37,9 +37,11 @@ from medfewshot.workflow.supports import (
     LabelledScans,
     check_background,
     check_marked,
+    ignore_warnings,
     learner_warnings,
     read_supports,
     scan_warnings,
+    unlike_warnings,
     unnamed_warnings,
 )
 from medfewshot.workflow.volumes import check_folder
@@ -85,11 +87,13 @@ def prepare(scans: LabelledScans, settings: AdaptSettings | None = None, *, like
     """
     begun = time.perf_counter()
     ignore = settings.ignore if settings is not None else None
-    warnings = _ignore_warnings(scans, ignore)
+    warnings = ignore_warnings(scans, ignore)
     scans = scans.ignoring(ignore)
     check_marked(scans.labels)
     plan = make_plan(scans.images, scans.labels, names=scans.names, settings=settings)
     if like is not None:
+        check_like_support(scans.images[0], like)
+        warnings += unlike_warnings(plan, like)
         ceilings = {value: like.ceilings[value] for value in plan.labels if value in like.ceilings}
         plan = replace(like, labels=plan.labels, keep_largest=plan.keep_largest, notes=plan.notes, ceilings=ceilings)
     check_background(scans.labels, plan.label_values)
@@ -134,9 +138,12 @@ def adapt(
     if start is None or start.plan.spatial_dims == 2:
         scans = scans.as_2d_if_planar()
     settings = resolve_auto(settings, scans.images, learners) if start is None else continued(settings, start)
-    learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images))
+    if start is None:
+        learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images))
     progress.at("planning").update(0, 1)
     lifted = start is not None and settings.quality != _quality(start)
+    if start is not None and not lifted:
+        scans = scans.placed_like(start.plan, start.record.get("profile") or {})
     prepared = prepare(scans, settings, like=None if start is None or lifted else start.plan)
     if start is not None:
         same = prepared.plan.label_values == start.plan.label_values
@@ -174,7 +181,7 @@ def adapt(
             }
             for image, label, planned in zip(scans.images, scans.labels, support.labels, strict=True)
         ],
-        "settings": settings.model_dump() | ({} if start is None else {"weights": _before(start).get("weights")}),
+        "settings": settings.model_dump(),
         "device": describe_device(resolve_device(settings.device)),
         "learner": learned,
         "keeps_supports": segmenter.keeps_supports,
@@ -259,7 +266,7 @@ def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
     if settings.learner == AUTO and name == learner_for(AUTO, dims, level=QUALITY_LEVELS[_quality(start)]):
         name = learner_for(AUTO, dims, level=QUALITY_LEVELS[quality])  # a draft has another learner
     kept = {one: before.get(one, default[one]) for one in _GRID if getattr(settings, one) == default[one]}
-    return settings.replace(**kept, learner=name, weights=None, quality=quality)
+    return settings.replace(**kept, learner=name, weights=before.get("weights"), quality=quality)
 
 
 def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:
@@ -303,12 +310,6 @@ def _left_out(scans: LabelledScans, start: VolumeSegmenter | None) -> tuple[str,
         return ()
     some = ", ".join(Path(path).name for path in missing[:3])
     return (f"{len(missing)} support(s) of the earlier segmenter are not given again and may be forgotten: {some}",)
-
-
-def _ignore_warnings(scans: LabelledScans, value: int | None) -> tuple[str, ...]:
-    if value is None or any((label.data == value).any() for label in scans.labels):
-        return ()
-    return (f"no support has the label {value}, which was to be ignored",)
 
 
 def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segmenter:

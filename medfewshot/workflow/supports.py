@@ -26,6 +26,7 @@ from medfewshot.io import (
     read_image,
 )
 from medfewshot.learners.hybrid_fusion import TRAINING_DICE
+from medfewshot.planning import voxel_for_voxel
 from medfewshot.structures import mark_ignored
 from medfewshot.types import Case, Plan, Progress, Volume
 
@@ -54,6 +55,14 @@ class LabelledScans:
     def ignoring(self, value: int | None) -> LabelledScans:
         """Return the same where voxels with the label ``value`` count as not annotated; None changes nothing."""
         return self if value is None else replace(self, labels=[mark_ignored(label, value) for label in self.labels])
+
+    def placed_like(self, plan: Plan, profile: Mapping[str, Any]) -> LabelledScans:
+        """Return the same on the grid of earlier supports: see :func:`medfewshot.planning.voxel_for_voxel`."""
+        placed = [voxel_for_voxel(image, plan, profile) for image in self.images]
+        images = [replace(image, warnings=(*image.warnings, *more)) for image, more in placed]
+        pairs = zip(images, self.labels, strict=True)
+        labels = [replace(label, affine=image.affine, has_spacing=image.has_spacing) for image, label in pairs]
+        return replace(self, images=images, labels=labels)
 
     def as_2d_if_planar(self) -> LabelledScans:
         """Return the same as 2D images if every scan is a 2D image or a volume of one slice."""
@@ -145,6 +154,23 @@ def check_background(labels: Sequence[Volume], values: Sequence[int]) -> None:
                 f"{label.name}: the label {what}" + (", so there is no background" if known.all() else ""),
                 "set the background to 0 and export the labels again" if known.all() else "finish at least one slice",
             )
+
+
+def ignore_warnings(scans: LabelledScans, value: int | None) -> tuple[str, ...]:
+    """Say so if no support has the label value that was to be ignored."""
+    if value is None or any((label.data == value).any() for label in scans.labels):
+        return ()
+    return (f"no support has the label {value}, which was to be ignored",)
+
+
+def unlike_warnings(plan: Plan, before: Plan) -> tuple[str, ...]:
+    """Say so if gray values of scans with this plan are not those of an earlier one, by which they are normalised."""
+    return tuple(
+        f"gray values are normalised as before ({old.reason}), but these scans are of another kind ({new.reason}); "
+        "make a new segmenter unless both are CT"
+        for new, old in zip(plan.normalization, before.normalization, strict=True)
+        if new.kind != old.kind
+    )
 
 
 def unnamed_warnings(scans: LabelledScans, plan: Plan) -> list[str]:

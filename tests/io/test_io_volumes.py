@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ from io_samples import OBLIQUE, SHAPE, ramp, write_itk, write_nifti, write_pictu
 
 from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.io import read_image, read_label
+from medfewshot.io.formats.nifti import NIFTI
 
 
 def refused(path: Path, words: str, read=read_image) -> None:
@@ -132,6 +134,9 @@ def test_channels_from_several_files(tmp_path: Path) -> None:
     assert volume.data.shape == (2, *SHAPE)
     assert np.array_equal(volume.data[1], ramp() + 1)
     assert volume.path == paths[0]
+    kinds = iter(["CT", "PT", "CT", "CT"])  # the gray values of PET are no Hounsfield units
+    stating = [replace(NIFTI, read=lambda *args: replace(NIFTI.read(*args), modality=next(kinds)))]
+    assert [read_image(paths, formats=stating).modality for _ in range(2)] == [None, "CT"]
     other = write_nifti(tmp_path / "b.nii", affine=np.eye(4))
     with pytest.raises(GridMismatchError, match=r"a_0000\.nii and .*b\.nii"):
         read_image([*paths, other])

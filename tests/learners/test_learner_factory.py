@@ -56,6 +56,9 @@ def test_a_lifted_draft_makes_the_missing_steps():
         for done in (None, 100, 390)
     ]
     assert steps == [150, 300, 150]
+    random = AdaptSettings(learner="finetune", device="cpu", weights=None)
+    again = make_learner(random, network=network, steps_done=250)
+    assert (again.steps, again.random_start) == (750, True)
 
 
 def test_the_packages_weights_are_taken_where_they_fit():

@@ -393,6 +393,27 @@ def test_an_adaptation_that_continues_with_fewer_structures_can_be_read(tmp_path
     assert load_segmenter(tmp_path / "model").plan.ceilings == {205: first.plan.ceilings[205]}
 
 
+def test_an_adaptation_that_continues_without_millimetres_stays_voxel_for_voxel():
+    """Without this, a voxel without a size was 1 mm long, so the network saw structures of another size."""
+    scans = toy_scans(2)
+    in_pixels = {"affine": np.eye(4), "has_spacing": False}
+    bare = [[replace(volume, **in_pixels) for volume in volumes] for volumes in (scans.images, scans.labels)]
+    first = adapt(scans, TINY)
+    again = adapted_from(first, LabelledScans(*bare), steps=1)
+    spacings = [made.record["profile"]["supports"][0]["spacing_mm"] for made in (first, again)]
+    assert spacings[0] == spacings[1]
+    assert any("voxel for voxel" in text for text in again.record["warnings"])
+
+
+def test_an_adaptation_that_continues_with_gray_values_of_another_kind_says_so():
+    scans = toy_scans(1)
+    ct = with_image(scans, 0, data=scans.images[0].data * 6 - 1000)
+    first = adapt(ct, TINY)
+    assert first.plan.normalization[0].kind == "window"
+    assert not any("another kind" in text for text in adapted_from(first, ct, steps=1).record["warnings"])
+    assert any("another kind" in text for text in adapted_from(first, scans, steps=1).record["warnings"])
+
+
 def test_what_the_user_fixed_for_a_draft_stays_and_the_record_names_the_weights_of_the_beginning():
     draft = adapt(toy_scans(1), TINY.replace(quality="draft", spacing_mm=4.0, modality="CT"))
     record = {**draft.record, "settings": {**draft.record["settings"], "weights": "default"}}
