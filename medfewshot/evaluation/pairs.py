@@ -91,6 +91,10 @@ class PairScorer:
         source = "the run" if self.names else "the data set"
         return StructureNames(self.names or self.reference_names, source=source, grows=False)
 
+    def as_scored(self, reference: Volume) -> Volume:
+        """Return a reference with the values under which it is scored. Raises InputError as the scorer does."""
+        return self.new_table().match(self._reference(reference))
+
     def __call__(self, pair: Pair, *, table: StructureNames | None = None) -> PairScores:
         """Score a pair.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -18,7 +19,7 @@ from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
-from medfewshot.io import format_of
+from medfewshot.io import format_of, labels_without_image
 from medfewshot.io.formats.nifti import NIFTI
 from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import plan_from_dict
@@ -120,12 +121,17 @@ def load_network(folder: str | PathLike[str], device: str | None = None) -> Volu
 def list_images(folder: str | PathLike[str], channels: int = 1) -> list[dict[str, str | list[str]]]:
     """List every NIfTI image in ``folder`` as ``{"image": path}``; with several channels the value is a list of paths.
 
-    With several channels the files are ``case_0000.nii.gz``, ``case_0001.nii.gz``, ...
+    With several channels the files are ``case_0000.nii.gz``, ``case_0001.nii.gz``, ... Warns of files that are ignored.
 
     Raises:
         InputError: ``folder`` contains no NIfTI image, or channels are missing.
     """
-    cases = [case for case in find_cases([Path(folder)], channels) if format_of(case.image_path) == NIFTI]
+    found = find_cases([Path(folder)], channels)
+    cases = [case for case in found if format_of(case.image_path) == NIFTI]
+    ignored = [*labels_without_image(folder), *(case.image_path for case in found if case not in cases)]
+    if ignored:
+        text = f"{len(ignored)} file(s) ignored, such as {ignored[0]}: named like labels, or not in NIfTI format"
+        warnings.warn(text, stacklevel=2)
     if not cases:
         raise InputError(
             f"{folder}: contains no NIfTI image (.nii, .nii.gz)", "for other formats use medfewshot segment"

@@ -16,17 +16,10 @@ AXIS_TOLERANCE = 0.05
 
 
 def in_frame_of(image: Volume, label: Volume) -> Volume:
-    """Bring a label map onto the voxel grid of its image, without loss.
+    """Bring a label map ``(1, *T)`` onto the voxel grid ``(1, *S)`` of its image ``(C, *S)``, without loss.
 
     Flipped or swapped axes are turned back. A label map that covers a part of the scan only, as 3D Slicer writes it, is
-    placed by its origin. A mask drawn as PNG states no millimetres and takes those of its image.
-
-    Args:
-        image: ``(C, *S)``.
-        label: ``(1, *T)``.
-
-    Returns:
-        The label map ``(1, *S)`` with the affine and the millimetres of its image.
+    placed by its origin. It gets the affine and the millimetres of its image, which a mask drawn as PNG lacks.
 
     Raises:
         GridMismatchError: As :func:`check_same_grid`, or a structure lies outside the image.

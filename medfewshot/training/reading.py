@@ -19,7 +19,7 @@ from medfewshot.datasets import LAYOUTS, Dataset, Layout, read_dataset
 from medfewshot.episodes import FIXED_SPLITS, Example, LabelledTask, find_regions, fixed_split
 from medfewshot.errors import InputError
 from medfewshot.intensities import robust_window
-from medfewshot.io import case_id, find_images, format_of, read_complete_examples, read_image, read_label
+from medfewshot.io import case_id, find_images, format_of, match_names, read_complete_examples, read_image, read_label
 from medfewshot.planning import labels_to_plan, make_plan, to_plan
 from medfewshot.settings import PlanSettings
 from medfewshot.training.settings import BaseDataset, ChosenDataset, LabelMapDataset, RegionDataset, TaskSettings
@@ -81,13 +81,13 @@ def _read_base(name: str, wanted: BaseDataset, folder: Path) -> LabelledTask:
         raise InputError(f"{name}: has fewer than two labelled subjects", "add scans: an episode needs two subjects")
     ignore = dataset.ignore
     read = [(case.subject_id, *one) for case in cases for one in read_complete_examples(case, ignore=ignore)]
-    images, labels = [image for _, image, _ in read], [label for _, _, label in read]
+    images, labels = [image for _, image, _ in read], match_names([label for _, _, label in read], dataset.labels)
     values = tuple(dict.fromkeys((*wanted.labels, *wanted.validation_labels))) or None
     plan = _plan(images, labels, dataset, wanted, labels_used=values)
     table = torch.tensor([0, *plan.label_values], dtype=torch.uint8)
     examples = tuple(
         encode_volume(subject, to_plan(image, plan).image, table[labels_to_plan(label, plan)], plan.spacing_mm)
-        for subject, image, label in read
+        for (subject, image, _), label in zip(read, labels, strict=True)
     )
     return LabelledTask(name, examples, wanted.labels, wanted.validation_labels, dict(plan.labels))
 
@@ -119,7 +119,7 @@ def _read_label_maps(name: str, wanted: LabelMapDataset, folder: Path) -> Labell
     paths = [files[i] for i in _allowed(len(files), (name, *folder.resolve().parts), wanted)]
     if len(paths) < 2:
         raise InputError(f"{folder}: has fewer than two label maps", "add maps: an episode needs two subjects")
-    labels = [read_label(path) for path in paths]
+    labels = match_names([read_label(path) for path in paths])
     values = sorted({int(value) for label in labels for value in np.unique(label.data)} - {0})
     unknown = sorted({*wanted.never, *(v for group in wanted.same_brightness for v in group)} - set(values))
     if unknown:

@@ -59,13 +59,7 @@ def grid_of(scan: Volume) -> Volume:
 
 
 def fitting(name: str, labels: np.ndarray, like: Volume, values: Sequence[int]) -> tuple[np.ndarray, dict[int, int]]:
-    """Return the mask as uint8, and its number of voxels per structure.
-
-    Args:
-        name: Of the case, for the error.
-        labels: ``(*S)``.
-        like: The scan, or its grid.
-        values: Of the structures.
+    """Return the mask ``(*S)`` of the case ``name`` as uint8, and its number of voxels per structure.
 
     Raises:
         InputError: The shape differs from the scan's, or a value is neither 0 nor one of ``values``.

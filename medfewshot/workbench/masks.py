@@ -111,13 +111,7 @@ def _stored(part: np.ndarray, slope: float, inter: float) -> np.ndarray:
 
 
 def place(labels: np.ndarray, box: Box, drawn: np.ndarray, *, frame: Frame) -> None:
-    """Write what the page drew into ``labels``.
-
-    Args:
-        labels: ``(*S)`` uint8 in file order; changed in place.
-        box: Where, on the RAS axes.
-        drawn: uint8 of the box's shape.
-        frame: From :func:`frame_of`.
+    """Write what the page drew in a box on its RAS axes into ``labels (*S)``, uint8 in file order.
 
     Raises:
         InputError: The box is not inside the scan.

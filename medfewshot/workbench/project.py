@@ -300,15 +300,9 @@ class Project:
         distance: float | None = None,
         segmenter: str = "",
     ) -> bool:
-        """Write a draft beside the mask. A case whose mask is complete keeps the draft that it was corrected from.
+        """Write a draft ``(*S)`` beside the mask, with its :class:`DraftFacts`.
 
-        Args:
-            name: The case.
-            labels: ``(*S)`` on the scan's grid.
-            confidence: Expected mean Dice.
-            reason: Why a person should look at it; empty if there is no special reason.
-            distance: Of the scan to the nearest example, by intensities.
-            segmenter: Name of the folder of the segmenter.
+        A case whose mask is complete keeps the draft that it was corrected from.
 
         Returns:
             Whether it was written.

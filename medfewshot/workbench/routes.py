@@ -45,12 +45,7 @@ class Jobs(Protocol):
         """Stop the job, if one runs."""
 
     def state(self) -> dict[str, Any]:
-        """Describe the newest job.
-
-        Returns:
-            ``status`` (idle, running, done, failed, cancelled), ``stage``, ``done``, ``total``, ``seconds_left`` and
-            ``message``.
-        """
+        """Describe the newest job, as :meth:`medfewshot.workbench.jobs.Jobs.state` does."""
 
 
 class Exported(Protocol):

@@ -11,6 +11,7 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
+from medfewshot.evaluation.pairs import PairScorer
 from medfewshot.io import check_same_grid, in_frame_of, labelled_frames, open_film, read_image, read_label
 from medfewshot.metrics import METRICS
 from medfewshot.report import FilmStrip, volume_plot_uri
@@ -57,6 +58,7 @@ def report(
     path, progress = path or folder / REPORT, progress or Progress()
     if path.is_dir():
         raise InputError(f"{path}: is a folder", f"give the name of the file, e.g. {path / REPORT}", setting="output")
+    scorer = None
     if isinstance(reference, Path):
         pairs, unmatched = match_cases(folder, reference)
         names = known_names(folder, reference)
@@ -65,8 +67,10 @@ def report(
             ignore=names.ignore, warnings=(*names.warnings, *unmatched), progress=progress.at("scoring"),
         )  # fmt: skip
         reference = {case: truth for case, _, truth in pairs}
+        scorer = PairScorer(names=names.predictions, reference_names=names.references, ignore=names.ignore)
     page = run_page(folder, evaluation=evaluation)
-    shown = show_cases(folder, page, references=reference, viewer=viewer, progress=progress.at("report"))
+    progress = progress.at("report")
+    shown = show_cases(folder, page, references=reference, scorer=scorer, viewer=viewer, progress=progress)
     return write_page(path, page, shown)
 
 
@@ -104,6 +108,7 @@ def show_cases(
     page: Page,
     *,
     references: Mapping[str, Path] | None = None,
+    scorer: PairScorer | None = None,
     viewer: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[PageCase]:
@@ -113,10 +118,12 @@ def show_cases(
         folder: The folder of the run.
         page: Its content.
         references: Reference labels of each case.
+        scorer: What scores them; default: by the names of the page.
         viewer: Whether the scans get the volumes for the viewer.
         progress: Receives one event per case; may cancel.
     """
     references, progress = references or {}, progress or Progress()
+    scorer = scorer or PairScorer(names=page.structures)
     results = {result.case: result for result in read_run(folder)[1]}
     pictured = {case.name for case in look_first(page.cases)}
     budget = voxel_budget(len(results)) if viewer else 0
@@ -129,7 +136,7 @@ def show_cases(
         if not case.failed and (viewer or case.name in pictured):
             case = _with_volumes(
                 case, folder, result, tuple(page.structures), reference=references.get(case.name),
-                budget=budget, pictured=case.name in pictured,
+                scorer=scorer, budget=budget, pictured=case.name in pictured,
             )  # fmt: skip
         yield case
 
@@ -205,7 +212,7 @@ def _row(
 
 def _with_volumes(
     case: PageCase, folder: Path, result: CaseResult, values: Sequence[int], *,
-    reference: Path | None, budget: int, pictured: bool,
+    reference: Path | None, scorer: PairScorer, budget: int, pictured: bool,
 ) -> PageCase:  # fmt: skip
     """Return the case with its picture, and with its volumes for the viewer if it is 3D and there is a budget."""
     labels_file = folder / str(result.labels)
@@ -216,7 +223,8 @@ def _with_volumes(
             grid = np.broadcast_to(np.uint8(0), (1, *volumes.shape))
             shown = Volume(grid, volumes.affine, path=labels_file)
             truth = _reference(reference, shown, result.frame)
-            volumes = volumes if truth is None else volumes.with_reference(truth.data[0], values)
+            if truth is not None:
+                volumes = volumes.with_reference(scorer.as_scored(truth).data[0], values)
     except (InputError, OSError) as error:
         return replace(case, warnings=(*case.warnings, f"no viewer: {' '.join(str(error).split())}"))
     rank = values.index(case.worst.label) + 1 if case.worst else None

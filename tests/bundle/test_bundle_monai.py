@@ -122,6 +122,11 @@ def test_several_channels_and_large_label_values(made, monkeypatch, tmp_path):
 def test_images_of_a_folder(made, tmp_path):
     names = [Path(item["image"]).name for item in list_images(made / "cohort")]
     assert names == ["q0.nii.gz", "q1.nii.gz", "q2.nii.gz"]
+    for name in ("q0.nii.gz", "q1_seg.nii.gz", "a-gt.nii.gz"):
+        toys.save_nifti(tmp_path / "some" / name, toys.make_scan(0)[0], np.eye(4))
+    toys.save_itk(tmp_path / "some" / "b.nrrd", toys.make_scan(0)[0])
+    with pytest.warns(UserWarning, match="3 file"):
+        assert len(list_images(tmp_path / "some")) == 1
     with pytest.raises(InputError):
         list_images(tmp_path)
     toys.save_itk(tmp_path / "a.nrrd", toys.make_scan(0)[0])

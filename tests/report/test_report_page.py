@@ -24,6 +24,7 @@ from PIL import Image
 
 from medfewshot.errors import InputError
 from medfewshot.evaluation import evaluate_pairs, match_cases
+from medfewshot.evaluation.pairs import PairScorer
 from medfewshot.io import read_label
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import FIRST_LOOK, Typical, look_first, raise_flags
@@ -90,6 +91,22 @@ def test_a_run_on_a_page(ran):
     assert "http-equiv" in text
     assert not re.search(r'(?:src|href)="(?!data:|#)', text.split("<script>")[0])
     assert str(ran) not in text.replace(html.escape(str(ran / "cohort" / "zz.nii.gz")), "")
+
+
+def test_the_page_shows_a_reference_under_the_values_of_its_names(ran):
+    path = ran / "reference" / "q0.nii.gz"
+    label = nib.load(path)
+    data = np.asarray(label.dataobj)
+    swapped = np.where(data == 205, 420, np.where(data == 420, 205, 0)).astype(np.int16)
+    nib.save(nib.Nifti1Image(swapped, label.affine), path)
+    names = {"background": 0, "right": 205, "left": 420}
+    (ran / "reference" / "dataset.json").write_text(json.dumps({"labels": names, "file_ending": ".nii.gz"}))
+    report(ran / "out", reference=ran / "reference")
+    pairs = match_cases(ran / "out", ran / "reference")[0]
+    scorer = PairScorer(names={205: "left", 420: "right"}, reference_names={205: "right", 420: "left"})
+    references = {case: truth for case, _, truth in pairs}
+    first = shown(ran / "out", references=references, scorer=scorer)[0]
+    assert np.array_equal(nifti(first.viewer.reference).get_fdata() == 2, data == 420)
 
 
 def test_what_the_page_says_of_a_case(ran):

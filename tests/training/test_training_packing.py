@@ -71,6 +71,19 @@ def test_a_pack_comes_back(packed, tmp_path):
         read_pack(path, wanted)
 
 
+def test_structures_that_files_number_differently_are_matched_by_name(tmp_path):
+    for case, names in (("a", ("aorta", "liver")), ("b", ("liver",))):
+        image, label = make_scan(3, values=(1, 2))
+        save_nifti(tmp_path / "blocks" / case / "ct.nii.gz", image)
+        for name in names:
+            mask = (label == ("aorta", "liver").index(name) + 1).astype("uint8")
+            save_nifti(tmp_path / "blocks" / case / "segmentations" / f"{name}.nii.gz", mask)
+    (task,) = read_tasks(real(BaseDataset(labels=(2,), subjects=2)), tmp_path)["real"]
+    first, second = (example.label for example in task.examples)
+    assert torch.equal(first, second)
+    assert set(first.unique().tolist()) == {0, 2}
+
+
 def test_an_encoded_volume_is_off_by_half_a_step_at_most():
     image = torch.randn((1, 9, 8, 7), generator=torch.Generator().manual_seed(0))
     example = encode_volume("s", image, torch.zeros((9, 8, 7), dtype=torch.uint8), (1.0, 1.0, 1.0))
