@@ -133,7 +133,12 @@ def test_a_region_beside_a_label_is_named_by_what_is_left_of_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [('{"labels": {"0": "x",}', "broken JSON at line 1"), ("[1]", "JSON object"), ('{"a": 1}', "neither")],
+    [
+        ('{"labels": {"0": "x",}', "broken JSON at line 1"),
+        ("[1]", "JSON object"),
+        ('{"a": 1}', "neither"),
+        ('{"labels": {"1": "liver", "1": "spleen"}}', "'1' is given twice"),
+    ],
 )
 def test_broken_json(tmp_path, text, words):
     (tmp_path / "dataset.json").write_text(text, encoding="utf-8")
@@ -236,6 +241,7 @@ def test_csv_with_frames_of_films(tmp_path):
     assert [(case.case_id, case.frame, case.label_path.name) for case in cases] == [
         ("a_frame0", 0, "ed.nii.gz"), ("a_frame8", 8, "es.nii.gz")
     ]  # fmt: skip
+    assert {case.subject_id for case in cases} == {"a"}
 
 
 def test_csv_cases_in_folders_with_equal_file_names(tmp_path):

@@ -237,6 +237,13 @@ def test_a_bids_label_belongs_to_the_scan_with_the_same_entities(tmp_path, entit
     assert case.image_path.name == f"sub-01_{entity}_T1w.nii.gz"
 
 
+def test_a_bids_label_of_another_echo_is_no_label_of_this_one(tmp_path):
+    scans(tmp_path, "sub-01/anat/sub-01_echo-1_T2w.nii.gz", "sub-02/anat/sub-02_echo-1_T2w.nii.gz")
+    labels(tmp_path, "derivatives/manual/sub-01/anat/sub-01_echo-2_dseg.nii.gz")
+    labels(tmp_path, "derivatives/manual/sub-02/anat/sub-02_echo-1_dseg.nii.gz")
+    check(tmp_path, ["sub-02_echo-1_T2w"], skipped=("no scan has the same entities",))
+
+
 def test_bids_tables_that_contradict_each_other_are_refused(tmp_path):
     for subject, name in (("01", "liver"), ("02", "spleen")):
         scans(tmp_path, f"sub-{subject}/anat/sub-{subject}_T1w.nii.gz")

@@ -121,7 +121,8 @@ def _images_of(label: _File, images: Iterable[_File]) -> list[_File]:
 def _fits(image: _File, wanted: Mapping[str, str]) -> bool:
     own = {key: value for key, value in image.entities.items() if key != "desc"}
     shared = all(wanted.get(key) == value for key, value in own.items() if key in ("sub", "ses", "space", "run", "acq"))
-    return shared and all(own.get(key) == value for key, value in wanted.items() if key in ("sub", "ses", "space"))
+    needed = ("sub", "ses", "space")
+    return shared and all(own.get(key, "" if key in needed else value) == value for key, value in wanted.items())
 
 
 def _names(folder: Path, labels: Iterable[_File]) -> dict[int, str]:

@@ -6,8 +6,10 @@ Sources: http://medicaldecathlon.com and nnU-Net's ``documentation/dataset_forma
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,7 @@ def read_names(path: Path) -> tuple[dict[int, str], int | None]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=partial(_once, path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: broken JSON at line {error.lineno}: {error.msg}", "correct that line") from error
     except (OSError, UnicodeDecodeError, RecursionError) as error:
@@ -83,6 +85,14 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path}: expected a JSON object {{...}}, found a {kind}", "see nnU-Net's dataset.json for one"
         )
     return content
+
+
+def _once(path: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, which must not have one key twice: the parser would keep the last one."""
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: '{twice[0]}' is given twice", "keep one")
+    return dict(pairs)
 
 
 def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:

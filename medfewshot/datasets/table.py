@@ -45,9 +45,10 @@ def read_csv(path: Path) -> Dataset | None:
     for (line, row), (images, frame) in zip(rows, first_line, strict=True):
         name = path_id(images[0])
         name = name if counts[name] == 1 else _long_name(path, images[0])
+        subject = row.get("subject") or name
         name += "" if frame is None else f"_frame{frame}"
         label = _existing(path, line, "label", row["label"]) if row["label"] else None
-        found.append(Case(name, row.get("subject") or name, row.get("modality") or None, images, label, frame=frame))
+        found.append(Case(name, subject, row.get("modality") or None, images, label, frame=frame))
     cases = checked(found, path)
     modalities = {case.modality for case in cases}
     return Dataset(path.stem, modalities.pop() if len(modalities) == 1 else None, {}, cases)

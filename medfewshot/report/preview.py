@@ -117,14 +117,7 @@ def cards_jpeg(
 ) -> bytes:
     """Paint the same slice once for each pair of label maps, side by side: where all of them are largest.
 
-    Args:
-        image: ``(X, Y, Z)`` or ``(X, Y)``.
-        panels: For each panel two maps of ranks ``(*S)``; the second one is a dashed white line.
-        affine: ``(4, 4)``, voxel -> RAS mm.
-        window: Intensities shown black and white; by default the 0.5 and 99.5 percentiles.
-
-    Returns:
-        A JPEG file.
+    As :func:`card_jpeg`. Each of ``panels`` has two maps of ranks ``(*S)``; the second one is a dashed white line.
     """
     return _jpeg([_scene(image, maps, affine, None, window) for maps in panels], None)
 

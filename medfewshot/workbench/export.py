@@ -18,7 +18,6 @@ from medfewshot.errors import InputError, did_you_mean
 from medfewshot.inference import Segmentation
 from medfewshot.io import EXPORTS as WRITERS
 from medfewshot.io import atomic_path, read_label, write_array, write_label, write_text
-from medfewshot.report import structure_statistics
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Colour, Volume
 from medfewshot.workbench.mask_checks import read_mask
@@ -27,6 +26,7 @@ from medfewshot.workbench.session import LabelSession
 from medfewshot.workbench.state import CaseState
 from medfewshot.workbench.surface import surface_of, write_stl
 from medfewshot.workflow import report
+from medfewshot.workflow.measures import measure_labels
 from medfewshot.workflow.outputs import rgb, write_outputs
 from medfewshot.workflow.record import RUN_RECORD, RunRecord
 from medfewshot.workflow.reviews import REVIEWS, read_review_status, review_status
@@ -186,6 +186,8 @@ def _stl(job: _Job) -> None:
         if labels.ndim != 3:
             job.result.notes.append(f"stl: {case.name} is 2D")
             continue
+        if not grid.has_spacing:
+            job.result.notes.append(f"stl: {case.name} states no voxel size, so a voxel is 1 mm long")
         for value, name in job.names.items():
             mask = labels == value
             if mask.any():
@@ -202,7 +204,7 @@ def _statistics(job: _Job) -> None:
         scan, facts = job.scan(case), job.project.facts(case.name)
         about: dict[str, Any] = {"case": case.name, "status": case.status, "review_status": reviews[case.name]}
         about |= {"version": facts.version, "note": case.note}
-        rows += [{**about, **row} for row in structure_statistics(scan.data, job.mask(case), scan.affine, job.names)]
+        rows += [{**about, **row} for row in measure_labels(scan, job.mask(case), job.names)]
     job.result.files.append(write_table(job.output / "statistics.csv", rows))
 
 

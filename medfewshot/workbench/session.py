@@ -129,12 +129,7 @@ class LabelSession:
     def adapt(
         self, source: SupportSource, settings: AdaptSettings | None = None, progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Adapt to labelled scans and make the result current.
-
-        Args:
-            source: Labelled scans, e.g. pairs of image and label files.
-            settings: How to adapt; the device is the session's.
-            progress: Receives events of the stages; may cancel.
+        """Adapt to labelled scans, e.g. pairs of image and label files: see :meth:`adapt_to`.
 
         Raises:
             InputError: No pair can be used.

@@ -11,6 +11,7 @@ from typing import Any
 from medfewshot.errors import MOST_SHOWN, InputError, some
 from medfewshot.io import case_id
 from medfewshot.learners import LEARNERS, read_seen
+from medfewshot.workflow.measures import unit_of
 from medfewshot.workflow.record import RUN_RECORD, CaseResult, read_run
 
 TO_WRITE = (
@@ -153,7 +154,9 @@ class _Facts:
     def preparation(self) -> str:
         spacing = " x ".join(f"{size:.3g}" for size in self.plan["spacing_mm"])
         kinds = dict.fromkeys(_scaling(one) for one in self.plan["normalization"])
-        return f"Scans were resampled to {spacing} mm, and gray values were {' and '.join(kinds)}."
+        unit = unit_of([row for one in self.results for row in one.statistics])
+        unit = unit if unit in ("pixels", "voxels") else "mm"
+        return f"Scans were resampled to {spacing} {unit}, and gray values were {' and '.join(kinds)}."
 
     @property
     def network(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from medfewshot.inference import Segmentation
 from medfewshot.report import structure_statistics
 from medfewshot.types import Volume
@@ -22,11 +24,17 @@ def unit_of(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def measure(volume: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> list[dict[str, Any]]:
     """Return one row per structure: sizes, gray values, place, expected Dice and what to review."""
-    rows = structure_statistics(volume.data, segmentation.labels, volume.affine, names)
+    rows = measure_labels(volume, segmentation.labels, names)
     for row in rows:
         row["predicted_dice"] = segmentation.predicted_dice.get(row["label"])
         row["review"] = segmentation.review.get(row["label"], "")
         row["flags"] = "; ".join(segmentation.flags)
+    return rows
+
+
+def measure_labels(volume: Volume, labels: np.ndarray, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Return sizes, gray values and place of each structure of ``labels (*S)``."""
+    rows = structure_statistics(volume.data, labels, volume.affine, names)
     if volume.has_spacing:
         return rows
     # A photograph knows no millimetres: only what is counted in pixels is true.

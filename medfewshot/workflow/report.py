@@ -91,7 +91,7 @@ def run_page(folder: Path, *, evaluation: Evaluation | None = None) -> Page:
             structures=structures,
             cases=raise_flags([_case(result, structures, unit, scores) for result in results]),
             unit=unit,
-            facts=_facts(record, evaluation),
+            facts=_facts(record, evaluation, unit if unit in ("pixels", "voxels") else "mm"),
             summary=tuple(evaluation.summary_rows()) if evaluation else (),
             warnings=(
                 *(text for text in record.get("warnings", []) if text not in of_cases),
@@ -256,7 +256,7 @@ def _read_case(folder: Path, result: CaseResult, values: Sequence[int]) -> Displ
     )
 
 
-def _facts(record: Mapping[str, Any], evaluation: Evaluation | None) -> dict[str, str]:
+def _facts(record: Mapping[str, Any], evaluation: Evaluation | None, unit: str) -> dict[str, str]:
     plan, adaptation = record["plan"], record.get("adaptation", {})
     settings, learner = adaptation.get("settings", {}), adaptation.get("learner", {})
     steps = [f"{learner['steps']} steps"] if "steps" in learner else []
@@ -264,7 +264,7 @@ def _facts(record: Mapping[str, Any], evaluation: Evaluation | None) -> dict[str
         "Finished": record.get("finished") or "not finished: the run still goes on, or it was stopped",
         "Labelled scans": ", ".join(Path(pair["image"]).name for pair in record["supports"]) or "not recorded",
         "Learner": ", ".join([str(settings.get("learner", "unknown")), *steps]),
-        "Resolution": f"{plan['spatial_dims']}D at {' × '.join(f'{s:.3g}' for s in plan['spacing_mm'])} mm",
+        "Resolution": f"{plan['spatial_dims']}D at {' × '.join(f'{s:.3g}' for s in plan['spacing_mm'])} {unit}",
         "Seed": str(record.get("seed")),
         "Device": str(record.get("device")),
         "Seconds": ", ".join(f"{stage} {time:.1f}" for stage, time in record.get("seconds", {}).items()),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import toys
+from PIL import Image
 from typer.testing import CliRunner
 
 from medfewshot.cli.app import app
@@ -143,6 +144,20 @@ def test_surfaces_are_closed_and_enclose_the_volume_of_the_mask(project: Project
     assert float((a * np.cross(b, c)).sum() / 6) == pytest.approx(4 * 4 * 6 * 9, rel=0.15)
     middle = (corners.min(0) + corners.max(0)) / 2
     assert np.allclose(middle, [-(2 + 5) / 2 * 2, -(3 + 6) / 2 * 1.5, (2 + 7) / 2 * 3], atol=1e-6)
+
+
+def test_sizes_of_a_scan_without_a_voxel_size_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    picture = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    Image.fromarray(picture).save(tmp_path / "scans" / "a.png")
+    project = Project.create(tmp_path / "project", [tmp_path / "scans"], structures=(Structure("x", 1, "#ff0000"),))
+    mask = np.zeros((30, 20), np.uint8)
+    mask[2:5, 2:5] = 1
+    project.save_mask("a", mask, version=0)
+    export(project, ["statistics"], tmp_path / "out")
+    with (tmp_path / "out" / "statistics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["voxels"], row["area_mm2"], row["size_x_mm"], row["centroid_voxel_x"]) == ("9", "", "", "3.0")
 
 
 def test_a_slicer_segmentation_has_names_and_colours(project: Project, tmp_path: Path) -> None:
