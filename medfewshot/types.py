@@ -114,6 +114,7 @@ class Normalization:
         mean: Mean of the window.
         std: Standard deviation of the window.
         reason: Why this kind was chosen.
+        extremes: Of ``zscore``: values beyond the percentiles stay, because a structure of the support lies there.
     """
 
     kind: Literal["window", "zscore"]
@@ -122,6 +123,7 @@ class Normalization:
     mean: float = 0.0
     std: float = 1.0
     reason: str = ""
+    extremes: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from medfewshot.intensities import looks_like_hounsfield, subsample
+from medfewshot.structures import Structure
 from medfewshot.types import Normalization, Volume
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
 """The usual abdominal window of CT benchmarks; widened if the structures lie outside it."""
+CLIPPED_PERCENTILES = (0.5, 99.5)
+MOST_STDS = 10.0
+"""Values beyond the percentiles reach at most this many standard deviations."""
 MIN_STD = 0.02
 """Smallest standard deviation, as a share of the intensity range: a phantom or a mask may have none of its own."""
 
@@ -47,15 +52,39 @@ def _normalise_channel(x: Tensor, how: Normalization) -> Tensor:
     if how.kind == "window":
         return (x.clamp(how.low, how.high) - how.mean) / how.std
     values = np.asarray(subsample(x.numpy()))
-    low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
+    low, high = (float(v) for v in np.percentile(values, CLIPPED_PERCENTILES))
     if high <= low:  # nearly all voxels are equal, and the contrast lies beyond the percentiles
         low, high = float(x.min()), float(x.max())
     if high <= low:
         return torch.zeros_like(x)
-    x = x.clamp(low, high)
-    body = x[x > low + 0.1 * (high - low)]
-    body = body if body.numel() > 1 else x.flatten()
-    return (x - body.mean()) / body.std().clamp_min(MIN_STD * (high - low))
+    clipped = x.clamp(low, high)
+    body = clipped[clipped > low + 0.1 * (high - low)]
+    body = body if body.numel() > 1 else clipped.flatten()
+    mean, std = body.mean(), body.std().clamp_min(MIN_STD * (high - low))
+    return ((x - mean) / std).clamp(-MOST_STDS, MOST_STDS) if how.extremes else (clipped - mean) / std
+
+
+def keep_extremes(
+    how: Normalization, images: Sequence[np.ndarray], found: Sequence[Mapping[int, Structure]], values: Iterable[int]
+) -> Normalization:
+    """Return a z-score that keeps extreme values if clipping would remove the contrast of a structure.
+
+    Args:
+        how: The normalization of one channel.
+        images: This channel of the supports, ``(*S)`` each.
+        found: Structures of each support by value.
+        values: Label values to learn.
+    """
+    if how.kind != "zscore":
+        return how
+    shares: dict[int, list[float]] = {value: [] for value in values}
+    for image, structures in zip(images, found, strict=True):
+        low, high = np.percentile(subsample(image), CLIPPED_PERCENTILES)
+        for value in shares.keys() & structures.keys():
+            inside = image[structures[value].box][structures[value].mask]
+            clipped = max(np.mean(inside < low), np.mean(inside > high)) if low < high else 0.0
+            shares[value].append(float(clipped))
+    return replace(how, extremes=any(np.median(lost) > 0.5 for lost in shares.values() if lost))
 
 
 def _ct_window(images: Sequence[Volume], masks: Sequence[np.ndarray], channel: int, reason: str) -> Normalization:

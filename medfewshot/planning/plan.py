@@ -11,7 +11,7 @@ from medfewshot.errors import InputError, did_you_mean, some
 from medfewshot.intensities import is_constant
 from medfewshot.planning.grid import direction_cosines, planned_order
 from medfewshot.planning.labels import choose_labels, name_with_value
-from medfewshot.planning.normalise import choose_normalization
+from medfewshot.planning.normalise import choose_normalization, keep_extremes
 from medfewshot.planning.spacing import fit_to_structures, patch_voxels, target_spacing
 from medfewshot.settings import PlanSettings
 from medfewshot.structures import TINY_VOXELS, Structure, structures, voxel_size
@@ -39,6 +39,7 @@ def make_plan(
     *,
     names: Mapping[int, str] | None = None,
     settings: PlanSettings | None = None,
+    like: Plan | None = None,
 ) -> Plan:
     """Derive the plan from a support set.
 
@@ -47,11 +48,13 @@ def make_plan(
         labels: Their label maps ``(1, *S)``.
         names: Label value -> name, as far as they are known.
         settings: What the user fixed; default: everything follows from the support.
+        like: An earlier plan, whose axes and spacing stay.
 
     Raises:
         InputError: The supports differ in kind, contain no structure or no contrast, or a setting does not fit.
     """
     settings = settings or PlanSettings()
+    settings = settings if like is None else settings.replace(spacing_mm=like.spacing_mm)
     _check_alike(images, settings.modality)
     found = [structures(label.data[0]) for label in labels]
     wholes = [bool((label.data >= 0).all()) for label in labels]
@@ -62,15 +65,19 @@ def make_plan(
     }
     dims = images[0].spatial_dims
     placed = dims == 3 or images[0].has_spacing
-    axes = direction_cosines(images[0].affine) if placed else np.eye(3)
+    axes = np.array(like.axes) if like else direction_cosines(images[0].affine) if placed else np.eye(3)
     orders = [planned_order(label, axes) for label in labels]
     spacings = np.array([np.array(label.spacing_mm)[order] for label, order in zip(labels, orders, strict=True)])
     shapes = np.array([np.array(label.spatial_shape)[order] for label, order in zip(labels, orders, strict=True)])
     extents_mm = shapes * spacings
     masks = [np.isin(label.data[0], list(wanted)) for label in labels]
     normalization = tuple(
-        choose_normalization(images, masks, channel, settings.modality) for channel in range(images[0].data.shape[0])
-    )
+        keep_extremes(
+            choose_normalization(images, masks, channel, settings.modality),
+            [image.data[channel] for image in images], found, wanted,
+        )
+        for channel in range(images[0].data.shape[0])
+    )  # fmt: skip
     spacing = target_spacing(
         spacings,
         extents_mm,

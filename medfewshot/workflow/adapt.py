@@ -90,12 +90,14 @@ def prepare(scans: LabelledScans, settings: AdaptSettings | None = None, *, like
     warnings = ignore_warnings(scans, ignore)
     scans = scans.ignoring(ignore)
     check_marked(scans.labels)
-    plan = make_plan(scans.images, scans.labels, names=scans.names, settings=settings)
     if like is not None:
         check_like_support(scans.images[0], like)
+    plan = make_plan(scans.images, scans.labels, names=scans.names, settings=settings, like=like)
+    if like is not None:
         warnings += unlike_warnings(plan, like)
-        ceilings = {value: like.ceilings[value] for value in plan.labels if value in like.ceilings}
-        plan = replace(like, labels=plan.labels, keep_largest=plan.keep_largest, notes=plan.notes, ceilings=ceilings)
+        pairs = zip(plan.normalization, like.normalization, strict=True)
+        normalization = tuple(replace(old, extremes=old.extremes or new.extremes) for new, old in pairs)
+        plan = replace(plan, patch_size=like.patch_size, median_shape=like.median_shape, normalization=normalization)
     check_background(scans.labels, plan.label_values)
     support = make_support(scans.images, scans.labels, plan)
     profile = support_profile(scans.images, scans.labels, plan)

@@ -99,7 +99,8 @@ def segment_film(
     if not film.times_s and film.first.has_spacing:
         warnings += (f"its {film.count} volumes are read as frames, and it states no time between them",)
     curves = {name: [row["volume_ml"] for row in table if row["name"] == name] for name in cavities}
-    measured = ejections(curves) if film.first.spatial_dims == 3 and film.first.has_spacing else ()
+    is_volume = film.first.spatial_dims == 3 and 1 not in film.first.spatial_shape  # a slice is no cavity
+    measured = ejections(curves) if is_volume and film.first.has_spacing else ()
     unknown = [one.name for one in measured if one.fraction_percent is None]
     if unknown:
         warnings += (f"{some(unknown)}: not found in a frame, so the ejection fraction is not known",)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from grids import volume_of
 
+from medfewshot.planning import make_plan, plan_from_dict, plan_to_dict
 from medfewshot.planning.normalise import MIN_STD, SOFT_TISSUE_HU, choose_normalization, normalise
 from medfewshot.types import Normalization
 
@@ -41,6 +42,20 @@ def test_what_is_stated_wins():
     assert chosen(CT, header="MR").kind == "zscore"
     assert chosen(MR, header="CT").kind == "window"
     assert chosen(MR, header="CT", modality="MR").kind == "zscore"
+
+
+@pytest.mark.parametrize(("gray", "extremes"), [(300.0, True), (20.0, True), (110.0, False)])
+def test_a_small_structure_brighter_or_darker_than_all_else_keeps_its_contrast(gray, extremes):
+    """Without this, it had the gray value of the brightest half per cent of the scan."""
+    label = np.zeros((1, 24, 24, 24), np.int16)
+    label[0, 4:8, 4:8, 4:8], label[0, 12:20, 12:20, 12:20] = 7, 300
+    data = np.where(label == 7, gray, RNG.normal(100, 5, label.shape))
+    image = volume_of(data[0].astype(np.float32))
+    plan = make_plan([image], [volume_of(label[0])])
+    assert plan.normalization[0].extremes == plan_from_dict(plan_to_dict(plan)).normalization[0].extremes == extremes
+    planned = normalise(torch.from_numpy(image.data), plan.normalization)[0]
+    assert abs(float(planned[label[0] == 7].mean())) == pytest.approx(10 if extremes else 2, abs=0.5)
+    assert abs(planned[label[0] != 7]).max() < 6
 
 
 def test_the_window_is_soft_tissue():

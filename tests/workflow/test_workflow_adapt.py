@@ -361,7 +361,8 @@ def adapted_from(start, scans: LabelledScans, **changes):
 def test_an_adaptation_that_continues_keeps_grid_and_network():
     first = adapt(toy_scans(1), TINY)
     nearly_still = adapted_from(first, toy_scans(2), steps=1, learning_rate=1e-9)
-    assert nearly_still.plan == replace(first.plan, notes=nearly_still.plan.notes, median_shape=first.plan.median_shape)
+    own = {name: getattr(nearly_still.plan, name) for name in ("notes", "ceilings")}
+    assert nearly_still.plan == replace(first.plan, **own)
     for before, after in zip(first.segmenter.parameters(), nearly_still.segmenter.parameters(), strict=True):
         torch.testing.assert_close(before, after, atol=1e-6, rtol=0)
     assert nearly_still.record["settings"]["learner"] == "finetune"
@@ -412,6 +413,16 @@ def test_an_adaptation_that_continues_with_gray_values_of_another_kind_says_so()
     assert first.plan.normalization[0].kind == "window"
     assert not any("another kind" in text for text in adapted_from(first, ct, steps=1).record["warnings"])
     assert any("another kind" in text for text in adapted_from(first, scans, steps=1).record["warnings"])
+
+
+def test_an_adaptation_that_continues_measures_new_structures_on_its_old_grid():
+    scans, small = toy_scans(1), np.zeros((1, *toys.SHAPE), np.int16)
+    small[0, 2:4, 3:5, 3:5] = 7
+    first = adapt(scans, TINY.replace(spacing_mm=6.0))
+    again = adapted_from(first, replace(scans, labels=[Volume(small, toys.AFFINE)]), steps=1)
+    assert again.plan.spacing_mm == first.plan.spacing_mm
+    assert again.plan.ceilings[7] < 0.9
+    assert any("label 7 can reach Dice" in text for text in again.record["warnings"])
 
 
 def test_what_the_user_fixed_for_a_draft_stays_and_the_record_names_the_weights_of_the_beginning():

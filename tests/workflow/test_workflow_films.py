@@ -158,6 +158,16 @@ def test_the_same_in_python(tmp_path):
         medfewshot.segment_film(toys.save_nifti(tmp_path / "one.nii.gz", truth[..., 0]), learn([(film, labels)]))
 
 
+def test_a_film_of_one_slice_has_no_ejection_fraction(tmp_path):
+    film, labels, _ = make_film(tmp_path)
+    for path in (film, labels):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:, :, 5:6], image.affine, image.header), path)
+    result = medfewshot.segment_film(film, learn([(film, labels)]))
+    assert result.labels.shape == (3, *toys.SHAPE[:2], 1)
+    assert result.ejections == ()
+
+
 def test_what_a_film_cannot_have_is_said(tmp_path):
     film, labels, _ = make_film(tmp_path)
     settings = SegmentSettings(probabilities=True, previews=False, report=False, cavities=("myocardium",))
