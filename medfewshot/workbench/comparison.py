@@ -48,11 +48,6 @@ def compare_example(
 ) -> Comparison:
     """Predict an example from the other one that agrees best with all; each more would cost seconds.
 
-    Args:
-        project: The project.
-        name: Of the case.
-        predict: Segments an image by labelled scans.
-
     Raises:
         InputError: The case is no example, there is no other example, or a scan cannot be read.
     """

@@ -6,12 +6,13 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medfewshot.bundle import VolumeSegmenter
 from medfewshot.data_dictionary import write_table
 from medfewshot.datasets import IGNORE_VALUE, PROJECT_FILE
 from medfewshot.errors import InputError, did_you_mean
@@ -235,7 +236,9 @@ def _report(job: _Job) -> None:
     folder, settings = job.output / "report", SegmentSettings()
     folder.mkdir(parents=True, exist_ok=True)
     reviews = read_review_status(job.output)
-    record = RunRecord(folder, session.segmenter(), settings, ["medfewshot", "export"], reviews=reviews)
+    model = session.segmenter()  # may have learned before a structure was added or renamed
+    model = VolumeSegmenter(replace(model.plan, labels=job.names), model.segmenter, model.record)
+    record = RunRecord(folder, model, settings, ["medfewshot", "export"], reviews=reviews)
     record.start({})
     with record:
         for case in job.complete:

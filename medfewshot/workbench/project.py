@@ -316,15 +316,20 @@ class Project:
             return True
 
     def examples(self) -> list[Case]:
-        """Scan and mask of every case to learn from, oldest mask first."""
+        """Scan and mask of every case to learn from, oldest mask first. A complete mask that was rejected is none."""
         with self._lock:
-            teaching = [item for item in self._content.scans.items() if self._store.facts(item[0]).teaches]
+            teaching = [item for item in self._content.scans.items() if self._teaches(item[0])]
             teaching.sort(key=lambda item: self._store.facts(item[0]).time)
             return [
                 Case(name, name, None, (scan.path,), self._store.path(name), frame=scan.frame)
                 for name, scan in teaching
                 if os.path.exists(scan.path)
             ]
+
+    def _teaches(self, name: str) -> bool:
+        facts = self._store.facts(name)
+        given = self._reviews.current(name, version=facts.version, draft=0) if facts.complete else None
+        return facts.teaches and (given is None or given.status != "rejected")
 
     def read_scan(self, name: str) -> Volume:
         """Read the scan of a case. Raises InputError if it cannot be read."""

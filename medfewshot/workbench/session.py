@@ -79,12 +79,7 @@ class LabelSession:
             return self._loaded
 
     def segment(self, image: Path, output: Path, settings: InferenceSettings | None = None) -> dict[str, Any]:
-        """Segment a scan and write its labels.
-
-        Args:
-            image: The scan.
-            output: The NIfTI file to write.
-            settings: How to segment.
+        """Segment a scan and write its labels to ``output``, a NIfTI file.
 
         Returns:
             Plain data: ``label_names`` (name -> value), ``predicted_dice`` (by name), ``flags``, ``warnings`` and

@@ -25,6 +25,7 @@ from medfewshot.workbench.export import EXPORTS, export
 from medfewshot.workbench.learn import Learning
 from medfewshot.workbench.surface import surface_of
 from medfewshot.workflow import prepare, read_run, read_supports
+from medfewshot.workflow.report import run_page
 from medfewshot.workflow.reviews import read_review_status
 
 SHAPE = (12, 11, 10)
@@ -194,8 +195,18 @@ def test_the_report_shows_each_frame_of_a_film(tmp_path: Path, monkeypatch: pyte
     project.change_settings({"learner": "toy"})
     instant = AdaptSettings(learner="toy")
     Learning(project, open_case=None, progress=Progress(), device="cpu", instant=instant).run()
+    tumour = Structure("tumour", 8, "#0000ff")
+    project.set_structures((Structure("hepar", 3, "#ff0000"), SPLEEN, tumour))  # since the model learned
+    drawn = labels()
+    drawn[0, 0, 0] = 8
+    project.save_mask(names[0], drawn, version=1)
     export(project, ["report"], tmp_path / "out")
     _, results = read_run(tmp_path / "out" / "report")
+    page = run_page(tmp_path / "out" / "report")
+    assert page.structures == {3: "hepar", 7: "left kidney", 8: "tumour"}
+    assert [row.size for case in page.cases for row in case.structures if row.label == 8] == pytest.approx(
+        [0.009, 0, 0]
+    )
     assert sorted(result.case for result in results) == sorted(names)
     rows = list(csv.DictReader((tmp_path / "out" / "report" / "statistics.csv").open()))
     assert {row["case"]: row["review_status"] for row in rows} == dict.fromkeys(names, "example") | {

@@ -169,6 +169,18 @@ def test_a_review_counts_until_the_mask_or_draft_changes(project: Project) -> No
         project.review("c", status="accepted")
 
 
+def test_a_mask_that_was_rejected_is_no_example_until_it_is_drawn_again(project: Project) -> None:
+    project.save_mask("a", block(), version=0)
+    project.save_mask("b", block(), version=0, drawn=[2], axis=0)
+    project.write_draft("b", block(), confidence=0.5)
+    for name in "ab":
+        project.review(name, status="rejected")
+    project.review("a", note="too large")
+    assert [case.case_id for case in project.examples()] == ["b"]  # there the draft was rejected
+    project.save_mask("a", block(2), version=1)
+    assert [case.case_id for case in project.examples()] == ["b", "a"]
+
+
 def test_a_correction_is_scored_against_its_draft(project: Project) -> None:
     project.write_draft("a", block(1), confidence=0.9)
     corrected = block(1)
