@@ -15,6 +15,8 @@ from medfewshot.types import Normalization, Volume
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
 """The usual abdominal window of CT benchmarks; widened if the structures lie outside it."""
+BEYOND_HU = 50
+"""The window reaches this far beyond the structures."""
 CLIPPED_PERCENTILES = (0.5, 99.5)
 MOST_STDS = 10.0
 """Values beyond the percentiles reach at most this many standard deviations."""
@@ -65,26 +67,34 @@ def _normalise_channel(x: Tensor, how: Normalization) -> Tensor:
 
 
 def keep_extremes(
-    how: Normalization, images: Sequence[np.ndarray], found: Sequence[Mapping[int, Structure]], values: Iterable[int]
+    how: Normalization,
+    images: Sequence[np.ndarray],
+    found: Sequence[Mapping[int, Structure]],
+    values: Iterable[int],
 ) -> Normalization:
-    """Return a z-score that keeps extreme values if clipping would remove the contrast of a structure.
+    """Return a normalization that clips no structure: a wider window, or a z-score that keeps extreme values.
 
     Args:
-        how: The normalization of one channel.
+        how: The normalization of one channel. It stays unless most voxels of a structure are clipped.
         images: This channel of the supports, ``(*S)`` each.
         found: Structures of each support by value.
         values: Label values to learn.
     """
-    if how.kind != "zscore":
-        return how
-    shares: dict[int, list[float]] = {value: [] for value in values}
-    for image, structures in zip(images, found, strict=True):
-        low, high = np.percentile(subsample(image), CLIPPED_PERCENTILES)
-        for value in shares.keys() & structures.keys():
-            inside = image[structures[value].box][structures[value].mask]
-            clipped = max(np.mean(inside < low), np.mean(inside > high)) if low < high else 0.0
-            shares[value].append(float(clipped))
-    return replace(how, extremes=any(np.median(lost) > 0.5 for lost in shares.values() if lost))
+    window = how.kind == "window"
+    ends = [(how.low, how.high) if window else np.percentile(subsample(x), CLIPPED_PERCENTILES) for x in images]
+    for value in values:
+        where = [number for number, structures in enumerate(found) if value in structures]
+        inside = [images[n][found[n][value].box][found[n][value].mask] for n in where]
+        limits = [ends[n] for n in where]
+        clipped = [
+            max(np.mean(x < low), np.mean(x > high)) if low < high else 0.0
+            for x, (low, high) in zip(inside, limits, strict=True)
+        ]
+        if clipped and np.median(clipped) > 0.5:
+            low, high = np.percentile(np.concatenate(inside), CLIPPED_PERCENTILES)
+            low, high = min(how.low, float(low) - BEYOND_HU), max(how.high, float(high) + BEYOND_HU)
+            how = replace(how, low=low, high=high) if window else replace(how, extremes=True)
+    return how
 
 
 def _ct_window(images: Sequence[Volume], masks: Sequence[np.ndarray], channel: int, reason: str) -> Normalization:
@@ -92,7 +102,7 @@ def _ct_window(images: Sequence[Volume], masks: Sequence[np.ndarray], channel: i
     low, high = SOFT_TISSUE_HU
     if inside.size:
         p_low, p_high = np.percentile(inside, (0.5, 99.5))
-        low, high = min(low, float(p_low) - 50), max(high, float(p_high) + 50)
+        low, high = min(low, float(p_low) - BEYOND_HU), max(high, float(p_high) + BEYOND_HU)
     everywhere = np.concatenate([subsample(image.data[channel], 200_000) for image in images])
     everywhere = everywhere[(everywhere > low) & (everywhere < high)]
     if everywhere.size < 2:

@@ -9,6 +9,7 @@ from grids import volume_of
 
 from medfewshot.planning import make_plan, plan_from_dict, plan_to_dict
 from medfewshot.planning.normalise import MIN_STD, SOFT_TISSUE_HU, choose_normalization, normalise
+from medfewshot.settings import PlanSettings
 from medfewshot.types import Normalization
 
 RNG = np.random.default_rng(0)
@@ -56,6 +57,18 @@ def test_a_small_structure_brighter_or_darker_than_all_else_keeps_its_contrast(g
     planned = normalise(torch.from_numpy(image.data), plan.normalization)[0]
     assert abs(float(planned[label[0] == 7].mean())) == pytest.approx(10 if extremes else 2, abs=0.5)
     assert abs(planned[label[0] != 7]).max() < 6
+
+
+def test_the_window_widens_for_a_small_structure_beside_a_large_one():
+    label = np.zeros(CT.shape, np.int16)
+    label[8:] = 1
+    label[9, 9, 9:12] = 2
+    image, mask = volume_of(np.where(label == 2, 900, np.clip(CT, -1000, 200)), modality="CT"), volume_of(label)
+    alone, both = (
+        make_plan([image], [mask], settings=PlanSettings(labels=one)).normalization[0] for one in ((1,), (1, 2))
+    )
+    assert (alone.high, both.high) == (250, 950)
+    assert both.low == pytest.approx(alone.low, abs=0.1)
 
 
 def test_the_window_is_soft_tissue():
