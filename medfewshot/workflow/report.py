@@ -18,12 +18,21 @@ from medfewshot.report import FilmStrip, volume_plot_uri
 from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import look_first, raise_flags
 from medfewshot.report.page.split import write_page
-from medfewshot.report.page.viewer import LARGEST_CASE, DisplayVolumes, display_volumes, load_case, voxel_budget
+from medfewshot.report.page.viewer import (
+    LARGEST_CASE,
+    DisplayVolumes,
+    display_volumes,
+    load_case,
+    prepared_path,
+    voxel_budget,
+)
 from medfewshot.report.page.write import card_uri, preview_uri
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.known_names import known_names, learned_names
 from medfewshot.workflow.measures import SIZES, unit_of
 from medfewshot.workflow.record import REPORT, RUN_RECORD, CaseResult, flag_warning, read_run
+
+CHANGED = "its labels were changed later: sizes, expected Dice and preview are those of the first ones"
 
 
 def report(
@@ -114,13 +123,7 @@ def show_cases(
 ) -> Iterator[PageCase]:
     """Yield the scans of a page with their pictures and volumes; thousands need not fit into memory.
 
-    Args:
-        folder: The folder of the run.
-        page: Its content.
-        references: Reference labels of each case.
-        scorer: What scores them; default: by the names of the page.
-        viewer: Whether the scans get the volumes for the viewer.
-        progress: Receives one event per case; may cancel.
+    ``references`` are the reference labels of each case, and ``scorer`` scores them (by the names of the page).
     """
     references, progress = references or {}, progress or Progress()
     scorer = scorer or PairScorer(names=page.structures)
@@ -217,7 +220,10 @@ def _with_volumes(
     """Return the case with its picture, and with its volumes for the viewer if it is 3D and there is a budget."""
     labels_file = folder / str(result.labels)
     try:
-        volumes = load_case(folder, case.name, labels_file=labels_file) or _read_case(folder, result, values)
+        prepared = load_case(folder, case.name, labels_file=labels_file)
+        if prepared is None and prepared_path(folder, case.name).is_file():
+            case = replace(case, warnings=(*case.warnings, CHANGED))
+        volumes = prepared or _read_case(folder, result, values)
         volumes = volumes.coarser(budget or LARGEST_CASE)
         if reference is not None:
             grid = np.broadcast_to(np.uint8(0), (1, *volumes.shape))

@@ -109,6 +109,15 @@ def test_the_page_shows_a_reference_under_the_values_of_its_names(ran):
     assert np.array_equal(nifti(first.viewer.reference).get_fdata() == 2, data == 420)
 
 
+def test_labels_that_were_corrected_by_hand_are_shown_with_a_warning(ran):
+    path = ran / "out" / "q0.nii.gz"
+    label = nib.load(path)
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(label.dataobj), 1, axis=0), label.affine), path)
+    first, second, _ = shown(ran / "out")
+    assert [any("changed later" in text for text in case.warnings) for case in (first, second)] == [True, False]
+    assert np.array_equal(nifti(first.viewer.labels).get_fdata() == 2, read_label(path).data[0] == 420)
+
+
 def test_what_the_page_says_of_a_case(ran):
     evaluation = evaluate_pairs(match_cases(ran / "out", ran / "reference")[0], labels={205: "left", 420: "right"})
     page = run_page(ran / "out", evaluation=evaluation)
