@@ -20,7 +20,7 @@ from medfewshot.datasets import read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import evaluate_arrays, mean
-from medfewshot.io import read_complete_examples, write_csv, write_text
+from medfewshot.io import StructureNames, read_complete_examples, write_csv, write_text
 from medfewshot.report import save_preview
 from medfewshot.types import Case, Progress, Volume
 
@@ -125,9 +125,11 @@ def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path, i
     examples = read_complete_examples(case, ignore=ignore)
     seconds = {"read": time.perf_counter() - begun, "segment": 0.0, "metrics": 0.0}
     rows: list[dict[str, Any]] = []
+    table = StructureNames(segmenter.plan.labels, source="the labelled scans")
     for image, reference in examples:
+        truth = table.match(reference).data[0]
         name = case.case_id if image.frame is None else f"{case.case_id} frame {image.frame}"
-        rows += _scored(cell, replace(case, case_id=name), image, reference.data[0], segmenter, folder, seconds)
+        rows += _scored(cell, replace(case, case_id=name), image, truth, segmenter, folder, seconds)
     record = {"case": case.case_id, "rows": rows, "seconds": {key: round(value, 4) for key, value in seconds.items()}}
     write_text(path, strict_json(record))
     return read_json(path)

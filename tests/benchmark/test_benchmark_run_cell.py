@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import toys
 from boards import BLOBS, DATASET, only_cell
@@ -16,6 +17,7 @@ from medfewshot.benchmark.adaptation import adapt_cell
 from medfewshot.benchmark.results import read_result
 from medfewshot.benchmark.run_cell import check_seen, find_scans, run_cell
 from medfewshot.errors import InputError
+from medfewshot.io import EXPORTS, read_label
 from medfewshot.synthetic import write_blob_dataset
 from medfewshot.types import Progress
 
@@ -69,6 +71,22 @@ def test_the_first_queries_and_some_labels_only(tmp_path, data):
         ("blob_002", "2"),
         ("blob_003", "2"),
     ]
+
+
+def test_references_are_matched_by_the_names_of_their_structures(tmp_path, data):
+    """3D Slicer numbers the structures of each scan anew."""
+    cell = only_cell(queries=1)
+    run_cell(cell, data, tmp_path / "first", "cpu")
+    root = data / "blobs"
+    stored = read_label(root / "labelsTr" / "blob_002.nii.gz")
+    swapped = np.array([0, 2, 1], np.uint8)[stored.data[0]]
+    file = root / "labelsTr" / "blob_002.seg.nrrd"
+    EXPORTS["seg_nrrd"].write(file, swapped, {1: "blob 2", 2: "blob 1"}, stored, {})
+    table = (root / "dataset.json").read_text()
+    assert "labelsTr/blob_002.nii.gz" in table
+    (root / "dataset.json").write_text(table.replace("labelsTr/blob_002.nii.gz", "labelsTr/blob_002.seg.nrrd"))
+    run_cell(cell, data, tmp_path / "second", "cpu")
+    assert scores_of(tmp_path / "second") == scores_of(tmp_path / "first")
 
 
 class Watched:
