@@ -17,6 +17,7 @@ from medfewshot.data_dictionary import write_table
 from medfewshot.datasets import IGNORE_VALUE, PROJECT_FILE
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.inference import Segmentation
+from medfewshot.intensities import looks_like_hounsfield
 from medfewshot.io import EXPORTS as WRITERS
 from medfewshot.io import atomic_path, read_label, write_array, write_label, write_text
 from medfewshot.settings import SegmentSettings
@@ -170,7 +171,8 @@ def _nnunet(job: _Job) -> None:
             write_array(image, channel, scan)
         write_label(label, table[read_label(path).data[0]], scan)
         job.result.files += [*images, label]
-        channels |= {str(number): f"channel {number}" for number in range(len(images))}
+        is_ct = _is_ct(job, scan) and set(channels.values()) <= {"CT"}
+        channels |= {str(number): "CT" if is_ct else f"channel {number}" for number in range(len(images))}
     labels: dict[str, int] = {"background": 0, **{job.names[value]: n for n, value in enumerate(values, start=1)}}
     labels |= {"ignore": len(values) + 1} if job.partly else {}
     content = {
@@ -179,6 +181,12 @@ def _nnunet(job: _Job) -> None:
     }  # fmt: skip
     write_text(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     job.result.files.append(folder / "dataset.json")
+
+
+def _is_ct(job: _Job, scan: Volume) -> bool:
+    """Return whether nnU-Net shall normalise a scan as CT; it reads this from the channel's name."""
+    stated = job.project.settings.get("modality") or scan.modality
+    return str(stated).upper().startswith("CT") if stated else looks_like_hounsfield(scan.data)
 
 
 def _stl(job: _Job) -> None:

@@ -95,6 +95,10 @@ def test_an_nnunet_data_set_has_a_file_for_each_channel(tmp_path: Path) -> None:
     assert np.array_equal(2 * images[0], images[1])
     names = json.loads((folder / "dataset.json").read_text())["channel_names"]
     assert names == {"0": "channel 0", "1": "channel 1"}
+    project.change_settings({"modality": "CT"})
+    export(project, ["nnunet"], tmp_path / "ct")
+    (table,) = (tmp_path / "ct").rglob("dataset.json")
+    assert json.loads(table.read_text())["channel_names"] == {"0": "CT", "1": "CT"}
 
 
 def test_the_status_of_each_review_travels_with_an_export(project: Project, tmp_path: Path) -> None:
