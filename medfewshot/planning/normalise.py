@@ -67,10 +67,7 @@ def _normalise_channel(x: Tensor, how: Normalization) -> Tensor:
 
 
 def keep_extremes(
-    how: Normalization,
-    images: Sequence[np.ndarray],
-    found: Sequence[Mapping[int, Structure]],
-    values: Iterable[int],
+    how: Normalization, images: Sequence[np.ndarray], found: Sequence[Mapping[int, Structure]], values: Iterable[int]
 ) -> Normalization:
     """Return a normalization that clips no structure: a wider window, or a z-score that keeps extreme values.
 

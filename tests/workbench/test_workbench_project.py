@@ -177,6 +177,9 @@ def test_a_mask_that_was_rejected_is_no_example_until_it_is_drawn_again(project:
         project.review(name, status="rejected")
     project.review("a", note="too large")
     assert [case.case_id for case in project.examples()] == ["b"]  # there the draft was rejected
+    dataset = read_dataset(project.folder)
+    assert [case.case_id for case in dataset.labelled] == ["b"]
+    assert any("rejected" in note for note in dataset.notes)
     project.save_mask("a", block(2), version=1)
     assert [case.case_id for case in project.examples()] == ["b", "a"]
 
