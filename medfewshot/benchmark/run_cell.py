@@ -125,7 +125,7 @@ def _segmented(cell: Cell, case: Case, segmenter: ScanSegmenter, folder: Path, i
     examples = read_complete_examples(case, ignore=ignore)
     seconds = {"read": time.perf_counter() - begun, "segment": 0.0, "metrics": 0.0}
     rows: list[dict[str, Any]] = []
-    table = StructureNames(segmenter.plan.labels, source="the labelled scans")
+    table = StructureNames(segmenter.plan.labels, source="the labelled scans", grows=False)
     for image, reference in examples:
         truth = table.match(reference).data[0]
         name = case.case_id if image.frame is None else f"{case.case_id} frame {image.frame}"

@@ -28,7 +28,7 @@ def read_project(folder: Path) -> Dataset | None:
         frames = {Path(str(one["name"])).name: one.get("frame") for one in content["scans"]}
         rejected = _rejected(folder, scans)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({error})", "restore it from a copy") from None
+        raise InputError(f"{path} or a file beside it: cannot be read ({error})", "restore it from a copy") from None
     masks = {name: folder / "labels" / f"{name}.nii.gz" for name in scans}
     cases = [
         Case(

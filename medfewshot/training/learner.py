@@ -19,7 +19,7 @@ from medfewshot.errors import InputError
 from medfewshot.learners import MetaLearner, Start, build_start, check_adaptation, load_start, trainable_spec
 from medfewshot.training.settings import TrainSettings
 
-RUN_SETTINGS = {"start", "device", "progress"}
+RUN_SETTINGS = {"start", "random_start", "device", "progress"}
 """Settings of every learner that are not options, because the run sets them."""
 SEPARATE_OPTIONS = {"seed"}
 """Options of both the learner and its start that may differ."""

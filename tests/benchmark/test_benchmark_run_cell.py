@@ -74,7 +74,7 @@ def test_the_first_queries_and_some_labels_only(tmp_path, data):
 
 
 def test_references_are_matched_by_the_names_of_their_structures(tmp_path, data):
-    """3D Slicer numbers the structures of each scan anew."""
+    """In 3D Slicer, one structure can have different numbers in different scans."""
     cell = only_cell(queries=1)
     run_cell(cell, data, tmp_path / "first", "cpu")
     root = data / "blobs"
@@ -87,6 +87,9 @@ def test_references_are_matched_by_the_names_of_their_structures(tmp_path, data)
     (root / "dataset.json").write_text(table.replace("labelsTr/blob_002.nii.gz", "labelsTr/blob_002.seg.nrrd"))
     run_cell(cell, data, tmp_path / "second", "cpu")
     assert scores_of(tmp_path / "second") == scores_of(tmp_path / "first")
+    EXPORTS["seg_nrrd"].write(file, swapped, {1: "blob 2", 2: "another"}, stored, {})
+    with pytest.raises(InputError, match="label 2 is 'another'"):
+        run_cell(cell, data, tmp_path / "third", "cpu")
 
 
 class Watched:
