@@ -187,6 +187,20 @@ def test_promise12(tmp_path):
     check(tmp_path / "TrainingData_Part1", ["Case00"])
 
 
+@pytest.mark.parametrize("name", ["case1", "Case00", "img0001", "volume-7", "verse004", "patient001_frame01"])
+def test_a_scan_and_its_label_may_have_a_name_of_a_public_set(tmp_path, name):
+    scans(tmp_path, f"images/{name}.nii.gz", "images/zz.nii.gz")
+    labels(tmp_path, f"labels/{name}.nii.gz", "labels/zz.nii.gz")
+    assert check(tmp_path, [name, "zz"]).modality is None
+
+
+def test_numbered_cases_of_nifti_are_not_promise12(tmp_path):
+    scans(tmp_path, "case1.nii.gz", "other.nii.gz")
+    labels(tmp_path, "case1_segmentation.nii.gz", "other_segmentation.nii.gz")
+    dataset = check(tmp_path, ["case1", "other"])
+    assert [case.modality for case in dataset.cases] == [None, None]
+
+
 def test_verse(tmp_path):
     names = ("sub-verse004", "sub-verse500_dir-ax", "sub-verse401_split-verse253")
     for name in names:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, dataset_of, skipped
-from medfewshot.datasets.search import by_key, folders_below, scans_below
+from medfewshot.datasets.search import by_key, folders_below, images_and_labels, scans_below
 from medfewshot.io import stem_of
 from medfewshot.types import Case
 
@@ -43,7 +43,7 @@ VERSE_LABELS = {
 def read_lits(folder: Path) -> Dataset | None:
     """LiTS: ``volume-7.nii`` + ``segmentation-7.nii``, in one folder or in several; ``test-volume-7.nii`` too."""
     files = scans_below(folder, depth=2)
-    images, labels = by_key(files, r"volume-(\d+)"), by_key(files, r"segmentation-(\d+)")
+    images, labels = images_and_labels(files, r"volume-(\d+)", r"segmentation-(\d+)")
     cases = _pairs(images, labels) + _pairs(by_key(files, r"test-volume-(\d+)"), {})
     return dataset_of(folder, cases, _orphans(labels, images))
 
@@ -73,7 +73,7 @@ def read_kits(folder: Path) -> Dataset | None:
 def read_btcv(folder: Path) -> Dataset | None:
     """BTCV: ``img/img0001.nii.gz`` + ``label/label0001.nii.gz``, also below ``RawData/Training``."""
     files = scans_below(folder, depth=3)
-    images, labels = by_key(files, r"img(\d{4})"), by_key(files, r"label(\d{4})")
+    images, labels = images_and_labels(files, r"img(\d{4})", r"label(\d{4})")
     return dataset_of(folder, _pairs(images, labels), _orphans(labels, images))
 
 
@@ -100,6 +100,8 @@ def read_verse(folder: Path) -> Dataset | None:
     """
     files = scans_below(folder, depth=3)
     labels = by_key(files, r"(sub-(?:verse|gl)\d+.*)_seg-vert_msk") | by_key(files, r"(verse\d+.*)_seg")
+    if not labels:
+        return None
     images = by_key(files, r"(sub-(?:verse|gl)\d+.*)_ct")
     images |= {key: path for key, path in by_key(files, r"(verse\d+.*)").items() if not key.endswith("_seg")}
     cases = [

@@ -81,9 +81,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error})", "write it again as JSON in UTF-8") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise InputError(
-            f"{path}: expected a JSON object {{...}}, found a {kind}", "see nnU-Net's dataset.json for one"
-        )
+        raise InputError(f"{path}: expected a JSON object {{...}}, found a {kind}", "see nnU-Net's dataset.json")
     return content
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, dataset_of, skipped
-from medfewshot.datasets.search import by_key, scans_below
+from medfewshot.datasets.search import by_key, images_and_labels, scans_below
 from medfewshot.io import channel_of, stem_of
 from medfewshot.types import Case
 
@@ -62,7 +62,7 @@ def _brats_labels(cases: Sequence[Case]) -> dict[int, str] | None:
 def read_acdc(folder: Path) -> Dataset | None:
     """ACDC: ``patient001/patient001_frame01.nii.gz`` + ``patient001_frame01_gt.nii.gz``, two frames a patient."""
     files = scans_below(folder, depth=3)
-    images, labels = by_key(files, r"(patient\d+_frame\d+)"), by_key(files, r"(patient\d+_frame\d+)_gt")
+    images, labels = images_and_labels(files, r"(patient\d+_frame\d+)", r"(patient\d+_frame\d+)_gt")
     cases = [Case(key, key.split("_")[0], "MR", (path,), labels.get(key)) for key, path in images.items()]
     notes = (
         *skipped([path for key, path in labels.items() if key not in images], "its scan is missing"),
@@ -74,8 +74,8 @@ def read_acdc(folder: Path) -> Dataset | None:
 
 def read_promise12(folder: Path) -> Dataset | None:
     """PROMISE12: ``Case00.mhd`` + ``Case00_segmentation.mhd``, in one folder or in several parts."""
-    files = scans_below(folder, depth=2)
-    images, labels = by_key(files, r"(case\d+)"), by_key(files, r"(case\d+)_segmentation")
+    files = [path for path in scans_below(folder, depth=2) if path.suffix.lower() == ".mhd"]  # others say case1 too
+    images, labels = images_and_labels(files, r"(case\d+)", r"(case\d+)_segmentation")
     cases = [Case(stem_of(path), stem_of(path), "MR", (path,), labels.get(key)) for key, path in images.items()]
     notes = skipped([path for key, path in labels.items() if key not in images], "its scan is missing")
     return dataset_of(folder, cases, notes, modality="MR")

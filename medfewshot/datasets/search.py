@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from medfewshot.errors import InputError
@@ -39,6 +39,12 @@ def by_key(paths: Iterable[Path], pattern: str) -> dict[str, Path]:
         if found.setdefault(match[1], path) != path:
             raise InputError(f"{found[match[1]]} and {path}: both belong to case '{match[1]}'", "keep one of them")
     return found
+
+
+def images_and_labels(paths: Sequence[Path], image: str, label: str) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return images and labels by key, as ``by_key`` does; none of both if no file has the name of a label."""
+    labels = by_key(paths, label)
+    return (by_key(paths, image) if labels else {}), labels
 
 
 def folders_below(folder: Path, pattern: str, *, depth: int) -> list[Path]:

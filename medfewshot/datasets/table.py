@@ -36,11 +36,8 @@ def read_csv(path: Path) -> Dataset | None:
         images = tuple(_existing(path, line, "image", part.strip()) for part in row["image"].split("|"))
         example = (images, _frame(path, line, row.get("frame", "")))
         if first_line.setdefault(example, line) != line:
-            raise InputError(
-                f"{path}, line {line}: {images[0].name} is listed in line {first_line[example]} already, and an image "
-                "cannot have two labels",
-                "remove one line",
-            )
+            twice = f"{path}, line {line}: {images[0].name} is listed in line {first_line[example]} already"
+            raise InputError(twice, "remove one line, because an image cannot have two labels")
     counts, found = Counter(path_id(image) for image in {images[0] for images, _ in first_line}), []
     for (line, row), (images, frame) in zip(rows, first_line, strict=True):
         name = path_id(images[0])
@@ -89,10 +86,8 @@ def _rows(path: Path) -> list[tuple[int, _Row]]:
 def _check_header(path: Path, header: list[str]) -> None:
     missing = [column for column in ("image", "label") if column not in header]
     if missing:
-        raise InputError(
-            f"{path}, line 1: the header lacks {' and '.join(missing)}",
-            f"start with a line '{','.join(_COLUMNS)}' (the last three are optional)",
-        )
+        lacks = f"{path}, line 1: the header lacks {' and '.join(missing)}"
+        raise InputError(lacks, f"start with a line '{','.join(_COLUMNS)}' (the last three are optional)")
 
 
 def _existing(path: Path, line: int, column: str, text: str) -> Path:
