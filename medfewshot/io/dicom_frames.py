@@ -20,6 +20,8 @@ from medfewshot.io.formats.itk import array_of, read_itk
 
 _CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2.1", "2.2", "4.1", "4.4", "130", "128.1"))
 """Enhanced and legacy converted enhanced CT, MR and PET: the classes whose frames are slices of a volume."""
+_TAGS = (b"\x00\x52\x30\x92", b"\x20\x00\x13\x91")
+"""Per-frame groups and plane positions, in other classes: cone-beam CT, tomosynthesis, volumes written by ITK."""
 _PLAIN_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.7.3"
 """Multi-frame grayscale word secondary capture: the same pixels, with nothing that a reader would apply to them."""
 
@@ -37,8 +39,11 @@ _FACTS = {
 
 
 def is_enhanced(one: Slice) -> bool:
-    """Return whether a file is of a class whose frames are slices with positions of their own."""
-    return one.sop_class in _CLASSES
+    """Return whether the frames of a file are slices with positions of their own, by its class or its content."""
+    if one.sop_class in _CLASSES or one.size[2] == 1:
+        return one.sop_class in _CLASSES
+    content = one.path.read_bytes()
+    return all(tag in content for tag in _TAGS)
 
 
 def frames_of(one: Slice) -> list[Slice]:
@@ -60,6 +65,7 @@ def frames_of(one: Slice) -> list[Slice]:
         raise InputError(
             f"{one.path}: its frames belong to {len(stacks)} stacks", "export each stack as a series of its own"
         )
+    one = replace(one, rescale=(float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)))
     return [_frame(one, index, group, shared) for index, group in enumerate(groups)]
 
 
@@ -84,8 +90,8 @@ def _read(path: Path, *, pixels: bool) -> Any:
 
 
 def _item(dataset: Any, sequence: str) -> Any:
-    """Return the first item of a sequence, or an empty data set."""
-    return (dataset.get(sequence) or [type(dataset)()])[0]
+    """Return the first item of a sequence, or an empty mapping."""
+    return (dataset.get(sequence) or [{}])[0]
 
 
 def _frame(one: Slice, index: int, group: Any, shared: Any) -> Slice:
@@ -118,7 +124,7 @@ def _frame(one: Slice, index: int, group: Any, shared: Any) -> Slice:
         step_mm=None if step is None else abs(float(step[0])),
         pose=np.stack([position, *axes]),
         facts={**one.facts, **_facts(group, shared)},
-        rescale=(1.0 if slope is None else float(slope[0]), 0.0 if intercept is None else float(intercept[0])),
+        rescale=one.rescale if slope is None or intercept is None else (float(slope[0]), float(intercept[0])),
     )
 
 

@@ -51,15 +51,8 @@ def _references(images: Sequence[Any], source: Volume) -> list[Any]:
     frames = found.frames if found is not None else []
     if not frames:
         return [_item(ReferencedSOPClassUID=i.SOPClassUID, ReferencedSOPInstanceUID=i.SOPInstanceUID) for i in images]
-    only = images[0]
-    return [
-        _item(
-            ReferencedSOPClassUID=only.SOPClassUID,
-            ReferencedSOPInstanceUID=only.SOPInstanceUID,
-            ReferencedFrameNumber=frame + 1,
-        )
-        for frame in frames
-    ]
+    only = {"ReferencedSOPClassUID": images[0].SOPClassUID, "ReferencedSOPInstanceUID": images[0].SOPInstanceUID}
+    return [_item(**only, ReferencedFrameNumber=frame + 1) for frame in frames]
 
 
 def _structure_set(images: Sequence[Any]) -> Any:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import corpus_dicom
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from io_samples import OBLIQUE, SHAPE, affine_of, place, ramp, rotation, signed_permutations, write_dicom
+from io_samples import OBLIQUE, SHAPE, affine_of, place, ramp, rotation, signed_permutations, write_dicom, write_itk
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from medfewshot.errors import InputError
-from medfewshot.io import is_series_folder, read_image, read_label
+from medfewshot.io import is_series_folder, open_film, read_image, read_label
 
 
 def right_handed(axes: np.ndarray) -> np.ndarray:
@@ -240,11 +241,49 @@ def test_objects_without_grey_images(tmp_path: Path) -> None:
         read_label(tmp_path / "seg")
 
 
-def test_a_film_is_refused(tmp_path: Path) -> None:
-    film = sitk.GetImageFromArray(ramp().T.astype(np.uint8))
-    sitk.WriteImage(film, str(tmp_path / "film.dcm"))
-    with pytest.raises(InputError, match=r"film\.dcm: .*6 frames without slice positions"):
-        read_image(tmp_path / "film.dcm")
+def test_frames_with_positions_are_slices_in_every_class(tmp_path: Path) -> None:
+    """ITK writes a volume as multi-frame secondary capture."""
+    file = write_itk(tmp_path / "a.dcm", ramp().astype(np.uint8), affine_of(np.diag([-1.0, -1, 1])))
+    assert open_film(file) is None
+    volume = read_image(file)
+    assert np.array_equal(volume.data[0], ramp())
+    np.testing.assert_allclose(volume.affine, affine_of(np.diag([-1.0, -1, 1])), atol=1e-4)
+
+
+@pytest.mark.parametrize("tags", [{"RescaleSlope": "2", "RescaleIntercept": "-5"}, {}], ids=["rescaled", "as stored"])
+def test_frames_without_a_slope_of_their_own_have_that_of_the_file(tmp_path: Path, tags: dict[str, str]) -> None:
+    dataset = pydicom.dcmread(write_itk(tmp_path / "a.dcm", ramp().astype(np.uint8), OBLIQUE))
+    for group in (*dataset.SharedFunctionalGroupsSequence, *dataset.PerFrameFunctionalGroupsSequence):
+        group.pop("PixelValueTransformationSequence", None)
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        dataset.pop(name, None)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(tmp_path / "a.dcm")
+    assert np.array_equal(read_image(tmp_path).data[0], ramp() * 2 - 5 if tags else ramp())
+
+
+def test_slices_of_spect_are_no_film(tmp_path: Path) -> None:
+    plane = np.arange(80, dtype=np.int16).reshape(8, 10)
+    dataset = corpus_dicom.one_slice(
+        plane, 0, SOPClassUID="1.2.840.10008.5.1.4.1.1.20", Modality="NM", NumberOfFrames=6,
+        ImageType=["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"], ImagePositionPatient=None,
+        PixelData=6 * plane.T.tobytes(),
+    )  # fmt: skip
+    file = corpus_dicom.save(dataset, tmp_path / "a.dcm")
+    assert open_film(file) is None
+    with pytest.raises(InputError, match=r"a\.dcm has 6 frames without slice positions"):
+        read_image(file)
+
+
+def test_the_pixel_spacing_counts_in_every_class(tmp_path: Path) -> None:
+    for kind in ("1.1", "1.2", "12.1", "20"):  # radiography, mammography, angiography, nuclear medicine
+        uid = f"1.2.840.10008.5.1.4.1.1.{kind}"
+        options = {"SOPClassUID": uid, "ImagePositionPatient": None, "ImageOrientationPatient": None}
+        dataset = corpus_dicom.one_slice(ramp()[:, :, 0], 0, **options)
+        dataset.file_meta.MediaStorageSOPClassUID = uid
+        volume = read_image(corpus_dicom.save(dataset, tmp_path / kind / "a.dcm"))
+        assert (volume.has_spacing, *volume.spacing_mm) == (True, 1.25, 1.5), kind
 
 
 def test_enhanced_multi_frame_of_another_writer(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def read(path: Path, dtype: DType) -> Volume:
                 raise InputError(f"{one.path}: is a colour DICOM image", "remove it: only grey values can be segmented")
             if one.size[2] > 1:
                 raise InputError(
-                    f"{path}: {one.path.name} has {one.size[2]} frames without slice positions (a film?)",
+                    f"{path}: {one.path.name} has {one.size[2]} frames without slice positions (a film or SPECT?)",
                     "convert it to NIfTI first, e.g. with dcm2niix",
                 )
         first = slices[0]
@@ -72,7 +72,7 @@ def film(path: Path, dtype: DType) -> Film | None:
     """Open a series with several time points, or a film without slice positions (ultrasound); None for one volume."""
     with quiet_itk():
         slices, warnings = _series(path)
-        if len(slices) == 1 and slices[0].size[2] > 1:
+        if len(slices) == 1 and slices[0].size[2] > 1 and "RECON" not in slices[0].facts.get("image type", ""):
             return _projection_film(slices[0], warnings)
         points = time_points(slices, str(path))
         if points is None:
@@ -205,10 +205,10 @@ def _read_slice(path: Path) -> Slice:
 
     if "MOSAIC" in text("0008|0008").upper().split("\\"):
         raise InputError(f"{path}: is a mosaic: its slices are tiles of one image", "convert it with dcm2niix")
-    size, spacing = (*reader.GetSize(), 1)[:3], (*reader.GetSpacing(), 1.0)
+    size = (*reader.GetSize(), 1)[:3]
     check_size(size, 4, path)
     pixel_mm = _floats(text("0028|0030") or text("0018|1164"), 2)  # of the patient, or else of the detector
-    if pixel_mm is not None and pixel_mm.min() <= 0:  # GDCM replaces it with 1 mm and says nothing
+    if pixel_mm is not None and pixel_mm.min() <= 0:  # GDCM would take 1 mm
         raise InputError(
             f"{path}: states a pixel spacing of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm", "export the series again"
         )
@@ -227,7 +227,7 @@ def _read_slice(path: Path) -> Slice:
         size=(int(size[0]), int(size[1]), int(size[2])),
         components=reader.GetNumberOfComponents(),
         has_spacing=pixel_mm is not None,
-        spacing_mm=(1.0, 1.0) if pixel_mm is None else (float(spacing[0]), float(spacing[1])),
+        spacing_mm=(1.0, 1.0) if pixel_mm is None else (float(pixel_mm[1]), float(pixel_mm[0])),
         thickness_mm=None if thickness is None else abs(float(thickness[0])),
         step_mm=None if step is None else abs(float(step[0])),
         pose=pose,

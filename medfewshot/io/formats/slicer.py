@@ -55,14 +55,11 @@ def read_segmentation(path: Path) -> Volume:
     data = volume.data
     if not segments:
         return volume
-    values = [segment.value for segment in segments]
-    if len(data) > 1 or None in values:
-        numbers = [v for v in values if v is not None]
+    numbers = [segment.value for segment in segments if segment.value is not None]
+    if len(data) > 1 or len(numbers) < len(segments):
         if len(set(numbers)) < len(segments):
             numbers = [*range(1, len(segments) + 1)]
         data = _merged(path, data, segments, numbers)
-    else:
-        numbers = [v for v in values if v is not None]
     found = sorted(zip(numbers, segments, strict=True), key=lambda pair: pair[0])
     return replace(
         volume,
