@@ -6,7 +6,6 @@ nibabel orders it. World coordinates are RAS+ millimetres. This module imports n
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -282,16 +281,6 @@ Colour = tuple[float, float, float]
 
 UncertainStructure = tuple[int, str]
 """Class index of an uncertain structure, and the reason; completes the sentence "<structure> is ..."."""
-
-_OLD_NAMES = {"Doubt": "UncertainStructure", "WHOLE_VALUES": "MAX_WHOLE_VALUES"}
-
-
-def __getattr__(name: str) -> Any:
-    """Give access to the names of version 0.2.0.dev0, with a DeprecationWarning."""
-    if name not in _OLD_NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(f"{__name__}.{name} is now {_OLD_NAMES[name]}", DeprecationWarning, stacklevel=2)
-    return globals()[_OLD_NAMES[name]]
 
 
 class Cancelled(BaseException):

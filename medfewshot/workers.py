@@ -138,7 +138,7 @@ class RayCluster:
         """
         progress = progress or Progress()
         with self._connected() as ray:
-            task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(_call)
+            task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(lambda function, item: function(item, Progress()))
             todo, waiting = iter(enumerate(items)), dict[Any, int]()
             try:
                 while True:
@@ -233,11 +233,6 @@ def make_workers(settings: WorkerSettings) -> Workers:
     if settings.jobs > 1:
         raise InputError("jobs on this machine and a cluster are given", "give one of them", setting=("jobs", "ray"))
     return RayCluster(settings.ray, settings.cpus, settings.gpus)
-
-
-def _call(function: Callable[[Any, Progress], Any], item: Any) -> Any:
-    """Run on a node."""
-    return function(item, Progress())
 
 
 def _node_problem(version: str, folders: Sequence[str]) -> tuple[str, str] | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 import medfewshot
-from medfewshot import types
 
 NAMES = {
     "__version__", "adapt", "segment_film",
@@ -25,11 +22,3 @@ def test_every_public_name_is_there():
     for name in NAMES:
         assert getattr(medfewshot, name) is not None
     assert not hasattr(medfewshot, "nonsense")
-
-
-@pytest.mark.parametrize(("old", "new"), [("Doubt", "UncertainStructure"), ("WHOLE_VALUES", "MAX_WHOLE_VALUES")])
-def test_old_names_warn(old, new):
-    with pytest.warns(DeprecationWarning, match=new):
-        assert getattr(types, old) is getattr(types, new)
-    with pytest.raises(AttributeError):
-        _ = types.nonsense

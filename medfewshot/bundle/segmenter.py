@@ -26,7 +26,6 @@ from medfewshot.settings import InferenceSettings
 from medfewshot.types import Plan, Progress, UncertainStructure, Volume
 
 FORMAT_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)
 DESCRIPTION = "segmenter.json"
 WEIGHTS = "weights.safetensors"
 
@@ -165,10 +164,8 @@ def load_segmenter(
     with refuse_damage(f"{folder}: the segmenter is damaged", "make it again with medfewshot adapt"):
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format_version"]
-        if version not in READABLE_VERSIONS:
-            raise InputError(
-                f"{path}: has format version {version}, this medfewshot reads {READABLE_VERSIONS}", "adapt again"
-            )
+        if version != FORMAT_VERSION:
+            raise InputError(f"{path}: has format version {version}, only {FORMAT_VERSION} is read", "adapt again")
         tensors = read_tensors(folder / WEIGHTS)[0]
         kinds = {spec.segmenter.kind: spec.segmenter for spec in learners.values() if spec.segmenter is not None}
         segmenter = kinds[description["kind"]].from_config(description["config"])

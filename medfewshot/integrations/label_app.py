@@ -31,7 +31,7 @@ from monailabel.utils.others.generic import strtobool
 from medfewshot import __version__
 from medfewshot.errors import InputError
 from medfewshot.integrations.label_files import read_names
-from medfewshot.integrations.label_session import choose_next, training_options, training_settings
+from medfewshot.integrations.label_session import choose_next, labelled_pairs, training_options, training_settings
 from medfewshot.settings import InferenceSettings
 from medfewshot.workbench.session import LabelSession
 
@@ -91,11 +91,10 @@ class FewShotTrain(TrainTask):
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Adapt a new segmenter to all images that have a final label."""
         tag = DefaultLabelTag.FINAL
-        pairs = [
-            (Path(datastore.get_image_uri(image)), Path(datastore.get_label_uri(image, tag)))
-            for image in sorted(datastore.get_labeled_images())
-        ]
+        store, names = datastore, sorted(datastore.get_labeled_images())
+        found = [(store.get_image_uri(n), store.get_label_uri(n, tag), store.get_label_info(n, tag)) for n in names]
         try:
+            pairs = labelled_pairs(found, self.session.names)
             self.last = self.session.adapt(pairs, training_settings(self.conf, request))
         except InputError as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from None
@@ -148,7 +147,7 @@ class MostInformative(Strategy):
 
 
 class FewShotApp(MONAILabelApp):
-    """The app. Its structures are those of ``labels.json`` beside ``main.py``, or else the values in the labels.
+    """The app. Its structures are those of ``labels.json`` beside ``main.py``, and others that are submitted.
 
     Args:
         app_dir: Folder of the app.
@@ -165,7 +164,7 @@ class FewShotApp(MONAILabelApp):
         super().__init__(
             app_dir=app_dir, studies=studies, conf=given, name="medfewshot", version=__version__,
             description="Few-shot segmentation: label one to ten scans, train, get the rest. For research only.",
-            labels=self.session.labels or None,
+            labels=self.session.labels,
         )  # fmt: skip
 
     def init_infers(self) -> dict[str, InferTask]:

@@ -24,33 +24,44 @@ def write_label_app(folder: Path, names: Mapping[int, str] | None = None, segmen
 
     Args:
         folder: A new folder.
-        names: Label value -> name of the structures to annotate; default: those of the segmenter.
+        names: Label value -> name of the structures to annotate; default: those of the segmenter, numbered from 1.
         segmenter: Folder of a segmenter to begin with.
 
     Raises:
-        InputError: ``folder`` exists and is not empty, or ``segmenter`` contains no segmenter.
+        InputError: ``folder`` exists and is not empty, ``segmenter`` contains no segmenter, no structure is named, or
+            the values are not 1, 2, ..., as 3D Slicer numbers structures.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already", "give a new folder")
     known = dict(names or {})
     if segmenter is not None:
-        known = known or dict(load_segmenter(segmenter).plan.labels)
+        learned = load_segmenter(segmenter).plan.labels
+        known = known or {number: learned[value] for number, value in enumerate(sorted(learned), start=1)}
+    _check(known, "labels")
     (folder / "model").mkdir(parents=True)
     if segmenter is not None:
         shutil.copytree(segmenter, folder / "model" / "segmenter-0001")
         write_text(folder / "model" / POINTER, json.dumps({"segmenter": "segmenter-0001"}) + "\n")
-    if known:
-        content = {str(value): name for value, name in known.items()}
-        write_text(folder / LABELS, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    content = {str(value): name for value, name in known.items()}
+    write_text(folder / LABELS, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "main.py", _MAIN)
 
 
 def read_names(folder: Path) -> dict[int, str]:
-    """Read label value -> name from ``labels.json``; empty without that file."""
+    """Read label value -> name from ``labels.json``.
+
+    Raises:
+        InputError: The file is missing or damaged, or its values are not 1, 2, ...
+    """
     path = folder / LABELS
-    if not path.is_file():
-        return {}
     try:
-        return {int(value): str(name) for value, name in json.loads(path.read_text(encoding="utf-8")).items()}
+        names = {int(value): str(name) for value, name in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):
-        raise InputError(f"{path}: is damaged", 'write it as {"1": "liver", "2": "spleen"}') from None
+        raise InputError(f"{path}: is missing or damaged", 'write it as {"1": "liver", "2": "spleen"}') from None
+    _check(names, str(path))
+    return names
+
+
+def _check(names: Mapping[int, str], where: str) -> None:
+    if not names or sorted(names) != list(range(1, len(names) + 1)):
+        raise InputError(f"{where}: structures are not numbered 1, 2, ...", "3D Slicer does so: 1=liver,2=spleen")

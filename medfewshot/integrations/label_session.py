@@ -1,11 +1,16 @@
-"""What the MONAI Label app adds to a session: the settings of a training, and which scan to offer next."""
+"""What the MONAI Label app adds to a session: settings of a training, names of segments, and the scan to offer next."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from medfewshot.errors import InputError
+from medfewshot.io import match_names, read_label, values_of
 from medfewshot.settings import AdaptSettings
+from medfewshot.types import Volume
 from medfewshot.workbench.choice import Assessment, in_order_of_need
 
 _OF_THE_APP = ("device", "labels", "ignore")
@@ -28,6 +33,41 @@ def training_settings(conf: Mapping[str, Any], request: Mapping[str, Any]) -> Ad
     values = options | {name: request[name] for name in options if request.get(name) is not None}
     unset = {name for name, value in values.items() if value == "" or (name == "steps" and str(value) == "0")}
     return AdaptSettings(**{name: value for name, value in values.items() if name not in unset})
+
+
+def labelled_pairs(
+    found: Sequence[tuple[str, str, Mapping[str, Any]]], names: Mapping[int, str]
+) -> list[tuple[str, Volume]]:
+    """Read submitted label maps, and give each structure one value by its name.
+
+    Args:
+        found: Scan, label map, and what the viewer states about the label map.
+        names: Label value -> name in the app. A label map without names, for which the viewer has none, follows them.
+
+    Raises:
+        InputError: A label map cannot be read, or has more structures than the viewer names.
+    """
+    labels = []
+    for _, path, info in found:
+        label = read_label(Path(path))
+        segments = (
+            label.names
+            or _segments(label, info)
+            or {value: names[value] for value in values_of(label.data) & set(names)}
+        )
+        labels.append(replace(label, names=segments))
+    matched = match_names(labels, names, fixed=False)
+    return [(scan, label) for (scan, _, _), label in zip(found, matched, strict=True)]
+
+
+def _segments(label: Volume, info: Mapping[str, Any]) -> dict[int, str]:
+    """Return label value -> name of submitted segments; 3D Slicer numbers those of a file 1, 2, ..."""
+    rows = [row for row in info.get("label_info") or () if isinstance(row, Mapping) and row.get("name")]
+    names = {number: str(row["name"]) for number, row in enumerate(rows, start=1)}
+    present = values_of(label.data)
+    if rows and not present <= set(names):
+        raise InputError(f"{label.name}: has label {max(present)}, but {len(names)} segments", "submit it again")
+    return {value: names[value] for value in present if rows}
 
 
 def choose_next(assessments: Mapping[str, Mapping[str, Any]], offered: Mapping[str, float] | None = None) -> str | None:

@@ -7,7 +7,7 @@ from medfewshot.io.films import channels_in_file, labelled_frames, open_film
 from medfewshot.io.formats import FORMATS, Film, Format
 from medfewshot.io.formats.nifti import volumes_in_file
 from medfewshot.io.geometry import as_2d, check_affine, check_same_grid, in_voxels
-from medfewshot.io.label_values import check_is_image, check_is_label_map
+from medfewshot.io.label_values import check_is_image, check_is_label_map, values_of
 from medfewshot.io.names import StructureNames, match_names, specific_names
 from medfewshot.io.objects import NO_SPACING, VolumeLike, as_volume
 from medfewshot.io.paths import (
@@ -38,6 +38,6 @@ __all__ = [
     "files_without_image", "find_images", "format_of", "in_common_frame", "in_frame_of", "in_voxels",
     "is_series_folder", "labelled_frames", "labels_without_image", "looks_like_label", "match_names", "open_film",
     "open_scan", "output_suffix", "read_complete_examples", "read_examples", "read_image", "read_label",
-    "read_label_pair", "referenced_series", "series_folders", "series_of", "specific_names", "stem_of", "volumes_in",
-    "volumes_in_file", "write_array", "write_csv", "write_label", "write_label_film", "write_text",
+    "read_label_pair", "referenced_series", "series_folders", "series_of", "specific_names", "stem_of", "values_of",
+    "volumes_in", "volumes_in_file", "write_array", "write_csv", "write_label", "write_label_film", "write_text",
 ]  # fmt: skip

@@ -33,7 +33,8 @@ def time_points(slices: Sequence[Slice], name: str) -> list[list[Slice]] | None:
         else:
             places.append([one])
     fact = next((fact for fact in _TIMES if all(_is_told_apart(place, fact) for place in places)), None)
-    if fact is None or len(places) == len(slices) or any(_differ(place) for place in places):
+    differ = any(len({one.facts.get(other, "") for one in place}) > 1 for place in places for other in _OTHERS)
+    if fact is None or len(places) == len(slices) or differ:
         return None
     counts = [len(place) for place in places]
     if min(counts) < max(counts):
@@ -62,7 +63,3 @@ def _is_told_apart(place: Sequence[Slice], fact: str) -> bool:
     except (KeyError, ValueError):
         return False
     return len(set(values)) == len(values)
-
-
-def _differ(place: Sequence[Slice]) -> bool:
-    return any(len({one.facts.get(fact, "") for one in place}) > 1 for fact in _OTHERS)

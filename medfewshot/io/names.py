@@ -143,17 +143,20 @@ def specific_names(names: Mapping[int, str]) -> dict[int, str]:
     return {value: name for value, name in names.items() if not _GENERIC_NAME.fullmatch(name.casefold())}
 
 
-def match_names(labels: Sequence[Volume], names: Mapping[int, str] | None = None) -> list[Volume]:
+def match_names(
+    labels: Sequence[Volume], names: Mapping[int, str] | None = None, *, fixed: bool = True
+) -> list[Volume]:
     """Give each named structure of several label maps one value: the one in ``names``, or else in the first file.
 
     Args:
         labels: Label maps ``(1, *S)``. Those without names keep their values.
         names: Label value -> name that the data set states.
+        fixed: Whether no file may give a name of ``names`` another value.
 
     Raises:
         InputError: Names and values contradict each other; names both.
     """
-    table = StructureNames(names, fixed=True)
+    table = StructureNames(names, fixed=fixed)
     # Files with names come first, so that one without names is compared with all of them.
     matched = {number: table.match(label) for number, label in enumerate(labels) if label.names}
     return [matched[number] if label.names else table.match(label) for number, label in enumerate(labels)]

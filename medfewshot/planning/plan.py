@@ -83,7 +83,8 @@ def make_plan(
         extents_mm,
         longest_mm=max(float(np.median([one.extent_mm for one in found])) for found in measured.values()),
         narrowest_mm=min(
-            float(np.median([_diameter_mm(one.size, dims) for one in found])) for found in measured.values()
+            float(np.median([(2 * dims * one.size / np.pi) ** (1 / dims) for one in found]))
+            for found in measured.values()
         ),
         settings=settings,
     )
@@ -154,11 +155,6 @@ def _measure(structure: Structure, label: Volume) -> _Measured:
         # Specks beside a structure in one piece are annotation errors, not structures that could vanish.
         has_tiny_pieces=whole and bool(sizes.max() <= TINY_VOXELS or (not one and sizes.min() <= TINY_VOXELS)),
     )
-
-
-def _diameter_mm(size: float, dims: int) -> float:
-    """Return the diameter of the sphere (disc) with a structure's volume in mm³ (area in mm²)."""
-    return float(2 * np.sqrt(size / np.pi)) if dims == 2 else float((6 * size / np.pi) ** (1 / 3))
 
 
 def _patch_size(shape: Sequence[int], spacing: Sequence[float] | np.ndarray, budget: int) -> tuple[int, ...]:

@@ -69,10 +69,6 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, Integral) else value
 
 
-def _pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) else value
-
-
 def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
     if value[0] > value[1]:
         raise ValueError("give (smallest, largest)")
@@ -99,7 +95,9 @@ def _several(value: Any) -> Any:
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = Annotated[
-    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair), AfterValidator(_ordered)
+    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
+    BeforeValidator(lambda value: (value, value) if isinstance(value, int) else value),
+    AfterValidator(_ordered),
 ]
 """Smallest and largest whole number, from 1; one number stands for both."""
 Factors = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ordered)]

@@ -26,6 +26,7 @@ def abdomen(rng: Rng, lesions: int) -> list[Part]:
         lesions: Number of liver lesions, 0 to 4.
     """
     depth = rng.uniform(0.66, 0.72)
+    front = 0.07 - depth + 0.56  # of the spine
     return [
         *_body(rng, depth),
         *_shared("chest"),
@@ -36,7 +37,7 @@ def abdomen(rng: Rng, lesions: int) -> list[Part]:
         *_shared("gallbladder"),
         *_lesions(rng, lesions),
         *_shared("kidneys"),
-        *_vessels(0.07 - depth + 0.56),
+        *(replace(one, path=tuple((x, y + front, z) for x, y, z in one.path)) for one in _shared("vessels")),
         *spine(rng, 0.05 - depth),
     ]
 
@@ -114,8 +115,3 @@ def _lesions(rng: Rng, count: int) -> list[Part]:
         shape = {"rough": 0.008, "channel": 4, "within": "liver", "scale": 0.08}
         parts.append(solid(f"lesion {i}", "lesion", sites[site], radii, **shape))
     return parts
-
-
-def _vessels(front: float) -> list[Part]:
-    """Return the vessels in front of the spine, at y = ``front``."""
-    return [replace(one, path=tuple((x, y + front, z) for x, y, z in one.path)) for one in _shared("vessels")]

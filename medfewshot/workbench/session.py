@@ -10,10 +10,13 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
@@ -55,11 +58,14 @@ class LabelSession:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Name -> value, as annotation clients list them."""
-        names = self.names
-        if not names and self.current is not None:
-            names = dict(self.segmenter().plan.labels)
-        return {name: value for value, name in names.items()}
+        """Name -> value in results of :meth:`segment`: those of ``names``, then other structures that it learned."""
+        return self._numbers(self.segmenter().plan.labels if self.current is not None else {})
+
+    def _numbers(self, learned: Mapping[int, str]) -> dict[str, int]:
+        numbers = {name: value for value, name in self.names.items()}
+        for _, name in sorted(learned.items()):
+            numbers.setdefault(name, max(numbers.values(), default=0) + 1)
+        return numbers
 
     def segmenter(self) -> VolumeSegmenter:
         """Return the current segmenter, read once.
@@ -90,10 +96,14 @@ class LabelSession:
         """
         segmenter, volume = self.segmenter(), read_image(image)
         done = segmenter.segment(volume, settings)
-        write_label(output, done.labels, volume)
         names = segmenter.plan.labels
+        numbers = self._numbers(names)
+        labels = np.zeros_like(done.labels)
+        for value, name in names.items():
+            labels[done.labels == value] = numbers[name]
+        write_label(output, labels, volume)
         return {
-            "label_names": {name: value for value, name in names.items()},
+            "label_names": numbers,
             "predicted_dice": {names[value]: dice for value, dice in done.predicted_dice.items()},
             "flags": list(done.flags),
             "warnings": [*volume.warnings, *done.warnings],
@@ -143,7 +153,7 @@ class LabelSession:
     ) -> dict[str, Any]:
         """Adapt to labelled scans in memory and make the result current; arguments as in ``workflow.adapt``."""
         settings = (settings or AdaptSettings()).replace(device=self.device)
-        scans = replace(scans, names=self.names or scans.names)
+        scans = replace(scans, names={**scans.names, **self.names})
         segmenter = adapt(scans, settings, start=start, progress=progress)
         number = 1 + max((int(path.name.split("-")[1]) for path in self._segmenters()), default=0)
         path = self.folder / f"segmenter-{number:04d}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,10 @@ def segment_film(
     table = tuple(row for number in range(film.count) for row in rows[number])
     warnings = (
         *notes,
-        *_grouped({text: sorted(frames) for text, frames in remarks.items()}, film.count),
+        *(
+            text if len(frames) == film.count else f"frame {some(sorted(frames))}: {text}"
+            for text, frames in remarks.items()
+        ),
         *([f"{some(skipped)}: not written for films, only their label maps are"] if skipped else []),
     )
     if not film.times_s and film.first.has_spacing:
@@ -130,8 +133,3 @@ def write_film_tables(folder: Path, name: str, film: SegmentedFilm, names: Mappi
         marks=sorted({frame for one in film.ejections for frame in (one.ed_frame, one.es_frame)}),
     )  # fmt: skip
     return files
-
-
-def _grouped(remarks: Mapping[str, Sequence[int]], count: int) -> tuple[str, ...]:
-    """Return each remark once, with the frames that it is about unless it is about all of them."""
-    return tuple(text if len(frames) == count else f"frame {some(frames)}: {text}" for text, frames in remarks.items())

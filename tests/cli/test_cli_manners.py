@@ -94,10 +94,11 @@ def test_no_colour_where_nobody_sees_it(scans):
 
 
 def test_label_app(run, scans, support):
-    done = run("label-app", scans / "app", "--labels", "205=left block, 420=right block", "--json")
+    done = run("label-app", scans / "app", "--labels", "1=left block, 2=right block", "--json")
     assert done.code == 0, done.err
-    assert json.loads((scans / "app" / "labels.json").read_text()) == {"205": "left block", "420": "right block"}
-    assert run("label-app", scans / "app").code == 2
+    assert json.loads((scans / "app" / "labels.json").read_text()) == {"1": "left block", "2": "right block"}
+    assert "exists already" in run("label-app", scans / "app", "--labels", "1=liver").err
+    assert "1=liver,2=spleen" in run("label-app", scans / "b").err
     assert "1=liver" in run("label-app", scans / "b", "--labels", "liver").err
     assert run("label-app", scans / "c", "--segmenter", scans / "nowhere").code == 2
     assert not (scans / "c").exists()

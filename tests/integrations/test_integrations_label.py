@@ -12,8 +12,8 @@ import toys
 import medfewshot
 from medfewshot.errors import InputError
 from medfewshot.integrations.label_files import read_names, write_label_app
-from medfewshot.integrations.label_session import choose_next, training_options, training_settings
-from medfewshot.io import read_label
+from medfewshot.integrations.label_session import choose_next, labelled_pairs, training_options, training_settings
+from medfewshot.io import read_image, read_label
 from medfewshot.settings import AdaptSettings
 from medfewshot.workbench.session import LabelSession
 
@@ -56,7 +56,7 @@ def test_a_later_adaptation_takes_over_and_old_ones_go(scans):
     assert len(session.segmenter().record["supports"]) == 2
     kept = sorted(path.name for path in (scans / "model").iterdir() if path.is_dir())
     assert kept == ["segmenter-0003", "segmenter-0004"]
-    assert set(session.labels.values()) == set(toys.VALUES)
+    assert session.labels == {"label 205": 1, "label 420": 2}  # without names, as viewers number them
 
 
 def test_a_scan_unlike_the_supports_is_looked_at_and_chosen(scans):
@@ -139,9 +139,64 @@ def test_a_pointer_never_leads_elsewhere(scans):
         _ = session.current
 
 
+def told(*names: str, first: int = 1) -> dict[str, object]:
+    """What 3D Slicer tells about a label map: its segments in the order of the viewer."""
+    return {"label_info": [{"name": name, "idx": number} for number, name in enumerate(names, start=first)]}
+
+
+def renumbered(data: np.ndarray, values: dict[int, int]) -> np.ndarray:
+    return sum(((data == old) * new).astype(np.int16) for old, new in values.items())
+
+
+def submitted(scans, values: dict[int, int]) -> tuple[Path, Path]:
+    image, label = pairs(scans, 1)[0]
+    data = read_label(label).data[0]
+    return image, toys.save_nifti(scans / "submitted.nii.gz", renumbered(data, values))
+
+
+def test_segments_are_known_by_their_names(scans):
+    known = {1: "right block", 2: "left block"}
+    image, label = submitted(scans, {205: 1, 420: 2})  # the viewer has the left block first
+    ((_, named),) = labelled_pairs([(image, label, told("left block", "right block"))], known)
+    wanted = read_label(pairs(scans, 1)[0][1]).data
+    assert np.array_equal(named.data, np.where(wanted == 205, 2, np.where(wanted == 420, 1, 0)))
+    session = LabelSession(scans / "model", known, "cpu")
+    session.adapt([(image, named)], TOY)
+    assert session.segmenter().plan.labels == known
+    # A label map of which nothing is told has the values of the app, and a new segment a number of its own.
+    (_, plain), (_, more) = labelled_pairs([(image, label, {}), (image, label, told("vessel", "Left Block"))], known)
+    assert np.array_equal(plain.data, read_label(label).data)
+    assert more.names == {3: "vessel", 2: "Left Block"}
+    session.adapt([(image, more)], TOY)
+    assert session.labels == {**{name: value for value, name in known.items()}, "vessel": 3}
+
+
+def test_a_segment_that_is_not_sent_counts_in_the_viewer_only(scans):
+    image, label = submitted(scans, {205: 1, 420: 2})
+    ((_, named),) = labelled_pairs([(image, label, told("a", "b", first=2))], {})  # the background was the first
+    assert named.names == {1: "a", 2: "b"}
+    with pytest.raises(InputError, match="has label 2, but 1 segments"):
+        labelled_pairs([(image, label, told("a"))], {})
+
+
+def test_results_are_numbered_as_viewers_number_them(scans):
+    medfewshot.adapt(scans / "annotated", learner="toy", device="cpu", labels=NAMES).save(scans / "seg")
+    write_label_app(scans / "app", segmenter=scans / "seg")
+    assert read_names(scans / "app") == {1: "left block", 2: "right block"}
+    session = LabelSession(scans / "app" / "model", read_names(scans / "app"), "cpu")
+    assert session.segment(scans / "cohort" / "q1.nii.gz", scans / "x.nii.gz")["label_names"] == session.labels
+    expected = session.segmenter().segment(read_image(scans / "cohort" / "q1.nii.gz")).labels
+    assert np.array_equal(read_label(scans / "x.nii.gz").data[0], (expected == 205) + 2 * (expected == 420))
+
+
 def test_an_app_on_disk(scans):
-    write_label_app(scans / "app", NAMES)
-    assert read_names(scans / "app") == NAMES
+    named = {1: "left block", 2: "right block"}
+    write_label_app(scans / "app", named)
+    assert read_names(scans / "app") == named
+    for wrong in (NAMES, None):
+        with pytest.raises(InputError, match="not numbered 1, 2"):
+            write_label_app(scans / "other", wrong)
+    assert not (scans / "other").exists()
     compile((scans / "app" / "main.py").read_text(), "main.py", "exec")
     with pytest.raises(InputError, match="exists already"):
         write_label_app(scans / "app")
@@ -150,21 +205,12 @@ def test_an_app_on_disk(scans):
         read_names(scans / "app")
 
 
-def test_an_app_that_begins_with_a_segmenter(scans):
-    medfewshot.adapt(scans / "annotated", learner="toy", device="cpu", labels=NAMES).save(scans / "seg")
-    write_label_app(scans / "app", segmenter=scans / "seg")
-    assert read_names(scans / "app") == NAMES
-    session = LabelSession(scans / "app" / "model", read_names(scans / "app"), "cpu")
-    session.segment(scans / "cohort" / "q1.nii.gz", scans / "x.nii.gz")
-    assert set(np.unique(read_label(scans / "x.nii.gz").data)) == {0, *NAMES}
-
-
 def test_the_app_in_monai_label(scans):
     pytest.importorskip("monailabel", reason="MONAI Label is not installed here; it needs an environment of its own")
     from monailabel.interfaces.exception import MONAILabelException
     from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 
-    write_label_app(scans / "app", NAMES)
+    write_label_app(scans / "app", {1: "right block", 2: "left block"})
     kind = get_class_of_subclass_from_file("main", str(scans / "app" / "main.py"), "MONAILabelApp")
     app = kind(str(scans / "app"), str(scans / "cohort"), {"device": "cpu"})
     assert app.info()["models"] == {}  # nothing to run before the first training
@@ -173,13 +219,17 @@ def test_the_app_in_monai_label(scans):
     with pytest.raises(MONAILabelException, match="no scan is labelled"):
         app.train({"model": "fewshot", "learner": "toy"})
     store = app.datastore()
-    store.save_label("q0", str(scans / "reference" / "q0.nii.gz"), "final", {})
+    drawn = read_label(scans / "reference" / "q0.nii.gz").data[0]
+    toys.save_nifti(scans / "q0.nii.gz", renumbered(drawn, {205: 1, 420: 2}))
+    store.save_label("q0", str(scans / "q0.nii.gz"), "final", told("left block", "right block"))
     assert app.train({"model": "fewshot", "learner": "toy"})["supports"] == 1
-    assert app.info()["labels"] == {"left block": 205, "right block": 420}
+    assert app.info()["labels"] == {"right block": 1, "left block": 2}
     result = app.infer({"model": "fewshot", "image": "q1"})
     reference = read_label(scans / "reference" / "q1.nii.gz").data
     found = read_label(result["file"]).data
-    assert 2 * ((found > 0) & (reference > 0)).sum() / ((found > 0).sum() + (reference > 0).sum()) > 0.9
+    for value, stored in ((1, 420), (2, 205)):
+        one, other = found == value, reference == stored
+        assert 2 * (one & other).sum() > 0.8 * (one.sum() + other.sum())
     assert json.dumps(result["params"])
     assert sorted(app.scoring({"method": "fewshot"})) == ["q1", "q2"]
     assert app.scoring({"method": "fewshot"}) == {}  # all were looked at by this segmenter

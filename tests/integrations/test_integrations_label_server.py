@@ -31,7 +31,7 @@ if importlib.util.find_spec("monailabel") is None:
         "MONAI Label is not installed here; it needs an environment of its own: make label", allow_module_level=True
     )
 
-NAMES = {205: "left block", 420: "right block"}
+NAMES = {1: "left block", 2: "right block"}
 
 
 class Server:
@@ -97,6 +97,9 @@ def server(tmp_path):
     bright = toys.make_scan(9)[0] * 1.5 + 40
     toys.save_nifti(tmp_path / "cohort" / "zz.nii.gz", bright)
     write_label_app(tmp_path / "app", NAMES)
+    for path in sorted((tmp_path / "reference").glob("*.nii.gz")):
+        drawn = read_label(path).data[0]
+        toys.save_nifti(path, ((drawn == 205) + 2 * (drawn == 420)).astype(np.int16))
     server = Server(tmp_path, "device", "cpu", "steps", "20")
     try:
         server.wait(lambda: server.ask("GET", "/info/"))
@@ -111,14 +114,14 @@ def test_the_loop_of_an_annotator(server, tmp_path):
     info = server.ask("GET", "/info/")
     assert info["models"] == {}  # nothing to run before the first label
     assert next(iter(info["strategies"])) == "fewshot"
-    assert info["labels"] == {"left block": 205, "right block": 420}
+    assert info["labels"] == {"left block": 1, "right block": 2}
 
     # Without a label all scans are alike, and the first one comes; its label starts an adaptation by itself.
     assert server.ask("POST", "/activelearning/fewshot", {})["id"] == "q0"
     server.ask("PUT", "/datastore/label?image=q0&tag=final", file=tmp_path / "reference" / "q0.nii.gz")
     server.wait(lambda: server.trained(1))
     model = server.wait(lambda: server.ask("GET", "/info/")["models"])["fewshot"]
-    assert model["labels"] == {"left block": 205, "right block": 420}
+    assert model["labels"] == {"left block": 1, "right block": 2}
 
     # The result of the server is the result of the segmenter that it keeps.
     answer = server.ask("POST", "/infer/fewshot?image=q1&output=image", {})
@@ -126,6 +129,7 @@ def test_the_loop_of_an_annotator(server, tmp_path):
     current = json.loads((tmp_path / "app/model/current.json").read_text())["segmenter"]
     expected = medfewshot.segment(tmp_path / "cohort/q1.nii.gz", tmp_path / "app/model" / current, device="cpu")
     assert np.array_equal(read_label(tmp_path / "answer.nii.gz").data[0], expected.labels)
+    assert set(np.unique(expected.labels)) == {0, 1, 2}
 
     # Every scan without a label is looked at in the background; the one that is brighter than all is asked for.
     looked = {

@@ -43,7 +43,8 @@ def read_label(path: Path) -> Volume:
         raise InputError(f"{path}: its frames are no regular stack of slices", "convert it to a label map")
     segments = {n: segmentation.get_segment_description(n) for n in segmentation.segment_numbers if n}
     values = _values(segments)
-    names = {values[n]: _name(segment, n) for n, segment in segments.items()}
+    named = {n: str(segment.get("SegmentLabel", "")).strip() for n, segment in segments.items()}
+    names = {values[n]: name or f"segment {n}" for n, name in named.items()}
     check_names(path, names.values(), "segments")
     labels = np.zeros(geometry.spatial_shape[::-1], dtype=np.int32)
     for number, value in values.items():
@@ -62,10 +63,6 @@ def _values(segments: Mapping[int, Any]) -> dict[int, int]:
     stated = {number: own.fullmatch(str(segment.get("TrackingID", ""))) for number, segment in segments.items()}
     values = {number: int(found[1]) for number, found in stated.items() if found}
     return values if len(set(values.values())) == len(segments) else {number: number for number in segments}
-
-
-def _name(segment: Any, number: int) -> str:
-    return str(segment.get("SegmentLabel", "")).strip() or f"segment {number}"
 
 
 def _mask(path: Path, segmentation: Any, number: int) -> np.ndarray:
