@@ -69,7 +69,8 @@ def icc_2_1(ratings: np.ndarray) -> tuple[float, float, float]:
         ratings: ``(N, k)``: N cases, each measured by the same k raters; N and k are at least 2.
 
     Returns:
-        ICC, lower and upper end; NaN if all ratings are equal. The ends are NaN if the raters differ by a constant.
+        ICC, lower and upper end; NaN if all ratings are equal. The ends are NaN if the raters differ by a constant, and
+        where too few cases give no interval around the ICC.
 
     References:
         Shrout and Fleiss 1979, "Intraclass correlations: uses in assessing rater reliability".
@@ -92,9 +93,10 @@ def icc_2_1(ratings: np.ndarray) -> tuple[float, float, float]:
     freedom = (k - 1) * (n - 1) * (k * icc * ratio + rest) ** 2 / ((n - 1) * (k * icc * ratio) ** 2 + rest**2)
     below, above = f.ppf(0.975, n - 1, freedom), f.ppf(0.975, freedom, n - 1)
     others = k * jms + (k * n - k - n) * ems
-    low = n * (bms - below * ems) / (below * others + n * bms)
-    high = n * (above * bms - ems) / (others + n * above * bms)
-    return float(icc), float(low), float(high)
+    with np.errstate(all="ignore"):
+        low = n * (bms - below * ems) / (below * others + n * bms)
+        high = n * (above * bms - ems) / (others + n * above * bms)
+    return (float(icc), float(low), float(high)) if low <= icc <= high else (float(icc), NAN, NAN)
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:

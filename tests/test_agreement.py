@@ -19,6 +19,14 @@ def test_icc_of_the_published_example():
     assert icc_2_1(SHROUT_FLEISS) == pytest.approx((0.2898, 0.0188, 0.7611), abs=5e-5)
 
 
+def test_too_few_cases_give_no_interval(recwarn):
+    for ratings in ([[1719.5, 1944.5], [2157, 1597]], [[1833.1, 2070], [1878, 1310.3]], [[5, 5.1], [5, 5.3]]):
+        icc, low, high = icc_2_1(np.array(ratings))
+        assert np.isfinite(icc)
+        assert np.isnan([low, high]).all() or low <= icc <= high
+    assert not recwarn.list
+
+
 def test_limits_of_agreement_of_the_published_example():
     found = agreement(LARGE, MINI)
     assert found.bias == pytest.approx(-2.1, abs=0.05)
