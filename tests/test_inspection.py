@@ -72,6 +72,18 @@ def test_numbers_of_a_case_are_those_on_paper(tmp_path):
     assert stats.centroid_mm[1] == pytest.approx((64 * 3.5 + 36 * 1) / 100)
 
 
+def test_without_millimetres_a_case_has_neither_spacing_nor_ml(tmp_path):
+    label = np.zeros((12, 12, 12), np.uint8)
+    label[2:6, 2:6, 2:6] = 1
+    for name, data in (("images", np.random.default_rng(0).normal(0, 9, label.shape)), ("labels", label)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.raw").write_bytes(data.astype(np.uint8).tobytes())
+        header = "ObjectType = Image\nNDims = 3\nDimSize = 12 12 12\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+        (tmp_path / name / "a.mhd").write_text(header)
+    (case,) = look(tmp_path).cases
+    assert (case.usable, case.spacing_mm, case.labels[0].ml, case.labels[0].voxels) == (True, None, None, 64)
+
+
 def test_one_bad_file_does_not_stop_the_others(folder):
     (folder / "images" / "b.nii.gz").write_bytes(b"nonsense")
     (folder / "labels" / "c.nii.gz").write_bytes(b"")

@@ -100,7 +100,9 @@ class Console:
         self.say(f"quality: {settings['quality']}{f', except what {some(own)} set' if own else ''}")
         spacing = " x ".join(f"{size:.3g}" for size in plan.spacing_mm)
         kinds = dict.fromkeys(f"{'CT' if n.kind == 'window' else 'not CT'} ({n.reason})" for n in plan.normalization)
-        self.say(f"computed at a resolution of {spacing} mm; gray values: {', '.join(kinds)}")
+        in_mm = any(one["spacing_mm"] for one in record["profile"]["supports"])
+        unit = "mm" if in_mm else _counted(plan.spatial_dims)
+        self.say(f"computed at a resolution of {spacing} {unit}; gray values: {', '.join(kinds)}")
         left_out = learned.get("atlas_left_out_dice") or []
         known = [f"{name} {d:.2f}" for name, d in zip(plan.labels.values(), left_out, strict=False) if d is not None]
         if known:
@@ -201,6 +203,7 @@ class Console:
         titles = ("grid", "spacing\nmm", "axes", "gray\nvalues", "labels\n(ml)", "usable")
         table = _table(inspection.name, "scan", *titles, texts=titles[1:5:2])
         for case in inspection.cases:
+            unit = _counted(len(case.shape or ()))
             low, high = (case.intensity[1], case.intensity[3]) if case.intensity else (None, None)
             table.add_row(
                 case.case_id,
@@ -208,7 +211,7 @@ class Console:
                 " x ".join(f"{s:.3g}" for s in case.spacing_mm or ()) or "-",
                 case.orientation or "-",
                 ends(low, high, 0) if case.intensity else "-",
-                _lines([f"{s.value}: {decimal(s.ml, 1)}" if s.ml is not None else str(s.value) for s in case.labels]),
+                _lines([f"{s.value}: {_amount(s.ml) if s.ml else f'{s.voxels} {unit}'}" for s in case.labels]),
                 "yes" if case.usable else "no",
             )
         self.out.print(table)
@@ -289,7 +292,15 @@ def _one_per_reason(rows: Sequence[_ResultRow]) -> list[_ResultRow]:
 
 def _size(row: Mapping[str, Any]) -> str:
     size = next((row[key] for key in ("volume_ml", "area_mm2") if row[key] is not None), None)
-    return str(row["voxels"]) if size is None else decimal(size, 1 if size >= 10 or size == 0 else 2)
+    return str(row["voxels"]) if size is None else _amount(size)
+
+
+def _amount(size: float) -> str:
+    return f"{size:.2g}" if 0 < size < 0.1 else decimal(size, 1 if size >= 10 or size == 0 else 2)
+
+
+def _counted(dims: int) -> str:
+    return "pixels" if dims == 2 else "voxels"
 
 
 def decimal(value: float | None, digits: int, sign: str = "") -> str:

@@ -31,28 +31,10 @@ __all__ = [
 ]
 
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("a project of the workbench (project.json)", read_project),
-    Layout("AMOS", read_amos),
-    Layout("dataset.json (Decathlon or nnU-Net)", read_json),
-    Layout("a CSV with columns image,label", read_csv),
-    Layout("MONAI Label (labels/final/)", read_monai_label),
-    Layout("TotalSegmentator (case/segmentations/)", read_totalsegmentator),
-    Layout("scenes of 3D Slicer (*.mrml)", read_slicer_scenes),
-    Layout("KiTS", read_kits),
-    Layout("BraTS", read_brats),
-    Layout("ACDC", read_acdc),
-    Layout("VerSe", read_verse),
-    Layout("BIDS derivatives (sub-*_dseg or sub-*_mask)", read_bids),
-    Layout("LiTS", read_lits),
-    Layout("BTCV", read_btcv),
-    Layout("PROMISE12", read_promise12),
-    Layout(
-        "images/ + labels/ (or imagesTr/ + labelsTr/) with equal file names, also images/case/*.dcm", read_two_folders
-    ),
-    Layout("case.nii.gz + case_seg.nii.gz (or _label, _mask) in one folder", read_one_folder),
-    Layout("one folder a case with image + label", read_case_folders),
-    Layout("DICOM series with DICOM segmentations or RT structure sets", read_dicom_exports),
-)
+    read_project, read_amos, read_json, read_csv, read_monai_label, read_totalsegmentator, read_slicer_scenes,
+    read_kits, read_brats, read_acdc, read_verse, read_bids, read_lits, read_btcv, read_promise12, read_two_folders,
+    read_one_folder, read_case_folders, read_dicom_exports,
+)  # fmt: skip
 """Tried in this order. The first layout that fits counts."""
 
 
@@ -72,11 +54,11 @@ def read_dataset(
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: does not exist", "give a folder, a dataset.json or a CSV")
-    dataset = next((found for layout in layouts if (found := layout.read(path)) is not None), None)
+    dataset = next((found for layout in layouts if (found := layout(path)) is not None), None)
     if dataset is None:
-        tried = ", or ".join(layout.description for layout in layouts)
         problem = "no image with its label found" if path.is_dir() else "a single file is no data set"
-        raise InputError(f"{path}: {problem}", f"use one of the layouts that were tried: {tried}")
+        known = "images/ and labels/ with equal file names, case.nii.gz and case_seg.nii.gz in one folder"
+        raise InputError(f"{path}: {problem}", f"give a folder with {known}, or a CSV with the columns image,label")
     if label_names is None:
         return dataset
     return replace(dataset, labels={int(value): str(name) for value, name in sorted(label_names.items()) if value})

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from medfewshot.errors import InputError, some
 from medfewshot.io import case_id
@@ -45,17 +44,8 @@ class Dataset:
         return tuple(case for case in self.cases if case.label_path is not None)
 
 
-class Layout(NamedTuple):
-    """A way to arrange a data set on disk.
-
-    Attributes:
-        description: What the user sees, e.g. ``"a CSV with columns image,label"``.
-        read: Takes an existing file or folder. Returns None if the layout does not fit, and raises InputError if it
-            fits but something in it is wrong.
-    """
-
-    description: str
-    read: Callable[[Path], Dataset | None]
+Layout = Callable[[Path], Dataset | None]
+"""Reads an existing file or folder; None if the layout does not fit. Raises InputError if it fits but is broken."""
 
 
 def path_id(path: Path) -> str:

@@ -100,7 +100,7 @@ def _image_numbers(image: Volume, case: Case, dataset: Dataset) -> dict[str, Any
     return {
         "shape": image.spatial_shape,
         "channels": image.data.shape[0],
-        "spacing_mm": image.spacing_mm,
+        "spacing_mm": image.spacing_mm if image.has_spacing else None,
         "orientation": "".join(nib.aff2axcodes(image.affine)) if image.spatial_dims == 3 else None,
         "intensity": (low, float(p01), float(median), float(p99), high),
         "modality": case.modality or dataset.modality or image.modality or _guess_modality(image),
@@ -117,13 +117,13 @@ def _guess_modality(image: Volume) -> str | None:
 
 def label_stats(label: Volume) -> tuple[LabelStats, ...]:
     """Measure each structure of a label map ``(1, *S)``."""
-    flat = label.spatial_dims == 2
+    known = label.spatial_dims == 3 and label.has_spacing
     voxel_ml = voxel_size(label.affine, label.spatial_dims) / 1000
     return tuple(
         LabelStats(
             value=value,
             voxels=structure.voxels,
-            ml=None if flat else structure.voxels * voxel_ml,
+            ml=structure.voxels * voxel_ml if known else None,
             components=len(structure.component_voxels),
             touches_border=any(
                 side.start == 0 or side.stop == n for side, n in zip(structure.box, label.spatial_shape, strict=True)
@@ -181,14 +181,11 @@ def _missing_labels(dataset: Dataset, rows: Sequence[CaseRow]) -> Iterator[Probl
 
 
 def _spacings(dataset: Dataset, rows: Sequence[CaseRow]) -> Iterator[Problem]:
-    by_count: dict[int, list[CaseRow]] = defaultdict(list)
-    for row in rows:
-        if row.spacing_mm:
-            by_count[len(row.spacing_mm)].append(row)
-    if len(by_count) > 1:
-        two = by_count[2] or rows
-        yield Problem("error", two[0].image, "2D and 3D images in one dataset", "Split them into two datasets")
-    for group in by_count.values():
+    flat = [row for row in rows if row.shape and len(row.shape) == 2]
+    deep = [row for row in rows if row.shape and len(row.shape) == 3]
+    if flat and deep:
+        yield Problem("error", flat[0].image, "2D and 3D images in one dataset", "Split them into two datasets")
+    for group in filter(None, ([row for row in one if row.spacing_mm] for one in (flat, deep))):
         spacing = np.array([sorted(row.spacing_mm or ()) for row in group])
         ratio = spacing.max(axis=0) / spacing.min(axis=0)
         if ratio.max() > SPACING_RATIO:

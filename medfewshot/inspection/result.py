@@ -16,7 +16,7 @@ _INTENSITIES = ("minimum", "percentile_1", "median", "percentile_99", "maximum")
 
 @dataclass(frozen=True)
 class LabelStats:
-    """One structure in one case; ``ml`` is None in 2D, ``centroid_mm`` is RAS."""
+    """One structure in one case; ``ml`` is None in 2D and without millimetres, ``centroid_mm`` is RAS."""
 
     value: int
     voxels: int
@@ -32,6 +32,7 @@ class CaseRow:
 
     Attributes:
         usable: Whether it can be a support: readable, one grid, some contrast, some but not all voxels labelled.
+        spacing_mm: None if the image states no millimetres.
         orientation: Direction of each voxel axis, e.g. RAS; None in 2D.
         intensity: Minimum, 1st percentile, median, 99th percentile and maximum over all channels.
     """

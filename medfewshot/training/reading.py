@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfewshot.datasets import LAYOUTS, Dataset, Layout, read_dataset
+from medfewshot.datasets import LAYOUTS, Dataset, read_dataset
 from medfewshot.episodes import FIXED_SPLITS, Example, LabelledTask, find_regions, fixed_split
 from medfewshot.errors import InputError
 from medfewshot.intensities import robust_window
@@ -93,7 +93,7 @@ def _read_base(name: str, wanted: BaseDataset, folder: Path) -> LabelledTask:
 
 
 def _read_regions(name: str, wanted: RegionDataset, folder: Path) -> LabelledTask:
-    dataset = read_dataset(folder, layouts=(*LAYOUTS, Layout("a folder of scans", _read_scans)))
+    dataset = read_dataset(folder, layouts=(*LAYOUTS, _read_scans))
     cases = _pool(name, wanted, dataset, dataset.cases)
     images = [read_image(case.image_paths) for case in cases]
     plan = _plan(images, [_bright(image) for image in images], dataset, wanted)

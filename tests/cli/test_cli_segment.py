@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -224,7 +225,9 @@ def test_pictures(run, tmp_path):
     row = next(csv.DictReader((tmp_path / "out" / "statistics.csv").open()))
     assert row["voxels"]
     assert row["area_mm2"] == "", "a picture knows no millimetres"
-    assert "pixels" in done.out
+    assert "at a resolution of 1 x 1 pixels" in done.out
+    assert "confidence" in done.out.split(" pixels ")[1], "the sizes too"
+    assert re.search(r"p0 .* 1: \d+ pixels", run("inspect", tmp_path).out)
     assert (tmp_path / "out" / "previews" / "photo.png").is_file()
 
 

@@ -120,6 +120,6 @@ def test_any_folder(place, files, tables):
         (place / name).write_bytes(content)
     check(place, read_dataset)
     for layout in LAYOUTS:
-        check(place, layout.read)
+        check(place, layout)
     for name in tables:
         check(place / name, read_dataset)
