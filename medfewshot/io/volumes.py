@@ -83,8 +83,7 @@ def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats 
     path = label_in(path, formats=formats) or path
     if path.is_dir() and not is_series_folder(path, formats=formats):
         return read_masks(path, lambda file: read_label(file, image=image, formats=formats))
-    volume = _read(path, formats, is_label=True, image=image)
-    volume = as_label(volume)
+    volume = as_label(_read(path, formats, is_label=True, image=image))
     if not volume.names and not path.is_dir():
         named = described_names(path).items()
         volume = replace(volume, names={value: name for value, name in named if (volume.data == value).any()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -85,15 +86,16 @@ def test_indices_of_the_palette_of_voc_are_label_values(tmp_path, name):
     label = read_label(with_palette(tmp_path / name, GREY // 64 + 1, VOC))
     np.testing.assert_array_equal(label.data[0], GREY.T // 64 + 1)
     assert any("indices of its palette" in text for text in label.warnings)
-    colour = read_image(tmp_path / name).data[:, 0, 0] / (256 if name == "a.tif" else 1)  # TIFF has palettes of 16 bits
+    colour = read_image(tmp_path / name).data[:, 0, 0]
     np.testing.assert_array_equal(colour, VOC[3 * (GREY[0, 0] // 64 + 1) :][:3])
 
 
 def test_a_label_with_another_palette_is_refused_unless_its_colours_are_grey(tmp_path):
     with pytest.raises(InputError, match="is a colour picture"):
         read_label(with_palette(tmp_path / "a.png", GREY // 64, VOC[3:]))
-    label = read_label(with_palette(tmp_path / "b.png", GREY // 128, [0, 0, 0, 255, 255, 255]))
-    np.testing.assert_array_equal(np.unique(label.data), [0, 255])
+    for name in ("b.png", "b.tif"):
+        label = read_label(with_palette(tmp_path / name, GREY // 128, [0, 0, 0, 255, 255, 255]))
+        np.testing.assert_array_equal(np.unique(label.data), [0, 255])
 
 
 def test_16_bit_values_and_pages_are_turned_too(tmp_path):
@@ -135,6 +137,49 @@ def test_16_bit_grey_keeps_its_values(tmp_path):
     values = GREY.astype(np.uint16) * 200
     Image.fromarray(values).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").data[0], values.T)
+
+
+def write_tiff(path: Path, blocks: list[np.ndarray], shape: tuple[int, int], tags: dict[int, tuple[int, ...]]) -> Path:
+    """Write a TIFF of ``shape`` (rows, columns) by hand; ``tags`` say how the blocks lie in it."""
+    contents = [block.tobytes() for block in blocks]
+    where, sizes = (324, 325) if 322 in tags else (273, 279)
+    starts = np.cumsum([8, *map(len, contents)])
+    tags = {257: shape[:1], 256: shape[1:], 259: (1,), 262: (1,), 278: shape[:1], **tags, where: (*starts[:-1],)}
+    tags[sizes] = (*map(len, contents),)
+    directory, values = struct.pack("<H", len(tags)), b""
+    for tag, numbers in sorted(tags.items()):
+        packed = struct.pack(f"<{len(numbers)}L", *numbers)
+        at = struct.pack("<L", starts[-1] + 6 + 12 * len(tags) + len(values)) if len(numbers) > 1 else packed
+        directory, values = directory + struct.pack("<HHL", tag, 4, len(numbers)) + at, values + packed
+    path.write_bytes(b"II*\0" + struct.pack("<L", starts[-1]) + b"".join([*contents, directory, bytes(4), values]))
+    return path
+
+
+def test_tiles_keep_values_of_16_bits(tmp_path):
+    values = np.random.default_rng(1).integers(0, 4096, (32, 48)).astype(np.uint16)
+    tiles = [values[y : y + 16, x : x + 16] for y in (0, 16) for x in (0, 16, 32)]
+    path = write_tiff(tmp_path / "a.tif", tiles, values.shape, {258: (16,), 322: (16,), 323: (16,)})
+    np.testing.assert_array_equal(read_image(path).data[0], values.T)
+    labels = [np.full_like(tile, 300 * number) for number, tile in enumerate(tiles)]
+    path = write_tiff(tmp_path / "b.tif", labels, values.shape, {258: (16,), 322: (16,), 323: (16,)})
+    assert set(np.unique(read_label(path).data)) == {0, 300, 600, 900, 1200, 1500}
+
+
+def test_colours_in_planes_are_read_or_refused(tmp_path):
+    colours = [GREY, GREY // 2, GREY // 3]
+    path = write_tiff(tmp_path / "a.tif", colours, GREY.shape, {258: (8, 8, 8), 262: (2,), 277: (3,), 284: (2,)})
+    np.testing.assert_array_equal(read_image(path).data, np.stack(colours).swapaxes(1, 2))
+    colours = [colour.astype(np.uint16) * 200 for colour in colours]
+    path = write_tiff(tmp_path / "b.tif", colours, GREY.shape, {258: (16, 16, 16), 262: (2,), 277: (3,), 284: (2,)})
+    with pytest.raises(InputError, match=r"b\.tif: its 16-bit colours are turned, in tiles or in planes"):
+        read_image(path)
+
+
+def test_channels_that_are_no_colours_are_refused(tmp_path):
+    values = np.stack([GREY, GREY], -1).astype(np.uint16)
+    path = write_tiff(tmp_path / "a.tif", [values], GREY.shape, {258: (16, 16), 277: (2,)})
+    with pytest.raises(InputError, match=r"a\.tif: is a TIFF of unknown kind; save one grey channel"):
+        read_image(path)
 
 
 PAGES = [np.full((6, 8), 40 * number, np.uint8) + np.arange(8, dtype=np.uint8) for number in range(4)]

@@ -14,14 +14,15 @@ from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format
 from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.itk import array_of, image_of, read_itk, write_itk
+from medfewshot.io.formats.signature import other_kind
 from medfewshot.types import Volume
 
 _PAGES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "RGB", "RGBA")
 """Kinds of pages that are read; of colours, those that are grey."""
 _ORIENTATION = 0x0112
 """EXIF tag: how the stored picture must be turned to be upright."""
-_PHOTOMETRIC = 0x0106
-"""TIFF tag: 0 if the value 0 is white."""
+_PHOTOMETRIC, _BITS, _PLANES, _TILES = 0x0106, 0x0102, 0x011C, 0x0142
+"""TIFF tags: 0 if 0 is white, 3 with a palette; bits of each channel; 2 if channels lie in planes; width of tiles."""
 _TURNS = {
     2: (False, -1, 1), 3: (False, -1, -1), 4: (False, 1, -1),
     5: (True, 1, 1), 6: (True, -1, 1), 7: (True, -1, -1), 8: (True, 1, -1),
@@ -40,15 +41,16 @@ def read(path: Path, dtype: DType) -> Volume:
     """
     _check_whole(path)
     turn, for_pillow = _check_kind(path)
-    if for_pillow:
+    indices = _label_indices(path) if dtype is None and not turn else None
+    if for_pillow and indices is None:
         return picture_volume(*next(_pages(path, dtype, [0], colours_allowed=dtype is not None)))
     image = read_itk(path)
     if image.GetDimension() != 2:
         raise InputError(
             f"{path}: has {image.GetSize()[-1]} pages", "convert the stack to NIfTI or NRRD with its spacing"
         )
+    data = indices
     remarks: tuple[str, ...] = ("label values are the indices of its palette",)
-    data = _label_indices(path) if dtype is None else None
     if data is None:
         data, remarks = _grey(path, array_of(image, dtype), colours_allowed=dtype is not None)
     if turn:
@@ -136,26 +138,36 @@ def _check_whole(path: Path) -> None:
 
 
 def _check_kind(path: Path) -> tuple[int, bool]:
-    """Refuse what ITK reads wrongly: grey with an alpha channel, and printers' colours.
+    """Refuse what ITK reads wrongly: grey with an alpha channel, printers' colours, and TIFF that Pillow does not know.
 
     Returns:
         The EXIF orientation if the picture must be turned, otherwise 0. And whether it is a TIFF for Pillow: ITK turns
-        some of them, and shows those inverted in which 0 is white.
+        some of them, inverts those in which 0 is white, stretches palettes, and reads tiles and planes with 8 bits.
     """
-    from PIL import Image
+    from PIL import Image, TiffImagePlugin
 
-    turn, is_inverted = 0, False
+    turn, for_pillow = 0, False
     with contextlib.suppress(OSError), warnings.catch_warnings():  # ITK says what is wrong with other files
         warnings.simplefilter("ignore")
-        with Image.open(path) as picture:
-            mode, turn = picture.mode, picture.getexif().get(_ORIENTATION, 0)
-            is_inverted = picture.getexif().get(_PHOTOMETRIC) == 0
+        try:
+            picture = Image.open(path)
+        except Image.UnidentifiedImageError:
+            if path.suffix.lower() in TIFF.suffixes and other_kind(path) is None:
+                raise InputError(f"{path}: is a TIFF of unknown kind", "save one grey channel of 16 bits") from None
+            raise
+        with picture:
+            mode, tags = picture.mode, picture.getexif()
+            turn, bits = tags.get(_ORIENTATION, 0), np.ravel(tags.get(_BITS, 8))
+            is_apart = tags.get(_PLANES) == 2 or _TILES in tags
+            is_odd = turn in _TURNS or tags.get(_PHOTOMETRIC) in (0, 3) or is_apart or bits[0] == 12
+            for_pillow = is_odd and isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.n_frames == 1
         if mode in ("LA", "La", "PA"):
             raise InputError(f"{path}: is grey with an alpha channel", "save it without transparency")
         if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             raise InputError(f"{path}: is a picture in {mode} colours", "convert it to RGB or one grey channel")
-    turn = turn if turn in _TURNS else 0
-    return turn, path.suffix.lower() in TIFF.suffixes and bool(turn or is_inverted)
+        if for_pillow and len(bits) > 1 and bits[0] > 8:  # Pillow reads them with 8
+            raise InputError(f"{path}: its {bits[0]}-bit colours are turned, in tiles or in planes", "save it plainly")
+    return turn if turn in _TURNS else 0, for_pillow
 
 
 def _grey(path: Path, data: np.ndarray, *, colours_allowed: bool = False) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.io.contours import filled
 from medfewshot.io.dicom_files import STRUCTURE_SET, has_image, is_dicom_file, sop_class
 from medfewshot.io.dicom_stack import DicomSource
@@ -21,8 +21,6 @@ from medfewshot.types import Colour, Volume
 Planes = dict[int, list[tuple[float, np.ndarray]]]
 """Slice -> its contours: how many slices each lies beside it, and its points ``(N, 2)`` in pixels."""
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-_SHOWN = 10
-"""Most overlaps that a message names."""
 _TILT = 0.1
 """Most slices that a contour may span and still be parallel to them."""
 _ON_BORDER = 0.01
@@ -181,10 +179,7 @@ def _flat(
         labels[masks[number]] = values[number]
     if not overlaps:
         return labels, []
-    more = f", and {len(overlaps) - _SHOWN} more" if len(overlaps) > _SHOWN else ""
-    listed = ", ".join(overlaps[:_SHOWN])
-    text = f"structures overlap, and the smaller one of each pair keeps the voxels: {listed}{more}"
-    return labels, [text]
+    return labels, [f"structures overlap, and the smaller one of each pair keeps the voxels: {some(overlaps)}"]
 
 
 RTSTRUCT = Format(

@@ -35,11 +35,6 @@ class _Segment:
     value: int | None
     colour: tuple[float, float, float] | None
 
-    def mask(self, layers: np.ndarray) -> np.ndarray:
-        """Return where the segment is: ``(*S)`` bool. ``layers`` is ``(L, *S)``."""
-        layer: np.ndarray = layers[self.layer]
-        return layer != 0 if self.value is None else layer == self.value
-
 
 def read_segmentation(path: Path) -> Volume:
     """Read a segmentation as one label map ``(1, *S)`` with the names and colours of its segments.
@@ -116,7 +111,8 @@ def _merged(path: Path, layers: np.ndarray, segments: Sequence[_Segment], number
     """Return one label map ``(1, *S)`` of all layers ``(L, *S)``."""
     merged = np.zeros(layers.shape[1:], dtype=np.int32)
     for segment, number in zip(segments, numbers, strict=True):
-        mask = segment.mask(layers)
+        layer = layers[segment.layer]
+        mask = layer != 0 if segment.value is None else layer == segment.value
         taken = merged[mask]
         if taken.any():
             other = segments[numbers.index(int(taken[taken != 0][0]))].name
