@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -64,6 +65,14 @@ def with_qform(path: Path, qform: np.ndarray) -> Path:
     return path
 
 
+def with_sizes(path: Path, sizes: tuple[float, ...], codes: tuple[int, int]) -> Path:
+    """Voxel sizes in ``pixdim`` that are not those of the sform."""
+    content = bytearray(write_nifti(path, DATA, codes=codes).read_bytes())
+    struct.pack_into("<3f", content, 80, *sizes)
+    path.write_bytes(content)
+    return path
+
+
 def edited(path: Path, pattern: bytes, text: bytes) -> Path:
     """A file of ITK with a part of its header replaced."""
     write_itk(path, DATA)
@@ -77,6 +86,9 @@ ODD: dict[str, Callable[[Path], Path]] = {
     "forms_differ.nii": lambda path: with_qform(path, np.diag([1.0, 1, 1, 1])),
     "qform_only.nii": lambda path: write_nifti(path, DATA, codes=(0, 1)),
     "sform_only.nii": lambda path: write_nifti(path, DATA, codes=(1, 0)),
+    "sizes_differ.nii": lambda path: with_sizes(path, (1, 1, 2), (1, 0)),
+    "negative_size.nii": lambda path: with_sizes(path, (-0.7, 1.5, 5), (1, 1)),
+    "no_size.nii": lambda path: with_sizes(path, (0, 1.5, 5), (0, 1)),
     "no_space.nrrd": lambda path: edited(path, b"space: left-posterior-superior\n", b"space dimension: 3\n"),
     "scanner_space.nrrd": lambda path: edited(path, b"space: left-posterior-superior", b"space: scanner-xyz"),
     "ras.nrrd": lambda path: edited(path, b"space: left-posterior-superior", b"space: right-anterior-superior"),
@@ -96,6 +108,7 @@ def test_where_readers_disagree_a_warning_says_so(tmp_path: Path, name: str) -> 
     same = agrees(path, of_itk) and (path.suffix != ".nii" or agrees(path, of_nibabel))
     assert same or read_image(path).warnings, "readers disagree, and nothing says so"
     assert name not in GUESSES or any("are a guess" in text for text in read_image(path).warnings)
+    assert name != "no_size.nii" or "0 counts as 1 mm" in read_image(path).warnings[0]
 
 
 @pytest.mark.parametrize(

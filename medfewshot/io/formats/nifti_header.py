@@ -47,6 +47,8 @@ def read_header(stream: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
     with quiet_nibabel():
         header = kind(block[: kind.sizeof_hdr], check=False)
         warnings = _repair_offset(header, stream, path) if header.is_single else ()
+        if (header["pixdim"][1 : 1 + min(3, max(0, int(header["dim"][0])))] <= 0).any():
+            warnings += ("the header states a voxel size of 0 or less: 0 counts as 1 mm, and a sign is ignored",)
         header.check_fix(error_level=40)
     _repair_quaternion(header, path)
     return header, warnings
@@ -65,6 +67,9 @@ def orientation_warnings(header: Any, shape: tuple[int, ...]) -> tuple[str, ...]
         distance = corner_distance_mm(sform, qform, shape)
         if distance > tolerance_mm(sform, len(shape)):
             return (f"sform and qform disagree by up to {distance:.3g} mm: the sform is used",)
+    dims = len(shape)
+    if sform_code and not np.allclose(np.linalg.norm(sform[:3, :dims], axis=0), header.get_zooms()[:dims], rtol=0.01):
+        return ("the voxel size in pixdim is not that of the sform: the sform is used",)
     return ()
 
 
