@@ -109,15 +109,17 @@ def save_itk(path: Path, data: Any) -> Path:
 
 
 def save_dicom(folder: Path, data: Any) -> Path:
+    """A series of ``(X, Y, Z)``, or of time points ``(X, Y, Z, T)``."""
     import SimpleITK as sitk
 
     folder.mkdir(parents=True)
-    for index in range(data.shape[2]):
-        image = sitk.GetImageFromArray(np.ascontiguousarray(data[:, :, index : index + 1].T))
+    for time, index in np.ndindex(*data.shape[:1:-1]):
+        plane = data[:, :, index : index + 1, time] if data.ndim == 4 else data[:, :, index : index + 1]
+        image = sitk.GetImageFromArray(np.ascontiguousarray(plane.T))
         image.SetSpacing([1.25, 1.5, 2.0])
         tags = {
             "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
-            "0008|0018": f"1.2.826.0.1.3680043.2.1125.1.{index + 1}",
+            "0008|0018": f"1.2.826.0.1.3680043.2.1125.1.{time}.{index + 1}",
             "0008|0060": "MR",
             "0020|000d": "1.2.826.0.1.3680043.2.1125.9",
             "0020|000e": "1.2.826.0.1.3680043.2.1125.1",
@@ -125,13 +127,14 @@ def save_dicom(folder: Path, data: Any) -> Path:
             "0020|0032": f"0\\0\\{2.0 * index:g}",
             "0020|0037": "1\\0\\0\\0\\1\\0",
             "0018|0050": "2",
+            **({"0018|1060": str(20 * time)} if data.ndim == 4 else {}),
         }
         for tag, value in tags.items():
             image.SetMetaData(tag, value)
         writer = sitk.ImageFileWriter()
         writer.SetImageIO("GDCMImageIO")
         writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(folder / f"{index:03}.dcm"))
+        writer.SetFileName(str(folder / f"{time}{index:03}.dcm"))
         writer.Execute(image)
     return folder
 

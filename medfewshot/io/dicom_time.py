@@ -9,7 +9,7 @@ import numpy as np
 from medfewshot.errors import InputError
 from medfewshot.io.dicom_stack import Slice, at_same_position, sorted_stack
 
-_TIMES = ("temporal position", "trigger time")
+TIMES = ("temporal position", "trigger time")
 _OTHERS = ("echo time", "inversion time", "b-value", "convolution kernel", "tube voltage", "frame of reference")
 """What must not differ between the time points of a film."""
 
@@ -32,7 +32,7 @@ def time_points(slices: Sequence[Slice], name: str) -> list[list[Slice]] | None:
             places[-1].append(one)
         else:
             places.append([one])
-    fact = next((fact for fact in _TIMES if all(_is_told_apart(place, fact) for place in places)), None)
+    fact = next((fact for fact in TIMES if all(_is_told_apart(place, fact) for place in places)), None)
     differ = any(len({one.facts.get(other, "") for one in place}) > 1 for place in places for other in _OTHERS)
     if fact is None or len(places) == len(slices) or differ:
         return None

@@ -80,9 +80,8 @@ def scans_of(cases: Iterable[Case]) -> dict[str, Scan]:
 def _frames_of(name: str, path: Path) -> dict[str, Scan]:
     """Name each frame of a film, or else the one scan of a file or folder, which need not be readable."""
     film = None
-    if path.is_file():
-        with contextlib.suppress(InputError):
-            film = open_film(path)
+    with contextlib.suppress(InputError):
+        film = open_film(path)
     if film is None:
         return {name: Scan(path)}
     digits = len(str(film.count - 1))

@@ -181,11 +181,17 @@ def test_a_scan_that_cannot_be_read_is_named_and_the_others_are_used(project: Pr
     assert "a is not used" in told[0]
 
 
-def test_one_drawn_frame_of_a_film_gives_drafts_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_dicom", [False, True], ids=["NIfTI", "DICOM"])
+def test_one_drawn_frame_of_a_film_gives_drafts_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_dicom: bool
+) -> None:
     toys.install(monkeypatch)
     frames = [scan(seed) for seed in range(3)]
-    path = tmp_path / "cine.nii.gz"
-    nib.save(nib.Nifti1Image(np.stack([image for image, _ in frames], -1), np.eye(4)), path)
+    data, path = np.stack([image for image, _ in frames], -1), tmp_path / ("cine" if is_dicom else "cine.nii.gz")
+    if is_dicom:
+        toys.save_dicom(path, (data * 100).astype(np.int16))
+    else:
+        nib.save(nib.Nifti1Image(data, np.eye(4)), path)
     project = Project.create(tmp_path / "project", [path], structures=(BLOCK,))
     project.change_settings({"learner": "toy"})
     project.save_mask("cine frame 1", frames[1][1], version=0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.io.dicom_acquisitions import FRAME_OF_REFERENCE, check_one_acquisition, facts_of, repeats_error
 from medfewshot.io.dicom_files import SUFFIXES, has_image, is_dicom_file
 from medfewshot.io.dicom_frames import frame_pixels, frames_of, is_enhanced
@@ -24,15 +24,13 @@ from medfewshot.io.dicom_stack import (
     stack_affine,
     stack_warnings,
 )
-from medfewshot.io.dicom_time import time_points, times_s
+from medfewshot.io.dicom_time import TIMES, time_points, times_s
 from medfewshot.io.formats.base import DType, Format, check_size, reading
 from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.itk import array_of, quiet_itk
 from medfewshot.types import Volume
 
 _NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC")
-_SHOWN = 10
-"""Most slices that a message names."""
 _WHITE_IS_LOW = b"MONOCHROME1"
 
 
@@ -71,6 +69,8 @@ def read(path: Path, dtype: DType) -> Volume:
 def film(path: Path, dtype: DType) -> Film | None:
     """Open a series with several time points, or a film without slice positions (ultrasound); None for one volume."""
     with quiet_itk():
+        if not _may_be_film(path):
+            return None
         slices, warnings = _series(path)
         if len(slices) == 1 and slices[0].size[2] > 1 and "RECON" not in slices[0].facts.get("image type", ""):
             return _projection_film(slices[0], warnings)
@@ -84,6 +84,16 @@ def film(path: Path, dtype: DType) -> Film | None:
         axis = TimeAxis(times[1] if times else 1.0, seconds=float(bool(times)))
         first = Volume(_pixels(stack), affine, axis, modality=stack[0].modality or None, warnings=warnings)
         return Film(first, len(points), partial(_time_points, points), times)
+
+
+def _may_be_film(path: Path) -> bool:
+    """Return whether one header allows several frames; most series need no other one."""
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        if is_dicom_file(file) and has_image(file):
+            with reading(file):
+                one = _read_slice(file)
+            return is_enhanced(one) or one.size[2] > 1 or any(one.facts.get(fact) for fact in TIMES)
+    return False
 
 
 def _time_points(points: Sequence[Sequence[Slice]], numbers: Sequence[int]) -> Iterator[np.ndarray]:
@@ -174,7 +184,7 @@ def _stack(slices: Sequence[Slice], name: str) -> tuple[list[Slice], tuple[str, 
         raise repeats_error(stack, places, name)
     told = check_one_acquisition(stack, name)
     if copies:
-        told = (f"{len(copies)} slice(s) were sent twice and are read once: {', '.join(copies[:_SHOWN])}", *told)
+        told = (f"{len(copies)} slice(s) were sent twice and are read once: {some(copies)}", *told)
     return stack, told
 
 

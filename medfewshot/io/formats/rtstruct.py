@@ -173,13 +173,11 @@ def _flat(
     overlaps: list[str] = []
     for number in sorted(masks, key=lambda number: -np.count_nonzero(masks[number])):
         below, counts = np.unique(labels[masks[number]], return_counts=True)
-        for value, count in zip(below, counts, strict=True):
-            if value:
-                overlaps.append(f"'{names[number]}' in '{names[owner[int(value)]]}' ({count} voxels)")
+        found = [(names[owner[int(value)]], count) for value, count in zip(below, counts, strict=True) if value]
+        overlaps += [f"'{names[number]}' in '{other}' ({count} voxels)" for other, count in found]
         labels[masks[number]] = values[number]
-    if not overlaps:
-        return labels, []
-    return labels, [f"structures overlap, and the smaller one of each pair keeps the voxels: {some(overlaps)}"]
+    text = f"structures overlap, and the smaller one of each pair keeps the voxels: {some(overlaps)}"
+    return labels, [text] if overlaps else []
 
 
 RTSTRUCT = Format(
