@@ -198,6 +198,32 @@ def test_dicom_series_folders(tmp_path):
     assert [case.label_path is None for case in dataset.cases] == [False, True]
 
 
+@pytest.mark.parametrize("place", ["", "a/"])
+def test_channels_beside_their_label_are_one_case(tmp_path, place):
+    touch(tmp_path, f"{place}a_0000.nii.gz", f"{place}a_0001.nii.gz", f"{place}a_seg.nii.gz")
+    (case,) = read_dataset(tmp_path).cases
+    assert (case.case_id, [path.name for path in case.image_paths]) == ("a", ["a_0000.nii.gz", "a_0001.nii.gz"])
+
+
+@pytest.mark.parametrize("places", [("images/", "labels/"), ("Images/", "Labels/"), ("", "")])
+def test_cases_may_be_numbered_from_0000(tmp_path, places):
+    image, label = places
+    touch(tmp_path, *[f"{image}s_000{n}.nii.gz" for n in range(3)], *[f"{label}s_000{n}_seg.nii.gz" for n in range(3)])
+    dataset = read_dataset(tmp_path)
+    assert [case.case_id for case in dataset.labelled] == ["s_0000", "s_0001", "s_0002"]
+    assert dataset.notes == ()
+
+
+def test_a_repeated_scan_is_no_channel_of_the_first(tmp_path):
+    touch(tmp_path, "a.nii.gz", "a_seg.nii.gz", "a_0001.nii.gz")
+    assert [len(case.image_paths) for case in read_dataset(tmp_path).cases] == [1, 1]
+
+
+def test_one_scan_and_one_label_in_a_folder_may_have_any_names(tmp_path):
+    touch(tmp_path, "a/x.nii.gz", "a/y_seg.nii.gz", "b/ct.nii.gz", "b/label.nii.gz")
+    assert [case.case_id for case in read_dataset(tmp_path).labelled] == ["b", "a"]
+
+
 def test_a_label_without_an_image_is_noted(tmp_path):
     touch(tmp_path, "images/a.nii.gz", "labels/a.nii.gz", "labels/z.nii.gz")
     assert "z.nii.gz" in read_dataset(tmp_path).notes[0]

@@ -55,6 +55,12 @@ def test_lits(tmp_path):
     assert [case.label_path.name for case in dataset.labelled] == ["segmentation-0.nii", "segmentation-28.nii"]
 
 
+def test_labels_of_other_names_beside_a_public_set_are_noted(tmp_path):
+    scans(tmp_path, "volume-0.nii", "x.nii")
+    labels(tmp_path, "segmentation-0.nii", "x_seg.nii")
+    check(tmp_path, ["volume-0"], skipped=("x_seg.nii: skipped, because it is not named like the other labels",))
+
+
 def test_lits_with_two_files_of_one_number(tmp_path):
     scans(tmp_path, "a/volume-0.nii", "b/volume-0.nii")
     labels(tmp_path, "a/segmentation-0.nii")

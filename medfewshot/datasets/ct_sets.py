@@ -14,38 +14,27 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, dataset_of, skipped
-from medfewshot.datasets.search import by_key, folders_below, images_and_labels, scans_below
+from medfewshot.datasets.search import by_key, folders_below, images_and_labels, orphans, scans_below
 from medfewshot.io import stem_of
 from medfewshot.types import Case
 
 KITS_LABELS = {1: "kidney", 2: "tumor", 3: "cyst"}
-AMOS_LABELS = dict(
-    enumerate(
-        (
-            "spleen", "right kidney", "left kidney", "gall bladder", "esophagus", "liver", "stomach", "aorta",
-            "postcava", "pancreas", "right adrenal gland", "left adrenal gland", "duodenum", "bladder",
-            "prostate/uterus",
-        ),
-        start=1,
-    )
+_AMOS = (
+    "spleen", "right kidney", "left kidney", "gall bladder", "esophagus", "liver", "stomach", "aorta", "postcava",
+    "pancreas", "right adrenal gland", "left adrenal gland", "duodenum", "bladder", "prostate/uterus",
 )  # fmt: skip
+AMOS_LABELS = dict(enumerate(_AMOS, start=1))
 AMOS_LAST_CT = 500
-VERSE_LABELS = {
-    **{number: f"C{number}" for number in range(1, 8)},
-    **{7 + number: f"T{number}" for number in range(1, 13)},
-    **{19 + number: f"L{number}" for number in range(1, 7)},
-    26: "sacrum",
-    27: "coccyx",
-    28: "T13",
-}
+_VERTEBRAE = [*(f"C{n}" for n in range(1, 8)), *(f"T{n}" for n in range(1, 13)), *(f"L{n}" for n in range(1, 7))]
+VERSE_LABELS = dict(enumerate((*_VERTEBRAE, "sacrum", "coccyx", "T13"), start=1))
 
 
 def read_lits(folder: Path) -> Dataset | None:
     """LiTS: ``volume-7.nii`` + ``segmentation-7.nii``, in one folder or in several; ``test-volume-7.nii`` too."""
     files = scans_below(folder, depth=2)
-    images, labels = images_and_labels(files, r"volume-(\d+)", r"segmentation-(\d+)")
+    images, labels, notes = images_and_labels(files, r"volume-(\d+)", r"segmentation-(\d+)")
     cases = _pairs(images, labels) + _pairs(by_key(files, r"test-volume-(\d+)"), {})
-    return dataset_of(folder, cases, _orphans(labels, images))
+    return dataset_of(folder, cases, notes)
 
 
 def read_kits(folder: Path) -> Dataset | None:
@@ -73,8 +62,8 @@ def read_kits(folder: Path) -> Dataset | None:
 def read_btcv(folder: Path) -> Dataset | None:
     """BTCV: ``img/img0001.nii.gz`` + ``label/label0001.nii.gz``, also below ``RawData/Training``."""
     files = scans_below(folder, depth=3)
-    images, labels = images_and_labels(files, r"img(\d{4})", r"label(\d{4})")
-    return dataset_of(folder, _pairs(images, labels), _orphans(labels, images))
+    images, labels, notes = images_and_labels(files, r"img(\d{4})", r"label(\d{4})")
+    return dataset_of(folder, _pairs(images, labels), notes)
 
 
 def read_amos(folder: Path) -> Dataset | None:
@@ -89,7 +78,7 @@ def read_amos(folder: Path) -> Dataset | None:
         for number, image in images.items():
             modality = "CT" if int(number) <= AMOS_LAST_CT else "MR"
             cases.append(Case(stem_of(image), stem_of(image), modality, (image,), labels.get(number)))
-        notes += _orphans(labels, images)
+        notes += orphans(labels, images)
     return dataset_of(folder, cases, notes, labels=AMOS_LABELS)
 
 
@@ -108,7 +97,7 @@ def read_verse(folder: Path) -> Dataset | None:
         Case(key, key.removeprefix("sub-").split("_")[0], "CT", (image,), labels.get(key))
         for key, image in images.items()
     ]
-    return dataset_of(folder, cases, _orphans(labels, images), modality="CT", labels=VERSE_LABELS)
+    return dataset_of(folder, cases, orphans(labels, images), modality="CT", labels=VERSE_LABELS)
 
 
 def read_totalsegmentator(folder: Path) -> Dataset | None:
@@ -137,7 +126,3 @@ def read_totalsegmentator(folder: Path) -> Dataset | None:
 
 def _pairs(images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[Case]:
     return [Case(stem_of(path), stem_of(path), None, (path,), labels.get(key)) for key, path in images.items()]
-
-
-def _orphans(labels: Mapping[str, Path], images: Mapping[str, Path]) -> tuple[str, ...]:
-    return skipped([path for key, path in labels.items() if key not in images], "no scan has its number")

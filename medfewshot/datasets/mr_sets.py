@@ -62,12 +62,9 @@ def _brats_labels(cases: Sequence[Case]) -> dict[int, str] | None:
 def read_acdc(folder: Path) -> Dataset | None:
     """ACDC: ``patient001/patient001_frame01.nii.gz`` + ``patient001_frame01_gt.nii.gz``, two frames a patient."""
     files = scans_below(folder, depth=3)
-    images, labels = images_and_labels(files, r"(patient\d+_frame\d+)", r"(patient\d+_frame\d+)_gt")
+    images, labels, notes = images_and_labels(files, r"(patient\d+_frame\d+)", r"(patient\d+_frame\d+)_gt")
     cases = [Case(key, key.split("_")[0], "MR", (path,), labels.get(key)) for key, path in images.items()]
-    notes = (
-        *skipped([path for key, path in labels.items() if key not in images], "its scan is missing"),
-        *skipped([*by_key(files, r"(patient\d+_4d)").values()], "it is a time series; its labelled frames are used"),
-    )
+    notes += skipped([*by_key(files, r"(patient\d+_4d)").values()], "it is a time series; its labelled frames are used")
     known = all((case.image_path.parent / "Info.cfg").is_file() for case in cases)
     return dataset_of(folder, cases, notes, modality="MR", labels=ACDC_LABELS if known else None)
 
@@ -75,7 +72,6 @@ def read_acdc(folder: Path) -> Dataset | None:
 def read_promise12(folder: Path) -> Dataset | None:
     """PROMISE12: ``Case00.mhd`` + ``Case00_segmentation.mhd``, in one folder or in several parts."""
     files = [path for path in scans_below(folder, depth=2) if path.suffix.lower() == ".mhd"]  # others say case1 too
-    images, labels = images_and_labels(files, r"(case\d+)", r"(case\d+)_segmentation")
+    images, labels, notes = images_and_labels(files, r"(case\d+)", r"(case\d+)_segmentation")
     cases = [Case(stem_of(path), stem_of(path), "MR", (path,), labels.get(key)) for key, path in images.items()]
-    notes = skipped([path for key, path in labels.items() if key not in images], "its scan is missing")
     return dataset_of(folder, cases, notes, modality="MR")

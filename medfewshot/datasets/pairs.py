@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from medfewshot.datasets.dataset import Dataset, dataset_of, path_id
@@ -54,7 +54,7 @@ def read_case_folders(folder: Path) -> Dataset | None:
         return None
     cases, notes = [], []
     for child in sorted(path for path in folder.iterdir() if path.is_dir() and not is_series_folder(path)):
-        found, more = _pair_in_one(child)
+        found, more = _pair_in_one(child, one_case=True)
         labelled = [case for case in found if case.label_path is not None]
         if len(labelled) == 1:
             cases.append(Case(child.name, child.name, None, labelled[0].image_paths, labelled[0].label_path))
@@ -64,9 +64,11 @@ def read_case_folders(folder: Path) -> Dataset | None:
     return dataset_of(folder, cases, notes)
 
 
-def first_folder(folder: Path, names: Iterable[str]) -> Path | None:
-    """Return the first of these folders that exists."""
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
+def first_folder(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the first of these folders that exists; if none does, the first in other letters, such as ``Images``."""
+    others = {path.name.lower(): path for path in folder.iterdir()} if folder.is_dir() else {}
+    places = [folder / name for name in names] + [others.get(name.lower(), folder) for name in names]
+    return next((path for path in places if path != folder and path.is_dir()), None)
 
 
 def pair_by_name(images: list[Path], labels: list[Path]) -> tuple[list[Case], list[str]]:
@@ -78,23 +80,30 @@ def pair_by_name(images: list[Path], labels: list[Path]) -> tuple[list[Case], li
     Raises:
         InputError: Two labels or two images belong to one case.
     """
-    label_of = _labels_by_id(labels, {path_id(image) for image in images})
-    files: dict[str, list[Path]] = {}
+    label_of = _labels_by_id(labels, {name for image in images for name in (path_id(image), stem_of(image))})
     numbered = {path_id(label) for label in labels if stem_of(label).endswith("_0000")}  # then so are the cases
-    with_channels = label_of.keys() - numbered
-    channels_used = {_base(path_id(image)) for image in images if path_id(image) not in label_of} & with_channels
-    for image in images:
-        name = path_id(image)
-        if name not in label_of and (_base(name) in with_channels or (channels_used and _base(name))):
-            name = _base(name)
-        files.setdefault(name, []).append(image)
-    cases = []
-    for name, paths in sorted(files.items()):
-        if len({path_id(path) for path in paths}) < len(paths):
-            raise InputError(f"two images for one case '{name}': {some(paths)}", "keep one")
-        cases.append(Case(name, name, None, tuple(sorted(paths)), label_of.get(name)))
+    files = _by_case(images, label_of, label_of.keys() - numbered)
+    cases = [Case(name, name, None, paths, label_of.get(name)) for name, paths in files.items()]
     notes = [f"{path}: label without an image" for name, path in sorted(label_of.items()) if name not in files]
     return cases, notes
+
+
+def _by_case(images: Sequence[Path], labels: Mapping[str, Path], bases: Set[str]) -> dict[str, tuple[Path, ...]]:
+    """Return the channels of each case. A number is a channel only if it follows one of ``bases``."""
+    files: dict[str, list[Path]] = {}
+    bases = bases - {stem_of(image) for image in images}
+    channels_used = {_base(path_id(image)) for image in images if path_id(image) not in labels} & bases
+    for image in images:
+        name = path_id(image)
+        if name not in labels and stem_of(image) in labels:  # scan_0000_seg is the label of scan_0000
+            name = stem_of(image)
+        elif name not in labels and (_base(name) in bases or (channels_used and _base(name))):
+            name = _base(name)
+        files.setdefault(name, []).append(image)
+    for name, paths in files.items():
+        if len({path_id(path) for path in paths}) < len(paths):
+            raise InputError(f"two images for one case '{name}': {some(paths)}", "keep one")
+    return {name: tuple(sorted(paths)) for name, paths in sorted(files.items())}
 
 
 def _base(name: str) -> str:
@@ -119,7 +128,7 @@ def _add_label(found: dict[str, Path], name: str, path: Path) -> None:
     found[name] = path
 
 
-def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
+def _pair_in_one(folder: Path, *, one_case: bool = False) -> tuple[list[Case], list[str]]:
     labels: dict[str, Path] = {}
     images: list[Path] = []
     for path in volumes_in(folder):
@@ -128,17 +137,17 @@ def _pair_in_one(folder: Path) -> tuple[list[Case], list[str]]:
             _add_label(labels, path_id(path) if case is None else case, path)
         else:
             images.append(path)
-    if len(images) == 1 and [*labels] == [""] and case_of_image(images[0]) != "":  # ct.nii.gz + label.nii.gz
-        labels[path_id(images[0])] = labels.pop("")
+    lone = len(images) == len(labels) == 1 and case_of_image(images[0]) not in labels
+    if lone and (case_of_label(*labels.values()) is not None if one_case else "" in labels):  # ct + label.nii.gz
+        labels = {path_id(images[0]): path for path in labels.values()}
     cases = []
-    for image in images:
-        name = case_name = path_id(image)
-        case = case_of_image(image)
+    for name, paths in _by_case(images, labels, labels.keys()).items():
+        case_name, case = name, case_of_image(paths[0])
         if name not in labels and case in labels:
             # ``volume-7`` keeps its name, but ``image`` takes its folder's name.
             name, case_name = case, name if case.isdigit() else case
         case_name = case_name or folder.resolve().name
-        cases.append(Case(case_name, case_name, None, (image,), labels.get(name)))
+        cases.append(Case(case_name, case_name, None, paths, labels.get(name)))
     used = {case.label_path for case in cases}
     return cases, [f"{path}: label without an image" for path in labels.values() if path not in used]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from medfewshot.datasets.dataset import skipped
 from medfewshot.errors import InputError
-from medfewshot.io import FORMATS, stem_of
+from medfewshot.io import FORMATS, looks_like_label, stem_of
 
 _SUFFIXES = tuple(suffix for one in FORMATS if not one.folders and not one.only_2d for suffix in one.suffixes)
 """Of files that contain a whole volume."""
@@ -41,10 +42,19 @@ def by_key(paths: Iterable[Path], pattern: str) -> dict[str, Path]:
     return found
 
 
-def images_and_labels(paths: Sequence[Path], image: str, label: str) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Return images and labels by key, as ``by_key`` does; none of both if no file has the name of a label."""
+def images_and_labels(
+    paths: Sequence[Path], image: str, label: str
+) -> tuple[dict[str, Path], dict[str, Path], tuple[str, ...]]:
+    """Return images and labels by key, and notes about other labels; nothing if no file has the name of a label."""
     labels = by_key(paths, label)
-    return (by_key(paths, image) if labels else {}), labels
+    images = by_key(paths, image) if labels else {}
+    others = [path for path in paths if labels and looks_like_label(path) and path not in labels.values()]
+    return images, labels, (*orphans(labels, images), *skipped(others, "it is not named like the other labels"))
+
+
+def orphans(labels: Mapping[str, Path], images: Mapping[str, Path]) -> tuple[str, ...]:
+    """Return a note about the labels without an image."""
+    return skipped([path for key, path in labels.items() if key not in images], "no scan has its number")
 
 
 def folders_below(folder: Path, pattern: str, *, depth: int) -> list[Path]:
