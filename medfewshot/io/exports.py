@@ -49,7 +49,7 @@ class Export:
     def refusal(self, volume: Volume) -> str | None:
         """Why there can be no such file of a volume; None if there can."""
         if self.needs_series and not can_refer_to(volume):
-            return f"{volume.name}: is no DICOM series, so no {self.title} was written; give the folder of the series"
+            return f"{volume.name}: is no folder with a DICOM series of one volume, so no {self.title} was written"
         if volume.spatial_dims != 3:
             return f"{volume.name}: is 2D, so no {self.title} was written"
         return None

@@ -130,7 +130,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
         main()
     told = capsys.readouterr().err
     assert stop.value.code == 0, told
-    assert "q0.nii.gz: is no DICOM series" in told
+    assert "q0.nii.gz: is no folder with a DICOM series" in told
     volume = read_image(folder)
     labels = np.asanyarray(nib.load(tmp_path / "out" / "odd.nii.gz").dataobj)
     found = read_back(tmp_path / "out" / "dicom_seg" / "odd.dcm", folder)

@@ -170,7 +170,7 @@ def test_a_slicer_segmentation_has_names_and_colours(project: Project, tmp_path:
     header = files.files[0].read_bytes()[:4000].decode("latin1")
     assert "Segment1_Name:=left kidney" in header
     assert "Segment1_Color:=0 1 0.50" in header
-    assert any("no DICOM series" in note for note in files.notes)
+    assert any("DICOM series" in note for note in files.notes)
 
 
 def test_model_and_report_follow_a_first_learning(
