@@ -92,7 +92,7 @@ def _may_be_film(path: Path) -> bool:
         if is_dicom_file(file) and has_image(file):
             with reading(file):
                 one = _read_slice(file)
-            return is_enhanced(one) or one.size[2] > 1 or any(one.facts.get(fact) for fact in TIMES)
+            return one.size[2] > 1 or is_enhanced(one) or any(one.facts.get(fact) for fact in TIMES)
     return False
 
 
