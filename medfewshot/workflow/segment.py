@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.errors import InputError, some
+from medfewshot.heart import find_cavities
 from medfewshot.io import (
     EXPORTS,
     Film,
@@ -169,11 +170,12 @@ def segment(
         The results; a volume that cannot be segmented is among them as ``failed``.
 
     Raises:
-        InputError: The folder cannot be used; nothing is written.
+        InputError: The folder cannot be used, or a cavity is no structure; nothing is written.
     """
     folder, settings = batch.folder, batch.settings
     progress = (progress or Progress()).at("segmenting")
     check_results_folder(folder, batch.cases, settings)
+    find_cavities([*segmenter.plan.labels.values()], settings.cavities)
     record = RunRecord(folder, segmenter, settings, command, warnings=batch.warnings)
     earlier = record.earlier_results() if settings.resume and not settings.overwrite else {}
     if settings.overwrite:

@@ -176,6 +176,14 @@ def test_what_a_film_cannot_have_is_said(tmp_path):
     assert [one["name"] for one in result.ejections] == ["myocardium"]
 
 
+def test_a_cavity_that_is_no_structure_is_refused_before_anything_is_written(tmp_path):
+    film, labels, _ = make_film(tmp_path)
+    batch = open_batch([film], tmp_path / "out", SegmentSettings(cavities=("aorta",)))
+    with pytest.raises(InputError, match="aorta: is no structure of the labelled scans"):
+        segment(batch, learn([(film, labels)]))
+    assert not (tmp_path / "out").exists()
+
+
 def test_as_many_volumes_as_channels_are_channels(tmp_path):
     film, _, _ = make_film(tmp_path, frames=2)
     batch = open_batch([film], tmp_path / "out", channels=2)
