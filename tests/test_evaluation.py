@@ -269,6 +269,15 @@ def test_scans_beside_their_labels_are_no_references(tmp_path: Path) -> None:
     assert "ct_2" in told
 
 
+def test_cases_may_be_numbered_from_0000(tmp_path: Path) -> None:
+    save(tmp_path / "p" / "ct.nii.gz", label_map(1))
+    for name in ("ct_0000.nii.gz", "ct_0000_seg.nii.gz"):
+        save(tmp_path / "r" / name, label_map(1))
+    pairs, warnings = match_cases(tmp_path / "p", tmp_path / "r")
+    assert [(a.name, b.name) for _, a, b in pairs] == [("ct.nii.gz", "ct_0000_seg.nii.gz")]
+    assert warnings == ()
+
+
 def test_two_files_match_whatever_their_names(tmp_path: Path) -> None:
     first, second = save(tmp_path / "out.nii.gz", label_map(1)), save(tmp_path / "ct_1_label.nii.gz", label_map(1))
     assert match_cases(first, second)[0] == (("ct_1", first, second),)

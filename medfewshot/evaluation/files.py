@@ -219,7 +219,7 @@ def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[st
 
 def _case_of(path: Path) -> str:
     """Return the case id: ``a`` of ``a_seg.nii.gz`` and ``a_pred.nii.gz``, ``7`` of ``segmentation-7.nii``."""
-    return case_of_label(path) or _PREDICTION.sub("", case_id(path))
+    return (case_of_label(path) or _PREDICTION.sub("", case_id(path))).removesuffix("_0000")
 
 
 def _check_pairs(pairs: Sequence[Pair]) -> None:
