@@ -109,6 +109,12 @@ def test_a_volume_stays_itself():
     assert as_volume(volume) is volume
 
 
+@pytest.mark.parametrize("entry", ["a.nii.gz", {"image": "a.nii.gz", "label": "b.nii.gz"}, np.zeros((3, 4, 5))])
+def test_a_labelled_scan_is_a_pair(entry):
+    with pytest.raises(InputError, match=r"is no labelled scan; give a list of pairs: \[\(image, label\)"):
+        medfewshot.adapt([entry])
+
+
 def test_inputs_that_cannot_be_used(pairs, tmp_path):
     with pytest.raises(GridMismatchError, match="differ in shape"):
         medfewshot.adapt([(pairs[0][0], pairs[0][1][:-1])], learner="toy")

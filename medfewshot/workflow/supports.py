@@ -126,6 +126,8 @@ def read_supports(
 
 def _examples(entry: Any, *, frame: int | None, ignore: int | None, read: ReadImage) -> list[Example]:
     """Read a case or an (image, label) pair; a film gives several examples."""
+    if not isinstance(entry, Case) and (isinstance(entry, (str, PathLike, Mapping)) or len(entry) != 2):
+        raise InputError(f"a {type(entry).__name__} is no labelled scan", "give a list of pairs: [(image, label), ...]")
     if not isinstance(entry, Case) and all(isinstance(one, (str, PathLike)) for one in entry):
         scan, labels = (Path(one) for one in entry)
         entry = Case(scan.name, scan.name, None, (scan,), labels)
