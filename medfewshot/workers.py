@@ -226,9 +226,11 @@ def make_workers(settings: WorkerSettings) -> Workers:
     """Return the workers that the settings ask for.
 
     Raises:
-        InputError: They ask for threads and for a cluster.
+        InputError: They ask for threads and for a cluster, or for cores of no cluster.
     """
     if settings.ray is None:
+        if (settings.cpus, settings.gpus) != (1, 0):
+            raise InputError("only a Ray cluster takes cores and GPUs", "use jobs", setting=("cpus", "gpus", "jobs"))
         return Threads(settings.jobs)
     if settings.jobs > 1:
         raise InputError("jobs on this machine and a cluster are given", "give one of them", setting=("jobs", "ray"))

@@ -118,6 +118,9 @@ def test_settings_choose_the_workers():
     assert make_workers(WorkerSettings(ray="auto", cpus=2)) == RayCluster("auto", 2, 0)
     with pytest.raises(InputError, match="give one of them"):
         make_workers(WorkerSettings(ray="auto", jobs=2))
+    for alone in ({"cpus": 2}, {"gpus": 1}):
+        with pytest.raises(InputError, match="only a Ray cluster takes cores and GPUs"):
+            make_workers(WorkerSettings(**alone))
 
 
 def on_fake(monkeypatch, fake):

@@ -329,7 +329,7 @@ def grid_spacing_mm(support: Support, grid: Sequence[int]) -> tuple[float, ...]:
 SPEC = LearnerSpec(
     name=NAME,
     learner=InContext,
-    summary="a network reads your labelled scans beside the new scan; no training",
+    summary="a network reads your labelled scans beside the new scan",
     segmenter=InContextSegmenter,
     build_start=build_start,
     build_backbone=build_backbone,
