@@ -29,7 +29,7 @@ def write_label_app(folder: Path, names: Mapping[int, str] | None = None, segmen
 
     Raises:
         InputError: ``folder`` exists and is not empty, ``segmenter`` contains no segmenter, no structure is named, or
-            the values are not 1, 2, ..., as 3D Slicer numbers structures.
+            the values are not 1, 2, ..., as 3D Slicer numbers structures, or two names are the same.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already", "give a new folder")
@@ -65,3 +65,5 @@ def read_names(folder: Path) -> dict[int, str]:
 def _check(names: Mapping[int, str], where: str) -> None:
     if not names or sorted(names) != list(range(1, len(names) + 1)):
         raise InputError(f"{where}: structures are not numbered 1, 2, ...", "3D Slicer does so: 1=liver,2=spleen")
+    if len({name.strip().casefold() for name in names.values()} - {"background"}) < len(names):
+        raise InputError(f"{where}: names are not unique, or one is background", "structures are known by their names")

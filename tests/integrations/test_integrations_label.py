@@ -196,6 +196,9 @@ def test_an_app_on_disk(scans):
     for wrong in (NAMES, None):
         with pytest.raises(InputError, match="not numbered 1, 2"):
             write_label_app(scans / "other", wrong)
+    for wrong in ({1: "liver", 2: " Liver"}, {1: "background", 2: "liver"}):
+        with pytest.raises(InputError, match="names are not unique, or one is background"):
+            write_label_app(scans / "other", wrong)
     assert not (scans / "other").exists()
     compile((scans / "app" / "main.py").read_text(), "main.py", "exec")
     with pytest.raises(InputError, match="exists already"):
