@@ -171,7 +171,10 @@ def _nnunet(job: _Job) -> None:
             write_array(image, channel, scan)
         write_label(label, table[read_label(path).data[0]], scan)
         job.result.files += [*images, label]
-        is_ct = _is_ct(job, scan) and set(channels.values()) <= {"CT"}
+        # nnU-Net normalises a channel as CT by its name.
+        stated = str(job.project.settings.get("modality") or scan.modality or "")
+        is_ct = stated.upper().startswith("CT") if stated else looks_like_hounsfield(scan.data)
+        is_ct = is_ct and set(channels.values()) <= {"CT"}
         channels |= {str(number): "CT" if is_ct else f"channel {number}" for number in range(len(images))}
     labels: dict[str, int] = {"background": 0, **{job.names[value]: n for n, value in enumerate(values, start=1)}}
     labels |= {"ignore": len(values) + 1} if job.partly else {}
@@ -181,12 +184,6 @@ def _nnunet(job: _Job) -> None:
     }  # fmt: skip
     write_text(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     job.result.files.append(folder / "dataset.json")
-
-
-def _is_ct(job: _Job, scan: Volume) -> bool:
-    """Return whether nnU-Net shall normalise a scan as CT; it reads this from the channel's name."""
-    stated = job.project.settings.get("modality") or scan.modality
-    return str(stated).upper().startswith("CT") if stated else looks_like_hounsfield(scan.data)
 
 
 def _stl(job: _Job) -> None:
