@@ -100,8 +100,7 @@ class Console:
         self.say(f"quality: {settings['quality']}{f', except what {some(own)} set' if own else ''}")
         spacing = " x ".join(f"{size:.3g}" for size in plan.spacing_mm)
         kinds = dict.fromkeys(f"{'CT' if n.kind == 'window' else 'not CT'} ({n.reason})" for n in plan.normalization)
-        in_mm = any(one["spacing_mm"] for one in record["profile"]["supports"])
-        unit = "mm" if in_mm else _counted(plan.spatial_dims)
+        unit = "mm" if any(one["spacing_mm"] for one in record["profile"]["supports"]) else _counted(plan.spatial_dims)
         self.say(f"computed at a resolution of {spacing} {unit}; gray values: {', '.join(kinds)}")
         left_out = learned.get("atlas_left_out_dice") or []
         known = [f"{name} {d:.2f}" for name, d in zip(plan.labels.values(), left_out, strict=False) if d is not None]

@@ -63,7 +63,8 @@ def channels_in_file(path: PathLike, *, formats: Formats = FORMATS) -> int:
     found = format_of(path, formats=formats)
     if found is NIFTI:
         return volumes_in_file(Path(path))
-    return 1 if found is None or found.folders else components_in_file(Path(path))
+    count = 1 if found is None or found.folders else components_in_file(Path(path))
+    return 3 if count == 4 and found is not None and found.only_2d else count  # colours with an alpha channel
 
 
 def labelled_frames(labels: Film, *, ignore: int | None = None) -> tuple[dict[int, Volume], tuple[str, ...]]:

@@ -47,7 +47,8 @@ def check_channels(case: Case, channels: int) -> None:
     if channels > 1 and numbers != list(range(channels)) and not in_one_file:
         found = ", ".join(path.name for path in case.image_paths)
         wanted = ", ".join(f"{case.case_id}_{number:04d}" for number in range(channels))
-        raise InputError(f"{case.image_path.parent}: has {found}, but {wanted} are needed", "add the missing files")
+        remedy = f"add the missing files{', or save the picture in colour' if channels == 3 else ''}"
+        raise InputError(f"{case.image_path.parent}: has {found}, but {wanted} are needed", remedy)
 
 
 def check_folder(folder: Path) -> None:

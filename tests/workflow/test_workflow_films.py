@@ -190,11 +190,13 @@ def test_as_many_volumes_as_channels_are_channels(tmp_path):
     assert batch.query.data.shape == (2, *toys.SHAPE)
 
 
-def test_pictures_in_colour_are_segmented_in_colour(tmp_path):
+@pytest.mark.parametrize("alpha", [False, True])
+def test_pictures_in_colour_are_segmented_in_colour(tmp_path, alpha):
     for number in range(3):
         image, label = toys.make_scan(number, (20, 16))
         grey = (image - image.min() + 1).astype(np.float64) / 2
-        rgb = np.stack([grey, grey + 5, 200 - grey], -1).clip(0, 255).astype(np.uint8)
+        rgb = np.stack([grey, grey + 5, 200 - grey, 0 * grey + 255], -1).clip(0, 255).astype(np.uint8)
+        rgb = rgb if alpha else rgb[..., :3]
         for name, data in ((f"img_{number:04}.png", rgb), (f"lab_{number:04}.png", (label // 200).astype(np.uint8))):
             Image.fromarray(data.swapaxes(0, 1)).save(tmp_path / name)
     pairs = [(tmp_path / f"img_{number:04}.png", tmp_path / f"lab_{number:04}.png") for number in (0, 1)]
