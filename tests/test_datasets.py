@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import nibabel as nib
@@ -212,6 +213,12 @@ def test_cases_may_be_numbered_from_0000(tmp_path, places):
     dataset = read_dataset(tmp_path)
     assert [case.case_id for case in dataset.labelled] == ["s_0000", "s_0001", "s_0002"]
     assert dataset.notes == ()
+
+
+def test_accents_of_macos_and_of_others_are_the_same_name(tmp_path):
+    name = unicodedata.normalize("NFC", "müller")
+    touch(tmp_path, f"images/{name}.nii.gz", f"labels/{unicodedata.normalize('NFD', name)}.nii.gz")
+    assert [case.case_id for case in read_dataset(tmp_path).labelled] == [name]
 
 
 def test_a_repeated_scan_is_no_channel_of_the_first(tmp_path):

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def case_id(path: PathLike, *, formats: Formats = FORMATS) -> str:
 
     Only ``_0000`` is removed: ``patient_0001`` and ``patient_0002`` are more often two patients than two channels.
     """
-    return stem_of(path, formats=formats).removesuffix("_0000")
+    return normalize("NFC", stem_of(path, formats=formats).removesuffix("_0000"))  # macOS writes accents as two letters
 
 
 def looks_like_label(path: PathLike, *, formats: Formats = FORMATS) -> bool:
