@@ -95,6 +95,9 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_ultrasound_is_a_film_in_2d": "right",
         },
         "tests/io/test_io_dicom.py": {
+            "test_frames_with_positions_are_slices_in_every_class": "right",
+            "test_slices_of_spect_are_no_film": "refused",
+            "test_the_pixel_spacing_counts_in_every_class": "right",
             "test_slices_are_sorted_by_position_whatever_their_names": "right",
             "test_files_without_an_image_are_left_out_with_a_warning": "warned",
             "test_every_second_slice_missing_is_a_warning": "warned",
@@ -127,6 +130,8 @@ TESTS: dict[str, dict[str, dict[str, str]]] = {
             "test_our_own_is_read_with_its_values_names_and_colours": "right",
             "test_a_multi_frame_source": "right",
             "test_another_program_numbers_its_segments": "right",
+            "test_headers_that_the_standard_forbids": "right",
+            "test_orientations_that_differ_by_rounding": "right",
             "test_a_segmentation_beside_a_series_is_a_label": "right",
             "test_a_foreign_one_is_refused": "refused",
         },

@@ -40,10 +40,8 @@ _FACTS = {
 
 def is_enhanced(one: Slice) -> bool:
     """Return whether the frames of a file are slices with positions of their own, by its class or its content."""
-    if one.sop_class in _CLASSES or one.size[2] == 1:
-        return one.sop_class in _CLASSES
-    content = one.path.read_bytes()
-    return all(tag in content for tag in _TAGS)
+    content = one.path.read_bytes() if one.size[2] > 1 and one.sop_class not in _CLASSES else b""
+    return one.sop_class in _CLASSES or all(tag in content for tag in _TAGS)
 
 
 def frames_of(one: Slice) -> list[Slice]:

@@ -26,11 +26,6 @@ def source_of(volume: Volume) -> DicomSource | None:
     return source
 
 
-def can_refer_to(volume: Volume) -> bool:
-    """Return whether the volume came from a DICOM series to which a DICOM segmentation can refer."""
-    return source_of(volume) is not None
-
-
 def source_headers(volume: Volume) -> tuple[list[Any], tuple[str, ...]]:
     """Read the headers of the series, one data set a file, and complete those that were stripped.
 
@@ -50,6 +45,7 @@ def source_headers(volume: Volume) -> tuple[list[Any], tuple[str, ...]]:
     for file in source.files:
         with reading(file):
             images.append(dcmread(file, force=True, stop_before_pixels=True))
+    _state_geometry(images, source, volume.spacing_mm[2])
     return images, _fill_in(images, volume.name)
 
 
@@ -61,23 +57,46 @@ def series_number(image: Any) -> int:
         return 0
 
 
+def _state_geometry(images: Sequence[Any], source: DicomSource, step_mm: float) -> None:
+    """State the grid of the volume in all headers. Some lack a part of it or round it differently."""
+    import highdicom as hd
+    from pydicom.dataset import Dataset
+
+    first = source.slices[0]
+    measures = hd.PixelMeasuresSequence(first.spacing_mm[::-1], first.thickness_mm or step_mm, step_mm)
+    orientation = hd.PlaneOrientationSequence("PATIENT", first.placed[1:].ravel().tolist())
+    for image in images:
+        if source.frames:
+            shared = (image.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+            shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = measures, orientation
+            image.SharedFunctionalGroupsSequence = [shared]
+        else:
+            image.PixelSpacing, image.SliceThickness = measures[0].PixelSpacing, measures[0].SliceThickness
+            image.ImageOrientationPatient = orientation[0].ImageOrientationPatient
+
+
 def _fill_in(images: Sequence[Any], name: str) -> tuple[str, ...]:
     """Add to anonymised slices, in memory, what the standard demands of a reference."""
     import highdicom as hd
+    from pydicom.valuerep import DA, TM
 
-    missing: set[str] = set()
+    missing, odd = set[str](), set[str]()
+    kinds = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM, "PatientSex": hd.PatientSexValues}
     shared = {key: hd.UID() for key in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")}
     for image in images:
         for key in _NEEDED_TEXT:
-            if key not in image:
+            try:
+                kinds.get(key, str)(image[key].value)
+            except (KeyError, ValueError):  # absent, or in a form of some anonymiser
+                odd |= {key} if image.get(key) else set()
                 setattr(image, key, "")
-        for key, uid in {**shared, "SOPInstanceUID": hd.UID()}.items():
+        kind = _SOP_CLASSES.get(str(image.get("Modality", "")), _SECONDARY_CAPTURE)
+        for key, uid in {**shared, "SOPInstanceUID": hd.UID(), "SOPClassUID": kind}.items():
             if not image.get(key):
                 setattr(image, key, uid)
                 missing.add(key)
-        if not image.get("SOPClassUID"):
-            image.SOPClassUID = _SOP_CLASSES.get(str(image.get("Modality", "")), _SECONDARY_CAPTURE)
-            missing.add("SOPClassUID")
-    if not missing:
-        return ()
-    return (f"{name}: has no {', '.join(sorted(missing))}; the segmentation refers to new ones that no archive knows",)
+    warnings = [f"{name}: {', '.join(sorted(odd))} not valid, so left out of the segmentation"] if odd else []
+    if missing:
+        texts = ", ".join(sorted(missing))
+        warnings.append(f"{name}: has no {texts}; the segmentation refers to new ones that no archive knows")
+    return tuple(warnings)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medfewshot.io.dicom_seg_writer import write_dicom_seg
-from medfewshot.io.dicom_source import can_refer_to
+from medfewshot.io.dicom_source import source_of
 from medfewshot.io.rtstruct_writer import write_rtstruct
 from medfewshot.io.slicer_writer import write_seg_nrrd
 from medfewshot.io.terminology import check_available
@@ -48,7 +48,7 @@ class Export:
 
     def refusal(self, volume: Volume) -> str | None:
         """Why there can be no such file of a volume; None if there can."""
-        if self.needs_series and not can_refer_to(volume):
+        if self.needs_series and not source_of(volume):
             return f"{volume.name}: is no folder with a DICOM series of one volume, so no {self.title} was written"
         if volume.spatial_dims != 3:
             return f"{volume.name}: is 2D, so no {self.title} was written"

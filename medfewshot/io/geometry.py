@@ -83,9 +83,10 @@ def check_same_grid(image: Volume, label: Volume) -> None:
     Raises:
         GridMismatchError: Their shapes differ, or a corner is farther apart than :func:`tolerance_mm`.
     """
-    if image.spatial_shape != label.spatial_shape:
+    shapes = ["x".join(map(str, volume.spatial_shape)) for volume in (image, label)]
+    if shapes[0] != shapes[1]:
         raise GridMismatchError(
-            f"{image.name} and {label.name} differ in shape, {_shape(image)} and {_shape(label)} voxels",
+            f"{image.name} and {label.name} differ in shape, {shapes[0]} and {shapes[1]} voxels",
             "resample one onto the other's grid (labels with nearest neighbour)",
         )
     if not (image.has_spacing and label.has_spacing):
@@ -112,10 +113,6 @@ def in_voxels(volume: Volume) -> Volume:
     affine[:3, :3] /= np.linalg.norm(affine[:3, :3], axis=0)
     text = "taken voxel for voxel, because other supports have no spacing"
     return replace(volume, affine=affine, has_spacing=False, warnings=(*volume.warnings, text))
-
-
-def _shape(volume: Volume) -> str:
-    return "x".join(map(str, volume.spatial_shape))
 
 
 def _grid(volume: Volume) -> str:

@@ -137,16 +137,13 @@ def is_series_folder(path: PathLike, *, formats: Formats = FORMATS) -> bool:
     return any(has_image for _, has_image in _series_files(Path(path), formats))
 
 
-def files_without_image(path: PathLike, *, formats: Formats = FORMATS, depth: int = _DEPTH) -> list[Path]:
+def files_without_image(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
     """Return the reports, plans and structure sets that :func:`find_images` skips.
 
     The reader of a series reports those of the series.
     """
-    folder = Path(path)
-    beside = [] if is_series_folder(folder, formats=formats) else [file for file, _ in _series_files(folder, formats)]
-    for child in _visible(folder) if depth and folder.is_dir() else ():
-        beside += files_without_image(child, formats=formats, depth=depth - 1) if child.is_dir() else []
-    return beside
+    others = [one for one in _folders(Path(path)) if not is_series_folder(one, formats=formats)]
+    return [file for folder in others for file, _ in _series_files(folder, formats)]
 
 
 def _series_files(folder: Path, formats: Formats) -> Iterator[tuple[Path, bool]]:
@@ -197,11 +194,10 @@ def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: does not exist", "check the path")
-    files, series = _image_files(path, formats), [*_series_folders(path, formats, _DEPTH)]
-    if is_series_folder(path, formats=formats):
+    files, series = _image_files(path, formats), series_folders(path, formats=formats)
+    if path in series:
         # A picture beside slices is a preview of them, but a volume beside a stray slice is a scan.
         files = [file for file in files if (own := format_of(file, formats=formats)) and not own.only_2d]
-        series.append(path)
     found = sorted([*files, *series])
     if not found:
         below = [child for child in _visible(path) if child.is_dir() and "label" not in child.name.lower()]
@@ -229,18 +225,21 @@ def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> lis
 
 def series_folders(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
     """Return the folders with a DICOM series: the folder itself and those below, sorted."""
-    folder = Path(folder)
-    own = [folder] if is_series_folder(folder, formats=formats) else []
-    return sorted([*own, *_series_folders(folder, formats, _DEPTH)])
+    return sorted(one for one in _folders(Path(folder)) if is_series_folder(one, formats=formats))
 
 
-def dicom_labels(folder: PathLike, *, formats: Formats = FORMATS, depth: int = _DEPTH) -> list[Path]:
+def dicom_labels(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
     """Return the DICOM segmentations and structure sets in a folder and below, also those beside a series."""
-    folder = Path(folder)
-    found = [file for file, _ in _series_files(folder, formats) if looks_like_label(file, formats=formats)]
+    files = [file for one in _folders(Path(folder)) for file, _ in _series_files(one, formats)]
+    return [file for file in files if looks_like_label(file, formats=formats)]
+
+
+def _folders(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
+    """Yield a folder and those below."""
+    yield folder
     for child in _visible(folder) if depth and folder.is_dir() else ():
-        found += dicom_labels(child, formats=formats, depth=depth - 1) if child.is_dir() else []
-    return found
+        if child.is_dir():
+            yield from _folders(child, depth - 1)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -250,11 +249,3 @@ def _visible(folder: Path) -> list[Path]:
 def _image_files(folder: Path, formats: Formats) -> list[Path]:
     volumes = volumes_in(folder, formats=formats)
     return [path for path in volumes if path.is_file() and not looks_like_label(path, formats=formats)]
-
-
-def _series_folders(folder: Path, formats: Formats, depth: int) -> Iterator[Path]:
-    for child in _visible(folder) if depth else ():
-        if is_series_folder(child, formats=formats):
-            yield child
-        if child.is_dir():
-            yield from _series_folders(child, formats, depth - 1)

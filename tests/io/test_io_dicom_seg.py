@@ -110,6 +110,37 @@ def test_an_anonymised_source(tmp_path, changes):
     assert np.array_equal(read_back(tmp_path / "seg.dcm", folder)[..., 0], labels == 205)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SliceThickness": None},
+        {"SliceThickness": ""},
+        {"PixelSpacing": None, "ImagerPixelSpacing": [1.5, 1.25]},
+        {"PatientSex": "male", "StudyDate": "2020-01-01", "StudyTime": "12:30:11", "PatientBirthDate": "00000000"},
+    ],
+    ids=["no thickness", "empty thickness", "spacing of the detector", "forms that are not valid"],
+)
+def test_headers_that_the_standard_forbids(tmp_path, changes):
+    volume = read_image(corpus_dicom.series(tmp_path, **changes))
+    labels = labels_for(volume.spatial_shape)
+    warnings = write_dicom_seg(tmp_path / "seg.dcm", labels, NAMES, volume, {})
+    assert np.array_equal(in_image(read_label(tmp_path / "seg.dcm"), volume), labels)
+    odd = "PatientBirthDate, PatientSex, StudyDate, StudyTime not valid, so left out"
+    assert [odd in text for text in warnings] == ([True] if "PatientSex" in changes else [])
+
+
+def test_orientations_that_differ_by_rounding(tmp_path):
+    for index, plane in enumerate(np.moveaxis(corpus_dicom.scan(), 2, 0)):
+        turned = [1, 0, 1e-6 * index, 0, 1, 0]
+        corpus_dicom.save(
+            corpus_dicom.one_slice(plane, index, ImageOrientationPatient=turned), tmp_path / "odd" / f"{index}.dcm"
+        )
+    volume = read_image(tmp_path / "odd")
+    labels = labels_for(volume.spatial_shape)
+    assert write_dicom_seg(tmp_path / "seg.dcm", labels, NAMES, volume, {}) == ()
+    assert np.array_equal(in_image(read_label(tmp_path / "seg.dcm"), volume), labels)
+
+
 def test_without_the_extra(tmp_path, monkeypatch):
     volume = read_image(corpus_dicom.series(tmp_path))
     monkeypatch.setitem(sys.modules, "highdicom", None)
@@ -210,8 +241,9 @@ def test_our_own_is_read_with_its_values_names_and_colours(tmp_path):
     assert found.colours[205] == pytest.approx(COLOURS[205], abs=0.01)
 
 
-def test_a_multi_frame_source(tmp_path):
-    volume = read_image(write_enhanced(tmp_path / "a.dcm", order=[3, 1, 0, 2, 5, 4]))
+@pytest.mark.parametrize("is_shared", [True, False], ids=["shared groups", "frame by frame"])
+def test_a_multi_frame_source(tmp_path, is_shared):
+    volume = read_image(write_enhanced(tmp_path / "a.dcm", order=[3, 1, 0, 2, 5, 4], is_shared=is_shared))
     labels = np.zeros(volume.spatial_shape, np.uint8)
     labels[1:3, 2:4, 1:3], labels[0, 0, 4] = 5, 9
     write_dicom_seg(tmp_path / "seg.dcm", labels, {5: "liver", 9: "spleen"}, volume, {})

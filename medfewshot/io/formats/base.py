@@ -101,18 +101,20 @@ def kept_header(volume: Volume, kind: type[Kind]) -> Kind | None:
 
 
 @dataclass(frozen=True)
-class RefuseAsScan:
-    """The ``read`` of a format that contains labels only.
+class Refuse:
+    """A reader that refuses every file: ``read`` of a format without scans, or ``read_label`` of one without labels.
 
     Attributes:
-        kind: What such a file is, e.g. ``"an RT structure set"``.
+        problem: What is wrong, e.g. ``"is an RT structure set and no scan"``.
+        remedy: What to do.
     """
 
-    kind: str
+    problem: str
+    remedy: str = "give it as a label map"
 
-    def __call__(self, path: Path, dtype: DType) -> Volume:
+    def __call__(self, path: Path, dtype: DType = None) -> Volume:
         """Refuse the file."""
-        raise InputError(f"{path}: is {self.kind} and no scan", "give it as a label map")
+        raise InputError(f"{path}: {self.problem}", self.remedy)
 
 
 @contextmanager

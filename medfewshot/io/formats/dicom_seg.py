@@ -11,7 +11,7 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.dicom_files import SEGMENTATIONS, has_image, is_dicom_file, sop_class
-from medfewshot.io.formats.base import Format, RefuseAsScan, check_names
+from medfewshot.io.formats.base import Format, Refuse, check_names
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.io.terminology import OWN_TRACKING, check_available
 from medfewshot.types import Colour, Volume
@@ -100,7 +100,7 @@ def _colours(segments: Mapping[int, Any], values: Mapping[int, int]) -> dict[int
 DICOM_SEG = Format(
     name="DICOM segmentation",
     suffixes=(),
-    read=RefuseAsScan("a DICOM segmentation"),
+    read=Refuse("is a DICOM segmentation and no scan"),
     read_label=read_label,
     recognises=recognises,
     has_image=has_image,

@@ -16,7 +16,7 @@ import numpy as np
 from medfewshot.errors import InputError
 from medfewshot.io.formats.base import DType, Format, check_size, kept_header
 from medfewshot.io.formats.film import Film, TimeAxis
-from medfewshot.io.formats.text_header import check_data_files, read_geometry
+from medfewshot.io.formats.text_header import read_geometry
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.types import Volume
 
@@ -29,7 +29,7 @@ def read_volume(path: Path, dtype: DType, *, has_layers: bool = False) -> Volume
 
     Three or four components of 8 bits are a colour, unless the file ``has_layers``.
     """
-    check_data_files(path)
+    read_geometry(path, 0)  # checks that the voxels are there
     image = read_itk(path)
     size = list(image.GetSize())
     while len(size) > 3 and size[-1] == 1:
@@ -49,7 +49,7 @@ def film(path: Path, dtype: DType) -> Film | None:
     """Open a file of four axes as a time series; None if it has fewer. The stored values stay in memory."""
     if path.suffix.lower() not in (*_HEADERS_ALONE, ".nrrd", ".mha"):
         return None
-    check_data_files(path)
+    read_geometry(path, 0)  # checks that the voxels are there
     size = _information(path).GetSize()
     if len(size) != 4 or size[3] < 2:
         return None

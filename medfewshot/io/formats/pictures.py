@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io.formats.base import DType, Format
+from medfewshot.io.formats.base import DType, Format, Refuse
 from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.itk import array_of, image_of, read_itk, write_itk
 from medfewshot.io.formats.signature import other_kind
@@ -190,10 +190,6 @@ def _grey(path: Path, data: np.ndarray, *, colours_allowed: bool = False) -> tup
     return np.ascontiguousarray(colours[:1]), (f"read as grey: {ignored}",)
 
 
-def _refuse_label(path: Path) -> Volume:
-    raise InputError(f"{path}: JPEG blurs label values", "save the label as PNG, TIFF or NIfTI")
-
-
 PNG = Format(
     name="PNG",
     suffixes=(".png",),
@@ -205,7 +201,12 @@ PNG = Format(
     dtypes=(np.uint8, np.uint16),
 )
 JPEG = Format(
-    name="JPEG", suffixes=(".jpg", ".jpeg"), read=read, read_label=_refuse_label, results=".png", only_2d=True
+    name="JPEG",
+    suffixes=(".jpg", ".jpeg"),
+    read=read,
+    read_label=Refuse("JPEG blurs label values", "save the label as PNG, TIFF or NIfTI"),
+    results=".png",
+    only_2d=True,
 )
 TIFF = replace(
     PNG,

@@ -13,7 +13,7 @@ from medfewshot.errors import InputError, some
 from medfewshot.io.contours import filled
 from medfewshot.io.dicom_files import STRUCTURE_SET, has_image, is_dicom_file, sop_class
 from medfewshot.io.dicom_stack import DicomSource
-from medfewshot.io.formats.base import Format, RefuseAsScan, check_names, kept_header
+from medfewshot.io.formats.base import Format, Refuse, check_names, kept_header
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.io.terminology import check_available
 from medfewshot.types import Colour, Volume
@@ -183,7 +183,7 @@ def _flat(
 RTSTRUCT = Format(
     name="RT structure set",
     suffixes=(),
-    read=RefuseAsScan("an RT structure set"),
+    read=Refuse("is an RT structure set and no scan"),
     draw_label=draw,
     recognises=recognises,
     has_image=has_image,

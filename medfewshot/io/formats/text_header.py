@@ -56,11 +56,6 @@ def read_geometry(path: Path, axes: int) -> Geometry:
     return _metaimage(path, _fields(start.partition(b"ElementDataFile")[0], "=") | _data_file(start), axes)
 
 
-def check_data_files(path: Path) -> None:
-    """Raise InputError if a header says that its voxels are in a file which is missing."""
-    read_geometry(path, 0)
-
-
 def _nrrd(path: Path, fields: Mapping[str, str], axes: int) -> Geometry:
     _check_file(path, fields.get("data file") or fields.get("datafile") or "")
     directions, space = fields.get("space directions", ""), fields.get("space", "").lower()

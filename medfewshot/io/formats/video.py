@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io.formats.base import DType, Format, check_size
+from medfewshot.io.formats.base import DType, Format, Refuse, check_size
 from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.pictures import picture_volume
 from medfewshot.types import Volume
@@ -38,10 +38,6 @@ def read(path: Path, dtype: DType) -> Volume:
         raise InputError(f"{path}: is a video, and one image is needed", "save one frame as PNG")
     picture, _ = next(_pictures(path, [0]))
     return picture_volume(np.array(picture.T[None], dtype=dtype), ())
-
-
-def _refuse_label(path: Path) -> Volume:
-    raise InputError(f"{path}: video compression blurs label values", "save the label as NIfTI or TIFF")
 
 
 def _frames(path: Path, dtype: DType, numbers: Sequence[int]) -> Iterator[np.ndarray]:
@@ -90,5 +86,5 @@ VIDEO = Format(
     suffixes=(".mp4", ".avi", ".mov", ".gif"),
     read=read,
     film=film,
-    read_label=_refuse_label,
+    read_label=Refuse("video compression blurs label values", "save the label as NIfTI or TIFF"),
 )
