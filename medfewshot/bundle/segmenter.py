@@ -163,9 +163,9 @@ def load_segmenter(
         raise InputError(f"{folder}: is no segmenter (it has no {DESCRIPTION})", "make one with medfewshot adapt")
     with refuse_damage(f"{folder}: the segmenter is damaged", "make it again with medfewshot adapt"):
         description = json.loads(path.read_text(encoding="utf-8"))
-        version = description["format_version"]
-        if version != FORMAT_VERSION:
-            raise InputError(f"{path}: has format version {version}, only {FORMAT_VERSION} is read", "adapt again")
+        if (version := description["format_version"]) != FORMAT_VERSION:
+            problem = f"{path}: has format version {version}, only {FORMAT_VERSION} is read"
+            raise InputError(problem, "make it again with medfewshot adapt")
         tensors = read_tensors(folder / WEIGHTS)[0]
         kinds = {spec.segmenter.kind: spec.segmenter for spec in learners.values() if spec.segmenter is not None}
         segmenter = kinds[description["kind"]].from_config(description["config"])
