@@ -173,6 +173,18 @@ def test_doubts_are_warnings(tmp_path: Path, contours: list[np.ndarray], doubt: 
     assert re.match(f"Liver: {doubt}", found.warnings[0])
 
 
+def test_one_structure_in_two_items_is_joined(tmp_path: Path) -> None:
+    volume = scan(tmp_path)
+    path = write_contours(tmp_path / "two.dcm", {"liver": [box(1, 4, 1, 4, 2)], "other": [box(6, 9, 1, 4, 3)]})
+    dataset = pydicom.dcmread(path)
+    dataset.StructureSetROISequence = dataset.StructureSetROISequence[:1]
+    dataset.ROIContourSequence[1].ReferencedROINumber = 1
+    dataset.save_as(path)
+    label = read_label(path, image=volume)
+    assert sorted({int(z) for *_, z in np.argwhere(label.data[0] == 1)}) == [2, 3]
+    assert "liver: its contours stand in several items and are joined" in label.warnings
+
+
 def test_points_are_ignored_with_a_warning(tmp_path: Path) -> None:
     file = write_contours(tmp_path / "rs.dcm", {"Isocentre": [np.array([[1.0, 2.0, 3.0]])]}, kind="POINT")
     assert read_label(file, image=scan(tmp_path)).warnings[0] == "Isocentre: 1 open contour(s) or point(s) ignored"

@@ -66,8 +66,11 @@ def draw(path: Path, image: Volume) -> Volume:
         number = int(item.ReferencedROINumber)
         if number not in names:
             raise InputError(f"{path}: has contours of ROI {number} and no name for it", "export it again")
-        masks[number], told = _mask(path, item, names[number], image)
+        drawn, told = _mask(path, item, names[number], image)
         warnings += told
+        if number in masks:
+            warnings.append(f"{names[number]}: its contours stand in several items and are joined")
+        masks[number] = drawn | masks.get(number, np.False_)
         stated = item.get("ROIDisplayColor")
         if stated is not None and len(stated) == 3:
             colours[number] = (int(stated[0]) / 255, int(stated[1]) / 255, int(stated[2]) / 255)
