@@ -76,11 +76,14 @@ def compare(
         progress: Receives one event per scan; may cancel.
 
     Raises:
-        InputError: Both are the same folder, a run is not finished, or they have no scan or no structure in common.
+        InputError: Both are the same folder, a run is not finished, they have no scan or no structure in common, or a
+            label value is ignored without references.
     """
     settings, progress = settings or EvaluateSettings(), progress or Progress()
     if first.resolve() == second.resolve():
         raise InputError(f"{first}: is given twice", "give two different folders")
+    if settings.ignore is not None and reference is None:
+        raise InputError("a label value is ignored, and no reference has it", "give a reference", setting="ignore")
     for path in (first, second):
         if (path / RUN_RECORD).is_file() and not read_record(path).get("finished"):
             raise InputError(f"{path}: this run is not finished", "wait until it ends, or resume it")

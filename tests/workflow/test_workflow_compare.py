@@ -109,6 +109,8 @@ def test_bad_input_is_one_line(tmp_path):
     first, second = reader(tmp_path, "a", 1, cases=1), reader(tmp_path, "b", 0, cases=1)
     with pytest.raises(InputError, match="given twice"):
         compare(first, first)
+    with pytest.raises(InputError, match="a label value is ignored, and no reference has it"):
+        compare(first, second, EvaluateSettings(ignore=3))
     others = as_run(reader(tmp_path, "c", 0, cases=1), {1: "kidney"})
     with pytest.raises(InputError, match=r"no structure in common \(liver; kidney\)"):
         compare(as_run(first, {205: "liver"}), others)
