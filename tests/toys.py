@@ -113,7 +113,8 @@ def save_dicom(folder: Path, data: Any) -> Path:
     import SimpleITK as sitk
 
     folder.mkdir(parents=True)
-    for time, index in np.ndindex(*data.shape[:1:-1]):
+    frames = data if data.ndim == 4 else data[..., None]
+    for time, index in np.ndindex(*frames.shape[:1:-1]):
         plane = data[:, :, index : index + 1, time] if data.ndim == 4 else data[:, :, index : index + 1]
         image = sitk.GetImageFromArray(np.ascontiguousarray(plane.T))
         image.SetSpacing([1.25, 1.5, 2.0])

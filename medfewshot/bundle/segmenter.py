@@ -26,6 +26,7 @@ from medfewshot.settings import InferenceSettings
 from medfewshot.types import Plan, Progress, UncertainStructure, Volume
 
 FORMAT_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
 DESCRIPTION = "segmenter.json"
 WEIGHTS = "weights.safetensors"
 
@@ -163,8 +164,8 @@ def load_segmenter(
         raise InputError(f"{folder}: is no segmenter (it has no {DESCRIPTION})", "make one with medfewshot adapt")
     with refuse_damage(f"{folder}: the segmenter is damaged", "make it again with medfewshot adapt"):
         description = json.loads(path.read_text(encoding="utf-8"))
-        if (version := description["format_version"]) != FORMAT_VERSION:
-            problem = f"{path}: has format version {version}, only {FORMAT_VERSION} is read"
+        if (version := description["format_version"]) not in READABLE_VERSIONS:
+            problem = f"{path}: has format version {version}, this program reads {READABLE_VERSIONS}"
             raise InputError(problem, "make it again with medfewshot adapt")
         tensors = read_tensors(folder / WEIGHTS)[0]
         kinds = {spec.segmenter.kind: spec.segmenter for spec in learners.values() if spec.segmenter is not None}

@@ -65,6 +65,7 @@ class NetworkSegmenter(Segmenter):
     def __init__(self, network: UNet, record: Mapping[str, Any] | None = None) -> None:
         super().__init__(record)
         self.network = network.eval()
+        self.register_load_state_dict_pre_hook(_rename_version_1)
 
     @property
     def trained_network(self) -> UNet:
@@ -274,6 +275,13 @@ class _Attempt:
         if steps and (not self.descent.recent_loss < DIVERGED_LOSS or self.descent.skipped > steps // 2):
             return True
         return steps >= STEPS_TO_JUDGE and bool((self._training_dice() < COLLAPSED_DICE).all())
+
+
+def _rename_version_1(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Read the tensors of format version 1, whose names lack ``network.``."""
+    if f"{prefix}network.stem.weight" not in state:
+        for name in [name for name in state if name.startswith(prefix)]:
+            state[f"{prefix}network.{name.removeprefix(prefix)}"] = state.pop(name)
 
 
 SPEC = LearnerSpec(

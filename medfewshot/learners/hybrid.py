@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medfewshot.backbones import UNet
 from medfewshot.learners import finetune
@@ -49,6 +49,14 @@ CALIBRATION = -1.2
 """Offset of the predicted Dice (``lab/studies/calibration.py``): a product is more confident than its factors."""
 MAX_ATLAS_SUPPORTS = 10
 """Supports that the atlas keeps. Each costs seconds in every query."""
+OLD_KEYS = {
+    "weight": "atlas_weight",
+    "trust": "atlas_trust",
+    "learned": "network_trust",
+    "cautious": "interpolated",
+    "untaught": "from_scratch",
+}
+"""Names of the config up to format version 2."""
 
 
 class HybridSegmenter(Segmenter):
@@ -92,6 +100,7 @@ class HybridSegmenter(Segmenter):
         self.network_trust = tuple(network_trust or [1.0] * len(self.atlas_trust))
         self.overruling = tuple(overruling or self.atlas_trust)
         self.from_scratch = bool(from_scratch)
+        self.register_load_state_dict_pre_hook(_rename_version_2)
 
     @property
     def trained_network(self) -> UNet:
@@ -183,17 +192,18 @@ class HybridSegmenter(Segmenter):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> HybridSegmenter:
         """Build the segmenter without its tensors."""
-        interpolated = config["interpolated"]
+        config = {OLD_KEYS.get(key, key): value for key, value in config.items()}
+        interpolated = config.get("interpolated")  # the first release had none of the last three keys
         return cls(
             NetworkSegmenter.from_config(config["network"]),
             AtlasSegmenter.from_config(config[AtlasSegmenter.kind]),
             patch_size=config["patch_size"],
             atlas_weight=config["atlas_weight"],
             atlas_trust=config["atlas_trust"],
-            network_trust=config["network_trust"],
+            network_trust=config.get("network_trust"),
             overruling=config.get("overruling"),
             interpolated=None if interpolated is None else NetworkSegmenter.from_config(interpolated),
-            from_scratch=config["from_scratch"],
+            from_scratch=config.get("from_scratch", False),
         )
 
 
@@ -287,6 +297,13 @@ def _covering_supports(support: Support, count: int) -> Support:
             needed.append(holders[0])
     others = [number for number in range(support.shots) if number not in needed]
     return support.of(sorted((needed + others)[:count]))
+
+
+def _rename_version_2(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Read the tensors of format version 2, which called the interpolated network ``cautious``."""
+    old = f"{prefix}cautious."
+    for name in [name for name in state if name.startswith(old)]:
+        state[f"{prefix}interpolated.{name.removeprefix(old)}"] = state.pop(name)
 
 
 SPEC = LearnerSpec(

@@ -118,6 +118,7 @@ def test_what_leaving_supports_out_gave_is_told(capsys, monkeypatch):
         "settings": {"learner": "hybrid", "weights": None, "quality": "best", "steps": 3, "budget_seconds": "auto"},
         "seconds": {"adapt": 1},
         "keeps_supports": True,
+        "profile": {"supports": [{"spacing_mm": [1, 1, 1]}]},
     }
     Console().model(SimpleNamespace(plan=plan, record=record), Path("kidney"))
     told = capsys.readouterr().out

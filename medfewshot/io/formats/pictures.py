@@ -152,7 +152,13 @@ def _check_kind(path: Path) -> tuple[int, bool]:
         try:
             picture = Image.open(path)
         except Image.UnidentifiedImageError:
-            if path.suffix.lower() in TIFF.suffixes and other_kind(path) is None:
+            with path.open("rb") as stream:
+                head = stream.read(8)
+            directory = int.from_bytes(
+                head[4:], "little" if head[:2] == b"II" else "big"
+            )  # behind the end if cut short
+            is_whole = directory < path.stat().st_size
+            if path.suffix.lower() in TIFF.suffixes and is_whole and other_kind(path) is None:
                 raise InputError(f"{path}: is a TIFF of unknown kind", "save one grey channel of 16 bits") from None
             raise
         with picture:
