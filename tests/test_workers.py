@@ -309,6 +309,16 @@ def test_jobs_give_the_same_results(cohort, tmp_path):
     assert results_of(tmp_path / "one") == results_of(tmp_path / "two")
 
 
+@pytest.fixture
+def one_thread():
+    """As Ray gives a worker of one core; more threads round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_cluster_gives_the_same_results(cohort, tmp_path, monkeypatch, cluster):
     """Also with one bad scan, when it continues what one process began, and from relative paths; so do the scores."""
     alone = segment_cohort(cohort, tmp_path / "one")

@@ -163,7 +163,7 @@ def test_segments_are_known_by_their_names(scans):
     session = LabelSession(scans / "model", known, "cpu")
     session.adapt([(image, named)], TOY)
     assert session.segmenter().plan.labels == known
-    # A label map of which nothing is told has the values of the app, and a new segment a number of its own.
+    # A label map without names has the values of the app. A new segment gets a new value.
     (_, plain), (_, more) = labelled_pairs([(image, label, {}), (image, label, told("vessel", "Left Block"))], known)
     assert np.array_equal(plain.data, read_label(label).data)
     assert more.names == {3: "vessel", 2: "Left Block"}
