@@ -28,7 +28,8 @@ def segment(
         list[Path],
         typer.Argument(
             metavar="SCANS...",
-            help="Scans to segment: files (NIfTI, NRRD, MetaImage, PNG), DICOM series folders, or folders of them.",
+            help="Scans to segment: files (NIfTI, NRRD, MetaImage, PNG), DICOM series folders, or folders of them. In "
+            "subfolders, only DICOM series count.",
         ),
     ],
     output: Output,

@@ -65,7 +65,7 @@ def label_app(
 ) -> None:
     """Write a MONAI Label app, to label scans in 3D Slicer or OHIF.
 
-    Label a few scans, press Train, and get the next ones segmented to correct.
+    Label a scan and submit it: the app learns from it, and segments the next ones for you to correct.
 
     Example:
         medfewshot label-app app/ --labels 1=liver,2=spleen
