@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -154,7 +155,8 @@ class MlflowRun:
 
 
 def check_mlflow(where: str) -> None:
-    """Check that MLflow is installed, before any work is done."""
+    """Check that MLflow is installed, before any work is done. Its usage statistics, on by default, are off."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         import mlflow  # noqa: F401
     except ImportError:
@@ -175,9 +177,8 @@ def _connect(where: str) -> tuple[Any, str]:
         folder.mkdir(parents=True, exist_ok=True)
         where, place = f"sqlite:///{(folder / DATABASE).as_posix()}", (folder / "artifacts").as_uri()
     client = MlflowClient(tracking_uri=where)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        return client, str(experiment.experiment_id)
+    if (known := client.get_experiment_by_name(EXPERIMENT)) is not None:
+        return client, str(known.experiment_id)
     return client, str(client.create_experiment(EXPERIMENT, artifact_location=place))
 
 
@@ -189,9 +190,7 @@ def _last_steps(client: Any, run_id: str) -> dict[str, int]:
 def _log_params(client: Any, run_id: str, settings: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    params = [
-        Param(re.sub(r"[^\w./ -]", "_", key, flags=re.ASCII), value[:LONGEST_PARAM]) for key, value in _flat(settings)
-    ]
+    params = [Param(re.sub(r"[^\w./ -]", "_", k, flags=re.ASCII), v[:LONGEST_PARAM]) for k, v in _flat(settings)]
     for first in range(0, len(params), PARAMS_AT_ONCE):
         client.log_batch(run_id, params=params[first : first + PARAMS_AT_ONCE])
 

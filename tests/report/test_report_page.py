@@ -30,6 +30,7 @@ from medfewshot.report.page.content import Page, PageCase, StructureRow
 from medfewshot.report.page.flags import FIRST_LOOK, Typical, look_first, raise_flags
 from medfewshot.report.page.plots import plots_of
 from medfewshot.report.page.split import FILE_BYTES, parts_folder, write_page
+from medfewshot.report.page.table import size_heading
 from medfewshot.report.page.viewer import coarsening, display_volumes, load_case, prepared_path, voxel_budget
 from medfewshot.report.page.write import card_uri, render_page
 from medfewshot.report.paint import colour_of
@@ -481,6 +482,11 @@ def test_a_strip_plot_places_its_dots():
     assert '<line class="median" x1="387.0"' in plot
     assert "median 0.5" in plot
     assert re.findall(r'class="tick".*?>(.*?)<', plot) == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+
+
+def test_a_size_in_voxels_is_no_area():
+    headings = [size_heading(Page("", {}, (), unit=unit)) for unit in ("ml", "mm²", "voxels", "pixels")]
+    assert headings == ["Volume ml", "Area mm²", "Size voxels", "Area pixels"]
 
 
 def test_a_plot_of_equal_values():

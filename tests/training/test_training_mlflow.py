@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from collections import defaultdict
 from types import ModuleType, SimpleNamespace
@@ -15,7 +16,7 @@ from test_training_run import TINY, invoke
 from toy_tasks import StoppingSource
 
 from medfewshot.errors import InputError
-from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs, read_log
+from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs, check_mlflow, read_log
 
 
 class Client:
@@ -71,6 +72,15 @@ def servers(monkeypatch) -> dict:
     monkeypatch.setattr(Client, "servers", {})
     monkeypatch.setattr(Client, "broken", False)
     return Client.servers
+
+
+@pytest.mark.parametrize("own", [None, "false"])
+def test_mlflow_sends_no_usage_statistics_unless_the_user_wants_it(own, servers, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", own or "")
+    if own is None:
+        monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    check_mlflow("folder")
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == (own or "true")
 
 
 def check_same_rows(folder, history) -> None:

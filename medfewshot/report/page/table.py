@@ -17,7 +17,7 @@ CONFIDENCE = "Confidence"
 
 def size_heading(page: Page) -> str:
     """Return the heading of sizes, with their unit."""
-    return f"{'Volume' if page.unit == 'ml' else 'Area'} {page.unit}"
+    return {"ml": "Volume", "voxels": "Size"}.get(page.unit, "Area") + f" {page.unit}"
 
 
 def table_of(page: Page, links: Mapping[str, str]) -> dict[str, Any]:
