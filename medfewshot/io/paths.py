@@ -200,14 +200,22 @@ def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
         files = [file for file in files if (own := format_of(file, formats=formats)) and not own.only_2d]
     found = sorted([*files, *series])
     if not found:
-        below = [child for child in _visible(path) if child.is_dir() and "label" not in child.name.lower()]
-        nearest = next((f", e.g. {child}" for child in below if _image_files(child, formats)), "")
+        nearest = next((f", e.g. {file.parent}" for file in images_below(path, formats=formats)), "")
         skipped = files_without_image(path, formats=formats)
         only = f", only {len(skipped)} DICOM file(s) without one, such as {skipped[0].name}" if skipped else ""
         raise InputError(
             f"{path}: contains no images{only}", f"give {supported(formats)}, or a folder of them{nearest}"
         )
     return found
+
+
+def images_below(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
+    """Return the files that :func:`find_images` skips because they lie one folder deeper; not in folders of labels."""
+    children = [path for path in (_visible(Path(folder)) if Path(folder).is_dir() else ()) if path.is_dir()]
+    children = [path for path in children if "label" not in path.name.lower() and case_of_label(path) is None]
+    return [
+        file for path in children if not is_series_folder(path, formats=formats) for file in _image_files(path, formats)
+    ]
 
 
 def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:

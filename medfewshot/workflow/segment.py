@@ -18,6 +18,7 @@ from medfewshot.io import (
     case_id,
     files_without_image,
     format_of,
+    images_below,
     labels_without_image,
     open_scan,
     read_image,
@@ -119,6 +120,10 @@ def open_batch(
         warnings.append(
             f"{len(alone)} file(s) named like labels ignored, such as {alone[0]}; name the file if it is a scan"
         )
+    known = {path.resolve() for case in cases for path in case.image_paths}
+    deeper = [file for given in inputs for file in images_below(given) if file.resolve() not in known]
+    if deeper := [file for file in deeper if not (file.parent / RUN_RECORD).is_file()]:  # results are no scans
+        warnings.append(f"{len(deeper)} image(s) in subfolders ignored, such as {deeper[0]}; give their folders too")
     return Batch(tuple(cases), folder, settings, first, read, tuple(warnings))
 
 

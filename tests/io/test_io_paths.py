@@ -15,6 +15,7 @@ from medfewshot.io import (
     case_of_label,
     files_without_image,
     find_images,
+    images_below,
     is_series_folder,
     labels_without_image,
     looks_like_label,
@@ -79,6 +80,18 @@ def test_labels_beside_scans_are_no_scans(tmp_path: Path) -> None:
         write_nifti(tmp_path / f"{name}.nii.gz")
     assert [case_id(path) for path in find_images(tmp_path)] == sorted(scans)
     assert [path.name for path in labels_without_image(tmp_path)] == ["alone_mask.nii.gz"]
+
+
+def test_images_one_folder_deeper_are_listed_because_they_are_skipped(tmp_path: Path) -> None:
+    names = ("a.nii", "more/b.nii", "more/b_seg.nii", "labels/a.nii", "masks/a.nii", "other/deeper/c.nii", "d/.e.nii")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_nifti(tmp_path / name)
+    write_dicom(tmp_path / "series")
+    (tmp_path / "series" / "preview.png").touch()
+    assert find_images(tmp_path) == [tmp_path / "a.nii", tmp_path / "series"]
+    assert images_below(tmp_path) == [tmp_path / "more" / "b.nii"]
+    assert images_below(tmp_path / "a.nii") == []
 
 
 def test_case_id_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

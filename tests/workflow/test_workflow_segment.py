@@ -206,6 +206,14 @@ def test_what_is_skipped_is_reported_and_recorded(scans, segmenter):
     assert told in json.loads((scans / "out" / "run.json").read_text())["warnings"]
 
 
+def test_scans_in_subfolders_are_skipped_with_a_warning(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii", "more/c.nii", "also/d.nii", "old/a.nii", "old/run.json", "labels/a.nii")
+    batch = open_batch([tmp_path, tmp_path / "also"], tmp_path / "old", PLAIN.replace(resume=True))
+    assert [case.case_id for case in batch.cases] == ["a", "b", "d"]
+    told = f"1 image(s) in subfolders ignored, such as {tmp_path / 'more' / 'c.nii'}; give their folders too"
+    assert batch.warnings == (told,)
+
+
 def test_every_support_is_read_once(scans):
     seen: list[str] = []
 
