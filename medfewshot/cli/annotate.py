@@ -39,7 +39,7 @@ def annotate(
     demo: Annotated[bool, typer.Option("--demo", help="Open made-up CT scans with nothing labelled.")] = False,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Address to listen on; any but 127.0.0.1 lets others in.")
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; others than 127.0.0.1 let other computers in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 takes a free one.")] = 0,
     quiet: Quiet = False,

@@ -22,9 +22,7 @@ def benchmark(
             "-o", "--output", metavar="FOLDER", help="Folder to write into. Default: runs/NAME of the CONFIG file."
         ),
     ] = None,
-    list_cells: Annotated[
-        bool, typer.Option("--list", help="Show the cells and how far they are; run nothing.")
-    ] = False,
+    list_cells: Annotated[bool, typer.Option("--list", help="Show the cells and their progress; run nothing.")] = False,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write tables and plots of the finished cells here; run nothing."),

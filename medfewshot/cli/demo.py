@@ -21,7 +21,7 @@ def demo(
     ),
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="A data set with labels, such as Task04_Hippocampus, in place of these."),
+        typer.Option(metavar="FOLDER", help="A data set with labels, instead of synthetic scans."),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, metavar="N", help="Labelled scans to adapt to.")] = 3,
     queries: Annotated[int, typer.Option(min=1, metavar="N", help="Scans to segment and score.")] = 4,

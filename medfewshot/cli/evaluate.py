@@ -96,7 +96,7 @@ def inspect(
 ) -> None:
     """Show what a folder of labelled scans contains, and problems.
 
-    Do this first: it reads every scan and its labels, and names what to mend before you adapt.
+    Do this first: it reads every scan and its labels, and names what to correct before you adapt.
 
     Example:
         medfewshot inspect annotated/

@@ -45,7 +45,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="YAML file with settings of this group; options given here win.",
+        help="YAML file with settings of this group; options on the command line replace them.",
         rich_help_panel=ADAPTATION,
     ),
 ]

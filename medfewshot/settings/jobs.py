@@ -149,7 +149,7 @@ class PlanSettings(Settings):
     quality: Annotated[Quality, Option(kind=str, words=tuple(QUALITY_LEVELS), metavar="LEVEL")] = Field(
         "standard",
         description="draft, standard or best. draft: coarser voxels, a quarter of the steps, no registration. best: "
-        "voxels fine enough for the smallest structure, four times the steps, no time limit. Other settings win.",
+        "voxels fine enough for the smallest structure, four times the steps, no time limit. Other options replace it.",
     )
 
     @property

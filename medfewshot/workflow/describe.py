@@ -143,7 +143,7 @@ class _Facts:
         if not weights:
             return "It was trained from random weights." if self.learner.get("steps") else "No weights were used."
         if not self.seen:
-            return f"It started from the weights {Path(weights).name}; which real data they have seen is not recorded."
+            return f"It started from the weights {Path(weights).name}, for which no real training data is recorded."
         sets = [
             f"{name} ({len(one['subjects'])} subjects; {_listed(one['labels'].values())})"
             for name, one in self.seen.items()
