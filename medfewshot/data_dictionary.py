@@ -59,7 +59,7 @@ _COLUMNS: dict[str, Meaning] = {
     "median": ("gray value", "median of the scan inside the structure"),
     "components": ("", "number of parts that do not touch, not even at a corner"),
     "predicted_dice": ("", "Dice that is expected without a reference (the confidence); it can be wrong"),
-    "review": ("", "reason to look at the structure, from this scan alone; empty: none"),
+    "review": ("", "reason to look at the structure; empty: none"),
     "flags": ("", "why the scan is unlike the labelled scans or uncertain"),
     "measure": ("", "what is compared: dice and hd95_mm of each result against the reference, or volume_ml"),
     "scans": ("", "number of scans in which both values are defined"),

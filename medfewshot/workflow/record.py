@@ -92,6 +92,7 @@ class RunRecord:
         self.started, self.device = _now(), describe_device(segmenter.device)
         self.fingerprint = fingerprint_of(segmenter, settings)
         self.results: list[CaseResult] = []
+        self.reasons: Mapping[tuple[str, int], str] = {}
         self._reviews = reviews or {}
         self._earlier: dict[tuple[str, ...], CaseResult] = {}
         self._entries: dict[str, str] = {}
@@ -118,10 +119,8 @@ class RunRecord:
 
     def __exit__(self, kind: object, *_: object) -> None:
         """Results of scans that this run did not ask for stay in the record, as their files stay in the folder."""
-        if kind is None:
-            self._write(_now())
-        elif self._unwritten:
-            self._write(None)
+        if kind is None or self._unwritten:
+            self._write(_now() if kind is None else None)
 
     def earlier_results(self) -> dict[tuple[str, ...], CaseResult]:
         """Finished results of a run that was stopped, by input paths.
@@ -159,7 +158,7 @@ class RunRecord:
             for number, result in enumerate(self._known()):
                 file.write((",\n" if number else "\n") + self._entries[result.case])
             file.write(("\n  ]" if self._entries else "]") + tail)
-        rows = [{**self._about(result), **row} for result in self._known() for row in result.statistics]
+        rows = [self._row(result, row) for result in self._known() for row in result.statistics]
         beats = [{"case": result.case, **row} for result in self._known() for row in result.ejections]
         for name, table in ((STATISTICS, rows), (EJECTION, beats)):
             if table:
@@ -170,11 +169,12 @@ class RunRecord:
         self._unwritten = False
         self._due = time.monotonic() + 10 * (time.monotonic() - begun)
 
-    def _about(self, result: CaseResult) -> dict[str, Any]:
-        """Return the first columns of the rows of a case in ``statistics.csv``."""
+    def _row(self, result: CaseResult, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row of ``statistics.csv``; ``reasons`` to review come from the comparison of all scans."""
         about: dict[str, Any] = {"case": result.case}
         about |= {"review_status": self._reviews.get(result.case)} if self._reviews else {}
-        return about if result.frame is None else about | {"frame": result.frame}
+        about |= {} if result.frame is None else {"frame": result.frame}
+        return about | {**row, "review": self.reasons.get((result.case, row["label"]), row.get("review", ""))}
 
     def warnings(self) -> list[str]:
         """List the warnings about skipped files, the adaptation and every volume of this run."""

@@ -210,6 +210,7 @@ def segment(
             order = {inputs_of(case): number for number, case in enumerate(batch.cases)}
             record.results.sort(key=lambda result: order[result.inputs])
             record.about_input += cohort_warning(record.results)
+            record.reasons = reasons_to_review(record.results)
     return RunResult(tuple(record.results), folder, resumed, tuple(record.warnings()))
 
 

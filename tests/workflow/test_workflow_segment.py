@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -212,6 +213,19 @@ def test_scans_in_subfolders_are_skipped_with_a_warning(tmp_path):
     assert [case.case_id for case in batch.cases] == ["a", "b", "d"]
     told = f"1 image(s) in subfolders ignored, such as {tmp_path / 'more' / 'c.nii'}; give their folders too"
     assert batch.warnings == (told,)
+
+
+def test_the_table_has_the_reasons_that_come_from_the_other_scans(scans, segmenter):
+    for seed in range(6):
+        image, _ = toys.make_scan(seed)
+        if seed == 5:
+            image[4:7, 3:9, 3:9] = 100  # half of a structure
+        toys.save_nifti(scans / "more" / f"m{seed}.nii.gz", image)
+    result = segment_cases(find_cases([scans / "more"]), segmenter, scans / "out")
+    assert "unusually small for these scans" in result.review.values()
+    with open(result.folder / "statistics.csv", newline="") as file:
+        table = {(row["case"], int(row["label"])): row["review"] for row in csv.DictReader(file)}
+    assert {key: reason for key, reason in table.items() if reason} == result.review
 
 
 def test_every_support_is_read_once(scans):
