@@ -91,7 +91,9 @@ def export(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Write every scan of a project that is labelled or accepted.
+    """Write the complete masks of a project: accepted, or drawn as a whole scan.
+
+    Partly drawn scans are written by nnunet only, which ignores the rest of them.
 
     Example:
         medfewshot export scans_project/ -o out/
