@@ -19,7 +19,7 @@ class KnownNames:
     Args:
         predictions: Of the predictions, from the record of their run.
         references: Of the references, from their ``dataset.json``.
-        ignore: Label value of voxels that the references do not annotate, or None.
+        ignore: Label value of voxels that the references do not annotate, by their data set or the run; or None.
         complete: Whether no names are lacking because a file cannot be read.
         warnings: Why names are not used.
         scans: Case id -> scan, of the predictions of a run.
@@ -58,6 +58,7 @@ def known_names(predictions: Path, reference: Path) -> KnownNames:
         try:
             record = read_record(predictions)
             learned = learned_names(record)
+            ignore = record.get("adaptation", {}).get("settings", {}).get("ignore") if ignore is None else ignore
             done = [one for one in record.get("outputs", ()) if len(one["inputs"]) == 1]
             scans = {str(one["case"]): Path(one["inputs"][0]) for one in done}
         except (InputError, KeyError, TypeError, ValueError, AttributeError):

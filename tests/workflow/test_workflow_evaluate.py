@@ -50,6 +50,20 @@ def test_numbers_are_used_with_a_warning_where_names_cannot_be_read(tmp_path: Pa
     assert any("scored by number" in text for text in evaluation.warnings)
 
 
+def test_what_a_run_learned_to_ignore_is_not_scored(tmp_path: Path) -> None:
+    pred, reference = files(tmp_path, {"background": 0})
+    (tmp_path / "set" / "dataset.json").unlink()
+    for number in range(2):
+        _, label = toys.make_scan(number)
+        label[:, :, :5] = 255
+        toys.save_nifti(reference / f"p_{number:03}.nii.gz", label)
+    names = {"205": "liver", "420": "spleen"}
+    run = {"finished": "now", "outputs": [], "supports": [], "plan": {"labels": names}}
+    for ignore, perfect in ((None, False), (255, True)):
+        (pred / "run.json").write_text(json.dumps(run | {"adaptation": {"settings": {"ignore": ignore}}}))
+        assert (evaluate(pred, reference).summaries[-1].dice_mean == 1) == perfect
+
+
 def test_the_newest_review_of_a_scan_is_in_its_scores(tmp_path: Path) -> None:
     pred, reference = files(tmp_path, {"background": 0, "liver": 205, "spleen": 420})
     log = ["time,case,status,dice,note", "1,p_000,rejected,0.5,", "2,p_000,accepted,0.9,", "3,p_000,,,only a note"]
