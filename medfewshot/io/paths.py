@@ -211,11 +211,9 @@ def find_images(path: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
 
 def images_below(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
     """Return the files that :func:`find_images` skips because they lie one folder deeper; not in folders of labels."""
-    children = [path for path in (_visible(Path(folder)) if Path(folder).is_dir() else ()) if path.is_dir()]
-    children = [path for path in children if "label" not in path.name.lower() and case_of_label(path) is None]
-    return [
-        file for path in children if not is_series_folder(path, formats=formats) for file in _image_files(path, formats)
-    ]
+    below = [path for path in [*_folders(Path(folder), 1)][1:] if not is_series_folder(path, formats=formats)]
+    below = [path for path in below if "label" not in path.name.lower() and case_of_label(path) is None]
+    return [file for path in below for file in _image_files(path, formats)]
 
 
 def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
@@ -255,5 +253,5 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _image_files(folder: Path, formats: Formats) -> list[Path]:
-    volumes = volumes_in(folder, formats=formats)
-    return [path for path in volumes if path.is_file() and not looks_like_label(path, formats=formats)]
+    files = (path for path in volumes_in(folder, formats=formats) if path.is_file())
+    return [path for path in files if not looks_like_label(path, formats=formats)]
