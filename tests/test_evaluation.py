@@ -422,3 +422,14 @@ def test_numbered_scans_keep_their_case_ids(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.nii.gz").touch()
     assert [case for case, _, _ in match_cases(tmp_path / "pred", tmp_path / "ref")[0]] == ["volume-7", "volume-8"]
+
+
+def test_no_volume_in_ml_without_a_voxel_size(tmp_path: Path) -> None:
+    size = "DimSize = 10 10 10\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    header = f"ObjectType = Image\nNDims = 3\nBinaryData = True\n{size}"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mha").write_bytes(header.encode() + label_map(1).astype(np.uint8).tobytes())
+    found = evaluate_pairs([("a", tmp_path / "a.mha", tmp_path / "b.mha")])
+    assert any("no voxel size" in warning for warning in found.warnings)
+    assert [math.isnan(value) for value in (found.scores[0].volume_ml, found.scores[0].dice)] == [True, False]
+    assert found.volumes == {}

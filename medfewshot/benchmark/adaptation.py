@@ -63,15 +63,9 @@ def adaptation_facts(names: Mapping[int, str], known: Mapping[int, str]) -> dict
 
 
 def adapt_cell(
-    cell: Cell,
-    names: Mapping[int, str],
-    cases: Sequence[Case],
-    folder: Path,
-    device: str,
-    progress: Progress,
-    *,
-    learners: Mapping[str, LearnerSpec] = LEARNERS,
-) -> ScanSegmenter:
+    cell: Cell, names: Mapping[int, str], cases: Sequence[Case], folder: Path, device: str, progress: Progress,
+    *, learners: Mapping[str, LearnerSpec] = LEARNERS,
+) -> ScanSegmenter:  # fmt: skip
     """Adapt to the supports of a cell, or load the segmenter that an earlier process adapted.
 
     Args:

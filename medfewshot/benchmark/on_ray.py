@@ -18,16 +18,9 @@ Outcome = tuple[BenchmarkRun, list[str]]
 
 
 def run_on_ray(
-    cells: Sequence[Cell],
-    data: Path,
-    run: Path,
-    device: str = "auto",
-    progress: Progress | None = None,
-    log: Callable[[str], None] = lambda line: None,
-    *,
-    runner: CellRunner = CHILD,
-    cluster: RayCluster,
-) -> BenchmarkRun:
+    cells: Sequence[Cell], data: Path, run: Path, device: str = "auto", progress: Progress | None = None,
+    log: Callable[[str], None] = lambda line: None, *, runner: CellRunner = CHILD, cluster: RayCluster,
+) -> BenchmarkRun:  # fmt: skip
     """Run cells on a Ray cluster, several at a time, in the order given.
 
     Otherwise like :func:`~medfewshot.benchmark.run.run_benchmark`. All nodes must see ``run`` and ``data`` under these

@@ -18,15 +18,9 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def write_page(
-    path: Path,
-    *,
-    protocol: str,
-    head: str,
-    tables: Sequence[Table],
-    plots: Sequence[Path],
-    failures: Mapping[str, str],
-    cases: Sequence[Mapping[str, Any]] = (),
-) -> Path:
+    path: Path, *, protocol: str, head: str, tables: Sequence[Table], plots: Sequence[Path],
+    failures: Mapping[str, str], cases: Sequence[Mapping[str, Any]] = (),
+) -> Path:  # fmt: skip
     """Write the page; returns ``path``. ``head``: Markdown; ``cases``: see :func:`case_pictures`."""
     from jinja2 import Environment, StrictUndefined
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medfewshot.benchmark.cells import FAILURE, RECORD, Cell, CellState, read_json, remove_leftovers, state_of
 from medfewshot.benchmark.processes import CellRunner, ChildProcess
 from medfewshot.errors import InputError
+from medfewshot.io import claimed
 from medfewshot.synthetic import write_blob_dataset
 from medfewshot.types import Event, Progress
 
@@ -37,15 +37,9 @@ class BenchmarkRun:
 
 
 def run_benchmark(
-    cells: Sequence[Cell],
-    data: Path,
-    run: Path,
-    device: str = "auto",
-    progress: Progress | None = None,
-    log: Callable[[str], None] = lambda line: None,
-    *,
-    runner: CellRunner = CHILD,
-) -> BenchmarkRun:
+    cells: Sequence[Cell], data: Path, run: Path, device: str = "auto", progress: Progress | None = None,
+    log: Callable[[str], None] = lambda line: None, *, runner: CellRunner = CHILD,
+) -> BenchmarkRun:  # fmt: skip
     """Run what is not done yet, in the order given; failed cells are tried again.
 
     Args:
@@ -65,7 +59,7 @@ def run_benchmark(
         state_of(cell, run)
     for number, cell in enumerate(cells):
         progress.update(number, len(cells), cell.id)
-        with _claimed(cell.folder(run)) as free:
+        with claimed(cell.folder(run)) as free:
             if not free:
                 outcome.busy.append(cell.id)
             elif state_of(cell, run) is CellState.DONE:
@@ -142,21 +136,3 @@ def _part(progress: Progress, number: int, total: int, name: str) -> Progress:
         progress.update(number + share, total, f"{name}: {event.text or event.stage}")
 
     return Progress(report, progress.cancelled)
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
-    """Return whether this process may work in ``folder``: several may share a run directory, none runs a cell twice."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # no such lock on this system
-        yield True
-        return
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True

@@ -59,6 +59,7 @@ def annotate(
     if (folder is None) != demo:
         raise InputError("annotate needs a folder of scans", "name one, or use --demo")
     from medfewshot.cli.console import Console
+    from medfewshot.io import claimed
     from medfewshot.workbench.export import EXPORTS, export
     from medfewshot.workbench.jobs import Jobs
     from medfewshot.workbench.routes import Exports
@@ -81,10 +82,13 @@ def annotate(
 
     exports = Exports(EXPORTS, lambda formats: export(opened, formats, opened.folder / "export"))
     jobs = Jobs(opened)
-    try:
-        serve(opened, jobs, host=host, port=port, ready=ready, exports=exports)
-    finally:  # the server cancelled the job; a thread of torch must not outlive the program
-        jobs.wait(PATIENCE_S)
+    with claimed(opened.folder) as free:
+        if not free:
+            raise InputError(f"{opened.folder}: another workbench has opened it", "use its page, or stop it first")
+        try:
+            serve(opened, jobs, host=host, port=port, ready=ready, exports=exports)
+        finally:  # the server cancelled the job; a thread of torch must not outlive the program
+            jobs.wait(PATIENCE_S)
 
 
 def _demo_scans(console: Console, folder: Path) -> Path:

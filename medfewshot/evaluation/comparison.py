@@ -101,7 +101,7 @@ class Comparison:
                     values = [{s.case_id: s.values[measure] for s in own} for own in (mine, other)]
                     rows += _difference(name, measure, *values, subjects=subjects)
             present = [score for score in scores if score.status != "absent"]
-            volumes = [{s.case_id: v for s in present if not np.isnan(v := of(s))} for of in (_first, _second)]
+            volumes = {s.case_id: s.reference_volume_ml for s in present}, {s.case_id: s.volume_ml for s in present}
             rows += _difference(name, "volume_ml", *volumes, subjects=subjects)
         return rows
 
@@ -119,8 +119,8 @@ class Comparison:
                     score.status, "neither"
                 ),
                 "dice_between": score.values["dice"], "hd95_between_mm": score.values["hd95_mm"],
-                "first_volume_ml": _first(score), "second_volume_ml": _second(score),
-                "volume_difference_ml": _second(score) - _first(score),
+                "first_volume_ml": score.reference_volume_ml, "second_volume_ml": score.volume_ml,
+                "volume_difference_ml": score.volume_ml - score.reference_volume_ml,
             }  # fmt: skip
             for measure in MEASURES if any(scored) else ():
                 found = [own.get((score.case_id, score.label_name)) for own in scored]
@@ -192,12 +192,3 @@ def _by_structure(scores: Iterable[CaseScore]) -> dict[str, list[CaseScore]]:
     for score in scores:
         groups[score.label_name].append(score)
     return groups
-
-
-def _first(score: CaseScore) -> float:
-    """Return the volume of the first result, against which the second one is scored."""
-    return score.reference_volume_ml
-
-
-def _second(score: CaseScore) -> float:
-    return score.volume_ml

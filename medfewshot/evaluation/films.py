@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.evaluation.scores import NAN, flat_row
+from medfewshot.evaluation.scores import NAN, flat_row, mean
 from medfewshot.io import Film, labelled_frames, open_film, read_label_pair
 from medfewshot.structures import dice
 from medfewshot.types import Volume
@@ -92,7 +92,7 @@ class FilmPair:
         moved = self._motion_overlaps()
         return [
             FilmScore(
-                case, value, self.prediction.count, len(true), _mean(overlaps[value]), _mean(moved[value]),
+                case, value, self.prediction.count, len(true), mean(overlaps[value]), mean(moved[value]),
                 _change(found), _change([counts.get(value, 0) for counts in true.values()]),
                 _curve_error([(found[number], counts.get(value, 0)) for number, counts in true.items()]),
             )
@@ -198,8 +198,3 @@ def _counts(data: np.ndarray) -> dict[int, int]:
 def _change(sizes: list[int]) -> float:
     largest = max(sizes)
     return 100 * (largest - min(sizes)) / largest if len(sizes) > 1 and largest else NAN
-
-
-def _mean(values: list[float]) -> float:
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else NAN

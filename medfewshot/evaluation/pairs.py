@@ -11,7 +11,7 @@ import numpy as np
 from medfewshot.datasets import ignored_value
 from medfewshot.errors import some
 from medfewshot.evaluation.films import FilmScore, label_pairs
-from medfewshot.evaluation.scores import CaseScore, evaluate_arrays, label_names
+from medfewshot.evaluation.scores import NAN, CaseScore, evaluate_arrays, label_names
 from medfewshot.io import StructureNames, in_common_frame
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.structures import boxes, mark_ignored
@@ -132,6 +132,8 @@ class PairScorer:
             prediction.data[0], reference.data[0], reference.spacing_mm, labels=self.labels, case_id=name,
             tolerance_mm=self.tolerance_mm,
         )  # fmt: skip
+        if not reference.has_spacing:
+            scores = [replace(one, volume_ml=NAN, reference_volume_ml=NAN) for one in scores]
         return FrameScores(
             name,
             tuple(scores),

@@ -18,7 +18,7 @@ import numpy as np
 from medfewshot.agreement import Agreement, agreement
 from medfewshot.data_dictionary import meaning_of, write_table
 from medfewshot.evaluation.films import FilmScore
-from medfewshot.evaluation.scores import CaseScore, flat_row
+from medfewshot.evaluation.scores import CaseScore, flat_row, mean
 from medfewshot.io import write_text
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS
 
@@ -171,12 +171,6 @@ def summarize(scores: Sequence[CaseScore]) -> tuple[LabelSummary, ...]:
         by_label[score.label].append(score)
     labels = [_summary(label, group[0].label_name, group) for label, group in by_label.items()]
     return (*labels, _summary(None, ALL_LABELS, scores))
-
-
-def mean(values: Iterable[float]) -> float:
-    """Return the mean of the defined values, NaN if there is none; state the number of undefined values beside it."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
 
 
 def case_means(scores: Iterable[CaseScore], metric: str = "dice") -> dict[tuple[str, str], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -128,6 +128,12 @@ def label_names(labels: Mapping[int, str] | Sequence[int]) -> dict[int, str]:
     """Return label value -> name without background; a label without a name is called by its value."""
     named = labels if isinstance(labels, Mapping) else {value: str(value) for value in labels}
     return {int(value): str(name) for value, name in named.items() if int(value) != 0}
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of the defined values, NaN if there is none; state the number of undefined values beside it."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else NAN
 
 
 def flat_row(record: object, metrics: str, suffix: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from medfewshot.io.dicom_references import referenced_series, series_of
 from medfewshot.io.exports import EXPORTS, Export
-from medfewshot.io.files import atomic_path, write_csv, write_text
+from medfewshot.io.files import atomic_path, claimed, write_csv, write_text
 from medfewshot.io.films import channels_in_file, labelled_frames, open_film
 from medfewshot.io.formats import FORMATS, Film, Format
 from medfewshot.io.formats.nifti import volumes_in_file
@@ -35,10 +35,11 @@ from medfewshot.io.volumes import read_image, read_label, read_label_pair, write
 __all__ = [
     "EXPORTS", "Example", "Export", "Film", "FORMATS", "NO_SPACING", "ReadImage", "Format", "StructureNames",
     "VolumeLike", "as_2d", "as_volume", "atomic_path", "case_id", "case_of_image", "case_of_label", "channel_of",
-    "channels_in_file", "check_affine", "check_is_image", "check_is_label_map", "check_same_grid", "dicom_labels",
-    "files_without_image", "find_images", "format_of", "images_below", "in_common_frame", "in_frame_of", "in_voxels",
-    "is_series_folder", "labelled_frames", "labels_without_image", "looks_like_label", "match_names", "open_film",
-    "open_scan", "output_suffix", "read_complete_examples", "read_examples", "read_image", "read_label",
-    "read_label_pair", "referenced_series", "series_folders", "series_of", "specific_names", "stem_of", "values_of",
-    "volumes_in", "volumes_in_file", "write_array", "write_csv", "write_label", "write_label_film", "write_text",
+    "channels_in_file", "check_affine", "check_is_image", "check_is_label_map", "check_same_grid", "claimed",
+    "dicom_labels", "files_without_image", "find_images", "format_of", "images_below", "in_common_frame",
+    "in_frame_of", "in_voxels", "is_series_folder", "labelled_frames", "labels_without_image", "looks_like_label",
+    "match_names", "open_film", "open_scan", "output_suffix", "read_complete_examples", "read_examples", "read_image",
+    "read_label", "read_label_pair", "referenced_series", "series_folders", "series_of", "specific_names", "stem_of",
+    "values_of", "volumes_in", "volumes_in_file", "write_array", "write_csv", "write_label", "write_label_film",
+    "write_text",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,26 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # on a read-only disk, even if there is no such file
             temporary.unlink()
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Yield whether no other process works in ``folder``, and keep others out meanwhile.
+
+    It is free if the system has no such locks, or if nothing can be written there.
+    """
+    with ExitStack() as stack:
+        free = True
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / ".lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+        yield free
 
 
 def move_into_place(

@@ -15,14 +15,14 @@ import numpy as np
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.data_dictionary import write_table
 from medfewshot.datasets import IGNORE_VALUE, PROJECT_FILE
-from medfewshot.errors import InputError, did_you_mean
+from medfewshot.errors import InputError, did_you_mean, some
 from medfewshot.inference import Segmentation
 from medfewshot.intensities import looks_like_hounsfield
 from medfewshot.io import EXPORTS as WRITERS
-from medfewshot.io import atomic_path, read_label, write_array, write_label, write_text
+from medfewshot.io import write_array, write_label, write_text
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Colour, Volume
-from medfewshot.workbench.mask_checks import read_mask
+from medfewshot.workbench.mask_checks import read_mask, read_stored
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.session import LabelSession
 from medfewshot.workbench.state import CaseState
@@ -71,7 +71,7 @@ class _Job:
     def mask(self, case: CaseState) -> np.ndarray:
         path = self.project.mask_path(case.name)
         assert path is not None
-        return read_mask(path)
+        return read_mask(path, scan=self.project.grid(case.name))
 
     def scan(self, case: CaseState) -> Volume:
         return self.project.read_scan(case.name)
@@ -158,6 +158,8 @@ def _nnunet(job: _Job) -> None:
     """Write a data set for nnU-Net v2: consecutive label values, and ``ignore`` for what is not drawn."""
     folder = job.output / "nnunet" / "Dataset001_medfewshot"
     values = [one.value for one in job.project.structures]
+    if "background" in job.names.values():
+        raise InputError("structure background: nnU-Net gives this name to the value 0", "rename the structure")
     table = np.zeros(IGNORE_VALUE + 1, np.uint8)
     for number, value in enumerate(values, start=1):
         table[value] = number
@@ -169,7 +171,7 @@ def _nnunet(job: _Job) -> None:
         images = [folder / "imagesTr" / f"{case.name}_{number:04d}.nii.gz" for number in range(len(scan.data))]
         for image, channel in zip(images, scan.data, strict=True):
             write_array(image, channel, scan)
-        write_label(label, table[read_label(path).data[0]], scan)
+        write_label(label, table[read_stored(path, scan=scan)], scan)
         job.result.files += [*images, label]
         # nnU-Net normalises a channel as CT by its name.
         stated = str(job.project.settings.get("modality") or scan.modality or "")
@@ -197,7 +199,7 @@ def _stl(job: _Job) -> None:
         for value, name in job.names.items():
             mask = labels == value
             if mask.any():
-                file = re.sub(r"[^\w.-]+", "_", name).strip(".") or f"label_{value}"
+                file = re.sub(r"[^\w.-]+", "_", name).strip(".")[:60] or f"label_{value}"
                 path = job.output / "stl" / case.name / f"{value:03d}_{file}.stl"
                 write_stl(path, *surface_of(mask, grid.affine))
                 job.result.files.append(path)
@@ -215,33 +217,37 @@ def _statistics(job: _Job) -> None:
 
 
 def _bundle(job: _Job) -> None:
-    current = LabelSession(job.project.folder / "segmenters").current
-    if current is None:
-        job.result.notes.append("bundle: there is no model yet; learn first")
+    model = _model(job, "bundle")
+    if model is None:
         return
     target = job.output / "bundle"
     if target.exists() and not (target / "segmenter.json").is_file():
         raise InputError(f"{target}: is not the model of an earlier export", "move it away, or give another folder")
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(current, target, copy_function=_copy_whole)
+    names = {value: job.names.get(value, name) for value, name in model.plan.labels.items()}
+    VolumeSegmenter(replace(model.plan, labels=names), model.segmenter, model.record).save(target)
     job.result.files += sorted(path for path in target.rglob("*") if path.is_file())
+    if gone := [name for value, name in names.items() if value not in job.names]:
+        job.result.notes.append(f"bundle: the model still finds {some(gone)}, which was removed; learn again")
 
 
-def _copy_whole(source: str, target: str) -> None:
-    with atomic_path(target) as temporary:
-        shutil.copy2(source, temporary)
+def _model(job: _Job, name: str) -> VolumeSegmenter | None:
+    """Return the newest model, which may have learned before a structure was added, renamed or removed."""
+    session = LabelSession(job.project.folder / "segmenters")
+    if session.current is None:
+        job.result.notes.append(f"{name}: there is no model yet; learn first")
+        return None
+    return session.segmenter()
 
 
 def _report(job: _Job) -> None:
     """Write the page about a run, with the masks of the project in place of a model's results."""
-    session = LabelSession(job.project.folder / "segmenters")
-    if session.current is None:
-        job.result.notes.append("report: there is no model yet; learn first")
+    model = _model(job, "report")
+    if model is None:
         return
     folder, settings = job.output / "report", SegmentSettings()
     folder.mkdir(parents=True, exist_ok=True)
     reviews = read_review_status(job.output)
-    model = session.segmenter()  # may have learned before a structure was added or renamed
     model = VolumeSegmenter(replace(model.plan, labels=job.names), model.segmenter, model.record)
     record = RunRecord(folder, model, settings, ["medfewshot", "export"], reviews=reviews)
     record.start({})

@@ -6,50 +6,57 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from medfewshot.datasets import IGNORE_VALUE, ignored_value
-from medfewshot.errors import InputError
-from medfewshot.io import in_frame_of, read_label
+from medfewshot.errors import GridMismatchError, InputError
+from medfewshot.io import check_same_grid, in_frame_of, read_label
+from medfewshot.io.formats.nifti import mm_per_unit
 from medfewshot.structures import dice
 from medfewshot.types import Volume
 
 _COUNTED_AT_ONCE = 1 << 22
 
 
-def read_mask(path: Path, values: Sequence[int] = range(IGNORE_VALUE)) -> np.ndarray:
-    """Return a mask or draft of the project ``(*S)`` uint8; ignored voxels and other values than ``values`` are 0."""
+def read_mask(path: Path, values: Sequence[int] = range(IGNORE_VALUE), *, scan: Volume | None = None) -> np.ndarray:
+    """Return a mask or draft as :func:`read_stored` does; ignored voxels and other values than ``values`` are 0."""
     table = np.zeros(IGNORE_VALUE + 1, np.uint8)
     table[list(values)] = values
-    return table[read_stored(path)]
+    return table[read_stored(path, scan=scan)]
 
 
-def read_stored(path: Path) -> np.ndarray:
-    """Return a mask or draft of the project ``(*S)`` uint8 as stored; this program wrote it, so no check is needed."""
+def read_stored(path: Path, *, scan: Volume | None = None) -> np.ndarray:
+    """Return a mask or draft of the project ``(*S)`` uint8 as stored; this program wrote it.
+
+    Raises:
+        GridMismatchError: It lies on another grid than ``scan``.
+        InputError: It cannot be read.
+    """
     try:
-        return np.asanyarray(nib.load(path).dataobj).astype(np.uint8)  # type: ignore[attr-defined]
+        stored: Any = nib.load(path)  # type: ignore[attr-defined]
+        labels = np.asanyarray(stored.dataobj).astype(np.uint8)
     except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
         raise InputError(f"{path}: cannot be read ({error})", "restore a version from history/") from None
-
-
-def check_shape(name: str, labels: np.ndarray, like: Volume) -> np.ndarray:
-    """Return the mask of a case ``(*S)``. Raises InputError if the scan has another shape: it was replaced."""
-    if labels.shape != like.spatial_shape:
-        raise InputError(
-            f"{name}: its mask has shape {labels.shape}, the scan {like.spatial_shape}: the scan was replaced",
-            "restore it, or move the mask away from labels/ and history/ and start again",
-        )
+    if scan is not None:
+        affine = np.diag([*(mm_per_unit(stored.header),) * 3, 1.0]) @ stored.affine
+        try:
+            check_same_grid(scan, replace(scan, data=labels[None], affine=affine))
+        except GridMismatchError:
+            problem, what = f"{path}: lies on another grid than the scan", "labels/, history/ and drafts/ have of it"
+            remedy = f"restore the scan, which was replaced, or move away what {what} and start again"
+            raise GridMismatchError(problem, remedy) from None
     return labels
 
 
-def completed(mask: Path | None, draft: Path, values: Sequence[int]) -> np.ndarray:
+def completed(mask: Path | None, draft: Path, values: Sequence[int], scan: Volume) -> np.ndarray:
     """Fill what is not annotated in a mask with ``values`` of a draft, ``(*S)`` uint8; without a mask return those."""
-    labels = read_mask(draft, values)
+    labels = read_mask(draft, values, scan=scan)
     if mask is None:
         return labels
-    drawn = read_stored(mask)
+    drawn = read_stored(mask, scan=scan)
     return np.where(drawn == IGNORE_VALUE, labels, drawn)
 
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE
-from medfewshot.errors import InputError
+from medfewshot.errors import GridMismatchError, InputError
 from medfewshot.io import StructureNames
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Case, Volume
@@ -120,14 +120,15 @@ class Project:
             kept = {one.value for one in content.structures}
             if reused := (kept - set(self._values)) & content.removed:
                 raise InputError(f"structure with value {min(reused)}: a removed one had this value", "give another")
-            for name in self._content.scans:
-                lost = set(self._store.facts(name).voxels) - kept
-                if lost:
-                    raise InputError(
-                        f"structure with value {min(lost)}: is drawn in {name}", "erase it there before you remove it"
-                    )
-            content.write(self.folder)
-            self._content = content
+            drawn = {value: name for name in self._content.scans for value in self._store.facts(name).voxels}
+            if lost := drawn.keys() - kept:
+                problem = f"structure with value {min(lost)}: is drawn in {drawn[min(lost)]}"
+                raise InputError(problem, "erase it there before you remove it")
+            self._keep(content)
+
+    def _keep(self, content: ProjectFile) -> None:
+        content.write(self.folder)
+        self._content = content
 
     @property
     def settings(self) -> dict[str, object]:
@@ -139,9 +140,17 @@ class Project:
         with self._lock:
             settings = {**self._content.settings, **changes}
             AdaptSettings(**settings)
-            content = replace(self._content, settings=settings)
-            content.write(self.folder)
-            self._content = content
+            self._keep(replace(self._content, settings=settings))
+
+    def add_scans(self, cases: Iterable[Case]) -> list[str]:
+        """Add scans that came since, and find moved ones again; their names. Raises InputError if a name is taken."""
+        with self._lock:
+            new = self._content.new_scans(cases)
+            if new:
+                self._keep(replace(self._content, scans={**self._content.scans, **new}))
+                self._adopt(list(new))
+                self._drafts.load(new)
+            return list(new)
 
     def cases(self) -> list[CaseState]:
         """All cases, in the order of what to label next."""
@@ -176,36 +185,29 @@ class Project:
         """File of the mask by hand, on the scan's grid; None if there is none."""
         return self._store.path(name) if self.facts(name).version else None
 
-    def draft_path(self, name: str) -> Path | None:
-        """File of the draft; None if there is none."""
-        return self._drafts.path(name) if self.case(name).draft else None
-
     def read_labels(self, name: str) -> np.ndarray | None:
         """The mask, or else the draft, ``(*S)`` uint8 in file order; ignored voxels are 0. None without either.
 
         Raises:
-            InputError: The mask cannot be read, or has another shape than the scan, which was replaced.
+            InputError: The mask cannot be read, or lies on another grid than the scan, which was replaced.
         """
+        with self._lock:
+            self._scan(name)
+            self._adopt([name])
         path = self.mask_path(name)
-        if path is None:
-            return self.read_draft(name)
-        return mask_checks.check_shape(name, mask_checks.read_mask(path), self.grid(name))
+        return self.read_draft(name) if path is None else mask_checks.read_mask(path, scan=self.grid(name))
 
     def read_draft(self, name: str) -> np.ndarray | None:
-        """The draft ``(*S)`` uint8, without removed structures; None if there is none of the shape of the scan."""
-        path = self.draft_path(name)
-        labels = None if path is None else mask_checks.read_mask(path, self._values)
-        return None if labels is None or labels.shape != self.grid(name).spatial_shape else labels
+        """The draft ``(*S)`` uint8, without removed structures; None if there is none on the grid of the scan."""
+        if self._drafts.facts(name).number:
+            with contextlib.suppress(GridMismatchError):
+                return mask_checks.read_mask(self._drafts.path(name), self._values, scan=self.grid(name))
+        return None
 
     def save_mask(
-        self,
-        name: str,
-        labels: np.ndarray,
-        *,
-        version: int,
-        drawn: Sequence[int] | None = None,
+        self, name: str, labels: np.ndarray, *, version: int, drawn: Sequence[int] | None = None,
         axis: int | None = None,
-    ) -> int:
+    ) -> int:  # fmt: skip
         """Save what was drawn.
 
         Args:
@@ -249,7 +251,7 @@ class Project:
                 self.set_structures((*self.structures, *named_structures(names)))
             return self.save_mask(name, label.data[0], version=self.facts(name).version, drawn=drawn, axis=axis)
 
-    def review(self, name: str, *, status: str = "", note: str = "") -> None:
+    def review(self, name: str, *, status: str = "", note: str = "", seen: tuple[int, int] | None = None) -> None:
         """Add a review.
 
         Args:
@@ -257,9 +259,10 @@ class Project:
             status: ``"accepted"``, ``"rejected"``, ``"needs review"``, or ``""`` for a note alone. An accepted draft
                 becomes the mask of the case, or what was missing of it.
             note: For people.
+            seen: Version of the mask and number of the draft that the reviewer saw; None: the newest.
 
         Raises:
-            VersionConflict: Another program changed the mask meanwhile.
+            VersionConflict: The mask or the draft changed meanwhile.
             InputError: The status is unknown, or there is nothing to accept or reject.
         """
         if status and status not in STATUSES:
@@ -268,6 +271,8 @@ class Project:
             draft, facts = self._drafts.facts(name), self.facts(name)
             if status:
                 self._check_version(name, facts.version)
+                if seen not in (None, (facts.version, draft.number)):
+                    raise VersionConflict(facts.version)
             if status in STATUSES[:2] and not facts.version and not draft.number:
                 raise InputError(f"{name}: has neither a mask nor a draft", "draw one, or learn first")
             same = self.agreement(name)
@@ -279,27 +284,22 @@ class Project:
 
     def _complete(self, name: str, facts: MaskFacts) -> MaskFacts:
         """Make the draft the mask, or fill with it what is not annotated yet."""
-        source = "drawn" if facts.version else "draft"
-        labels = mask_checks.completed(self.mask_path(name), self._drafts.path(name), self._values)
+        grid, source = self.grid(name), "drawn" if facts.version else "draft"
+        labels = mask_checks.completed(self.mask_path(name), self._drafts.path(name), self._values, grid)
         facts = MaskFacts(facts.version + 1, source=source, voxels=mask_checks.count_voxels(labels), time=now())
-        self._store.save(name, labels, self.grid(name), facts)
+        self._store.save(name, labels, grid, facts)
         return facts
 
     def agreement(self, name: str) -> float | None:
         """Mean Dice between draft and mask of a case, over annotated voxels; None if one of them is missing."""
-        mask, draft = self.mask_path(name), self.draft_path(name)
-        return None if mask is None or draft is None else mask_checks.agreement(mask, draft, self._values)
+        mask, draft = self.mask_path(name), self._drafts.path(name)
+        known = mask is not None and self._drafts.facts(name).number
+        return mask_checks.agreement(self._store.path(name), draft, self._values) if known else None
 
     def write_draft(
-        self,
-        name: str,
-        labels: np.ndarray,
-        *,
-        confidence: float | None,
-        reason: str = "",
-        distance: float | None = None,
-        segmenter: str = "",
-    ) -> bool:
+        self, name: str, labels: np.ndarray, *, confidence: float | None, reason: str = "",
+        distance: float | None = None, segmenter: str = "",
+    ) -> bool:  # fmt: skip
         """Write a draft ``(*S)`` beside the mask, with its :class:`DraftFacts`.
 
         A case whose mask is complete keeps the draft that it was corrected from.

@@ -146,6 +146,20 @@ class ProjectFile:
         }
         write_text(folder / PROJECT_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
+    def new_scans(self, cases: Iterable[Case]) -> dict[str, Scan]:
+        """Return the scans that the project lacks, by name; also those of its cases whose scan is missing.
+
+        Raises:
+            InputError: A case of the same name has another scan.
+        """
+        known = {os.path.realpath(scan.path) for scan in self.scans.values()}
+        new = scans_of(case for case in cases if os.path.realpath(case.image_path) not in known)
+        for name in new.keys() & self.scans.keys():
+            if os.path.exists(self.scans[name].path):
+                problem = f"{new[name].path}: case {name} of the project has another scan, {self.scans[name].path}"
+                raise InputError(problem, "rename one of them, or give another folder of the project")
+        return new
+
     def with_structures(self, structures: Sequence[Structure]) -> ProjectFile:
         """Return the same with other structures; one with the value 0 gets a free value."""
         before = {one.value for one in self.structures}

@@ -48,16 +48,19 @@ class ReviewLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, _read(path)
-        self._of_case: dict[str, list[Review]] = {}
-        for row in self.rows:
+        self.path = path
+        self._take(_read(path))
+
+    def _take(self, rows: list[Review]) -> None:
+        self.rows, self._of_case = rows, dict[str, list[Review]]()
+        for row in rows:
             self._of_case.setdefault(row.case, []).append(row)
 
     def add(self, review: Review) -> None:
-        """Add a review and write the file."""
-        write_csv(self.path, [asdict(one) for one in (*self.rows, review)])
-        self.rows.append(review)
-        self._of_case.setdefault(review.case, []).append(review)
+        """Add a review to the file, which another program may have changed."""
+        rows = [*_read(self.path), review]
+        write_csv(self.path, [asdict(one) for one in rows])
+        self._take(rows)
 
     def of(self, case: str) -> list[Review]:
         """Return the reviews of one case, oldest first."""

@@ -8,8 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
@@ -29,35 +28,13 @@ from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import Structure, VersionConflict
 from medfewshot.workbench.uncertainty import read_uncertainty
 
+if TYPE_CHECKING:
+    from medfewshot.workbench.export import Exported
+    from medfewshot.workbench.jobs import Jobs
+
 EVENTS_EVERY_S = 0.5
 _QUIET_EVENTS = 30
 _BYTES = "application/octet-stream"
-T = TypeVar("T")
-
-
-class Jobs(Protocol):
-    """What the page needs of the jobs of a project."""
-
-    def start_learn(self, *, open_case: str | None) -> str:
-        """Learn from all examples and draft the other scans, the open one first; an id."""
-
-    def cancel(self) -> None:
-        """Stop the job, if one runs."""
-
-    def state(self) -> dict[str, Any]:
-        """Describe the newest job, as :meth:`medfewshot.workbench.jobs.Jobs.state` does."""
-
-
-class Exported(Protocol):
-    """What an export wrote, and what the user should know of it."""
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The files."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the user."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +126,7 @@ class Desk:
     async def mask(self, request: Request) -> Response:
         """The mask of a case or its draft, the draft alone, or the draft's uncertainty (``layer``); 204 without it.
 
-        Headers: version, finished slices and their axis.
+        Headers: version, number of the draft, finished slices and their axis.
         """
         name, layer = fields.case(request), request.query_params.get("layer", "")
         body, facts = await run_in_threadpool(self._read_mask, name, layer)
@@ -165,9 +142,10 @@ class Desk:
         }
         frame = self._scans.get(name).frame
         with self._saving:
-            saved = self._project.facts(name)
             labels = readers.get(layer, self._project.read_labels)(name)
-        facts: dict[str, Any] = {"version": saved.version, "drawn": None, "plane": None}
+            saved = self._project.facts(name)  # another program may have changed the mask: it is a new version now
+            draft = self._project.case(name).draft
+        facts: dict[str, Any] = {"version": saved.version, "draft": draft, "drawn": None, "plane": None}
         if saved.drawn is not None and saved.axis is not None:
             plane = frame.axes.index(saved.axis)
             facts |= {"drawn": sorted(frame.file_slice(plane, index) for index in saved.drawn), "plane": plane}
@@ -262,7 +240,8 @@ class Desk:
         name, status, note = (given.get(key, "") for key in ("case", "status", "note"))
         if not all(isinstance(one, str) for one in (name, status, note)):
             raise Refusal(400, "A review is text.")
-        await run_in_threadpool(lambda: self._project.review(name, status=status, note=note))
+        seen = (given["version"], given["draft"]) if {"version", "draft"} <= given.keys() else None
+        await run_in_threadpool(lambda: self._project.review(name, status=status, note=note, seen=seen))
         self._changes += 1
         return JSONResponse({})
 

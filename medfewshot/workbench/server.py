@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import uvicorn
@@ -19,7 +20,10 @@ from starlette.routing import Route
 from medfewshot.errors import InputError
 from medfewshot.workbench.guard import Guard, sentence
 from medfewshot.workbench.project import Project
-from medfewshot.workbench.routes import Desk, Exports, Jobs
+from medfewshot.workbench.routes import Desk, Exports
+
+if TYPE_CHECKING:
+    from medfewshot.workbench.jobs import Jobs
 
 LOCAL = "127.0.0.1"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}

@@ -155,7 +155,7 @@ class LabelSession:
         settings = (settings or AdaptSettings()).replace(device=self.device)
         scans = replace(scans, names={**scans.names, **self.names})
         segmenter = adapt(scans, settings, start=start, progress=progress)
-        number = 1 + max((int(path.name.split("-")[1]) for path in self._segmenters()), default=0)
+        number = 1 + max((int(path.name[10:]) for path in self._segmenters()), default=0)
         path = self.folder / f"segmenter-{number:04d}"
         segmenter.save(path)
         write_text(self.folder / POINTER, json.dumps({"segmenter": path.name}) + "\n")
@@ -164,4 +164,5 @@ class LabelSession:
         return {"supports": len(scans.images), **{key: segmenter.record[key] for key in ("seconds", "warnings")}}
 
     def _segmenters(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("segmenter-[0-9]*") if path.is_dir())
+        found = (path for path in self.folder.glob("segmenter-*") if path.name[10:].isdecimal())  # no copies by hand
+        return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name[10:]))

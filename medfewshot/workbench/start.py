@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from medfewshot.errors import InputError
 from medfewshot.io import StructureNames, channel_of, find_images, open_film, read_examples, read_label
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import named_structures
-from medfewshot.workflow import RUN_RECORD, read_run
+from medfewshot.workflow import RUN_RECORD, find_cases, read_run
 
 ENDING = "_project"
 """The project of a folder of scans is beside it, in a folder with this ending."""
@@ -26,7 +27,8 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
     Args:
         path: A project; a folder of scans; a data set with labels (MSD, nnU-Net and other layouts), whose labels are
             copied; or a folder that ``segment`` wrote, whose results become drafts.
-        project_folder: Folder of the project; default: beside ``path``. A project that exists there is opened.
+        project_folder: Folder of the project; default: beside ``path``. A project that exists there is opened, and gets
+            the scans and labels that came to ``path`` since.
 
     Raises:
         InputError: There are no scans, or they cannot be used.
@@ -39,7 +41,7 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
     absolute = path.absolute()
     folder = project_folder or absolute.with_name(f"{absolute.name.split('.')[0]}{ENDING}")
     if (folder / PROJECT_FILE).is_file() and not (folder / HALF).is_file():
-        return Project.open(folder)
+        return _updated(Project.open(folder), path)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / HALF).touch()
     (folder / PROJECT_FILE).unlink(missing_ok=True)
@@ -58,6 +60,23 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
         (folder / HALF).unlink()
         with suppress(OSError):  # it is not empty, unless nothing was made
             folder.rmdir()
+
+
+def _updated(project: Project, path: Path) -> Project:
+    """Add the scans that came to ``path`` since the project was made, with their labels."""
+    if (path / RUN_RECORD).is_file():
+        return project
+    try:
+        dataset = _dataset(path)
+        cases = find_cases([path] if dataset is None else [case.image_path for case in dataset.cases])
+    except InputError:
+        if any(case.scan.exists() for case in project.cases()):
+            raise
+        return project  # the page says that the scans are gone
+    added = project.add_scans(cases)
+    if dataset is not None:
+        _import_labels(dataset, project, added)
+    return project
 
 
 def _dataset(path: Path) -> Dataset | None:
@@ -96,15 +115,22 @@ def _of_dataset(dataset: Dataset, folder: Path) -> Project:
         )
     scans = [case.image_path for case in dataset.cases]
     project = Project.create(folder, scans, structures=named_structures(dataset.labels))
-    names, ignore, table = _names(project), dataset.ignore, StructureNames(dataset.labels, fixed=True)
-    for case in dataset.labelled:
+    _import_labels(dataset, project, [case.name for case in project.cases()])
+    return project
+
+
+def _import_labels(dataset: Dataset, project: Project, wanted: Collection[str]) -> None:
+    """Copy the labels of these cases."""
+    names = {place: name for place, name in _names(project).items() if name in wanted}
+    ignore, table = dataset.ignore, StructureNames(dataset.labels, fixed=True)
+    scans = {scan for scan, _ in names}
+    for case in (one for one in dataset.labelled if one.image_path.resolve() in scans):
         path = case.image_path.resolve()
         if (path, None) in names and case.label_path is not None:
             project.import_mask(names[path, None], case.label_path, ignore=ignore, table=table)
         else:  # a film
             for image, label in read_examples(case, ignore=ignore):
                 project.import_mask(_name_of(names, path, image.frame), label, ignore=ignore, table=table)
-    return project
 
 
 def _names(project: Project) -> dict[tuple[Path, int | None], str]:

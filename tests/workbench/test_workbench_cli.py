@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from workbench_toys import write_phantom
 
 from medfewshot.cli.app import app
+from medfewshot.io import claimed
 
 COMMAND = [sys.executable, "-m", "medfewshot", "annotate"]
 
@@ -38,6 +39,16 @@ def test_a_taken_port_is_one_line(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["annotate", "scans", "--host", "203.0.113.9", "--no-browser"])
     assert result.exit_code == 2
     assert "203.0.113.9" in result.output.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks of files")
+def test_a_second_workbench_of_one_project_is_one_line(tmp_path, monkeypatch):
+    write_phantom(tmp_path / "scans/a.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    with claimed(tmp_path / "scans_project"):
+        result = CliRunner().invoke(app, ["annotate", "scans", "--no-browser"])
+    assert result.exit_code == 2
+    assert "another workbench" in result.output.splitlines()[-1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")

@@ -264,3 +264,31 @@ class _Reviewed:
 
     def reviews(self) -> list[object]:
         return list(self._rows)
+
+
+def test_a_structure_named_background_or_very_long_is_exported_right(project: Project, tmp_path: Path) -> None:
+    project.set_structures((Structure("脾" * 200, 3, "#ff0000"), Structure("background", 7, "#00ff80")))
+    with pytest.raises(InputError, match="background"):
+        export(project, ["nnunet"], tmp_path / "out")
+    assert len(export(project, ["stl"], tmp_path / "out").files) == 5
+
+
+def test_masks_of_a_scan_that_was_replaced_are_not_exported(project: Project, tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(labels().astype(np.float32), AFFINE @ np.diag([-1, 1, 1, 1])), project.case("a").scan)
+    for name in ("nifti", "nnunet"):
+        with pytest.raises(InputError, match="replaced"):
+            export(Project.open(project.folder), [name], tmp_path / "out")
+
+
+def test_the_exported_model_has_the_names_of_the_project(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys.install(monkeypatch)
+    project.change_settings({"learner": "toy"})
+    (project.folder / "segmenters" / "segmenter-0007 copy").mkdir(parents=True)  # by hand
+    instant = AdaptSettings(learner="toy")
+    Learning(project, open_case=None, progress=Progress(), device="cpu", instant=instant).run()
+    project.set_structures((Structure("hepar", 3, "#ff0000"), SPLEEN))
+    export(project, ["bundle"], tmp_path / "out")
+    plan = json.loads((tmp_path / "out" / "bundle" / "segmenter.json").read_text())["plan"]
+    assert plan["labels"] == {"3": "hepar", "7": "left kidney"}

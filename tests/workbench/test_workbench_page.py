@@ -256,6 +256,23 @@ def test_a_stroke_while_another_scan_is_read_is_saved_where_it_was_drawn(tmp_pat
         assert labels(project)[8, 8, 4] == 1
 
 
+def test_what_a_tool_finds_is_not_drawn_into_another_scan(tmp_path, browse):
+    project = make_project(tmp_path, scans=2, structures=BALL)
+    with serving(project) as url:
+        page, held = browse(url).ready("scan_0").key("a", "p"), []
+        for z in (4, 8):
+            page.go([8, 8, z]).drag(2, [[8, 8, z]]).saved()
+        page.page.route("**/api/tool*", lambda route: held.append(route))
+        page.key("i")
+        while not held:
+            page.page.wait_for_timeout(50)
+        page.open("scan_1")
+        held[0].continue_()
+        page.page.wait_for_timeout(1000)
+        assert page.ask("() => window.workbench.viewer.labels.some(Boolean)") is False
+        assert [project.facts(f"scan_{number}").version for number in range(2)] == [2, 0]
+
+
 def test_2d_images(tmp_path, browse):
     """A photograph and a 2D NIfTI: scribble and contour."""
     disc = np.where(ball((40, 30), shift=(0, 0), radius=9), 200, 40).astype(np.uint8)

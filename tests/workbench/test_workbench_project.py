@@ -485,3 +485,43 @@ def test_a_scan_that_is_named_like_a_frame_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cine frame 1: is a frame of a film, and another scan"):
         Project.create(tmp_path / "project", [tmp_path / "scans"])
     assert not (tmp_path / "project").exists()
+
+
+def test_a_mask_is_refused_if_the_scan_was_replaced_by_one_that_is_turned(project: Project) -> None:
+    project.save_mask("a", block(), version=0)
+    project.write_draft("b", block(), confidence=0.9)
+    flipped = np.diag([-1.0, 1.0, 1.0, 1.0])
+    for name in ("a", "b"):
+        save_scan(project.folder.parent / "scans" / f"{name}.nii.gz", flipped)
+    again = Project.open(project.folder)
+    with pytest.raises(InputError, match="replaced"):
+        again.read_labels("a")
+    with pytest.raises(InputError, match="replaced"):
+        again.review("b", status="accepted")
+    assert again.read_labels("b") is None
+    assert again.facts("b").version == 0
+
+
+def test_a_scan_in_micrometres_has_the_grid_of_its_mask(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE), np.diag([500.0, 500, 500, 1]))
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "a.nii.gz")
+    project = Project.create(tmp_path / "project", [tmp_path / "a.nii.gz"], structures=(LIVER,))
+    project.save_mask("a", block(), version=0)
+    assert np.array_equal(Project.open(project.folder).read_labels("a"), block())
+
+
+def test_reviews_of_another_program_stay(project: Project) -> None:
+    other = Project.open(project.folder)
+    project.review("a", note="mine")
+    other.review("b", note="theirs")
+    assert [review.note for review in Project.open(project.folder).reviews()] == ["mine", "theirs"]
+
+
+def test_only_what_the_reviewer_saw_is_accepted(project: Project) -> None:
+    project.write_draft("a", block(), confidence=0.9)
+    project.write_draft("a", block(2), confidence=0.9)
+    with pytest.raises(VersionConflict):
+        project.review("a", status="accepted", seen=(0, 1))
+    project.review("a", status="accepted", seen=(0, 2))
+    assert project.case("a").status == "accepted"

@@ -256,7 +256,7 @@ def test_a_region_is_saved_and_comes_back(tmp_path):
         assert np.array_equal(project.read_labels("scan_0"), first)
         assert project.facts("scan_0").drawn == (10,)
         answer = client("GET", "/api/mask", {"case": "scan_0"})
-        assert json.loads(answer.headers["x-facts"]) == {"version": 2, "drawn": [10], "plane": 2}
+        assert json.loads(answer.headers["x-facts"]) == {"version": 2, "draft": 0, "drawn": [10], "plane": 2}
         assert answer.data == pack(first)
 
 
@@ -339,6 +339,15 @@ def test_learning_writes_drafts_and_reviews_are_kept(tmp_path):
         assert state["curve"] == [{"labels": 1, "dice": 1.0, "case": "scan_1"}]
         files = client.json("POST", "/api/export", body='["nifti"]')["files"]
         assert all(Path(file).is_file() for file in files)
+
+
+def test_a_review_of_a_draft_that_was_replaced_is_refused(tmp_path):
+    with bench(tmp_path) as (project, ask):
+        for _ in range(2):
+            project.write_draft("scan_0", np.ones(SHAPE, np.uint8), confidence=0.5)
+        review = {"case": "scan_0", "status": "accepted", "version": 0, "draft": 1}
+        one_sentence(ask("POST", "/api/review", body=json.dumps(review)), 409)
+        assert ask("POST", "/api/review", body=json.dumps({**review, "draft": 2})).status == 200
 
 
 def test_events_tell_of_changes(shared):

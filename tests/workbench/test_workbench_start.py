@@ -179,3 +179,39 @@ def test_a_result_of_frames_that_are_not_shown_is_one_line(tmp_path: Path) -> No
     for _ in range(2):
         with pytest.raises(InputError, match="frames"):
             open_folder(tmp_path / "out", tmp_path / "project")
+
+
+def test_scans_that_came_since_are_added_and_moved_ones_found_again(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    save(scans / "a.nii.gz", scan())
+    save(scans / "b.nii.gz", scan())
+    project = open_folder(scans)
+    project.review("a", note="seen")
+    save(scans / "c.nii.gz", scan())
+    assert sorted(case.name for case in open_folder(scans).cases()) == ["a", "b", "c"]
+    moved = save(tmp_path / "disk" / "a.nii.gz", scan())
+    (scans / "a.nii.gz").unlink()
+    again = open_folder(moved, project.folder).case("a")
+    assert (again.scan, again.reason, again.note) == (moved, "", "seen")
+    with pytest.raises(InputError, match="another scan"):
+        open_folder(save(tmp_path / "other" / "b.nii.gz", scan()), project.folder)
+    with pytest.raises(InputError, match="does not exist"):
+        open_folder(tmp_path / "typo", project.folder)
+    scans.rename(tmp_path / "elsewhere")
+    moved.unlink()
+    assert not any(case.scan.exists() for case in open_folder(scans, project.folder).cases())
+    open_folder(tmp_path / "elsewhere", project.folder)
+    assert open_folder(project.folder).case("b").scan == tmp_path / "elsewhere" / "b.nii.gz"
+
+
+def test_a_case_that_a_data_set_gained_brings_its_labels(tmp_path: Path) -> None:
+    root, labels = tmp_path / "set", np.zeros(SHAPE, np.uint8)
+    labels[1:3, 2:5] = 1
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+    for name in "ab":
+        save(root / "imagesTr" / f"{name}_0000.nii.gz", scan())
+        save(root / "labelsTr" / f"{name}.nii.gz", labels)
+        (root / "dataset.json").write_text(json.dumps(content))
+        project = open_folder(root)
+    assert [project.facts(name).version for name in "ab"] == [1, 1]
+    assert np.array_equal(project.read_labels("b"), labels)

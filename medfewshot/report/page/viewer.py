@@ -129,15 +129,9 @@ class DisplayVolumes:
 
 
 def display_volumes(
-    image: np.ndarray,
-    labels: np.ndarray,
-    affine: np.ndarray,
-    *,
-    values: Sequence[int],
-    uncertainty: np.ndarray | None = None,
-    budget: int = LARGEST_CASE,
-    window: tuple[float, float] | None = None,
-) -> DisplayVolumes:
+    image: np.ndarray, labels: np.ndarray, affine: np.ndarray, *, values: Sequence[int],
+    uncertainty: np.ndarray | None = None, budget: int = LARGEST_CASE, window: tuple[float, float] | None = None,
+) -> DisplayVolumes:  # fmt: skip
     """Prepare a case for the viewer.
 
     Args:
@@ -170,17 +164,9 @@ def prepared_path(folder: Path, case: str) -> Path:
 
 
 def prepare_case(
-    folder: Path,
-    case: str,
-    image: np.ndarray,
-    labels: np.ndarray,
-    affine: np.ndarray,
-    *,
-    labels_file: Path,
-    values: Sequence[int],
-    uncertainty: np.ndarray | None = None,
-    film: DisplayVolumes | None = None,
-) -> None:
+    folder: Path, case: str, image: np.ndarray, labels: np.ndarray, affine: np.ndarray, *, labels_file: Path,
+    values: Sequence[int], uncertainty: np.ndarray | None = None, film: DisplayVolumes | None = None,
+) -> None:  # fmt: skip
     """Write the :func:`display_volumes` of a case into ``folder/report``.
 
     Call it after ``labels_file`` is written: if that file changes later (a correction by hand), the report ignores the

@@ -184,16 +184,19 @@ export class Editor {
   }
 
   async click(plane, voxel) {
-    const limits = this.limits || [], { name } = this.saver;
+    const limits = this.limits || [];
     const found = await this.ask({ tool: "click", seed: voxel.join(","), plane: this.deep ? -1 : plane, low: limits[0], high: limits[1], reach: this.reach });
-    if (!found || name !== this.saver.name) return;
+    if (!found) return;
     const allow = this.allow();
     this.rewrite(found.box, (old, i, at) => (found.labels[i] && allow(at) ? this.value : old), [plane, [voxel[plane]]]);
   }
 
+  // What a tool of the server proposes; null if another scan was opened meanwhile.
   async ask(params, labels) {
+    const { name } = this.saver;
     try {
-      return await runTool({ case: this.saver.name, channel: this.viewer.channel, ...params }, labels);
+      const found = await runTool({ case: name, channel: this.viewer.channel, ...params }, labels);
+      return name === this.saver.name && this.viewer.labels ? found : null;
     } catch (error) {
       this.say(error.message);
       return null;

@@ -9,9 +9,9 @@ const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.t
 const time = (seconds) => (seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds)} s`);
 
 export class Learning {
-  // current: () -> the open case or null; flush: () saves; refresh: () reads the project again; formats: {name: text}.
-  constructor({ current, flush, refresh }) {
-    Object.assign(this, { current, flush, refresh });
+  // current: () -> the open case or null; seen: () -> version and draft on screen; flush: () saves; refresh: () reads the project again; formats: {name: text}.
+  constructor({ current, seen, flush, refresh }) {
+    Object.assign(this, { current, seen, flush, refresh });
     $("learn").addEventListener("click", () => this.learn());
     $("cancel").addEventListener("click", () => sendJson("POST", "cancel", {}).catch(fail));
     $("export").addEventListener("click", () => this.openExport());
@@ -46,7 +46,7 @@ export class Learning {
     const name = this.current();
     if (!name || !(await this.flush())) return false;
     try {
-      await sendJson("POST", "review", { case: name, status, note });
+      await sendJson("POST", "review", { case: name, status, note, ...this.seen() });
       await this.refresh();
       if (status) say(`${name}: ${status}.`);
       return true;

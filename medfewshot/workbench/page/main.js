@@ -32,7 +32,8 @@ const structures = new Structures({
   chosen: (value) => { editor.value = value; },
   changed: (all) => viewer.setStructures(all),
 });
-const learning = new Learning({ current: () => cases.current, flush: settled, refresh });
+const seen = () => ({ version: saver.version, draft: shownDraft });
+const learning = new Learning({ current: () => cases.current, seen, flush: settled, refresh });
 const app = { viewer, saver, editor, cases, structures, learning, openCase, openFrame, draftLabels, doubtValues, showChannel, next };
 const panel = connectPanel(app);
 let opening = 0, target = null, shownDraft = 0, timer = 0, unsaved = "", unopened = "";
@@ -62,7 +63,11 @@ async function refresh() {
 // Show what changed on disk: a newer mask, or a newer draft unless somebody drew on the one on screen.
 async function follow({ name, version, draft }) {
   const fresh = draft !== shownDraft;
-  if (version > saver.version || (fresh && !saver.version && !editor.done.length)) return loadLabels(name);
+  if (version > saver.version || (fresh && !saver.version && !editor.done.length)) {
+    const mask = await getMask(name, "mask");
+    if (name === cases.current && !saver.pending && !editor.stroke) await loadLabels(name, mask); // else at the next change
+    return undefined;
+  }
   if (!fresh) return undefined;
   shownDraft = draft;
   await viewer.setDraft(null);
@@ -173,7 +178,7 @@ async function loadLabels(name, mask = null) {
   const started = facts.version > 0 || labels || viewer.facts.flat !== null;
   editor.reset({ drawn: partial || (started ? null : { plane: 2, slices: new Set() }) });
   saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, blank: !labels, drawn: () => editor.drawn });
-  shownDraft = cases.get(name)?.draft ?? 0;
+  shownDraft = facts.draft;
   await viewer.setDraft(viewer.showDraft && facts.version ? await draftLabels() : null); // without a mask, the draft itself is shown
   await viewer.setDoubt(null);
   await panel.toggleDoubt(viewer.showDoubt);

@@ -52,7 +52,8 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
   }
 
   async function copyDraft() {
-    const labels = await draftLabels();
+    const { name } = saver, labels = await draftLabels();
+    if (name !== saver.name || !viewer.labels) return; // another scan was opened meanwhile
     if (labels) editor.copyDraft(labels);
     else say("This scan has no draft. Press Learn first.");
   }

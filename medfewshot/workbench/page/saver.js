@@ -1,5 +1,5 @@
 // Saves what was drawn a moment after each stroke. Nothing is dropped: what could not be saved is tried again.
-import { ApiError, putMask } from "./api.js";
+import { putMask } from "./api.js";
 import { cut, unite, whole } from "./grid.js";
 
 const SOON_MS = 400;
@@ -39,9 +39,11 @@ export class Saver {
     clearTimeout(this.timer);
     while (this.running) await this.running;
     this.running = this.save();
-    const done = await this.running;
-    this.running = null;
-    return done && !this.dirty;
+    try {
+      return (await this.running) && !this.dirty;
+    } finally {
+      this.running = null;
+    }
   }
 
   async save() {
@@ -55,7 +57,6 @@ export class Saver {
         this.version = await putMask(this.name, box, part, { version: this.version, drawn: this.drawn() });
       } catch (error) {
         this.dirty = unite(this.dirty, box);
-        if (!(error instanceof ApiError)) throw error;
         if (error.status !== 409) {
           this.tell("failed", error.message);
           this.schedule(AGAIN_MS);
