@@ -120,16 +120,18 @@ def evaluate(
         references: The same kind.
         labels: Value -> name, or values, of the structures to score. Default: every value that occurs, or what the run
             learned.
-        spacing_mm: Voxel size of plain arrays; 1 mm by default.
+        spacing_mm: Voxel size of plain arrays; 1 mm by default. Files state their own.
         tolerance_mm: Of the surface Dice; default 2 mm.
 
     Raises:
-        InputError: A path cannot be read or nothing matches.
+        InputError: A path cannot be read, nothing matches, or a voxel size is given for files.
         GridMismatchError: The grids differ.
     """
     given = {"tolerance_mm": tolerance_mm} if tolerance_mm is not None else {}
     settings = EvaluateSettings(labels=labels, **given)
     if isinstance(predictions, (str, PathLike)) and isinstance(references, (str, PathLike)):
+        if spacing_mm is not None:
+            raise InputError("spacing_mm is for arrays: files state their voxel size", "remove it")
         return workflow.evaluate(Path(predictions), Path(references), settings)
     prediction, reference = as_volume(predictions, label=True), as_volume(references, label=True)
     reference, prediction = in_common_frame(reference, prediction)

@@ -50,6 +50,8 @@ def test_paths_and_a_saved_segmenter(tmp_path):
     named = medfewshot.evaluate(root / "reference", root / "reference", labels={205: "block"}).scores
     assert {score.label_name for score in named} == {"block"}
     assert len(scores) == 6
+    with pytest.raises(medfewshot.InputError, match="files state their voxel size"):
+        medfewshot.evaluate(root / "reference", root / "reference", spacing_mm=(1, 1, 1))
     with pytest.raises(TypeError, match="steps"):
         medfewshot.segment(root / "cohort" / "q0.nii.gz", segmenter, steps=4)
 
@@ -67,6 +69,15 @@ def test_meta_tensors_carry_their_grid(pairs):
     assert np.array_equal(medfewshot.segment(turned, segmenter).labels, label)
     score = medfewshot.evaluate(tensors[0][1], tensors[0][1]).scores[0]
     assert score.volume_ml == pytest.approx(int((pairs[0][1] == 205).sum()) * 3.75 / 1000)
+
+
+def test_arrays_that_cannot_be_are_refused():
+    huge = np.random.default_rng(0).normal(size=(8, 8, 8))
+    huge[0, 0, 0] = -1.7e308  # no number of single precision
+    with pytest.raises(medfewshot.InputError, match="infinite"), np.errstate(over="ignore"):
+        as_volume(huge)
+    with pytest.raises(medfewshot.InputError, match="one channel and this has 8"):
+        as_volume(medfewshot.Volume(np.ones((8, 8, 8), np.int16), np.eye(4)), label=True)
 
 
 def test_planar_arrays():

@@ -18,11 +18,11 @@ class Example:
     Args:
         subject_id: Support and query of an episode never share a subject.
         image: ``(C, *S)``; an intensity is ``low + step * value``, so that a packed image may be uint8.
-        label: ``(*S)`` integer, with the label values of the file; 0 is background.
+        label: ``(*S)`` integer from 0, with the label values of the file; 0 is background.
         spacing_mm: Voxel size; None if unknown.
 
     Raises:
-        InputError: Image and label differ in shape.
+        InputError: Image and label differ in shape, or a label is negative.
     """
 
     subject_id: str
@@ -36,6 +36,8 @@ class Example:
         if self.image.shape[1:] != self.label.shape:
             shapes = f"image {tuple(self.image.shape)}, label {tuple(self.label.shape)}"
             raise InputError(f"{self.subject_id}: {shapes}", "give the image the shape (C, *S) and the label (*S)")
+        if self.label.dtype != torch.uint8 and bool((self.label < 0).any()):
+            raise InputError(f"{self.subject_id}: has negative labels", "annotate it completely; 0 is background")
 
     def read(self, box: tuple[slice, ...], device: torch.device) -> tuple[Tensor, Tensor]:
         """Return image ``(C, *box)`` and label ``(1, *box)`` of a part, float32, on ``device``."""

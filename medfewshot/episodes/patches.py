@@ -188,6 +188,6 @@ def draw_repaint(rng: Rng) -> Tensor:
 
 def repaint(image: Tensor, label: Tensor, table: Tensor) -> Tensor:
     """Add a change of brightness to the structures of ``image (C, *S)``, smoothed at borders like partial volume."""
-    change = table.to(image.device)[label][None, None]
+    change = table.to(image.device)[label % len(table)][None, None]
     pool = F.avg_pool2d if label.ndim == 2 else F.avg_pool3d
     return image + pool(change, 3, 1, 1, count_include_pad=False)[0]

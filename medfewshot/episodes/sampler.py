@@ -103,15 +103,16 @@ class EpisodeSampler:
 
     Args:
         tasks: One of them is drawn for each episode. Tasks with too few labels or subjects are ignored.
-        settings: Or single settings as keywords: ``EpisodeSampler(tasks, shots=(5, 5))``. A single number or size
-            stands for a range or a list: ``shots=5``, ``patches=(32, 32, 32)``.
+        settings: What the episodes are like; by default plain crops.
+        changes: Single settings, which win over ``settings``. A single number or size stands for a range or a list:
+            ``shots=5``, ``patches=(32, 32, 32)``.
 
     Raises:
-        InputError: A setting is out of bounds, or no task has enough labels and subjects.
+        InputError: A setting is out of bounds, no task has enough labels and subjects, or a patch has other axes.
     """
 
     def __init__(self, tasks: Sequence[LabelledTask], settings: EpisodeSettings | None = None, **changes: Any) -> None:
-        self.settings = settings or EpisodeSettings(**changes)
+        self.settings = (settings or EpisodeSettings()).replace(**changes)
         pools = [Pool(task) for task in tasks]
         least, shots = self.settings.ways[0], self.settings.shots[0]
         self._pools = [pool for pool in pools if len(pool.values) >= least and pool.subjects > shots]
@@ -121,6 +122,11 @@ class EpisodeSampler:
                 f"no task has {least} labels and {shots + 1} subjects with them ({found or 'there is no task'})",
                 "add examples, or ask for fewer ways and shots",
             )
+        for pool in self._pools:
+            axes = {len(patch) for patch in pool.task.patches or self.settings.patches or ()}
+            if axes - {len(pool.spacing_mm)}:
+                problem = f"{pool.task.name}: is {len(pool.spacing_mm)}D, but a patch has {max(axes)} axes"
+                raise InputError(problem, "give patches of as many axes", setting="patches")
         weights = np.array([pool.task.weight for pool in self._pools])
         self._chances = weights / weights.sum()
 
@@ -242,9 +248,8 @@ class EpisodeSampler:
         if pool.task.tissues is not None:
             voxel_mm = torch.tensor(pool.spacing_mm) * zoom
             thick = bool(voxel_mm[-1] >= 2 * voxel_mm[0])
-            images = list(
-                paint_labels(torch.stack(labels), pool.task.tissues, thick=thick, rng=rng, generator=generator)
-            )
+            maps = torch.stack(labels)
+            images = list(paint_labels(maps, pool.task.tissues, thick=thick, rng=rng, generator=generator))
         return images, [_as_classes(label, classes) for label in labels]
 
     def _vary(

@@ -74,15 +74,15 @@ def to_episode(item: Mapping[str, Any], index: int | None = None) -> Episode:
     def one(key: str) -> Any:
         return item[key] if index is None else item[key][index]
 
-    images: Tensor = _plain(one("support_image"))
+    images: Tensor = plain(one("support_image"))
     return Episode(
         support=Support(
             images=tuple(images),
-            labels=tuple(_plain(one("support_label"))[:, 0].long()),
+            labels=tuple(plain(one("support_label"))[:, 0].long()),
             classes=int(one("classes")),
             patch_size=tuple(images.shape[2:]),
         ),
-        query=Query(_plain(one("image")), _plain(one("label"))[:, 0].long()),
+        query=Query(plain(one("image")), plain(one("label"))[:, 0].long()),
         task=str(one("task")),
     )
 
@@ -111,11 +111,12 @@ def examples_of(
         missing = [key for key in (image_key, label_key, subject_key) if key not in item]
         if missing:
             raise InputError(f"item {number}: has no {', '.join(missing)}", f"its keys are {', '.join(map(str, item))}")
-        image, label = item[image_key], _plain(item[label_key])
+        image, label = item[image_key], plain(item[label_key])
         spacing = tuple(image.pixdim.tolist())[: label.ndim - 1] if isinstance(image, MetaTensor) else None
-        examples.append(Example(str(item[subject_key]), _plain(image), label[0], spacing))
+        examples.append(Example(str(item[subject_key]), plain(image), label[0], spacing))
     return examples
 
 
-def _plain(value: Any) -> Tensor:
+def plain(value: Any) -> Tensor:
+    """Return a MetaTensor or an array as a plain tensor."""
     return value.as_tensor() if isinstance(value, MetaTensor) else torch.as_tensor(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.utils import MetaKeys
+from monai.utils import ImageMetaKey, MetaKeys
 from torch import Tensor
 
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
@@ -24,7 +25,7 @@ from medfewshot.io.formats.nifti import NIFTI
 from medfewshot.learners.base import FunctionSegmenter, Segmenter
 from medfewshot.planning import plan_from_dict
 from medfewshot.settings import InferenceSettings
-from medfewshot.types import Plan
+from medfewshot.types import Plan, Volume
 from medfewshot.workflow import as_volume, check_channels, find_cases
 
 Output = Literal["labels", "probabilities"]
@@ -58,7 +59,8 @@ class FewShotInferer(Inferer):
         """Segment a batch of images on their original grid.
 
         Args:
-            inputs: ``(B, C, *S)``, a MetaTensor with the affine of each image; a plain tensor has voxels of 1 mm.
+            inputs: ``(B, C, *S)``, a MetaTensor with the affine of each image. A plain tensor has voxels of 1 mm; a
+                :class:`~medfewshot.bundle.VolumeSegmenter` takes it voxel for voxel, as :func:`medfewshot.segment`.
             network: A segmenter, or any function of images on the plan's grid that returns logits.
             args: Further arguments of ``network``.
             kwargs: Further keywords of ``network``.
@@ -82,13 +84,18 @@ class FewShotInferer(Inferer):
 
 
 def segment_tensor(image: Any, plan: Plan, segmenter: Segmenter, settings: InferenceSettings) -> dict[str, np.ndarray]:
-    """Segment ``image (C, *S)``; for a 2D plan, ``S`` may have an axis of length 1.
+    """Segment ``image (C, *S)``; for a 2D plan, ``S`` may have an axis of length 1. Warns as the segmenter does.
 
     Returns:
         ``labels (1, *S)`` int32; if asked for, ``probabilities (N + 1, *S)`` and ``uncertainty (1, *S)``, float32.
     """
-    volume = as_volume(image if isinstance(image, MetaTensor) else MetaTensor(image))
-    done = segment_volume(volume, plan, segmenter, settings)
+    volume = volume_of(image)
+    if isinstance(segmenter, VolumeSegmenter) and segmenter.plan == plan:
+        done = segmenter.segment(volume, settings)
+    else:
+        done = segment_volume(volume, plan, segmenter, settings)
+    for text in (*done.warnings, *done.flags):
+        warnings.warn(f"{volume.name}: {text}", stacklevel=2)
     arrays = {"labels": done.labels[None].astype(np.int32)}
     if done.probabilities is not None:
         arrays["probabilities"] = done.probabilities.astype(np.float32)
@@ -97,16 +104,25 @@ def segment_tensor(image: Any, plan: Plan, segmenter: Segmenter, settings: Infer
     return arrays
 
 
+def volume_of(image: Any) -> Volume:
+    """Return ``image (C, *S)`` as a volume with the name of its file; it has a spacing if it is a MetaTensor."""
+    known = isinstance(image, MetaTensor)
+    path = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if known else None
+    volume = as_volume(image if known else MetaTensor(image))
+    return replace(volume, path=Path(path) if isinstance(path, (str, PathLike)) else None, has_spacing=known)
+
+
 def _decollated(inputs: Tensor) -> list[Tensor]:
-    """Split a batch into images with their own affines."""
+    """Split a batch into images with their own affines and file names."""
     if not isinstance(inputs, MetaTensor):
         return list(inputs)
-    space = inputs.meta.get(MetaKeys.SPACE)  # the affine is of LPS or RAS coordinates; collating makes it a list
-    meta = {MetaKeys.SPACE: space[0] if isinstance(space, (list, tuple)) else space} if space else {}
+    keys = (MetaKeys.SPACE, ImageMetaKey.FILENAME_OR_OBJ)  # the affine is of LPS or RAS coordinates
+    kept = {key: inputs.meta[key] for key in keys if inputs.meta.get(key)}  # collating makes them lists
+    metas = [{key: one[i] if isinstance(one, list) else one for key, one in kept.items()} for i in range(len(inputs))]
     affines = torch.as_tensor(inputs.affine)
     affines = affines if affines.ndim == 3 else affines.expand(len(inputs), *affines.shape)
-    pairs = zip(inputs.as_tensor(), affines, strict=True)
-    return [MetaTensor(image, affine=affine, meta=dict(meta)) for image, affine in pairs]
+    scans = zip(inputs.as_tensor(), affines, metas, strict=True)
+    return [MetaTensor(image, affine=affine, meta=meta) for image, affine, meta in scans]
 
 
 def load_network(folder: str | PathLike[str], device: str | None = None) -> VolumeSegmenter:

@@ -13,6 +13,7 @@ from monai.utils import MetricReduction
 from torch import Tensor, nn
 
 from medfewshot.errors import InputError
+from medfewshot.integrations.episodes import plain
 from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.metrics import METRICS
 
@@ -33,7 +34,7 @@ class FewShotLoss(nn.Module):
         Raises:
             InputError: The shapes do not fit together.
         """
-        logits, labels = _plain(logits), _plain(labels)
+        logits, labels = plain(logits), plain(labels)
         if labels.ndim == logits.ndim and labels.shape[1] == 1:
             labels = labels[:, 0]
         if labels.shape != (logits.shape[0], *logits.shape[2:]):
@@ -55,7 +56,7 @@ class SegmentationMetric(CumulativeIterationMetric):
         get_not_nans: Whether :meth:`aggregate` also returns the number of values in each mean.
 
     Raises:
-        InputError: The metric is unknown.
+        InputError: The metric is unknown, or the masks are not one-hot.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class SegmentationMetric(CumulativeIterationMetric):
         if y is None or y.shape != y_pred.shape:
             shapes = f"{tuple(y_pred.shape)} and {tuple(y.shape) if y is not None else None}"
             raise InputError(f"one-hot prediction and reference must have one shape, not {shapes}")
-        spacings = self._spacings(y, kwargs.get("spacing_mm"))
         first = 0 if self.include_background else 1
-        predicted, true = (_plain(t)[:, first:].cpu().numpy() > 0.5 for t in (y_pred, y))
+        if y.shape[1] <= first or max(float(y.max()), float(y_pred.max())) > 1:
+            raise InputError("masks are not one-hot", "make them so with AsDiscrete(to_onehot=N + 1)")
+        spacings = self._spacings(y, kwargs.get("spacing_mm"))
+        predicted, true = (plain(t)[:, first:].cpu().numpy() > 0.5 for t in (y_pred, y))
         function = METRICS[self.metric]
         rows = [
             [function(p, t, spacing) for p, t in zip(*pair, strict=True)]
@@ -107,7 +110,3 @@ class SegmentationMetric(CumulativeIterationMetric):
         affines = torch.as_tensor(reference.affine).reshape(-1, *reference.affine.shape[-2:])
         sizes = [tuple(math.sqrt(float(c @ c)) for c in affine[:-1, :dims].T) for affine in affines]
         return sizes if len(sizes) == len(reference) else sizes * len(reference)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -20,8 +21,8 @@ from torch import Tensor
 from medfewshot.api import get_segmenter
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.errors import InputError
-from medfewshot.integrations.inferer import segment_tensor
-from medfewshot.io import Film, as_volume
+from medfewshot.integrations.inferer import segment_tensor, volume_of
+from medfewshot.io import Film
 from medfewshot.settings import InferenceSettings, SegmentSettings
 from medfewshot.types import Plan
 from medfewshot.workflow import SupportSource, segment_film
@@ -32,7 +33,8 @@ class FewShotSegment(Transform):
 
     Label maps are int32 MetaTensors with the supports' label values. They take the affine, the metadata and the trace
     of earlier transforms from the image, so ``SaveImage`` writes the image's grid and ``Invertd`` returns to the grid
-    of the file. An image without an affine has voxels of 1 mm.
+    of the file. An image without an affine is taken voxel for voxel. Warnings and flags of :func:`medfewshot.segment`
+    become Python warnings.
 
     Args:
         support: Labelled scans as in :func:`medfewshot.adapt`: a folder, or (image, label) pairs of paths, arrays or
@@ -100,12 +102,14 @@ class FewShotSegment(Transform):
     def _segment_film(self, img: Any) -> np.ndarray:
         if self.plan.channels != 1:
             raise InputError(f"a film of {self.plan.channels} channels", "give its file to medfewshot.segment_film")
-        volume = as_volume(img if isinstance(img, MetaTensor) else MetaTensor(img))
-        path = Path(img.meta.get("filename_or_obj", "film")) if isinstance(img, MetaTensor) else Path("film")
-        first = replace(volume, data=volume.data[:1], path=path, frame=0)
+        volume = volume_of(img)
+        first = replace(volume, data=volume.data[:1], path=volume.path or Path("film"), frame=0)
         film = Film(first, len(volume.data), lambda numbers: (volume.data[number, None] for number in numbers))
         settings = SegmentSettings(**dict(self.settings), report=False)
-        return segment_film(film, self.segmenter, settings).labels.astype(np.int32)
+        done = segment_film(film, self.segmenter, settings)
+        for text in done.segmentation.warnings:
+            warnings.warn(f"{first.path}: {text}", stacklevel=2)
+        return done.labels.astype(np.int32)
 
 
 class FewShotSegmentd(MapTransform):

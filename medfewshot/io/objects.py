@@ -39,6 +39,8 @@ def as_volume(value: VolumeLike, *, label: bool = False, image: Volume | None = 
         InputError: The file cannot be read, the type is not known, or the values cannot be segmented.
     """
     if isinstance(value, Volume):
+        if label and len(value.data) != 1:
+            raise InputError(f"{value.name}: a label needs one channel and this has {len(value.data)}", "give (1, *S)")
         if not label and not np.isfinite(value.data).all():
             raise InputError(f"{value.name}: contains NaN or infinite values", "replace them before segmenting")
         return value
@@ -49,13 +51,13 @@ def as_volume(value: VolumeLike, *, label: bool = False, image: Volume | None = 
         raise InputError(f"array of shape {data.shape}: is no image", "give (X, Y), (X, Y, Z) or (C, X, Y, Z)")
     if data.dtype.kind not in "biuf":
         raise InputError(f"array of {data.dtype}: is no image of real numbers", "give one grey channel")
+    data = data if label else np.ascontiguousarray(data, dtype=np.float32)  # may overflow
     if not np.isfinite(data).all():
         raise InputError("array: contains NaN or infinite values", "replace them before segmenting")
     warnings: tuple[str, ...] = (NO_SPACING,) if affine is None else ()
     has_spacing, affine = affine is not None, np.eye(4) if affine is None else affine
     check_affine(affine, "array")
     if not label:
-        data = np.ascontiguousarray(data, dtype=np.float32)
         check_is_image(data, "array")
         return Volume(data, affine, has_spacing=has_spacing, warnings=warnings)
     if data.shape[0] != 1 or data.min() < 0 or not np.array_equal(data, np.rint(data)):

@@ -154,18 +154,11 @@ def convert_start(start: nn.Module) -> LinearHeadStart | None:
 
 def random_unet(options: TrainedOptions, support: Support, *, classes: int, seed: int) -> UNet:
     """Build a U-Net with random weights whose strides follow from the support's patches."""
-    return seeded(
-        lambda: build_unet(
-            dims=support.spatial_dims,
-            in_channels=support.channels,
-            classes=classes,
-            patch_size=support.window,
-            spacing_mm=support.spacing,
-            width=options.width,
-            detail=DETAIL if classes else 0,
-        ),
-        seed,
-    )
+    build = partial(
+        build_unet, dims=support.spatial_dims, in_channels=support.channels, classes=classes, width=options.width,
+        patch_size=support.window, spacing_mm=support.spacing, detail=DETAIL if classes else 0,
+    )  # fmt: skip
+    return seeded(build, seed)
 
 
 def adapted_features(learner: TrainedOptions, support: Support, name: str) -> tuple[UNet, dict[str, Any]]:

@@ -192,19 +192,11 @@ class HybridSegmenter(Segmenter):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> HybridSegmenter:
         """Build the segmenter without its tensors."""
-        config = {OLD_KEYS.get(key, key): value for key, value in config.items()}
-        interpolated = config.get("interpolated")  # the first release had none of the last three keys
-        return cls(
-            NetworkSegmenter.from_config(config["network"]),
-            AtlasSegmenter.from_config(config[AtlasSegmenter.kind]),
-            patch_size=config["patch_size"],
-            atlas_weight=config["atlas_weight"],
-            atlas_trust=config["atlas_trust"],
-            network_trust=config.get("network_trust"),
-            overruling=config.get("overruling"),
-            interpolated=None if interpolated is None else NetworkSegmenter.from_config(interpolated),
-            from_scratch=config.get("from_scratch", False),
-        )
+        options = {OLD_KEYS.get(key, key): value for key, value in config.items()}
+        network, atlas = options.pop("network"), options.pop(AtlasSegmenter.kind)
+        if options.get("interpolated") is not None:
+            options["interpolated"] = NetworkSegmenter.from_config(options["interpolated"])
+        return cls(NetworkSegmenter.from_config(network), AtlasSegmenter.from_config(atlas), **options)
 
 
 @dataclass(frozen=True)

@@ -147,10 +147,8 @@ class _Adaptation:
             module = random_unet(learner, self.support, classes=2, seed=learner.seed)
         if not isinstance(module, (MamlStart, UNet)):
             raise missing_start_error(learner.name)
-        if not isinstance(module, MamlStart):
-            module = seeded(
-                partial(learner.build_start, module), learner.seed
-            )  # draws a head for a network without one
+        if not isinstance(module, MamlStart):  # draws a head for a network without one
+            module = seeded(partial(learner.build_start, module), learner.seed)
         check_kind(module.backbone, self.support, learner.name)
         fit_strides(module.backbone, self.support)
         to_channels_last(module.backbone)

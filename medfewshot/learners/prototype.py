@@ -89,7 +89,6 @@ class PrototypeSegmenter(Segmenter):
         classes: int,
         record: Mapping[str, Any] | None = None,
     ) -> None:
-
         super().__init__(record)
         # A contiguous copy: products of transposed tensors are rounded differently.
         self.register_buffer("prototypes", prototypes.clone(memory_format=torch.contiguous_format))

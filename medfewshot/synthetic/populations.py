@@ -93,16 +93,9 @@ class Populations:
         view = draw_view(parts, focus, full, spacing, rng)
         others = settings.queries if rng.random() < settings.other_contrast else 0
         rendered = self.render(
-            parts,
-            view,
-            full,
-            shots + settings.queries,
-            thick=bool(spacing[2] >= 2),
-            other_contrast_for=others,
-            rng=rng,
-            generator=generator,
-            device=device,
-        )
+            parts, view, full, shots + settings.queries, thick=bool(spacing[2] >= 2), other_contrast_for=others,
+            rng=rng, generator=generator, device=device,
+        )  # fmt: skip
         groups = self._choose_classes(rendered, focus, shots, exponent, rng, fewest)
         if groups is None:
             return None

@@ -209,13 +209,8 @@ def tissue(rng: Rng) -> list[Part]:
             continue
         body = solid(
             f"body {i}", material, centre, tuple(rng.uniform(0.08, 0.42) * np.exp(rng.normal(0, 0.35, 3))),
-            tilt=rng.uniform(0, 3),
-            power=draw_power(rng),
-            rough=rng.uniform(0, 0.08),
-            channel=int(rng.integers(1, 4)),
-            shift=0.04,
-            scale=0.12,
-            presence=1.0 if rng.random() < 0.7 else 0.7,
+            tilt=rng.uniform(0, 3), power=draw_power(rng), rough=rng.uniform(0, 0.08), channel=int(rng.integers(1, 4)),
+            shift=0.04, scale=0.12, presence=1.0 if rng.random() < 0.7 else 0.7,
             hollow=0.05 if rng.random() < 0.12 else 0.0,
         )  # fmt: skip
         parts += [body, *lesions(rng, body, 1)] if rng.random() < 0.3 else [body]

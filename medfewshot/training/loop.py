@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,9 @@ class Trainer:
             while self._fraction() < 1:
                 self._one_step(logs)
                 self.progress.update(self._fraction(), 1, self._text())
+        if 100 * self.skipped > self.step:
+            share = f"{self.skipped} of {self.step} steps"
+            self.warnings.append(f"{share} were skipped, as their loss was no number; lower the learning rate")
         seconds = round(self.seconds, 1)
         return {"steps": self.step, "skipped": self.skipped, "seconds": seconds, "validation": self.validated}
 
@@ -269,7 +272,9 @@ class Trainer:
     def _restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         path = self.folder / disk.NAME
         wanted, kept = self.settings.model_dump(mode="json"), dict(facts["settings"])
-        changed = sorted(name for name in wanted if name not in kept or _differ(wanted[name], kept[name]))
+        with suppress(InputError):  # settings that the earlier version of a run did not have get their defaults
+            kept = type(self.settings)(**kept).model_dump(mode="json")
+        changed = sorted(name for name in wanted if wanted[name] != kept.get(name))
         if changed:
             raise InputError(
                 f"{path}: was made with other settings ({', '.join(changed)})",
@@ -284,13 +289,6 @@ class Trainer:
         self.step, self.skipped, self.seconds = facts["step"], facts["skipped"], facts["seconds"]
         self.sums = torch.tensor(facts["sums"], dtype=torch.float64)
         self.validated = dict(facts.get("validated", {}))
-
-
-def _differ(wanted: Any, kept: Any) -> bool:
-    """Compare plain data; a setting that the earlier version of a run did not have makes no difference."""
-    if isinstance(wanted, dict) and isinstance(kept, dict):
-        return bool(set(kept) - set(wanted)) or any(_differ(wanted[name], value) for name, value in kept.items())
-    return bool(wanted != kept)
 
 
 def warm_cosine(fraction: float, warm_up: float) -> float:

@@ -1,8 +1,8 @@
 """Read the data sets of a training run and bring them to their plan's grid.
 
-Images are stored in 256 steps (0.01 to 0.02 standard deviations, less than the noise of any scan), labels as uint8.
-Label values that are neither base nor validation labels become background, so a task never reveals where a novel
-structure is. Of scans that are used without labels, no label file is read.
+Images are stored in 256 steps (0.01 to 0.02 standard deviations, less than the noise of any scan), labels as uint8, or
+as int32 if one is above 255. Label values that are neither base nor validation labels become background, so a task
+never reveals where a novel structure is. Of scans that are used without labels, no label file is read.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _read_base(name: str, wanted: BaseDataset, folder: Path) -> LabelledTask:
     images, labels = [image for _, image, _ in read], match_names([label for _, _, label in read], dataset.labels)
     values = tuple(dict.fromkeys((*wanted.labels, *wanted.validation_labels))) or None
     plan = _plan(images, labels, dataset, wanted, labels_used=values)
-    table = torch.tensor([0, *plan.label_values], dtype=torch.uint8)
+    table = torch.tensor([0, *plan.label_values], dtype=torch.uint8 if max(plan.labels) <= CODES else torch.int32)
     examples = tuple(
         encode_volume(subject, to_plan(image, plan).image, table[labels_to_plan(label, plan)], plan.spacing_mm)
         for (subject, image, _), label in zip(read, labels, strict=True)
@@ -128,6 +128,8 @@ def _read_label_maps(name: str, wanted: LabelMapDataset, folder: Path) -> Labell
         raise InputError(f"{name}: has {len(values)} labels", f"merge some: at most {CODES} can be used")
     images = [replace(label, data=label.data.astype(np.float32)) for label in labels]
     plan = _plan(images, labels, None, wanted, labels_used=tuple(values))
+    if plan.spatial_dims != 3:
+        raise InputError(f"{folder}: contains 2D label maps", "give 3D maps: 2D images are not generated from maps")
     maps = [labels_to_plan(label, plan).to(torch.uint8) for label in labels]
     number = {value: index for index, value in enumerate(plan.label_values, start=1)}
     like = {value: group[0] for group in wanted.same_brightness for value in group}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 from medfewshot import __version__
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError
-from medfewshot.learners import save_start
+from medfewshot.learners import find_weights, read_seen, save_start
 from medfewshot.learners.weights import DESCRIPTION
 from medfewshot.training.checkpoint import NAME
 from medfewshot.training.distributed import join_world, local_device
@@ -63,6 +64,8 @@ def train(
     """
     if mlflow is not None:
         check_mlflow(mlflow)
+    if settings.weights is not None and find_weights(settings.weights).resolve() == (folder / START).resolve():
+        raise InputError(f"{folder}: contains the weights to continue from", "give another folder", setting="output")
     chosen = local_device(resolve_device(device))
     with join_world(chosen) as world:
         if world.first:
@@ -82,6 +85,7 @@ def train(
         else:
             read = read_tasks(settings.tasks, data, progress=progress)
         training, validation, warnings = make_sources(settings, read)
+        seen = seen_data(read, read_seen(settings.weights) if settings.weights else None)
         if world.first and not resume:  # not before everything else is known to be usable
             _remove(folder)
         trainer = Trainer(
@@ -95,7 +99,7 @@ def train(
             "device": describe_device(chosen),
             "processes": world.size,
             "settings": settings.model_dump(mode="json"),
-            "seen": seen_data(read),
+            "seen": seen,
             "warnings": [*warnings, *trainer.warnings],
         }
         if world.first:
@@ -104,20 +108,25 @@ def train(
         return record
 
 
-def seen_data(tasks: Tasks) -> Mapping[str, Any]:
+def seen_data(tasks: Tasks, earlier: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
     """Return the real data that the weights are trained on, to be stated beside every result that they give.
+
+    Args:
+        tasks: The tasks of this run.
+        earlier: The same of the weights that it continues from.
 
     Returns:
         Data set -> ``subjects``, all of them; ``labels``, value -> name, that were classes; and
         ``without_labels``, the subjects whose image alone was seen.
     """
-    seen: dict[str, dict[str, Any]] = {}
+    seen: dict[str, dict[str, Any]] = copy.deepcopy(dict(earlier or {}))
     for task in (task for kind in tasks.values() for task in kind):
         facts = seen.setdefault(task.name, {"subjects": [], "labels": {}, "without_labels": []})
-        subjects = [one.subject_id for one in task.examples if one.subject_id not in facts["subjects"]]
-        facts["subjects"] += dict.fromkeys(subjects)
-        if task.labels is None:
-            facts["without_labels"] += dict.fromkeys(subjects)
+        subjects = dict.fromkeys(one.subject_id for one in task.examples)
+        new = [one for one in subjects if one not in facts["subjects"]]
+        facts["subjects"] += new
+        unlabelled = [*facts.get("without_labels", ()), *new]  # older weights have none
+        facts["without_labels"] = [one for one in unlabelled if task.labels is None or one not in subjects]
         facts["labels"] |= {str(value): task.names.get(value, "") for value in task.labels or ()}
     return seen
 

@@ -27,6 +27,24 @@ def sampler_of(*examples: Example, labels: tuple[int, ...] | None = None, **chan
     return EpisodeSampler([LabelledTask("toy", examples, labels)], **changes)
 
 
+def test_single_settings_win_over_given_ones():
+    task = LabelledTask("toy", cohort())
+    assert EpisodeSampler([task], EpisodeSettings(ways=2), shots=3).sample(0).support.shots == 3
+
+
+def test_patches_of_other_axes_and_negative_labels_are_refused():
+    with pytest.raises(InputError, match="toy: is 3D, but a patch has 2 axes"):
+        sampler_of(*cohort(), patches=(8, 8))
+    with pytest.raises(InputError, match="s1: has negative labels"):
+        Example("s1", torch.zeros(1, 4, 4), torch.full((4, 4), -1))
+
+
+def test_labels_above_255_are_repainted_too():
+    examples = [Example(e.subject_id, e.image, e.label * 300, e.spacing_mm) for e in cohort()]
+    sampler = sampler_of(*examples, patches=(12, 4, 4), repaint=1.0)
+    assert set(classes_of(sampler.sample(0))) <= {300, 600, 900, 1200}
+
+
 def classes_of(episode) -> list[int]:
     return [int(value) for value in episode.task.partition("[")[2].rstrip("]").split(",")]
 

@@ -67,7 +67,27 @@ def test_arguments_reach_the_network(segmenter):
     assert torch.equal(found, FewShotInferer(segmenter.plan)(query, segmenter))
 
 
-def test_a_plain_tensor_lies_at_one_millimetre(monkeypatch):
+def test_a_plain_tensor_is_taken_as_by_the_python_call(monkeypatch, segmenter):
+    batch = torch.stack([meta_scan(seed)[0].as_tensor() for seed in (3, 4)])
+    with pytest.warns(UserWarning, match="taken voxel for voxel"):
+        found = FewShotInferer(segmenter.plan)(batch, segmenter)
+    for image, one in zip(batch, found, strict=True):
+        assert np.array_equal(one[0].numpy(), medfewshot.segment(image[0], segmenter).labels)
+
+
+def test_a_batch_warns_with_the_names_of_its_files(segmenter):
+    items = []
+    for name, level in (("full", 1.0), ("empty", 0.0)):
+        image = meta_scan(3)[0]
+        items.append({"image": MetaTensor(image.as_tensor() * level, meta={"filename_or_obj": f"{name}.nii"})})
+    batch = next(iter(DataLoader(Dataset(items), batch_size=2)))["image"]
+    with pytest.warns(UserWarning, match="was not found") as caught:
+        FewShotInferer(segmenter.plan)(batch, segmenter)
+    assert not [one for one in caught if "full.nii" in str(one.message) and "was not found" in str(one.message)]
+    assert [one for one in caught if "empty.nii" in str(one.message) and "was not found" in str(one.message)]
+
+
+def test_supports_and_a_plain_tensor_without_spacing(monkeypatch):
     toys.install(monkeypatch)
     image, label = toys.make_scan(0)
     segmenter = medfewshot.adapt([(image, label)], learner="toy", device="cpu")

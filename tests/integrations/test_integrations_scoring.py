@@ -54,6 +54,13 @@ def test_dice_counts_misses_and_false_alarms_and_leaves_out_what_is_absent():
     assert counted.tolist() == [2, 1]
 
 
+def test_label_maps_in_place_of_masks_are_refused():
+    labels = torch.randint(3, (2, 1, 6, 6))
+    for given in (labels, labels.expand(-1, 3, -1, -1)):
+        with pytest.raises(InputError, match="not one-hot"):
+            SegmentationMetric("dice")(given, given)
+
+
 def test_distances_are_in_millimetres():
     reference, prediction = boxes((0, 4), classes=2), boxes((0, 6), classes=2)
     metric = SegmentationMetric("hd95_mm")

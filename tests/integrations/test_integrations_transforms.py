@@ -47,6 +47,21 @@ def test_labels_are_those_of_the_python_call_and_lie_on_the_querys_grid():
     assert set(found.unique().tolist()) == {0, *toys.VALUES}
 
 
+@pytest.mark.parametrize("spaced", ["supports", "query"])
+def test_a_spacing_on_one_side_only_is_met_as_by_the_python_call(spaced):
+    pairs, (query, truth) = support(), meta_scan(7)
+    if spaced == "supports":
+        query = query.as_tensor()
+    else:
+        pairs = [(image.numpy()[0], label.numpy()[0]) for image, label in pairs]
+    transform = FewShotSegment(pairs, learner="toy", device="cpu")
+    with pytest.warns(UserWarning, match="voxel for voxel"):
+        found = transform(query)
+    given = query[0] if spaced == "supports" else query
+    assert np.array_equal(found[0].numpy(), medfewshot.segment(given, transform.segmenter).labels)
+    assert dice(found, truth) > 0.9
+
+
 def test_a_learner_adapts_once_for_many_images():
     transform = FewShotSegmentd("image", support=support(), learner="toy", device="cpu")
     assert toys.ToyLearner.adapted == 1

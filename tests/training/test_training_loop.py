@@ -108,6 +108,13 @@ def test_other_settings_are_not_resumed(tmp_path):
         trainer(tmp_path, SETTINGS.replace(learning_rate=0.1)).run(resume=True)
 
 
+@pytest.mark.parametrize("name", ["learner_options", "start_options"])
+def test_an_option_that_is_new_is_another_setting(tmp_path, name):
+    trainer(tmp_path).run()
+    with pytest.raises(InputError, match=rf"other settings \({name}\)"):
+        trainer(tmp_path, SETTINGS.replace(**{name: {"inner_steps": 3}})).run(resume=True)
+
+
 def test_a_setting_that_an_earlier_version_did_not_have_is_no_other_setting(tmp_path):
     trainer(tmp_path).run()
     tensors, facts = read_tensors(tmp_path / NAME)

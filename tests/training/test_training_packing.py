@@ -53,6 +53,25 @@ def test_packing_keeps_base_labels_and_the_first_subjects(packed):
     assert set(seen_data({"real": packed})["blocks"]["labels"]) == {"2"}
 
 
+def test_what_was_seen_adds_up(packed):
+    earlier = {"blocks": {"subjects": ["s0", "x"], "labels": {"9": "old"}, "without_labels": ["s0", "x"]}, "other": {}}
+    both = seen_data({"real": packed}, earlier)
+    assert both["blocks"]["subjects"] == ["s0", "x", "s1", "s2", "s3"]
+    assert both["blocks"]["without_labels"] == ["x"]
+    assert set(both["blocks"]["labels"]) == {"9", "2"}
+    assert "other" in both
+    assert earlier["blocks"]["subjects"] == ["s0", "x"]
+
+
+def test_labels_above_255_are_packed(tmp_path):
+    for number in range(2):
+        image, label = make_scan(number, values=(1, 257))
+        save_nifti(tmp_path / "blocks" / "images" / f"s{number}.nii.gz", image)
+        save_nifti(tmp_path / "blocks" / "labels" / f"s{number}.nii.gz", label)
+    (task,) = read_tasks(real(BaseDataset(labels=(1, 257))), tmp_path)["real"]
+    assert set(task.examples[0].label.unique().tolist()) == {0, 1, 257}
+
+
 def test_a_pack_comes_back(packed, tmp_path):
     path = tmp_path / "base.safetensors"
     write_pack({"real": packed}, path, real(BLOCKS))

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from medfewshot.cli.app import app
 from medfewshot.errors import InputError
-from medfewshot.learners import LEARNERS, load_start, make_learner
+from medfewshot.learners import LEARNERS, load_start, make_learner, save_start
 from medfewshot.settings import AdaptSettings, load_settings
 from medfewshot.training import TrainSettings, train
 from medfewshot.types import Progress, Support
@@ -118,6 +119,19 @@ def test_a_folder_is_not_overwritten_unasked_and_resumes(flat, tmp_path):
     again = load_file(tmp_path / "run" / "start" / "start.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
     assert invoke(*words, "--overwrite").exit_code == 0
+
+
+def test_weights_that_continue_others_state_what_those_have_seen(flat, tmp_path):
+    seen = {"scans": {"subjects": ["a"], "labels": {"1": "liver"}, "without_labels": []}}
+    settings = load_settings(TrainSettings, flat)
+    train(settings, tmp_path / "first", device="cpu")
+    given = load_start(tmp_path / "first" / "start")
+    save_start(replace(given, record={"seen": seen}), tmp_path / "first" / "start")
+    weights = str(tmp_path / "first" / "start")
+    assert train(settings.replace(weights=weights), tmp_path / "second", device="cpu")["seen"] == seen
+    with pytest.raises(InputError, match="contains the weights to continue from"):
+        train(settings.replace(weights=weights), tmp_path / "first", device="cpu", overwrite=True)
+    assert load_start(weights).record["seen"] == seen
 
 
 def test_a_run_is_replaced_as_a_whole_and_by_none_that_cannot_begin(flat, tmp_path):

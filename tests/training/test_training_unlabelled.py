@@ -69,6 +69,13 @@ def test_what_was_seen_tells_images_from_labels(read):
     assert list(both) == ["maps", "blocks"]
 
 
+def test_flat_label_maps_are_refused(tmp_path):
+    for number in range(2):
+        save_nifti(tmp_path / "maps" / f"s{number}.nii.gz", make_scan(number, (24, 20), values=(2, 4))[1])
+    with pytest.raises(InputError, match="contains 2D label maps"):
+        read_tasks(TaskSettings(synthetic=None, label_maps={"datasets": {"maps": {}}}), tmp_path)
+
+
 def test_a_label_that_is_never_a_class_is_painted_all_the_same(read):
     (task,) = read["label_maps"]
     assert task.labels == (1, 3)
