@@ -122,12 +122,7 @@ def segment_volume(
         labels=labels.reshape(shape),
         probabilities=None if writer.probabilities is None else writer.probabilities.reshape(-1, *shape),
         uncertainty=None if writer.uncertainty is None else writer.uncertainty.reshape(shape),
-        confidence=writer.confidence(),
-        predicted_dice=predicted,
-        voxels=voxels,
+        confidence=writer.confidence(), predicted_dice=predicted, voxels=voxels, doubted=tuple(unsure),
         flags=tuple(f"{names[value]} is {reason}" for value, reason in unsure.items()),
-        doubted=tuple(unsure),
-        review=reasons_to_review(voxels, predicted, unsure),
-        seconds=seconds,
-        warnings=tuple(warnings),
-    )
+        review=reasons_to_review(voxels, predicted, unsure), seconds=seconds, warnings=tuple(warnings),
+    )  # fmt: skip

@@ -119,11 +119,8 @@ class Populations:
         """Choose groups of part numbers (from 1), one group per class; None if the supports contain too little."""
         counts = torch.bincount(rendered.labels[:shots].flatten().long(), minlength=len(rendered.parts) + 1).tolist()
         whole = rendered.labels[:shots].numel()
-        usable = [
-            i
-            for i, part in enumerate(rendered.parts, start=1)
-            if part.labelled and counts[i] >= fewest and counts[i] < 0.8 * whole
-        ]
+        numbered = enumerate(rendered.parts, start=1)
+        usable = [i for i, part in numbered if part.labelled and fewest <= counts[i] < 0.8 * whole]
         first = rendered.parts.index(focus) + 1
         if first not in usable:
             return None

@@ -243,11 +243,8 @@ class CoarseGrid:
 
 def _draw_tones(contrasts: list[Contrast], tissues: set[str], rng: Rng) -> Tones:
     """Draw the brightness of each member: its contrast with small random differences."""
-    brightness = {
-        tissue: torch.tensor(
-            [c[tissue][0] + (0.0 if tissue == "air" else float(rng.normal(0, 0.02))) for c in contrasts],
-            dtype=torch.float32,
-        )
-        for tissue in sorted(tissues)
-    }
+    brightness = {}
+    for tissue in sorted(tissues):
+        drawn = [c[tissue][0] + (0.0 if tissue == "air" else float(rng.normal(0, 0.02))) for c in contrasts]
+        brightness[tissue] = torch.tensor(drawn, dtype=torch.float32)
     return Tones(brightness, {tissue: contrasts[0][tissue][1] for tissue in tissues})
