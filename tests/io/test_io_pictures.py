@@ -218,6 +218,20 @@ def test_pages_of_a_tiff_are_frames(tmp_path, dtype):
     assert output_suffix(film.first, channels=True) == ".nii.gz"
 
 
+@pytest.mark.parametrize(
+    ("words", "doubted"),
+    [
+        ("ImageJ=1.54f\nimages=4\nchannels=2\nframes=2\n", True), ("ImageJ=1.54f\nimages=4\nslices=4\n", True),
+        ('<Pixels SizeC="1" SizeT="1" SizeX="8" SizeY="6" SizeZ="4"/>', True),
+        ("ImageJ=1.54f\nimages=4\nframes=4\n", False), ('<Pixels SizeC="1" SizeT="4" SizeZ="1"/>', False),
+    ],
+)  # fmt: skip
+def test_pages_that_their_header_calls_channels_or_slices_are_doubted(tmp_path, words, doubted):
+    film = open_film(write_pages(tmp_path / "film.tif", PAGES, description=words))
+    assert (len(film.first.warnings) == 1) == doubted
+    assert film.count == 4
+
+
 def test_a_gif_has_times(tmp_path):
     pytest.importorskip("av")
     film = open_film(write_pages(tmp_path / "film.gif", PAGES, duration=[40, 80, 40, 40], loop=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,8 @@ _ORIENTATION = 0x0112
 """EXIF tag: how the stored picture must be turned to be upright."""
 _PHOTOMETRIC, _BITS, _PLANES, _TILES = 0x0106, 0x0102, 0x011C, 0x0142
 """TIFF tags: 0 if 0 is white, 3 with a palette; bits of each channel; 2 if channels lie in planes; width of tiles."""
+_DESCRIPTION, _STATED = 0x010E, re.compile(r'^(channels|slices)=(\d+)|\bSize(C|Z)="(\d+)"', re.MULTILINE)
+"""TIFF tag in which ImageJ and OME state what the pages are."""
 _TURNS = {
     2: (False, -1, 1), 3: (False, -1, -1), 4: (False, 1, -1),
     5: (True, 1, 1), 6: (True, -1, 1), 7: (True, -1, -1), 8: (True, 1, -1),
@@ -88,12 +91,15 @@ def film(path: Path, dtype: DType) -> Film | None:
     try:
         with Image.open(path) as picture:
             count = picture.n_frames if isinstance(picture, TiffImagePlugin.TiffImageFile) else 1
+            stated = _STATED.findall(str(picture.getexif().get(_DESCRIPTION, "")))
     except OSError:
         return None  # ITK says what is wrong with it
     if count < 2:
         return None
     _check_kind(path)
     grey, remarks = next(_pages(path, dtype, [0]))
+    if any(int(number or size) > 1 for _, number, _, size in stated):
+        remarks += ("its header calls the pages channels or slices; here they are frames, or channels if as many fit",)
     first = picture_volume(grey, remarks, TimeAxis(1.0))
     return Film(first, count, lambda numbers: (page for page, _ in _pages(path, dtype, numbers)))
 
