@@ -49,9 +49,8 @@ def read(path: Path, dtype: DType) -> Volume:
         return picture_volume(*next(_pages(path, dtype, [0], colours_allowed=dtype is not None)))
     image = read_itk(path)
     if image.GetDimension() != 2:
-        raise InputError(
-            f"{path}: has {image.GetSize()[-1]} pages", "convert the stack to NIfTI or NRRD with its spacing"
-        )
+        pages = image.GetSize()[-1]
+        raise InputError(f"{path}: has {pages} pages", "convert the stack to NIfTI or NRRD with its spacing")
     data = indices
     remarks: tuple[str, ...] = ("label values are the indices of its palette",)
     if data is None:
@@ -160,9 +159,7 @@ def _check_kind(path: Path) -> tuple[int, bool]:
         except Image.UnidentifiedImageError:
             with path.open("rb") as stream:
                 head = stream.read(8)
-            directory = int.from_bytes(
-                head[4:], "little" if head[:2] == b"II" else "big"
-            )  # behind the end if cut short
+            directory = int.from_bytes(head[4:], "little" if head[:2] == b"II" else "big")
             is_whole = directory < path.stat().st_size
             if path.suffix.lower() in TIFF.suffixes and is_whole and other_kind(path) is None:
                 raise InputError(f"{path}: is a TIFF of unknown kind", "save one grey channel of 16 bits") from None
