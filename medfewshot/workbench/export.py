@@ -217,12 +217,12 @@ def _statistics(job: _Job) -> None:
 
 
 def _bundle(job: _Job) -> None:
-    model = _model(job, "bundle")
-    if model is None:
-        return
     target = job.output / "bundle"
     if target.exists() and not (target / "segmenter.json").is_file():
         raise InputError(f"{target}: is not the model of an earlier export", "move it away, or give another folder")
+    model = _model(job, "bundle")
+    if model is None:
+        return
     shutil.rmtree(target, ignore_errors=True)
     names = {value: job.names.get(value, name) for value, name in model.plan.labels.items()}
     VolumeSegmenter(replace(model.plan, labels=names), model.segmenter, model.record).save(target)

@@ -274,7 +274,8 @@ def test_a_structure_named_background_or_very_long_is_exported_right(project: Pr
 
 
 def test_masks_of_a_scan_that_was_replaced_are_not_exported(project: Project, tmp_path: Path) -> None:
-    nib.save(nib.Nifti1Image(labels().astype(np.float32), AFFINE @ np.diag([-1, 1, 1, 1])), project.case("a").scan)
+    noise = np.random.default_rng(0).normal(size=labels().shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(noise, AFFINE @ np.diag([-1, 1, 1, 1])), project.case("a").scan)
     for name in ("nifti", "nnunet"):
         with pytest.raises(InputError, match="replaced"):
             export(Project.open(project.folder), [name], tmp_path / "out")
