@@ -91,7 +91,7 @@ def export(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Write the complete masks of a project: accepted, or drawn as a whole scan.
+    """Write the complete masks of a project: accepted, or all drawn.
 
     Partly drawn scans are written by nnunet only, which ignores the rest of them.
 
