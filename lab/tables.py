@@ -45,6 +45,7 @@ BEFORE = {
     "standard": "hybrid-default-400",
     "standard-novel": "hybrid-novel-400",
     "standard-random": "hybrid-400",
+    "standard-open": "",
     "best": "",
     "best-novel": "hybrid-novel-1200",
     "best-random": "",

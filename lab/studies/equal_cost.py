@@ -1,7 +1,7 @@
 """What is a kind of tasks, or a meta-learner, worth at equal cost? Trains variants alike and writes their benchmark.
 
-    python -m lab.studies.equal_cost sources configs/train/open.yaml -o runs/sources --minutes 60
-    python -m lab.studies.equal_cost learners configs/train/open.yaml -o runs/learners --minutes 60
+    python -m lab.studies.equal_cost sources configs/train/regions.yaml -o runs/sources --minutes 60
+    python -m lab.studies.equal_cost learners configs/train/regions.yaml -o runs/learners --minutes 60
     medfewshot benchmark runs/sources/compare.yaml
 
 ``sources`` trains without regions, without label maps, or without both. ``learners`` trains every meta-learner on the

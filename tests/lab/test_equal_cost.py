@@ -12,21 +12,21 @@ from medfewshot.episodes import fixed_split
 from medfewshot.settings import read_yaml
 from medfewshot.training import TrainSettings
 
-OPEN = TrainSettings(**read_yaml(Path(__file__).parents[2] / "configs" / "train" / "open.yaml"))
+REGIONS = TrainSettings(**read_yaml(Path(__file__).parents[2] / "configs" / "train" / "regions.yaml"))
 
 
 @pytest.mark.parametrize("variant", SOURCES)
 def test_variants_differ_in_their_tasks_alone(variant):
-    made = settings_of(OPEN, "sources", SOURCES[variant], {"minutes": None, "steps": 5})
+    made = settings_of(REGIONS, "sources", SOURCES[variant], {"minutes": None, "steps": 5})
     left_out = {kind for kind in ("regions", "label_maps") if kind not in made.tasks.from_data}
     assert left_out == set(SOURCES[variant])
-    assert made.replace(tasks=OPEN.tasks, steps=OPEN.steps, minutes=OPEN.minutes) == OPEN
+    assert made.replace(tasks=REGIONS.tasks, steps=REGIONS.steps, minutes=REGIONS.minutes) == REGIONS
 
 
 def test_every_learner_gets_the_same_episodes_and_time():
-    made = [settings_of(OPEN, "learners", changes, {"minutes": 3.0}) for changes in LEARNERS.values()]
+    made = [settings_of(REGIONS, "learners", changes, {"minutes": 3.0}) for changes in LEARNERS.values()]
     assert {one.minutes for one in made} == {3.0}
-    assert all((one.tasks, one.backbone, one.seed) == (OPEN.tasks, OPEN.backbone, OPEN.seed) for one in made)
+    assert all((one.tasks, one.backbone, one.seed) == (REGIONS.tasks, REGIONS.backbone, REGIONS.seed) for one in made)
 
 
 def test_the_benchmark_uses_support_pools_alone():
