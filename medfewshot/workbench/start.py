@@ -10,7 +10,7 @@ import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE, Dataset, read_dataset
 from medfewshot.errors import InputError
-from medfewshot.io import StructureNames, channel_of, find_images, open_film, read_examples, read_label
+from medfewshot.io import StructureNames, channel_of, claimed, find_images, open_film, read_examples, read_label
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import named_structures
 from medfewshot.workflow import RUN_RECORD, find_cases, read_run
@@ -73,7 +73,8 @@ def _updated(project: Project, path: Path) -> Project:
         if any(case.scan.exists() for case in project.cases()):
             raise
         return project  # the page says that the scans are gone
-    added = project.add_scans(cases)
+    with claimed(project.folder) as free:
+        added = project.add_scans(cases) if free else []  # another workbench has opened it
     if dataset is not None:
         _import_labels(dataset, project, added)
     return project

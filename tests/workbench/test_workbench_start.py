@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medfewshot.errors import InputError
+from medfewshot.io import claimed
 from medfewshot.workbench import open_folder
 from medfewshot.workbench.start import HALF
 
@@ -188,6 +189,8 @@ def test_scans_that_came_since_are_added_and_moved_ones_found_again(tmp_path: Pa
     project = open_folder(scans)
     project.review("a", note="seen")
     save(scans / "c.nii.gz", scan())
+    with claimed(project.folder):  # by another workbench, which would not know of the scan
+        assert sorted(case.name for case in open_folder(scans).cases()) == ["a", "b"]
     assert sorted(case.name for case in open_folder(scans).cases()) == ["a", "b", "c"]
     moved = save(tmp_path / "disk" / "a.nii.gz", scan())
     (scans / "a.nii.gz").unlink()
