@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,6 +212,10 @@ def start(*words: object) -> int:
         code = 99
         try:
             code = run(*words)
+        except KeyboardInterrupt:  # in the moment after the command ended
+            code = 130
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return child

@@ -126,4 +126,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="medfewshot")
+    try:
+        app(prog_name="medfewshot")
+    except KeyboardInterrupt:  # before a command began, or after it ended
+        sys.exit(EXIT_INTERRUPTED)
