@@ -36,6 +36,9 @@ ADAMW_SIZE = 0.2
 """Root mean square of a typical AdamW update, as a multiple of the learning rate."""
 ENDS = ("stem", "head")
 """AdamW trains first and last layer, as in the paper."""
+LEARNING_RATE, MOMENTUM, USUAL_STEPS, MOST_HASTE = 2e-3, 0.95, 400, 4.0
+"""Default peak learning rate and momentum of Muon for this many steps or more. For fewer, the rate and 1 - momentum are
+larger by the square root of 400 / steps, at most by a factor of 4 (``lab/notes/learners.md``)."""
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -70,7 +73,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
+        self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = MOMENTUM
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
@@ -94,7 +97,9 @@ class Muon(torch.optim.Optimizer):
         parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * size)
 
 
-def make_optimizers(network: nn.Module, lr: float, weight_decay: float) -> tuple[torch.optim.Optimizer, ...]:
+def make_optimizers(
+    network: nn.Module, lr: float, weight_decay: float, momentum: float = MOMENTUM
+) -> tuple[torch.optim.Optimizer, ...]:
     """Return Muon for the kernels between the first and last layer of a network, and AdamW for all other parameters."""
     kernels: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -102,7 +107,7 @@ def make_optimizers(network: nn.Module, lr: float, weight_decay: float) -> tuple
         inner = not any(part in ENDS for part in name.split("."))
         (kernels if parameter.ndim > 2 and inner else rest).append(parameter)
     adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
-    return Muon(kernels, lr, weight_decay), adamw
+    return Muon(kernels, lr, weight_decay, momentum), adamw
 
 
 class GradientDescent:
@@ -127,8 +132,10 @@ class GradientDescent:
     ) -> None:
         self.network, self.begun = network, begun
         self.steps, self.budget_seconds = options.steps, options.budget_seconds
-        self.rate, self.progress = options.learning_rate / slower, options.progress.at("training the network")
-        self.optimizers = make_optimizers(network.train(), self.rate, weight_decay)
+        haste = min(MOST_HASTE, max(1.0, (USUAL_STEPS / max(self.steps, 1)) ** 0.5))
+        self.rate = (options.learning_rate or LEARNING_RATE * haste) / slower
+        self.progress = options.progress.at("training the network")
+        self.optimizers = make_optimizers(network.train(), self.rate, weight_decay, 1 - (1 - MOMENTUM) * haste)
         self.losses: list[float] = []
         self.skipped = 0
         self.stopped_by = ""

@@ -110,16 +110,7 @@ class PatchSampler:
 
 
 def check_kind(backbone: Any, support: Support, name: str) -> None:
-    """Check that ``backbone`` was made for images like the supports.
-
-    Args:
-        backbone: A network whose ``config`` has ``dims`` and ``in_channels``.
-        support: The supports.
-        name: The learner's name, for the error.
-
-    Raises:
-        InputError: Dimensions or channels differ.
-    """
+    """Raise InputError if ``dims`` or ``in_channels`` of the network's ``config`` are not those of the supports."""
     made = backbone.config["dims"], backbone.config["in_channels"]
     given = support.spatial_dims, support.channels
     if made != given:

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from medfewshot.learners.base import TrainedOptions
 from medfewshot.learners.optimization import (
     ADAMW_SIZE,
     NEWTON_SCHULZ,
     NEWTON_SCHULZ_STEPS,
+    GradientDescent,
     Muon,
     make_optimizers,
     orthogonalised,
@@ -56,3 +58,17 @@ def test_ends_and_vectors_are_adamws():
     muon, adamw = make_optimizers(network, 1e-3, 0.0)
     assert [p for group in muon.param_groups for p in group["params"]] == [network["inside"].weight]
     assert sum(len(group["params"]) for group in adamw.param_groups) == 5
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate", "momentum"),
+    [(2000, 2e-3, 0.95), (400, 2e-3, 0.95), (100, 4e-3, 0.9), (25, 8e-3, 0.8), (2, 8e-3, 0.8)],
+)
+def test_few_steps_are_larger_and_forget_sooner(steps, rate, momentum):
+    descent = GradientDescent(nn.Conv2d(1, 2, 3), TrainedOptions(steps=steps), begun=0.0)
+    assert descent.rate == pytest.approx(rate)
+    assert descent.optimizers[0].param_groups[0]["momentum"] == pytest.approx(momentum)
+
+
+def test_a_given_rate_is_kept():
+    assert GradientDescent(nn.Conv2d(1, 2, 3), TrainedOptions(steps=25, learning_rate=1e-3), begun=0.0).rate == 1e-3
