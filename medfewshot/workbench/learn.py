@@ -27,7 +27,7 @@ def instant_learner(*, trains: bool) -> LearnerSpec:
 
 
 TRAINED, UNTRAINED = instant_learner(trains=True), instant_learner(trains=False)
-INSTANT = AdaptSettings(learner=TRAINED.name, steps=TRAINED.instant_steps, learning_rate=1e-3, budget_seconds=8.0)
+INSTANT = AdaptSettings(learner=TRAINED.name, steps=TRAINED.instant_steps, learning_rate=4e-3, budget_seconds=8.0)
 """The adaptation of an instant draft. Reading and segmenting the scan come on top."""
 WITHOUT_WEIGHTS = AdaptSettings(learner=UNTRAINED.name)
 """The same for scans that no weights fit."""
