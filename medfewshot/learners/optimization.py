@@ -36,9 +36,9 @@ ADAMW_SIZE = 0.2
 """Root mean square of a typical AdamW update, as a multiple of the learning rate."""
 ENDS = ("stem", "head")
 """AdamW trains first and last layer, as in the paper."""
-LEARNING_RATE, MOMENTUM, USUAL_STEPS, MOST_HASTE = 2e-3, 0.95, 400, 4.0
+LEARNING_RATE, MOMENTUM, MANY_STEPS, MOST_HASTE = 2e-3, 0.95, 1600, 4.0
 """Default peak learning rate and momentum of Muon for this many steps or more. For fewer, the rate and 1 - momentum are
-larger by the square root of 400 / steps, at most by a factor of 4 (``lab/notes/learners.md``)."""
+larger by the square root of 1600 / steps, at most by a factor of 4 (``lab/notes/learners.md``)."""
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class GradientDescent:
     ) -> None:
         self.network, self.begun = network, begun
         self.steps, self.budget_seconds = options.steps, options.budget_seconds
-        haste = min(MOST_HASTE, max(1.0, (USUAL_STEPS / max(self.steps, 1)) ** 0.5))
+        haste = min(MOST_HASTE, max(1.0, (MANY_STEPS / max(self.steps, 1)) ** 0.5))
         self.rate = (options.learning_rate or LEARNING_RATE * haste) / slower
         self.progress = options.progress.at("training the network")
         self.optimizers = make_optimizers(network.train(), self.rate, weight_decay, 1 - (1 - MOMENTUM) * haste)
