@@ -36,9 +36,13 @@ ADAMW_SIZE = 0.2
 """Root mean square of a typical AdamW update, as a multiple of the learning rate."""
 ENDS = ("stem", "head")
 """AdamW trains first and last layer, as in the paper."""
-LEARNING_RATE, MOMENTUM, MANY_STEPS, MOST_HASTE = 2e-3, 0.95, 1600, 4.0
-"""Default peak learning rate and momentum of Muon for this many steps or more. For fewer, the rate and 1 - momentum are
-larger by the square root of 1600 / steps, at most by a factor of 4 (``lab/notes/learners.md``)."""
+LEARNING_RATE, MOMENTUM = 8e-3, 0.8
+"""Default peak learning rate, and momentum of Muon (``lab/notes/learners.md``)."""
+FEW_STEPS, MOST_HASTE = 100, 2.0
+"""With more steps, the default rate may rise by the square root of their multiple, at most by a factor of 2."""
+FIRST_STEPS, FAMILIAR_LOSS, STRANGE_LOSS = 8, 0.5, 0.75
+"""It rises if the mean loss of the first steps is above the first limit, in full above the second. A start that knows
+the structures begins with less loss; a higher rate would make it forget them."""
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -73,7 +77,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = MOMENTUM
+        self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
@@ -98,7 +102,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(
-    network: nn.Module, lr: float, weight_decay: float, momentum: float = MOMENTUM
+    network: nn.Module, lr: float, weight_decay: float, momentum: float = 0.95
 ) -> tuple[torch.optim.Optimizer, ...]:
     """Return Muon for the kernels between the first and last layer of a network, and AdamW for all other parameters."""
     kernels: list[nn.Parameter] = []
@@ -122,20 +126,14 @@ class GradientDescent:
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        options: TrainedOptions,
-        *,
-        begun: float,
-        slower: float = 1,
-        weight_decay: float = 1e-2,
+        self, network: nn.Module, options: TrainedOptions, *, begun: float, slower: int = 1, weight_decay: float = 0.01
     ) -> None:
         self.network, self.begun = network, begun
         self.steps, self.budget_seconds = options.steps, options.budget_seconds
-        haste = min(MOST_HASTE, max(1.0, (MANY_STEPS / max(self.steps, 1)) ** 0.5))
-        self.rate = (options.learning_rate or LEARNING_RATE * haste) / slower
+        self.most_haste = 1.0 if options.learning_rate else min(MOST_HASTE, max(1.0, (self.steps / FEW_STEPS) ** 0.5))
+        self.rate = (options.learning_rate or LEARNING_RATE) / slower
         self.progress = options.progress.at("training the network")
-        self.optimizers = make_optimizers(network.train(), self.rate, weight_decay, 1 - (1 - MOMENTUM) * haste)
+        self.optimizers = make_optimizers(network.train(), self.rate, weight_decay, MOMENTUM)
         self.losses: list[float] = []
         self.skipped = 0
         self.stopped_by = ""
@@ -155,6 +153,8 @@ class GradientDescent:
                 total = min(total, self._affordable_steps(timed_from))
             self._step(backward, self.rate * one_cycle(done / total))
             done += 1
+            if done == FIRST_STEPS:
+                self.rate *= self._haste()
             self.progress.update(done, total, f"loss {self.losses[-1]:.2f}")
             if done == total // 2 and failed():
                 self.stopped_by = "collapse"
@@ -182,6 +182,11 @@ class GradientDescent:
             "final_loss": round(self.recent_loss, 4) if math.isfinite(self.recent_loss) else None,
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
+
+    def _haste(self) -> float:
+        """Return how much larger the rate becomes: the more, the less the network knows and the more steps it has."""
+        strange = (self.recent_loss - FAMILIAR_LOSS) / (STRANGE_LOSS - FAMILIAR_LOSS)
+        return 1 + (self.most_haste - 1) * min(1.0, max(0.0, strange))
 
     def _affordable_steps(self, timed_from: float) -> int:
         """Return how many steps fit into the budget, by the time that the first ones took."""

@@ -140,13 +140,10 @@ class Prototype(TrainedOptions):
         own = matching_start(self.start, PrototypeHead)
         head = (self._new_head(network) if own is None else copy.deepcopy(own.head)).to(self.device)
         generator = torch.Generator().manual_seed(self.seed)
-        vectors: list[Tensor] = []
-        owners: list[Tensor] = []
-        for features, labels in support_features(network, support, generator):
-            prototypes, owner = pool_prototypes(features, labels, support.classes, self.cell)
-            vectors.append(prototypes)
-            owners.append(owner)
-        prototypes, owner = sample_prototypes(torch.cat(vectors), torch.cat(owners), MAX_PROTOTYPES, generator)
+        pairs = support_features(network, support, generator)
+        pooled = [pool_prototypes(features, labels, support.classes, self.cell) for features, labels in pairs]
+        vectors, owners = (torch.cat(parts) for parts in zip(*pooled, strict=True))
+        prototypes, owner = sample_prototypes(vectors, owners, MAX_PROTOTYPES, generator)
         record["prototypes"] = len(prototypes)
         segmenter = PrototypeSegmenter(network, head, prototypes, owner, classes=support.classes, record=record)
         if own is None:  # the threshold of a new head is untrained

@@ -209,10 +209,8 @@ class Ridge(TrainedOptions):
         """
         network, record = adapted_features(self, support, NAME)
         generator = torch.Generator().manual_seed(self.seed)
-        sums: Tensor | float = 0.0
-        for features, labels in support_features(network, support, generator):
-            sums = sums + normal_equations(features, labels, support.classes)
-        assert isinstance(sums, Tensor)
+        pairs = support_features(network, support, generator)
+        sums: Any = sum(normal_equations(features, labels, support.classes) for features, labels in pairs)
         own = matching_start(self.start, RidgeHead)
         new = RidgeHead(self.regularisation, self.scale, self.frequency_power)
         head = (new if own is None else copy.deepcopy(own.head)).to(self.device)
