@@ -39,10 +39,10 @@ ENDS = ("stem", "head")
 LEARNING_RATE, MOMENTUM = 8e-3, 0.8
 """Default peak learning rate, and momentum of Muon (``lab/notes/learners.md``)."""
 FEW_STEPS, MOST_HASTE = 100, 2.0
-"""With more steps, the default rate may rise by the square root of their multiple, at most by a factor of 2."""
-FIRST_STEPS, FAMILIAR_LOSS, STRANGE_LOSS = 8, 0.5, 0.75
-"""It rises if the mean loss of the first steps is above the first limit, in full above the second. A start that knows
-the structures begins with less loss; a higher rate would make it forget them."""
+"""With more steps, the default rate may change by the square root of their multiple, at most by a factor of 2."""
+FIRST_STEPS, FAMILIAR_LOSS, STRANGE_LOSS = 8, 0.3, 0.75
+"""The rate falls in full if the mean loss of the first steps is at most the first limit, and rises in full from the
+second on. A start that knows the structures begins with less loss; a high rate would make it forget them."""
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -179,14 +179,15 @@ class GradientDescent:
         return {
             "steps": len(self.losses),
             "stopped_by": self.stopped_by,
+            "learning_rate": round(self.rate, 5),
             "final_loss": round(self.recent_loss, 4) if math.isfinite(self.recent_loss) else None,
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
 
     def _haste(self) -> float:
-        """Return how much larger the rate becomes: the more, the less the network knows and the more steps it has."""
-        strange = (self.recent_loss - FAMILIAR_LOSS) / (STRANGE_LOSS - FAMILIAR_LOSS)
-        return 1 + (self.most_haste - 1) * min(1.0, max(0.0, strange))
+        """Return the factor of the rate: higher for what the network does not know, lower for what it knows."""
+        strange = (2 * self.recent_loss - FAMILIAR_LOSS - STRANGE_LOSS) / (STRANGE_LOSS - FAMILIAR_LOSS)
+        return self.most_haste ** min(1.0, max(-1.0, strange))
 
     def _affordable_steps(self, timed_from: float) -> int:
         """Return how many steps fit into the budget, by the time that the first ones took."""
