@@ -177,7 +177,7 @@ class TrainedOptions:
     """Upper bound on adaptation time; the schedule is shortened to fit. If it ends adaptation, results depend on the
     machine's speed."""
     learning_rate: float | None = None
-    """Peak of the one-cycle schedule. None: 0.008, or up to 0.016 for many steps (``optimization.py``)."""
+    """Peak of the one-cycle schedule. None: 0.008; with many steps 0.004 to 0.016, by the first loss."""
     width: int = 16
     """Channels of the network's finest level, if there is no ``start``."""
     seed: int = 0

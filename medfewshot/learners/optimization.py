@@ -23,8 +23,8 @@ from medfewshot.learners.base import TrainedOptions
 
 RECENT = 20
 """The final loss is the mean of this many steps."""
-TIMED_STEPS = (2, 10)
-"""These steps are timed to turn the budget into steps; the first ones are slower."""
+TIMED_STEPS = (2, 8)
+"""These steps are timed to turn the budget into steps; the first ones are slower. All before the second are judged."""
 COLLAPSED_DICE = 0.02
 """Below this training Dice, a network has learned background only."""
 LARGEST_NORM = 5.0
@@ -40,7 +40,7 @@ LEARNING_RATE, MOMENTUM = 8e-3, 0.8
 """Default peak learning rate, and momentum of Muon (``lab/notes/learners.md``)."""
 FEW_STEPS, MOST_HASTE = 100, 2.0
 """With more steps, the default rate may change by the square root of their multiple, at most by a factor of 2."""
-FIRST_STEPS, FAMILIAR_LOSS, STRANGE_LOSS = 8, 0.3, 0.75
+FAMILIAR_LOSS, STRANGE_LOSS = 0.3, 0.75
 """The rate falls in full if the mean loss of the first steps is at most the first limit, and rises in full from the
 second on. A start that knows the structures begins with less loss; a high rate would make it forget them."""
 
@@ -130,7 +130,7 @@ class GradientDescent:
     ) -> None:
         self.network, self.begun = network, begun
         self.steps, self.budget_seconds = options.steps, options.budget_seconds
-        self.most_haste = 1.0 if options.learning_rate else min(MOST_HASTE, max(1.0, (self.steps / FEW_STEPS) ** 0.5))
+        self.rate_is_given = options.learning_rate is not None
         self.rate = (options.learning_rate or LEARNING_RATE) / slower
         self.progress = options.progress.at("training the network")
         self.optimizers = make_optimizers(network.train(), self.rate, weight_decay, MOMENTUM)
@@ -151,10 +151,9 @@ class GradientDescent:
                 timed_from = time.perf_counter()
             elif done == TIMED_STEPS[1]:
                 total = min(total, self._affordable_steps(timed_from))
+                self.rate *= 1.0 if self.rate_is_given else self._haste(total)
             self._step(backward, self.rate * one_cycle(done / total))
             done += 1
-            if done == FIRST_STEPS:
-                self.rate *= self._haste()
             self.progress.update(done, total, f"loss {self.losses[-1]:.2f}")
             if done == total // 2 and failed():
                 self.stopped_by = "collapse"
@@ -184,10 +183,11 @@ class GradientDescent:
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
 
-    def _haste(self) -> float:
+    def _haste(self, steps: int) -> float:
         """Return the factor of the rate: higher for what the network does not know, lower for what it knows."""
         strange = (2 * self.recent_loss - FAMILIAR_LOSS - STRANGE_LOSS) / (STRANGE_LOSS - FAMILIAR_LOSS)
-        return self.most_haste ** min(1.0, max(-1.0, strange))
+        most = min(MOST_HASTE, max(1.0, (steps / FEW_STEPS) ** 0.5))
+        return float(most ** min(1.0, max(-1.0, strange)))
 
     def _affordable_steps(self, timed_from: float) -> int:
         """Return how many steps fit into the budget, by the time that the first ones took."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -77,3 +79,11 @@ def test_a_given_rate_is_kept():
     descent = GradientDescent(nn.Conv2d(1, 2, 3), TrainedOptions(steps=25, learning_rate=1e-3), begun=0.0)
     descent.run(lambda: 1.0)
     assert descent.rate == 1e-3
+
+
+def test_a_budget_that_leaves_few_steps_keeps_the_rate():
+    options = TrainedOptions(steps=400, budget_seconds=0.5)
+    descent = GradientDescent(nn.Conv2d(1, 2, 3), options, begun=time.perf_counter())
+    descent.run(lambda: time.sleep(0.02) or 1.0)
+    assert len(descent.losses) < 100
+    assert descent.rate == pytest.approx(8e-3)
