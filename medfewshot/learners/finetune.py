@@ -200,8 +200,9 @@ class _Attempt:
         self.sampler = PatchSampler(support, learner.augmentation, generator)
         self.network = to_channels_last(self._network()).to(learner.device)
         self.descent = GradientDescent(
-            self.network, learner, begun=begun, slower=4**restarts, weight_decay=learner.weight_decay
-        )
+            self.network, learner, begun=begun, slower=4**restarts, weight_decay=learner.weight_decay,
+            gently=support.shots == 1 and learner.start is not None and not learner.random_start,
+        )  # fmt: skip
         self.dice = torch.zeros(support.classes - 1)
         self.seen = torch.zeros(support.classes - 1)
 

@@ -42,7 +42,8 @@ FEW_STEPS, MOST_HASTE = 100, 2.0
 """With more steps, the default rate may change by the square root of their multiple, at most by a factor of 2."""
 FAMILIAR_LOSS, STRANGE_LOSS = 0.3, 0.75
 """The rate falls in full if the mean loss of the first steps is at most the first limit, and rises in full from the
-second on. A start that knows the structures begins with less loss; a high rate would make it forget them."""
+second on. A start that knows the structures begins with less loss; a high rate would make it forget them. From one
+support a start learns too little to make up for that, so there the rate falls in full."""
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -123,14 +124,16 @@ class GradientDescent:
         begun: ``time.perf_counter()`` at which the budget began.
         slower: Divides the learning rate.
         weight_decay: Weight decay of both optimizers.
+        gently: Whether the default rate falls whatever the loss.
     """
 
     def __init__(
-        self, network: nn.Module, options: TrainedOptions, *, begun: float, slower: int = 1, weight_decay: float = 0.01
-    ) -> None:
+        self, network: nn.Module, options: TrainedOptions, *, begun: float, slower: int = 1,
+        weight_decay: float = 0.01, gently: bool = False,
+    ) -> None:  # fmt: skip
         self.network, self.begun = network, begun
         self.steps, self.budget_seconds = options.steps, options.budget_seconds
-        self.rate_is_given = options.learning_rate is not None
+        self.rate_is_given, self.gently = options.learning_rate is not None, gently
         self.rate = (options.learning_rate or LEARNING_RATE) / slower
         self.progress = options.progress.at("training the network")
         self.optimizers = make_optimizers(network.train(), self.rate, weight_decay, MOMENTUM)
@@ -185,7 +188,8 @@ class GradientDescent:
 
     def _haste(self, steps: int) -> float:
         """Return the factor of the rate: higher for what the network does not know, lower for what it knows."""
-        strange = (2 * self.recent_loss - FAMILIAR_LOSS - STRANGE_LOSS) / (STRANGE_LOSS - FAMILIAR_LOSS)
+        loss = 0.0 if self.gently else self.recent_loss
+        strange = (2 * loss - FAMILIAR_LOSS - STRANGE_LOSS) / (STRANGE_LOSS - FAMILIAR_LOSS)
         most = min(MOST_HASTE, max(1.0, (steps / FEW_STEPS) ** 0.5))
         return float(most ** min(1.0, max(-1.0, strange)))
 

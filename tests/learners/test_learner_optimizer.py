@@ -75,6 +75,12 @@ def test_many_steps_have_a_higher_rate_the_less_the_network_knows(steps, loss, r
     assert descent.rate == pytest.approx(rate)
 
 
+def test_the_rate_falls_gently_whatever_the_loss():
+    descent = GradientDescent(nn.Conv2d(1, 2, 3), TrainedOptions(steps=400), begun=0.0, gently=True)
+    descent.run(lambda: 1.0, lambda: True)
+    assert descent.rate == pytest.approx(4e-3)
+
+
 def test_a_given_rate_is_kept():
     descent = GradientDescent(nn.Conv2d(1, 2, 3), TrainedOptions(steps=25, learning_rate=1e-3), begun=0.0)
     descent.run(lambda: 1.0)
