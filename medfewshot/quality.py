@@ -139,11 +139,9 @@ def _mixed_modalities(images: Sequence[Volume]) -> tuple[str, ...]:
 
 
 def check_supports(
-    compared: Sequence[Mapping[str, Any]],
-    supports: Sequence[str],
-    structures: Sequence[str],
+    compared: Sequence[Mapping[str, Any]], supports: Sequence[str], structures: Sequence[str],
     fits: Sequence[np.ndarray] = (),
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """Judge each support by how well its mask fits its scan, and the masks of the others.
 
     Args:

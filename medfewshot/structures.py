@@ -26,6 +26,9 @@ Box = tuple[slice, ...]
 TINY_VOXELS = 27
 """A structure of this size (a cube of 3 voxels) or less can vanish in resampling."""
 
+ONE_PIECE = 0.95
+"""A structure is in one piece if its largest connected component has this share of it."""
+
 # find_objects makes a list as long as the largest value; larger values are renumbered first.
 _LARGEST_DIRECT_VALUE = 65535
 
@@ -81,6 +84,11 @@ class Structure:
     def component_voxels(self) -> np.ndarray:
         """Voxels of components 1, 2, ..., in that order."""
         return np.bincount(self.components.ravel())[1:]
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether the largest component is almost the whole structure."""
+        return bool(self.component_voxels.max() >= ONE_PIECE * self.voxels)
 
 
 def structures(labels: np.ndarray) -> dict[int, Structure]:

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from statistics import median
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from medfewshot.learners.base import LearnerSpec, Segmenter, TensorList
 from medfewshot.registration import RegistrationOptions, Transform, register
-from medfewshot.structures import dice
+from medfewshot.structures import dice, structures
 from medfewshot.types import IGNORED, MAX_WHOLE_VALUES, Progress, Support, Warp
 
 NAME = "atlas"
@@ -66,15 +66,9 @@ class AtlasSegmenter(Segmenter):
     keeps_supports = True
 
     def __init__(
-        self,
-        images: Sequence[Tensor],
-        labels: Sequence[Tensor],
-        *,
-        classes: int,
-        spacing_mm: Sequence[float],
-        options: RegistrationOptions | None = None,
-        record: Mapping[str, Any] | None = None,
-    ) -> None:
+        self, images: Sequence[Tensor], labels: Sequence[Tensor], *, classes: int, spacing_mm: Sequence[float],
+        options: RegistrationOptions | None = None, record: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(record)
         self.image = TensorList([image.to(torch.float16) for image in images])
         self.unknown = UNKNOWN if classes <= UNKNOWN else IGNORED
@@ -107,6 +101,14 @@ class AtlasSegmenter(Segmenter):
     def partial(self) -> bool:
         """Whether some voxels of the supports are not annotated; then some voxels of a query may get no vote."""
         return any(bool((label == self.unknown).any()) for label in self.label)
+
+    @cached_property
+    def one_piece(self) -> frozenset[int]:
+        """Structures in one piece in every support; none if some voxels are not annotated."""
+        if self.partial:
+            return frozenset()
+        found = [structures(label.cpu().numpy()) for label in self.label]
+        return frozenset(i for i in range(1, self.classes) if all(one[i].in_one_piece for one in found if i in one))
 
     def fuse_labels(self, query: Tensor, transform: Transform, correlation: Tensor) -> Tensor:
         """Fuse the labels of registered supports.

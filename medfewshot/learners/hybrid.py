@@ -80,19 +80,11 @@ class HybridSegmenter(Segmenter):
     keeps_supports = True
 
     def __init__(
-        self,
-        network: NetworkSegmenter,
-        atlas: AtlasSegmenter,
-        *,
-        patch_size: Sequence[int],
-        atlas_weight: float,
-        atlas_trust: Sequence[float | None],
-        network_trust: Sequence[float] | None = None,
-        overruling: Sequence[float | None] | None = None,
-        interpolated: NetworkSegmenter | None = None,
-        from_scratch: bool = False,
-        record: Mapping[str, Any] | None = None,
-    ) -> None:
+        self, network: NetworkSegmenter, atlas: AtlasSegmenter, *, patch_size: Sequence[int], atlas_weight: float,
+        atlas_trust: Sequence[float | None], network_trust: Sequence[float] | None = None,
+        overruling: Sequence[float | None] | None = None, interpolated: NetworkSegmenter | None = None,
+        from_scratch: bool = False, record: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(record)
         self.network, self.atlas, self.interpolated = network, atlas, interpolated
         self.patch_size, self.atlas_weight = tuple(patch_size), float(atlas_weight)
@@ -172,7 +164,8 @@ class HybridSegmenter(Segmenter):
         )  # fmt: skip
         logits = product_of_experts(network, votes, self.atlas_weight, trust.network, trust.atlas)
         # No support votes there, so nothing contradicts an island.
-        second_places = drop_islands(logits, votes if where is None else votes.where(where, 1.0), self.atlas_trust)
+        votes = votes if where is None else votes.where(where, 1.0)
+        second_places = drop_islands(logits, votes, self.atlas_trust, self.atlas.one_piece)
         return logits, uncertain_structures(trust, self.network_trust) + second_places
 
     def config(self) -> dict[str, Any]:

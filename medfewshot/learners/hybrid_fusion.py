@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -101,30 +101,35 @@ def _neutralise(logs: Tensor, trusts: Sequence[float]) -> Tensor:
     return logs
 
 
-def drop_islands(logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | None]) -> list[UncertainStructure]:
-    """Remove islands of a structure without any vote, in place, if the structure has others with votes.
+def drop_islands(
+    logits: Tensor, votes: Tensor, atlas_trust: Sequence[float | None], one_piece: Collection[int] = ()
+) -> list[UncertainStructure]:
+    """Remove islands of a structure with hardly a vote, in place, if the structure has others with votes.
 
-    A network may find a structure twice, and the wrong one may be the larger one. Corners connect, as everywhere.
+    A network may find a structure twice, and the wrong one may be the larger one. Its margin may touch some votes, so
+    the mean vote of an island counts. Corners connect, as everywhere.
 
     Args:
         logits: Fused log-probabilities ``(N + 1, *S)``.
         votes: Probabilities ``(N + 1, *S)`` of the atlas.
-        atlas_trust: Trust per structure by leaving supports out; without it, nothing is removed.
+        atlas_trust: Trust per structure by leaving supports out. If it is low, nothing is removed. If it is None, the
+            structure must be one of ``one_piece``, and an island must be mostly where the atlas finds the structure.
+        one_piece: Structures in one piece in every support.
 
     Returns:
         Structures that lost a large island, each with the reason for a flag.
     """
     found, second_places = logits.argmax(0).cpu().numpy(), []
     for index, trust in enumerate(atlas_trust, start=1):
-        if trust is None or trust < HALF:
+        if (trust is None and index not in one_piece) or (trust is not None and trust < HALF):
             continue
         islands, count = ndimage.label(found == index, np.ones((3,) * found.ndim))
         if count < 2:
             continue
-        highest = ndimage.maximum(votes[index].cpu().numpy(), islands, range(count + 1))
-        supported = np.asarray(highest) > RELEVANT
-        if supported[1:].any():
-            sizes = np.bincount(islands.ravel())
+        sizes, by_atlas = np.bincount(islands.ravel()), (votes.argmax(0) == index).cpu().numpy()
+        agreement = 2 * np.bincount(islands[by_atlas], minlength=count + 1) / (sizes + np.count_nonzero(by_atlas))
+        supported = np.asarray(ndimage.mean(votes[index].cpu().numpy(), islands, range(count + 1))) > RELEVANT
+        if supported[1:].any() and (trust is not None or agreement[1:].max() >= HALF):
             sizes[0], supported[0] = 0, True
             logits[index][torch.from_numpy(~supported[islands]).to(logits.device)] = REMOVED
             if sizes[~supported].max(initial=0) >= SECOND_PLACE_SHARE * sizes[supported].max():
@@ -141,16 +146,10 @@ class Trust(NamedTuple):
 
 
 def estimate_trust(
-    network: Tensor,
-    votes: Tensor,
-    *,
-    atlas_trust: Sequence[float | None],
-    network_trust: Sequence[float],
-    stability: Sequence[float],
-    overruling: Sequence[float | None] | None = None,
-    from_scratch: bool = False,
+    network: Tensor, votes: Tensor, *, atlas_trust: Sequence[float | None], network_trust: Sequence[float],
+    stability: Sequence[float], overruling: Sequence[float | None] | None = None, from_scratch: bool = False,
     voted: Tensor | None = None,
-) -> Trust:
+) -> Trust:  # fmt: skip
     """Estimate the trust in network and atlas on one scan.
 
     Args:

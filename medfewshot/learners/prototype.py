@@ -80,15 +80,9 @@ class PrototypeSegmenter(Segmenter):
     owner: Tensor
 
     def __init__(
-        self,
-        network: UNet,
-        head: PrototypeHead,
-        prototypes: Tensor = NOT_LOADED,
-        owner: Tensor = NOT_LOADED,
-        *,
-        classes: int,
-        record: Mapping[str, Any] | None = None,
-    ) -> None:
+        self, network: UNet, head: PrototypeHead, prototypes: Tensor = NOT_LOADED, owner: Tensor = NOT_LOADED, *,
+        classes: int, record: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(record)
         # A contiguous copy: products of transposed tensors are rounded differently.
         self.register_buffer("prototypes", prototypes.clone(memory_format=torch.contiguous_format))

@@ -19,8 +19,6 @@ from medfewshot.types import Plan, Volume
 
 MODALITIES = ("CT", "MR", "MRI", "PT", "PET", "NM", "US", "XA", "CR", "DX", "MG", "RF", "OCT", "OP", "SM", "XC", "OT")
 """DICOM's names of modalities."""
-ONE_PIECE = 0.95
-"""A structure is in one piece if its largest connected component has this share of it in every support."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ def _measure(structure: Structure, label: Volume) -> _Measured:
     around = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in structure.box)
     whole = bool((label.data[0][around] >= 0).all())
     annotated = 1.0 if whole else float(np.mean(structure.labels >= 0))
-    one = bool(sizes.max() >= ONE_PIECE * structure.voxels)
+    one = structure.in_one_piece
     return _Measured(
         extent_mm=max(n * s for n, s in zip(structure.extent, label.spacing_mm, strict=True)),
         size=structure.voxels / annotated * voxel_size(label.affine, label.spatial_dims),

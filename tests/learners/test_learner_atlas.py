@@ -94,6 +94,15 @@ def test_a_difference_counts_in_its_neighbourhood():
     torch.testing.assert_close(votes[1].logit(), expected, atol=1e-4, rtol=0)
 
 
+def test_structures_in_one_piece_are_known():
+    image, whole, parts = torch.zeros(1, 6, 6), torch.zeros(6, 6, dtype=torch.long), torch.zeros(6, 6, dtype=torch.long)
+    whole[:2], whole[4], parts[0], parts[4] = 1, 2, 1, 1
+    two = AtlasSegmenter([image, image], [whole, parts], classes=3, spacing_mm=(1, 1))
+    assert two.one_piece == {2}
+    unknown = AtlasSegmenter([image], [whole.index_fill(0, torch.tensor([5]), -1)], classes=3, spacing_mm=(1, 1))
+    assert unknown.one_piece == frozenset()
+
+
 def test_leaving_one_out_needs_another():
     assert Atlas(options=QUICK).leave_one_out(support_of([(12, 12)])).dice == [None]
     image, label = example((20, 20), seed=1)

@@ -321,6 +321,23 @@ def test_islands_without_a_vote_are_removed_where_the_atlas_is_trusted(trust, le
     assert uncertain == ([(1, SECOND_PLACE)] if trust == 1 else [])
 
 
+def test_an_island_that_only_touches_votes_is_removed_though_it_is_the_largest():
+    logits, votes = probabilities([0, 1, 0] + [1] * 30).log(), probabilities([0, 1, 0, 1] + [0] * 29, sure=0.999)
+    assert drop_islands(logits, votes, [1.0]) == [(1, SECOND_PLACE)]
+    assert logits.argmax(0).tolist() == [0, 1, 0] + [0] * 30
+
+
+@pytest.mark.parametrize(("atlas", "one_piece", "removed"), [(2, [1], True), (7, [1], False), (2, [], False)])
+def test_with_one_support_a_structure_in_one_piece_stays_in_the_island_that_agrees(atlas, one_piece, removed):
+    """The network finds 2 voxels in place and 4 elsewhere. If the atlas finds 7, the 2 are no agreement."""
+    places = [0, 1, 1, 0] + [0] * 5 + [0, 1, 1, 1, 1]
+    logits = probabilities(places).log()
+    votes = probabilities([0] + [1] * atlas + [0] * (13 - atlas), sure=0.97)
+    uncertain = drop_islands(logits, votes, [None], one_piece)
+    assert logits.argmax(0).tolist() == ([0, 1, 1] + [0] * 11 if removed else places)
+    assert uncertain == ([(1, SECOND_PLACE)] if removed else [])
+
+
 def test_islands_stay_where_no_support_is_annotated():
     """Of 20 structures or more, each has so small a share there that it looked like no vote."""
     support = support_of([(12, 12)], labels=1)
