@@ -58,6 +58,8 @@ HALF = 0.5
 REGISTRATION_ONLY = "taken from registration only: the network missed it or was unstable on this scan"
 DISAGREE = "uncertain: network and registration disagree about its location"
 SECOND_PLACE = "uncertain: the network found it in a second place, which was removed"
+SUPPORTED_SHARE = 0.25
+"""An island is supported if its mean vote is at least this share of that of the island with most votes."""
 SECOND_PLACE_SHARE = 0.5
 """A removed island is a second place if it has this share of the voxels of the largest island that stays."""
 
@@ -106,8 +108,8 @@ def drop_islands(
 ) -> list[UncertainStructure]:
     """Remove islands of a structure with hardly a vote, in place, if the structure has others with votes.
 
-    A network may find a structure twice, and the wrong one may be the larger one. Its margin may touch some votes, so
-    the mean vote of an island counts. Corners connect, as everywhere.
+    A network may find a structure twice, and the wrong one may be the larger one. A part of it may touch votes, so the
+    mean vote of an island counts. Corners connect, as everywhere.
 
     Args:
         logits: Fused log-probabilities ``(N + 1, *S)``.
@@ -128,7 +130,9 @@ def drop_islands(
             continue
         sizes, by_atlas = np.bincount(islands.ravel()), (votes.argmax(0) == index).cpu().numpy()
         agreement = 2 * np.bincount(islands[by_atlas], minlength=count + 1) / (sizes + np.count_nonzero(by_atlas))
-        supported = np.asarray(ndimage.mean(votes[index].cpu().numpy(), islands, range(count + 1))) > RELEVANT
+        total = np.bincount(islands.ravel(), votes[index].cpu().numpy().ravel())
+        mean = total / np.maximum(sizes, 1)
+        supported = mean > max(RELEVANT, SUPPORTED_SHARE * mean[1 + total[1:].argmax()])
         if supported[1:].any() and (trust is not None or agreement[1:].max() >= HALF):
             sizes[0], supported[0] = 0, True
             logits[index][torch.from_numpy(~supported[islands]).to(logits.device)] = REMOVED

@@ -321,10 +321,12 @@ def test_islands_without_a_vote_are_removed_where_the_atlas_is_trusted(trust, le
     assert uncertain == ([(1, SECOND_PLACE)] if trust == 1 else [])
 
 
-def test_an_island_that_only_touches_votes_is_removed_though_it_is_the_largest():
-    logits, votes = probabilities([0, 1, 0] + [1] * 30).log(), probabilities([0, 1, 0, 1] + [0] * 29, sure=0.999)
-    assert drop_islands(logits, votes, [1.0]) == [(1, SECOND_PLACE)]
-    assert logits.argmax(0).tolist() == [0, 1, 0] + [0] * 30
+@pytest.mark.parametrize(("touched", "left"), [(1, 0), (6, 0), (9, 30)])
+def test_an_island_with_a_small_part_of_the_votes_is_removed_though_it_is_the_largest(touched, left):
+    logits = probabilities([0] + [1] * 8 + [0] + [1] * 30).log()
+    votes = probabilities([0] + [1] * 8 + [0] + [1] * touched + [0] * (30 - touched), sure=0.999)
+    assert drop_islands(logits, votes, [1.0]) == ([] if left else [(1, SECOND_PLACE)])
+    assert int(logits.argmax(0)[9:].sum()) == left
 
 
 @pytest.mark.parametrize(("atlas", "one_piece", "removed"), [(2, [1], True), (7, [1], False), (2, [], False)])
