@@ -59,7 +59,7 @@ REGISTRATION_ONLY = "taken from registration only: the network missed it or was 
 DISAGREE = "uncertain: network and registration disagree about its location"
 SECOND_PLACE = "uncertain: the network found it in a second place, which was removed"
 SUPPORTED_SHARE = 0.25
-"""An island is supported if its mean vote is at least this share of that of the island with most votes."""
+"""A supported island has more than this share of the mean vote of the island with most votes."""
 SECOND_PLACE_SHARE = 0.5
 """A removed island is a second place if it has this share of the voxels of the largest island that stays."""
 
