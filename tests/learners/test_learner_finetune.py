@@ -111,3 +111,10 @@ def test_a_network_with_another_number_of_classes_is_refused():
     )
     with pytest.raises(InputError, match="5 classes"):
         Finetune(steps=1, start=network).adapt(support)
+
+
+@pytest.mark.parametrize(("shots", "from_scratch", "rises"), [(1, False, False), (2, False, True), (1, True, True)])
+def test_a_start_learns_gently_from_one_support(shots, from_scratch, rises):
+    learner = Finetune(steps=121, width=4, start=backbone_for((24, 24)), random_start=from_scratch)
+    rate = learner.adapt(support_of([(24, 24)] * shots, labels=1)).record["learning_rate"]
+    assert rate > 8e-3 if rises else rate == pytest.approx(8e-3 / 1.1, abs=1e-5)
