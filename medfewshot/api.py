@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -22,13 +22,19 @@ from medfewshot.workflow import SegmentedFilm, SupportSource
 
 
 def adapt(
-    support: SupportSource, *, settings: AdaptSettings | None = None, progress: Progress | None = None, **overrides: Any
+    support: SupportSource,
+    *,
+    cohort: Iterable[VolumeLike] = (),
+    settings: AdaptSettings | None = None,
+    progress: Progress | None = None,
+    **overrides: Any,
 ) -> VolumeSegmenter:
     """Adapt to a handful of labelled scans.
 
     Args:
         support: A folder in one of the layouts of :func:`medfewshot.datasets.read_dataset`, or (image, label) pairs of
             paths, arrays or MetaTensors.
+        cohort: Some of the scans that are to be segmented: training imitates their contrast if it differs.
         settings: How to adapt; default: :class:`~medfewshot.settings.AdaptSettings`.
         progress: Receives events of the stages; may cancel.
         overrides: Single settings, e.g. ``learner="atlas", labels={6: "spleen"}``: the fields of
@@ -42,7 +48,7 @@ def adapt(
     """
     settings = (settings or AdaptSettings()).replace(**overrides)
     scans = workflow.read_supports(support, frame=settings.frame, progress=progress)
-    return workflow.adapt(scans, settings, progress=progress)
+    return workflow.adapt(scans, settings, cohort=map(as_volume, cohort), progress=progress)
 
 
 def segment(
@@ -71,7 +77,7 @@ def segment(
     """
     volume = as_volume(image)
     own = {name: overrides.pop(name) for name in tuple(overrides) if name in InferenceSettings.model_fields}
-    segmenter = get_segmenter(segmenter_or_support, device=device, progress=progress, **overrides)
+    segmenter = get_segmenter(segmenter_or_support, cohort=(volume,), device=device, progress=progress, **overrides)
     result = segmenter.segment(volume, (settings or InferenceSettings()).replace(**own), progress)
     return replace(result, warnings=(*volume.warnings, *result.warnings))
 
@@ -150,12 +156,17 @@ def evaluate(
 
 
 def get_segmenter(
-    given: VolumeSegmenter | SupportSource, *, device: str = "auto", progress: Progress | None = None, **overrides: Any
+    given: VolumeSegmenter | SupportSource,
+    *,
+    cohort: Iterable[VolumeLike] = (),
+    device: str = "auto",
+    progress: Progress | None = None,
+    **overrides: Any,
 ) -> VolumeSegmenter:
     """Return the given segmenter, load it from the given folder, or adapt to the given support."""
     saved = isinstance(given, (str, PathLike)) and (Path(given) / DESCRIPTION).is_file()
     if not saved and not isinstance(given, VolumeSegmenter):
-        return adapt(given, device=device, progress=progress, **overrides)
+        return adapt(given, cohort=cohort, device=device, progress=progress, **overrides)
     if overrides:
         raise TypeError(f"{', '.join(overrides)}: the segmenter is adapted already; give these to adapt()")
     return given if isinstance(given, VolumeSegmenter) else load_segmenter(Path(str(given)), resolve_device(device))

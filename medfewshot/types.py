@@ -186,7 +186,8 @@ class Support:
         classes: N + 1.
         patch_size: Window of the network in voxels; None for the whole field of view.
         spacing_mm: Spacing of the grid; None if unknown.
-        tracked: Number of last examples whose labels registration carried there from another frame of a film.
+        derived: Number of last examples that only networks learn from: other frames of a film, to which
+            registration carried the labels, or copies with another contrast.
         warps: Ways to deform examples, which training uses to see more shapes.
     """
 
@@ -195,7 +196,7 @@ class Support:
     classes: int
     patch_size: tuple[int, ...] | None = None
     spacing_mm: tuple[float, ...] | None = None
-    tracked: int = 0
+    derived: int = 0
     warps: tuple[Warp, ...] = ()
 
     @property
@@ -230,9 +231,9 @@ class Support:
         return replace(self, images=images, labels=labels)
 
     def of(self, examples: Sequence[int]) -> Support:
-        """Return the support that consists of these examples, without warps. None of them counts as tracked."""
+        """Return the support that consists of these examples, without warps. None of them counts as derived."""
         images, labels = (tuple(these[number] for number in examples) for these in (self.images, self.labels))
-        return replace(self, images=images, labels=labels, tracked=0, warps=())
+        return replace(self, images=images, labels=labels, derived=0, warps=())
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,11 @@ def segment(
             batch = workflow.open_batch(inputs, output, settings, channels=ready.channels, plan=ready.plan)
         else:
             batch = workflow.open_batch(inputs, output, settings, channels=source.channels)
+            scans = workflow.read_cohort(batch.cases, source.channels) if batch.query is None else [batch.query]
             with console.progress("Adapting") as progress:
                 ready = workflow.adapt_to_folder(
                     source, output / "segmenter", adaptation,
-                    resume=settings.resume, overwrite=True, query=batch.query, progress=progress,
+                    resume=settings.resume, overwrite=True, query=batch.query, cohort=scans, progress=progress,
                 )  # fmt: skip
             console.model(ready, output / "segmenter")
         with console.progress("Segmenting") as progress:
@@ -115,6 +116,13 @@ def adapt(
     start: Annotated[
         Path | None, typer.Option("--from", metavar="FOLDER", help="Continue from this model: a few steps are enough.")
     ] = None,
+    cohort: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="SCANS",
+            help="Scans to segment later, or their folder: training imitates their contrast if it differs.",
+        ),
+    ] = None,
     settings: AdaptSettings,
     config: ConfigFile = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
@@ -129,6 +137,7 @@ def adapt(
     Example:
         medfewshot adapt --support-dir annotated/ -o model/
         medfewshot adapt --support-dir annotated/ --labels 1=liver,6=spleen -o model/
+        medfewshot adapt --support-dir annotated/ --cohort scans/ -o model/
         medfewshot adapt --from model/ --support-dir annotated/ -o better/
     """
     source = _find(support, support_dir, WAYS.replace(", ", " or "))
@@ -136,9 +145,10 @@ def adapt(
     from medfewshot.cli.console import Console
 
     console = Console(quiet, json)
+    scans = workflow.read_cohort(workflow.find_cases(cohort or [], source.channels), source.channels)
     with console.progress("Adapting") as progress:
         segmenter = workflow.adapt_to_folder(
-            source, output, settings, overwrite=overwrite, start=start, progress=progress
+            source, output, settings, cohort=scans, overwrite=overwrite, start=start, progress=progress
         )
     console.model(segmenter, output)
     console.warnings(segmenter.record["warnings"])

@@ -216,7 +216,7 @@ class LearnerSpec:
         instant_steps: Steps of a draft within seconds: 0 without training, None if the learner is not for drafts.
         convert_start: Makes a start of this learner from another learner's start; returns None if it cannot.
         auto_dims: Dimensions of images for which ``auto`` means this learner.
-        tracked_frames: Whether it learns from :attr:`medfewshot.types.Support.tracked` frames of a film too.
+        derived: Whether it learns from :attr:`medfewshot.types.Support.derived` examples too.
     """
 
     name: str
@@ -238,7 +238,7 @@ class LearnerSpec:
     instant_steps: int | None = None
     convert_start: Callable[[nn.Module], nn.Module | None] = lambda start: None
     auto_dims: tuple[int, ...] = ()
-    tracked_frames: bool = False
+    derived: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:

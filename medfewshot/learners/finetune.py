@@ -290,5 +290,5 @@ SPEC = LearnerSpec(
     steps_continued=150,
     convert_start=convert_start,
     auto_dims=(2,),
-    tracked_frames=True,
+    derived=True,
 )

@@ -207,10 +207,11 @@ class Hybrid:
     def adapt(self, support: Support) -> HybridSegmenter:
         """Measure the atlas by leave-one-out, train the network, and derive the trust in each.
 
-        Leave-one-out takes at most half of the time budget, and at least one round. Tracked frames train the network.
+        Leave-one-out takes at most half of the time budget, and at least one round. Derived examples train
+        the network alone.
         """
         begun, learner, all_frames = time.perf_counter(), self.finetune, support
-        support = support.of(range(support.shots - support.tracked))
+        support = support.of(range(support.shots - support.derived))
         budget = learner.budget_seconds
         compared = self.atlas.leave_one_out(support, None if budget is None else budget / 2)
         left_out = compared.dice
@@ -302,5 +303,5 @@ SPEC = LearnerSpec(
     steps_continued=finetune.SPEC.steps_continued,
     convert_start=finetune.convert_start,
     auto_dims=(3,),
-    tracked_frames=True,
+    derived=True,
 )

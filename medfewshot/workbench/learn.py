@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from medfewshot.bundle import VolumeSegmenter
@@ -105,12 +106,21 @@ class Learning:
                 self.warn(f"{self.open_case} has no instant draft: {error}")
         settings = AdaptSettings(**{**self.project.settings, "device": self.device})
         start = before if before is not None and can_continue(settings, before) else None
-        learned = self.session.adapt_to(examples, settings, start=start, progress=self.progress)
+        learned = self.session.adapt_to(
+            examples, settings, cohort=self.other_scans(), start=start, progress=self.progress
+        )
         for warning in learned["warnings"]:
             self.warn(warning)
         segmenter = self.session.segmenter()
         write_checks(self.project, self.used, segmenter.record["support_check"])
         self.write_drafts(segmenter, instant)
+
+    def other_scans(self) -> Iterator[Volume]:
+        """Read the scans that are no examples, one at a time; unreadable ones are skipped."""
+        for case in self.project.cases():
+            if case.name not in self.used:
+                with suppress(InputError, OSError):
+                    yield self.project.read_scan(case.name)
 
     def read_examples(self) -> LabelledScans:
         """Read every example that can be read, of the most frequent kind; the others give a warning.

@@ -10,7 +10,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -23,7 +23,7 @@ from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
 from medfewshot.io import read_image, write_label, write_text
 from medfewshot.settings import AdaptSettings, InferenceSettings
-from medfewshot.types import Progress
+from medfewshot.types import Progress, Volume
 from medfewshot.workbench.choice import assess
 from medfewshot.workflow import LabelledScans, SupportSource, adapt, read_supports
 
@@ -148,13 +148,14 @@ class LabelSession:
         scans: LabelledScans,
         settings: AdaptSettings | None = None,
         *,
+        cohort: Iterable[Volume] = (),
         start: VolumeSegmenter | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Adapt to labelled scans in memory and make the result current; arguments as in ``workflow.adapt``."""
         settings = (settings or AdaptSettings()).replace(device=self.device)
         scans = replace(scans, names={**scans.names, **self.names})
-        segmenter = adapt(scans, settings, start=start, progress=progress)
+        segmenter = adapt(scans, settings, cohort=cohort, start=start, progress=progress)
         number = 1 + max((int(path.name[10:]) for path in self._segmenters()), default=0)
         path = self.folder / f"segmenter-{number:04d}"
         segmenter.save(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import check_supports, support_profile, support_warnings
 from medfewshot.settings import AUTO, QUALITY_LEVELS, AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
+from medfewshot.workflow.contrast import contrast_warning, planned, with_contrast_of
 from medfewshot.workflow.own_frames import digest_of, with_tracked_frames
 from medfewshot.workflow.supports import (
     LabelledScans,
@@ -39,7 +40,9 @@ from medfewshot.workflow.supports import (
     check_marked,
     ignore_warnings,
     learner_warnings,
+    missing_supports_warning,
     read_supports,
+    scan_path,
     scan_warnings,
     unlike_warnings,
     unnamed_warnings,
@@ -112,6 +115,7 @@ def adapt(
     settings: AdaptSettings | None = None,
     *,
     query: Volume | None = None,
+    cohort: Iterable[Volume] = (),
     start: VolumeSegmenter | None = None,
     progress: Progress | None = None,
     learners: Learners = LEARNERS,
@@ -123,6 +127,8 @@ def adapt(
         scans: What :func:`~medfewshot.workflow.read_supports` read.
         settings: How to adapt.
         query: A volume that is to be segmented; adaptation does not begin if it is of another kind.
+        cohort: Some of the scans that are to be segmented. A few are read, and if structures are clearly brighter or
+            darker there, networks learn from copies of the labelled scans with that contrast too.
         start: An earlier segmenter to continue from. It gives the learner, and the grid unless its quality was lower.
         progress: Receives events of the stages; may cancel.
         learners: Those that ``settings`` may name.
@@ -159,14 +165,17 @@ def adapt(
     begun = time.perf_counter()
     progress.at("adapting").update(0, 1)
     support = prepared.support
-    if learners[settings.learner].tracked_frames and not settings.level.instant:
+    differ: tuple[int, ...] = ()
+    if learners[settings.learner].derived and not settings.level.instant:
         support = with_tracked_frames(support, scans, prepared.plan, progress=progress)
-        if support.tracked and start is None:
+        if support.derived and start is None:
             learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images), tracked=True)
+        if not support.derived and support.spatial_dims == 3:
+            support, differ = with_contrast_of(planned(cohort, prepared.plan), support, progress=progress)
     segmenter = _adapt(learner, support, settings)
-    tracked, support = support.tracked, prepared.support
+    derived, support = support.derived, prepared.support
     seconds = {"plan": prepared.seconds, "adapt": round(time.perf_counter() - begun, 2)}
-    learned = {**segmenter.record, **({"tracked_frames": tracked} if tracked else {})}
+    learned = {**segmenter.record, **({"contrast_copies" if differ else "tracked_frames": derived} if derived else {})}
     names = [Path(image.name).name for image in scans.images]
     compared = learned.pop("supports_compared", None)
     if compared is None:
@@ -177,8 +186,8 @@ def adapt(
         "seed": settings.seed,
         "supports": [
             {
-                "image": _where(image),
-                "label": _where(label),
+                "image": scan_path(image),
+                "label": scan_path(label),
                 **({} if image.frame is None else {"frame": image.frame, "digest": digest_of(planned)}),
             }
             for image, label, planned in zip(scans.images, scans.labels, support.labels, strict=True)
@@ -191,7 +200,8 @@ def adapt(
         "seconds": seconds,
         "warnings": [
             *prepared.warnings,
-            *_left_out(scans, start),
+            *missing_supports_warning(scans, start.record if start is not None else {}),
+            *contrast_warning([prepared.plan.labels[prepared.plan.label_values[index - 1]] for index in differ]),
             *(one["message"] for one in check if one["message"]),
             *learner_warnings(learned, prepared.plan),
         ],
@@ -209,6 +219,7 @@ def adapt_to_folder(
     resume: bool = False,
     overwrite: bool = False,
     query: Volume | None = None,
+    cohort: Iterable[Volume] = (),
     start: Path | None = None,
     progress: Progress | None = None,
 ) -> VolumeSegmenter:
@@ -221,6 +232,7 @@ def adapt_to_folder(
         resume: Load the segmenter that an earlier call left in ``folder`` from the same support and settings.
         overwrite: Replace what ``folder`` contains.
         query: A volume that is to be segmented; adaptation does not begin if it is of another kind.
+        cohort: Some of the scans that are to be segmented: see :func:`adapt`.
         start: Folder of an earlier segmenter to continue from.
         progress: Receives events of the stages; may cancel.
 
@@ -245,7 +257,7 @@ def adapt_to_folder(
         check_free(folder)
     before = None if start is None else load_segmenter(start, resolve_device(settings.device))
     scans = read_supports(support, frame=settings.frame, progress=progress)
-    made = adapt(scans, settings, query=query, start=before, progress=progress)
+    made = adapt(scans, settings, query=query, cohort=cohort, start=before, progress=progress)
     segmenter = VolumeSegmenter(made.plan, made.segmenter, {**made.record, "request": request})
     segmenter.save(folder)
     return segmenter
@@ -304,16 +316,6 @@ def _seen(settings: AdaptSettings, start: VolumeSegmenter | None) -> dict[str, A
     return dict(read_seen(settings.weights)) if settings.weights is not None else {}
 
 
-def _left_out(scans: LabelledScans, start: VolumeSegmenter | None) -> tuple[str, ...]:
-    """Warn if supports of the earlier segmenter are not given again: what it learned from them may be lost."""
-    before = {one["image"] for one in start.record.get("supports", ())} if start is not None else set()
-    missing = sorted(before - {_where(image) for image in scans.images})
-    if not missing:
-        return ()
-    some = ", ".join(Path(path).name for path in missing[:3])
-    return (f"{len(missing)} support(s) of the earlier segmenter are not given again and may be forgotten: {some}",)
-
-
 def _adapt(learner: Learner, support: Support, settings: AdaptSettings) -> Segmenter:
     try:
         return learner.adapt(support)
@@ -333,10 +335,6 @@ def _compare(support: Support, progress: Progress) -> list[dict[str, Any]]:
     if support.spatial_dims != 2 or support.shots < LEAST_SUPPORTS:
         return []
     return Atlas(progress=progress).leave_one_out(support, COMPARE_SECONDS).rows()
-
-
-def _where(volume: Volume) -> str:
-    return str(volume.path.resolve()) if volume.path is not None else volume.name
 
 
 def fingerprint_of(support: Dataset, settings: AdaptSettings) -> str:

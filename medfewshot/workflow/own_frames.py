@@ -53,7 +53,7 @@ def with_tracked_frames(
             if votes is not None and number in chosen:
                 images.append(frame)
                 labels.append(votes.argmax(0).where(votes.amax(0) >= SURE, IGNORED))
-    return replace(support, images=tuple(images), labels=tuple(labels), tracked=len(images) - support.shots)
+    return replace(support, images=tuple(images), labels=tuple(labels), derived=len(images) - support.shots)
 
 
 def digest_of(labels: Tensor) -> str:

@@ -232,3 +232,17 @@ def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
     registered = " (until then, registration alone finds them)" if "network_trust" in record else ""
     reason = f"hardly learned (Dice below {TRAINING_DICE[0]} on your labelled scans); train with more steps{registered}"
     return [f"{some(missed)}: {reason}"] if missed else []
+
+
+def missing_supports_warning(scans: LabelledScans, earlier: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warn if supports in the record of an earlier segmenter are not given again: what it learned may be lost."""
+    missing = sorted({one["image"] for one in earlier.get("supports", ())} - {scan_path(one) for one in scans.images})
+    if not missing:
+        return ()
+    shown = ", ".join(Path(path).name for path in missing[:3])
+    return (f"{len(missing)} support(s) of the earlier segmenter are not given again and may be forgotten: {shown}",)
+
+
+def scan_path(volume: Volume) -> str:
+    """Return the absolute path of a scan as the record has it; the name of an array."""
+    return str(volume.path.resolve()) if volume.path is not None else volume.name

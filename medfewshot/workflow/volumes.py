@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError
-from medfewshot.io import case_id, channel_of, channels_in_file, find_images
-from medfewshot.types import Case
+from medfewshot.io import Film, ReadImage, case_id, channel_of, channels_in_file, find_images, open_scan, read_image
+from medfewshot.types import Case, Volume
 
 
 def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
@@ -38,6 +40,23 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
         key: sorted(group, key=lambda path: (channel_of(path) or ("", 0), path)) for key, group in groups.items()
     }
     return _named_apart([Case(name, name, None, tuple(group)) for (_, name), group in ordered.items()])
+
+
+def read_cohort(cases: Sequence[Case], channels: int = 1, read: ReadImage = read_image) -> Iterator[Volume]:
+    """Read scans one at a time, in random order; unreadable ones are skipped.
+
+    Args:
+        cases: The scans.
+        channels: Images per scan.
+        read: Reads the image of a case from its channel files.
+    """
+    order = np.random.default_rng(0).permutation(len(cases))
+    for case in (cases[number] for number in order):
+        try:
+            scan = open_scan(case.image_paths, channels=channels, read=read)
+        except (InputError, OSError):  # it fails when it is segmented
+            continue
+        yield scan.first if isinstance(scan, Film) else scan
 
 
 def check_channels(case: Case, channels: int) -> None:

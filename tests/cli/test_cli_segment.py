@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ import SimpleITK as sitk
 import toys
 
 from medfewshot.io import read_image, read_label
+from medfewshot.learners import LEARNERS
 
 PLAIN = "--no-previews"
 
@@ -255,3 +257,20 @@ def test_channels_are_grouped(run, tmp_path):
     done = run("segment", tmp_path / "new" / "n1_0000.nii.gz", *words, "-o", tmp_path / "o3")
     assert done.code == 2
     assert not (tmp_path / "o3").exists()
+
+
+def test_the_contrast_of_the_scans_to_segment_is_imitated(run, scans, support, monkeypatch):
+    monkeypatch.setitem(LEARNERS, "toy", replace(toys.TOY, derived=True))
+    for number in range(3):
+        image, label = toys.make_scan(10 + number)
+        toys.save_nifti(scans / "cohort" / f"q{number}.nii.gz", np.where(label == 205, image - 350, image))
+    asked = ("--modality", "MR", "--labels", "205=liver,420=knee", "--json")
+    told = json.loads(run("adapt", *support, *asked, "--cohort", scans / "cohort", "-o", scans / "like").out)
+    assert told["record"]["learner"]["contrast_copies"] == 3
+    assert any(text.startswith("liver") and "imitates" in text for text in told["record"]["warnings"])
+    assert run("segment", scans / "cohort", *support, *asked, "-o", scans / "out").code == 0
+    written = json.loads((scans / "out" / "run.json").read_text())
+    assert written["adaptation"]["learner"]["contrast_copies"] == 3
+    told = json.loads(run("adapt", *support, *asked, "-o", scans / "unlike").out)
+    assert "contrast_copies" not in told["record"]["learner"]
+    assert run("adapt", *support, "--cohort", scans / "nowhere", "-o", scans / "no").code == 2

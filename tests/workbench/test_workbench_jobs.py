@@ -15,6 +15,7 @@ import SimpleITK as sitk
 import toys
 
 from medfewshot.errors import InputError
+from medfewshot.learners import LEARNERS
 from medfewshot.settings import AdaptSettings
 from medfewshot.structures import dice
 from medfewshot.types import Case, Progress
@@ -146,6 +147,27 @@ def test_three_drawn_slices_of_one_scan_give_drafts_of_all(project: Project, mon
     assert session.current.name == "segmenter-0002"
     assert len(session.segmenter().record["supports"]) == 2
     assert [(row["case"], row["dice"], row["message"]) for row in checks(project)] == [("a", None, ""), ("b", None, "")]
+
+
+def test_learning_imitates_the_contrast_of_the_scans_without_label(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LEARNERS, "toy", replace(toys.TOY, derived=True))
+    project.change_settings({"learner": "toy"})
+    noise, labels = np.random.default_rng(0).normal(0, 0.3, SHAPE), scan(0)[1]
+    bright = np.zeros(SHAPE)
+    bright[16:, :8] = 6
+    for name, block in (("a", 6), ("b", 2)):
+        image = (noise + bright + block * labels).astype(np.float32)
+        nib.save(nib.Nifti1Image(image, np.eye(4)), project.case(name).scan)
+    project.case("c").scan.write_bytes(b"broken")
+    project.save_mask("a", labels, version=0)
+    told: list[str] = []
+    toy = AdaptSettings(learner="toy")
+    Learning(project, open_case=None, progress=Progress(), warn=told.append, device="cpu", instant=toy).run()
+    record = LabelSession(project.folder / "segmenters", device="cpu").segmenter().record
+    assert record["learner"]["contrast_copies"] == 1
+    assert any("block: much brighter or darker" in text for text in told)
 
 
 @pytest.mark.parametrize(("gain", "used", "kept"), [(0.26, "ac", True), (0.24, "ac", False), (0.26, "abc", False)])

@@ -44,8 +44,8 @@ def test_frames_before_and_after_the_labelled_one_become_examples(tmp_path, labe
     progress = Progress(lambda event: told.append((event.done, event.total)))
     support = with_tracked_frames(prepared.support, scans, prepared.plan, progress=progress)
     assert told == [(done, FRAMES) for done in range(1, FRAMES + 1)]
-    assert support.shots == 1 + support.tracked
-    assert support.tracked == len(tracked)
+    assert support.shots == 1 + support.derived
+    assert support.derived == len(tracked)
     assert np.array_equal(support.labels[0], prepared.support.labels[0])
     opened = open_film(film)
     first, carried = support.images[0], support.labels[0]
@@ -68,11 +68,11 @@ def test_films_with_two_labelled_frames_and_scans_give_no_tracked_frames(tmp_pat
     film, labels, truth = moving_film(tmp_path, (0, 5))
     scans = read_supports([(film, labels)])
     prepared = prepare(scans)
-    assert with_tracked_frames(prepared.support, scans, prepared.plan).tracked == 0
+    assert with_tracked_frames(prepared.support, scans, prepared.plan).derived == 0
     noise = np.random.default_rng(1).normal(size=truth.shape[:2])
     arrays = read_supports([(np.asarray(truth[..., 0] * 100 + noise, np.float32), truth[..., 0])])
     prepared = prepare(arrays)
-    assert with_tracked_frames(prepared.support, arrays, prepared.plan).tracked == 0
+    assert with_tracked_frames(prepared.support, arrays, prepared.plan).derived == 0
 
 
 @pytest.mark.parametrize(("takes", "quality", "expected"), [(True, "standard", True), (True, "draft", False),
@@ -80,7 +80,7 @@ def test_films_with_two_labelled_frames_and_scans_give_no_tracked_frames(tmp_pat
 def test_only_learners_that_train_get_them_and_drafts_do_not(tmp_path, takes, quality, expected):
     film, labels, _ = moving_film(tmp_path, (0,))
     settings = AdaptSettings(learner="toy", device="cpu", quality=quality)
-    learners = {"toy": replace(toys.TOY, tracked_frames=takes)}
+    learners = {"toy": replace(toys.TOY, derived=takes)}
     record = adapt(read_supports([(film, labels)]), settings, learners=learners).record["learner"]
     assert bool(record.get("tracked_frames")) == expected
 
