@@ -152,6 +152,8 @@ def adapt(
         )
     console.model(segmenter, output)
     console.warnings(segmenter.record["warnings"])
+    if cohort and not segmenter.record["learner"].get("scans_compared"):
+        console.warnings(["--cohort changed nothing: it needs 3D scans like the labelled ones, and training"])
     console.say(f"model in {output}; use it with: medfewshot segment SCANS --segmenter {output} -o OUT")
     console.json({"output": str(output), "record": segmenter.record})
 

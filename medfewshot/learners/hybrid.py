@@ -207,8 +207,8 @@ class Hybrid:
     def adapt(self, support: Support) -> HybridSegmenter:
         """Measure the atlas by leave-one-out, train the network, and derive the trust in each.
 
-        Leave-one-out takes at most half of the time budget, and at least one round. Derived examples train
-        the network alone.
+        Leave-one-out takes at most half of the time budget, and at least one round. Only the network
+        learns from derived examples.
         """
         begun, learner, all_frames = time.perf_counter(), self.finetune, support
         support = support.of(range(support.shots - support.derived))

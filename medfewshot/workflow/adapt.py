@@ -166,16 +166,18 @@ def adapt(
     progress.at("adapting").update(0, 1)
     support = prepared.support
     differ: tuple[int, ...] = ()
+    contrast: dict[str, int] = {}
     if learners[settings.learner].derived and not settings.level.instant:
         support = with_tracked_frames(support, scans, prepared.plan, progress=progress)
         if support.derived and start is None:
             learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images), tracked=True)
         if not support.derived and support.spatial_dims == 3:
-            support, differ = with_contrast_of(planned(cohort, prepared.plan), support, progress=progress)
+            support, differ, number = with_contrast_of(planned(cohort, prepared.plan), support, progress=progress)
+            contrast = {"scans_compared": number, "contrast_copies": support.derived} if number else {}
     segmenter = _adapt(learner, support, settings)
-    derived, support = support.derived, prepared.support
+    tracked, support = 0 if contrast else support.derived, prepared.support
     seconds = {"plan": prepared.seconds, "adapt": round(time.perf_counter() - begun, 2)}
-    learned = {**segmenter.record, **({"contrast_copies" if differ else "tracked_frames": derived} if derived else {})}
+    learned = {**segmenter.record, **contrast, **({"tracked_frames": tracked} if tracked else {})}
     names = [Path(image.name).name for image in scans.images]
     compared = learned.pop("supports_compared", None)
     if compared is None:

@@ -36,17 +36,18 @@ RING = 2
 
 def with_contrast_of(
     scans: Iterable[Tensor], support: Support, *, progress: Progress | None = None
-) -> tuple[Support, tuple[int, ...]]:
+) -> tuple[Support, tuple[int, ...], int]:
     """Add copies of the supports with the contrast of other scans, if structures are clearly brighter or darker there.
 
     Args:
-        scans: Planned scans without labels ``(C, *S)``. Only a few are read, and each is compared with one support, in
-            turn.
+        scans: Planned 3D scans without labels ``(C, *S)``. Only a few are read. Each is compared with one support,
+            in turn.
         support: The supports.
         progress: Receives events.
 
     Returns:
-        The supports with at most one copy per scan, and the classes that differ in most of the scans.
+        The supports with at most one copy per scan, the classes that differ in most of the scans, and how many scans
+        were compared; those that are too large for registration are not.
     """
     progress = (progress or Progress()).at("comparing contrast")
     changes: list[tuple[int, Tensor]] = []
@@ -57,9 +58,9 @@ def with_contrast_of(
         if max(sizes) * support.classes <= MAX_WHOLE_VALUES:
             changes.append((example, _changes(support, example, scan)))
         if number + 1 == FIRST and not any(bool(change.any()) for _, change in changes):
-            return support, ()
+            return support, (), len(changes)
     if not changes:
-        return support, ()
+        return support, (), 0
     differs = (torch.stack([change for _, change in changes]) != 0).any(2).float().mean(0) > 0.5
     images, labels = list(support.images), list(support.labels)
     for example, change in changes:
@@ -71,7 +72,7 @@ def with_contrast_of(
             labels.append(label)
     derived = support.derived + len(images) - support.shots
     classes = tuple(int(index) + 1 for index in differs.nonzero().flatten())
-    return replace(support, images=tuple(images), labels=tuple(labels), derived=derived), classes
+    return replace(support, images=tuple(images), labels=tuple(labels), derived=derived), classes, len(changes)
 
 
 def planned(cohort: Iterable[Volume], plan: Plan) -> Iterator[Tensor]:
@@ -79,9 +80,10 @@ def planned(cohort: Iterable[Volume], plan: Plan) -> Iterator[Tensor]:
     for volume in cohort:
         try:
             check_like_support(volume, plan)
+            scan = to_plan(volume, plan).image
         except InputError:  # it fails when it is segmented
             continue
-        yield to_plan(volume, plan).image
+        yield scan
 
 
 def contrast_warning(names: Sequence[str]) -> tuple[str, ...]:
@@ -97,9 +99,8 @@ def _changes(support: Support, example: int, scan: Tensor) -> Tensor:
     """Register a scan to a support and compare: see :func:`brightness_changes`."""
     image, label = support.images[example].float(), support.labels[example]
     transform, _ = register([scan.float()], image, support.spacing)
-    there = F.grid_sample(
-        scan[None].float(), transform.grid(label.shape), padding_mode="border", align_corners=False
-    )[0]  # fmt: skip
+    grid = transform.grid(label.shape)
+    there = F.grid_sample(scan[None].float(), grid, padding_mode="border", align_corners=False)[0]
     return brightness_changes(image, there, label, support.classes)
 
 
@@ -116,10 +117,9 @@ def brightness_changes(image: Tensor, there: Tensor, label: Tensor, classes: int
         Change of the median ``(N, C)``; 0 if it is small, or if registration seems to have missed the structure.
     """
     changes = image.new_zeros(classes - 1, len(image))
-    pool = F.max_pool2d if label.ndim == 2 else F.max_pool3d
     for index in range(1, classes):
         inside = label == index
-        grown = pool(inside[None, None].float(), 2 * RING + 1, 1, RING)[0, 0] > 0
+        grown = F.max_pool3d(inside[None, None].float(), 2 * RING + 1, 1, RING)[0, 0] > 0
         ring = grown & (label == 0)
         if not bool(inside.any()) or not bool(ring.any()):
             continue

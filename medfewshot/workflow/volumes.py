@@ -12,7 +12,7 @@ import numpy as np
 
 from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError
-from medfewshot.io import Film, ReadImage, case_id, channel_of, channels_in_file, find_images, open_scan, read_image
+from medfewshot.io import Film, case_id, channel_of, channels_in_file, find_images, open_scan
 from medfewshot.types import Case, Volume
 
 
@@ -42,18 +42,17 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
     return _named_apart([Case(name, name, None, tuple(group)) for (_, name), group in ordered.items()])
 
 
-def read_cohort(cases: Sequence[Case], channels: int = 1, read: ReadImage = read_image) -> Iterator[Volume]:
+def read_cohort(cases: Sequence[Case], channels: int = 1) -> Iterator[Volume]:
     """Read scans one at a time, in random order; unreadable ones are skipped.
 
     Args:
         cases: The scans.
         channels: Images per scan.
-        read: Reads the image of a case from its channel files.
     """
     order = np.random.default_rng(0).permutation(len(cases))
     for case in (cases[number] for number in order):
         try:
-            scan = open_scan(case.image_paths, channels=channels, read=read)
+            scan = open_scan(case.image_paths, channels=channels)
         except (InputError, OSError):  # it fails when it is segmented
             continue
         yield scan.first if isinstance(scan, Film) else scan

@@ -274,3 +274,6 @@ def test_the_contrast_of_the_scans_to_segment_is_imitated(run, scans, support, m
     told = json.loads(run("adapt", *support, *asked, "-o", scans / "unlike").out)
     assert "contrast_copies" not in told["record"]["learner"]
     assert run("adapt", *support, "--cohort", scans / "nowhere", "-o", scans / "no").code == 2
+    monkeypatch.setitem(LEARNERS, "toy", toys.TOY)
+    done = run("adapt", *support, "--cohort", scans / "cohort", "-o", scans / "ignored")
+    assert "--cohort changed nothing" in " ".join((done.out + done.err).split())

@@ -72,8 +72,8 @@ def support() -> Support:
 
 def test_copies_have_the_brightness_of_most_scans(support):
     scans = [body(organ=organ, seed=seed) for seed, organ in enumerate((3.0, 1.0, 4.0), start=1)]
-    found, classes = with_contrast_of(scans, support)
-    assert classes == (1,)
+    found, classes, compared = with_contrast_of(scans, support)
+    assert (classes, compared) == ((1,), 3)
     assert (found.shots, found.derived) == (3, 2)  # the second scan is like the support
     for copy, expected in zip(found.images[1:], (3.0, 4.0), strict=True):
         assert float(copy[0, ORGAN].median()) == pytest.approx(expected, abs=0.3)
@@ -84,19 +84,19 @@ def test_copies_have_the_brightness_of_most_scans(support):
 
 def test_a_structure_that_differs_in_few_scans_stays(support):
     scans = [body(organ=organ, seed=seed) for seed, organ in enumerate((3.0, 1.0), start=1)]
-    assert with_contrast_of(scans, support) == (support, ())
+    assert with_contrast_of(scans, support) == (support, (), 2)
 
 
 def test_scans_alike_change_nothing_and_few_are_read(support):
     read: list[int] = []
     alike = [body(organ=1.0, seed=seed) for seed in range(1, 9)]
-    assert with_contrast_of(counted(alike, read), support) == (support, ())
+    assert with_contrast_of(counted(alike, read), support) == (support, (), FIRST)
     assert read == list(range(FIRST))
     different = [body(organ=3.0, seed=seed) for seed in range(1, 9)]
     read.clear()
-    found, _ = with_contrast_of(counted(different, read), support)
+    found, *_ = with_contrast_of(counted(different, read), support)
     assert len(read) == found.derived == COMPARED
-    assert with_contrast_of([], support) == (support, ())
+    assert with_contrast_of([], support) == (support, (), 0)
 
 
 def test_each_scan_is_compared_with_one_support_in_turn(support):
@@ -104,12 +104,12 @@ def test_each_scan_is_compared_with_one_support_in_turn(support):
     both = replace(support, images=(*support.images, bright), labels=(LABEL, LABEL))
     scans = [body(organ=3.0, seed=seed) for seed in range(1, 5)]
     # Half of the comparisons are with the bright support, so the contrast is known already.
-    assert with_contrast_of(scans, both) == (both, ())
+    assert with_contrast_of(scans, both) == (both, (), 4)
 
 
 def test_scans_beyond_the_limit_of_registration_are_not_compared(support):
     many = replace(support, classes=MAX_WHOLE_VALUES // LABEL.numel() + 1)
-    assert with_contrast_of([body(organ=3.0)], many) == (many, ())
+    assert with_contrast_of([body(organ=3.0)], many) == (many, (), 0)
 
 
 def volume(image: Tensor, data_type: type = np.float32) -> Volume:
@@ -117,13 +117,14 @@ def volume(image: Tensor, data_type: type = np.float32) -> Volume:
 
 
 @pytest.mark.parametrize(("takes", "quality", "organ", "copies"), [
-    (True, "standard", 2.5, 2), (True, "standard", 1.0, None), (True, "draft", 2.5, None),
+    (True, "standard", 2.5, 2), (True, "standard", 1.0, 0), (True, "draft", 2.5, None),
     (False, "standard", 2.5, None),
 ])  # fmt: skip
 def test_adaptation_says_what_it_imitates(takes, quality, organ, copies):
     label = Volume(LABEL[None].numpy().astype(np.int16), np.diag([-3.0, -3.0, 3.0, 1.0]))
-    flat = Volume(np.zeros((1, 4, 4), np.float32), np.eye(4))  # of another kind: left out
-    cohort = [volume(body(organ=organ, seed=1)), flat, volume(body(organ=organ, seed=2))]
+    flat = Volume(np.zeros((1, 4, 4), np.float32), np.eye(4))  # of another kind: skipped
+    plain = volume(torch.zeros(1, *SIZE))  # no structure has an edge in it
+    cohort = [volume(body(organ=organ, seed=1)), flat, volume(body(organ=organ, seed=2)), plain]
     settings = AdaptSettings(
         learner="toy", device="cpu", quality=quality, modality="MR", labels={1: "liver", 2: "knee"}
     )
@@ -131,8 +132,9 @@ def test_adaptation_says_what_it_imitates(takes, quality, organ, copies):
     scans = read_supports([(volume(body(organ=1.0)), label)])
     record = adapt(scans, settings, cohort=cohort, learners=learners).record
     assert record["learner"].get("contrast_copies") == copies
+    assert record["learner"].get("scans_compared") == (None if copies is None else 3)
     told = [text for text in record["warnings"] if "brighter or darker" in text]
-    assert [text.startswith("liver") for text in told] == [True] * (copies is not None)
+    assert [text.startswith("liver") for text in told] == [True] * bool(copies)
 
 
 def test_the_warning_names_the_structures():
