@@ -208,13 +208,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Read the rows of a log; no file has no rows. A row that was cut off in the middle is ignored."""
-    header, *rows = _whole_lines(path) or [""]
-    names = header.rstrip("\n").split(",")
-    return [dict(zip(names, map(float, row.split(",")), strict=True)) for row in rows]
-
-
 def _drop_rows_after(path: Path, step: int) -> None:
     lines = _whole_lines(path)
     if lines:

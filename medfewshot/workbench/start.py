@@ -10,10 +10,10 @@ import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE, Dataset, read_dataset
 from medfewshot.errors import InputError
-from medfewshot.io import StructureNames, channel_of, claimed, find_images, open_film, read_examples, read_label
+from medfewshot.io import StructureNames, claimed, find_images, open_film, read_examples, read_label
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import named_structures
-from medfewshot.workflow import RUN_RECORD, find_cases, read_run
+from medfewshot.workflow import RUN_RECORD, channels_a_scan, find_cases, read_run
 
 ENDING = "_project"
 """The project of a folder of scans is beside it, in a folder with this ending."""
@@ -93,15 +93,7 @@ def _dataset(path: Path) -> Dataset | None:
 
 
 def _check_one_channel(path: Path) -> None:
-    """Refuse files that are channels of one scan: two scans or more have files 0000, 0001, ... of equal numbers.
-
-    Files of a single name may be numbered scans.
-    """
-    numbers: dict[str, list[int]] = {}
-    for name, number in filter(None, map(channel_of, find_images(path))):
-        numbers.setdefault(name, []).append(number)
-    channels = {tuple(sorted(found)) for found in numbers.values()}
-    if len(numbers) > 1 and len(channels) == 1 and (count := len(channels.pop())) > 1:
+    if (count := channels_a_scan(find_images(path))) > 1:
         raise InputError(
             f"{path}: each scan has {count} files, its channels; the workbench takes one file a scan",
             "give a folder with one channel of each scan",

@@ -57,12 +57,12 @@ from medfewshot.workflow.record import REPORT, RUN_RECORD, STATISTICS, CaseResul
 from medfewshot.workflow.report import report
 from medfewshot.workflow.segment import RunResult, open_batch, segment
 from medfewshot.workflow.supports import LabelledScans, SupportSource, check_background, find_supports, read_supports
-from medfewshot.workflow.volumes import check_channels, check_folder, find_cases, read_cohort
+from medfewshot.workflow.volumes import channels_a_scan, check_channels, check_folder, find_cases, read_cohort
 
 __all__ = [
     "REPORT", "RUN_RECORD", "STATISTICS", "Batch", "CaseResult", "Description", "LabelledScans", "RunResult",
     "SegmentedFilm", "SavedModel", "SupportSource", "VolumeLike", "adapt", "adapt_to_folder", "as_volume",
-    "can_continue", "check_background", "check_channels", "check_folder", "compare", "describe", "evaluate",
-    "find_cases", "find_supports", "learning_curve", "open_batch", "prepare", "read_cohort", "read_record",
+    "can_continue", "channels_a_scan", "check_background", "check_channels", "check_folder", "compare", "describe",
+    "evaluate", "find_cases", "find_supports", "learning_curve", "open_batch", "prepare", "read_cohort", "read_record",
     "read_run", "read_supports", "report", "segment", "segment_film", "write_scores",
 ]  # fmt: skip

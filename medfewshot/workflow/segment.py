@@ -39,7 +39,7 @@ from medfewshot.workflow.record import (
     remove_results,
 )
 from medfewshot.workflow.report import reasons_to_review
-from medfewshot.workflow.volumes import check_channels, check_tables_folder, find_cases
+from medfewshot.workflow.volumes import channels_a_scan, check_channels, check_tables_folder, find_cases
 
 MIN_COHORT = 3
 """From this number of scans on, flags on most of them say something about the supports."""
@@ -119,6 +119,11 @@ def open_batch(
     if alone := [file for given in inputs for file in labels_without_image(given)]:
         warnings.append(
             f"{len(alone)} file(s) named like labels ignored, such as {alone[0]}; name the file if it is a scan"
+        )
+    if channels == 1 and (count := channels_a_scan(case.image_path for case in cases)) > 1:
+        warnings.append(
+            f"each scan has {count} files, such as {cases[1].image_path}, but the model has one channel: "
+            "each file is segmented by itself; give a folder with the channel that it learned from"
         )
     known = {path.resolve() for case in cases for path in case.image_paths}
     deeper = [file for given in inputs for file in images_below(given) if file.resolve() not in known]

@@ -58,6 +58,15 @@ def read_cohort(cases: Sequence[Case], channels: int = 1) -> Iterator[Volume]:
         yield scan.first if isinstance(scan, Film) else scan
 
 
+def channels_a_scan(paths: Iterable[Path]) -> int:
+    """Return how many files each scan has: 1 unless two or more names have files of the same numbers 0000, 0001, ..."""
+    numbers: dict[tuple[Path, str], list[int]] = {}
+    for path, (name, number) in ((path, found) for path in paths if (found := channel_of(path))):
+        numbers.setdefault((path.parent, name), []).append(number)
+    channels = {tuple(sorted(found)) for found in numbers.values()}
+    return len(channels.pop()) if len(numbers) > 1 and len(channels) == 1 else 1
+
+
 def check_channels(case: Case, channels: int) -> None:
     """Check that a case has all files that the segmenter needs."""
     numbers = [channel[1] for path in case.image_paths if (channel := channel_of(path))]

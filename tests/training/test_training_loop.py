@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_tasks import StoppingSource, ToyLearner, ToySource, ToyStart
+from toy_tasks import StoppingSource, ToyLearner, ToySource, ToyStart, read_log
 
 from medfewshot.episodes import episode_seed
 from medfewshot.errors import InputError
 from medfewshot.io.tensors import read_tensors, write_tensors
 from medfewshot.training.checkpoint import NAME
 from medfewshot.training.distributed import World
-from medfewshot.training.logs import TRAINING, VALIDATION, read_log
+from medfewshot.training.logs import TRAINING, VALIDATION
 from medfewshot.training.loop import Trainer, query_dice, warm_cosine
 from medfewshot.training.settings import TrainSettings
 

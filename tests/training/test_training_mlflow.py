@@ -13,10 +13,10 @@ from typing import ClassVar
 import pytest
 from test_training_loop import SETTINGS, trainer
 from test_training_run import TINY, invoke
-from toy_tasks import StoppingSource
+from toy_tasks import StoppingSource, read_log
 
 from medfewshot.errors import InputError
-from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs, check_mlflow, read_log
+from medfewshot.training.logs import LONGEST_PARAM, MLFLOW, TRAINING, VALIDATION, Logs, check_mlflow
 
 
 class Client:

@@ -9,9 +9,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from test_training_loop import trainer
 from test_training_mlflow import check_same_rows
-from toy_tasks import StoppingSource
+from toy_tasks import StoppingSource, read_log
 
-from medfewshot.training.logs import TRAINING, read_log
+from medfewshot.training.logs import TRAINING
 
 NAME = "torch.utils.tensorboard"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,3 +77,8 @@ class StoppingSource(ToySource):
         if self.left < 0:
             raise KeyboardInterrupt
         return super().sample(seed, **options)
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(stream)]

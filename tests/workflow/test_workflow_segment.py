@@ -215,6 +215,25 @@ def test_scans_in_subfolders_are_skipped_with_a_warning(tmp_path):
     assert batch.warnings == (told,)
 
 
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["a_0000.nii", "a_0001.nii", "b_0000.nii", "b_0001.nii"], True),
+        (["a_t1.nii", "a_flair.nii", "b_t1.nii", "b_flair.nii"], True),
+        (["scan_0000.nii", "scan_0001.nii", "scan_0002.nii"], False),
+        (["x/a_0000.nii", "x/b_0000.nii", "y/a_0000.nii", "y/b_0000.nii"], False),
+    ],
+)
+def test_channels_for_a_model_of_one_channel_are_named(tmp_path, files, told):
+    touch(tmp_path, *files)
+    scans = [tmp_path / file for file in files]
+    warnings = open_batch(scans, tmp_path / "out", PLAIN).warnings
+    assert warnings == () or "each scan has 2 files, such as" in warnings[0]
+    assert bool(warnings) is told
+    if told:
+        assert open_batch(scans, tmp_path / "out", PLAIN, channels=2).warnings == ()
+
+
 def test_the_table_has_the_reasons_that_come_from_the_other_scans(scans, segmenter):
     for seed in range(6):
         image, _ = toys.make_scan(seed)
