@@ -24,6 +24,7 @@
 STEPS, VALIDATION, ADAPTATION = 60, 8, (0, 20, 60)
 
 # %%
+import csv
 import os
 import subprocess
 import sys
@@ -40,7 +41,6 @@ from medfewshot.io import read_label
 from medfewshot.settings import load_settings
 from medfewshot.synthetic import Populations
 from medfewshot.training import TrainSettings
-from medfewshot.training.logs import read_log
 from medfewshot.training.packing import read_pack
 
 os.environ |= {"COLUMNS": "110", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
@@ -114,15 +114,24 @@ RUN, PACK = WORK / "run", WORK / "archive.safetensors"
 words = f"-m medfewshot train work/own.yaml -o {RUN} --data work --pack {PACK} --device cpu --quiet --overwrite".split()
 PACK.unlink(missing_ok=True)
 (RUN / "training.csv").unlink(missing_ok=True)
+
+
+def read_log(name: str) -> list[dict[str, float]]:
+    """Rows of a log so far; the last one is left out while it is being written."""
+    lines = (RUN / name).read_text().splitlines(keepends=True) if (RUN / name).exists() else []
+    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+    return [{column: float(value) for column, value in row.items()} for row in rows]
+
+
 process = subprocess.Popen([sys.executable, *words])
-while process.poll() is None and len(read_log(RUN / "training.csv")) < 5:
+while process.poll() is None and len(read_log("training.csv")) < 5:
     time.sleep(0.2)
 process.kill()
 process.wait()
 
 packed = sum(path.stat().st_size for path in (WORK / "archive").rglob("*.nii.gz")) / 1e6
 print(f"archive: {packed:.1f} MB in files, {PACK.stat().st_size / 1e6:.1f} MB packed")
-print("last step in the log before the interruption:", int(read_log(RUN / "training.csv")[-1]["step"]))
+print("last step in the log before the interruption:", int(read_log("training.csv")[-1]["step"]))
 
 # %% [markdown]
 # ## Episodes
@@ -169,7 +178,7 @@ plt.show()
 # that are saved in the end.
 
 # %%
-training, validation = (read_log(RUN / name) for name in ("training.csv", "validation.csv"))
+training, validation = (read_log(name) for name in ("training.csv", "validation.csv"))
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
 for rows, name, style in ((training, "training", "-"), (validation, "validation", "o-")):
     axes.plot([row["step"] for row in rows], [row["loss"] for row in rows], style, label=name)

@@ -33,6 +33,7 @@ import nibabel as nib
 import numpy as np
 from scans import WORK, show
 
+os.environ |= {"COLUMNS": "100", "TTY_COMPATIBLE": "0", "TERM": "dumb"}  # no progress bars in the notebook
 BEGUN = time.perf_counter()
 FOLDER = WORK / "cine"
 shutil.rmtree(FOLDER, ignore_errors=True)
