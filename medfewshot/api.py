@@ -145,6 +145,8 @@ def evaluate(
     reference, prediction = table.match(reference), table.match(prediction)
     warnings = tuple(dict.fromkeys((*reference.warnings, *prediction.warnings)))
     if spacing_mm is not None:
+        if file := next((one for one in (reference, prediction) if one.path is not None), None):
+            raise InputError(f"{file.name}: states its voxel size, so spacing_mm is of no use", "remove it")
         warnings = tuple(text for text in warnings if text != NO_SPACING)
     spacing = tuple(float(s) for s in spacing_mm) if spacing_mm is not None else reference.spacing_mm
     named = settings.labels

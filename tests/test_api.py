@@ -52,6 +52,9 @@ def test_paths_and_a_saved_segmenter(tmp_path):
     assert len(scores) == 6
     with pytest.raises(medfewshot.InputError, match="files state their voxel size"):
         medfewshot.evaluate(root / "reference", root / "reference", spacing_mm=(1, 1, 1))
+    file = root / "reference" / "q0.nii.gz"
+    with pytest.raises(medfewshot.InputError, match=r"q0\.nii\.gz: states its voxel size"):
+        medfewshot.evaluate(file, toys.make_scan(10)[1], spacing_mm=(1, 1, 1))
     with pytest.raises(TypeError, match="steps"):
         medfewshot.segment(root / "cohort" / "q0.nii.gz", segmenter, steps=4)
 

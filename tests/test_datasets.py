@@ -288,6 +288,8 @@ def test_csv_cases_in_folders_with_equal_file_names(tmp_path):
     [
         ("a.nii.gz,l.nii.gz\n", "line 1: the header lacks image and label"),
         ("image,mask\na.nii.gz,l.nii.gz\n", "line 1: the header lacks label"),
+        ("image,image,label\na.nii.gz,a.nii.gz,l.nii.gz\n", r"line 1: the header has image twice.*\|"),
+        ("image,label,Label\na.nii.gz,l.nii.gz,m.nii.gz\n", "line 1: the header has label twice"),
         ("image,label\n", "no case below the header"),
         ("image,label\na.nii.gz,l.nii.gz\nzz.nii.gz,l.nii.gz\n", r"line 3: image .*zz.nii.gz does not exist"),
         ("image,label\na.nii.gz,zz.nii.gz\n", r"line 2: label .*zz.nii.gz does not exist"),

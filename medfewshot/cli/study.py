@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medfewshot.cli.options import ConfigFile, Json, Output, Quiet, with_settings
+from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings, CurveSettings, EvaluateSettings
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def describe(
     from medfewshot.io import write_text
 
     console = Console(quiet, json)
+    if output is not None and output.exists():
+        raise InputError(f"{output}: exists already, perhaps with your additions", "give another file, or remove it")
     found = workflow.describe(folder)
     if output is None:
         console.say(found.text)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
-from medfewshot.datasets.dataset import Dataset, dataset_of, path_id
+from medfewshot.datasets.dataset import Dataset, dataset_of, path_id, skipped
 from medfewshot.errors import InputError, some
 from medfewshot.io import case_of_image, case_of_label, is_series_folder, looks_like_label, stem_of, volumes_in
 from medfewshot.types import Case
@@ -52,7 +52,7 @@ def read_case_folders(folder: Path) -> Dataset | None:
     """
     if not folder.is_dir():
         return None
-    cases, notes = [], []
+    cases, notes, alone = [], [], []
     for child in sorted(path for path in folder.iterdir() if path.is_dir() and not is_series_folder(path)):
         found, more = _pair_in_one(child, one_case=True)
         labelled = [case for case in found if case.label_path is not None]
@@ -60,8 +60,10 @@ def read_case_folders(folder: Path) -> Dataset | None:
             cases.append(Case(child.name, child.name, None, labelled[0].image_paths, labelled[0].label_path))
         elif labelled:
             notes.append(f"{child}: ignored, because it contains {len(labelled)} pairs and not one case")
+        elif found:
+            alone.append(child)
         notes += more
-    return dataset_of(folder, cases, notes)
+    return dataset_of(folder, cases, [*notes, *skipped(alone, "no file in it is named like a label")])
 
 
 def first_folder(folder: Path, names: Sequence[str]) -> Path | None:

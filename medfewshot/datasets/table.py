@@ -45,7 +45,7 @@ def read_csv(path: Path) -> Dataset | None:
         subject = row.get("subject") or name
         name += "" if frame is None else f"_frame{frame}"
         label = _existing(path, line, "label", row["label"]) if row["label"] else None
-        found.append(Case(name, subject, row.get("modality") or None, images, label, frame=frame))
+        found.append(Case(name, subject, row.get("modality", "").upper() or None, images, label, frame=frame))
     cases = checked(found, path)
     modalities = {case.modality for case in cases}
     return Dataset(path.stem, modalities.pop() if len(modalities) == 1 else None, {}, cases)
@@ -84,6 +84,9 @@ def _rows(path: Path) -> list[tuple[int, _Row]]:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
+    if twice := [column for column in _COLUMNS if header.count(column) > 1]:
+        several = "separate the files of several channels by |" if "image" in twice else "keep one"
+        raise InputError(f"{path}, line 1: the header has {twice[0]} twice", several)
     missing = [column for column in ("image", "label") if column not in header]
     if missing:
         lacks = f"{path}, line 1: the header lacks {' and '.join(missing)}"

@@ -125,7 +125,7 @@ def _open(paths: tuple[Path, Path], reference: Path | None, settings: EvaluateSe
         true_names, ignore = known[2].references, known[2].ignore if ignore is None else ignore
         if not truths:
             raise InputError(f"{reference}: has no reference of the scans in {first} and {second}", "name them alike")
-    unread = dict.fromkeys(text for one in known for text in one.warnings)
+    unread = dict.fromkeys(text for one in known for text in (*one.doubts(truths), *one.warnings))
     return _Work(paths, names, labels, files, truths, true_names, ignore, (*unread, *warnings, *unmatched))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from medfewshot.errors import MOST_SHOWN, InputError, some
 from medfewshot.io import case_id
 from medfewshot.learners import LEARNERS, read_seen
+from medfewshot.workflow.known_names import learned_cases
 from medfewshot.workflow.measures import unit_of
 from medfewshot.workflow.record import RUN_RECORD, CaseResult, read_run
 
@@ -207,22 +208,16 @@ class _Facts:
 
     @property
     def apart(self) -> str:
-        both = self._learned_and_segmented
-        if both:
+        if both := learned_cases(self.record):
             return f"{_counted(len(both), 'segmented scan')} of the support set: {some(both)}."
         return "No segmented scan is in the support set. The run does not know whether two scans are of one subject."
-
-    @property
-    def _learned_and_segmented(self) -> list[str]:
-        learned = {pair["image"] for pair in self.record["supports"]}
-        return [one.case for one in self.results if learned & set(one.inputs)]
 
     @property
     def warnings(self) -> tuple[str, ...]:
         found = []
         if not self.record.get("finished"):
             found.append("the run is not finished: numbers and times will change")
-        if both := self._learned_and_segmented:
+        if both := learned_cases(self.record):
             found.append(f"the model learned from scans that it also segmented: do not score {some(both)}")
         subjects = {name for one in self.seen.values() for name in one["subjects"]}
         if known := [one.case for one in self.results if one.case in subjects]:

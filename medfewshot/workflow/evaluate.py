@@ -57,7 +57,10 @@ def evaluate(
         pairs, labels=asked or (names if known.complete else None) or None, names=known.predictions,
         reference_names=known.references, ignore=known.ignore if settings.ignore is None else settings.ignore,
         scans=known.scans, tolerance_mm=settings.tolerance_mm,
-        warnings=(*itself, *_unfinished(predictions), *known.warnings, *unmatched),
+        warnings=(
+            *itself, *_unfinished(predictions), *known.doubts({case for case, _, _ in pairs}), *known.warnings,
+            *unmatched,
+        ),
         progress=progress.at("scoring"), workers=workers,
     )  # fmt: skip
     evaluation = replace(evaluation, reviews=read_review_status(predictions))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medfewshot.datasets import read_names
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.workflow.record import RUN_RECORD, read_record
+
+LEARNED = "the model learned from it, or from a frame of it; leave that out of the score"
+FAILED = "its segmentation failed; the file comes from somewhere else"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class KnownNames:
         complete: Whether no names are lacking because a file cannot be read.
         warnings: Why names are not used.
         scans: Case id -> scan, of the predictions of a run.
+        doubtful: Case id -> why its score says little.
     """
 
     predictions: Mapping[int, str]
@@ -31,6 +35,12 @@ class KnownNames:
     complete: bool = True
     warnings: tuple[str, ...] = ()
     scans: Mapping[str, Path] = field(default_factory=dict)
+    doubtful: Mapping[str, str] = field(default_factory=dict)
+
+    def doubts(self, cases: Collection[str]) -> tuple[str, ...]:
+        """Warn of those of these cases whose score says little."""
+        reasons = {why: [one for one in cases if self.doubtful.get(one) == why] for why in self.doubtful.values()}
+        return tuple(f"{some(found)}: {why}" for why, found in reasons.items() if found)
 
     @property
     def labels(self) -> dict[int, str]:
@@ -54,6 +64,7 @@ def known_names(predictions: Path, reference: Path) -> KnownNames:
             warnings.append(f"{error.problem}; structures are scored by number")
     learned: dict[int, str] = {}
     scans: dict[str, Path] = {}
+    doubtful: dict[str, str] = {}
     if (predictions / RUN_RECORD).is_file():
         try:
             record = read_record(predictions)
@@ -61,9 +72,17 @@ def known_names(predictions: Path, reference: Path) -> KnownNames:
             ignore = record.get("adaptation", {}).get("settings", {}).get("ignore") if ignore is None else ignore
             done = [one for one in record.get("outputs", ()) if len(one["inputs"]) == 1]
             scans = {str(one["case"]): Path(one["inputs"][0]) for one in done}
+            doubtful = dict.fromkeys(learned_cases(record), LEARNED)
+            doubtful |= {str(one["case"]): FAILED for one in record.get("outputs", ()) if one["status"] == "failed"}
         except (InputError, KeyError, TypeError, ValueError, AttributeError):
             warnings.append(f"{predictions / RUN_RECORD}: is damaged; its names of structures are not used")
-    return KnownNames(learned, references, ignore, complete or bool(learned), tuple(warnings), scans)
+    return KnownNames(learned, references, ignore, complete or bool(learned), tuple(warnings), scans, doubtful)
+
+
+def learned_cases(record: Mapping[str, Any]) -> list[str]:
+    """Return the segmented cases that the model learned from, and films if it learned from one of their frames."""
+    learned = {pair["image"] for pair in record["supports"]}
+    return [str(one["case"]) for one in record.get("outputs", ()) if learned & set(one["inputs"])]
 
 
 def learned_names(record: Mapping[str, Any]) -> dict[int, str]:

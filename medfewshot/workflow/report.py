@@ -73,7 +73,8 @@ def report(
         names = known_names(folder, reference)
         evaluation = evaluation or evaluate_pairs(
             pairs, labels=names.labels or None, names=names.predictions, reference_names=names.references,
-            ignore=names.ignore, warnings=(*names.warnings, *unmatched), progress=progress.at("scoring"),
+            ignore=names.ignore, progress=progress.at("scoring"),
+            warnings=(*names.doubts({case for case, _, _ in pairs}), *names.warnings, *unmatched),
         )  # fmt: skip
         reference = {case: truth for case, _, truth in pairs}
         scorer = PairScorer(names=names.predictions, reference_names=names.references, ignore=names.ignore)

@@ -43,14 +43,14 @@ class LabelledScans:
         labels: Their label maps ``(1, *S)``.
         names: Label value -> name, as far as the dataset knows.
         seconds: Time that reading took.
-        without_label: Names of the scans beside them that have no label.
+        unused: What was found beside them and is not used, one line each.
     """
 
     images: Sequence[Volume]
     labels: Sequence[Volume]
     names: Mapping[int, str] = field(default_factory=dict)
     seconds: float = 0.0
-    without_label: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def ignoring(self, value: int | None) -> LabelledScans:
         """Return the same where voxels with the label ``value`` count as not annotated; None changes nothing."""
@@ -120,8 +120,13 @@ def read_supports(
     found = {value: name for label in labels for value, name in label.names.items()}
     if len({image.has_spacing for image in images}) > 1:
         images, labels = [in_voxels(image) for image in images], [in_voxels(label) for label in labels]
-    unused = tuple(case.case_id for case in source.cases if not case.label_path) if isinstance(source, Dataset) else ()
+    unused = _unused(source) if isinstance(source, Dataset) else ()
     return LabelledScans(images, labels, found | names, round(time.perf_counter() - begun, 3), unused)
+
+
+def _unused(dataset: Dataset) -> tuple[str, ...]:
+    alone = [case.case_id for case in dataset.cases if not case.label_path]
+    return (*dataset.notes, *([f"{len(alone)} scan(s) have no label and are not used: {some(alone)}"] if alone else []))
 
 
 def _examples(entry: Any, *, frame: int | None, ignore: int | None, read: ReadImage) -> list[Example]:
@@ -176,11 +181,20 @@ def unlike_warnings(plan: Plan, before: Plan) -> tuple[str, ...]:
 
 
 def unnamed_warnings(scans: LabelledScans, plan: Plan) -> list[str]:
-    """Name the label values to learn that have no name where others have one."""
+    """Name the label values to learn that have no name where others have one, or the name of another value."""
     unnamed = [value for value in plan.labels if value not in scans.names]
+    known = {name.casefold(): value for value, name in scans.names.items()}
+    warnings = [
+        f"label value {value} is to be called {name}, the name of {known[name.casefold()]} in the labelled scans"
+        for value, name in plan.labels.items()
+        if known.get(name.casefold(), value) != value
+    ]
     if not scans.names or not unnamed:
-        return []
-    return [f"label value {some(unnamed)} has no name in the data set; learned under the name 'label {unnamed[0]}'"]
+        return warnings
+    return [
+        *warnings,
+        f"label value {some(unnamed)} has no name in the data set; learned under the name 'label {unnamed[0]}'",
+    ]
 
 
 def scan_warnings(scans: LabelledScans) -> list[str]:
@@ -195,11 +209,11 @@ def scan_warnings(scans: LabelledScans) -> list[str]:
         if twin is not None:
             same = "" if twin.name == image.name else f" (as {twin.name})"
             warnings.append(f"{image.name}: is given twice{same} and counts twice; remove one")
-    if scans.without_label:
-        warnings.append(
-            f"{len(scans.without_label)} scan(s) have no label and are not used: {some(scans.without_label)}"
-        )
-    return warnings
+    for number, (image, label) in enumerate(pairs := list(zip(scans.images, scans.labels, strict=True))):
+        of = next((one.name for one, its in pairs[:number] if its.path == label.path and one.path != image.path), "")
+        if of and label.path is not None:
+            warnings.append(f"{label.name}: is given as the label of {of} and of {image.name}; give each scan its own")
+    return [*warnings, *scans.unused]
 
 
 def learner_warnings(record: Mapping[str, Any], plan: Plan) -> list[str]:

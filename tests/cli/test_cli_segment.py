@@ -172,6 +172,25 @@ def test_results_of_another_segmenter_are_not_mixed_in(run, scans, support):
     assert [path.name for path in sorted(out.glob("*.nii.gz"))] == ["q0.nii.gz"]
 
 
+def test_a_model_in_the_folder_of_results_is_not_replaced(run, scans, support):
+    out = scans / "out"
+    assert run("adapt", *support, "-o", out / "segmenter").code == 0
+    before = (out / "segmenter" / "segmenter.json").read_bytes()
+    done = run("segment", scans / "cohort", *support, "--labels", "205", "-o", out, PLAIN)
+    assert done.code == 2
+    assert "--overwrite" in done.err
+    assert (out / "segmenter" / "segmenter.json").read_bytes() == before
+    assert run("segment", scans / "cohort", *support, "--labels", "205", "-o", out, PLAIN, "--overwrite").code == 0
+
+
+def test_the_text_for_a_paper_replaces_no_file(run, scans, support):
+    assert run("segment", scans / "cohort", *support, "-o", scans / "out", PLAIN).code == 0
+    assert run("describe", scans / "out", "-o", scans / "methods.md").code == 0
+    (scans / "methods.md").write_text("my own words")
+    assert run("describe", scans / "out", "-o", scans / "methods.md").code == 2
+    assert (scans / "methods.md").read_text() == "my own words"
+
+
 def test_json_is_all_there_is_on_standard_output(run, scans, support):
     done = run("segment", scans / "cohort" / "q0.nii.gz", *support, "-o", scans / "out", PLAIN, "--json")
     assert strict(done.out)["outputs"][0]["labels"] == "q0.nii.gz"

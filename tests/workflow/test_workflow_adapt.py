@@ -497,3 +497,38 @@ def test_scans_without_a_label_are_listed(tmp_path):
     scans = read_supports(folder)
     assert len(scans.images) == 2
     assert scan_warnings(scans) == ["1 scan(s) have no label and are not used: s9"]
+
+
+def test_what_a_data_set_does_not_use_is_told(tmp_path):
+    folder = toys.make_folders(tmp_path, queries=0) / "annotated"
+    (folder / "images" / "s1.nii.gz").unlink()
+    told = scan_warnings(read_supports(folder))
+    assert told == [f"{folder / 'labels' / 's1.nii.gz'}: label without an image"]
+    for number in range(2):
+        image, label = toys.make_scan(number)
+        toys.save_nifti(tmp_path / "cases" / f"p{number}" / "image.nii.gz", image)
+        toys.save_nifti(tmp_path / "cases" / f"p{number}" / ("lesion.nii.gz" if number else "label.nii.gz"), label)
+    told = scan_warnings(read_supports(tmp_path / "cases"))
+    assert told == [f"{tmp_path / 'cases' / 'p1'}: skipped, because no file in it is named like a label"]
+
+
+def test_one_label_for_two_scans_is_told(tmp_path):
+    folder = toys.make_folders(tmp_path, queries=0) / "annotated"
+    first, second = sorted((folder / "images").iterdir())
+    label = folder / "labels" / first.name
+    assert scan_warnings(read_supports([(first, label), (second, label)])) == [
+        f"{label}: is given as the label of {first} and of {second}; give each scan its own"
+    ]
+
+
+def test_a_name_that_belongs_to_another_value_is_told(tmp_path):
+    toys.make_folders(tmp_path)
+    scans = read_supports(read_dataset(tmp_path / "annotated", {205: "liver", 420: "spleen"}))
+    told = [
+        text for text in prepare(scans, AdaptSettings(labels={205: "Spleen", 420: "liver"})).warnings if "call" in text
+    ]
+    assert told == [
+        "label value 205 is to be called Spleen, the name of 420 in the labelled scans",
+        "label value 420 is to be called liver, the name of 205 in the labelled scans",
+    ]
+    assert not [text for text in prepare(scans).warnings if "called" in text]

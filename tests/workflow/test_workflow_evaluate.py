@@ -11,6 +11,7 @@ import toys
 from medfewshot.errors import InputError
 from medfewshot.settings import EvaluateSettings
 from medfewshot.workflow import evaluate
+from medfewshot.workflow.known_names import FAILED, LEARNED
 
 NNUNET = {"channel_names": {"0": "CT"}, "numTraining": 2, "file_ending": ".nii.gz"}
 
@@ -112,3 +113,18 @@ def test_no_plot_and_no_film_of_an_earlier_evaluation_stays(tmp_path: Path) -> N
     evaluate(pred, reference, folder=scores)
     expected = {"scores.csv", "summary.csv", "summary.json", "data_dictionary.csv"}
     assert {path.name for path in scores.iterdir()} == expected
+
+
+def test_scans_that_the_model_learned_from_and_failed_ones_are_named(tmp_path: Path) -> None:
+    pred, reference = files(tmp_path, {"background": 0, "liver": 205, "spleen": 420})
+    outputs = [
+        {"case": "p_000", "inputs": ["/a/s0.nii.gz"], "status": "done"},
+        {"case": "p_001", "inputs": ["/a/s1.nii.gz"], "status": "failed"},
+        {"case": "p_002", "inputs": ["/a/s2.nii.gz"], "status": "failed"},
+    ]
+    names = {"205": "liver", "420": "spleen"}
+    run = {"finished": "now", "outputs": outputs, "supports": [{"image": "/a/s0.nii.gz"}], "plan": {"labels": names}}
+    (pred / "run.json").write_text(json.dumps(run))
+    assert evaluate(pred, reference).warnings[:2] == (f"p_000: {LEARNED}", f"p_001: {FAILED}")
+    (pred / "run.json").write_text(json.dumps(run | {"outputs": [], "supports": []}))
+    assert not evaluate(pred, reference).warnings
