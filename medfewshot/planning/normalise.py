@@ -45,6 +45,15 @@ def choose_normalization(
     return Normalization("zscore", reason="intensities do not look like Hounsfield units")
 
 
+def modality_doubt(images: Sequence[Volume], modality: str | None, chosen: Sequence[Normalization]) -> tuple[str, ...]:
+    """Warn if scans look like CT, and their file states something else; not if the user stated the modality."""
+    stated = next((image.modality for image in images if image.modality), None)
+    doubted = stated and modality is None and all(one.kind == "zscore" for one in chosen)
+    if not doubted or not looks_like_hounsfield(channel for image in images for channel in image.data):
+        return ()
+    return (f"gray values look like Hounsfield units, but the modality is {stated}; if it is CT, set the modality",)
+
+
 def normalise(image: Tensor, normalization: Sequence[Normalization]) -> Tensor:
     """Return the network input ``(C, *P)`` of ``image (C, *P)``, normalized channel by channel."""
     return torch.stack([_normalise_channel(x, how) for x, how in zip(image, normalization, strict=True)])

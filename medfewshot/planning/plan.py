@@ -11,7 +11,7 @@ from medfewshot.errors import InputError, did_you_mean, some
 from medfewshot.intensities import is_constant
 from medfewshot.planning.grid import direction_cosines, planned_order
 from medfewshot.planning.labels import choose_labels, name_with_value
-from medfewshot.planning.normalise import choose_normalization, keep_extremes
+from medfewshot.planning.normalise import choose_normalization, keep_extremes, modality_doubt
 from medfewshot.planning.spacing import fit_to_structures, patch_voxels, target_spacing
 from medfewshot.settings import PlanSettings
 from medfewshot.structures import TINY_VOXELS, Structure, structures, voxel_size
@@ -104,6 +104,7 @@ def make_plan(
         median_shape=shape,
         notes=(
             *_notes(measured, wanted, [one for one, complete in zip(found, wholes, strict=True) if complete]),
+            *modality_doubt(images, settings.modality, normalization),
             *plan.notes,
         ),
     )

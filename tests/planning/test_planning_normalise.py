@@ -45,6 +45,21 @@ def test_what_is_stated_wins():
     assert chosen(MR, header="CT", modality="MR").kind == "zscore"
 
 
+@pytest.mark.parametrize(
+    ("data", "header", "modality", "doubted"),
+    [
+        (CT, "Computed Tomography", None, True), (CT, "MR", None, True), (CT, "MR", "MR", False),
+        (CT, "CT", None, False), (CT, None, None, False), (MR, "T1", None, False),
+    ],
+)  # fmt: skip
+def test_a_file_that_calls_ct_something_else_is_doubted(data, header, modality, doubted):
+    label = np.zeros(data.shape)
+    label[4:8, 4:8, 4:8] = 1
+    image = volume_of(data, modality=header)
+    notes = make_plan([image], [volume_of(label)], settings=PlanSettings(modality=modality)).notes
+    assert any(f"the modality is {header}" in note for note in notes) is doubted
+
+
 @pytest.mark.parametrize(("gray", "extremes"), [(300.0, True), (20.0, True), (110.0, False)])
 def test_a_small_structure_brighter_or_darker_than_all_else_keeps_its_contrast(gray, extremes):
     """Without this, it had the gray value of the brightest half per cent of the scan."""
