@@ -257,6 +257,12 @@ def _label_warnings(data: np.ndarray) -> tuple[str, ...]:
         return ("the label is empty: every voxel is 0",)
     if highest == 255 and bool(((data == 0) | (data == 255)).all()):
         return ("0/255 mask: read as one structure with value 255",)
+    if 247 <= highest <= 255:
+        found = np.unique(data)
+        if found[-2] >= 247 and not ((found > 8) & (found < 247)).any():
+            return (
+                f"values near 0 and 255, as in a mask that was a JPEG: threshold it, or {found.size - 1} structures",
+            )
     return ()
 
 

@@ -183,6 +183,16 @@ def test_0_255_masks_keep_255_and_warn(tmp_path: Path, suffix: str) -> None:
     assert label.warnings == ("0/255 mask: read as one structure with value 255",)
 
 
+@pytest.mark.parametrize(
+    ("values", "warned"),
+    [((0, 1, 254, 255), True), ((0, 254, 255), True), ((0, 1, 2, 255), False), ((0, 8, 100, 254, 255), False)],
+)
+def test_a_mask_that_was_a_jpeg_is_a_warning(tmp_path: Path, values: tuple[int, ...], warned: bool) -> None:
+    mask = np.resize(np.array(values, np.uint8), (6, 7))
+    warnings = read_label(write_picture(tmp_path / "a.png", mask)).warnings
+    assert any("was a JPEG" in text for text in warnings) is warned
+
+
 def test_an_empty_label_is_a_warning(tmp_path: Path) -> None:
     assert "empty" in read_label(write_nifti(tmp_path / "a.nii", ramp() * 0)).warnings[0]
 
