@@ -108,13 +108,15 @@ def groups_of(cells: Sequence[Cell], runs: Sequence[str]) -> list[Group]:
 
 RUNS = ("meta", "learners", "quality")
 """Benchmark files whose cells the tables show; their runs have the same names."""
+RATE_OF_TODAY = ("meta-today", *RUNS)
+"""The same, cells of ``meta`` at the learning rate of today first."""
 
 
-def read_groups() -> Records:
-    """Finished cells of :data:`RUNS`."""
+def read_groups(runs: Sequence[str] = RUNS) -> Records:
+    """Read the finished cells of :data:`RUNS` from the first of ``runs`` that has them."""
     configs = [load_benchmark(CONFIGS / f"{name}.yaml") for name in RUNS]
     cells = list({cell.id: cell for config in configs for cell in plan_cells(config)}.values())
-    return Records({group.key: group for group in groups_of(cells, RUNS) if group.results})
+    return Records({group.key: group for group in groups_of(cells, runs) if group.results})
 
 
 def report_of(config: Path, runs: Sequence[str], sections: Sequence[str] = ()) -> str:
@@ -329,8 +331,9 @@ def peak(group: Group) -> str:
     return number(max(group.mean("peak_gb", stage) or 0 for stage in ("adapt", "all")), 1)
 
 
-def equal_steps_table(records: Records) -> str:
+def equal_steps_table(_: Records) -> str:
     """Make the tables that compare weights at equal numbers of steps."""
+    records = read_groups(RATE_OF_TODAY)
     return "\n\n".join(_equal_steps(records, shots) for shots in (1, 5))
 
 
@@ -349,9 +352,9 @@ def _equal_steps(records: Records, shots: int) -> str:
     return table("|".join([f"K = {shots}|steps", *UNSEEN, "mean|difference"]), rows)
 
 
-def short_equal_steps_table(records: Records) -> str:
+def short_equal_steps_table(_: Records) -> str:
     """Make the table of the gain by meta-trained weights."""
-    rows = []
+    records, rows = read_groups(RATE_OF_TODAY), []
     for dataset in UNSEEN:
         for shots in (1, 5):
             changes = []
