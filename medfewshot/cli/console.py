@@ -92,7 +92,7 @@ class Console:
         plan, record = segmenter.plan, segmenter.record
         learned, settings = record["learner"], record["settings"]
         names = [name if name == f"label {value}" else f"{name} ({value})" for value, name in plan.labels.items()]
-        self.say(f"structures: {some(names)}")
+        self.say(f"structures: {some(names)}; from {counted(len(record['supports']), 'labelled scan')}")
         start = f", from the weights {settings['weights']}" if settings["weights"] else ""
         steps = f", {counted(learned['steps'], 'step')}" if "steps" in learned else ""
         self.say(f"method: {settings['learner']}{start}{steps}, {record['seconds']['adapt']:.0f} s")

@@ -61,6 +61,7 @@ def test_structures_by_name(run, scans, support):
     assert done.code == 0, done.err
     content = json.loads((scans / "seg" / "segmenter.json").read_text())
     assert content["plan"]["labels"] == {"420": "right block"}
+    assert "structures: right block (420); from 2 labelled scans" in done.err
 
 
 def test_a_name_without_names(run, scans, support):
