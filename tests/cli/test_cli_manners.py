@@ -118,11 +118,13 @@ def test_what_leaving_supports_out_gave_is_told(capsys, monkeypatch):
         "learner": {"steps": 3, "atlas_left_out_dice": [0.7094, None, 0.0]},
         "settings": {"learner": "hybrid", "weights": None, "quality": "best", "steps": 3, "budget_seconds": "auto"},
         "seconds": {"adapt": 1},
+        "supports": [{}],
         "keeps_supports": True,
         "profile": {"supports": [{"spacing_mm": [1, 1, 1]}]},
     }
     Console().model(SimpleNamespace(plan=plan, record=record), Path("kidney"))
     told = capsys.readouterr().out
+    assert "structures: liver (1), cyst (2), lost (3); from 1 labelled scan\n" in told
     assert "liver 0.71" in told
     assert "quality: best, except what --steps set" in told
     assert "lost 0.00" in told  # what matching cannot find is what one wants to know
