@@ -259,10 +259,10 @@ def _label_warnings(data: np.ndarray) -> tuple[str, ...]:
         return ("0/255 mask: read as one structure with value 255",)
     if 247 <= highest <= 255:
         found = np.unique(data)
-        if found[-2] >= 247 and not ((found > 8) & (found < 247)).any():
-            return (
-                f"values near 0 and 255, as in a mask that was a JPEG: threshold it, or {found.size - 1} structures",
-            )
+        high = found[found > 8]
+        if high.size > 1 and high[0] >= 247:
+            count = np.count_nonzero(found)
+            return (f"values near 0 and 255, as in a mask that was a JPEG: threshold it; read as {count} structures",)
     return ()
 
 

@@ -39,7 +39,9 @@ class KnownNames:
 
     def doubts(self, cases: Collection[str]) -> tuple[str, ...]:
         """Warn of those of these cases whose score says little."""
-        reasons = {why: [one for one in cases if self.doubtful.get(one) == why] for why in self.doubtful.values()}
+        reasons = {
+            why: [one for one in sorted(cases) if self.doubtful.get(one) == why] for why in self.doubtful.values()
+        }
         return tuple(f"{some(found)}: {why}" for why, found in reasons.items() if found)
 
     @property

@@ -122,7 +122,7 @@ def open_batch(
         )
     if channels == 1 and (count := channels_a_scan(case.image_path for case in cases)) > 1:
         warnings.append(
-            f"each scan has {count} files, such as {cases[1].image_path}, but the model has one channel: "
+            f"the names say that each scan has {count} files, its channels, but the model has one channel: "
             "each file is segmented by itself; give a folder with the channel that it learned from"
         )
     known = {path.resolve() for case in cases for path in case.image_paths}

@@ -187,7 +187,7 @@ def unnamed_warnings(scans: LabelledScans, plan: Plan) -> list[str]:
     warnings = [
         f"label value {value} is to be called {name}, the name of {known[name.casefold()]} in the labelled scans"
         for value, name in plan.labels.items()
-        if known.get(name.casefold(), value) != value
+        if known.get(name.casefold(), value) != value and scans.names.get(value, "").casefold() != name.casefold()
     ]
     if not scans.names or not unnamed:
         return warnings

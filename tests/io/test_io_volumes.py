@@ -185,7 +185,13 @@ def test_0_255_masks_keep_255_and_warn(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize(
     ("values", "warned"),
-    [((0, 1, 254, 255), True), ((0, 254, 255), True), ((0, 1, 2, 255), False), ((0, 8, 100, 254, 255), False)],
+    [
+        ((0, 1, 254, 255), True),
+        ((0, 254, 255), True),
+        ((0, 1, 2, 255), False),
+        ((0, 8, 100, 254, 255), False),
+        ((250,), False),
+    ],
 )
 def test_a_mask_that_was_a_jpeg_is_a_warning(tmp_path: Path, values: tuple[int, ...], warned: bool) -> None:
     mask = np.resize(np.array(values, np.uint8), (6, 7))

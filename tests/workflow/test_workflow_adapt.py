@@ -532,3 +532,5 @@ def test_a_name_that_belongs_to_another_value_is_told(tmp_path):
         "label value 420 is to be called liver, the name of 205 in the labelled scans",
     ]
     assert not [text for text in prepare(scans).warnings if "called" in text]
+    shared = read_supports(read_dataset(tmp_path / "annotated", {205: "lesion", 420: "lesion"}))
+    assert not [text for text in prepare(shared, AdaptSettings(labels=(205,))).warnings if "called" in text]
