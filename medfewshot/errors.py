@@ -62,6 +62,11 @@ def some(values: Iterable[object], most: int = MOST_SHOWN) -> str:
     return ", ".join(texts) if len(texts) <= most else f"{', '.join(texts[:most])}, ... ({len(texts)} in all)"
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, e.g. ``1 scan`` or ``3 scans``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Suggest the known name that is most similar to ``given``.
 

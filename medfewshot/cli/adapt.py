@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medfewshot.cli.options import ConfigFile, Json, Output, PairOption, Quiet, SupportDir, with_settings
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, counted
 from medfewshot.settings import AdaptSettings, SegmentSettings, WorkerSettings
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def segment(
     source = None if known else _find(support, support_dir, f"{WAYS} or --segmenter FOLDER")
     from medfewshot import workflow
     from medfewshot.bundle import load_segmenter
-    from medfewshot.cli.console import Console, counted
+    from medfewshot.cli.console import Console
     from medfewshot.devices import resolve_device
     from medfewshot.workers import make_workers
 

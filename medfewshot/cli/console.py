@@ -20,7 +20,7 @@ from rich.text import Text
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.cli.options import option_name
-from medfewshot.errors import MOST_SHOWN, some
+from medfewshot.errors import MOST_SHOWN, counted, some
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
 from medfewshot.metrics import METRICS
@@ -226,11 +226,6 @@ def _lines(values: Sequence[str]) -> str:
     """Write one value a line; after ten, the number of the others."""
     more = [f"and {len(values) - MOST_SHOWN} more"] if len(values) > MOST_SHOWN else []
     return "\n".join([*values[:MOST_SHOWN], *more]) or "none"
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number with its noun, e.g. ``1 scan`` or ``3 scans``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _rich(stderr: bool, quiet: bool) -> RichConsole:

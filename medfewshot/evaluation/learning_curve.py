@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from medfewshot.errors import counted
 from medfewshot.evaluation.results import ALL_LABELS, bootstrap_interval
 
 NEXT = 5
@@ -175,9 +176,7 @@ class LearningCurve:
         if not self.overall:
             return "No structure could be scored."
         last, (gain, low, high) = self.overall[-1], self.gain
-        text = (
-            f"With {last.shots} labelled scan{'s' * (last.shots > 1)}, the mean Dice on other scans is {last.dice:.3f}"
-        )
+        text = f"With {counted(last.shots, 'labelled scan')}, the mean Dice on other scans is {last.dice:.3f}"
         text += f" ({last.ci_low:.3f} to {last.ci_high:.3f})." if np.isfinite(last.ci_low) else "."
         if np.isnan(gain):
             return f"{text} It takes {FEWEST_POINTS} numbers of labelled scans to estimate what more of them would add."

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from medfewshot.datasets import Dataset, ignored_value
-from medfewshot.errors import InputError, some
+from medfewshot.errors import InputError, counted, some
 from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
 from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
 from medfewshot.io import Film, StructureNames, in_frame_of, open_scan, read_examples, read_label
@@ -147,7 +147,7 @@ def _label_problems(row: CaseRow, label: Volume, dataset: Dataset) -> list[Probl
         name = label.names.get(stats.value) or dataset.labels.get(stats.value, f"label {stats.value}")
         if stats.voxels <= TINY_VOXELS:
             way_out = "Check that it is meant; if so, keep the spacing fine"
-            text = f"{name} has only {stats.voxels} voxel{'s' if stats.voxels > 1 else ''}"
+            text = f"{name} has only {counted(stats.voxels, 'voxel')}"
             problems.append(Problem("warning", file, text, way_out))
         if dataset.labels and stats.value not in {**dataset.labels, **label.names}:
             text = f"label value {stats.value} has no name in the data set ({stats.voxels} voxels)"

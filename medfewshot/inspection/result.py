@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medfewshot.data_dictionary import check_dictionary, write_table
+from medfewshot.errors import counted
 from medfewshot.io import write_text
 
 _INTENSITIES = ("minimum", "percentile_1", "median", "percentile_99", "maximum")
@@ -95,8 +96,8 @@ class Inspection:
         """One line, for example ``"toy: 4 of 5 cases can be used as labelled scans; 1 error, 2 warnings"``."""
         count = self.summary
         return (
-            f"{self.name}: {count['usable_supports']} of {_plural(count['cases'], 'case')} can be used as labelled "
-            f"scans; {_plural(count['errors'], 'error')}, {_plural(count['warnings'], 'warning')}"
+            f"{self.name}: {count['usable_supports']} of {counted(count['cases'], 'case')} can be used as labelled "
+            f"scans; {counted(count['errors'], 'error')}, {counted(count['warnings'], 'warning')}"
         )
 
     def label_values(self) -> list[int]:
@@ -146,7 +147,3 @@ class Inspection:
             row[f"{name} components"] = stats and stats.components
             row[f"{name} touches border"] = stats and stats.touches_border
         return row
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" + ("" if count == 1 else "s")

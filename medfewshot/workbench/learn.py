@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.datasets import IGNORE_VALUE, Dataset
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, counted
 from medfewshot.inference import Segmentation
 from medfewshot.learners import LEARNERS, LearnerSpec
 from medfewshot.settings import AdaptSettings, InferenceSettings
@@ -223,7 +223,7 @@ def kind_of(image: Volume) -> tuple[int, int]:
 
 def in_words(kind: tuple[int, int]) -> str:
     """Return a kind as a user reads it, e.g. ``3D with 2 channels``."""
-    return f"{kind[0]}D with {kind[1]} channel{'s' * (kind[1] > 1)}"
+    return f"{kind[0]}D with {counted(kind[1], 'channel')}"
 
 
 def clearly_better(instant: Draft, full: Draft) -> bool:

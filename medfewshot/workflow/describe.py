@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medfewshot.errors import MOST_SHOWN, InputError, some
+from medfewshot.errors import MOST_SHOWN, InputError, counted, some
 from medfewshot.io import case_id
 from medfewshot.learners import LEARNERS, read_seen
 from medfewshot.workflow.known_names import learned_cases
@@ -136,7 +136,7 @@ class _Facts:
 
     @property
     def learned(self) -> str:
-        return f"The model learned from {_counted(len(self.supports), 'labelled scan')} (the support set)."
+        return f"The model learned from {counted(len(self.supports), 'labelled scan')} (the support set)."
 
     @property
     def start(self) -> str:
@@ -170,7 +170,7 @@ class _Facts:
     @property
     def training(self) -> str:
         steps, seconds = self.learner.get("steps"), self.record.get("seconds", {}).get("adapt")
-        text = f"Training took {_counted(steps, 'step')}" if steps else "No network was trained"
+        text = f"Training took {counted(steps, 'step')}" if steps else "No network was trained"
         text += ", and the time limit ended it" if self.learner.get("stopped_by") == "budget" else ""
         took = f"; {seconds:.0f} s" if seconds is not None else ""
         return f"{text} (random seed {self.record.get('seed')}{took} on {self.adaptation.get('device', 'a computer')})."
@@ -197,19 +197,19 @@ class _Facts:
         done = sum(one.status == "done" for one in self.results)
         flagged = sum(bool(one.flags) for one in self.results)
         return (
-            f"Of {_counted(len(self.results), 'scan')}, {done} {'was' if done == 1 else 'were'} segmented and "
+            f"Of {counted(len(self.results), 'scan')}, {done} {'was' if done == 1 else 'were'} segmented and "
             f"{flagged} flagged as unlike the labelled scans or uncertain."
         )
 
     @property
     def output(self) -> str:
-        kind = f"{self.plan['spatial_dims']}D image with {_counted(self.plan['channels'], 'channel')}"
+        kind = f"{self.plan['spatial_dims']}D image with {counted(self.plan['channels'], 'channel')}"
         return f"Input: a {kind}. Output: a label map on the grid of the scan."
 
     @property
     def apart(self) -> str:
         if both := learned_cases(self.record):
-            return f"{_counted(len(both), 'segmented scan')} of the support set: {some(both)}."
+            return f"{counted(len(both), 'segmented scan')} of the support set: {some(both)}."
         return "No segmented scan is in the support set. The run does not know whether two scans are of one subject."
 
     @property
@@ -242,7 +242,7 @@ def _scores(folder: Path) -> str:
         rows = [f"{one['label_name']} {_mean(one)}" for one in labels if one["dice_mean"] is not None]
     except (OSError, ValueError, KeyError, TypeError):  # none, or of another program
         return ""
-    scans = f" of {_counted(labels[0]['cases'], 'scan')}" if rows and "cases" in labels[0] else ""
+    scans = f" of {counted(labels[0]['cases'], 'scan')}" if rows and "cases" in labels[0] else ""
     return f"Mean Dice against the references{scans} (95 % bootstrap interval): {', '.join(rows)}." if rows else ""
 
 
@@ -264,7 +264,3 @@ def _listed(values: Iterable[object]) -> str:
     if not 1 < len(texts) <= MOST_SHOWN:
         return some(texts)
     return f"{', '.join(texts[:-1])} and {texts[-1]}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from medfewshot.cli.console import Console, counted
+from medfewshot.cli.console import Console
+from medfewshot.errors import counted
 from medfewshot.workflow import CaseResult, RunResult
 
 
