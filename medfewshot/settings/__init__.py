@@ -12,6 +12,7 @@ from medfewshot.settings.jobs import (
     BenchmarkRunSettings,
     ClusterSettings,
     Count,
+    CurveSettings,
     EvaluateSettings,
     Factors,
     InferenceSettings,
@@ -29,7 +30,6 @@ from medfewshot.settings.jobs import (
     parse_labels,
 )
 from medfewshot.settings.quality_levels import QUALITY_LEVELS, Quality, QualityLevel
-from medfewshot.settings.study import CurveSettings
 
 __all__ = [
     "AUTO", "NO_WEIGHTS", "AdaptSettings", "Count", "CurveSettings", "TrainRunSettings", "TrainSchedule",
