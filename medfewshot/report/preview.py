@@ -84,47 +84,27 @@ def save_preview(
 
 def card_jpeg(
     image: np.ndarray,
-    ranks: np.ndarray,
+    panels: Sequence[Sequence[np.ndarray]],
     affine: np.ndarray,
     *,
-    rank: int | None,
-    reference: np.ndarray | None = None,
+    rank: int | None = None,
     window: tuple[float, float] | None = None,
 ) -> bytes:
-    """Paint one slice with the contours of all structures.
+    """Paint one slice with the contours of all structures, once for each panel, side by side.
 
     Args:
         image: ``(X, Y, Z)`` or ``(X, Y)``.
-        ranks: ``(*S)``, 0 is background and rank i the i-th structure.
+        panels: One or two label maps ``(*S)`` each; 0 is background and rank i the i-th structure. The second one is a
+            dashed white line.
         affine: ``(4, 4)``, voxel -> RAS mm.
         rank: The structure that decides which slice is shown; None for all.
-        reference: ``(*S)`` ranks, drawn as a dashed white line.
         window: Intensities shown black and white; by default the 0.5 and 99.5 percentiles.
 
     Returns:
         A JPEG file.
     """
-    maps = [ranks] if reference is None else [ranks, reference]
-    return _jpeg([_scene(image, maps, affine, None, window)], rank)
-
-
-def cards_jpeg(
-    image: np.ndarray,
-    panels: Sequence[tuple[np.ndarray, np.ndarray]],
-    affine: np.ndarray,
-    *,
-    window: tuple[float, float] | None = None,
-) -> bytes:
-    """Paint the same slice once for each pair of label maps, side by side: where all of them are largest.
-
-    As :func:`card_jpeg`. Each of ``panels`` has two maps of ranks ``(*S)``; the second one is a dashed white line.
-    """
-    return _jpeg([_scene(image, maps, affine, None, window) for maps in panels], None)
-
-
-def _jpeg(scenes: Sequence[Scene], rank: int | None) -> bytes:
     buffer = io.BytesIO()
-    figure = paint.cards(scenes, rank)
+    figure = paint.cards([_scene(image, maps, affine, None, window) for maps in panels], rank)
     figure.savefig(buffer, format="jpeg", dpi=paint.DPI, facecolor=paint.BLACK, pil_kwargs={"quality": 85})
     return buffer.getvalue()
 

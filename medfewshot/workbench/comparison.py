@@ -73,10 +73,8 @@ def compare_example(
         there[axis] = slice(index, index + 1)
     values = [0, *names]
     predicted, drawn = (np.searchsorted(sorted(values), array[tuple(there)]) for array in (found, np.maximum(mask, 0)))
-    picture = card_jpeg(
-        image.data[0][tuple(there)], predicted, image.affine, rank=None, reference=drawn,
-        window=robust_window(image.data[0]),
-    )  # fmt: skip
+    window = robust_window(image.data[0])
+    picture = card_jpeg(image.data[0][tuple(there)], [(predicted, drawn)], image.affine, window=window)
     scores = [dice((found == value) & known, mask == value) for value in names]
     return Comparison(other, picture, axis, index, float(np.nanmean(scores)))
 

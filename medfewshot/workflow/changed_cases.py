@@ -11,7 +11,7 @@ import numpy as np
 from medfewshot.errors import InputError
 from medfewshot.io import StructureNames, case_id, find_images, in_frame_of, read_image, read_label
 from medfewshot.report.page.write import jpeg_uri
-from medfewshot.report.preview import cards_jpeg
+from medfewshot.report.preview import card_jpeg
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.record import RUN_RECORD, read_run
 
@@ -68,7 +68,7 @@ def _picture(scan: Path | None, given: Sequence[tuple[Path, Mapping[int, str]]],
     grey, window = (base.data[0], None) if image is not None else (np.zeros(ranks[0].shape, np.float32), (0.0, 1.0))
     first, second, *true = ranks
     panels = [(first, true[0]), (second, true[0])] if true else [(first, second)]
-    return jpeg_uri(cards_jpeg(grey, panels, base.affine, window=window))
+    return jpeg_uri(card_jpeg(grey, panels, base.affine, window=window))
 
 
 def _ranks(

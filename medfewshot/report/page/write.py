@@ -112,12 +112,8 @@ def preview_uri(path: Path) -> str:
 def card_uri(volumes: DisplayVolumes, rank: int | None) -> str:
     """Paint one slice of a case as a data URI; structure ``rank`` decides which slice."""
     shown = (...,) if len(volumes.shape) == 3 else (..., 0)
-    reference = None if volumes.reference is None else volumes.reference[shown]
-    return jpeg_uri(
-        card_jpeg(
-            volumes.grey[shown], volumes.labels[shown], volumes.grid, rank=rank, reference=reference, window=(0, 255)
-        )
-    )
+    maps = [labels[shown] for labels in (volumes.labels, volumes.reference) if labels is not None]
+    return jpeg_uri(card_jpeg(volumes.grey[shown], [maps], volumes.grid, rank=rank, window=(0, 255)))
 
 
 def jpeg_uri(data: bytes) -> str:
