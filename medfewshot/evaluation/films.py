@@ -119,10 +119,10 @@ class FilmPair:
         return overlaps
 
 
-def film_pair(
+def label_pairs(
     case: str, predicted: Path, reference: Path, *, ignore: int | None, scan: Path | None = None
-) -> FilmPair | None:
-    """Open a pair of films; None if both files contain one volume.
+) -> tuple[list[tuple[str, Volume, Volume]], FilmPair | None]:
+    """Read the label maps of a case: of a film, each labelled frame with a name of its own.
 
     Args:
         case: Name of the case.
@@ -131,12 +131,15 @@ def film_pair(
         ignore: Label value of voxels that are not annotated.
         scan: The film that was segmented, if it is known.
 
+    Returns:
+        Name, prediction and reference of each; and the film, if it is one.
+
     Raises:
-        InputError: Their numbers of frames differ, or no frame of the reference is labelled.
+        InputError: The numbers of frames differ, or no frame of the reference is labelled.
     """
     prediction, truth = (open_film(path, is_label=True) for path in (predicted, reference))
     if prediction is None and truth is None:
-        return None
+        return [(case, *read_label_pair(predicted, reference))], None
     found, expected = (1 if film is None else film.count for film in (prediction, truth))
     if prediction is None or truth is None or found != expected:
         raise InputError(
@@ -145,26 +148,8 @@ def film_pair(
         )
     film = open_film(scan) if scan is not None and scan.exists() else None
     fits = film is not None and (film.count, film.first.spatial_shape) == (found, prediction.first.spatial_shape)
-    references, told = labelled_frames(truth, ignore=ignore)
-    first = min(references)
-    references[first] = replace(references[first], warnings=(*references[first].warnings, *told))
-    return FilmPair(prediction, references, film if fits else None)
-
-
-def label_pairs(
-    case: str, predicted: Path, reference: Path, *, ignore: int | None, scan: Path | None = None
-) -> tuple[list[tuple[str, Volume, Volume]], FilmPair | None]:
-    """Read the label maps of a case: of a film, each labelled frame with a name of its own.
-
-    Arguments and errors are those of :func:`film_pair`.
-
-    Returns:
-        Name, prediction and reference of each; and the film, if it is one.
-    """
-    film = film_pair(case, predicted, reference, ignore=ignore, scan=scan)
-    if film is None:
-        return [(case, *read_label_pair(predicted, reference))], None
-    return [(f"{case} frame {one.frame}", one, truth) for one, truth in film.volumes()], film
+    pair = FilmPair(prediction, labelled_frames(truth, ignore=ignore), film if fits else None)
+    return [(f"{case} frame {one.frame}", one, true) for one, true in pair.volumes()], pair
 
 
 def _carried(before: Volume, labels: np.ndarray, image: Volume) -> np.ndarray:

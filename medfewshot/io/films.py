@@ -67,7 +67,7 @@ def channels_in_file(path: PathLike, *, formats: Formats = FORMATS) -> int:
     return 3 if count == 4 and found is not None and found.only_2d else count  # colours with an alpha channel
 
 
-def labelled_frames(labels: Film, *, ignore: int | None = None) -> tuple[dict[int, Volume], tuple[str, ...]]:
+def labelled_frames(labels: Film, *, ignore: int | None = None) -> dict[int, Volume]:
     """Read the frames that somebody labelled.
 
     A frame counts as not labelled if all of its voxels are 0, or ``ignore``, or 255, or -1.
@@ -77,7 +77,7 @@ def labelled_frames(labels: Film, *, ignore: int | None = None) -> tuple[dict[in
         ignore: Label value of voxels that are not annotated.
 
     Returns:
-        Frame number -> label map ``(1, *S)``; and a warning if frames are empty.
+        Frame number -> label map ``(1, *S)``. The first one has a warning if other frames are empty.
 
     Raises:
         InputError: No frame is labelled, or one contains no label values.
@@ -92,5 +92,8 @@ def labelled_frames(labels: Film, *, ignore: int | None = None) -> tuple[dict[in
             found[volume.frame or 0] = as_label(volume)
     if not found:
         raise InputError(f"{labels.name}: no frame is labelled", "label the structures in at least one frame")
-    warning = f"{len(empty)} frame(s) are empty (all 0) and count as not labelled: {some(empty)}"
-    return found, (warning,) if empty else ()
+    if empty:
+        text = f"{len(empty)} frame(s) are empty (all 0) and count as not labelled: {some(empty)}"
+        first = min(found)
+        found[first] = replace(found[first], warnings=(*found[first].warnings, text))
+    return found

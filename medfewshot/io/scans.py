@@ -113,9 +113,5 @@ def _film_examples(film: Film, labels: Film, ignore: int | None) -> list[Example
             f"{labels.name}: has {labels.count} frames, but {film.name} has {film.count}",
             "give a label map with a frame for each; frames that are not labelled are 0 or 255",
         )
-    found, warnings = labelled_frames(labels, ignore=ignore)
-    images = film.frames(sorted(found))
-    examples = [(image, found[image.frame or 0]) for image in images]
-    first = examples[0]
-    examples[0] = (first[0], replace(first[1], warnings=(*first[1].warnings, *warnings)))
-    return examples
+    found = labelled_frames(labels, ignore=ignore)
+    return [(image, found[image.frame or 0]) for image in film.frames(sorted(found))]

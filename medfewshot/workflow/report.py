@@ -245,7 +245,7 @@ def _reference(path: Path, shown: Volume, frame: int | None) -> Volume | None:
     film = open_film(path, is_label=True)
     if film is None:
         return in_frame_of(shown, read_label(path, image=shown))
-    label = labelled_frames(film)[0].get(-1 if frame is None else frame)
+    label = labelled_frames(film).get(-1 if frame is None else frame)
     return None if label is None else in_frame_of(shown, label)
 
 
