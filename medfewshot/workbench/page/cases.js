@@ -1,8 +1,6 @@
 // The list of scans: status, reason, search; the order is what to label next.
 import { $, make } from "./dom.js";
 
-const TITLES = { "needs review": "needs review", draft: "draft", unlabelled: "unlabelled", example: "example", accepted: "accepted", rejected: "rejected" };
-
 export class Cases {
   // open: (name) shows a scan.
   constructor(open) {
@@ -56,7 +54,7 @@ export class Cases {
   update(cases) {
     this.all = cases;
     const counts = Map.groupBy ? Map.groupBy(cases, (one) => one.status) : new Map();
-    $("counts").textContent = [`${cases.length} scans`, ...[...counts].map(([status, rows]) => `${rows.length} ${TITLES[status] || status}`)].join(" · ");
+    $("counts").textContent = [`${cases.length} scans`, ...[...counts].map(([status, rows]) => `${rows.length} ${status}`)].join(" · ");
     this.render();
   }
 
@@ -93,7 +91,7 @@ export class Cases {
   }
 
   row({ name, status, reason, check, confidence, distance, note }) {
-    const badge = make("span", { className: "badge", data: { status }, textContent: TITLES[status] || status });
+    const badge = make("span", { className: "badge", data: { status }, textContent: status });
     const score = confidence === null || !["draft", "needs review"].includes(status) ? [] : [make("span", { className: "score", title: "Expected Dice of the draft", textContent: confidence.toFixed(2) })];
     const row = make("li", { data: { name }, id: `case-${this.all.findIndex((one) => one.name === name)}`, aria: { role: "option", selected: String(name === this.current) } },
       make("span", { className: "name", textContent: name, title: name }), make("span", { className: "line" }, badge, ...score));

@@ -35,14 +35,12 @@ export class Editor {
   }
 
   allow() {
-    const { labels, viewer } = { labels: this.viewer.labels, viewer: this.viewer };
-    const { value, protect, limits, tool } = this, erase = tool === "erase";
-    const raw = viewer.raw, slope = viewer.slope, inter = viewer.scan.hdr.scl_inter;
+    const { viewer, value, protect, limits, tool } = this, { labels } = viewer;
     return (at) => {
       const old = labels[at];
       if (protect && old && old !== value && old !== OUTSIDE) return false;
-      if (!limits || erase || tool === "outside") return true;
-      const intensity = raw[at] * slope + inter;
+      if (!limits || tool === "erase" || tool === "outside") return true;
+      const intensity = viewer.intensity(at);
       return intensity >= limits[0] && intensity <= limits[1];
     };
   }

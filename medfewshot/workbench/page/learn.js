@@ -9,7 +9,7 @@ const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.t
 const time = (seconds) => (seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds)} s`);
 
 export class Learning {
-  // current: () -> the open case or null; seen: () -> version and draft on screen; flush: () saves; refresh: () reads the project again; formats: {name: text}.
+  // current: () -> the open case or null; seen: () -> version and draft on screen; flush: () saves; refresh: () reads the project again.
   constructor({ current, seen, flush, refresh }) {
     Object.assign(this, { current, seen, flush, refresh });
     $("learn").addEventListener("click", () => this.learn());

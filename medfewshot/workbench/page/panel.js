@@ -1,6 +1,7 @@
 // Buttons and sliders of the page, and what the keys do.
 import { runTool } from "./api.js";
 import { $, askDialog, press, say } from "./dom.js";
+import { axesOf, index } from "./grid.js";
 
 const PLANES = ["sagittal", "coronal", "axial"];
 
@@ -141,10 +142,10 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
   }
 
   function opened() {
-    const { windows, facts } = { windows: viewer.windows(), facts: viewer.facts };
-    $("window").replaceChildren(...[...windows.keys(), "Custom"].map((name) => new Option(name)));
+    const { facts } = viewer;
+    $("window").replaceChildren(...[...viewer.windows().keys(), "Custom"].map((name) => new Option(name)));
     viewer.onWindow(viewer.scan.cal_min, viewer.scan.cal_max);
-    if (!$("limit").checked || editor.case !== saver.name) [$("low").value, $("high").value] = facts.window.map(number);
+    [$("low").value, $("high").value] = facts.window.map(number);
     $("channel-box").hidden = facts.channels < 2;
     $("channel").replaceChildren(...Array.from({ length: facts.channels }, (_, at) => new Option(at + 1, at)));
     $("channel").value = viewer.channel;
@@ -154,7 +155,7 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
   }
 
   function where(voxel) {
-    const at = voxel[0] + viewer.shape[0] * (voxel[1] + viewer.shape[1] * voxel[2]), label = viewer.labels[at];
+    const at = index(viewer.shape, voxel), label = viewer.labels[at];
     const sides = [["L", "R"], ["P", "A"], ["I", "S"]].map(([low, high], i) => {
       const mm = viewer.millimetres(voxel)[i];
       return `${Math.abs(mm).toFixed(1)} ${mm < 0 ? low : high}`;
@@ -213,9 +214,8 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
     document.documentElement.dataset.theme = dark ? "light" : "dark";
   });
 
-  const across = (plane) => [[1, 2], [0, 2], [0, 1]][plane];
   const step = (by) => viewer.labels && viewer.step(viewer.plane, by);
-  const go = (axis, by) => viewer.labels && viewer.step(across(viewer.plane)[axis], by);
+  const go = (axis, by) => viewer.labels && viewer.step(axesOf(viewer.plane)[axis], by);
   const toggle = (id) => $(id).click();
   const cycle = () => {
     const names = [...viewer.windows().keys()], at = names.indexOf($("window").value);

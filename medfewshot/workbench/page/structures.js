@@ -5,7 +5,7 @@ import { $, fail, make } from "./dom.js";
 const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe"];
 
 export class Structures {
-  // chosen: (value) after a choice; changed: (structures) after an edit; named: () -> what a new one is called before any.
+  // chosen: (value) after a choice; changed: (structures) after an edit.
   constructor({ chosen, changed }) {
     Object.assign(this, { chosen, changed, all: [], value: 0 });
     $("add").addEventListener("submit", (event) => {
@@ -41,10 +41,9 @@ export class Structures {
   async add(name = "") {
     const number = 1 + this.all.reduce((most, one) => Math.max(most, one.value), 0);
     const added = { name: name || `structure ${number}`, value: 0, color: COLOURS[this.all.length % COLOURS.length] };
-    if (!(await this.save([...this.all, added]))) return false;
+    if (!(await this.save([...this.all, added]))) return;
     $("add-name").value = "";
     this.choose(this.all.at(-1).value);
-    return true;
   }
 
   async save(structures) {

@@ -90,11 +90,7 @@ export class Viewer {
 
   // Intensity of a voxel in the units of the scan.
   intensity(at) {
-    return this.raw[at] * this.slope + this.scan.hdr.scl_inter;
-  }
-
-  get slope() {
-    return this.scan.hdr.scl_slope || 1;
+    return this.raw[at] * (this.scan.hdr.scl_slope || 1) + this.scan.hdr.scl_inter;
   }
 
   show(view) {
