@@ -76,7 +76,7 @@ def grow(image: np.ndarray, labels: np.ndarray, *, spacing_mm: tuple[float, floa
     from scipy.sparse.csgraph import dijkstra
 
     if len(np.unique(labels[labels > 0])) < 2:
-        raise InputError("growing needs marks inside and outside", "mark the background with the outside pen (key b)")
+        raise InputError("growing needs marks inside and outside", "mark the background with the outside pen (key q)")
     if labels.size > MOST_GROWN:
         raise InputError(
             f"growing handles up to {MOST_GROWN} voxels and the marks span {labels.size}",
