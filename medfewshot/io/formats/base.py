@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +166,19 @@ def check_names(path: Path, names: Iterable[str], parts: str) -> None:
         if name.casefold() in seen:
             raise InputError(f"{path}: two of its {parts} are named '{name}'", "rename one of them")
         seen.add(name.casefold())
+
+
+def add_segment(path: Path, labels: np.ndarray, mask: np.ndarray, value: int, names: Mapping[int, str]) -> None:
+    """Write ``value`` into ``labels (*S)`` where ``mask`` is; raise InputError if another of ``names`` is there."""
+    taken = labels[mask]
+    if taken.any():
+        other = names[int(taken[taken != 0][0])]
+        raise InputError(
+            f"{path}: segments '{other}' and '{names[value]}' overlap in {np.count_nonzero(taken)} voxels, and a label "
+            "map has one label per voxel",
+            "export them without overlap (3D Slicer: Segment Editor, Masking, Modify other segments)",
+        )
+    labels[mask] = value
 
 
 def _memory_bytes() -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.io.dicom_files import SEGMENTATIONS, has_image, is_dicom_file, sop_class
-from medfewshot.io.formats.base import Format, Refuse, check_names
+from medfewshot.io.formats.base import Format, Refuse, add_segment, check_names
 from medfewshot.io.geometry import LPS_TO_RAS
 from medfewshot.io.terminology import OWN_TRACKING, check_available
 from medfewshot.types import Colour, Volume
@@ -48,7 +48,7 @@ def read_label(path: Path) -> Volume:
     check_names(path, names.values(), "segments")
     labels = np.zeros(geometry.spatial_shape[::-1], dtype=np.int32)
     for number, value in values.items():
-        _add(path, labels, _mask(path, segmentation, number), value, names)
+        add_segment(path, labels, _mask(path, segmentation, number), value, names)
     affine = LPS_TO_RAS @ geometry.affine[:, [2, 1, 0, 3]]
     if np.linalg.det(affine) < 0:  # highdicom sorts slices the other way than a series is sorted
         labels = np.ascontiguousarray(labels[:, :, ::-1])
@@ -71,18 +71,6 @@ def _mask(path: Path, segmentation: Any, number: int) -> np.ndarray:
     if array.dtype.kind == "f" and ((array > 0) & (array < 1)).any():
         raise InputError(f"{path}: segment {number} has fractions between 0 and 1", "threshold it at 0.5")
     return array != 0
-
-
-def _add(path: Path, labels: np.ndarray, mask: np.ndarray, value: int, names: Mapping[int, str]) -> None:
-    taken = labels[mask]
-    if taken.any():
-        other = names[int(taken[taken != 0][0])]
-        raise InputError(
-            f"{path}: segments '{other}' and '{names[value]}' overlap in {np.count_nonzero(taken)} voxels, and a label "
-            "map has one label per voxel",
-            "export them without overlap",
-        )
-    labels[mask] = value
 
 
 def _colours(segments: Mapping[int, Any], values: Mapping[int, int]) -> dict[int, Colour]:

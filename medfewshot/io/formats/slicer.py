@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.io.formats.base import check_names
+from medfewshot.io.formats.base import add_segment, check_names
 from medfewshot.io.formats.itk import NRRD, metadata_of, read_volume
 from medfewshot.types import Volume
 
@@ -110,18 +110,11 @@ def _colour(text: str) -> tuple[float, float, float] | None:
 def _merged(path: Path, layers: np.ndarray, segments: Sequence[_Segment], numbers: Sequence[int]) -> np.ndarray:
     """Return one label map ``(1, *S)`` of all layers ``(L, *S)``."""
     merged = np.zeros(layers.shape[1:], dtype=np.int32)
+    names = {number: segment.name for number, segment in zip(numbers, segments, strict=True)}
     for segment, number in zip(segments, numbers, strict=True):
         layer = layers[segment.layer]
         mask = layer != 0 if segment.value is None else layer == segment.value
-        taken = merged[mask]
-        if taken.any():
-            other = segments[numbers.index(int(taken[taken != 0][0]))].name
-            raise InputError(
-                f"{path}: segments '{other}' and '{segment.name}' overlap in {np.count_nonzero(taken)} voxels, and a "
-                "label map has one label per voxel",
-                "export them without overlap (Slicer: Segment Editor, Masking, Modify other segments)",
-            )
-        merged[mask] = number
+        add_segment(path, merged, mask, number, names)
     unnamed = np.count_nonzero((layers != 0).any(axis=0) & (merged == 0))
     if unnamed:
         raise InputError(f"{path}: {unnamed} marked voxels belong to no segment", "name every segment")
