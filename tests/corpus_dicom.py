@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus_volumes import Build, scan
+from corpus_volumes import Build, scan, told_in
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
@@ -26,12 +26,7 @@ ROOT = "1.2.826.0.1.3680043.8.498"
 SPACING = (1.25, 1.5, 2.0)
 
 
-def refused(told: str):
-    def register(build: Build) -> Build:
-        REFUSED[build.__name__] = (build, told)
-        return build
-
-    return register
+refused = told_in(REFUSED)
 
 
 def accepted(build: Build) -> Build:

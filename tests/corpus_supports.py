@@ -12,28 +12,13 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import toys
+from corpus_volumes import told_in
 
 Build = Callable[[Path], tuple[object, ...]]
 REFUSED: dict[str, tuple[Build, str]] = {}
 ACCEPTED: dict[str, tuple[Build, str]] = {}
-
-
-def refused(told: str) -> Callable[[Build], Build]:
-    def register(build: Build) -> Build:
-        REFUSED[build.__name__] = (build, told)
-        return build
-
-    return register
-
-
-def accepted(told: str) -> Callable[[Build], Build]:
-    """``told``: what a warning must say; "" where there is nothing to warn of."""
-
-    def register(build: Build) -> Build:
-        ACCEPTED[build.__name__] = (build, told)
-        return build
-
-    return register
+"""What a warning must say; "" if there is nothing to warn of."""
+refused, accepted = told_in(REFUSED), told_in(ACCEPTED)
 
 
 def image(root: Path, number: int = 0) -> Path:

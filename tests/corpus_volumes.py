@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -28,12 +29,20 @@ ACCEPTED: dict[str, Build] = {}
 DIM, DATATYPE, BITPIX, PIXDIM, VOX_OFFSET, SLOPE, QUATERNION, MAGIC = 40, 70, 72, 76, 108, 112, 256, 344
 
 
-def refused(told: str) -> Callable[[Build], Build]:
-    def register(build: Build) -> Build:
-        REFUSED[build.__name__] = (build, told)
-        return build
+def told_in(kinds: dict[str, tuple[Any, str]]) -> Callable[[str], Callable[[Any], Any]]:
+    """Return the decorator that enters a function in ``kinds``, with what a message must say."""
 
-    return register
+    def told_by(told: str) -> Callable[[Any], Any]:
+        def register(build: Any) -> Any:
+            kinds[build.__name__] = (build, told)
+            return build
+
+        return register
+
+    return told_by
+
+
+refused = told_in(REFUSED)
 
 
 def accepted(build: Build) -> Build:
