@@ -17,7 +17,7 @@ def save_curve_plot(
     unit: str,
     times_s: Sequence[float] = (),
     marks: Sequence[int] = (),
-) -> Path:
+) -> None:
     """Draw one curve per structure; write a PNG atomically.
 
     Args:
@@ -26,9 +26,6 @@ def save_curve_plot(
         unit: of the sizes.
         times_s: seconds from the first frame; the frames are numbered if they are unknown.
         marks: frames to mark with a vertical line.
-
-    Returns:
-        ``path``.
     """
     from matplotlib.figure import Figure
 
@@ -48,4 +45,3 @@ def save_curve_plot(
         text.set_parse_math(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
-    return Path(path)

@@ -22,7 +22,7 @@ LEAST_SPAN = 0.1
 _COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f", "#a3a500")
 
 
-def save_learning_curve_plot(path: Path, curve: LearningCurve) -> Path:
+def save_learning_curve_plot(path: Path, curve: LearningCurve) -> None:
     """Draw the mean Dice with its 95 % interval, each structure, and the expected value with five more labelled scans.
 
     Args:
@@ -66,7 +66,6 @@ def save_learning_curve_plot(path: Path, curve: LearningCurve) -> Path:
         text.set_parse_math(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
-    return path
 
 
 def _interval(axes: Axes, curve: LearningCurve) -> None:

@@ -24,7 +24,7 @@ Pairs = Mapping[str, Sequence[tuple[float, float]]]
 """Structure -> (first, second) volume in ml of each case."""
 
 
-def save_volume_plot(path: Path, pairs: Pairs, *, difference: str = "prediction - reference") -> Path:
+def save_volume_plot(path: Path, pairs: Pairs, *, difference: str = "prediction - reference") -> None:
     """Draw a panel for each structure and write a PNG atomically.
 
     Args:
@@ -34,7 +34,6 @@ def save_volume_plot(path: Path, pairs: Pairs, *, difference: str = "prediction 
     """
     with atomic_path(path) as temporary:
         _figure(pairs, difference).savefig(temporary, format="png", dpi=130)
-    return path
 
 
 def volume_plot_uri(pairs: Pairs, *, difference: str = "prediction - reference") -> str | None:

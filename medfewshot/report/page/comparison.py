@@ -10,8 +10,7 @@ from markupsafe import Markup
 
 from medfewshot import __version__
 from medfewshot.evaluation import Comparison, measure_title, p_text
-from medfewshot.io import write_text
-from medfewshot.report.page.write import asset, content_policy, page_environment
+from medfewshot.report.page.write import asset, content_policy, page_environment, write_html
 from medfewshot.report.paint import colour_of
 
 
@@ -38,8 +37,8 @@ class ComparisonPage:
     volume_plot: str | None
 
 
-def write_comparison_page(path: Path, page: ComparisonPage) -> Path:
-    """Write the page, whole or not at all. Returns ``path``."""
+def write_comparison_page(path: Path, page: ComparisonPage) -> None:
+    """Write the page, whole or not at all."""
     found = page.comparison
     environment = page_environment()
     environment.filters |= {"measure": measure_title, "p_text": p_text}
@@ -56,5 +55,4 @@ def write_comparison_page(path: Path, page: ComparisonPage) -> Path:
         policy=content_policy([]),
         version=__version__,
     )
-    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
-    return path
+    write_html(path, text)

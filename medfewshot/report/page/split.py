@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from medfewshot.io import write_text
 from medfewshot.report.page.content import Page, PageCase
 from medfewshot.report.page.flags import look_first
-from medfewshot.report.page.write import Sheet, anchors_of, render_page
+from medfewshot.report.page.write import Sheet, anchors_of, render_page, write_html
 
 FILE_BYTES = 22_000_000
 """Pictures, volumes and text of the scans in one file. With the viewer (2.3 MB), a file stays below 30 MB."""
@@ -43,20 +42,20 @@ def write_page(
     parts = _with_next(_parts(page.cases if shown is None else shown, file_cases))
     for number, (part, more) in enumerate(parts, start=1):
         if number == 1 and not more:
-            _write(path, render_page(replace(page, cases=tuple(part))))
+            write_html(path, render_page(replace(page, cases=tuple(part))))
             break
         names.append(_part_name(number))
         sheet = Sheet(
             part, links, overview=False, first=len(outer) + 1, start=f"../{quote(path.name)}",
             before=names[-2] if number > 1 else None, after=_part_name(number + 1) if more else None,
         )  # fmt: skip
-        _write(parts_folder(path) / names[-1], render_page(page, sheet))
+        write_html(parts_folder(path) / names[-1], render_page(page, sheet))
         outer |= {case.name: f"{quote(parts_folder(path).name)}/{names[-1]}{links[case.name]}" for case in part}
         for case in (one for one in part if one.name in cards):  # the overview shows one picture of each
             cards[case.name] = replace(case, viewer=None, preview=None if case.picture else case.preview)
     else:
         cases = tuple(cards.get(case.name, case) for case in page.cases)
-        _write(path, render_page(replace(page, cases=cases), Sheet((), outer)))
+        write_html(path, render_page(replace(page, cases=cases), Sheet((), outer)))
     remove_parts(path, keep=names)
     return path
 
@@ -109,8 +108,3 @@ def _bytes_of(case: PageCase) -> int:
 
 def _part_name(number: int) -> str:
     return f"scans_{number:03}.html"
-
-
-def _write(path: Path, text: str) -> None:
-    # A file name may contain bytes that are no letters: they become question marks, not an error at the end of a run.
-    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))

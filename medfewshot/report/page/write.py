@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from medfewshot import __version__
+from medfewshot.io import write_text
 from medfewshot.report.page.content import Page, PageCase
 from medfewshot.report.page.flags import look_first
 from medfewshot.report.page.plots import plots_of
@@ -124,6 +125,11 @@ def jpeg_uri(data: bytes) -> str:
 def asset(name: str) -> str:
     """Return the text of a file in ``assets``."""
     return (files("medfewshot.report.page") / "assets" / name).read_text(encoding="utf-8")
+
+
+def write_html(path: Path, text: str) -> None:
+    """Write a page. Bytes in file names that are no letters become question marks, not an error after a long run."""
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def content_policy(scripts: list[str]) -> str:
