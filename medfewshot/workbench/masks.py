@@ -50,10 +50,6 @@ class Frame:
         turned = box.transpose(self.axes)
         return turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flips)]
 
-    def file_axis(self, plane: int) -> int:
-        """Find the file axis that runs along the RAS axis ``plane``."""
-        return self.axes[plane]
-
     def file_slice(self, plane: int, index: int) -> int:
         """Index along the file axis of slice ``index`` along the RAS axis ``plane``. Its own inverse."""
         return self.shape[plane] - 1 - index if self.flips[plane] else index

@@ -173,7 +173,7 @@ class Desk:
                 if plane not in (0, 1, 2) or not all(0 <= index < scan.frame.shape[plane] for index in drawn):
                     raise Refusal(400, "The finished slices are not inside the scan. Reload the page.")
                 drawn = [scan.frame.file_slice(plane, index) for index in drawn]
-                axis = scan.frame.file_axis(plane)
+                axis = scan.frame.axes[plane]
             new = self._project.save_mask(name, labels, version=version, drawn=drawn, axis=axis)
             self._last_saved = (name, new, labels)
             return new

@@ -103,9 +103,9 @@ def _named_apart(cases: list[Case]) -> list[Case]:
             raise InputError(f"{case.image_path}: has no name before its suffix", "rename it")
 
     cases = _with_folders(cases)
-    for name, number in Counter(_plain(case.case_id) for case in cases).items():
+    for name, number in Counter(case.case_id.casefold() for case in cases).items():  # as some file systems compare
         if number > 1:
-            first, second = [case.image_path for case in cases if _plain(case.case_id) == name][:2]
+            first, second = [case.image_path for case in cases if case.case_id.casefold() == name][:2]
             raise InputError(f"{first} and {second}: both would be written as {name}", "rename one of them")
     return cases
 
@@ -114,23 +114,18 @@ def _with_folders(cases: list[Case]) -> list[Case]:
     """Put as many folders in front of equal names as tell them apart: ``PA1_ST1_SE1`` and ``PA2_ST1_SE1``."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
-        groups.setdefault(_plain(case.case_id), []).append(case)
+        groups.setdefault(case.case_id.casefold(), []).append(case)
     depths = {name: _depth(group) for name, group in groups.items()}
-    return [replace(case, case_id=_name(case, depths[_plain(case.case_id)])) for case in cases]
+    return [replace(case, case_id=_name(case, depths[case.case_id.casefold()])) for case in cases]
 
 
 def _depth(group: list[Case]) -> int:
     """Return the fewest folders that tell cases of one name apart, as far as folders can."""
     deepest = max(len(case.image_path.resolve().parents) for case in group) - 1
-    different = [len({_plain(_name(case, depth)) for case in group}) for depth in range(deepest + 1)]
+    different = [len({_name(case, depth).casefold() for case in group}) for depth in range(deepest + 1)]
     return different.index(max(different))
 
 
 def _name(case: Case, depth: int) -> str:
     folders = case.image_path.resolve().parent.parts[1:]
     return "_".join([*folders[max(0, len(folders) - depth) :], case.case_id])
-
-
-def _plain(name: str) -> str:
-    """Return a name as file systems that ignore case compare it."""
-    return name.casefold()

@@ -96,7 +96,7 @@ def test_slices_keep_their_number():
     for plane in range(3):
         marks[:] = 0
         frame.view(marks)[tuple(1 if axis == plane else slice(None) for axis in range(3))] = 1
-        there = np.flatnonzero(marks.any(axis=tuple(a for a in range(3) if a != frame.file_axis(plane))))
+        there = np.flatnonzero(marks.any(axis=tuple(a for a in range(3) if a != frame.axes[plane])))
         assert there.tolist() == [frame.file_slice(plane, 1)]
 
 
