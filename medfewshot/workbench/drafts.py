@@ -37,11 +37,6 @@ class DraftFacts:
     segmenter: str = ""
     time: str = ""
 
-    @property
-    def uncertainty(self) -> float | None:
-        """How wrong it may be: 1 minus the confidence; None if there is no draft."""
-        return 1 - (self.confidence or 0.0) if self.number else None
-
 
 class DraftStore:
     """Drafts by the name of the case. Not safe for several threads: the project has the lock."""

@@ -167,7 +167,7 @@ class Project:
                 reason = "the scan is missing: restore it, or correct its path in project.json"
             return CaseState(
                 name, scan.path, status, reason, facts.version, draft.confidence, self._reviews.note(name),
-                draft.uncertainty, draft.distance, draft.number, scan.frame,
+                draft.distance, draft.number, scan.frame,
             )  # fmt: skip
 
     def facts(self, name: str) -> MaskFacts:

@@ -89,8 +89,7 @@ class Desk:
             "folder": str(self._project.folder.resolve()),
             "structures": [vars(one) for one in self._project.structures],
             "cases": [
-                {fact: value for fact, value in vars(case).items() if fact not in ("scan", "uncertainty")}
-                for case in self._project.cases()
+                {fact: value for fact, value in vars(case).items() if fact != "scan"} for case in self._project.cases()
             ],
             "curve": curve(self._project),
             "advice": advice(self._project),

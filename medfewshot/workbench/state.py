@@ -26,7 +26,6 @@ class CaseState:
         version: Of the mask by hand; 0 if there is none.
         confidence: Expected mean Dice of the draft; None without a draft.
         note: The newest note of a reviewer.
-        uncertainty: 1 minus the confidence: how wrong the draft may be. 1 if no structure was found; None if unknown.
         distance: From the scan to the nearest example, by intensities; None if unknown.
         draft: Number of the draft, counted from 1; 0 if there is none.
         frame: Number of the frame, if the scan is a frame of a film.
@@ -39,7 +38,6 @@ class CaseState:
     version: int = 0
     confidence: float | None = None
     note: str = ""
-    uncertainty: float | None = None
     distance: float | None = None
     draft: int = 0
     frame: int | None = None
@@ -62,9 +60,9 @@ def in_order(cases: Sequence[CaseState]) -> list[CaseState]:
     Cases without a draft follow, then those that a person has dealt with, each group by name.
     """
     assessments = {
-        case.name: Assessment(case.uncertainty, case.distance or 0.0)
+        case.name: Assessment(1 - (case.confidence or 0.0), case.distance or 0.0)
         for case in cases
-        if case.status in ("needs review", "draft") and case.uncertainty is not None
+        if case.status in ("needs review", "draft") and case.draft
     }
     place = {name: number for number, name in enumerate(in_order_of_need(assessments))}
     groups = {status: max(number, 1) for number, status in enumerate(GROUPS)}  # drafts are one group, flagged or not
