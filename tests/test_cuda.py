@@ -17,7 +17,8 @@ from medfewshot.backbones import build_backbone
 from medfewshot.cli.app import app
 from medfewshot.devices import autocast, has_fast_bf16
 from medfewshot.learners import LEARNERS
-from medfewshot.learners.finetune import Finetune, build_start
+from medfewshot.learners.finetune import Finetune
+from medfewshot.learners.linear_head import LinearHeadStart
 from medfewshot.synthetic import Populations, PopulationSettings
 from medfewshot.training import train
 from medfewshot.training.settings import BackboneSettings, TaskSettings, TrainSettings
@@ -55,7 +56,7 @@ def test_a_segmenter_moves_between_devices(name):
 
 def test_a_pretrained_head_is_the_same_in_closed_form():
     torch.manual_seed(0)
-    start = build_start(build_backbone(dims=3, width=8, levels=3))
+    start = LinearHeadStart(build_backbone(dims=3, width=8, levels=3))
     support: Support = SUPPORTS["3D"]
     query = support.images[0][None]
     logits = [

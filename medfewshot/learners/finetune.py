@@ -83,8 +83,8 @@ class NetworkSegmenter(Segmenter):
 class Finetune(TrainedOptions):
     """Trains a U-Net on the supports by gradient descent.
 
-    Deterministic for a seed on one machine, unless ``budget_seconds`` ends it. ``start`` is a network, or what
-    :func:`build_start` made of a backbone and meta-training changed.
+    Deterministic for a seed on one machine, unless ``budget_seconds`` ends it. ``start`` is a network, or
+    a :class:`LinearHeadStart` that meta-training changed.
     """
 
     batch_size: int = 1
@@ -120,7 +120,7 @@ class Finetune(TrainedOptions):
         """Compute cross entropy and Dice on the query, with the head solved on the support.
 
         Raises:
-            InputError: ``start`` is not from :func:`build_start`, or the query has no label.
+            InputError: ``start`` is no :class:`LinearHeadStart`, or the query has no label.
         """
         start, support, query = self.start, episode.support, episode.query
         if not isinstance(start, LinearHeadStart):
@@ -137,11 +137,6 @@ class Finetune(TrainedOptions):
         scores = torch.einsum("bd...,od->bo...", features[support.shots :], weight)
         scores = scores + bias.view(1, -1, *[1] * (scores.ndim - 2))
         return dice_cross_entropy(cut_to(unfold_blocks(scores, backbone.fold), query.image.shape[2:]), truth)
-
-
-def build_start(backbone: UNet) -> LinearHeadStart:
-    """Make the module that meta-training changes: a backbone, and the parameters of the closed-form head."""
-    return LinearHeadStart(backbone)
 
 
 def convert_start(start: nn.Module) -> LinearHeadStart | None:
@@ -284,7 +279,7 @@ SPEC = LearnerSpec(
     learner=Finetune,
     summary="a network (U-Net) trained on your labelled scans",
     segmenter=NetworkSegmenter,
-    build_start=build_start,
+    build_start=LinearHeadStart,
     weights={(3, 1): "default"},
     steps_from_weights=400,
     steps_continued=150,
