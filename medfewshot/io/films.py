@@ -14,18 +14,17 @@ from medfewshot.io.formats.base import reading
 from medfewshot.io.formats.itk import components_in_file
 from medfewshot.io.formats.nifti import NIFTI, volumes_in_file
 from medfewshot.io.label_values import check_is_image
-from medfewshot.io.paths import Formats, PathLike, format_of, is_series_folder
+from medfewshot.io.paths import PathLike, format_of, is_series_folder
 from medfewshot.io.volumes import as_label, checked, format_on_disk
 from medfewshot.types import IGNORED, Volume
 
 
-def open_film(path: PathLike, *, is_label: bool = False, formats: Formats = FORMATS) -> Film | None:
+def open_film(path: PathLike, *, is_label: bool = False) -> Film | None:
     """Open a file that contains several volumes.
 
     Args:
         path: A file, or a folder with one DICOM series.
         is_label: Whether it is a label map: frames then keep the stored values.
-        formats: The formats to choose from.
 
     Returns:
         The film; None if the file contains one volume, which ``read_image`` reads.
@@ -34,9 +33,9 @@ def open_film(path: PathLike, *, is_label: bool = False, formats: Formats = FORM
         InputError: Names the file and what is wrong with it or with one of its frames.
     """
     path = Path(path)
-    if not path.exists() or (path.is_dir() and not is_series_folder(path, formats=formats)):
+    if not path.exists() or (path.is_dir() and not is_series_folder(path)):
         return None  # a folder of masks; or the reader of images says what is wrong
-    found = format_on_disk(path, formats)
+    found = format_on_disk(path, FORMATS)
     if found.film is None:
         return None
     with reading(path):
@@ -55,12 +54,12 @@ def open_film(path: PathLike, *, is_label: bool = False, formats: Formats = FORM
     return Film(replace(first, frame=0), film.count, read, film.times_s)
 
 
-def channels_in_file(path: PathLike, *, formats: Formats = FORMATS) -> int:
+def channels_in_file(path: PathLike) -> int:
     """Return how many channels a file of one image contains by its header; 1 if it cannot be read.
 
     The volumes of a NIfTI file count as channels, and the colours of a picture.
     """
-    found = format_of(path, formats=formats)
+    found = format_of(path)
     if found is NIFTI:
         return volumes_in_file(Path(path))
     count = 1 if found is None or found.folders else components_in_file(Path(path))

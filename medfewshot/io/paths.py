@@ -95,14 +95,14 @@ def case_of_label(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
     return _named(_LABEL_NAMES, case_id(path, formats=formats))
 
 
-def case_of_image(path: PathLike, *, formats: Formats = FORMATS) -> str | None:
+def case_of_image(path: PathLike) -> str | None:
     """Return the case in a scan's name: ``7`` of ``volume-7.nii``, ``""`` of ``image.nii.gz``; else None."""
-    return _named(_IMAGE_NAMES, case_id(path, formats=formats))
+    return _named(_IMAGE_NAMES, case_id(path))
 
 
-def channel_of(path: PathLike, *, formats: Formats = FORMATS) -> tuple[str, int] | None:
+def channel_of(path: PathLike) -> tuple[str, int] | None:
     """Return the case and the channel in a file's name: 1 for ``case_0001`` (nnU-Net) and ``case_t1ce`` (BraTS)."""
-    match = _CHANNEL.fullmatch(stem_of(path, formats=formats))
+    match = _CHANNEL.fullmatch(stem_of(path))
     if match is None:
         return None
     return match[1], int(match[2]) if match[2] else _SEQUENCES[match[3].lower()]
@@ -216,16 +216,13 @@ def images_below(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
     return [file for path in below for file in _image_files(path, formats)]
 
 
-def labels_without_image(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
+def labels_without_image(folder: PathLike) -> list[Path]:
     """Return the files in a folder that :func:`find_images` skips as labels, although no scan there has their case."""
-    volumes = volumes_in(Path(folder), formats=formats) if Path(folder).is_dir() else []
-    scans = [path for path in volumes if not looks_like_label(path, formats=formats)]
-    known = {case_id(path, formats=formats) for path in scans} | {
-        case_of_image(path, formats=formats) for path in scans
-    }
-    apart = {*scans, *(file for file, _ in _series_files(Path(folder), formats))}  # files_without_image reports these
-    others = [path for path in volumes if path not in apart]
-    labels = {path: case_of_label(path, formats=formats) for path in others}
+    volumes = volumes_in(Path(folder)) if Path(folder).is_dir() else []
+    scans = [path for path in volumes if not looks_like_label(path)]
+    known = {case_id(path) for path in scans} | {case_of_image(path) for path in scans}
+    apart = {*scans, *(file for file, _ in _series_files(Path(folder), FORMATS))}  # files_without_image reports these
+    labels = {path: case_of_label(path) for path in volumes if path not in apart}
     return [path for path, case in labels.items() if (case_id(path) if case is None else case) not in known]
 
 
@@ -234,10 +231,10 @@ def series_folders(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path
     return sorted(one for one in _folders(Path(folder)) if is_series_folder(one, formats=formats))
 
 
-def dicom_labels(folder: PathLike, *, formats: Formats = FORMATS) -> list[Path]:
+def dicom_labels(folder: PathLike) -> list[Path]:
     """Return the DICOM segmentations and structure sets in a folder and below, also those beside a series."""
-    files = [file for one in _folders(Path(folder)) for file, _ in _series_files(one, formats)]
-    return [file for file in files if looks_like_label(file, formats=formats)]
+    files = [file for one in _folders(Path(folder)) for file, _ in _series_files(one, FORMATS)]
+    return [file for file in files if looks_like_label(file)]
 
 
 def _folders(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:

@@ -106,18 +106,18 @@ def as_label(volume: Volume) -> Volume:
     return replace(volume, data=data, warnings=warnings)
 
 
-def read_label_pair(first: Path, second: Path, *, formats: Formats = FORMATS) -> tuple[Volume, Volume]:
+def read_label_pair(first: Path, second: Path) -> tuple[Volume, Volume]:
     """Read two label maps of one scan. The contours of a structure set are drawn on the grid of the other.
 
     Raises:
         InputError: As :func:`read_label`; or both are structure sets.
     """
-    found = format_at(label_in(first, formats=formats) or first, formats=formats)
+    found = format_at(label_in(first) or first)
     if found is not None and found.draw_label is not None:
-        other = read_label(second, formats=formats)
-        return read_label(first, image=other, formats=formats), other
-    label = read_label(first, formats=formats)
-    return label, read_label(second, image=label, formats=formats)
+        other = read_label(second)
+        return read_label(first, image=other), other
+    label = read_label(first)
+    return label, read_label(second, image=label)
 
 
 def write_label(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:
@@ -145,14 +145,14 @@ def write_label(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Fo
     _write(Path(path), labels.astype(smallest), like, formats)
 
 
-def write_label_film(path: PathLike, labels: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:
+def write_label_film(path: PathLike, labels: np.ndarray, like: Volume) -> None:
     """Write the label maps ``(frames, *S)`` of all frames as one file, with the time axis of the film.
 
     Arguments and errors as :func:`write_label`; ``like`` is a frame of the film, with its header.
     """
     if labels.shape[1:] != like.spatial_shape:
         raise ValueError(f"labels of shape {labels.shape} do not fit {like.name} of shape {like.spatial_shape}")
-    _write(Path(path), labels, like, formats)
+    _write(Path(path), labels, like, FORMATS)
 
 
 def write_array(path: PathLike, data: np.ndarray, like: Volume, *, formats: Formats = FORMATS) -> None:
