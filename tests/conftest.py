@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from browser import find_chromium
 from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -29,6 +30,15 @@ def _locale():
     before = locale.setlocale(locale.LC_ALL)
     yield
     locale.setlocale(locale.LC_ALL, before)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a browser; skips the test without one."""
+    found = find_chromium()
+    if found is None:
+        pytest.skip("no Chromium on this machine: install it to run the browser tests")
+    return found
 
 
 @pytest.fixture(scope="session")

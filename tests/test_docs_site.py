@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from browser import Browser, find_chromium
+from browser import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMULAS = ("learners/metric-based.html", "tutorials/03_comparing_learners.html")
@@ -56,11 +56,8 @@ def test_pages_made_from_docstrings_and_notebooks(site):
     assert len(list((site / "tutorials").glob("*.html"))) == len(list((ROOT / "tutorials").glob("*.ipynb")))
 
 
-def test_formulas_are_set_and_nothing_is_fetched(site):
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("no Chromium on this machine")
-    with Browser(executable) as browser:
+def test_formulas_are_set_and_nothing_is_fetched(site, chromium):
+    with Browser(chromium) as browser:
         for page in FORMULAS:
             browser.open(site / page)
             count = "document.querySelectorAll('{}').length"
@@ -72,11 +69,8 @@ def test_formulas_are_set_and_nothing_is_fetched(site):
         assert browser.problems == []
 
 
-def test_search_works_from_a_disk(site):
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("no Chromium on this machine")
-    with Browser(executable) as browser:
+def test_search_works_from_a_disk(site, chromium):
+    with Browser(chromium) as browser:
         browser.open(site / "index.html")
         browser.ask("document.querySelector('[data-md-toggle=search]').click()")
         browser.ask("document.querySelector('.md-search__input').value = 'contrast agent'")

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 import toys
-from browser import Browser, find_chromium
+from browser import Browser
 from PIL import Image
 
 from medfewshot.report.page.content import Page, PageCase, StructureRow
@@ -38,12 +38,9 @@ def make_page() -> Page:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("no Chromium on this machine")
+def browser(chromium, tmp_path_factory):
     path = write_page(tmp_path_factory.mktemp("page") / "report.html", make_page())
-    with Browser(executable) as browser:
+    with Browser(chromium) as browser:
         browser.open(path)
         yield browser
         driver = [text for text in browser.problems if "GL Driver Message" in text]  # of software rendering
@@ -274,16 +271,13 @@ def test_all_columns_are_within_the_window(browser, width):
 
 
 @pytest.fixture(scope="module")
-def long_table(tmp_path_factory):
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("no Chromium on this machine")
+def long_table(chromium, tmp_path_factory):
     cases = [
         PageCase(f"case_{number}", structures=(StructureRow(1, "left", number + 1.0, (number % 97) / 97),))
         for number in range(2000)
     ]
     path = write_page(tmp_path_factory.mktemp("long") / "report.html", Page("many", {1: "left"}, tuple(cases)))
-    with Browser(executable) as browser:
+    with Browser(chromium) as browser:
         browser.open(path)
         yield browser
         assert browser.problems == []

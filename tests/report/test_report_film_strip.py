@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from browser import Browser, find_chromium
+from browser import Browser
 
 from medfewshot.report import FilmStrip
 from medfewshot.report.page.content import Page, PageCase, StructureRow
@@ -48,14 +48,11 @@ def test_long_and_large_films_are_bounded():
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("no Chromium on this machine")
+def browser(chromium, tmp_path_factory):
     viewer = played().with_reference(frame(2)[1], (7,)).encoded()
     case = PageCase("beat", structures=(StructureRow(7, "cavity", 1.0, 0.9),), viewer=viewer)
     path = write_page(tmp_path_factory.mktemp("page") / "report.html", Page("A film", {7: "cavity"}, (case,)))
-    with Browser(executable) as browser:
+    with Browser(chromium) as browser:
         browser.open(path)
         browser.ask("document.querySelector('button[data-case]').click()")
         browser.wait("document.getElementById('viewer').dataset.ready === 'case-1'")

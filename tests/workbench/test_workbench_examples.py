@@ -81,7 +81,7 @@ def test_a_map_of_uncertainty_belongs_to_one_draft(project: Project) -> None:
     assert [path.name for path in (project.folder / "drafts/uncertainty").iterdir()] == ["scan_0-0002.nii.gz"]
 
 
-def test_the_page_shows_channels_uncertainty_and_the_check(tmp_path: Path) -> None:
+def test_the_page_shows_channels_uncertainty_and_the_check(chromium: str, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     write_phantom(scans / "scan_0.nii.gz")
     values = np.random.default_rng(0).integers(0, 999, (*SHAPE, 2)).astype(np.int16)
@@ -91,7 +91,7 @@ def test_the_page_shows_channels_uncertainty_and_the_check(tmp_path: Path) -> No
     write_checks(project, ["scan_0"], [{"support": "s", "dice": 0.1, "message": "check s: it fits none"}])
     project.write_draft("two", 3 * ball().astype(np.uint8), confidence=0.5)
     write_uncertainty(project, "two", ball(radius=3).astype(np.float32))
-    with serving(project) as url, browsing() as browse:
+    with serving(project) as url, browsing(chromium) as browse:
         page = browse(url).ready("two").go([4, 5, 6])
         for channel in (1, 0):  # the file counts from left and front
             page.page.select_option("#channel", index=channel)

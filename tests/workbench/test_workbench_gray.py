@@ -21,8 +21,8 @@ BALL = [Structure("ball", 1, "#e6194b")]
 
 
 @pytest.fixture(scope="module")
-def browse():
-    with browsing() as browse:
+def browse(chromium):
+    with browsing(chromium) as browse:
         yield browse
 
 

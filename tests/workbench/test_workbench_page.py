@@ -23,8 +23,8 @@ TWO = [*BALL, Structure("other", 7, "#3cb44b")]
 
 
 @pytest.fixture(scope="module")
-def browse():
-    with browsing() as browse:
+def browse(chromium):
+    with browsing(chromium) as browse:
         yield browse
 
 

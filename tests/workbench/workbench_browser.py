@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,15 +19,6 @@ WHERE = """([plane, voxel]) => {
     (voxel[axis] * viewer.spacing[axis] - leftTopMM[i]) / fovMM[i]);
   return [box.left + (left + across * width) / dense, box.top + (top + (1 - up) * height) / dense];
 }"""
-
-
-def find_chromium() -> str:
-    """The browser's path; skips the test without one."""
-    pytest.importorskip("playwright", reason="the browser tests need playwright (pip install medfewshot[dev])")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium found: install it to run the browser tests")
-    return found
 
 
 class Page:
@@ -105,12 +95,12 @@ Browse = Callable[..., Page]
 
 
 @contextmanager
-def browsing() -> Iterator[Browse]:
+def browsing(executable: str) -> Iterator[Browse]:
     """A browser: call it with an address to open a tab.
 
     Options of a tab: ``dark``, ``width`` and ``height`` in pixels, ``blocked`` (a pattern of requests that fail).
     """
-    executable = find_chromium()
+    pytest.importorskip("playwright", reason="the browser tests need playwright (pip install medfewshot[dev])")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
