@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfewshot.learners.hybrid_fusion import product_of_experts
-from medfewshot.registration import FRAMES, RegistrationOptions, Transform, register
+from medfewshot.registration import FRAMES, Transform, register
 
 WEIGHT = 0.3
 """Exponent of the carried labels; ``lab/notes/films.md`` says how it was chosen."""
@@ -27,20 +27,10 @@ class LabelTracker:
         labels: Its classes ``(*P)``, negative if unknown.
         classes: N + 1.
         spacing_mm: Voxel edges of the planned grid.
-        options: Options of the registration.
     """
 
-    def __init__(
-        self,
-        image: Tensor,
-        labels: Tensor,
-        *,
-        classes: int,
-        spacing_mm: Sequence[float],
-        options: RegistrationOptions = FRAMES,
-    ) -> None:
-        self.image, self.labels, self.classes = image, labels, classes
-        self.spacing_mm, self.options = spacing_mm, options
+    def __init__(self, image: Tensor, labels: Tensor, *, classes: int, spacing_mm: Sequence[float]) -> None:
+        self.image, self.labels, self.classes, self.spacing_mm = image, labels, classes, spacing_mm
         self._last: Transform | None = None
 
     def restart(self) -> None:
@@ -66,7 +56,7 @@ class LabelTracker:
     def carry(self, image: Tensor) -> Tensor:
         """Return the votes ``(N + 1, *P)`` of the labels in the next frame ``(C, *P)``."""
         if self._last is not None or not torch.equal(image, self.image):
-            self._last, _ = register([self.image], image, self.spacing_mm, self.options, start=self._last)
+            self._last, _ = register([self.image], image, self.spacing_mm, FRAMES, start=self._last)
         size = image.shape[1:]
         votes = image.new_zeros((self.classes, *size))
         grid = None if self._last is None else self._last.grid(size)
