@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.intensities import robust_window
+from medfewshot.intensities import looks_like_hounsfield, robust_window
 from medfewshot.types import Volume
 from medfewshot.workbench.masks import Frame, display_file, frame_of
 from medfewshot.workbench.project import Project
 
 _OPEN_SCANS = 2
-_AIR_HU = -500
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class OpenScan:
         """Collect what the page must know: shape, affine, kind of intensities and the window of a channel."""
         shown = self._channel(channel)
         low, high = robust_window(shown)
-        is_ct = self.volume.modality == "CT" or (self.volume.modality is None and float(shown.min()) <= _AIR_HU)
+        is_ct = self.volume.modality == "CT" or (self.volume.modality is None and looks_like_hounsfield([shown]))
         return {
             "shape": self.frame.shape,
             "affine": self.frame.affine.tolist(),

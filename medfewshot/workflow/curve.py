@@ -166,12 +166,11 @@ def _open(folder: Path, request: str, overwrite: bool) -> list[CurveScore]:
 
 def _names(scans: LabelledScans, settings: AdaptSettings) -> dict[int, str]:
     """Label value -> name of what is learned and scored."""
-    marked = sorted({value for label in scans.labels for value in boxes(label.data[0])})
-    known = {value: scans.names.get(value, f"label {value}") for value in marked}
     if isinstance(settings.labels, Mapping):
         return dict(settings.labels)
+    marked = sorted({value for label in scans.labels for value in boxes(label.data[0])})
     wanted = label_values(settings.labels, scans.names) if settings.labels else marked
-    return {value: known.get(value, f"label {value}") for value in wanted}
+    return {value: scans.names.get(value, f"label {value}") for value in wanted}
 
 
 def _test(

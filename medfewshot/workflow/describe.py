@@ -13,7 +13,7 @@ from medfewshot.io import case_id
 from medfewshot.learners import LEARNERS, read_seen
 from medfewshot.workflow.known_names import learned_cases
 from medfewshot.workflow.measures import unit_of
-from medfewshot.workflow.record import RUN_RECORD, CaseResult, read_run
+from medfewshot.workflow.record import CaseResult, damaged, read_run
 
 TO_WRITE = (
     "where the scans come from, who was included, how they were made anonymous and acquired (CLAIM 7, 8, 11, 13)",
@@ -106,7 +106,7 @@ def describe(folder: Path) -> Description:
         )
         return Description(" ".join(filter(None, sentences)), items, facts.warnings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder / RUN_RECORD}: is damaged ({error})", "segment again and replace it") from None
+        raise damaged(folder, error) from None
 
 
 class _Facts:

@@ -222,7 +222,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise _damaged(folder)
+        raise damaged(folder)
     version = content.get("format_version", FORMAT_VERSION)
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(
@@ -242,7 +242,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[CaseResult]]:
     try:
         return content, [CaseResult(**{**entry, "inputs": tuple(entry["inputs"])}) for entry in content["outputs"]]
     except (KeyError, TypeError):
-        raise _damaged(folder) from None
+        raise damaged(folder) from None
 
 
 def remove_results(folder: Path) -> None:
@@ -270,8 +270,10 @@ def _entry(result: CaseResult) -> str:
     return indent(strict_json(asdict(result)).rstrip("\n"), "    ")
 
 
-def _damaged(folder: Path) -> InputError:
-    return InputError(f"{folder / RUN_RECORD}: is damaged", "start again and replace it", setting="overwrite")
+def damaged(folder: Path, reason: object = "") -> InputError:
+    """Make the error of a record that cannot be understood."""
+    detail = f" ({reason})" if str(reason) else ""
+    return InputError(f"{folder / RUN_RECORD}: is damaged{detail}", "segment again and replace it", setting="overwrite")
 
 
 def versions() -> dict[str, str]:

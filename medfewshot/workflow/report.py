@@ -30,7 +30,7 @@ from medfewshot.report.page.write import card_uri, preview_uri
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.known_names import known_names, learned_names
 from medfewshot.workflow.measures import SIZES, unit_of
-from medfewshot.workflow.record import REPORT, RUN_RECORD, CaseResult, flag_warning, read_run
+from medfewshot.workflow.record import REPORT, CaseResult, damaged, flag_warning, read_run
 
 CHANGED = "its labels were changed later: sizes, expected Dice and preview are those of the first ones"
 
@@ -110,7 +110,7 @@ def run_page(folder: Path, *, evaluation: Evaluation | None = None) -> Page:
             volume_plot=volume_plot_uri(evaluation.volumes) if evaluation else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / RUN_RECORD}: is damaged ({error})", "segment again and replace it") from None
+        raise damaged(folder, error) from None
 
 
 def show_cases(

@@ -15,6 +15,7 @@ from medfewshot.io import read_image
 from medfewshot.types import Volume
 from medfewshot.workbench import Project, Structure
 from medfewshot.workbench.masks import Frame, display_file, frame_of, pack, place, unpack
+from medfewshot.workbench.open_scan import OpenScan
 
 SHAPE = (5, 6, 7)
 ORDERS = [(order, flips) for order in permutations(range(3)) for flips in product((1, -1), repeat=3)]
@@ -110,6 +111,14 @@ def test_the_page_gets_the_intensities(image):
     assert np.count_nonzero(shown.affine[:3, :3]) == 3
     error = np.abs(shown.get_fdata() - frame.view(image)).max()
     assert error <= (0 if image.dtype.kind == "i" else 1e5 / 65534)
+
+
+@pytest.mark.parametrize(("low", "high", "ct"), [(-1000, 1200, True), (-125, 275, True), (0, 1200, False)])
+def test_ct_is_known_by_its_intensities(low, high, ct):
+    """Also if they were clipped; the page then opens it in the window for soft tissue."""
+    ramp = np.linspace(low, high, 210, dtype=np.float32).reshape(1, *SHAPE)
+    scan = Volume(ramp, np.eye(4))
+    assert OpenScan(scan, frame_of(scan)).facts()["ct"] == ct
 
 
 def test_packing_is_exact_and_bounded():

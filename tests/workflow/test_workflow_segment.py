@@ -299,7 +299,7 @@ def test_a_damaged_record(scans, segmenter, text):
     out, cases = scans / "out", find_cases([scans / "cohort"])
     out.mkdir()
     (out / "run.json").write_text(text)
-    with pytest.raises(InputError, match=r"run\.json: is damaged; start again"):
+    with pytest.raises(InputError, match=r"run\.json: is damaged; segment again"):
         segment_cases(cases, segmenter, out, SegmentSettings(resume=True))
     assert not segment_cases(cases, segmenter, out, SegmentSettings(previews=False, overwrite=True)).failed
 
