@@ -244,6 +244,7 @@ def test_matches_by_case_id_and_names_what_is_left_over(tmp_path: Path) -> None:
     for name in ("ct_1.nii.gz", "ct_2.nii", "ct_3.nii.gz"):
         save(tmp_path / "dataset" / "labelsTr" / name, label_map(1))
     (tmp_path / "predictions" / "scores.csv").write_text("not an image")
+    (tmp_path / "predictions" / "bland_altman.png").write_text("the plot of the scores")
     pairs, warnings = match_cases(tmp_path / "predictions", tmp_path / "dataset")
     assert [(case, a.name, b.name) for case, a, b in pairs] == [
         ("ct_1", "ct_1.nii.gz", "ct_1.nii.gz"),

@@ -51,6 +51,7 @@ def suggest(
         )
         console.say(f"{number}. {row['scan']}: {reason}")
     console.json({"scans": rows[:count]})
+    raise typer.Exit(1 if skipped else 0)
 
 
 def _typical(scans: list[Path], progress: Progress) -> tuple[list[dict[str, Any]], list[str]]:

@@ -20,6 +20,8 @@ from medfewshot.workers import Lost, RayCluster, Threads, Workers
 
 _PREDICTION = re.compile(r"(?<=.)[_-](prediction|pred)\Z", re.IGNORECASE)
 """Suffixes that tools append to the name of a case, besides the usual names of labels."""
+PLOTS = ("dice.png", "bland_altman.png")
+"""Beside ``scores.csv``, these are plots of the scores, not scans."""
 _REFERENCE_FOLDERS = ("labelsTr", "labels/final", "labels")
 _SHOWN = 5
 
@@ -186,7 +188,9 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
+    plots = PLOTS if (path / "scores.csv").is_file() else ()
     files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != "." and format_of(file))
+    files = [file for file in files if file.name not in plots]
     if not files:
         raise InputError(f"{path}: no image files in this folder")
     return files

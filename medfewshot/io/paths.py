@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 from unicodedata import normalize
 
@@ -30,6 +31,9 @@ _IMAGE_NAMES = tuple(
 _SEQUENCES = {"t1": 0, "t1n": 0, "t1ce": 1, "t1c": 1, "t2": 2, "t2w": 2, "flair": 3, "t2f": 3}
 """Endings of BraTS's files, of both generations, and the channel that each is."""
 _CHANNEL = re.compile(rf"(.+)(?:_(\d{{4}})|[_-]({'|'.join(_SEQUENCES)}))", re.IGNORECASE)
+_HEADERS = (".mhd", ".nhdr", ".hdr")
+"""Their voxels may be in other files."""
+_MOST_BYTES = 1 << 20
 _DEPTH = 4
 """How many folders deep to look for series: as deep as a PACS export, but not a whole disk."""
 
@@ -53,6 +57,19 @@ def format_at(path: Path, *, formats: Formats = FORMATS) -> Format | None:
     if by_name is not None and by_name.recognises is None:
         return by_name
     return next((one for one in formats if one.recognises is not None and one.recognises(path)), by_name)
+
+
+def files_of(path: Path) -> list[Path]:
+    """List the files of a scan: of a series folder, or the file with those that hold the voxels of its header."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    if path.suffix.lower() not in _HEADERS or not path.is_file():
+        return [path]
+    with path.open("rb") as file:
+        header = file.read(_MOST_BYTES)
+    beside = list(path.parent.glob(f"{escape(path.stem)}.*"))
+    beside += [file for file in path.parent.iterdir() if os.fsencode(file.name) in header]
+    return sorted({file for file in beside if file.is_file()} | {path})
 
 
 def supported(formats: Formats = FORMATS) -> str:

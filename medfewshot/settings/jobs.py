@@ -236,7 +236,7 @@ class SegmentSettings(InferenceSettings):
     )
     report: Written = Field(True, description="Write one page about the run, with a viewer: report.html.")
     resume: bool = Field(False, description="Continue an earlier run: scans with a result are not segmented again.")
-    overwrite: bool = Field(False, description="Replace what the output folder contains.")
+    overwrite: bool = Field(False, description="Replace the earlier results in the output folder.")
 
     @property
     def exports(self) -> tuple[str, ...]:

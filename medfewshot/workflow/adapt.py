@@ -15,6 +15,7 @@ from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_seg
 from medfewshot.datasets import Dataset
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError
+from medfewshot.io import files_of
 from medfewshot.learners import (
     LEARNERS,
     Learner,
@@ -342,8 +343,7 @@ def _compare(support: Support, progress: Progress) -> list[dict[str, Any]]:
 def fingerprint_of(support: Dataset, settings: AdaptSettings) -> str:
     """Fingerprint of the support's files (names, sizes, times) and the settings, to recognise a run on resuming."""
     paths = [path for case in support.labelled for path in (*case.image_paths, case.label_path) if path is not None]
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for path in paths for p in files_of(path)]
     unused = [name for name in ("ignore", "frame") if dict(settings)[name] is None]
     content: list[Any] = [facts, support.labels, settings.model_dump(exclude={"device", *unused})]
     content += [support.ignore] if support.ignore is not None else []

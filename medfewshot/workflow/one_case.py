@@ -17,7 +17,7 @@ from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Progress, Volume
 from medfewshot.workers import Lost
 from medfewshot.workflow.films import segment_film
-from medfewshot.workflow.outputs import inputs_of, write_outputs
+from medfewshot.workflow.outputs import inputs_of, stamp_of, write_outputs
 from medfewshot.workflow.record import RUN_RECORD, CaseResult, fingerprint_of
 from medfewshot.workflow.volumes import check_channels
 
@@ -31,6 +31,7 @@ class Batch:
         folder: Where results are written.
         settings: What is written, and what happens to earlier results.
         first: The volume or the film, if there is only one: it is read already.
+        stamp: Of its files before they were read.
         read: Reads the image of a case from its channel files.
         warnings: Of what was skipped.
     """
@@ -39,6 +40,7 @@ class Batch:
     folder: Path
     settings: SegmentSettings = field(default_factory=SegmentSettings)
     first: Volume | Film | None = None
+    stamp: str = ""
     read: ReadImage = read_image
     warnings: tuple[str, ...] = ()
 
@@ -73,7 +75,7 @@ def segment_case(case: Case, progress: Progress, *, segmenter: VolumeSegmenter, 
     Returns:
         The result, ``failed`` if anything is wrong with the volume.
     """
-    begun = time.perf_counter()
+    begun, stamp = time.perf_counter(), batch.stamp or stamp_of(case)
     progress.update(0, 1, case.case_id)
     try:
         check_channels(case, segmenter.plan.channels)
@@ -88,7 +90,7 @@ def segment_case(case: Case, progress: Progress, *, segmenter: VolumeSegmenter, 
         volume = replace(volume, warnings=(*volume.warnings, *_seen(case, scan.name, segmenter)))
         return write_outputs(
             case, volume, segmentation, names=segmenter.plan.labels, folder=batch.folder, settings=batch.settings,
-            read_seconds=read, film=film,
+            stamp=stamp, read_seconds=read, film=film,
         )  # fmt: skip
     except Exception as error:
         # Whatever is wrong with one scan, the others still get their turn; the record and exit code say so.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medfewshot.inference import Segmentation
-from medfewshot.io import EXPORTS, output_suffix, write_array, write_label, write_label_film
+from medfewshot.io import EXPORTS, files_of, output_suffix, write_array, write_label, write_label_film
 from medfewshot.report import colour_of, prepare_case, save_preview
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Colour, Volume
@@ -27,6 +27,7 @@ def write_outputs(
     names: Mapping[int, str],
     folder: Path,
     settings: SegmentSettings,
+    stamp: str,
     read_seconds: float,
     film: SegmentedFilm | None = None,
 ) -> CaseResult:
@@ -39,6 +40,7 @@ def write_outputs(
         names: Label value -> name.
         folder: The folder of the run.
         settings: What to write.
+        stamp: Of the files of the case before they were read.
         read_seconds: Time that reading the image took, for the record.
         film: The film, if the volume is a frame of one.
 
@@ -78,7 +80,7 @@ def write_outputs(
     return CaseResult(
         case=case.case_id,
         inputs=inputs_of(case),
-        stamp=stamp_of(case),
+        stamp=stamp,
         status="done",
         labels=labels,
         files=tuple(files),
@@ -134,7 +136,7 @@ def rgb(colour: str) -> Colour:
 
 def stamp_of(case: Case) -> str:
     """Digest of sizes and times of a case's files: shows a later run that one was replaced."""
-    files = [file for path in case.image_paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    files = [file for path in case.image_paths for file in files_of(path)]
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 

@@ -19,6 +19,7 @@ from medfewshot.bundle import VolumeSegmenter, strict_json
 from medfewshot.data_dictionary import describe_columns, write_table
 from medfewshot.devices import describe_device
 from medfewshot.errors import InputError
+from medfewshot.evaluation.files import PLOTS
 from medfewshot.io import EXPORTS, atomic_path
 from medfewshot.planning import plan_to_dict
 from medfewshot.report import prepared_path
@@ -29,7 +30,7 @@ RUN_RECORD = "run.json"
 STATISTICS = "statistics.csv"
 EJECTION = "ejection.csv"
 REPORT = "report.html"
-SCORES = ("summary.json", "scores.csv", "summary.csv", "films.csv", "dice.png", "bland_altman.png")
+SCORES = ("summary.json", "scores.csv", "summary.csv", "films.csv", *PLOTS)
 """Files of an evaluation. It always writes the first three."""
 FORMAT_VERSION = 1
 _NO_OUTPUTS = '\n  "outputs": []'
@@ -258,11 +259,18 @@ def remove_results(folder: Path) -> None:
             path = folder / name if name else folder
             if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
                 path.unlink()
+    remove_scores(folder)
+    for name in (STATISTICS, EJECTION, RUN_RECORD):
+        (folder / name).unlink(missing_ok=True)
+
+
+def remove_scores(folder: Path) -> bool:
+    """Delete the page of results and their scores; return whether there were scores."""
     scores = SCORES if all((folder / name).is_file() for name in SCORES[:3]) else ()
-    for name in (STATISTICS, EJECTION, REPORT, *scores):
+    for name in (REPORT, *scores):
         (folder / name).unlink(missing_ok=True)
     remove_parts(folder / REPORT)
-    (folder / RUN_RECORD).unlink()
+    return bool(scores)
 
 
 def _entry(result: CaseResult) -> str:

@@ -37,6 +37,7 @@ from medfewshot.workflow.record import (
     RunRecord,
     flag_warning,
     remove_results,
+    remove_scores,
 )
 from medfewshot.workflow.report import reasons_to_review
 from medfewshot.workflow.volumes import channels_a_scan, check_channels, check_tables_folder, find_cases
@@ -105,9 +106,10 @@ def open_batch(
         EXPORTS[name].check_available()
     cases = find_cases(inputs, channels)
     check_results_folder(folder, cases, settings)
-    first = None
+    first, stamp = None, ""
     if len(cases) == 1:
         check_channels(cases[0], channels)
+        stamp = stamp_of(cases[0])
         first = open_scan(cases[0].image_paths, channels=channels, read=read)
         if plan is not None:
             check_like_support(first.first if isinstance(first, Film) else first, plan)
@@ -126,10 +128,14 @@ def open_batch(
             "each file is segmented by itself; give a folder with the channel that it learned from"
         )
     known = {path.resolve() for case in cases for path in case.image_paths}
+    named = {path.absolute() for case in cases for path in case.image_paths}
+    links = [file for given in inputs if given.is_dir() for file in sorted(given.iterdir()) if file.is_symlink()]
+    if doubles := [file.name for file in links if file.resolve() in known and file.absolute() not in named]:
+        warnings.append(f"{len(doubles)} link(s) to others of the scans ignored: {some(doubles)}")
     deeper = [file for given in inputs for file in images_below(given) if file.resolve() not in known]
     if deeper := [file for file in deeper if not (file.parent / RUN_RECORD).is_file()]:  # results are no scans
         warnings.append(f"{len(deeper)} image(s) in subfolders ignored, such as {deeper[0]}; give their folders too")
-    return Batch(tuple(cases), folder, settings, first, read, tuple(warnings))
+    return Batch(tuple(cases), folder, settings, first, stamp, read, tuple(warnings))
 
 
 def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentSettings) -> None:
@@ -140,10 +146,8 @@ def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentS
     inputs = {path.resolve() for case in cases for path in case.image_paths}
     if any(folder.resolve() in (path, path.parent) for path in inputs):
         raise InputError(f"{folder}: contains the scans themselves", "give another folder", setting="output")
-    if settings.overwrite:
-        return
     if (folder / RUN_RECORD).exists():
-        if settings.resume:
+        if settings.resume or settings.overwrite:
             return
         raise InputError(
             f"{folder}: already contains results", "continue or replace them", setting=("resume", "overwrite")
@@ -153,7 +157,7 @@ def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentS
     taken += [path for path in (folder / STATISTICS, folder / REPORT) if path.exists()]
     if taken:
         raise InputError(
-            f"{taken[0]}: exists already", "give another folder, or replace it", setting=("output", "overwrite")
+            f"{taken[0]}: exists already, and no run.json beside it", "give another folder", setting="output"
         )
 
 
@@ -203,6 +207,8 @@ def segment(
                     record.add(known)
                 else:
                     todo.append(case)
+            if any(inputs_of(case) in earlier for case in todo) and remove_scores(folder):
+                record.about_input += ("the scores in the folder were of earlier scans and were removed: score again",)
             resumed = len(record.results)
             work = _work(batch, segmenter, record, workers, saved)
             if isinstance(workers, RayCluster):  # its processes start in other folders
@@ -230,7 +236,7 @@ def _work(
         raise InputError("the nodes of a cluster need a saved segmenter", "save it first", setting="ray")
     record.device = f"{saved.device}, on the Ray cluster {workers.address}"
     saved = replace(saved, folder=saved.folder.resolve())
-    batch = replace(batch, folder=batch.folder.resolve(), first=None)
+    batch = replace(batch, folder=batch.folder.resolve(), first=None, stamp="")
     return partial(segment_on_node, saved=saved, fingerprint=record.fingerprint, batch=batch)
 
 

@@ -30,9 +30,12 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
     Raises:
         InputError: Nothing is found, or two results would have the same name.
     """
-    paths = list({path.resolve(): path for given in inputs for path in find_images(given)}.values())
+    files: dict[Path, Path] = {}
+    for path in (path for given in inputs for path in find_images(given)):
+        if path.resolve() not in files or not path.is_symlink():  # the file itself rather than a link to it
+            files[path.resolve()] = path
     groups: dict[tuple[Path, str], list[Path]] = {}
-    for path in paths:
+    for path in files.values():
         channel = channel_of(path) if channels > 1 and channels_in_file(path) != channels else None
         key = (path, case_id(path)) if channel is None else (path.parent, channel[0])
         groups.setdefault(key, []).append(path)

@@ -13,6 +13,7 @@ from medfewshot.io import (
     case_id,
     case_of_image,
     case_of_label,
+    files_of,
     files_without_image,
     find_images,
     images_below,
@@ -166,6 +167,19 @@ def test_a_structure_set_is_no_scan(tmp_path: Path) -> None:
     plan.rename(tmp_path / "only" / "rs.dcm")
     with pytest.raises(InputError, match=r"contains no images, only 1 DICOM file\(s\) without one, such as rs\.dcm"):
         find_images(tmp_path / "only")
+
+
+def test_the_files_of_a_scan(tmp_path: Path) -> None:
+    """What shows that a scan was replaced: also the voxels beside a header, whatever their name."""
+    for name in ("a.raw", "voxels.bin", "b.img", "b2.img", "other.raw"):
+        (tmp_path / name).touch()
+    (tmp_path / "a.mhd").write_text("ElementDataFile = a.raw\n")
+    (tmp_path / "c.nhdr").write_text("data file: voxels.bin\n")
+    (tmp_path / "b.hdr").touch()
+    found = {path: [file.name for file in files_of(tmp_path / path)] for path in ("a.mhd", "c.nhdr", "b.hdr", "b.nii")}
+    assert found == {
+        "a.mhd": ["a.mhd", "a.raw"], "c.nhdr": ["c.nhdr", "voxels.bin"], "b.hdr": ["b.hdr", "b.img"], "b.nii": ["b.nii"]
+    }  # fmt: skip
 
 
 def test_nothing_found(tmp_path: Path) -> None:

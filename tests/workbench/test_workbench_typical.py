@@ -58,3 +58,7 @@ def test_the_command_names_the_first_scan_to_label(tmp_path: Path):
     assert json.loads(done.stdout)["scans"][0]["case"] == "s1"
     done = CliRunner().invoke(app, ["suggest", str(tmp_path), "--json", "-n", "2"])
     assert len(json.loads(done.stdout)["scans"]) == 2
+    (tmp_path / "s0.nii.gz").write_bytes(b"broken")
+    done = CliRunner().invoke(app, ["suggest", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "s0.nii.gz" in done.output

@@ -117,10 +117,9 @@ def test_files_of_others_are_safe(scans):
     for options in (PLAIN, SegmentSettings(overwrite=True), SegmentSettings(resume=True)):
         with pytest.raises(InputError, match="scans themselves"):
             check_results_folder(scans / "cohort", cases, options)
-    for options in (PLAIN, SegmentSettings(resume=True)):
-        with pytest.raises(InputError, match=r"q0\.nii\.gz: exists already"):
+    for options in (PLAIN, SegmentSettings(resume=True), SegmentSettings(overwrite=True)):
+        with pytest.raises(InputError, match=r"q0\.nii\.gz: exists already, and no run\.json"):
             check_results_folder(scans / "reference", cases, options)
-    check_results_folder(scans / "reference", cases, SegmentSettings(overwrite=True))
     check_results_folder(scans / "annotated" / "labels", cases, PLAIN)
 
 
@@ -331,6 +330,32 @@ def test_scores_of_replaced_results_go_with_them(scans, segmenter):
 
 
 RESUME = SegmentSettings(previews=False, resume=True)
+
+
+def test_scores_of_scans_that_were_replaced_go_on_resuming(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cases(cases, segmenter, out, RESUME)
+    touch(scans, "out/scores.csv", "out/summary.csv", "out/summary.json")
+    assert not any("scores" in text for text in segment_cases(cases, segmenter, out, RESUME).warnings)
+    os.utime(cases[0].image_path, (1, 1))
+    assert any("scores" in text for text in segment_cases(cases, segmenter, out, RESUME).warnings)
+    assert not (out / "scores.csv").exists()
+
+
+def test_a_scan_that_is_replaced_while_it_is_segmented_is_segmented_again(scans, segmenter):
+    case, out = find_cases([scans / "cohort" / "q0.nii.gz"])[0], scans / "out"
+    batch = open_batch([case.image_path], out, RESUME)
+    os.utime(case.image_path, (1, 1))
+    assert segment(batch, segmenter).resumed == 0
+    assert segment(open_batch([case.image_path], out, RESUME), segmenter).resumed == 0
+    assert segment(open_batch([case.image_path], out, RESUME), segmenter).resumed == 1
+
+
+def test_links_to_other_scans_are_named(scans):
+    (scans / "cohort" / "a_link.nii.gz").symlink_to("q0.nii.gz")
+    batch = open_batch([scans / "cohort"], scans / "out")
+    assert "1 link(s) to others of the scans ignored: a_link.nii.gz" in batch.warnings
+    assert batch.cases[0].case_id == "q0"
 
 
 def test_results_that_were_not_asked_for_again_stay_in_the_record(scans, segmenter):
