@@ -107,7 +107,7 @@ def _meta_tensor(value: Any) -> tuple[np.ndarray, np.ndarray]:
     return data[None] if has_no_channels else data, affine
 
 
-def _nibabel(value: Any) -> tuple[np.ndarray, np.ndarray]:
+def _nibabel(value: Any) -> tuple[np.ndarray, np.ndarray | None]:
     from medfewshot.io.formats.nifti import mm_per_unit
 
     data = np.asanyarray(value.dataobj)
@@ -115,6 +115,8 @@ def _nibabel(value: Any) -> tuple[np.ndarray, np.ndarray]:
         data = data[..., 0]
     if data.ndim > 3:
         raise InputError(f"image of shape {data.shape}: is a time series or has several channels", "give one volume")
+    if value.affine is None:
+        return data[None], None
     affine = np.array(value.affine, dtype=np.float64)
     affine[:3] *= mm_per_unit(value.header)
     return data[None], complete_2d(affine) if data.ndim == 2 else affine

@@ -54,7 +54,11 @@ def test_the_affine_is_kept(tmp_path: Path, kind: str) -> None:
     assert volume.warnings == ()
 
 
-@pytest.mark.parametrize("value", [DATA, torch.tensor(DATA), DATA.tolist()], ids=["numpy", "torch", "list"])
+@pytest.mark.parametrize(
+    "value",
+    [DATA, torch.tensor(DATA), DATA.tolist(), nib.Nifti1Image(DATA, None)],
+    ids=["numpy", "torch", "list", "nibabel without affine"],
+)
 def test_an_array_has_no_spacing(value: object) -> None:
     volume = as_volume(value)
     assert (volume.has_spacing, volume.warnings) == (False, (NO_SPACING,))
