@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, counted
 from medfewshot.io.dicom_stack import Slice
 
 FRAME_OF_REFERENCE = "frame of reference"
@@ -27,6 +27,8 @@ TAGS = {
 """What can differ between acquisitions, with its tag in a single-frame file. The first that differs is reported."""
 _CONSTANT = ("temporal position", "echo time", "b-value", "convolution kernel", "tube voltage", FRAME_OF_REFERENCE)
 """What never differs within one volume. An acquisition number may: CT that steps gives each rotation its own."""
+_COUNTED = ("temporal position", FRAME_OF_REFERENCE)
+"""What may differ from slice to slice: some scanners count slices, some anonymisers give each file new identifiers."""
 _NUMBER = "acquisition number"
 _FEW = 3
 
@@ -47,7 +49,8 @@ def check_one_acquisition(stack: Sequence[Slice], name: str) -> tuple[str, ...]:
     """
     for fact in _CONSTANT:
         groups = _groups(stack, fact)
-        if len(groups) > 1 and min(map(len, groups.values())) > 1:
+        is_counted = fact in _COUNTED and max(map(len, groups.values()), default=1) == 1
+        if len(groups) > 1 and not is_counted:
             raise _mixed(name, fact, groups)
     groups = {number: places for number, places in _groups(stack, _NUMBER).items() if len(places) > 1}
     if len(groups) < 2:
@@ -90,7 +93,7 @@ def _mixed(name: str, fact: str, groups: Mapping[str, Sequence[int]]) -> InputEr
 
 
 def _listed(groups: Mapping[str, Sequence[int]], most: int = 5) -> str:
-    shown = [f"{value} ({len(places)} slices)" for value, places in list(groups.items())[:most]]
+    shown = [f"{value} ({counted(len(places), 'slice')})" for value, places in list(groups.items())[:most]]
     return ", ".join([*shown, "..."] if len(groups) > most else shown)
 
 

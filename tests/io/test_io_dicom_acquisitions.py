@@ -52,6 +52,33 @@ def test_two_acquisitions_between_each_other_are_refused(tmp_path: Path, tag: st
         read_image(tmp_path / "ct")
 
 
+@pytest.mark.parametrize("tag", ["0018|0081", "0018|1210", "0018|9087"], ids=["echo time", "kernel", "b-value"])
+@pytest.mark.parametrize("values", [[1, 1, 1, 2, 1, 1], [1, 2]], ids=["one slice", "two slices"])
+def test_one_slice_of_another_acquisition_is_refused(tmp_path: Path, tag: str, values: list[int]) -> None:
+    for index, value in enumerate(values):
+        write_dicom(tmp_path, keep=[index], names=[f"{index}.dcm"], tags={tag: str(value)})
+    with pytest.raises(InputError, match=r"the series mixes 2 acquisitions, which differ in .*, 2 \(1 slice\)"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tag", "values"),
+    [
+        ("0018|1210", ["B30", "B30", "B30", "", "B30", "B30"]),
+        ("0018|0081", ["2.5", "2.50", "2.5", "2.5", "2.5", "2.5"]),
+        ("0020|0100", list("123456")),
+        ("0020|0052", [f"1.2.3.{index}" for index in range(6)]),
+    ],
+    ids=["missing once", "written in two ways", "counted slices", "new identifiers"],
+)
+def test_harmless_differences_are_read(tmp_path: Path, tag: str, values: list[str]) -> None:
+    for index, value in enumerate(values):
+        write_dicom(tmp_path, keep=[index], names=[f"{index}.dcm"], tags={tag: value})
+    volume = read_image(tmp_path)
+    assert np.array_equal(volume.data[0], ramp())
+    assert volume.warnings == ()
+
+
 def test_acquisitions_one_above_the_other_are_one_volume_with_a_warning(tmp_path: Path) -> None:
     for index in range(6):
         write_dicom(tmp_path, keep=[index], names=[f"{index}.dcm"], tags={"0020|0012": str(index // 3)})
