@@ -15,7 +15,7 @@ import numpy as np
 from medfewshot import __version__
 from medfewshot.io.dicom_source import series_number, source_headers, source_of
 from medfewshot.io.files import atomic_path
-from medfewshot.io.terminology import ANATOMY, LONGEST, OWN_TRACKING, Term, check_available, side_of, term_of
+from medfewshot.io.terminology import ANATOMY, OWN_TRACKING, Term, check_available, long_strings, side_of, term_of
 from medfewshot.types import Colour, Volume
 
 
@@ -30,7 +30,8 @@ def write_dicom_seg(
     check_available("dicom_seg")
     import highdicom as hd
 
-    images, warnings = source_headers(source)
+    images, warnings = source_headers(source, names)
+    titles = long_strings(names)
     planes = _stored_order(labels.T, source)
     masks = np.stack([value == planes for value in names], axis=-1)  # (frames, rows, columns, segments)
     segmentation = hd.seg.Segmentation(
@@ -38,7 +39,7 @@ def write_dicom_seg(
         pixel_array=masks.astype(np.uint8),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _describe(number, value, name, colours.get(value))
+            _describe(number, value, name, titles[value], colours.get(value))
             for number, (value, name) in enumerate(names.items(), start=1)
         ],
         series_instance_uid=hd.UID(),
@@ -52,6 +53,7 @@ def write_dicom_seg(
         series_description="medfewshot segmentation, for research only",
         content_label="SEGMENTATION",
     )
+    segmentation.walk(lambda *_: None)  # decodes the source's texts in sequences: pydicom would copy their bytes
     with atomic_path(path) as temporary:
         segmentation.save_as(temporary)
     return warnings
@@ -64,13 +66,13 @@ def _stored_order(planes: np.ndarray, source: Volume) -> np.ndarray:
     return planes[np.argsort(frames)] if frames else planes
 
 
-def _describe(number: int, value: int, name: str, colour: Colour | None) -> Any:
+def _describe(number: int, value: int, name: str, title: str, colour: Colour | None) -> Any:
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
     segment = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=name[:LONGEST],
+        segment_label=title,
         segmented_property_category=_code(ANATOMY),
         segmented_property_type=_code(term_of(value, name)),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,

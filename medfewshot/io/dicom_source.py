@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medfewshot.io.dicom_stack import DicomSource
@@ -26,12 +26,12 @@ def source_of(volume: Volume) -> DicomSource | None:
     return source
 
 
-def source_headers(volume: Volume) -> tuple[list[Any], tuple[str, ...]]:
+def source_headers(volume: Volume, names: Mapping[int, str]) -> tuple[list[Any], tuple[str, ...]]:
     """Read the headers of the series, one data set a file, and complete those that were stripped.
 
     Returns:
         The data sets in the order of :attr:`DicomSource.files`, and warnings: a source that was stripped of its UIDs
-        gets new ones, which no archive knows.
+        gets new ones, which no archive knows. The data sets state UTF-8 if a structure's name needs it.
 
     Raises:
         InputError: A file cannot be read.
@@ -46,7 +46,11 @@ def source_headers(volume: Volume) -> tuple[list[Any], tuple[str, ...]]:
         with reading(file):
             images.append(dcmread(file, force=True, stop_before_pixels=True))
     _state_geometry(images, source, volume.spacing_mm[2])
-    return images, _fill_in(images, volume.name)
+    warnings = _fill_in(images, volume.name)
+    if not "".join(names.values()).isascii():
+        for image in images:
+            image.SpecificCharacterSet = "ISO_IR 192"
+    return images, warnings
 
 
 def series_number(image: Any) -> int:

@@ -18,7 +18,7 @@ from medfewshot.io.dicom_files import STRUCTURE_SET
 from medfewshot.io.dicom_source import series_number, source_headers, source_of
 from medfewshot.io.files import atomic_path
 from medfewshot.io.geometry import LPS_TO_RAS
-from medfewshot.io.terminology import LONGEST, Term, check_available, side_of, term_of
+from medfewshot.io.terminology import Term, check_available, long_strings, side_of, term_of
 from medfewshot.types import Colour, Volume
 
 
@@ -31,11 +31,11 @@ def write_rtstruct(
         InputError: The series cannot be read, or pydicom is not installed.
     """
     check_available("rtstruct")
-    images, warnings = source_headers(source)
+    images, warnings = source_headers(source, names)
     references = _references(images, source)
     dataset = _structure_set(images)
     dataset.ReferencedFrameOfReferenceSequence = [_referenced_series(images[0], references)]
-    dataset.StructureSetROISequence = [_roi(value, name, images[0]) for value, name in names.items()]
+    dataset.StructureSetROISequence = [_roi(value, name, images[0]) for value, name in long_strings(names).items()]
     dataset.ROIContourSequence = [
         _contours(labels == value, value, source, references, colours.get(value)) for value in names
     ]
@@ -99,7 +99,7 @@ def _roi(value: int, name: str, image: Any) -> Any:
     return _item(
         ROINumber=value,
         ReferencedFrameOfReferenceUID=image.FrameOfReferenceUID,
-        ROIName=name[:LONGEST],
+        ROIName=name,
         ROIGenerationAlgorithm="AUTOMATIC",
     )
 

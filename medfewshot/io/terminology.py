@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 
 from medfewshot.errors import InputError
 
@@ -41,8 +43,18 @@ def term_of(value: int, name: str) -> Term:
     words = _SIDE.sub(" ", _plain(name)).split()
     code = getattr(codes.SCT, "".join(word.capitalize() for word in words), None)
     if code is None:
-        return Term(str(value), OWN_SCHEME, name[:LONGEST] or f"label {value}")
+        return Term(str(value), OWN_SCHEME, _long_string(name) or f"label {value}")
     return Term(code.value, code.scheme_designator, code.meaning)
+
+
+def long_strings(names: Mapping[int, str]) -> dict[int, str]:
+    """Return the names as DICOM long strings, numbered if two of them would be the same."""
+    texts: dict[int, str] = {}
+    for value, name in names.items():
+        short, taken = _long_string(name), {text.casefold() for text in texts.values()}
+        numbered = (f"{short[: LONGEST - 6]} {number}" for number in count(2))
+        texts[value] = next(text for text in chain([short], numbered) if text.casefold() not in taken)
+    return texts
 
 
 def side_of(name: str) -> Term | None:
@@ -61,6 +73,11 @@ def check_available(setting: str | tuple[str, ...] = ()) -> None:
         raise InputError(
             "highdicom is not installed", "run: pip install contourpy highdicom pydicom", setting=setting
         ) from None
+
+
+def _long_string(name: str) -> str:
+    """Return a name without backslashes, which separate values in DICOM, and cut to the length that DICOM allows."""
+    return name.replace("\\", "/")[:LONGEST].strip()
 
 
 def _plain(name: str) -> str:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import corpus_dicom
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from io_samples import OBLIQUE, affine_of, itk_points, points_of, ramp, rotation, write_nifti, write_picture
+from pydicom.dataset import Dataset
 
 from medfewshot.io import EXPORTS, in_frame_of, read_image, read_label
 from medfewshot.io.terminology import Term, side_of, term_of
@@ -60,6 +62,38 @@ def test_all_formats_agree(tmp_path: Path, name: str) -> None:
     assert found.names == dict(sorted(NAMES.items()))
     for value, colour in COLOURS.items():
         assert found.colours[value] == pytest.approx(colour, abs=0.01)
+
+
+LONG = "clinical target volume " * 3
+ODD_NAMES = {
+    "accents": {1: "wątroba", 2: "Leber"},
+    "other scripts": {1: "肝臓", 2: "腎臓"},
+    "backslash": {1: "L/R \\ duct", 2: "L/R / duct"},
+    "long": {1: LONG + "primary", 2: LONG + "nodes"},
+}
+
+
+@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192", None])
+@pytest.mark.parametrize("kind", ODD_NAMES)
+@pytest.mark.parametrize("name", ["dicom_seg", "rtstruct"])
+def test_dicom_keeps_names_apart_and_the_patient(tmp_path: Path, name: str, kind: str, charset: str | None) -> None:
+    patient = "Müller^Anna" if charset else "Miller^Anna"
+    other = Dataset()
+    other.PatientID = patient
+    tags: dict[str, object] = {"PatientName": patient, "StudyDescription": patient, "OtherPatientIDsSequence": [other]}
+    tags |= {"SpecificCharacterSet": charset} if charset else {}
+    volume, names = read_image(corpus_dicom.series(tmp_path, data=ramp(SHAPE), **tags)), ODD_NAMES[kind]
+    EXPORTS[name].write(tmp_path / "a.dcm", ramp(SHAPE) % 3, names, volume, {})
+    found = read_label(tmp_path / "a.dcm", image=volume).names
+    if kind in ("accents", "other scripts"):
+        assert found == names
+    else:
+        assert found[1] == names[1].replace("\\", "/")[:64]
+        assert found[2] == f"{found[1][:58]} 2"
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    assert dataset.PatientName == patient
+    assert dataset.get("StudyDescription", patient) == patient
+    assert dataset.get("OtherPatientIDsSequence", [other])[0].PatientID == patient
 
 
 @pytest.mark.parametrize("name", EXPORTS)
