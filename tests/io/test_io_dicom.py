@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import sys
 from pathlib import Path
 
 import corpus_dicom
@@ -70,6 +71,22 @@ def test_rescale_slope_and_intercept(tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         file.write_bytes(file.read_bytes().replace(b"-1024", b"-1000"))
     assert np.array_equal(read_image(tmp_path).data[0], ramp() * 2 + 24)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=["explicit", "implicit"])
+@pytest.mark.parametrize("first", [0, -5], ids=["unsigned", "signed"])
+def test_a_modality_lut_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str, first: int) -> None:
+    table = np.arange(3000, 3130, dtype=np.uint16)[::-1]
+    lut = pydicom.Dataset()
+    lut.add_new("LUTDescriptor", "SS", [len(table), first, 16])
+    lut.add_new("LUTData", "OW", table.tobytes())
+    lut.ModalityLUTType = "OD"
+    tags = {"ModalityLUTSequence": [lut], "RescaleSlope": None, "RescaleIntercept": None}
+    folder = corpus_dicom.series(tmp_path, data=ramp() + np.int16(first), syntax=syntax, **tags)
+    assert np.array_equal(read_image(folder).data[0], table[ramp()])
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(InputError, match="pip install contourpy highdicom pydicom"):
+        read_image(folder)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,10 +29,13 @@ from medfewshot.io.dicom_time import TIMES, time_points, times_s
 from medfewshot.io.formats.base import DType, Format, check_size, reading
 from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.itk import array_of, quiet_itk
+from medfewshot.io.terminology import check_available
 from medfewshot.types import Volume
 
 _NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC")
 _WHITE_IS_LOW = b"MONOCHROME1"
+_MODALITY_LUT = re.compile(rb"\x28\x00\x00\x30(SQ\0\0)?.{4}\xfe\xff\x00\xe0", re.DOTALL)
+"""Tag, type and length of the sequence that lists what stored values mean, and the tag of its item."""
 
 
 def read(path: Path, dtype: DType) -> Volume:
@@ -54,7 +58,7 @@ def read(path: Path, dtype: DType) -> Volume:
         first = slices[0]
         stack: list[Slice] = []
         if len(slices) == 1 and first.pose is None:
-            data = array_of(_image(first), np.float32).reshape(1, *first.size[:2])
+            data = _values(first).reshape(1, *first.size[:2])
             affine = np.diag([-first.spacing_mm[0], -first.spacing_mm[1], 1.0, 1.0])
         else:
             stack, told = _stack(slices, str(path))
@@ -255,6 +259,21 @@ def _reader(path: Path) -> Any:
     return reader
 
 
+def _values(one: Slice) -> np.ndarray:
+    """Return the values of a single-frame file as float32, translated by its modality LUT if that replaces a slope."""
+    image = _image(one)
+    values = array_of(image, np.float32)
+    if image.HasMetaDataKey("0028|1053") or not _MODALITY_LUT.search(one.path.read_bytes()):
+        return values
+    check_available()
+    from pydicom import dcmread
+    from pydicom.pixels import apply_modality_lut
+
+    with reading(one.path):
+        header = dcmread(one.path, force=True, stop_before_pixels=True)
+        return np.asarray(apply_modality_lut(values.astype(np.int32), header), dtype=np.float32)
+
+
 def _image(one: Slice) -> Any:
     with reading(one.path):
         if not one.inverted:
@@ -297,7 +316,7 @@ def _pixels(stack: Sequence[Slice]) -> np.ndarray:
     places: dict[Path, list[int]] = {}
     for index, one in enumerate(stack):
         if one.frame is None:
-            data[..., index] = array_of(_image(one), np.float32).reshape(1, columns, rows)
+            data[..., index] = _values(one).reshape(1, columns, rows)
         else:
             places.setdefault(one.path, []).append(index)
     for path, indices in places.items():
