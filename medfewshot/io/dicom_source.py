@@ -47,8 +47,9 @@ def source_headers(volume: Volume, names: Mapping[int, str]) -> tuple[list[Any],
             images.append(dcmread(file, force=True, stop_before_pixels=True))
     _state_geometry(images, source, volume.spacing_mm[2])
     warnings = _fill_in(images, volume.name)
-    if not "".join(names.values()).isascii():
-        for image in images:
+    plain = "".join(names.values()).isascii()
+    for image in images:
+        if not plain or not image.get("SpecificCharacterSet", True):  # empty, which highdicom refuses
             image.SpecificCharacterSet = "ISO_IR 192"
     return images, warnings
 

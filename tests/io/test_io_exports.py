@@ -73,7 +73,7 @@ ODD_NAMES = {
 }
 
 
-@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192", None])
+@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192", "", None])
 @pytest.mark.parametrize("kind", ODD_NAMES)
 @pytest.mark.parametrize("name", ["dicom_seg", "rtstruct"])
 def test_dicom_keeps_names_apart_and_the_patient(tmp_path: Path, name: str, kind: str, charset: str | None) -> None:
@@ -81,7 +81,7 @@ def test_dicom_keeps_names_apart_and_the_patient(tmp_path: Path, name: str, kind
     other = Dataset()
     other.PatientID = patient
     tags: dict[str, object] = {"PatientName": patient, "StudyDescription": patient, "OtherPatientIDsSequence": [other]}
-    tags |= {"SpecificCharacterSet": charset} if charset else {}
+    tags |= {"SpecificCharacterSet": charset} if charset is not None else {}
     volume, names = read_image(corpus_dicom.series(tmp_path, data=ramp(SHAPE), **tags)), ODD_NAMES[kind]
     EXPORTS[name].write(tmp_path / "a.dcm", ramp(SHAPE) % 3, names, volume, {})
     found = read_label(tmp_path / "a.dcm", image=volume).names
