@@ -127,6 +127,21 @@ def test_the_tools(tmp_path, browse):
         assert page.problems == []
 
 
+def test_undo_restores_the_slices_that_count(tmp_path, browse):
+    project = make_project(tmp_path, scans=1, structures=BALL)
+    project.save_mask("scan_0", np.zeros(SHAPE, np.uint8), version=0, drawn=[5], axis=2)
+    project.write_draft("scan_0", ball().astype(np.uint8), confidence=0.5)
+    with serving(project) as url:
+        page = browse(url).ready("scan_0").key("a", "p").drag(2, [[8, 8, 3]]).saved()
+        drawn = labels(project)
+        page.key("h").wait("#count-all:checked").saved()
+        assert project.facts("scan_0").complete
+        page.key("Control+z").wait("#count-drawn:checked").saved()
+        assert project.facts("scan_0").drawn == (3, 5)
+        assert np.array_equal(labels(project), drawn)
+        assert page.problems == []
+
+
 def test_the_keyboard_alone(tmp_path, browse):
     project = make_project(tmp_path, scans=2, structures=TWO)
     with serving(project) as url:

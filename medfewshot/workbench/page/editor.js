@@ -115,14 +115,15 @@ export class Editor {
     this.release();
   }
 
-  // Keep a change in the history, count its slices as finished, show and save it.
-  commit(box, before, [plane, slices]) {
+  // Keep a change in the history, count its slices (null: the whole scan) as finished, show and save it.
+  commit(box, before, counted) {
     const { labels, shape } = this.viewer, now = cut(labels, shape, box);
     const changed = boxWhere(shape, box, now, (value, i) => value !== before[i]);
     this.viewer.upload(box);
-    if (!changed) return;
+    if (!changed) return counted || this.setDrawn(null);
     const old = this.drawn && { plane: this.drawn.plane, slices: new Set(this.drawn.slices) };
-    if (this.marks !== OUTSIDE) this.count(plane, slices);
+    if (!counted) this.drawn = null;
+    else if (this.marks !== OUTSIDE) this.count(...counted);
     this.done.push({ box, before, after: now, drawn: [old, this.drawn && { plane: this.drawn.plane, slices: new Set(this.drawn.slices) }] });
     this.undone = [];
     for (let bytes = this.done.reduce((sum, one) => sum + 2 * one.after.length, 0); bytes > UNDO_BYTES && this.done.length > 1;) {
@@ -233,8 +234,7 @@ export class Editor {
   copyDraft(draft) {
     const { shape } = this.viewer, { plane, slices } = this.drawn || { plane: 0, slices: new Set() };
     const step = [1, shape[0], shape[0] * shape[1]][plane];
-    this.drawn = null;
-    this.rewrite(whole(shape), (old, i) => (slices.has(Math.floor(i / step) % shape[plane]) ? old : draft[i]));
+    this.rewrite(whole(shape), (old, i) => (slices.has(Math.floor(i / step) % shape[plane]) ? old : draft[i]), null);
   }
 
   // Everything of the slice whose intensity is inside the limits.
