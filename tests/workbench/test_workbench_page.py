@@ -139,6 +139,18 @@ def test_undo_restores_the_slices_that_count(tmp_path, browse):
         page.key("Control+z").wait("#count-drawn:checked").saved()
         assert project.facts("scan_0").drawn == (3, 5)
         assert np.array_equal(labels(project), drawn)
+        for z in (7, 9):  # empty slices
+            page.go([8, 8, z]).key("d").saved()
+        page.key(*["Control+z"] * 3).saved()
+        assert project.facts("scan_0").drawn == (5,)
+        page.key(*["Control+y"] * 3).saved()
+        assert project.facts("scan_0").drawn == (3, 5, 7, 9)
+        page.page.check("#count-all")
+        page.saved()
+        assert project.facts("scan_0").complete
+        page.page.check("#count-drawn")
+        page.saved()
+        assert project.facts("scan_0").drawn == (3, 5, 7, 9)
         assert page.problems == []
 
 

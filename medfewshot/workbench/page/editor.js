@@ -6,6 +6,7 @@ import { OUTSIDE } from "./saver.js";
 
 const UNDO_BYTES = 256e6;
 const MARGIN = 12; // voxels around the marks in which they may grow
+const copy = (drawn) => drawn && { plane: drawn.plane, slices: new Set(drawn.slices) };
 
 export class Editor {
   // viewer, saver; say: (sentence) for the user; changed: () after every change.
@@ -121,15 +122,19 @@ export class Editor {
     const changed = boxWhere(shape, box, now, (value, i) => value !== before[i]);
     this.viewer.upload(box);
     if (!changed) return counted || this.setDrawn(null);
-    const old = this.drawn && { plane: this.drawn.plane, slices: new Set(this.drawn.slices) };
+    const old = copy(this.drawn);
     if (!counted) this.drawn = null;
     else if (this.marks !== OUTSIDE) this.count(...counted);
-    this.done.push({ box, before, after: now, drawn: [old, this.drawn && { plane: this.drawn.plane, slices: new Set(this.drawn.slices) }] });
+    this.keep({ box, before, after: now, drawn: [old, copy(this.drawn)] }, changed);
+  }
+
+  keep(change, box) {
+    this.done.push(change);
     this.undone = [];
     for (let bytes = this.done.reduce((sum, one) => sum + 2 * one.after.length, 0); bytes > UNDO_BYTES && this.done.length > 1;) {
       bytes -= 2 * this.done.shift().after.length;
     }
-    this.saver.mark(changed);
+    this.saver.mark(box);
     this.changed();
   }
 
@@ -140,9 +145,15 @@ export class Editor {
   }
 
   setDrawn(drawn) {
+    const box = [0, 1, 0, 1, 0, 1], part = cut(this.viewer.labels, this.viewer.shape, box), old = this.drawn;
     this.drawn = drawn;
-    this.saver.mark([0, 1, 0, 1, 0, 1]);
-    this.changed();
+    this.keep({ box, before: part, after: part, drawn: [old, copy(drawn)] }, box);
+  }
+
+  // The slices that counted before the whole scan did, or none.
+  countSlices() {
+    const before = this.done.findLast(({ drawn }) => drawn[0]);
+    this.setDrawn(before ? copy(before.drawn[0]) : { plane: this.viewer.plane, slices: new Set() });
   }
 
   undo() {
@@ -157,8 +168,7 @@ export class Editor {
     const one = from.pop();
     if (!one) return this.say(side === "before" ? "There is nothing to undo." : "There is nothing to redo.");
     to.push(one);
-    const drawn = one.drawn[which];
-    this.drawn = drawn && { plane: drawn.plane, slices: new Set(drawn.slices) };
+    this.drawn = copy(one.drawn[which]);
     this.put(one.box, one[side]);
     this.saver.mark(one.box);
     this.changed();

@@ -194,7 +194,7 @@ export function connectPanel({ viewer, saver, editor, cases, structures, learnin
   $("protect").addEventListener("change", () => { editor.protect = $("protect").checked; });
   $("deep").addEventListener("change", () => { editor.deep = $("deep").checked; });
   $("count-all").addEventListener("change", () => editor.setDrawn(null));
-  $("count-drawn").addEventListener("change", () => editor.setDrawn({ plane: viewer.plane, slices: new Set() }));
+  $("count-drawn").addEventListener("change", () => editor.countSlices());
   $("alert").querySelector("button").addEventListener("click", () => say(""));
   click("otsu", otsu);
   click("undo", () => editor.undo());
