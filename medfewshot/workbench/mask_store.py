@@ -51,6 +51,11 @@ class MaskFacts:
     time: str = ""
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is annotated: there is no mask, or what was drawn was undone."""
+        return not self.version or (self.drawn == () and not any(self.voxels.values()))
+
+    @property
     def complete(self) -> bool:
         """Whether the whole scan is annotated."""
         return self.version > 0 and self.drawn is None

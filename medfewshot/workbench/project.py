@@ -161,7 +161,8 @@ class Project:
         """The state of one case. Raises InputError if there is none of this name."""
         with self._lock:
             scan, facts, draft = self._scan(name), self._store.facts(name), self._drafts.facts(name)
-            given = self._reviews.current(name, version=facts.version, draft=draft.number)
+            seen = draft.number if facts.empty else None
+            given = self._reviews.current(name, version=facts.version, draft=seen)
             status, reason = status_of(facts, draft, given)
             if not os.path.exists(scan.path):  # False, too, for a path that the system refuses
                 reason = "the scan is missing: restore it, or correct its path in project.json"
@@ -183,7 +184,7 @@ class Project:
 
     def mask_path(self, name: str) -> Path | None:
         """File of the mask by hand, on the scan's grid; None if there is none."""
-        return self._store.path(name) if self.facts(name).version else None
+        return None if self.facts(name).empty else self._store.path(name)
 
     def read_labels(self, name: str) -> np.ndarray | None:
         """The mask, or else the draft, ``(*S)`` uint8 in file order; ignored voxels are 0. None without either.
@@ -273,7 +274,7 @@ class Project:
                 self._check_version(name, facts.version)
                 if seen not in (None, (facts.version, draft.number)):
                     raise VersionConflict(facts.version)
-            if status in STATUSES[:2] and not facts.version and not draft.number:
+            if status in STATUSES[:2] and facts.empty and not draft.number:
                 raise InputError(f"{name}: has neither a mask nor a draft", "draw one, or learn first")
             same = self.agreement(name)
             if status == "accepted" and draft.number and not facts.complete:
@@ -284,7 +285,7 @@ class Project:
 
     def _complete(self, name: str, facts: MaskFacts) -> MaskFacts:
         """Make the draft the mask, or fill with it what is not annotated yet."""
-        grid, source = self.grid(name), "drawn" if facts.version else "draft"
+        grid, source = self.grid(name), "draft" if facts.empty else "drawn"
         labels = mask_checks.completed(self.mask_path(name), self._drafts.path(name), self._values, grid)
         facts = MaskFacts(facts.version + 1, source=source, voxels=mask_checks.count_voxels(labels), time=now())
         self._store.save(name, labels, grid, facts)
@@ -328,7 +329,7 @@ class Project:
 
     def _teaches(self, name: str) -> bool:
         facts = self._store.facts(name)
-        given = self._reviews.current(name, version=facts.version, draft=0) if facts.complete else None
+        given = self._reviews.current(name, version=facts.version) if facts.complete else None
         return facts.teaches and (given is None or given.status != "rejected")
 
     def read_scan(self, name: str) -> Volume:

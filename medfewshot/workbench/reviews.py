@@ -66,13 +66,13 @@ class ReviewLog:
         """Return the reviews of one case, oldest first."""
         return self._of_case.get(case, [])
 
-    def current(self, case: str, *, version: int, draft: int) -> Review | None:
-        """Return the newest status of this version of the mask, or without a mask of this draft; None if there is none.
+    def current(self, case: str, *, version: int, draft: int | None = None) -> Review | None:
+        """Return the newest status of this version of the mask, and of this draft if given; None if there is none.
 
         A mask or draft that changed since has to be reviewed again.
         """
         given = next((review for review in reversed(self.of(case)) if review.status), None)
-        if given is None or given.version != version or (not version and given.draft != draft):
+        if given is None or given.version != version or draft not in (None, given.draft):
             return None
         return given
 

@@ -142,9 +142,11 @@ class Desk:
         frame = self._scans.get(name).frame
         with self._saving:
             labels = readers.get(layer, self._project.read_labels)(name)
+            is_draft = labels is not None and self._project.mask_path(name) is None
             saved = self._project.facts(name)  # another program may have changed the mask: it is a new version now
             draft = self._project.case(name).draft
-        facts: dict[str, Any] = {"version": saved.version, "draft": draft, "drawn": None, "plane": None}
+        facts: dict[str, Any] = {"version": saved.version, "draft": draft, "is_draft": is_draft}
+        facts |= {"drawn": None, "plane": None}
         if saved.drawn is not None and saved.axis is not None:
             plane = frame.axes.index(saved.axis)
             facts |= {"drawn": sorted(frame.file_slice(plane, index) for index in saved.drawn), "plane": plane}
@@ -184,7 +186,7 @@ class Desk:
             raise VersionConflict(current)
         if self._last_saved is not None and self._last_saved[:2] == (name, version):
             return self._last_saved[2].copy(order="K")
-        stored = self._project.read_labels(name) if version else None
+        stored = self._project.read_labels(name) if self._project.mask_path(name) else None
         # In the order of the file, so that nothing is turned around when it is written.
         return np.zeros(scan.volume.spatial_shape, np.uint8, order="F") if stored is None else np.asfortranarray(stored)
 

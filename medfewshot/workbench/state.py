@@ -47,7 +47,7 @@ def status_of(facts: MaskFacts, draft: DraftFacts, given: Review | None) -> tupl
     """Status and reason of a case from its mask, its draft and the review of the newer of them."""
     if given is not None:
         return given.status, given.note if given.status == "needs review" else ""
-    if facts.version:
+    if not facts.empty:
         return ("example", "") if facts.teaches or facts.complete else ("unlabelled", "")
     if draft.number:
         return ("needs review", draft.reason) if draft.reason else ("draft", "")

@@ -154,6 +154,40 @@ def test_undo_restores_the_slices_that_count(tmp_path, browse):
         assert page.problems == []
 
 
+def test_of_a_draft_only_what_is_finished_or_changed_counts(tmp_path, browse):
+    project = make_project(tmp_path, scans=2, structures=BALL)
+    draft = ball().astype(np.uint8)
+    for number in range(2):
+        project.write_draft(f"scan_{number}", draft, confidence=0.5)
+    shown = "() => window.workbench.viewer.labels.reduce((sum, one) => sum + one)"
+    with serving(project) as url:
+        page = browse(url).ready("scan_0").key("a", "p").drag(2, [[8, 8, 3]]).key("Control+z")
+        page.page.wait_for_selector('#saved[data-state="saved"]', state="attached")
+        assert project.facts("scan_0").version == 0  # undone before it was saved
+        page.key("e").drag(2, [[18, 20, 12]]).saved()
+        assert project.facts("scan_0").complete
+        page.key("Control+z").saved()
+        assert project.case("scan_0").status == "draft"
+        assert project.examples() == []
+        page.open("scan_1").open("scan_0")
+        assert page.ask(shown) == draft.sum()
+        for z in (12, 14):
+            page.go([18, 20, z]).key("d").saved()
+        stored = np.asarray(nib.load(project.mask_path("scan_0")).dataobj)
+        assert np.array_equal(stored[:, :, [12, 14]], draft[:, :, [12, 14]])
+        assert (np.delete(stored, [12, 14], 2) == 255).all()
+        assert page.ask(shown) == draft.sum()
+        page.key("c", "p").drag(1, [[4, 4, 4]]).saved()  # in another plane
+        stored = np.asarray(nib.load(project.mask_path("scan_0")).dataobj)
+        assert set(np.unique(np.delete(stored, [12, 14], 2))) == {1, 255}
+        page.key(*["Control+z"] * 3).saved()
+        assert project.case("scan_0").status == "draft"
+        page.key("y").wait("#cases li[data-name=scan_0] [data-status=accepted]")
+        assert np.array_equal(labels(project), draft)
+        assert project.facts("scan_0").source == "draft"
+        assert page.problems == []
+
+
 def test_the_keyboard_alone(tmp_path, browse):
     project = make_project(tmp_path, scans=2, structures=TWO)
     with serving(project) as url:

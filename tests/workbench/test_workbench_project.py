@@ -184,6 +184,24 @@ def test_a_mask_that_was_rejected_is_no_example_until_it_is_drawn_again(project:
     assert [case.case_id for case in project.examples()] == ["b", "a"]
 
 
+def test_a_mask_in_which_all_was_undone_is_none(project: Project) -> None:
+    for name in "ab":
+        project.save_mask(name, np.zeros(SHAPE, np.uint8), version=0, drawn=[], axis=0)
+    project.write_draft("a", block(), confidence=0.9)
+    again = Project.open(project.folder)
+    assert [again.case(name).status for name in "ab"] == ["draft", "unlabelled"]
+    assert np.array_equal(again.read_labels("a"), block())
+    assert again.read_labels("b") is None
+    with pytest.raises(InputError, match="neither a mask nor a draft"):
+        again.review("b", status="accepted")
+    again.review("a", status="rejected")
+    assert again.write_draft("a", block(2), confidence=0.9)
+    assert again.case("a").status == "draft"
+    again.review("a", status="accepted")
+    assert again.facts("a").source == "draft"
+    assert np.array_equal(again.read_labels("a"), block(2))
+
+
 def test_a_correction_is_scored_against_its_draft(project: Project) -> None:
     project.write_draft("a", block(1), confidence=0.9)
     corrected = block(1)

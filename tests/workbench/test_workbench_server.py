@@ -256,7 +256,8 @@ def test_a_region_is_saved_and_comes_back(tmp_path):
         assert np.array_equal(project.read_labels("scan_0"), first)
         assert project.facts("scan_0").drawn == (10,)
         answer = client("GET", "/api/mask", {"case": "scan_0"})
-        assert json.loads(answer.headers["x-facts"]) == {"version": 2, "draft": 0, "drawn": [10], "plane": 2}
+        facts = {"version": 2, "draft": 0, "is_draft": False, "drawn": [10], "plane": 2}
+        assert json.loads(answer.headers["x-facts"]) == facts
         assert answer.data == pack(first)
 
 

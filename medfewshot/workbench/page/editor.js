@@ -1,7 +1,7 @@
 // Drawing with mouse and keyboard: one slice at a time, with undo and redo.
 import { runTool } from "./api.js";
 import { Brush } from "./brush.js";
-import { axesOf, boxWhere, cut, index, paste, slice, whole, within } from "./grid.js";
+import { axesOf, boxWhere, cut, index, paste, slice, slicer, whole, within } from "./grid.js";
 import { OUTSIDE } from "./saver.js";
 
 const UNDO_BYTES = 256e6;
@@ -242,9 +242,9 @@ export class Editor {
 
   // Finished slices keep what is drawn there; the draft takes the place of the rest.
   copyDraft(draft) {
-    const { shape } = this.viewer, { plane, slices } = this.drawn || { plane: 0, slices: new Set() };
-    const step = [1, shape[0], shape[0] * shape[1]][plane];
-    this.rewrite(whole(shape), (old, i) => (slices.has(Math.floor(i / step) % shape[plane]) ? old : draft[i]), null);
+    const box = whole(this.viewer.shape), { plane, slices } = this.drawn || { plane: 0, slices: new Set() };
+    const sliceAt = slicer(box, plane);
+    this.rewrite(box, (old, i) => (slices.has(sliceAt(i)) ? old : draft[i]), null);
   }
 
   // Everything of the slice whose intensity is inside the limits.

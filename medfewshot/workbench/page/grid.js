@@ -31,6 +31,12 @@ export function cut(volume, shape, box) {
   return part;
 }
 
+// (index in what `cut` gives of a box) -> the slice across `plane` that contains this voxel.
+export function slicer(box, plane) {
+  const size = [0, 2, 4].map((at) => box[at + 1] - box[at]), step = [1, size[0], size[0] * size[1]][plane];
+  return (i) => box[2 * plane] + (Math.floor(i / step) % size[plane]);
+}
+
 // What a texture of `small` voxels shows of a box: {box: in the texture, part}. It takes the voxels nearest to its own.
 export function texels(volume, shape, small, box) {
   if (small.every((n, axis) => n === shape[axis])) return { box, part: cut(volume, shape, box) };

@@ -63,7 +63,7 @@ async function refresh() {
 // Show what changed on disk: a newer mask, or a newer draft unless somebody drew on the one on screen.
 async function follow({ name, version, draft }) {
   const fresh = draft !== shownDraft;
-  if (version > saver.version || (fresh && !saver.version && !editor.done.length)) {
+  if (version > saver.version || (fresh && !editor.done.length && (!saver.version || saver.untouched))) {
     const mask = await getMask(name, "mask");
     if (name === cases.current && !saver.pending && !editor.stroke) await loadLabels(name, mask); // else at the next change
     return undefined;
@@ -176,10 +176,10 @@ async function loadLabels(name, mask = null) {
   const partial = facts.drawn ? { plane: facts.plane, slices: new Set(facts.drawn) } : null;
   // A draft, a mask or a 2D image counts as a whole; an empty scan begins with single slices.
   const started = facts.version > 0 || labels || viewer.facts.flat !== null;
-  editor.reset({ drawn: partial || (started ? null : { plane: 2, slices: new Set() }) });
-  saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, blank: !labels, drawn: () => editor.drawn });
+  editor.reset({ drawn: facts.is_draft ? null : partial || (started ? null : { plane: 2, slices: new Set() }) });
+  saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, draft: facts.is_draft ? viewer.labels.slice() : null, drawn: () => editor.drawn });
   shownDraft = facts.draft;
-  await viewer.setDraft(viewer.showDraft && facts.version ? await draftLabels() : null); // without a mask, the draft itself is shown
+  await viewer.setDraft(viewer.showDraft && !facts.is_draft ? await draftLabels() : null); // without a mask, the draft itself is shown
   await viewer.setDoubt(null);
   await panel.toggleDoubt(viewer.showDoubt);
   viewer.paintStyle();

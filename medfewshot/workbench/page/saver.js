@@ -1,6 +1,6 @@
 // Saves what was drawn a moment after each stroke. Nothing is dropped: what could not be saved is tried again.
 import { putMask } from "./api.js";
-import { cut, unite, whole } from "./grid.js";
+import { cut, slicer, unite, whole } from "./grid.js";
 
 const SOON_MS = 400;
 const AGAIN_MS = 4000;
@@ -12,15 +12,28 @@ export class Saver {
     Object.assign(this, { tell, ask, reload, dirty: null, running: null });
   }
 
-  // blank: there is neither a mask nor a draft. drawn: () -> {plane, slices} or null for the whole scan.
-  open({ name, shape, labels, version, blank, drawn }) {
-    Object.assign(this, { name, shape, labels, version, blank, drawn, dirty: null });
+  // draft: a copy of the labels if they are a draft, else null. drawn: () -> {plane, slices} or null for the whole scan.
+  open({ name, shape, labels, version, draft, drawn }) {
+    Object.assign(this, { name, shape, labels, version, draft, drawn, dirty: null, sent: null });
     clearTimeout(this.timer);
     this.tell("saved", "");
   }
 
   get pending() {
     return Boolean(this.dirty || this.running);
+  }
+
+  // Whether the labels are a draft that nobody changed.
+  get untouched() {
+    const { draft, labels } = this;
+    return Boolean(draft && !this.drawn() && labels.every((value, i) => (value === OUTSIDE ? 0 : value) === draft[i]));
+  }
+
+  // What is saved of a box: of a draft only what is finished or changed.
+  part(box, drawn) {
+    const part = cut(this.labels, this.shape, box), draft = this.draft && drawn && cut(this.draft, this.shape, box);
+    const sliceAt = draft && slicer(box, drawn.plane);
+    return part.map((value, i) => (value === OUTSIDE || (draft && value === draft[i] && !drawn.slices.has(sliceAt(i))) ? 0 : value));
   }
 
   mark(box) {
@@ -48,13 +61,15 @@ export class Saver {
 
   async save() {
     while (this.dirty) {
-      // Until there is a mask of one's own on disk, the page may show a draft that is replaced meanwhile.
-      const box = this.version || this.blank ? this.dirty : whole(this.shape);
+      const drawn = this.untouched ? { plane: 0, slices: new Set() } : this.drawn(), counts = drawn ? [drawn.plane, ...drawn.slices].join() : "all";
+      // The server has only what counts of a draft, which may be replaced there meanwhile.
+      const box = this.draft && counts !== this.sent ? whole(this.shape) : this.dirty;
       this.dirty = null;
+      if (!this.version && this.untouched) break;
       this.tell("saving", "Saving");
-      const part = cut(this.labels, this.shape, box).map((value) => (value === OUTSIDE ? 0 : value));
       try {
-        this.version = await putMask(this.name, box, part, { version: this.version, drawn: this.drawn() });
+        this.version = await putMask(this.name, box, this.part(box, drawn), { version: this.version, drawn });
+        this.sent = counts;
       } catch (error) {
         this.dirty = unite(this.dirty, box);
         if (error.status !== 409) {
