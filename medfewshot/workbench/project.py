@@ -161,8 +161,7 @@ class Project:
         """The state of one case. Raises InputError if there is none of this name."""
         with self._lock:
             scan, facts, draft = self._scan(name), self._store.facts(name), self._drafts.facts(name)
-            seen = draft.number if facts.empty else None
-            given = self._reviews.current(name, version=facts.version, draft=seen)
+            given = self._reviews.current(name, version=facts.version, draft=draft.number if facts.empty else None)
             status, reason = status_of(facts, draft, given)
             if not os.path.exists(scan.path):  # False, too, for a path that the system refuses
                 reason = "the scan is missing: restore it, or correct its path in project.json"
@@ -258,7 +257,7 @@ class Project:
         Args:
             name: The case.
             status: ``"accepted"``, ``"rejected"``, ``"needs review"``, or ``""`` for a note alone. An accepted draft
-                becomes the mask of the case, or what was missing of it.
+                becomes the mask of the case, or what was missing of it; rejected later, it is a draft again.
             note: For people.
             seen: Version of the mask and number of the draft that the reviewer saw; None: the newest.
 
@@ -279,9 +278,11 @@ class Project:
             same = self.agreement(name)
             if status == "accepted" and draft.number and not facts.complete:
                 facts = self._complete(name, facts)
-            if facts.source == "draft" and draft.number:
-                same = 1.0
-            self._reviews.add(Review(now(), name, status, facts.version, draft.number, same, note))
+            if status == "rejected" and facts.source == "draft":  # the next draft replaces it
+                nothing = np.zeros(self.grid(name).spatial_shape, np.uint8)
+                self.save_mask(name, nothing, version=facts.version, drawn=(), axis=0)
+            same = 1.0 if facts.source == "draft" and draft.number else same
+            self._reviews.add(Review(now(), name, status, self.facts(name).version, draft.number, same, note))
 
     def _complete(self, name: str, facts: MaskFacts) -> MaskFacts:
         """Make the draft the mask, or fill with it what is not annotated yet."""
@@ -293,9 +294,8 @@ class Project:
 
     def agreement(self, name: str) -> float | None:
         """Mean Dice between draft and mask of a case, over annotated voxels; None if one of them is missing."""
-        mask, draft = self.mask_path(name), self._drafts.path(name)
-        known = mask is not None and self._drafts.facts(name).number
-        return mask_checks.agreement(self._store.path(name), draft, self._values) if known else None
+        mask = self.mask_path(name) if self._drafts.facts(name).number else None
+        return None if mask is None else mask_checks.agreement(mask, self._drafts.path(name), self._values)
 
     def write_draft(
         self, name: str, labels: np.ndarray, *, confidence: float | None, reason: str = "",

@@ -141,6 +141,18 @@ def test_accepting_a_draft_freezes_it_and_makes_no_example_of_it(project: Projec
     assert [(review.dice, review.status) for review in again.reviews()] == [(1.0, "accepted")]
 
 
+def test_a_draft_that_was_accepted_and_then_rejected_gets_a_new_one(project: Project) -> None:
+    project.write_draft("a", block(1), confidence=0.9)
+    project.review("a", status="accepted")
+    project.review("a", status="rejected")
+    assert project.case("a").status == "rejected"
+    assert np.array_equal(project.read_labels("a"), block(1))
+    assert read_dataset(project.folder).labelled == ()
+    assert project.write_draft("a", block(2), confidence=0.9)
+    assert project.case("a").status == "draft"
+    assert np.array_equal(Project.open(project.folder).read_labels("a"), block(2))
+
+
 def test_accepting_a_partly_drawn_mask_fills_the_rest_from_the_draft(project: Project) -> None:
     drawn, draft = np.zeros(SHAPE, np.uint8), block(2)
     drawn[:, :, 2] = block(1)[:, :, 2]
