@@ -111,7 +111,7 @@ class MaskStore:
         """Publish the newest version if it is not, or adopt what is published if it is another mask."""
         stored, shown = self._version_path(name, newest), self.path(name)
         saved, changed = (path.stat().st_mtime_ns if path.exists() else -1 for path in (stored, shown))
-        interrupted = changed < saved and (changed < 0 or _same(shown, self._version_path(name, newest - 1)))
+        interrupted = changed < saved and (changed < 0 or _left(shown, self._version_path(name, newest - 1), stored))
         if interrupted:
             self._publish(name, stored)
         elif changed != saved and not _same(shown, stored):
@@ -160,6 +160,11 @@ class MaskStore:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # The mask says nearly as much.
             return _facts_of(read_stored(self._version_path(name, version)), version)
+
+
+def _left(mask: Path, previous: Path, newest: Path) -> bool:
+    """Whether a mask is the previous version, and nobody put it there after the newest one was written."""
+    return mask.stat().st_ctime_ns <= newest.stat().st_ctime_ns and _same(mask, previous)
 
 
 def _same(mask: Path, version: Path) -> bool:
