@@ -227,6 +227,8 @@ class Desk:
         low, high = tools.similar_range(image, seed)
         low, high = fields.real(request, "low", low), fields.real(request, "high", high)
         reach_mm, plane = fields.real(request, "reach", 30.0), fields.number(request, "plane", -1)
+        if not 0 <= reach_mm <= 1e6:
+            raise Refusal(400, "reach is 0 to 1000000 mm.")
         found = tools.click(
             image, seed, low=low, high=high, reach_mm=reach_mm, spacing_mm=spacing_mm,
             plane=plane if plane in (0, 1, 2) else None,

@@ -226,6 +226,9 @@ def test_wrong_methods_and_tools(shared):
         400,
     )
     one_sentence(shared[1]("POST", "/api/tool", {"case": "scan_0", "tool": "click", "seed": "1,2,999"}), 400)
+    for reach in ("-5", "1e300"):
+        query = {"case": "scan_0", "tool": "click", "seed": "18,20,12", "reach": reach}
+        assert "reach" in one_sentence(shared[1]("POST", "/api/tool", query), 400)
 
 
 def test_our_own_mistake_shows_nothing_of_the_program(tmp_path, capfd):
