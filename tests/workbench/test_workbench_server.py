@@ -219,6 +219,16 @@ def test_a_new_structure_gets_a_value_of_its_own(tmp_path):
             client("PUT", "/api/structures", body=json.dumps([old]))
 
 
+def test_structures_of_a_stale_page_are_refused(tmp_path):
+    with bench(tmp_path) as (project, client):
+        old, new = vars(project.structures[0]), {"name": "new", "value": 0, "color": "#ffffff"}
+        for name, status in (("first", 200), ("second", 409)):
+            answer = client("PUT", "/api/structures", {"known": "1"}, json.dumps([old, {**new, "name": name}]))
+            assert answer.status == status
+        assert "changed elsewhere" in one_sentence(answer, 409)
+        assert [one.name for one in project.structures] == ["tumour", "first"]
+
+
 def test_wrong_methods_and_tools(shared):
     one_sentence(shared[1]("DELETE", "/api/mask"), 405)
     one_sentence(

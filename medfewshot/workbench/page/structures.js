@@ -48,7 +48,7 @@ export class Structures {
 
   async save(structures) {
     try {
-      const answer = await sendJson("PUT", "structures", structures);
+      const answer = await sendJson("PUT", "structures", structures, { known: this.all.map(({ value }) => value).join() });
       this.update(answer.structures);
       return true;
     } catch (error) {
