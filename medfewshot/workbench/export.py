@@ -255,8 +255,11 @@ def _report(job: _Job) -> None:
         for case in job.complete:
             done = Segmentation(job.mask(case), flags=(f"review: {case.status}", *([case.note] if case.note else [])))
             files = Case(case.name, case.name, None, (case.scan,))
-            about: dict[str, Any] = {"names": job.names, "folder": folder, "settings": settings, "read_seconds": 0.0}
-            record.add(write_outputs(files, job.scan(case), done, **about))
+            result = write_outputs(
+                files, job.scan(case), done,
+                names=job.names, folder=folder, settings=settings, stamp="", read_seconds=0.0,
+            )  # fmt: skip
+            record.add(result)
     job.result.files.append(report(folder))
 
 
