@@ -44,12 +44,8 @@ def suggest(
     if not rows:
         raise InputError("no scan is left to label", "give scans that the model has not learned from")
     for number, row in enumerate(rows[:count], start=1):
-        reason = (
-            f"expected Dice {1 - row['uncertainty']:.2f}"
-            if segmenter
-            else f"distance to the others {row['distance']:.2f}"
-        )
-        console.say(f"{number}. {row['scan']}: {reason}")
+        kind, value = ("expected Dice", 1 - row["uncertainty"]) if segmenter else ("distance", row["distance"])
+        console.say(f"{number}. {row['scan']}: {kind} {value:.2f}")
     console.json({"scans": rows[:count]})
     raise typer.Exit(1 if skipped else 0)
 

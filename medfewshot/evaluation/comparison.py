@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from medfewshot.agreement import Agreement, agreement, holm, signed_rank_p
+from medfewshot.agreement import NAN, Agreement, agreement, holm, signed_rank_p
 from medfewshot.evaluation.results import Evaluation, bootstrap_interval, mean
 from medfewshot.evaluation.scores import CaseScore
 from medfewshot.metrics import METRICS
 
-NAN = float("nan")
 MEASURES = ("dice", "hd95_mm")
 """Metrics that are compared; every comparison has the volume besides."""
 
