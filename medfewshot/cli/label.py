@@ -43,8 +43,9 @@ def suggest(
     console.warnings(skipped)
     if not rows:
         raise InputError("no scan is left to label", "give scans that the model has not learned from")
+    kind = "expected Dice" if segmenter else "distance to the others"
     for number, row in enumerate(rows[:count], start=1):
-        kind, value = ("expected Dice", 1 - row["uncertainty"]) if segmenter else ("distance", row["distance"])
+        value = 1 - row["uncertainty"] if segmenter else row["distance"]
         console.say(f"{number}. {row['scan']}: {kind} {value:.2f}")
     console.json({"scans": rows[:count]})
     raise typer.Exit(1 if skipped else 0)
