@@ -177,12 +177,12 @@ RULES = (
     # The engine had 21,851 lines and 446 files before the workbench and the label formats of hospitals were added.
     # A new feature may raise these two limits in the commit that adds it; every cut lowers them again.
     Rule("package lines", package_lines, 37_260),
-    Rule("tracked files", tracked_files, 683),
+    Rule("tracked files", tracked_files, 682),
     Rule("declarations of budget_seconds", budget_declarations, 2),
     Rule("learner names outside their files", learner_names, 0),
     Rule("guessed attributes of own types", guessed_attributes, 0),
     Rule("functions from `segment` to the written file", functions_to_the_file, 11),
-    Rule("patches of own names in tests", patched_names, 9),
+    Rule("patches of own names in tests", patched_names, 2),
     Rule("coverage, per cent", coverage),
 )
 
