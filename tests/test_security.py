@@ -186,14 +186,15 @@ def test_structure_names_are_only_names(folder, scans, name):
 
 def test_symbolic_links_in_the_output_are_not_followed_out(folder, scans):
     """A result replaces a link of its name; what the link points to stays."""
-    (scans / "out").mkdir()
-    precious = scans / "precious.nii.gz"
+    precious, result = scans / "precious.nii.gz", scans / "out" / "q0.nii.gz"
     precious.write_text("mine")
-    (scans / "out" / "q0.nii.gz").symlink_to(precious)
-    settings = SegmentSettings(previews=False, overwrite=True)
-    segment(open_batch([scans / "cohort" / "q0.nii.gz"], scans / "out", settings), load_segmenter(folder))
+    settings, model = SegmentSettings(previews=False, overwrite=True), load_segmenter(folder)
+    segment(open_batch([scans / "cohort" / "q0.nii.gz"], scans / "out", settings), model)
+    result.unlink()
+    result.symlink_to(precious)
+    segment(open_batch([scans / "cohort" / "q0.nii.gz"], scans / "out", settings), model)
     assert precious.read_text() == "mine"
-    assert not (scans / "out" / "q0.nii.gz").is_symlink()
+    assert not result.is_symlink()
 
 
 def test_html_is_written_by_one_template_engine_that_escapes():
