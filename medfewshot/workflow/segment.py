@@ -135,7 +135,7 @@ def open_batch(
     deeper = [file for given in inputs for file in images_below(given) if file.resolve() not in known]
     if deeper := [file for file in deeper if not (file.parent / RUN_RECORD).is_file()]:  # results are no scans
         warnings.append(f"{len(deeper)} image(s) in subfolders ignored, such as {deeper[0]}; give their folders too")
-    return Batch(tuple(cases), folder, settings, first, stamp, read, tuple(warnings))
+    return Batch(tuple(cases), folder, settings, first=first, stamp=stamp, read=read, warnings=tuple(warnings))
 
 
 def check_results_folder(folder: Path, cases: Sequence[Case], settings: SegmentSettings) -> None:
