@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.data.utils import create_file_basename
 from monai.inferers import Inferer
 from monai.utils import ImageMetaKey, MetaKeys
 from torch import Tensor
@@ -134,13 +135,20 @@ def load_network(folder: str | PathLike[str], device: str | None = None) -> Volu
     return load_segmenter(Path(folder), resolve_device(device) if device is not None else None)
 
 
-def list_images(folder: str | PathLike[str], channels: int = 1) -> list[dict[str, str | list[str]]]:
+def list_images(
+    folder: str | PathLike[str],
+    channels: int = 1,
+    *,
+    output_dir: str | PathLike[str] | None = None,
+    output_postfix: str = "",
+) -> list[dict[str, str | list[str]]]:
     """List every NIfTI image in ``folder`` as ``{"image": path}``; with several channels the value is a list of paths.
 
     With several channels the files are ``case_0000.nii.gz``, ``case_0001.nii.gz``, ... Warns of files that are ignored.
 
     Raises:
-        InputError: ``folder`` contains no NIfTI image, or channels are missing.
+        InputError: ``folder`` contains no NIfTI image, channels are missing, or a result that ``SaveImage`` writes into
+            ``output_dir`` would replace a file.
     """
     found = find_cases([Path(folder)], channels)
     cases = [case for case in found if format_of(case.image_path) == NIFTI]
@@ -154,6 +162,10 @@ def list_images(folder: str | PathLike[str], channels: int = 1) -> list[dict[str
         )
     for case in cases:
         check_channels(case, channels)
+        if output_dir is not None:
+            name = create_file_basename(output_postfix, case.image_path, output_dir, separate_folder=False)
+            if Path(f"{name}.nii.gz").exists():
+                raise InputError(f"{name}.nii.gz: exists already and would be replaced", "give another output_dir")
     return [
         {"image": str(case.image_path) if channels == 1 else [str(path) for path in case.image_paths]} for case in cases
     ]

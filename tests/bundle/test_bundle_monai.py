@@ -127,6 +127,10 @@ def test_images_of_a_folder(made, tmp_path):
     toys.save_itk(tmp_path / "some" / "b.nrrd", toys.make_scan(0)[0])
     with pytest.warns(UserWarning, match="3 file"):
         assert len(list_images(tmp_path / "some")) == 1
+    for folder in (made / "cohort", tmp_path / "some"):  # the scans themselves, and another file of the same name
+        with pytest.raises(InputError, match=r"q0\.nii\.gz: exists already and would be replaced"):
+            list_images(made / "cohort", output_dir=folder)
+    assert len(list_images(made / "cohort", output_dir=tmp_path / "some", output_postfix="new")) == 3
     with pytest.raises(InputError):
         list_images(tmp_path)
     toys.save_itk(tmp_path / "a.nrrd", toys.make_scan(0)[0])
