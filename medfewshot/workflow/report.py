@@ -32,6 +32,8 @@ from medfewshot.workflow.known_names import known_names, learned_names
 from medfewshot.workflow.measures import SIZES, unit_of
 from medfewshot.workflow.record import REPORT, CaseResult, damaged, flag_warning, read_run
 
+MARK = b'<meta name="generator" content="medfewshot'
+"""What each report contains near its start."""
 CHANGED = "its labels were changed later: sizes, expected Dice and preview are those of the first ones"
 
 
@@ -62,11 +64,15 @@ def report(
         The written file.
 
     Raises:
-        InputError: ``folder`` contains no run, ``run.json`` is damaged, or ``path`` is a folder.
+        InputError: ``folder`` contains no run, ``run.json`` is damaged, or ``path`` is a folder or no report.
     """
     path, progress = path or folder / REPORT, progress or Progress()
     if path.is_dir():
         raise InputError(f"{path}: is a folder", f"give the name of the file, e.g. {path / REPORT}", setting="output")
+    if path.is_file():
+        with path.open("rb") as file:
+            if MARK not in file.read(4096):
+                raise InputError(f"{path}: exists already and is no report", "give another file", setting="output")
     scorer = None
     if isinstance(reference, Path):
         pairs, unmatched = match_cases(folder, reference)

@@ -177,6 +177,9 @@ def test_a_scan_that_has_moved_costs_the_viewer_only(ran):
     assert case.warnings[-1].startswith("no viewer: ")
     report(ran / "out", ran / "small.html", viewer=False)
     assert "niivue" not in (ran / "small.html").read_text(encoding="utf-8")
+    report(ran / "out", ran / "small.html", viewer=False)  # in place of an earlier one
+    with pytest.raises(InputError, match="exists already and is no report"):
+        report(ran / "out", ran / "q0.nii.gz", viewer=False)
 
 
 def test_a_large_report_is_split_into_files(tmp_path):
