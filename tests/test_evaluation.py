@@ -108,6 +108,10 @@ def test_a_metric_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert document["all_labels"]["share_mean"] == pytest.approx(0.0135)
     read = CaseScore.from_row(scores[0])
     assert (read.values, read.label) == (evaluation.scores[0].values, 1)
+    evaluation.write(tmp_path / "out")  # in place of an earlier one
+    (tmp_path / "scores.csv").write_text("of somebody else")
+    with pytest.raises(InputError, match=r"scores\.csv: exists already"):
+        evaluation.write(tmp_path)
 
 
 def test_columns_keep_their_names() -> None:

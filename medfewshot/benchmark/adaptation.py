@@ -93,6 +93,6 @@ def adapt_cell(
     adapted = workflow.adapt(scans, settings, progress=progress, learners=learners)
     seconds = {**adapted.record["seconds"], "read": scans.seconds}
     record = {**adapted.record, "seconds": seconds, **adaptation_facts(names, known)}
-    VolumeSegmenter(adapted.plan, adapted.segmenter, record).save(kept)
+    VolumeSegmenter(adapted.plan, adapted.segmenter, record).save(kept, overwrite=True)
     # Segment with the saved segmenter, as a resumed cell does, so that both give the same numbers.
     return load_segmenter(kept, resolve_device(device), learners)

@@ -106,16 +106,24 @@ class VolumeSegmenter(Segmenter):
             warnings=(*warnings, *result.warnings),
         )
 
-    def save(self, folder: str | PathLike[str]) -> None:
-        """Write the segmenter to ``folder``. At no moment is a description beside weights of another segmenter.
+    def save(self, folder: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the segmenter to ``folder``, in place of an earlier one.
+
+        At no moment is a description beside weights of another segmenter.
+
+        Args:
+            folder: Where to write.
+            overwrite: Replace files that no segmenter wrote too.
 
         Raises:
-            InputError: This kind of segmenter cannot be saved.
+            InputError: This kind of segmenter cannot be saved, or it would replace such a file.
         """
         segmenter = self.segmenter
         if not segmenter.kind:
             raise InputError(f"{type(segmenter).__name__}: this kind of segmenter cannot be saved")
         folder = Path(folder)
+        if not overwrite and not (folder / DESCRIPTION).exists():
+            check_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / WEIGHTS, segmenter.state_dict(), description=folder / DESCRIPTION)
         description = {

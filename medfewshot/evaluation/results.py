@@ -17,6 +17,7 @@ import numpy as np
 
 from medfewshot.agreement import Agreement, agreement
 from medfewshot.data_dictionary import meaning_of, write_table
+from medfewshot.errors import InputError
 from medfewshot.evaluation.films import FilmScore
 from medfewshot.evaluation.scores import CaseScore, flat_row, mean
 from medfewshot.io import write_text
@@ -131,8 +132,15 @@ class Evaluation:
         """Write three files into ``folder``, and ``films.csv`` if there are films, each atomically.
 
         An undefined value is an empty cell, or null.
+
+        Raises:
+            InputError: A file of that name exists, and no evaluation wrote it.
         """
         folder = Path(folder)
+        there = [name for name in ("summary.csv", "scores.csv", "summary.json") if (folder / name).exists()]
+        if there and there[-2:] != ["scores.csv", "summary.json"]:
+            problem = f"{folder / there[-1]}: exists already and is no result of an evaluation"
+            raise InputError(problem, "give another folder")
         rows = self.summary_rows()
         document = {
             "tolerance_mm": self.tolerance_mm,

@@ -262,7 +262,7 @@ def adapt_to_folder(
     scans = read_supports(support, frame=settings.frame, progress=progress)
     made = adapt(scans, settings, query=query, cohort=cohort, start=before, progress=progress)
     segmenter = VolumeSegmenter(made.plan, made.segmenter, {**made.record, "request": request})
-    segmenter.save(folder)
+    segmenter.save(folder, overwrite=overwrite)
     return segmenter
 
 

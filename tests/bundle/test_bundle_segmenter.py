@@ -61,6 +61,16 @@ def test_what_cannot_be_saved():
         segmenter.save(None)  # type: ignore[arg-type]
 
 
+def test_files_of_others_are_not_replaced(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    (tmp_path / "LICENSE").write_text("mine")
+    with pytest.raises(InputError, match="LICENSE: exists already"):
+        adapted("toy").save(tmp_path)
+    assert (tmp_path / "LICENSE").read_text() == "mine"
+    adapted("toy").save(tmp_path, overwrite=True)
+    adapted("toy").save(tmp_path)  # in place of an earlier one
+
+
 def test_new_weights_never_lie_beside_an_old_description(tmp_path, monkeypatch):
     toys.install(monkeypatch)
     adapted("toy").save(tmp_path)
