@@ -46,8 +46,9 @@ a run can be stopped at any moment and resumed::
 """
 
 from medfewshot.io import VolumeLike, as_volume
-from medfewshot.workflow.adapt import adapt, adapt_to_folder, can_continue, prepare
+from medfewshot.workflow.adapt import adapt, adapt_to_folder, prepare
 from medfewshot.workflow.compare import compare
+from medfewshot.workflow.continuing import can_continue
 from medfewshot.workflow.curve import learning_curve
 from medfewshot.workflow.describe import Description, describe
 from medfewshot.workflow.evaluate import evaluate, write_scores

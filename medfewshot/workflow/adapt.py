@@ -21,7 +21,6 @@ from medfewshot.learners import (
     Learner,
     LearnerSpec,
     Segmenter,
-    learner_for,
     make_learner,
     read_seen,
     resolve_auto,
@@ -31,8 +30,17 @@ from medfewshot.learners.atlas import Atlas
 from medfewshot.mask_fit import mask_fit
 from medfewshot.planning import check_like_support, make_plan, make_support
 from medfewshot.quality import check_supports, support_profile, support_warnings
-from medfewshot.settings import AUTO, QUALITY_LEVELS, AdaptSettings
+from medfewshot.settings import AdaptSettings
 from medfewshot.types import Plan, Progress, Support, Volume
+from medfewshot.workflow.continuing import (
+    continued,
+    continuing_warnings,
+    history_of,
+    quality_of,
+    same_structures,
+    unlike_warnings,
+    with_names_of,
+)
 from medfewshot.workflow.contrast import contrast_warning, planned, with_contrast_of
 from medfewshot.workflow.own_frames import digest_of, with_tracked_frames
 from medfewshot.workflow.supports import (
@@ -41,11 +49,9 @@ from medfewshot.workflow.supports import (
     check_marked,
     ignore_warnings,
     learner_warnings,
-    missing_supports_warning,
     read_supports,
     scan_path,
     scan_warnings,
-    unlike_warnings,
     unnamed_warnings,
 )
 from medfewshot.workflow.volumes import check_folder
@@ -55,8 +61,6 @@ LEAST_SUPPORTS = 3
 COMPARE_SECONDS = 10.0
 """Time limit of the comparison of 2D supports; one round is always made."""
 Learners = Mapping[str, LearnerSpec]
-_GRID = ("spacing_mm", "patch_voxels", "modality")
-_FIXED_BY_START = ("learner", "weights", "width", *_GRID)
 
 
 @dataclass(frozen=True)
@@ -146,16 +150,20 @@ def adapt(
     settings = settings or AdaptSettings()
     if start is None or start.plan.spatial_dims == 2:
         scans = scans.as_2d_if_planar()
+    asked = settings
     settings = resolve_auto(settings, scans.images, learners) if start is None else continued(settings, start)
     if start is None:
         learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images))
     progress.at("planning").update(0, 1)
-    lifted = start is not None and settings.quality != _quality(start)
+    lifted = start is not None and settings.quality != quality_of(start)
+    history = {} if start is None else history_of(start, scans)
+    if start is not None:
+        scans = with_names_of(scans, start)
     if start is not None and not lifted:
         scans = scans.placed_like(start.plan, start.record.get("profile") or {})
     prepared = prepare(scans, settings, like=None if start is None or lifted else start.plan)
     if start is not None:
-        same = prepared.plan.label_values == start.plan.label_values
+        same = same_structures(prepared.plan, start.plan)
         network = start_of(start.segmenter, settings.learner, same_classes=same)
         done = start.record["learner"].get("steps", 0) if lifted else None
         learner = make_learner(
@@ -195,6 +203,7 @@ def adapt(
             }
             for image, label, planned in zip(scans.images, scans.labels, support.labels, strict=True)
         ],
+        **({"earlier": history} if history else {}),
         "settings": settings.model_dump(),
         "device": describe_device(resolve_device(settings.device)),
         "learner": learned,
@@ -203,7 +212,7 @@ def adapt(
         "seconds": seconds,
         "warnings": [
             *prepared.warnings,
-            *missing_supports_warning(scans, start.record if start is not None else {}),
+            *(continuing_warnings(prepared.plan, start, history, asked=asked) if start is not None else ()),
             *contrast_warning([prepared.plan.labels[prepared.plan.label_values[index - 1]] for index in differ]),
             *(one["message"] for one in check if one["message"]),
             *learner_warnings(learned, prepared.plan),
@@ -262,55 +271,10 @@ def adapt_to_folder(
     scans = read_supports(support, frame=settings.frame, progress=progress)
     made = adapt(scans, settings, query=query, cohort=cohort, start=before, progress=progress)
     segmenter = VolumeSegmenter(made.plan, made.segmenter, {**made.record, "request": request})
-    segmenter.save(folder, overwrite=overwrite)
+    if not overwrite:  # another adaptation may have ended meanwhile
+        check_free(folder)
+    segmenter.save(folder, overwrite=True)
     return segmenter
-
-
-def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
-    """Return the settings of an adaptation that continues from ``start``, at the higher quality of both.
-
-    Raises:
-        InputError: A setting would change the grid, the network or the learner.
-    """
-    before, default = _before(start), AdaptSettings().model_dump()
-    changed = _changed(settings, before)
-    if changed:
-        raise InputError(
-            "the segmenter to continue from fixes grid, network and learner", "remove these settings", setting=changed
-        )
-    quality = max(settings.quality, _quality(start), key=list(QUALITY_LEVELS).index)
-    name, dims = before.get("learner", AUTO), start.plan.spatial_dims
-    if settings.learner == AUTO and name == learner_for(AUTO, dims, level=QUALITY_LEVELS[_quality(start)]):
-        name = learner_for(AUTO, dims, level=QUALITY_LEVELS[quality])  # a draft has another learner
-    kept = {one: before.get(one, default[one]) for one in _GRID if getattr(settings, one) == default[one]}
-    return settings.replace(**kept, learner=name, weights=before.get("weights"), quality=quality)
-
-
-def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:
-    """Return whether an adaptation with these settings, and not at a higher quality, can continue from ``start``."""
-    levels = list(QUALITY_LEVELS)
-    lower = levels.index(settings.quality) < levels.index(_quality(start))
-    return start.segmenter.trained_network is not None and not lower and not _changed(settings, _before(start))
-
-
-def _before(start: VolumeSegmenter) -> dict[str, Any]:
-    """Return the settings of an earlier segmenter."""
-    return dict(start.record.get("settings") or {})
-
-
-def _quality(start: VolumeSegmenter) -> str:
-    """Return the quality of an earlier segmenter."""
-    return str(_before(start).get("quality", AdaptSettings().quality))
-
-
-def _changed(settings: AdaptSettings, before: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the settings that differ from the default and an earlier adaptation, and that can no longer change."""
-    default = AdaptSettings()
-    return tuple(
-        name
-        for name in _FIXED_BY_START
-        if getattr(settings, name) not in (getattr(default, name), before.get(name, getattr(default, name)))
-    )
 
 
 def _seen(settings: AdaptSettings, start: VolumeSegmenter | None) -> dict[str, Any]:

@@ -118,6 +118,7 @@ class _Facts:
         self.settings, self.learner = self.adaptation.get("settings", {}), self.adaptation.get("learner", {})
         self.versions = record.get("versions", {})
         self.supports = [case_id(Path(pair["image"])) for pair in record["supports"]]
+        self.earlier = self.adaptation.get("earlier") or {}
         self.seen = _seen(self.adaptation, self.settings)
 
     @property
@@ -136,7 +137,9 @@ class _Facts:
 
     @property
     def learned(self) -> str:
-        return f"The model learned from {counted(len(self.supports), 'labelled scan')} (the support set)."
+        before = {pair["image"] for pair in self.earlier.get("supports", ())}
+        more = f"; the model that it continues, from {len(before)} more" if before else ""
+        return f"The model learned from {counted(len(self.supports), 'labelled scan')} (the support set){more}."
 
     @property
     def start(self) -> str:
@@ -171,6 +174,8 @@ class _Facts:
     def training(self) -> str:
         steps, seconds = self.learner.get("steps"), self.record.get("seconds", {}).get("adapt")
         text = f"Training took {counted(steps, 'step')}" if steps else "No network was trained"
+        before = self.earlier.get("steps")
+        text += f" after {counted(before, 'step')} of an earlier model" if before else ""
         text += ", and the time limit ended it" if self.learner.get("stopped_by") == "budget" else ""
         took = f"; {seconds:.0f} s" if seconds is not None else ""
         return f"{text} (random seed {self.record.get('seed')}{took} on {self.adaptation.get('device', 'a computer')})."

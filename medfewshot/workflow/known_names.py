@@ -83,7 +83,8 @@ def known_names(predictions: Path, reference: Path) -> KnownNames:
 
 def learned_cases(record: Mapping[str, Any]) -> list[str]:
     """Return the segmented cases that the model learned from, and films if it learned from one of their frames."""
-    learned = {pair["image"] for pair in record["supports"]}
+    earlier = record.get("adaptation", {}).get("earlier") or {}
+    learned = {pair["image"] for pair in (*record["supports"], *earlier.get("supports", ()))}
     return [str(one["case"]) for one in record.get("outputs", ()) if learned & set(one["inputs"])]
 
 

@@ -35,7 +35,7 @@ SCORES = ("summary.json", "scores.csv", "summary.csv", "films.csv", *PLOTS)
 FORMAT_VERSION = 1
 _NO_OUTPUTS = '\n  "outputs": []'
 """Where the entries of ``outputs`` go in the text of a record: only its own keys are two spaces from the left."""
-_ADAPTATION = ("settings", "device", "learner", "weights_have_seen")
+_ADAPTATION = ("settings", "device", "learner", "weights_have_seen", "earlier")
 
 
 def flag_warning(flag: str) -> str:

@@ -170,16 +170,6 @@ def ignore_warnings(scans: LabelledScans, value: int | None) -> tuple[str, ...]:
     return (f"no support has the label {value}, which was to be ignored",)
 
 
-def unlike_warnings(plan: Plan, before: Plan) -> tuple[str, ...]:
-    """Say so if gray values of scans with this plan are not those of an earlier one, by which they are normalised."""
-    return tuple(
-        f"gray values are normalised as before ({old.reason}), but these scans are of another kind ({new.reason}); "
-        "make a new segmenter unless both are CT"
-        for new, old in zip(plan.normalization, before.normalization, strict=True)
-        if new.kind != old.kind
-    )
-
-
 def unnamed_warnings(scans: LabelledScans, plan: Plan) -> list[str]:
     """Name the label values to learn that have no name where others have one, or the name of another value."""
     unnamed = [value for value in plan.labels if value not in scans.names]
@@ -246,15 +236,6 @@ def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
     registered = " (until then, registration alone finds them)" if "network_trust" in record else ""
     reason = f"hardly learned (Dice below {TRAINING_DICE[0]} on your labelled scans); train with more steps{registered}"
     return [f"{some(missed)}: {reason}"] if missed else []
-
-
-def missing_supports_warning(scans: LabelledScans, earlier: Mapping[str, Any]) -> tuple[str, ...]:
-    """Warn if supports in the record of an earlier segmenter are not given again: what it learned may be lost."""
-    missing = sorted({one["image"] for one in earlier.get("supports", ())} - {scan_path(one) for one in scans.images})
-    if not missing:
-        return ()
-    shown = ", ".join(Path(path).name for path in missing[:3])
-    return (f"{len(missing)} support(s) of the earlier segmenter are not given again and may be forgotten: {shown}",)
 
 
 def scan_path(volume: Volume) -> str:

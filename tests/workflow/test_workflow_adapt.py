@@ -33,7 +33,7 @@ from medfewshot.workflow import (
     read_supports,
     segment,
 )
-from medfewshot.workflow.adapt import continued
+from medfewshot.workflow.continuing import continued
 from medfewshot.workflow.supports import scan_warnings
 
 TOY = AdaptSettings(learner="toy", device="cpu")
@@ -130,6 +130,16 @@ def test_an_adaptation_is_resumed_only_for_the_same_request(tmp_path, monkeypatc
         adapt_to_folder(support, folder, TOY.replace(seed=1), resume=True)
     adapt_to_folder(support, folder, TOY.replace(seed=1), overwrite=True)
     assert load_segmenter(folder).record["seed"] == 1
+
+
+def test_a_model_that_another_adaptation_saved_meanwhile_stays(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    support, folder = find_supports(toys.make_folders(tmp_path) / "annotated"), tmp_path / "seg"
+    earlier = adapt(read_supports(support), TOY)
+    progress = Progress(lambda event: earlier.save(folder) if event.stage == "adapting" else None)
+    with pytest.raises(InputError, match="already contains a segmenter"):
+        adapt_to_folder(support, folder, TOY.replace(seed=1), progress=progress)
+    assert load_segmenter(folder).record["seed"] == 0
 
 
 def test_a_volume_of_another_kind_is_refused_before_adaptation(tmp_path, monkeypatch):
@@ -458,6 +468,42 @@ def test_a_lifted_draft_gets_the_learner_of_the_higher_quality_unless_its_own_wa
     assert lifted("finetune", learner="finetune") == "finetune"
     assert lifted("ridge") == "ridge"
     assert lifted("finetune", quality="draft") == "finetune"
+
+
+def test_an_adaptation_that_continues_keeps_names_and_what_to_ignore_and_says_what_changed():
+    scans = replace(toy_scans(1), names={205: "liver", 420: "spleen"})
+    first = adapt(scans, TINY.replace(ignore=9))
+    again = adapted_from(first, replace(scans, names={}), steps=1)
+    assert (again.plan.labels, again.record["settings"]["ignore"]) == (first.plan.labels, 9)
+    warnings = adapted_from(first, replace(scans, names={205: "kidney", 420: "Spleen"})).record["warnings"]
+    assert [text for text in warnings if " now" in text] == ["label value 205: was liver and is kidney now"]
+    labels = [replace(one, data=np.where(one.data == 420, 7, one.data)) for one in scans.labels]
+    chosen = adapt(scans, TINY.replace(labels={205: "liver", 420: "spleen"}))
+    warnings = "\n".join(adapted_from(chosen, replace(scans, labels=labels)).record["warnings"])
+    assert "spleen: no labelled scan shows it now, so the model no longer finds it" in warnings
+    assert "label 7: is learned too" in warnings
+    lower = adapted_from(first, scans, quality="draft").record["warnings"]
+    assert any("has quality standard" in text for text in lower)
+    flat = [[replace(one, data=one.data[..., 8:9]) for one in volumes] for volumes in (scans.images, scans.labels)]
+    assert any("single slices" in text for text in adapted_from(first, LabelledScans(*flat)).record["warnings"])
+
+
+def test_the_record_of_an_adaptation_that_continues_knows_all_scans_and_steps(tmp_path):
+    paths = [
+        [
+            toys.save_nifti(tmp_path / kind / f"{n}.nii.gz", one)
+            for kind, one in zip("ab", toys.make_scan(n), strict=True)
+        ]
+        for n in range(3)
+    ]
+    made = None
+    for number, path in enumerate(paths):
+        scans = read_supports([path])
+        made = adapt(scans, TINY) if made is None else adapted_from(made, scans)
+        earlier = made.record.get("earlier", {"supports": [], "steps": 0})
+        assert [Path(pair["image"]).name for pair in earlier["supports"]] == [f"{n}.nii.gz" for n in range(number)]
+        assert earlier["steps"] == 2 * number
+    assert any("2 support(s) of the earlier segmenter" in text for text in made.record["warnings"])
 
 
 def test_a_segmenter_without_a_network_cannot_be_continued():

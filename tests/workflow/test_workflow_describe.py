@@ -56,6 +56,14 @@ def test_the_paragraph_states_what_a_reader_needs(tmp_path):
     assert "your" not in text
 
 
+def test_a_model_that_continues_another_says_so(tmp_path):
+    earlier = {"supports": [{"image": "/c/q0.nii.gz"}], "steps": 20}
+    found = described(tmp_path, adaptation=RECORD["adaptation"] | {"earlier": earlier})
+    assert "2 labelled scans (the support set); the model that it continues, from 1 more." in found.paragraph
+    assert "Training took 400 steps after 20 steps of an earlier model" in found.paragraph
+    assert any("do not score q0" in text for text in found.warnings)
+
+
 def test_the_checklist_and_what_to_check_first(tmp_path):
     found = described(tmp_path)
     answers = {item.claim: item.answer for item in found.items}
