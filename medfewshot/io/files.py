@@ -62,6 +62,8 @@ def claimed(folder: Path) -> Iterator[bool]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 free = False
+            else:
+                stack.callback((folder / ".lock").unlink, missing_ok=True)
         yield free
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from medfewshot import __version__
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError
+from medfewshot.io import claimed
 from medfewshot.learners import find_weights, read_seen, save_start
 from medfewshot.learners.weights import DESCRIPTION
 from medfewshot.training.checkpoint import NAME
@@ -67,7 +69,9 @@ def train(
     if settings.weights is not None and find_weights(settings.weights).resolve() == (folder / START).resolve():
         raise InputError(f"{folder}: contains the weights to continue from", "give another folder", setting="output")
     chosen = local_device(resolve_device(device))
-    with join_world(chosen) as world:
+    with join_world(chosen) as world, claimed(folder) if world.first else nullcontext(True) as free:
+        if not free:
+            raise InputError(f"{folder}: another training writes into it", "wait for it, or give another folder")
         if world.first:
             if _earlier(folder) and not (resume or overwrite):
                 raise InputError(

@@ -16,6 +16,7 @@ from medfewshot.io import (
     Film,
     ReadImage,
     case_id,
+    claimed,
     files_without_image,
     format_of,
     images_below,
@@ -191,14 +192,16 @@ def segment(
     check_results_folder(folder, batch.cases, settings)
     find_cavities([*segmenter.plan.labels.values()], settings.cavities)
     record = RunRecord(folder, segmenter, settings, command, warnings=batch.warnings)
-    earlier = record.earlier_results() if settings.resume and not settings.overwrite else {}
-    if settings.overwrite:
-        remove_results(folder)
-    _check_same_scans(batch.cases, earlier.values(), folder)
     folder.mkdir(parents=True, exist_ok=True)
     workers, todo = workers or Threads(), []
     shared = [path.absolute() for path in (*([saved.folder] if saved else []), batch.cases[0].image_path)]
-    with workers.ready(*shared, results=folder):
+    with claimed(folder) as free, workers.ready(*shared, results=folder):
+        if not free:
+            raise InputError(f"{folder}: another run writes into it", "wait for it, or give another folder")
+        earlier = record.earlier_results() if settings.resume and not settings.overwrite else {}
+        if settings.overwrite:
+            remove_results(folder)
+        _check_same_scans(batch.cases, earlier.values(), folder)
         record.start(earlier)
         with record:
             for case in batch.cases:

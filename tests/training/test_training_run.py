@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from medfewshot.cli.app import app
 from medfewshot.errors import InputError
+from medfewshot.io import claimed
 from medfewshot.learners import LEARNERS, load_start, make_learner, save_start
 from medfewshot.settings import AdaptSettings, load_settings
 from medfewshot.training import TrainSettings, train
@@ -115,6 +116,8 @@ def test_a_folder_is_not_overwritten_unasked_and_resumes(flat, tmp_path):
     refused = invoke(*words)
     assert refused.exit_code == 2
     assert "resume" in refused.output
+    with claimed(tmp_path / "run"):
+        assert "another training" in invoke(*words, "--resume").output
     assert invoke(*words, "--resume").exit_code == 0
     again = load_file(tmp_path / "run" / "start" / "start.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in weights.items())

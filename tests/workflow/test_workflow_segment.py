@@ -14,7 +14,7 @@ import toys
 
 from medfewshot.bundle import VolumeSegmenter
 from medfewshot.errors import InputError
-from medfewshot.io import read_image
+from medfewshot.io import claimed, read_image
 from medfewshot.settings import AdaptSettings, SegmentSettings
 from medfewshot.types import Cancelled, Case, Progress
 from medfewshot.workflow import (
@@ -277,6 +277,15 @@ def test_a_record_of_a_newer_version_is_refused(scans, segmenter):
     for work in (lambda: segment_cases(cases, segmenter, out, PLAIN.replace(resume=True)), lambda: report(out)):
         with pytest.raises(InputError, match=r"run\.json: was written by a newer medfewshot"):
             work()
+
+
+def test_two_runs_into_one_folder_are_refused(scans, segmenter):
+    out, cases = scans / "out", find_cases([scans / "cohort"])
+    segment_cases(cases[:1], segmenter, out, PLAIN)
+    with claimed(out), pytest.raises(InputError, match="another run writes into it"):
+        segment_cases(cases, segmenter, out, PLAIN.replace(resume=True))
+    assert segment_cases(cases, segmenter, out, PLAIN.replace(resume=True)).resumed == 1
+    assert not (out / ".lock").exists()
 
 
 def test_resuming_does_what_is_not_done(scans, segmenter):
