@@ -179,7 +179,7 @@ def test_scale_bars_are_round():
 def test_preview_draws_a_contour_in_the_colour_of_each_structure(tmp_path):
     image, labels, affine = ras_phantom()
     labels[3:8, 3:8, 3:8] = 2
-    path = save_preview(tmp_path / "deep" / "p.png", image[None], labels, affine, NAMES, title="two boxes")
+    path = save_preview(tmp_path / "deep" / "p.png", image[None], labels, affine, NAMES, title="two\udce9 boxes")
     picture = read_png(path)
     assert picture.shape[0] > 500
     assert picture.shape[1] > 1000

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medfewshot.cli.options import ConfigFile, Json, Output, PairOption, Quiet, SupportDir, with_settings
-from medfewshot.errors import InputError, counted
+from medfewshot.errors import InputError, counted, some
 from medfewshot.settings import AdaptSettings, SegmentSettings, WorkerSettings
 
 if TYPE_CHECKING:
@@ -146,13 +146,17 @@ def adapt(
     from medfewshot.cli.console import Console
 
     console = Console(quiet, json)
-    scans = workflow.read_cohort(workflow.find_cases(cohort or [], source.channels), source.channels)
+    skipped: list[str] = []
+    cases = workflow.find_cases(cohort or [], source.channels)
+    scans = workflow.read_cohort(cases, source.channels, skipped=skipped)
     with console.progress("Adapting") as progress:
         segmenter = workflow.adapt_to_folder(
             source, output, settings, cohort=scans, overwrite=overwrite, start=start, progress=progress
         )
     console.model(segmenter, output)
     console.warnings(segmenter.record["warnings"])
+    if skipped:
+        console.warnings([f"{some(skipped)}: cannot be read, so --cohort leaves it out"])
     if cohort and not segmenter.record["learner"].get("scans_compared"):
         console.warnings(["--cohort changed nothing: it needs 3D scans like the labelled ones, and training"])
     console.say(f"model in {output}; use it with: medfewshot segment SCANS --segmenter {output} -o OUT")

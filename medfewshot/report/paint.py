@@ -132,6 +132,7 @@ def figure(scene: Scene, entries: Sequence[Entry], *, title: str, facts: str, fl
 
     left = 0.14 / width
     style: dict[str, Any] = {"va": "top", "size": 8.5, "parse_math": False}  # a name with a dollar sign is no formula
+    title = title.encode(errors="backslashreplace").decode()  # of a file name that is not UTF-8
     fig.text(left, 1 - 0.16 / height, title, color=WHITE, **style | {"size": 14, "weight": "bold"})
     fig.text(left, 1 - 0.48 / height, facts, color=GREY, **style)
     fig.text(left, 1 - 0.67 / height, "\n".join(lines), color=RED, linespacing=1.35, **style)

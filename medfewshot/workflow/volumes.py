@@ -45,18 +45,20 @@ def find_cases(inputs: Sequence[Path], channels: int = 1) -> list[Case]:
     return _named_apart([Case(name, name, None, tuple(group)) for (_, name), group in ordered.items()])
 
 
-def read_cohort(cases: Sequence[Case], channels: int = 1) -> Iterator[Volume]:
+def read_cohort(cases: Sequence[Case], channels: int = 1, *, skipped: list[str] | None = None) -> Iterator[Volume]:
     """Read scans one at a time, in random order; unreadable ones are skipped.
 
     Args:
         cases: The scans.
         channels: Images per scan.
+        skipped: Receives the names of unreadable ones.
     """
     order = np.random.default_rng(0).permutation(len(cases))
     for case in (cases[number] for number in order):
         try:
             scan = open_scan(case.image_paths, channels=channels)
         except (InputError, OSError):  # it fails when it is segmented
+            (skipped if skipped is not None else []).append(case.case_id)
             continue
         yield scan.first if isinstance(scan, Film) else scan
 

@@ -148,4 +148,10 @@ def test_a_cohort_is_read_scan_by_scan_without_those_that_cannot_be_read(tmp_pat
     (tmp_path / "broken.nii.gz").write_bytes(b"no scan")
     cases = find_cases([tmp_path])
     assert len(cases) == 4
-    assert sorted(scan.path.name for scan in read_cohort(cases)) == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
+    skipped: list[str] = []
+    assert sorted(scan.path.name for scan in read_cohort(cases, skipped=skipped)) == [
+        "0.nii.gz",
+        "1.nii.gz",
+        "2.nii.gz",
+    ]
+    assert skipped == ["broken"]
