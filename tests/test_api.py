@@ -1,4 +1,4 @@
-"""Three functions on paths, arrays, tensors, MetaTensors and Volumes."""
+"""The names that users may rely on; and three functions on paths, arrays, tensors, MetaTensors and Volumes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from monai.data import MetaTensor
 import medfewshot
 from medfewshot import GridMismatchError, InputError, Volume
 from medfewshot.api import as_volume
+
+NAMES = {
+    "__version__", "adapt", "segment_film",
+    "segment", "evaluate", "load_segmenter", "VolumeSegmenter", "Segmentation", "LEARNERS",
+    "METRICS", "InputError", "GridMismatchError", "Case", "Episode", "Learner", "Plan", "Query", "Segmenter", "Support",
+    "Volume",
+}  # fmt: skip
+"""Adding one is a decision; removing one breaks somebody's script."""
 
 
 @pytest.fixture(autouse=True)
@@ -142,3 +150,15 @@ def test_inputs_that_cannot_be_used(pairs, tmp_path):
         medfewshot.adapt(pairs, learner="oracle")
     with pytest.raises(GridMismatchError):
         medfewshot.evaluate(pairs[0][1], pairs[0][1][:-1])
+
+
+def test_public_names():
+    assert set(medfewshot.__all__) == NAMES
+    assert len(medfewshot.__all__) == len(NAMES)
+    assert dir(medfewshot) == sorted(NAMES)
+
+
+def test_every_public_name_is_there():
+    for name in NAMES:
+        assert getattr(medfewshot, name) is not None
+    assert not hasattr(medfewshot, "nonsense")
