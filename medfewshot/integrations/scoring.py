@@ -46,8 +46,8 @@ class SegmentationMetric(CumulativeIterationMetric):
     """One of :data:`medfewshot.metrics.METRICS` per image and class, with this package's policy for empty masks.
 
     Called with one-hot masks ``y_pred`` and ``y (B, N + 1, *S)`` (or lists of ``(N + 1, *S)``), it returns ``(B, N)``
-    float64. Distances are in mm: voxel sizes come from ``spacing_mm`` or, for a MetaTensor ``y``, from its affine;
-    otherwise they are 1 mm. Unlike MONAI's ``DiceMetric``, a false alarm counts as 0 and is not dropped.
+    float64. Distances are in mm: voxel sizes come from ``spacing_mm``, the affine of ``y`` or, if ``y`` has none,
+    of ``y_pred``; else they are 1 mm. Unlike MONAI's ``DiceMetric``, a false alarm counts as 0 and is not dropped.
 
     Args:
         metric: A key of ``METRICS``: ``dice``, ``hd95_mm``, ``asd_mm``, ``surface_dice``, ``rvd``.
@@ -56,7 +56,7 @@ class SegmentationMetric(CumulativeIterationMetric):
         get_not_nans: Whether :meth:`aggregate` also returns the number of values in each mean.
 
     Raises:
-        InputError: The metric is unknown, or the masks are not one-hot.
+        InputError: The metric or a keyword is unknown, or the masks are not one-hot: 0 and 1, in each voxel 1 once.
     """
 
     def __init__(
@@ -73,14 +73,17 @@ class SegmentationMetric(CumulativeIterationMetric):
         self.reduction, self.get_not_nans = reduction, get_not_nans
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
+        if unknown := sorted(kwargs.keys() - {"spacing_mm"}):
+            raise InputError(f"{', '.join(unknown)}: unknown", "give the voxel size as spacing_mm")
         if y is None or y.shape != y_pred.shape:
             shapes = f"{tuple(y_pred.shape)} and {tuple(y.shape) if y is not None else None}"
             raise InputError(f"one-hot prediction and reference must have one shape, not {shapes}")
         first = 0 if self.include_background else 1
-        if y.shape[1] <= first or max(float(y.max()), float(y_pred.max())) > 1:
+        masks = [plain(y_pred), plain(y)]
+        if y.shape[1] <= first or not all((m == 1).sum(1).eq(1).all() and (m != 0).sum(1).eq(1).all() for m in masks):
             raise InputError("masks are not one-hot", "make them so with AsDiscrete(to_onehot=N + 1)")
-        spacings = self._spacings(y, kwargs.get("spacing_mm"))
-        predicted, true = (plain(t)[:, first:].cpu().numpy() > 0.5 for t in (y_pred, y))
+        spacings = self._spacings(y if isinstance(y, MetaTensor) else y_pred, kwargs.get("spacing_mm"))
+        predicted, true = (m[:, first:].cpu().numpy() > 0 for m in masks)
         function = METRICS[self.metric]
         rows = [
             [function(p, t, spacing) for p, t in zip(*pair, strict=True)]

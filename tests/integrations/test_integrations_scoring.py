@@ -61,6 +61,16 @@ def test_label_maps_in_place_of_masks_are_refused():
             SegmentationMetric("dice")(given, given)
 
 
+def test_masks_that_are_not_one_hot_are_refused():
+    right = boxes((0, 4), (4, 8))
+    scores = right * 8 - 4
+    wrong = [scores.softmax(1), scores.log_softmax(1), right / 3, right * math.nan, right > -1, right < 0]
+    for pair in [(one, right) for one in wrong] + [(right, one) for one in wrong]:
+        with pytest.raises(InputError, match="not one-hot"):
+            SegmentationMetric()(*pair)
+    assert SegmentationMetric()(right > 0, right.half()).tolist() == [[1, 1]]
+
+
 def test_distances_are_in_millimetres():
     reference, prediction = boxes((0, 4), classes=2), boxes((0, 6), classes=2)
     metric = SegmentationMetric("hd95_mm")
@@ -68,12 +78,15 @@ def test_distances_are_in_millimetres():
     assert float(metric(prediction, reference, spacing_mm=(1.5, 1.0))) == pytest.approx(3.0)
     affine = torch.diag(torch.tensor([2.5, 1.0, 1.0, 1.0], dtype=torch.float64))
     assert float(metric(prediction, MetaTensor(reference, affine=affine))) == pytest.approx(5.0)
+    assert float(metric(MetaTensor(prediction, affine=affine), reference)) == pytest.approx(5.0)
     assert float(metric([prediction[0]], [MetaTensor(reference[0], affine=affine)])) == pytest.approx(5.0)
 
 
 def test_what_the_metric_refuses():
     with pytest.raises(InputError, match="unknown"):
         SegmentationMetric("accuracy")
+    with pytest.raises(InputError, match="spacing: unknown; give the voxel size as spacing_mm"):
+        SegmentationMetric("hd95_mm")(boxes((0, 2)), boxes((0, 2)), spacing=(3, 1))
     with pytest.raises(InputError, match="one shape"):
         SegmentationMetric()(boxes((0, 2)), boxes((0, 2), classes=2))
     with pytest.raises(ValueError, match="nothing was scored"):
