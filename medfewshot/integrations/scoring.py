@@ -16,6 +16,7 @@ from medfewshot.errors import InputError
 from medfewshot.integrations.episodes import plain
 from medfewshot.learners.optimization import dice_cross_entropy
 from medfewshot.metrics import METRICS
+from medfewshot.types import IGNORED
 
 
 class FewShotLoss(nn.Module):
@@ -26,20 +27,23 @@ class FewShotLoss(nn.Module):
 
         Args:
             logits: ``(B, N + 1, *S)``, background first.
-            labels: ``(B, 1, *S)`` or ``(B, *S)``, whole numbers 0..N.
+            labels: ``(B, 1, *S)`` or ``(B, *S)``, whole numbers 0..N; voxels of -1 do not count.
 
         Returns:
             A scalar.
 
         Raises:
-            InputError: The shapes do not fit together.
+            InputError: The shapes do not fit together, or a label is another number.
         """
         logits, labels = plain(logits), plain(labels)
         if labels.ndim == logits.ndim and labels.shape[1] == 1:
             labels = labels[:, 0]
         if labels.shape != (logits.shape[0], *logits.shape[2:]):
             raise InputError(f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit together")
-        return dice_cross_entropy(logits, labels.long())
+        whole = labels.long()
+        if bool(((whole != labels) | (whole < IGNORED) | (whole >= logits.shape[1])).any()):
+            raise InputError(f"labels: not whole numbers from {IGNORED} to {logits.shape[1] - 1}", "give class numbers")
+        return dice_cross_entropy(logits, whole)
 
 
 class SegmentationMetric(CumulativeIterationMetric):

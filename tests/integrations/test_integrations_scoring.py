@@ -38,6 +38,16 @@ def test_loss():
         loss(logits, label[:, :3])
 
 
+@pytest.mark.parametrize("value", [0.6, 3, -2, math.nan])
+def test_the_loss_takes_whole_numbers_of_known_classes(value):
+    logits, label = torch.randn(1, 3, 4, 4), torch.ones(1, 1, 4, 4)
+    label[..., 0] = -1  # not annotated
+    assert torch.isclose(FewShotLoss()(logits, label), dice_cross_entropy(logits[..., 1:], label[:, 0, :, 1:].long()))
+    label[..., 1] = value
+    with pytest.raises(InputError, match="not whole numbers from -1 to 2"):
+        FewShotLoss()(logits, label)
+
+
 def test_dice_counts_misses_and_false_alarms_and_leaves_out_what_is_absent():
     metric = SegmentationMetric("dice", get_not_nans=True)
     both, half = boxes((0, 4), (4, 8)), boxes((0, 4), (4, 6))
