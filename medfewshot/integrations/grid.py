@@ -6,6 +6,7 @@ original grid at once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import TraceKeys, TransformBackends, ensure_tuple_rep
 
@@ -30,7 +32,8 @@ class ToPlan(InvertibleTransform):
 
     The inverse brings any ``(K, *P)`` tensor (logits, probabilities, classes) back to the original grid. It
     interpolates linearly along each axis, or takes the nearest voxel if the tensor contains integers or the mode is
-    nearest, as ``Invertd`` makes it by default. Intensities stay normalised and classes stay 0..N.
+    nearest, as ``Invertd`` makes it by default. Intensities stay normalised and classes stay 0..N. A plain tensor has
+    voxels of 1 mm; a warning says so if the plan has others.
 
     Raises:
         InputError: The image does not fit the plan.
@@ -46,6 +49,8 @@ class ToPlan(InvertibleTransform):
         """Resample ``(C, *S)`` to the plan's grid ``(C, *P)``."""
         image = img if isinstance(img, MetaTensor) else MetaTensor(img)
         volume = as_volume(image, label=self.label)
+        if image is not img and any(length != 1 for length in self.plan.spacing_mm):
+            warnings.warn("array: has no affine: its voxels are taken as 1 mm; give a MetaTensor", stacklevel=2)
         data = volume.data.astype(np.float32)  # a label has one channel, the plan perhaps several
         grid = to_plan(replace(volume, data=data.repeat(self.plan.channels, 0) if self.label else data), self.plan)
         values = labels_to_plan(volume, self.plan)[None] if self.label else grid.image
@@ -58,7 +63,8 @@ class ToPlan(InvertibleTransform):
             "original_affine": original,
         }
         self.push_transform(planned, orig_size=volume.spatial_shape, extra_info=extra)
-        planned.affine = torch.from_numpy(grid.affine)
+        from_ras = np.rint(to_affine_nd(3, original.numpy()) @ np.linalg.inv(volume.affine))  # to LPS, if it is in LPS
+        planned.affine = torch.from_numpy(from_ras @ grid.affine)
         return planned
 
     def inverse(self, data: MetaTensor) -> MetaTensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from monai_toys import OBLIQUE, meta_scan, support
 import medfewshot
 from medfewshot.errors import InputError
 from medfewshot.integrations import FewShotSegment, FewShotSegmentd, ToPlan, ToPland
-from medfewshot.io import read_label
+from medfewshot.io import as_volume, read_label
 
 
 @pytest.fixture(autouse=True)
@@ -201,6 +203,28 @@ def test_to_plan_and_back_for_a_volume_of_one_slice():
     inverse = grid.inverse(grid({"image": image, "label": label}))
     assert inverse["image"].shape == inverse["label"].shape == label.shape
     assert dice(inverse["label"], label) > 0.95
+
+
+def test_to_plan_keeps_the_coordinates_of_an_lps_image():
+    plan = medfewshot.adapt(support(), learner="toy", device="cpu").plan
+    query, _ = meta_scan(3, affine=OBLIQUE)
+    flip = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=torch.float64))
+    lps = MetaTensor(query.as_tensor(), affine=flip @ query.affine.double(), meta={"space": "left-posterior-superior"})
+    grid = ToPlan(plan)
+    expected, done = grid(query), grid(lps)
+    assert torch.equal(done.as_tensor(), expected.as_tensor())
+    assert torch.allclose(done.affine, flip @ expected.affine, atol=1e-4)
+    assert np.allclose(as_volume(done).affine, as_volume(expected).affine, atol=1e-4)
+    assert torch.equal(grid.inverse(done).affine, lps.affine)
+
+
+def test_to_plan_warns_of_a_plain_tensor_unless_the_plan_has_1_mm(recwarn):
+    plan = medfewshot.adapt(support(), learner="toy", device="cpu").plan
+    image = meta_scan(3)[0].as_tensor()
+    with pytest.warns(UserWarning, match="taken as 1 mm"):
+        ToPlan(plan)(image)
+    ToPlan(replace(plan, spacing_mm=(1.0, 1.0, 1.0)))(image)
+    assert not recwarn.list
 
 
 def test_to_plan_from_json_data():
