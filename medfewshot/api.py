@@ -8,13 +8,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medfewshot import workflow
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError
-from medfewshot.evaluation import Evaluation, evaluate_arrays
+from medfewshot.evaluation import Evaluation, evaluate_pairs
 from medfewshot.inference import Segmentation
-from medfewshot.io import NO_SPACING, StructureNames, VolumeLike, as_volume, in_common_frame, open_film
+from medfewshot.io import NO_SPACING, VolumeLike, as_volume, open_film
+from medfewshot.metrics import check_label_maps
 from medfewshot.planning import label_values
 from medfewshot.settings import AdaptSettings, EvaluateSettings, InferenceSettings, SegmentSettings
 from medfewshot.types import Progress
@@ -126,11 +129,11 @@ def evaluate(
         references: The same kind.
         labels: Value -> name, or values, of the structures to score. Default: every value that occurs, or what the run
             learned.
-        spacing_mm: Voxel size of plain arrays; 1 mm by default. Files state their own.
+        spacing_mm: Voxel size of plain arrays. Without it, distances count voxels, and volumes in ml are undefined.
         tolerance_mm: Of the surface Dice; default 2 mm.
 
     Raises:
-        InputError: A path cannot be read, nothing matches, or a voxel size is given for files.
+        InputError: A path cannot be read, nothing matches, or the label maps state their own voxel size.
         GridMismatchError: The grids differ.
     """
     given = {"tolerance_mm": tolerance_mm} if tolerance_mm is not None else {}
@@ -139,22 +142,18 @@ def evaluate(
         if spacing_mm is not None:
             raise InputError("spacing_mm is for arrays: files state their voxel size", "remove it")
         return workflow.evaluate(Path(predictions), Path(references), settings)
-    prediction, reference = as_volume(predictions, label=True), as_volume(references, label=True)
-    reference, prediction = in_common_frame(reference, prediction)
-    table = StructureNames(grows=False)
-    reference, prediction = table.match(reference), table.match(prediction)
-    warnings = tuple(dict.fromkeys((*reference.warnings, *prediction.warnings)))
+    pair = [as_volume(one, label=True) for one in (predictions, references)]
+    pair = [replace(one, warnings=tuple(text for text in one.warnings if text != NO_SPACING)) for one in pair]
     if spacing_mm is not None:
-        if file := next((one for one in (reference, prediction) if one.path is not None), None):
-            raise InputError(f"{file.name}: states its voxel size, so spacing_mm is of no use", "remove it")
-        warnings = tuple(text for text in warnings if text != NO_SPACING)
-    spacing = tuple(float(s) for s in spacing_mm) if spacing_mm is not None else reference.spacing_mm
+        if stated := next((one for one in pair if one.has_spacing), None):
+            raise InputError(f"{stated.name}: states its voxel size, so spacing_mm is of no use", "remove it")
+        check_label_maps(pair[0].data[0], pair[0].data[0], spacing_mm)
+        affine = np.diag([*map(float, spacing_mm), 1, 1][:4])
+        pair = [replace(one, affine=affine, has_spacing=True) for one in pair]
     named = settings.labels
-    chosen = label_values(named, {}) if isinstance(named, tuple) else named
-    scores = evaluate_arrays(
-        prediction.data[0], reference.data[0], spacing, labels=chosen, tolerance_mm=settings.tolerance_mm
-    )
-    return Evaluation(tuple(scores), warnings, settings.tolerance_mm)
+    asked = named if isinstance(named, dict) else {v: f"label {v}" for v in label_values(named or (), {})}
+    cases = [(pair[1].name, pair[0], pair[1])]
+    return evaluate_pairs(cases, labels=asked or None, expected=asked, tolerance_mm=settings.tolerance_mm)
 
 
 def get_segmenter(

@@ -63,6 +63,9 @@ def test_paths_and_a_saved_segmenter(tmp_path):
     file = root / "reference" / "q0.nii.gz"
     with pytest.raises(medfewshot.InputError, match=r"q0\.nii\.gz: states its voxel size"):
         medfewshot.evaluate(file, toys.make_scan(10)[1], spacing_mm=(1, 1, 1))
+    image = MetaTensor(torch.tensor(toys.make_scan(10)[1])[None], affine=torch.tensor(toys.AFFINE))
+    with pytest.raises(medfewshot.InputError, match="array: states its voxel size"):
+        medfewshot.evaluate(image, image, spacing_mm=(1, 1, 1))
     with pytest.raises(TypeError, match="steps"):
         medfewshot.segment(root / "cohort" / "q0.nii.gz", segmenter, steps=4)
 
@@ -80,6 +83,30 @@ def test_meta_tensors_carry_their_grid(pairs):
     assert np.array_equal(medfewshot.segment(turned, segmenter).labels, label)
     score = medfewshot.evaluate(tensors[0][1], tensors[0][1]).scores[0]
     assert score.volume_ml == pytest.approx(int((pairs[0][1] == 205).sum()) * 3.75 / 1000)
+
+
+@pytest.mark.parametrize("labels", [None, [205, 9], {420: "block", 7: "cyst"}])
+@pytest.mark.parametrize("empty", [False, True])
+def test_label_maps_in_memory_are_scored_like_their_files(tmp_path, pairs, labels, empty):
+    maps = [(0 if empty else 1) * label.astype(np.int16) for _, label in pairs]
+    files = [toys.save_nifti(tmp_path / name / "array.nii.gz", one) for name, one in zip("pr", maps, strict=True)]
+    images = [MetaTensor(torch.tensor(one)[None], affine=torch.tensor(toys.AFFINE)) for one in maps]
+    expected, found = medfewshot.evaluate(*files, labels=labels), medfewshot.evaluate(*images, labels=labels)
+    assert [str(one) for one in found.scores] == [str(one) for one in expected.scores]
+    assert found.warnings == tuple(text for text in expected.warnings if "label is empty" not in text)
+    if empty or labels:
+        assert found.warnings
+
+
+def test_arrays_without_a_spacing_have_no_volumes(pairs):
+    arrays = [label for _, label in pairs]
+    found, spaced = medfewshot.evaluate(*arrays), medfewshot.evaluate(*arrays, spacing_mm=(1, 2, 3))
+    assert np.isnan(found.scores[0].volume_ml)
+    assert ["no voxel size in mm" in text for text in found.warnings] == [True]
+    assert spaced.scores[0].volume_ml == pytest.approx((arrays[0] == found.scores[0].label).sum() * 6 / 1000)
+    assert not spaced.warnings
+    with pytest.raises(InputError, match="3 entries in 3D"):
+        medfewshot.evaluate(*arrays, spacing_mm=(1, 2))
 
 
 def test_arrays_that_cannot_be_are_refused():

@@ -85,6 +85,7 @@ def evaluate_pairs(
     reference_names: Mapping[int, str] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
     ignore: int | None = None,
+    expected: Iterable[int] = (),
     subjects: Mapping[str, str] | None = None,
     scans: Mapping[str, Path] | None = None,
     warnings: Sequence[str] = (),
@@ -94,7 +95,7 @@ def evaluate_pairs(
     """Score files label by label.
 
     Args:
-        pairs: Case id, prediction and reference of each case.
+        pairs: Case id, prediction and reference of each case: files, or label maps in memory.
         labels: Label values to score, with or without names. None: every value in any reference or prediction, so
             that a label that is predicted but never drawn counts as a false alarm.
         names: Label value -> name in the predictions, as the record of their run states it. References that name
@@ -102,6 +103,7 @@ def evaluate_pairs(
         reference_names: Label value -> name in the references, as their data set states it.
         tolerance_mm: Tolerance of the surface Dice.
         ignore: Label value of voxels in the references that are not scored; None: the label named ``ignore``, if any.
+        expected: Label values that must occur; a warning names those in no segmentation and no reference.
         subjects: Case id -> subject id for the bootstrap; None: every case is a subject.
         scans: Case id -> scan that was segmented, as far as they are known: films need it to compensate motion.
         warnings: Warnings about the pairs, from :func:`match_cases`; they come first in the result's.
@@ -134,6 +136,9 @@ def evaluate_pairs(
     notes += [note for frame in frames for note in frame.notes]
     if labels is None:
         scores = _with_absent_rows(scores, dims, subjects_of, table.names)
+    found = {one.label for one in scores if one.status != "absent"}
+    if nowhere := dict.fromkeys(one.label_name for one in scores if one.label in set(expected) - found):
+        notes.insert(0, f"{some(nowhere)}: in no segmentation and no reference; check the label values in the files")
     if not scores:
         notes.append("nothing was scored: every label map is background only; pass labels to score correct absences")
     if partly:

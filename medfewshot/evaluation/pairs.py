@@ -12,13 +12,13 @@ from medfewshot.datasets import ignored_value
 from medfewshot.errors import some
 from medfewshot.evaluation.films import FilmScore, label_pairs
 from medfewshot.evaluation.scores import NAN, CaseScore, evaluate_arrays, label_names
-from medfewshot.io import StructureNames, in_common_frame
+from medfewshot.io import StructureNames, VolumeLike, in_common_frame
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM
 from medfewshot.structures import boxes, mark_ignored
 from medfewshot.types import IGNORED, Volume
 
-Pair = tuple[str, Path, Path]
-"""Case id, prediction and reference."""
+Pair = tuple[str, VolumeLike, VolumeLike]
+"""Case id, prediction and reference: both files, or both label maps in memory."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ class PairScorer:
         Raises:
             InputError: A file cannot be read, the grids differ, or names and values contradict each other.
         """
-        case, predicted_path, reference_path = pair
-        volumes, film = label_pairs(
-            case, Path(predicted_path), Path(reference_path), ignore=self.ignore, scan=self.scans.get(case)
-        )
+        case, predicted, reference = pair
+        volumes, film = [pair], None
+        if not isinstance(reference, Volume):
+            volumes, film = label_pairs(case, predicted, reference, ignore=self.ignore, scan=self.scans.get(case))
         table, apart = table or self.new_table(), self.new_table()
         scored = tuple(self._frame(name, found, reference, table, apart) for name, found, reference in volumes)
         if film is None:
@@ -135,14 +135,9 @@ class PairScorer:
         if not reference.has_spacing:
             scores = [replace(one, volume_ml=NAN, reference_volume_ml=NAN) for one in scores]
         return FrameScores(
-            name,
-            tuple(scores),
-            reference.spatial_dims,
-            reference.has_spacing,
-            bool((reference.data == IGNORED).any()),
-            tuple(_case_warnings(name, (prediction, reference), self.labels)),
-            matched,
-        )
+            name, tuple(scores), reference.spatial_dims, reference.has_spacing, bool((reference.data == IGNORED).any()),
+            tuple(_case_warnings(name, (prediction, reference), self.labels)), matched,
+        )  # fmt: skip
 
     @property
     def _differ(self) -> bool:

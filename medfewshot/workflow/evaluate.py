@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from medfewshot.errors import InputError, some
+from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
 from medfewshot.planning import label_values
 from medfewshot.report import save_dice_plot, save_volume_plot
@@ -56,7 +56,7 @@ def evaluate(
     evaluation = evaluate_pairs(
         pairs, labels=asked or (names if known.complete else None) or None, names=known.predictions,
         reference_names=known.references, ignore=known.ignore if settings.ignore is None else settings.ignore,
-        scans=known.scans, tolerance_mm=settings.tolerance_mm,
+        scans=known.scans, tolerance_mm=settings.tolerance_mm, expected=asked,
         warnings=(
             *itself, *_unfinished(predictions), *known.doubts({case for case, _, _ in pairs}), *known.warnings,
             *unmatched,
@@ -64,11 +64,6 @@ def evaluate(
         progress=progress.at("scoring"), workers=workers,
     )  # fmt: skip
     evaluation = replace(evaluation, reviews=read_review_status(predictions))
-    found = {score.label for score in evaluation.scores if score.status != "absent"}
-    nowhere = [name for value, name in asked.items() if value not in found]
-    if nowhere:
-        warning = f"{some(nowhere)}: in no segmentation and no reference; check the label values in the files"
-        evaluation = replace(evaluation, warnings=(warning, *evaluation.warnings))
     if folder is not None:
         write_scores(evaluation, folder)
         if (predictions / RUN_RECORD).is_file():
