@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, did_you_mean
 from medfewshot.io import match_names, read_label, values_of
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Volume
@@ -20,10 +21,13 @@ _OF_THE_APP = ("device", "labels", "ignore")
 def training_options(conf: Mapping[str, Any]) -> dict[str, Any]:
     """List the options of a training, with the values of ``conf`` or the defaults.
 
-    Empty text stands for None. Zero ``steps`` mean the learner's default number.
+    Empty text stands for None. Zero ``steps`` mean the learner's default number. Warns of misspelled keys.
     """
     fields = {name: field.default for name, field in AdaptSettings.model_fields.items() if name not in _OF_THE_APP}
     defaults = {name: "" if default is None else default for name, default in fields.items()}
+    for name in sorted(conf.keys() - {*AdaptSettings.model_fields, "auto_train"}):
+        if near := did_you_mean(name, (*fields, "device", "auto_train")):
+            warnings.warn(f"conf {name}: is unknown{near}", stacklevel=2)
     return {name: conf.get(name, default) for name, default in {**defaults, "steps": 0}.items()}
 
 

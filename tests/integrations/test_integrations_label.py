@@ -103,6 +103,14 @@ def test_settings_of_a_training():
         training_settings({"budget_seconds": "soon"}, {})
 
 
+@pytest.mark.parametrize(("name", "meant"), [("stepps", "steps"), ("auto_trian", "auto_train"), ("Learner", "learner")])
+def test_a_typing_error_in_the_options_gives_a_warning(name, meant, recwarn):
+    training_options({"models": "x", "skip_scoring": "true", "auto_update_scoring": "false", "labels": "x"})
+    assert not recwarn.list  # some belong to MONAI Label
+    with pytest.warns(UserWarning, match=f"conf {name}: is unknown .did you mean {meant}?"):
+        training_options({name: "3"})
+
+
 def look(uncertainty: float, distance: float, ts: int = 100) -> dict[str, float]:
     return {"uncertainty": uncertainty, "distance": distance, "ts": ts}
 
