@@ -297,6 +297,14 @@ def test_what_memory_does_not_hold_as_a_whole_goes_in_windows():
     assert "network alone" in result.warnings[0]
 
 
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_network_with_other_classes_than_the_plan_is_refused(classes):
+    data = np.random.default_rng(0).uniform(size=(8, 6, 5))
+    network = FunctionSegmenter(lambda image: image.repeat(1, classes, 1, 1, 1))
+    with pytest.raises(InputError, match=f"network has {classes} classes and the plan 2"):
+        segment_volume(volume_of(data), plan_of((1, 1, 1)), network)
+
+
 def test_any_network_serves_as_segmenter():
     """Gradients are off while it runs, and its training mode stays."""
     network = torch.nn.Conv3d(1, 2, 3, padding=1).train()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medfewshot.errors import InputError
 from medfewshot.learners.base import Segmenter
 from medfewshot.types import MAX_WHOLE_VALUES, Plan, UncertainStructure
 
@@ -81,6 +82,7 @@ def predict_slab(
         Float32 on the CPU; and the class indices in doubt with the reasons.
 
     Raises:
+        InputError: The segmenter has another number of classes than the plan.
         RuntimeError: The segmenter returned NaN or infinite values.
     """
     from monai.inferers import sliding_window_inference
@@ -96,6 +98,8 @@ def predict_slab(
             mode="gaussian", padding_mode="replicate", device=torch.device("cpu"),
         )  # fmt: skip
     assert isinstance(logits, Tensor)
+    if logits.shape[1] != plan.classes:
+        raise InputError(f"the network has {logits.shape[1]} classes and the plan {plan.classes}, background included")
     # In place, because memory may not hold a second array of this size. Whole-volume logits are copied, because they
     # may still belong to the segmenter.
     values = logits[0].to("cpu", torch.float32, copy=segmenter.whole_volume)
