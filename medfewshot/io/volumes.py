@@ -90,8 +90,8 @@ def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats 
     return volume
 
 
-def as_label(volume: Volume) -> Volume:
-    """Check that a volume as stored is a label map, and return it with int16 or int32 values.
+def as_label(volume: Volume, *, lowest: int = 0) -> Volume:
+    """Check that a volume as stored is a label map, and return it with int16 or int32 values from ``lowest`` up.
 
     Raises:
         InputError: As :func:`read_label`.
@@ -101,7 +101,7 @@ def as_label(volume: Volume) -> Volume:
             f"{volume.name}: a label needs one channel and this has {volume.data.shape[0]}",
             "export the structures as one label map",
         )
-    data = _whole_numbers(volume.data, volume.name)
+    data = _whole_numbers(volume.data, volume.name, lowest)
     warnings = volume.warnings + _label_warnings(data) + check_is_label_map(data[0], volume.name)
     return replace(volume, data=data, warnings=warnings)
 
@@ -231,7 +231,7 @@ def format_on_disk(path: Path, formats: Formats) -> Format:
     return found
 
 
-def _whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
+def _whole_numbers(values: np.ndarray, name: str, lowest: int) -> np.ndarray:
     if values.dtype.kind == "f":
         values, given = np.rint(values), values
         off = np.abs(given - values)
@@ -242,7 +242,7 @@ def _whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
                 "resample a label map with nearest neighbour, or threshold a probability map",
             )
     low, high = values.min(), values.max()
-    if low < 0:
+    if low < lowest:
         raise InputError(f"{name}: contains the negative label {int(low)}", "labels are whole numbers from 0 up")
     if high > _HIGHEST_LABEL:
         raise InputError(

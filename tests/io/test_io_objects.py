@@ -14,7 +14,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from medfewshot.errors import InputError
-from medfewshot.io import NO_SPACING, as_volume, read_image
+from medfewshot.io import NO_SPACING, as_volume, read_image, read_label
+from medfewshot.types import IGNORED, Volume
 
 DATA = ramp((9, 8, 10))
 
@@ -83,3 +84,55 @@ def test_units_of_nibabel_images_become_millimetres(tmp_path: Path) -> None:
     image.header.set_xyzt_units("micron")
     nib.save(image, tmp_path / "a.nii")
     assert as_volume(image).spacing_mm == pytest.approx(read_image(tmp_path / "a.nii").spacing_mm)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_warnings_of_the_orientation_are_those_of_the_file(tmp_path: Path, code: int) -> None:
+    image = nib.Nifti1Image(DATA, OBLIQUE)
+    image.set_sform(OBLIQUE, code)
+    image.set_qform(np.diag([-1, 1, 1, 1]) @ OBLIQUE, code)
+    nib.save(image, path := tmp_path / "a.nii")
+    (expected,) = read_image(path).warnings
+    assert as_volume(nib.load(path)).warnings == (expected,)
+    assert as_volume(LoadImage(reader="NibabelReader")(path)).warnings == (expected,)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_warnings_of_a_label_are_those_of_the_file(tmp_path: Path, value: int) -> None:
+    label = np.zeros((9, 8, 10), np.uint8)
+    label[2:5, 2:5] = value
+    expected = read_label(path := write_nifti(tmp_path / "a.nii", label)).warnings
+    assert len(expected) == 1
+    for given in (nib.load(path), LoadImage(reader="NibabelReader")(path), Volume(label[None], OBLIQUE)):
+        assert as_volume(given, label=True).warnings == expected
+    assert as_volume(label, label=True).warnings == (NO_SPACING, *expected)
+
+
+def test_labels_of_a_volume_become_whole_numbers() -> None:
+    marked = np.zeros((1, 4, 4, 4))
+    marked[0, 0], marked[0, 1] = 1 + 1e-4, IGNORED
+    for data in (marked, marked > 0, np.rint(marked).astype(np.int64)):
+        label = as_volume(Volume(data, np.eye(4, dtype=int).tolist()), label=True)
+        assert (label.data.dtype, label.affine.dtype) == (np.int16, np.float64)
+        assert np.array_equal(label.data, np.rint(data))
+
+
+@pytest.mark.parametrize(
+    ("label", "affine", "told"),
+    [
+        (-2, np.eye(4), "negative label -2"),
+        (0.5, np.eye(4), "no whole numbers"),
+        (1, np.diag([1.0, 1, 0, 1]), "zero is no spacing"),
+        (1, np.eye(4) + np.eye(4, k=1) * [0, 0.3, 0, 0], "the grid is sheared"),
+    ],
+)
+def test_volumes_that_cannot_be_used_are_refused(label: float, affine: np.ndarray, told: str) -> None:
+    data = np.zeros((1, 4, 4, 4))
+    data[0, 0] = label
+    with pytest.raises(InputError, match=told):
+        as_volume(Volume(data, affine), label=True)
+
+
+def test_a_label_that_was_read_is_not_checked_again(tmp_path: Path) -> None:
+    label = read_label(write_nifti(tmp_path / "a.nii", np.zeros((9, 8, 10), np.int16)))
+    assert as_volume(label, label=True) is label
