@@ -42,6 +42,8 @@ def as_volume(value: VolumeLike, *, label: bool = False, image: Volume | None = 
     """
     if isinstance(value, (str, PathLike)):
         return read_label(Path(value), image=image) if label else read_image(Path(value))
+    if np.ma.is_masked(value.data if isinstance(value, Volume) else getattr(value, "dataobj", value)):
+        raise InputError("array: is a masked array", "fill it first: array.filled(value)")
     volume = value if isinstance(value, Volume) else _contents(value)
     data, name = volume.data, volume.name
     if data.ndim not in (3, 4) or 0 in data.shape:

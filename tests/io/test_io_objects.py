@@ -136,3 +136,12 @@ def test_volumes_that_cannot_be_used_are_refused(label: float, affine: np.ndarra
 def test_a_label_that_was_read_is_not_checked_again(tmp_path: Path) -> None:
     label = read_label(write_nifti(tmp_path / "a.nii", np.zeros((9, 8, 10), np.int16)))
     assert as_volume(label, label=True) is label
+
+
+def test_masked_arrays_are_refused() -> None:
+    masked = np.ma.masked_array(DATA, DATA > 9)
+    for value in (masked, nib.Nifti1Image(masked, OBLIQUE), Volume(masked[None], OBLIQUE)):
+        for label in (False, True):
+            with pytest.raises(InputError, match=r"is a masked array; fill it first: array\.filled\(value\)"):
+                as_volume(value, label=label)
+    assert np.array_equal(as_volume(np.ma.masked_array(DATA)).data[0], DATA)
