@@ -101,6 +101,8 @@ def _meta_tensor(value: Any) -> Volume:
     plain = value.as_tensor().detach()
     data = (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).cpu().numpy()
     shape = tuple(int(n) for n in np.asarray(value.meta.get("spatial_shape", ())))
+    if data.shape[:-1] == shape != data.shape[1:]:
+        raise InputError("array: has its channels or frames last", "use MONAI's EnsureChannelFirst")
     header = nib.Nifti1Header()
     for key in set(header) & set(value.meta):  # MONAI keeps the header of a NIfTI file there
         header[key] = value.meta[key]

@@ -145,3 +145,14 @@ def test_masked_arrays_are_refused() -> None:
             with pytest.raises(InputError, match=r"is a masked array; fill it first: array\.filled\(value\)"):
                 as_volume(value, label=label)
     assert np.array_equal(as_volume(np.ma.masked_array(DATA)).data[0], DATA)
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 10, 3), (9, 8, 10, 9)])
+def test_a_film_with_its_frames_last_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = write_nifti(tmp_path / "film.nii", ramp(shape))
+    assert as_volume(LoadImage(reader="NibabelReader", ensure_channel_first=True)(path)).data.shape == (
+        shape[3],
+        *shape[:3],
+    )
+    with pytest.raises(InputError, match="has its channels or frames last; use MONAI's EnsureChannelFirst"):
+        as_volume(LoadImage(reader="NibabelReader")(path))
