@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
+from threading import RLock
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
+_BUILDING = RLock()
 
 MAX_WIDTH_FACTOR = 8
 """Channels double from level to level up to this multiple of the first level's width."""
@@ -338,7 +340,7 @@ def to_channels_last(network: Network) -> Network:
 
 
 def seeded(build: Callable[[], Network], seed: int) -> Network:
-    """Build with a fixed seed and leave the caller's random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """Build with a fixed seed on the CPU and leave the caller's random state as it was. Threads build in turn."""
+    with _BUILDING, torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         return build()

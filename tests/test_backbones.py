@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from medfewshot.backbones import (
     cut_to,
     fold_blocks,
     pad_to_multiple,
+    seeded,
     to_channels_last,
     unfold_blocks,
 )
@@ -317,3 +320,13 @@ def test_a_3d_network_in_2d_sees_a_volume_of_one_slice(strides):
     flat.set_strides([stride[:2] for stride in strides])
     image = torch.randn(2, 1, 21, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(flat.features(image), solid.features(image[..., None])[..., 0], atol=1e-5, rtol=1e-5)
+
+
+def test_threads_build_the_networks_of_their_seeds():
+    build = partial(nn.Linear, 300, 300)
+    alone = [seeded(build, seed).weight for seed in (0, 1)]
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        built = list(pool.map(partial(seeded, build), [0, 1] * 100))
+    assert all(torch.equal(network.weight, alone[number % 2]) for number, network in enumerate(built))
+    assert torch.equal(torch.get_rng_state(), state)

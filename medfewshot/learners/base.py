@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from medfewshot.augment import Augmentation
-from medfewshot.backbones import UNet, build_backbone, to_channels_last
+from medfewshot.backbones import UNet, build_backbone, seeded, to_channels_last
 from medfewshot.errors import InputError
 from medfewshot.types import Episode, Progress, Support, UncertainStructure
 
@@ -99,7 +100,7 @@ class Segmenter(nn.Module):
         """Build the module; ``load_state_dict`` then reads its tensors."""
         parts: dict[str, Any] = {}
         for name, build in cls.parts.items():
-            part = build(**config[name])
+            part = seeded(partial(build, **config[name]), 0)
             parts[name] = to_channels_last(part) if "dims" in config[name] else part
         return cls(**{**config, **parts})
 

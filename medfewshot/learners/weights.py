@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from medfewshot.backbones import to_channels_last
+from medfewshot.backbones import seeded, to_channels_last
 from medfewshot.errors import InputError, did_you_mean
 from medfewshot.io import write_text
 from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
@@ -138,8 +138,9 @@ def load_start(folder: Path | str) -> Start:
             raise InputError(
                 f"{path}: has format version {version}, this medfewshot reads {FORMAT_VERSION}", "train again"
             )
-        backbone = to_channels_last(trainable_spec(description["learner"]).network(**description["backbone"]))
-        module = build_start(description["learner"], backbone, description["options"])
+        build = trainable_spec(name := description["learner"]).network
+        backbone = to_channels_last(seeded(lambda: build(**description["backbone"]), 0))
+        module = seeded(lambda: build_start(name, backbone, description["options"]), 0)
         module.load_state_dict(read_tensors(folder / WEIGHTS)[0])
         adaptation = dict(description.get("adaptation", {}))  # older files have none
         check_adaptation(description["learner"], adaptation, f"{path}: adaptation")

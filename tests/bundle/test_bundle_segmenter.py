@@ -28,7 +28,9 @@ def adapted(learner: str, **settings) -> VolumeSegmenter:
 def test_a_saved_segmenter_gives_the_same_labels(tmp_path, learner):
     segmenter = adapted(learner, steps=2, width=4)
     segmenter.save(tmp_path / "s")
+    state = torch.get_rng_state()
     again = load_segmenter(str(tmp_path / "s"))
+    assert torch.equal(torch.get_rng_state(), state)
     assert again.plan == segmenter.plan
     assert again.whole_volume == segmenter.whole_volume
     assert {path.name for path in (tmp_path / "s").iterdir()} == {DESCRIPTION, WEIGHTS, "configs", "docs", "LICENSE"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import logging
 import pickle
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from io_samples import OBLIQUE, SHAPE, ramp, write_nifti
 
 from medfewshot.errors import InputError
 from medfewshot.io import read_image, read_label, write_array, write_label
+from medfewshot.io.formats.nifti_header import quiet_nibabel
 
 
 @pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (2, 1), (4, 3)])
@@ -208,3 +211,12 @@ def test_a_pair_and_a_volume_of_freesurfer(tmp_path: Path) -> None:
         volume = read_image(tmp_path / name)
         assert np.array_equal(volume.data[0], ramp())
         np.testing.assert_allclose(volume.affine, OBLIQUE, atol=1e-3)
+
+
+def test_nibabel_is_silent_in_the_reading_thread_only(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("nibabel.global")
+    with ThreadPoolExecutor(1) as pool, quiet_nibabel():
+        logger.warning("reading")
+        pool.submit(logger.warning, "elsewhere").result()
+    logger.warning("afterwards")
+    assert [record.message for record in caplog.records] == ["elsewhere", "afterwards"]

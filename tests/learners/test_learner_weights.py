@@ -144,7 +144,9 @@ def test_a_start_comes_back_from_disk(tmp_path):
     start = fresh()
     record = {"steps": 3, "seen": {"blobs": {"subjects": ["s1"]}}}
     save_start(Start("finetune", start, {}, record), tmp_path)
+    state = torch.get_rng_state()
     again = load_start(tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
     assert again.learner == "finetune"
     assert again.record == record
     assert read_seen(tmp_path) == record["seen"]

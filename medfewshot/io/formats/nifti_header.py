@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ _MOST_ROUNDING = 0.01
 """How far the length of a quaternion may exceed 1 by rounding."""
 _UNEXTENDED = 4
 """Bytes between a header and its voxels if there are no extensions. Some writers forget them."""
+_QUIET = ContextVar("quiet", default=False)
+logging.getLogger("nibabel.global").addFilter(lambda record: not _QUIET.get())
 
 
 def read_header(stream: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
@@ -75,14 +78,12 @@ def orientation_warnings(header: Any, shape: tuple[int, ...]) -> tuple[str, ...]
 
 @contextmanager
 def quiet_nibabel() -> Iterator[None]:
-    """Silence what nibabel logs on stderr about headers. The readers here say what matters."""
-    logger = logging.getLogger("nibabel.global")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    """Silence what nibabel logs in this thread about headers. The readers here say what matters."""
+    token = _QUIET.set(True)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        _QUIET.reset(token)
 
 
 def _repair_offset(header: Any, stream: Any, path: Path) -> tuple[str, ...]:
