@@ -189,6 +189,9 @@ class Support:
         derived: Number of last examples that only networks learn from: other frames of a film, to which
             registration carried the labels, or copies with another contrast.
         warps: Ways to deform examples, which training uses to see more shapes.
+
+    Raises:
+        InputError: The numbers or the shapes of images and labels differ.
     """
 
     images: tuple[Tensor, ...]
@@ -198,6 +201,13 @@ class Support:
     spacing_mm: tuple[float, ...] | None = None
     derived: int = 0
     warps: tuple[Warp, ...] = ()
+
+    def __post_init__(self) -> None:
+        images, labels = ([tuple(one.shape) for one in these] for these in (self.images, self.labels))
+        shapes, axes = [shape[1:] for shape in images], len(self.patch_size or labels[0])
+        if shapes != labels or any(len(shape) != axes for shape in shapes):
+            given = f"images {images}, labels {labels} and patch size {self.patch_size}"
+            raise InputError(f"support: {given} do not fit", "give images (C, *S), labels (*S) and one size per axis")
 
     @property
     def shots(self) -> int:

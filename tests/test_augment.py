@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medfewshot.augment import NO_AUGMENTATION, Augmentation, patch_grid, read_at, vary_intensity
+from medfewshot.errors import InputError
 from medfewshot.learners import patches
 from medfewshot.learners.patches import PatchSampler
 from medfewshot.types import Support, Warp
@@ -244,6 +245,24 @@ def test_unaugmented_patches_are_crops_of_a_support():
         assert len(places) == 1
         i, *start = places[0]
         torch.testing.assert_close(patch, crop(given.images[i], start, (12, 12, 8)), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"images": (noise(1, 8, 8),) * 2}, "do not fit; give images"),
+        ({"labels": (torch.zeros(4, 8).long(),)}, "do not fit"),
+        ({"images": (noise(8, 8),)}, "do not fit"),
+        ({"patch_size": (8, 8, 8)}, r"patch size \(8, 8, 8\) do not fit"),
+        ({"images": (noise(1, 8, 8) * float("nan"),)}, "contains NaN"),
+        ({"labels": (torch.full((8, 8), 5),)}, "a label is above 1"),
+    ],
+)
+def test_supports_that_do_not_fit_are_refused(wrong, told):
+    right = {"images": (noise(1, 8, 8),), "labels": (torch.ones(8, 8).long(),), "classes": 2}
+    PatchSampler(Support(**right), Augmentation(), generator())
+    with pytest.raises(InputError, match=told):
+        PatchSampler(Support(**right | wrong), Augmentation(), generator())
 
 
 def test_small_classes_are_looked_at_as_often_as_large_ones():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +52,7 @@ class LabelledTask:
 
     Args:
         name: How episodes name the task.
-        examples: Examples with one spacing.
+        examples: Examples with one spacing; others raise InputError.
         labels: Label values that may become classes, e.g. the base labels; None allows all. Other values are
             background.
         validation_labels: Label values that become classes in validation only.
@@ -69,3 +70,8 @@ class LabelledTask:
     patches: tuple[tuple[int, ...], ...] | None = None
     weight: float = 1.0
     tissues: Mapping[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        spacings = [example.spacing_mm or (0.0,) for example in self.examples]
+        if any(len(mm) != len(spacings[0]) or not np.allclose(mm, spacings[0], rtol=0.01) for mm in spacings):
+            raise InputError(f"{self.name}: its examples differ in spacing", "bring them to one grid")

@@ -34,6 +34,10 @@ class PatchSampler:
     """
 
     def __init__(self, support: Support, augmentation: Augmentation, generator: torch.Generator) -> None:
+        if not all(image.isfinite().all() for image in support.images):
+            raise InputError("support: an image contains NaN or infinite values", "replace them")
+        if any(int(label.max()) >= support.classes for label in support.labels):
+            raise InputError(f"support: a label is above {support.classes - 1}", "give more classes or fewer labels")
         self.support = support
         self.augmentation = augmentation
         self.generator = generator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -37,6 +39,13 @@ def test_patches_of_other_axes_and_negative_labels_are_refused():
         sampler_of(*cohort(), patches=(8, 8))
     with pytest.raises(InputError, match="s1: has negative labels"):
         Example("s1", torch.zeros(1, 4, 4), torch.full((4, 4), -1))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 9.0), (1.0, 1.0), None])
+def test_examples_of_a_task_have_one_spacing(spacing):
+    other = replace(example("x", [1]), spacing_mm=spacing)
+    with pytest.raises(InputError, match="toy: its examples differ in spacing"):
+        LabelledTask("toy", (*cohort(), other))
 
 
 def test_labels_above_255_are_repainted_too():
