@@ -101,13 +101,15 @@ def _meta_tensor(value: Any) -> Volume:
     plain = value.as_tensor().detach()
     data = (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).cpu().numpy()
     shape = tuple(int(n) for n in np.asarray(value.meta.get("spatial_shape", ())))
+    file = value.meta.get("filename_or_obj")
+    path = Path(file) if file and isinstance(file, (str, PathLike)) else None
     if data.shape[:-1] == shape != data.shape[1:]:
-        raise InputError("array: has its channels or frames last", "use MONAI's EnsureChannelFirst")
+        raise InputError(f"{path or 'array'}: has its channels or frames last", "use MONAI's EnsureChannelFirst")
     header = nib.Nifti1Header()
     for key in set(header) & set(value.meta):  # MONAI keeps the header of a NIfTI file there
         header[key] = value.meta[key]
     warnings = orientation_warnings(header, shape) if shape and "sform_code" in value.meta else ()
-    return Volume(data[None] if data.shape == shape else data, affine, warnings=warnings)
+    return Volume(data[None] if data.shape == shape else data, affine, path=path, warnings=warnings)
 
 
 def _nibabel(value: Any) -> Volume:

@@ -309,8 +309,8 @@ def _average_blocks(data: np.ndarray, blocks: np.ndarray) -> Tensor:
 
 def _as_tensor(data: np.ndarray) -> Tensor:
     data = np.ascontiguousarray(data, dtype=np.float32)
-    # NumPy ignores the stride of an axis of one voxel; torch refuses it if it is negative.
-    return torch.from_numpy(data if min(data.strides) >= 0 else data.copy())
+    # NumPy ignores the stride of an axis of one voxel; torch refuses it if negative. It warns of read-only arrays.
+    return torch.from_numpy(data if min(data.strides) >= 0 and data.flags.writeable else data.copy())
 
 
 def _respace(image: Tensor, grid: _Grid) -> Tensor:

@@ -156,3 +156,12 @@ def test_a_film_with_its_frames_last_is_refused(tmp_path: Path, shape: tuple[int
     )
     with pytest.raises(InputError, match="has its channels or frames last; use MONAI's EnsureChannelFirst"):
         as_volume(LoadImage(reader="NibabelReader")(path))
+
+
+def test_messages_about_a_meta_tensor_name_its_file() -> None:
+    broken = MetaTensor(torch.full((1, 4, 4, 4), torch.nan), meta={"filename_or_obj": "scans/a.nii.gz"})
+    with pytest.raises(InputError, match=r"^scans/a\.nii\.gz: contains NaN"):
+        as_volume(broken)
+    broken.meta["filename_or_obj"] = ["of", "a", "batch"]
+    with pytest.raises(InputError, match=r"^array: contains NaN"):
+        as_volume(broken)

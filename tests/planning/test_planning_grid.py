@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -268,6 +270,10 @@ def test_planning_leaves_the_volume_alone():
     before = volume.data.copy()
     to_plan(volume, plan_of((1, 1, 1)))
     to_plan(volume, plan_of((2.5, 1, 1)))
+    volume.data.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of a read-only array that it could change
+        to_plan(volume, plan_of((1, 1, 1)))
     np.testing.assert_array_equal(volume.data, before)
 
 
