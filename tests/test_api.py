@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -93,7 +95,8 @@ def test_label_maps_in_memory_are_scored_like_their_files(tmp_path, pairs, label
     images = [MetaTensor(torch.tensor(one)[None], affine=torch.tensor(toys.AFFINE)) for one in maps]
     expected, found = medfewshot.evaluate(*files, labels=labels), medfewshot.evaluate(*images, labels=labels)
     assert [str(one) for one in found.scores] == [str(one) for one in expected.scores]
-    assert found.warnings == tuple(text for text in expected.warnings if "label is empty" not in text)
+    told = (re.sub(r"^/.*/array\.nii\.gz", "array", text) for text in expected.warnings)
+    assert found.warnings == tuple(dict.fromkeys(told))
     if empty or labels:
         assert found.warnings
 
