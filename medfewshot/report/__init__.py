@@ -3,15 +3,18 @@
 matplotlib is imported only when a picture is drawn, and without pyplot: no global state, no window.
 """
 
-from medfewshot.report.curve_plot import save_curve_plot
-from medfewshot.report.dice_plot import save_dice_plot
-from medfewshot.report.learning_curve_plot import save_learning_curve_plot
 from medfewshot.report.page.film_strip import FilmStrip
 from medfewshot.report.page.viewer import prepare_case, prepared_path
 from medfewshot.report.paint import colour_of
+from medfewshot.report.plots import (
+    save_curve_plot,
+    save_dice_plot,
+    save_learning_curve_plot,
+    save_volume_plot,
+    volume_plot_uri,
+)
 from medfewshot.report.preview import save_preview
 from medfewshot.report.tables import structure_statistics
-from medfewshot.report.volume_plot import save_volume_plot, volume_plot_uri
 
 __all__ = [
     "FilmStrip",
