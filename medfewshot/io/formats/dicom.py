@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError, some
-from medfewshot.io.dicom_acquisitions import FRAME_OF_REFERENCE, check_one_acquisition, facts_of, repeats_error
+from medfewshot.io.dicom_acquisitions import (
+    FRAME_OF_REFERENCE,
+    TIMES,
+    check_one_acquisition,
+    facts_of,
+    repeats_error,
+    time_points,
+    times_s,
+)
 from medfewshot.io.dicom_files import SUFFIXES, has_image, is_dicom_file
 from medfewshot.io.dicom_frames import frame_pixels, frames_of, is_enhanced
 from medfewshot.io.dicom_stack import (
@@ -25,7 +33,6 @@ from medfewshot.io.dicom_stack import (
     stack_affine,
     stack_warnings,
 )
-from medfewshot.io.dicom_time import TIMES, time_points, times_s
 from medfewshot.io.formats.base import DType, Format, check_size, reading
 from medfewshot.io.formats.film import Film, TimeAxis
 from medfewshot.io.formats.itk import array_of, quiet_itk
