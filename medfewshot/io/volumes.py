@@ -16,7 +16,6 @@ from medfewshot.io.formats.base import Header, reading
 from medfewshot.io.geometry import check_affine, check_same_grid
 from medfewshot.io.itk_snap import described_names
 from medfewshot.io.label_values import check_is_image, check_is_label_map
-from medfewshot.io.mask_folder import read_masks
 from medfewshot.io.paths import (
     Formats,
     PathLike,
@@ -24,8 +23,10 @@ from medfewshot.io.paths import (
     format_of,
     is_series_folder,
     label_in,
+    stem_of,
     suffix_of,
     supported,
+    volumes_in,
 )
 from medfewshot.types import Volume
 
@@ -82,12 +83,42 @@ def read_label(path: PathLike, *, image: Volume | None = None, formats: Formats 
     path = Path(path)
     path = label_in(path, formats=formats) or path
     if path.is_dir() and not is_series_folder(path, formats=formats):
-        return read_masks(path, lambda file: read_label(file, image=image, formats=formats))
+        return _read_masks(path, image, formats)
     volume = as_label(_read(path, formats, is_label=True, image=image))
     if not volume.names and not path.is_dir():
         named = described_names(path).items()
         volume = replace(volume, names={value: name for value, name in named if (volume.data == value).any()})
     return volume
+
+
+def _read_masks(folder: Path, image: Volume | None, formats: Formats) -> Volume:
+    """Join a folder with one mask per structure to one label map, as TotalSegmentator stores its segmentations.
+
+    The n-th file in alphabetical order becomes value n, and its name the structure's. Other values than 0 mark it.
+
+    Raises:
+        InputError: There are no masks, their grids differ, or two of them mark the same voxel.
+    """
+    files = sorted((path for path in volumes_in(folder) if path.is_file()), key=stem_of)
+    if not files:
+        raise InputError(f"{folder}: contains no masks", "give a label map, or a folder with one mask per structure")
+    joined: Volume | None = None
+    names = {value: stem_of(path) for value, path in enumerate(files, start=1)}
+    for value, path in enumerate(files, start=1):
+        mask = read_label(path, image=image, formats=formats)
+        marked = mask.data != 0
+        if joined is None:
+            joined = replace(mask, data=np.zeros(mask.data.shape, np.int16), path=folder, names=names, warnings=())
+        check_same_grid(joined, mask)
+        shared = joined.data[marked]
+        if shared.any():
+            other = names[int(shared.max())]
+            raise InputError(
+                f"{path}: marks {np.count_nonzero(shared)} voxels that {other} marks too", "separate the structures"
+            )
+        joined.data[marked] = value
+    assert joined is not None
+    return joined
 
 
 def as_label(volume: Volume, *, lowest: int = 0) -> Volume:
