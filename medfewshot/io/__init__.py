@@ -3,7 +3,6 @@
 from medfewshot.io.dicom_references import referenced_series, series_of
 from medfewshot.io.exports import EXPORTS, Export
 from medfewshot.io.files import atomic_path, claimed, write_csv, write_text
-from medfewshot.io.films import channels_in_file, labelled_frames, open_film
 from medfewshot.io.formats import FORMATS, Film, Format
 from medfewshot.io.formats.nifti import volumes_in_file
 from medfewshot.io.geometry import as_2d, check_affine, check_same_grid, in_voxels
@@ -30,7 +29,16 @@ from medfewshot.io.paths import (
     volumes_in,
 )
 from medfewshot.io.placement import in_common_frame, in_frame_of
-from medfewshot.io.scans import Example, ReadImage, open_scan, read_complete_examples, read_examples
+from medfewshot.io.scans import (
+    Example,
+    ReadImage,
+    channels_in_file,
+    labelled_frames,
+    open_film,
+    open_scan,
+    read_complete_examples,
+    read_examples,
+)
 from medfewshot.io.volumes import read_image, read_label, read_label_pair, write_array, write_label, write_label_film
 
 __all__ = [
