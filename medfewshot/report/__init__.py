@@ -3,8 +3,7 @@
 matplotlib is imported only when a picture is drawn, and without pyplot: no global state, no window.
 """
 
-from medfewshot.report.page.film_strip import FilmStrip
-from medfewshot.report.page.viewer import prepare_case, prepared_path
+from medfewshot.report.page.viewer import FilmStrip, prepare_case, prepared_path
 from medfewshot.report.paint import colour_of
 from medfewshot.report.plots import (
     save_curve_plot,

@@ -7,18 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from medfewshot.data_dictionary import write_table
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import Comparison, Evaluation, evaluate_pairs, match_cases
+from medfewshot.io import StructureNames, case_id, find_images, in_frame_of, read_image, read_label
 from medfewshot.planning import label_values
 from medfewshot.report import save_volume_plot, volume_plot_uri
 from medfewshot.report.page.comparison import ComparisonPage, write_comparison_page
+from medfewshot.report.page.viewer import ranks_of
+from medfewshot.report.page.write import jpeg_uri
+from medfewshot.report.preview import card_jpeg
 from medfewshot.settings import EvaluateSettings
-from medfewshot.types import Progress
-from medfewshot.workflow.changed_cases import picture_changes, scans_of
+from medfewshot.types import Progress, Volume
 from medfewshot.workflow.evaluate import VOLUME_PLOT
 from medfewshot.workflow.known_names import known_names
-from medfewshot.workflow.record import RUN_RECORD, read_record
+from medfewshot.workflow.record import RUN_RECORD, read_record, read_run
 from medfewshot.workflow.reviews import read_review_status
 from medfewshot.workflow.volumes import check_tables_folder
 
@@ -213,9 +218,9 @@ def _write(
         save_volume_plot(folder / VOLUME_PLOT, volumes, difference=CHANGE)
     changes = dict([*found.changes.items()][:SHOWN_CASES])
     files = {case: [*work.files[case], *([work.truths[case]] if case in work.truths else [])] for case in changes}
-    pictures = picture_changes(
+    pictures = _picture_changes(
         files,
-        images=scans_of(work.paths, scans),
+        images=_scans_of(work.paths, scans),
         names=(*work.names, work.true_names),
         structures={score.label: score.label_name for score in found.direct.scores},
         progress=progress,
@@ -225,3 +230,66 @@ def _write(
         volume_plot_uri(volumes, difference=CHANGE),
     )  # fmt: skip
     write_comparison_page(folder / PAGE, page)
+
+
+def _picture_changes(
+    files: Mapping[str, Sequence[Path]],
+    *,
+    images: Mapping[str, Path],
+    names: Sequence[Mapping[int, str]],
+    structures: Mapping[int, str],
+    progress: Progress,
+) -> dict[str, str]:
+    """Paint the first and the second result of each case, each with the reference as a dashed line.
+
+    Without a reference, one picture shows the first result, and the second one as a dashed line. If a scan is not
+    found, its structures are painted on black.
+
+    Args:
+        files: Case -> label map of the first result, of the second one, and perhaps the reference.
+        images: Case -> its scan, as far as it is known.
+        names: Label value -> name in the first results, the second ones and the references.
+        structures: Label value -> name of what was compared, as the second result numbers it.
+        progress: Receives one event per case.
+
+    Returns:
+        Case -> picture as a data URI. A case whose files cannot be shown together has none.
+    """
+    pictures = {}
+    for number, (case, paths) in enumerate(files.items()):
+        progress.update(number, len(files), case)
+        try:
+            pictures[case] = _picture(images.get(case), list(zip(paths, names, strict=False)), structures)
+        except (InputError, OSError):
+            continue
+    return pictures
+
+
+def _scans_of(runs: Sequence[Path], folder: Path | None) -> dict[str, Path]:
+    """Case -> its scan: in ``folder``, or where the record of a run says; as far as it exists."""
+    found: dict[str, Path] = {}
+    for run in runs:
+        if (run / RUN_RECORD).is_file():
+            found |= {result.case: Path(result.inputs[0]) for result in read_run(run)[1]}
+    if folder is not None:
+        found |= {case_id(path): path for path in find_images(folder)}
+    return {case: path for case, path in found.items() if path.exists()}
+
+
+def _picture(scan: Path | None, given: Sequence[tuple[Path, Mapping[int, str]]], structures: Mapping[int, str]) -> str:
+    image = read_image(scan) if scan is not None else None
+    base = image or read_label(given[0][0])
+    table = StructureNames(structures, grows=False)
+    ranks = [_ranks(path, names, base, table, tuple(structures)) for path, names in given]
+    grey, window = (base.data[0], None) if image is not None else (np.zeros(ranks[0].shape, np.float32), (0.0, 1.0))
+    first, second, *true = ranks
+    panels = [(first, true[0]), (second, true[0])] if true else [(first, second)]
+    return jpeg_uri(card_jpeg(grey, panels, base.affine, window=window))
+
+
+def _ranks(
+    path: Path, names: Mapping[int, str], base: Volume, table: StructureNames, values: Sequence[int]
+) -> np.ndarray:
+    """Read a label map on the grid of ``base``; structure i of ``values`` becomes i + 1."""
+    label = in_frame_of(base, read_label(path, image=base))
+    return ranks_of(table.match(label if label.names else replace(label, names=names)).data[0], values)

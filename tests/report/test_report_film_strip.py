@@ -8,9 +8,8 @@ from browser import Browser
 
 from medfewshot.report import FilmStrip
 from medfewshot.report.page.content import Page, PageCase, StructureRow
-from medfewshot.report.page.film_strip import MOST_FRAMES
 from medfewshot.report.page.split import write_page
-from medfewshot.report.page.viewer import DisplayVolumes
+from medfewshot.report.page.viewer import MOST_FRAMES, DisplayVolumes
 
 
 def frame(number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,8 @@ LARGEST_CASE = 3_000_000
 ALL_CASES = 40_000_000
 """Voxels of all cases together: about as many bytes in the page."""
 SMALLEST_CASE = 100_000
+MOST_FRAMES = 40
+"""Frames of a film that the viewer plays."""
 
 
 def voxel_budget(cases: int) -> int:
@@ -98,7 +100,7 @@ class DisplayVolumes:
 
     def with_reference(self, labels: np.ndarray, values: Sequence[int]) -> DisplayVolumes:
         """Return the same with a reference on the scan's grid; for ``values`` see :func:`display_volumes`."""
-        return replace(self, reference=_block_ranks(_ranks(_solid(labels), values), self.steps))
+        return replace(self, reference=_block_ranks(ranks_of(_solid(labels), values), self.steps))
 
     def _structure(self, rank: int | None) -> np.ndarray:
         maps = [labels for labels in (self.labels, self.reference) if labels is not None]
@@ -149,13 +151,49 @@ def display_volumes(
     low, high = window or robust_window(image)
     return DisplayVolumes(
         grey=_bytes((_block_mean(image, steps) - low) * (255 / (high - low))),
-        labels=_block_ranks(_ranks(labels, values), steps),
+        labels=_block_ranks(ranks_of(labels, values), steps),
         affine=affine,
         shape=shape,
         steps=steps,
         window=(low, high),
         uncertainty=None if uncertainty is None else _bytes(_block_mean(_solid(uncertainty), steps) * 255),
     )
+
+
+class FilmStrip:
+    """Collects what the viewer plays of a film: at most :data:`MOST_FRAMES` frames, coarse if they are large.
+
+    Args:
+        count: Number of frames of the film.
+        values: Label value of rank 1, 2, ...
+    """
+
+    def __init__(self, count: int, values: Sequence[int]) -> None:
+        self.numbers = np.unique(np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int))
+        self.values = values
+        self._frames: dict[int, DisplayVolumes] = {}
+        self._window: tuple[float, float] | None = None
+
+    def add(self, number: int, image: np.ndarray, labels: np.ndarray, affine: np.ndarray) -> None:
+        """Keep a frame ``(*S)`` and its labels if the viewer plays it."""
+        if number in self.numbers:
+            budget = max(1, LARGEST_CASE // len(self.numbers))
+            self._window = self._window or robust_window(image)
+            self._frames[number] = display_volumes(
+                image, labels, affine, values=self.values, budget=budget, window=self._window
+            )
+
+    def played(self, number: int) -> DisplayVolumes:
+        """Return the volumes of a film that is paused at the frame nearest to ``number``."""
+        paused = int(np.abs(self.numbers - number).argmin())
+        kept = [self._frames[int(one)] for one in self.numbers]
+        return replace(
+            kept[paused],
+            film_grey=np.stack([one.grey for one in kept], -1),
+            film_labels=np.stack([one.labels for one in kept], -1),
+            film_frames=self.numbers,
+            paused=paused,
+        )
 
 
 def prepared_path(folder: Path, case: str) -> Path:
@@ -241,7 +279,8 @@ def _block_mean(image: np.ndarray, steps: Sequence[int]) -> np.ndarray:
     return avg_pool3d(voxels[None], tuple(steps), ceil_mode=True, count_include_pad=False)[0].numpy()
 
 
-def _ranks(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
+def ranks_of(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Return where each of ``values`` is in ``labels (*S)``: the i-th becomes i, from 1 to 255; uint8."""
     ranks = np.zeros(labels.shape, np.uint8)
     for rank, value in enumerate(values[:255], start=1):
         ranks[labels == value] = rank
