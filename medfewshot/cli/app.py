@@ -15,16 +15,14 @@ import typer
 from medfewshot import __version__
 from medfewshot.cli.adapt import adapt, segment
 from medfewshot.cli.annotate import annotate
-from medfewshot.cli.benchmark import benchmark
 from medfewshot.cli.data import data
 from medfewshot.cli.demo import demo, label_app
 from medfewshot.cli.evaluate import evaluate, inspect, report
 from medfewshot.cli.help import Command, Group
 from medfewshot.cli.label import export, suggest
-from medfewshot.cli.learners import learners
+from medfewshot.cli.methods import benchmark, learners, train
 from medfewshot.cli.options import option_name
 from medfewshot.cli.study import compare, curve, describe
-from medfewshot.cli.train import train
 from medfewshot.errors import InputError
 
 EXIT_INPUT = 2

@@ -1,4 +1,4 @@
-"""``medfewshot benchmark``."""
+"""``medfewshot learners``, ``benchmark`` and ``train``: compare methods, and pre-train them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,32 @@ from typing import Annotated, Any
 
 import typer
 
-from medfewshot.cli.options import Json, Quiet, with_settings
-from medfewshot.settings import BenchmarkRunSettings
+from medfewshot.cli.options import Json, Output, Quiet, with_settings
+from medfewshot.settings import BenchmarkRunSettings, TrainRunSettings, TrainSchedule, load_settings
+
+
+def learners(quiet: Quiet = False, json: Json = False) -> None:
+    """List the methods (for --learner) and the settings of each.
+
+    Example:
+        medfewshot learners
+    """
+    from medfewshot.cli.console import Console
+    from medfewshot.learners import LEARNERS
+    from medfewshot.settings import AdaptSettings
+
+    console = Console(quiet, json)
+    rows = [
+        {
+            "learner": spec.name,
+            "what it does": spec.summary,
+            "auto for": ", ".join(f"{dims}D" for dims in spec.auto_dims),
+            "settings": ", ".join(name for name in spec.settings if name in AdaptSettings.model_fields),
+        }
+        for spec in LEARNERS.values()
+    ]
+    console.rows("Methods, for --learner", rows, below=("settings",))
+    console.json({"learners": rows})
 
 
 @with_settings()
@@ -61,6 +85,43 @@ def benchmark(
     console.say(f"report: {tables}")
     console.json({"output": str(run), "report": str(tables), **done})
     raise typer.Exit(1 if done.get("failed") else 0)
+
+
+@with_settings()
+def train(
+    *,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings; see configs/train/.")],
+    output: Output,
+    schedule: TrainSchedule,
+    run: TrainRunSettings,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Pre-train a method on many small tasks, so that it adapts faster.
+
+    Give the result to adapt and segment with `--weights FOLDER/start`. The options --steps, --minutes and --seed win
+    over the file. After an interruption, the same command with --resume continues as if there had been none. On
+    several GPUs: `torchrun --nproc-per-node 4 -m medfewshot train ...`
+
+    Example:
+        medfewshot train configs/train/cpu.yaml -o runs/cpu
+    """
+    from medfewshot.cli.console import Console
+    from medfewshot.training import TrainSettings
+    from medfewshot.training.run import START
+    from medfewshot.training.run import train as run_training
+
+    console = Console(quiet, json)
+    settings = load_settings(TrainSettings, config, **schedule.model_dump(exclude_unset=True))
+    with console.progress("Training") as progress:
+        record = run_training(settings, output, progress=progress, **dict(run))
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in record["validation"].items())
+    console.say(
+        f"trained {settings.learner}: {record['steps']} steps in {record['seconds']:.0f} s; validation: {scores}"
+    )
+    console.warnings(record["warnings"], f"in {output / START}")
+    console.say(f"weights in {output / START}; logs beside them in {output}")
+    console.json(record)
 
 
 def _run(cells: Any, data: Any, run: Path, settings: BenchmarkRunSettings, console: Any) -> dict[str, Any]:
