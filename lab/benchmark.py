@@ -15,9 +15,9 @@ from pathlib import Path
 
 from lab.protocols import protocol_of
 from medfewshot.benchmark import prepare_data, run_benchmark, select_cells, state_of
-from medfewshot.benchmark.on_ray import run_on_ray
 from medfewshot.benchmark.processes import ChildProcess
 from medfewshot.errors import InputError
+from medfewshot.workers import RayCluster
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -66,11 +66,8 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     data = prepare_data(cells, options.data or plan.data, run)
     runner = ChildProcess(protocol.run)
-    if options.ray is None:
-        outcome = run_benchmark(cells, data, run, options.device, log=print, runner=runner)
-    else:
-        nodes = {"address": options.ray, "cpus": options.cpus, "gpus": options.gpus}
-        outcome = run_on_ray(cells, data, run, options.device, log=print, runner=runner, **nodes)
+    cluster = None if options.ray is None else RayCluster(options.ray, options.cpus, options.gpus)
+    outcome = run_benchmark(cells, data, run, options.device, log=print, runner=runner, cluster=cluster)
     print(protocol.report(plan, run, run / "report", None))
     return 1 if outcome.failed else 0
 

@@ -17,7 +17,7 @@ import toys
 from boards import make_config, only_cell
 
 from medfewshot.benchmark import plan_cells, prepare_data, run_benchmark
-from medfewshot.benchmark.on_ray import run_on_ray, run_one
+from medfewshot.benchmark.run import run_one
 from medfewshot.benchmark.run_cell import run_cell
 from medfewshot.bundle import load_segmenter
 from medfewshot.errors import InputError
@@ -178,12 +178,12 @@ def test_outcomes_of_all_nodes_come_together(tmp_path, monkeypatch):
     fake = FakeRay(lost=(cells[1].id,))
     cluster = on_fake(monkeypatch, fake)
     told = []
-    outcome = run_on_ray(cells, data, tmp_path, "cpu", log=told.append, runner=run_cell, cluster=cluster)
+    outcome = run_benchmark(cells, data, tmp_path, "cpu", log=told.append, runner=run_cell, cluster=cluster)
     assert {"num_cpus": 2, "num_gpus": 0.5} in fake.asked
     assert sorted(outcome.done) == [cells[0].id, cells[2].id]
     assert outcome.failed == {cells[1].id: "the node is gone"}
     assert len(told) == 3
-    again = run_on_ray(cells, data, tmp_path, "cpu", log=told.append, runner=run_cell, cluster=cluster)
+    again = run_benchmark(cells, data, tmp_path, "cpu", log=told.append, runner=run_cell, cluster=cluster)
     assert sorted(again.skipped) == [cells[0].id, cells[2].id]
 
 
@@ -262,7 +262,9 @@ def test_two_nodes_share_the_cells(tmp_path, monkeypatch, cluster):
     torch.set_num_threads(threads)
     data = prepare_data(cells, None, tmp_path / "run")
     told = []
-    outcome = run_on_ray(cells, data, tmp_path / "run", "cpu", log=told.append, runner=run_cell, cluster=RayCluster())
+    outcome = run_benchmark(
+        cells, data, tmp_path / "run", "cpu", log=told.append, runner=run_cell, cluster=RayCluster()
+    )
     assert len(workers_alive()) == 2
     assert outcome.failed == {}
     assert sorted(outcome.done) == [cell.id for cell in cells]
@@ -352,7 +354,7 @@ def test_the_work_of_a_lost_node_is_done_again(tmp_path, cluster):
 
     thread = threading.Thread(target=take_away, daemon=True)
     thread.start()
-    outcome = run_on_ray(cells, data, run, "cpu", runner=run_cell, cluster=RayCluster())
+    outcome = run_benchmark(cells, data, run, "cpu", runner=run_cell, cluster=RayCluster())
     thread.join()
     end = time.monotonic() + 120  # Ray's own list of nodes learns of it later than the task's owner does
     while len(alive := workers_alive()) > 1 and time.monotonic() < end:

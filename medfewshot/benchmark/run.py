@@ -1,10 +1,12 @@
-"""Run cells one after the other; finished cells are not run again."""
+"""Run cells one after the other, or on the nodes of a Ray cluster; finished cells are not run again."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from medfewshot.benchmark.cells import FAILURE, RECORD, Cell, CellState, read_json, remove_leftovers, state_of
@@ -13,8 +15,10 @@ from medfewshot.errors import InputError
 from medfewshot.io import claimed
 from medfewshot.synthetic import write_blob_dataset
 from medfewshot.types import Event, Progress
+from medfewshot.workers import Lost, RayCluster
 
 CHILD = ChildProcess()
+Log = Callable[[str], None]
 
 
 @dataclass
@@ -38,7 +42,7 @@ class BenchmarkRun:
 
 def run_benchmark(
     cells: Sequence[Cell], data: Path, run: Path, device: str = "auto", progress: Progress | None = None,
-    log: Callable[[str], None] = lambda line: None, *, runner: CellRunner = CHILD,
+    log: Log = lambda line: None, *, runner: CellRunner = CHILD, cluster: RayCluster | None = None,
 ) -> BenchmarkRun:  # fmt: skip
     """Run what is not done yet, in the order given; failed cells are tried again.
 
@@ -50,13 +54,18 @@ def run_benchmark(
         progress: Receives events.
         log: Receives a line about every cell that has run.
         runner: Runs one cell.
+        cluster: Runs several cells at a time, on nodes that all see ``run`` and ``data`` under these paths. If a node
+            is lost, its cell has used one attempt and Ray runs it again on another node. None for this machine.
 
     Raises:
-        InputError: ``run`` contains a cell of the same name with other settings. Nothing has run then.
+        InputError: ``run`` contains a cell of the same name with other settings, and nothing has run; or the cluster
+            cannot be used.
     """
     progress, outcome = progress or Progress(), BenchmarkRun()
     for cell in cells:
         state_of(cell, run)
+    if cluster is not None:
+        return _run_on_nodes(cells, data.resolve(), run.resolve(), device, progress, log, runner, cluster)
     for number, cell in enumerate(cells):
         progress.update(number, len(cells), cell.id)
         with claimed(cell.folder(run)) as free:
@@ -71,6 +80,39 @@ def run_benchmark(
                 log(_note(outcome, cell, run))
     progress.update(len(cells), len(cells), "done")
     return outcome
+
+
+def _run_on_nodes(
+    cells: Sequence[Cell], data: Path, run: Path, device: str, progress: Progress, log: Log, runner: CellRunner,
+    cluster: RayCluster,
+) -> BenchmarkRun:  # fmt: skip
+    outcome = BenchmarkRun()
+    run.mkdir(parents=True, exist_ok=True)
+    work = partial(run_one, data=data, run=run, device=device, runner=runner)
+    progress.update(0, len(cells), "waiting for nodes")
+    with cluster.ready(data, results=run), closing(cluster.run(work, cells, progress)) as results:
+        for done, (number, result) in enumerate(results, start=1):
+            cell = cells[number]
+            found, lines = _failed(cell, result.reason) if isinstance(result, Lost) else result
+            outcome.add(found)
+            for line in lines:
+                log(line)
+            progress.update(done, len(cells), cell.id)
+    return outcome
+
+
+def run_one(
+    cell: Cell, progress: Progress | None = None, *, data: Path, run: Path, device: str, runner: CellRunner = CHILD
+) -> tuple[BenchmarkRun, list[str]]:
+    """Run one cell on its node; returns what became of it, and the lines for the user."""
+    if not run.is_dir():
+        return _failed(cell, f"{run}: is not there on the node that was to run it; use a folder that all nodes share")
+    lines: list[str] = []
+    return run_benchmark([cell], data, run, device, progress, log=lines.append, runner=runner), lines
+
+
+def _failed(cell: Cell, message: str) -> tuple[BenchmarkRun, list[str]]:
+    return BenchmarkRun(failed={cell.id: message}), [f"{cell.id}: failed: {message}"]
 
 
 def prepare_data(cells: Sequence[Cell], given: str | Path | None, run: Path) -> Path:

@@ -127,18 +127,15 @@ def train(
 def _run(cells: Any, data: Any, run: Path, settings: BenchmarkRunSettings, console: Any) -> dict[str, Any]:
     """Run the cells, here or on a cluster; the ids of the cells by what became of them."""
     from medfewshot.benchmark import outdated, prepare_data, run_benchmark
-    from medfewshot.benchmark.on_ray import run_on_ray
     from medfewshot.devices import resolve_device
     from medfewshot.workers import RayCluster
 
-    nodes: dict[str, Any] = {}
-    if settings.ray is not None:
-        nodes = {"cluster": RayCluster(settings.ray, settings.cpus, settings.gpus)}
-    else:  # a cluster's nodes may have devices that this machine lacks
+    cluster = None if settings.ray is None else RayCluster(settings.ray, settings.cpus, settings.gpus)
+    if cluster is None:  # a cluster's nodes may have devices that this machine lacks
         resolve_device(settings.device)
-    source, run_all = prepare_data(cells, data, run), run_on_ray if nodes else run_benchmark
+    source = prepare_data(cells, data, run)
     with console.progress("Benchmark") as progress:
-        outcome = run_all(cells, source, run, settings.device, progress, console.told, **nodes)
+        outcome = run_benchmark(cells, source, run, settings.device, progress, console.told, cluster=cluster)
     earlier = outdated([cell for cell in cells if cell.id in outcome.skipped], source, run)
     console.warnings([f"{name}: files of its data are newer; remove its folder to run it again" for name in earlier])
     for name, message in outcome.failed.items():
