@@ -1,6 +1,6 @@
 """Read and write volumes, and check their geometry. The only room that knows file formats and headers."""
 
-from medfewshot.io.dicom_references import referenced_series, series_of
+from medfewshot.io.dicom_source import referenced_series, series_of
 from medfewshot.io.exports import EXPORTS, Export
 from medfewshot.io.files import atomic_path, claimed, write_csv, write_text
 from medfewshot.io.formats import FORMATS, Film, Format

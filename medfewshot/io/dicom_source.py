@@ -1,12 +1,15 @@
-"""The DICOM series that a volume came from, as what a segmentation refers to. Needs the extra ``dicom``."""
+"""The DICOM series that a segmentation refers to, read or to be written. Needs the extra ``dicom``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from medfewshot.io.dicom_files import has_image, is_dicom_file
 from medfewshot.io.dicom_stack import DicomSource
 from medfewshot.io.formats.base import kept_header, reading
+from medfewshot.io.terminology import check_available
 from medfewshot.types import Volume
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -16,6 +19,30 @@ _NEEDED_TEXT = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName"
 )  # fmt: skip
+
+
+def series_of(folder: Path) -> str:
+    """Return the UID of the series in a folder, from its first image; "" if it states none.
+
+    Raises:
+        InputError: The file cannot be read, or pydicom is not installed.
+    """
+    image = next((file for file in sorted(folder.iterdir()) if is_dicom_file(file) and has_image(file)), None)
+    return "" if image is None else str(_header(image, ["SeriesInstanceUID"]).get("SeriesInstanceUID", ""))
+
+
+def referenced_series(label: Path) -> frozenset[str]:
+    """Return the UIDs of the series that a DICOM segmentation or structure set was drawn on.
+
+    Raises:
+        InputError: The file cannot be read, or pydicom is not installed.
+    """
+    dataset = _header(label, ["ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"])
+    series = list(dataset.get("ReferencedSeriesSequence") or ())
+    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
+        for study in frame.get("RTReferencedStudySequence") or ():
+            series += study.get("RTReferencedSeriesSequence") or ()
+    return frozenset(str(one.get("SeriesInstanceUID", "")) for one in series) - {""}
 
 
 def source_of(volume: Volume) -> DicomSource | None:
@@ -36,15 +63,10 @@ def source_headers(volume: Volume, names: Mapping[int, str]) -> tuple[list[Any],
     Raises:
         InputError: A file cannot be read.
     """
-    from pydicom import dcmread
-
     source = source_of(volume)
     if source is None:
         raise ValueError(f"{volume.name}: a DICOM segmentation needs a series that it refers to, on the same grid")
-    images = []
-    for file in source.files:
-        with reading(file):
-            images.append(dcmread(file, force=True, stop_before_pixels=True))
+    images = [_header(file) for file in source.files]
     _state_geometry(images, source, volume.spacing_mm[2])
     warnings = _fill_in(images, volume.name)
     plain = "".join(names.values()).isascii()
@@ -60,6 +82,15 @@ def series_number(image: Any) -> int:
         return max(0, int(image.SeriesNumber))
     except (AttributeError, TypeError, ValueError):
         return 0
+
+
+def _header(path: Path, names: list[str] | None = None) -> Any:
+    """Read the elements of these names, or all of them, without the pixels."""
+    check_available()
+    from pydicom import dcmread
+
+    with reading(path):
+        return dcmread(path, force=True, stop_before_pixels=True, specific_tags=names)
 
 
 def _state_geometry(images: Sequence[Any], source: DicomSource, step_mm: float) -> None:
