@@ -202,6 +202,8 @@ METRICS: dict[str, Metric] = {
     )
 }  # fmt: skip
 """Column name -> metric. To add one, write a function and a row; every table gets its column."""
+HEADLINES = [metric for metric in METRICS.values() if metric.headline]
+"""The metrics of short tables, Dice first."""
 
 
 def surface(mask: np.ndarray) -> np.ndarray:

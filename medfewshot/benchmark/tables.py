@@ -11,10 +11,12 @@ from medfewshot.benchmark.comparison import Comparison
 from medfewshot.benchmark.config import ALL
 from medfewshot.benchmark.results import Group, by_task
 from medfewshot.evaluation import LabelSummary, mean
-from medfewshot.metrics import METRICS, Metric
+from medfewshot.metrics import HEADLINES, METRICS
 
 NOT_RUN = "not run"
 UNDEFINED = "-"
+BESIDE_DICE = HEADLINES[1:]
+"""Dice has an interval, and columns of its own."""
 _LATEX = {"\\": r"\textbackslash{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}"}
 
 
@@ -188,21 +190,16 @@ def p_value(p: float) -> str:
 
 
 def _score_columns(tolerance_mm: float) -> tuple[str, ...]:
-    titles = [f"{m.title} {m.unit}".strip() for m in _headlines()]
+    titles = [f"{m.title} {m.unit}".strip() for m in BESIDE_DICE]
     titles = [f"{title}, {tolerance_mm:g} mm" if title == "surface Dice" else title for title in titles]
     return "Dice [95 % CI]", "per seed", *titles, "missed", "false alarms", "seeds"
-
-
-def _headlines() -> list[Metric]:
-    """Return the metrics that these tables show beside Dice, which has an interval."""
-    return [metric for metric in METRICS.values() if metric.headline and metric.name != "dice"]
 
 
 def _scores(group: Group, row: LabelSummary | None) -> tuple[str, ...]:
     """Return the cells of ``_score_columns`` for one label, or for all."""
     seeds = f"{len(group.results)} of {len(group.cells)}"
     if row is None:
-        return NOT_RUN, "", *[""] * len(_headlines()), "", "", seeds
+        return NOT_RUN, "", *[""] * len(BESIDE_DICE), "", "", seeds
     per_seed = [
         result.dice if row.label is None else mean(score.dice for score in result.scores if score.label == row.label)
         for result in group.results
@@ -214,7 +211,7 @@ def _scores(group: Group, row: LabelSummary | None) -> tuple[str, ...]:
             number(row.means[metric.name], metric.digits)
             if group.cell.dataset.distances or not metric.needs_distances
             else UNDEFINED
-            for metric in _headlines()
+            for metric in BESIDE_DICE
         ),
         *(str(row.missed), str(row.false_alarms), seeds),
     )

@@ -23,7 +23,7 @@ from medfewshot.cli.options import option_name
 from medfewshot.errors import MOST_SHOWN, counted, some
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
-from medfewshot.metrics import METRICS
+from medfewshot.metrics import HEADLINES
 from medfewshot.settings import AUTO
 from medfewshot.types import Event, Progress
 from medfewshot.workflow import STATISTICS, CaseResult, RunResult
@@ -134,7 +134,7 @@ class Console:
 
     def score_table(self, evaluation: Evaluation) -> None:
         """Print mean scores per structure."""
-        shown = [metric for metric in METRICS.values() if metric.headline and metric.name != "dice"]
+        shown = HEADLINES[1:]  # Dice has an interval, and columns of its own
         table = _table(
             f"Scores (95 % intervals; surface Dice at {evaluation.tolerance_mm:g} mm)",
             "structure", "cases", "missed", "false\nalarms", "Dice", "interval",

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from medfewshot.metrics import HEADLINES
 from medfewshot.report.page.content import Page, StructureRow
-from medfewshot.report.page.table import CONFIDENCE, HEADINGS, HEADLINE, size_heading
+from medfewshot.report.page.table import CONFIDENCE, HEADINGS, size_heading
 
 LEFT, WIDTH, ROW = 150, 474, 34
 """Where the axis begins, its length, and the height of a row, in pixels."""
@@ -67,7 +68,7 @@ def plots_of(page: Page) -> list[StripPlot]:
         return lambda row: row.scores.get(metric)
 
     plots = []
-    for metric in HEADLINE:
+    for metric in HEADLINES:
         low = None if metric.better == "zero" else 0.0
         high = 1.0 if metric.better == "higher" else None
         plots.append(_plot(page, HEADINGS[metric.name], score(metric.name), low=low, high=high))

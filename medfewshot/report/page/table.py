@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medfewshot.metrics import METRICS
+from medfewshot.metrics import HEADLINES
 from medfewshot.report.page.content import ABSENT, Page, StructureRow
 from medfewshot.report.paint import colour_of
 
-HEADLINE = [metric for metric in METRICS.values() if metric.headline]
-"""The metrics that have a column and a plot."""
-HEADINGS = {metric.name: f"{metric.title[:1].upper()}{metric.title[1:]} {metric.unit}".strip() for metric in HEADLINE}
+HEADINGS = {metric.name: f"{metric.title[:1].upper()}{metric.title[1:]} {metric.unit}".strip() for metric in HEADLINES}
 CONFIDENCE = "Confidence"
 
 
@@ -29,7 +27,7 @@ def table_of(page: Page, links: Mapping[str, str]) -> dict[str, Any]:
         label value (None for a scan without structures), numbers (or a word in place of one), number of reasons.
     """
     columns: list[dict[str, Any]] = [
-        *([{"label": HEADINGS[metric.name], "digits": metric.digits} for metric in HEADLINE] if page.scored else []),
+        *([{"label": HEADINGS[metric.name], "digits": metric.digits} for metric in HEADLINES] if page.scored else []),
         {"label": CONFIDENCE, "digits": 2},
         {"label": size_heading(page)},
         *([{"label": f"Reference {page.unit}"}] if page.scored else []),
@@ -67,7 +65,7 @@ def _numbers(row: StructureRow, scored: bool) -> list[float | str | None]:
     values: list[float | str | None] = [_short(row.predicted_dice), _short(row.size)]
     if not scored:
         return values
-    scores: list[float | str | None] = [_short(row.scores.get(metric.name)) for metric in HEADLINE]
+    scores: list[float | str | None] = [_short(row.scores.get(metric.name)) for metric in HEADLINES]
     if row.status == ABSENT:
         scores[0] = "absent"
     return [*scores, *values, _short(row.reference_size)]

@@ -15,10 +15,11 @@ from markupsafe import Markup
 
 from medfewshot import __version__
 from medfewshot.io import write_text
+from medfewshot.metrics import HEADLINES
 from medfewshot.report.page.content import Page, PageCase
 from medfewshot.report.page.flags import look_first
 from medfewshot.report.page.plots import plots_of
-from medfewshot.report.page.table import HEADINGS, HEADLINE, size_heading, table_of
+from medfewshot.report.page.table import HEADINGS, size_heading, table_of
 from medfewshot.report.page.viewer import DisplayVolumes
 from medfewshot.report.paint import colour_of
 from medfewshot.report.preview import card_jpeg
@@ -72,7 +73,7 @@ def render_page(page: Page, sheet: Sheet | None = None) -> str:
         sheet=sheet,
         links=sheet.links,
         anchors=sheet.anchors,
-        metrics=HEADLINE,
+        metrics=HEADLINES,
         size=size_heading(page),
         style=Markup(asset("page.css")),
         policy=content_policy(list(scripts.values())),
