@@ -87,7 +87,7 @@ def _facts_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
         "shots": len(pairs),
         "supports": f"{supports}\n\n{KEEPS_SUPPORTS}" if record.get("keeps_supports") else supports,
         "warnings": f"\n## Warnings\n\n{warnings}" if warnings else "",
-        **{package: _version(package) for package in PACKAGES},
+        **{package: version_of(package).split("+")[0] for package in PACKAGES},
     }
 
 
@@ -112,8 +112,9 @@ def _code(text: str) -> str:
     return "`" + " ".join(str(text).replace("`", "'").split()) + "`"
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Return the version of an installed package."""
     try:
-        return version(package).split("+")[0]
+        return version(package)
     except PackageNotFoundError:
         return "unknown"

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 from medfewshot.bundle import VolumeSegmenter, strict_json
+from medfewshot.bundle.monai_files import version_of
 from medfewshot.data_dictionary import describe_columns, write_table
 from medfewshot.devices import describe_device
 from medfewshot.errors import InputError
@@ -287,12 +287,8 @@ def damaged(folder: Path, reason: object = "") -> InputError:
 def versions() -> dict[str, str]:
     """Versions of what the result depends on besides the data."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("medfewshot", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+    packages = ("medfewshot", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
+    return found | {package: version_of(package) for package in packages}
 
 
 def _now() -> str:
