@@ -38,7 +38,8 @@ LEAST_CONFIDENCE = 0.7
 """Drafts with a lower expected Dice need a review."""
 INSTANT_NAME = "instant"
 CLEAR_GAIN = 0.25
-"""Expected Dice by which the instant draft must be ahead of the full one to stay (``lab/notes/reliability.md``)."""
+"""Expected Dice by which the instant draft must be ahead of the full one to stay (``lab/notes/reliability.md``).
+The two are different learners, so a small difference says nothing."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,8 @@ class Learning:
             progress.update(number, len(waiting), name)
             try:
                 draft = self.make_draft(name, segmenter)
-                if name == self.open_case and instant is not None and clearly_better(instant, draft):
+                is_open = name == self.open_case
+                if is_open and instant is not None and instant.confidence - draft.confidence > CLEAR_GAIN:
                     self.warn(
                         f"all drafts are made like the instant one: its expected Dice on {name} is "
                         f"{instant.confidence:.2f}, after full adaptation {draft.confidence:.2f}; draw more slices"
@@ -224,14 +226,6 @@ def kind_of(image: Volume) -> tuple[int, int]:
 def in_words(kind: tuple[int, int]) -> str:
     """Return a kind as a user reads it, e.g. ``3D with 2 channels``."""
     return f"{kind[0]}D with {counted(kind[1], 'channel')}"
-
-
-def clearly_better(instant: Draft, full: Draft) -> bool:
-    """Return whether the instant draft is expected to be better than the full draft.
-
-    After few steps or few drawn slices it can be. The two are different learners, so a small difference says nothing.
-    """
-    return instant.confidence - full.confidence > CLEAR_GAIN
 
 
 def reason_to_look(done: Segmentation, confidence: float, segmenter: VolumeSegmenter) -> str:
