@@ -18,7 +18,7 @@ from medfewshot.evaluation import Evaluation, evaluate_pairs
 from medfewshot.inference import Segmentation
 from medfewshot.io import NO_SPACING, VolumeLike, as_volume, open_film
 from medfewshot.metrics import check_label_maps
-from medfewshot.planning import label_values
+from medfewshot.planning import named_labels
 from medfewshot.settings import AdaptSettings, EvaluateSettings, InferenceSettings, SegmentSettings
 from medfewshot.types import Progress
 from medfewshot.workflow import SegmentedFilm, SupportSource
@@ -150,8 +150,7 @@ def evaluate(
         check_label_maps(pair[0].data[0], pair[0].data[0], spacing_mm)
         affine = np.diag([*map(float, spacing_mm), 1, 1][:4])
         pair = [replace(one, affine=affine, has_spacing=True) for one in pair]
-    named = settings.labels
-    asked = named if isinstance(named, dict) else {v: f"label {v}" for v in label_values(named or (), {})}
+    asked = named_labels(settings.labels, {})
     cases = [(pair[1].name, pair[0], pair[1])]
     return evaluate_pairs(cases, labels=asked or None, expected=asked, tolerance_mm=settings.tolerance_mm)
 

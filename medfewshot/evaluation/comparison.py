@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from medfewshot.agreement import NAN, Agreement, agreement, holm, signed_rank_p
 from medfewshot.evaluation.results import Evaluation, bootstrap_interval, mean
-from medfewshot.evaluation.scores import CaseScore
+from medfewshot.evaluation.scores import by_structure
 from medfewshot.metrics import METRICS
 
 MEASURES = ("dice", "hd95_mm")
@@ -93,9 +93,9 @@ class Comparison:
     def _differences(self) -> list[Difference]:
         scored = [one for one in (self.direct, self.first, self.second) if one is not None]
         rows, subjects = [], {score.case_id: score.subject_id for one in scored for score in one.scores}
-        for name, scores in _by_structure(self.direct.scores).items():
+        for name, scores in by_structure(self.direct.scores).items():
             if self.first is not None and self.second is not None:
-                mine, other = (_by_structure(one.scores).get(name, []) for one in (self.first, self.second))
+                mine, other = (by_structure(one.scores).get(name, []) for one in (self.first, self.second))
                 for measure in MEASURES:
                     values = [{s.case_id: s.values[measure] for s in own} for own in (mine, other)]
                     rows += _difference(name, measure, *values, subjects=subjects)
@@ -184,10 +184,3 @@ def _difference(
             volumes=agreement(after.tolist(), before.tolist()) if measure == "volume_ml" else Agreement(),
         )
     ]  # fmt: skip
-
-
-def _by_structure(scores: Iterable[CaseScore]) -> dict[str, list[CaseScore]]:
-    groups: dict[str, list[CaseScore]] = defaultdict(list)
-    for score in scores:
-        groups[score.label_name].append(score)
-    return groups

@@ -19,7 +19,7 @@ from medfewshot.agreement import Agreement, agreement
 from medfewshot.data_dictionary import meaning_of, write_table
 from medfewshot.errors import InputError
 from medfewshot.evaluation.films import FilmScore
-from medfewshot.evaluation.scores import CaseScore, flat_row, mean
+from medfewshot.evaluation.scores import CaseScore, by_structure, flat_row, mean
 from medfewshot.io import write_text
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS
 
@@ -109,10 +109,8 @@ class Evaluation:
     @property
     def volumes(self) -> dict[str, list[tuple[float, float]]]:
         """Structure -> (predicted, reference) volume in ml of each case in which either has it; empty in 2D."""
-        by_label: dict[str, list[CaseScore]] = defaultdict(list)
-        for score in self.scores:
-            by_label[score.label_name].append(score)
-        return {name: pairs for name, group in by_label.items() if (pairs := _volume_pairs(group))}
+        groups = by_structure(self.scores)
+        return {name: pairs for name, group in groups.items() if (pairs := _volume_pairs(group))}
 
     def score_rows(self) -> list[dict[str, Any]]:
         """Return one plain dict per case and label; None for an undefined value."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -128,6 +129,14 @@ def label_names(labels: Mapping[int, str] | Sequence[int]) -> dict[int, str]:
     """Return label value -> name without background; a label without a name is called by its value."""
     named = labels if isinstance(labels, Mapping) else {value: str(value) for value in labels}
     return {int(value): str(name) for value, name in named.items() if int(value) != 0}
+
+
+def by_structure(scores: Iterable[CaseScore]) -> dict[str, list[CaseScore]]:
+    """Return the scores of each structure, by its name."""
+    groups: dict[str, list[CaseScore]] = defaultdict(list)
+    for score in scores:
+        groups[score.label_name].append(score)
+    return groups
 
 
 def mean(values: Iterable[float]) -> float:

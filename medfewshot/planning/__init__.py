@@ -14,14 +14,14 @@ from medfewshot.planning.grid import (
     to_original,
     to_plan,
 )
-from medfewshot.planning.labels import label_values, name_with_value
+from medfewshot.planning.labels import name_with_value, named_labels
 from medfewshot.planning.normalise import normalise
 from medfewshot.planning.plan import make_plan
 from medfewshot.planning.serialise import plan_from_dict, plan_to_dict
 from medfewshot.planning.voxel_for_voxel import voxel_for_voxel
 
 __all__ = [
-    "AxisMap", "Planned", "axis_weights", "ceilings", "in_plan_dims", "check_like_support", "label_values",
-    "name_with_value", "make_plan", "make_support", "labels_to_plan", "normalise", "plan_from_dict", "plan_to_dict",
-    "planned_order", "sample_axis", "to_original", "to_plan", "voxel_for_voxel",
+    "AxisMap", "Planned", "axis_weights", "ceilings", "in_plan_dims", "check_like_support",
+    "name_with_value", "named_labels", "make_plan", "make_support", "labels_to_plan", "normalise", "plan_from_dict",
+    "plan_to_dict", "planned_order", "sample_axis", "to_original", "to_plan", "voxel_for_voxel",
 ]  # fmt: skip

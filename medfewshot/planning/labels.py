@@ -26,6 +26,13 @@ def label_values(wanted: Iterable[int | str], names: Mapping[int, str]) -> list[
     return [_value(one, names) for one in wanted]
 
 
+def named_labels(wanted: Mapping[int, str] | Iterable[int | str] | None, names: Mapping[int, str]) -> dict[int, str]:
+    """Return label value -> name of ``wanted``: as given, or from ``names``; ``label 6`` for one without a name."""
+    if isinstance(wanted, Mapping):
+        return dict(wanted)
+    return {value: names.get(value, f"label {value}") for value in label_values(wanted or (), names)}
+
+
 def name_with_value(name: str, value: int) -> str:
     """Return ``liver (label 6)``, or ``label 6`` for a structure without a name."""
     return name if name == f"label {value}" else f"{name} (label {value})"

@@ -13,7 +13,7 @@ from medfewshot.data_dictionary import write_table
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import Comparison, Evaluation, evaluate_pairs, match_cases
 from medfewshot.io import StructureNames, case_id, find_images, in_frame_of, read_image, read_label
-from medfewshot.planning import label_values
+from medfewshot.planning import named_labels
 from medfewshot.report import save_volume_plot, volume_plot_uri
 from medfewshot.report.page.comparison import ComparisonPage, write_comparison_page
 from medfewshot.report.page.viewer import ranks_of
@@ -169,9 +169,7 @@ def _common_structures(
         shared = {name.casefold() for name in known.values()}
         alone = [name for own in names for name in own.values() if name.casefold() not in shared]
         warnings = (f"only in one of the two, and not compared: {some(alone)}",) if alone else ()
-    asked = settings.labels or ()
-    chosen = asked if isinstance(asked, dict) else {v: known.get(v, f"label {v}") for v in label_values(asked, known)}
-    second = chosen or known or None
+    second = named_labels(settings.labels, known) or known or None
     if not values or second is None:
         return (second, second), warnings
     return ({values.get(name.casefold(), value): name for value, name in second.items()}, second), warnings

@@ -17,7 +17,7 @@ from medfewshot.errors import InputError
 from medfewshot.evaluation import CurveScore, LearningCurve, evaluate_arrays
 from medfewshot.io import write_text
 from medfewshot.learners import LEARNERS
-from medfewshot.planning import label_values
+from medfewshot.planning import named_labels
 from medfewshot.report import save_learning_curve_plot
 from medfewshot.settings import AdaptSettings, CurveSettings
 from medfewshot.structures import boxes
@@ -166,11 +166,8 @@ def _open(folder: Path, request: str, overwrite: bool) -> list[CurveScore]:
 
 def _names(scans: LabelledScans, settings: AdaptSettings) -> dict[int, str]:
     """Label value -> name of what is learned and scored."""
-    if isinstance(settings.labels, Mapping):
-        return dict(settings.labels)
     marked = sorted({value for label in scans.labels for value in boxes(label.data[0])})
-    wanted = label_values(settings.labels, scans.names) if settings.labels else marked
-    return {value: scans.names.get(value, f"label {value}") for value in wanted}
+    return named_labels(settings.labels or marked, scans.names)
 
 
 def _test(

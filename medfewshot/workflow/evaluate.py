@@ -7,7 +7,8 @@ from pathlib import Path
 
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
-from medfewshot.planning import label_values
+from medfewshot.evaluation.scores import by_structure
+from medfewshot.planning import named_labels
 from medfewshot.report import save_dice_plot, save_volume_plot
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
@@ -47,10 +48,8 @@ def evaluate(
     if folder is not None:
         check_scores_folder(folder)
     known = known_names(predictions, reference)
-    names, given = known.labels, settings.labels
-    asked = (
-        given if isinstance(given, dict) else {v: names.get(v, f"label {v}") for v in label_values(given or (), names)}
-    )
+    names = known.labels
+    asked = named_labels(settings.labels, names)
     pairs, unmatched = match_cases(predictions, reference)
     itself = (f"{predictions}: is scored against itself",) if predictions.resolve() == reference.resolve() else ()
     evaluation = evaluate_pairs(
@@ -92,11 +91,7 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
     for name in SCORES[3:]:
         (folder / name).unlink(missing_ok=True)
     evaluation.write(folder)
-    by_label: dict[str, list[float]] = {}
-    for score in evaluation.scores:
-        if score.status != "absent":
-            by_label.setdefault(score.label_name, []).append(score.dice)
-    if by_label:
-        save_dice_plot(folder / "dice.png", by_label)
+    if present := by_structure(score for score in evaluation.scores if score.status != "absent"):
+        save_dice_plot(folder / "dice.png", {name: [one.dice for one in scores] for name, scores in present.items()})
     if volumes := evaluation.volumes:
         save_volume_plot(folder / VOLUME_PLOT, volumes)
