@@ -39,7 +39,7 @@ def suggest(
 
     console = Console(quiet, json)
     with console.progress("Looking at scans") as progress:
-        rows, skipped = _typical(scans, progress) if segmenter is None else _unknown(scans, segmenter, progress)
+        rows, skipped = _ordered(scans, segmenter, progress)
     console.warnings(skipped)
     if not rows:
         raise InputError("no scan is left to label", "give scans that the model has not learned from")
@@ -51,27 +51,21 @@ def suggest(
     raise typer.Exit(1 if skipped else 0)
 
 
-def _typical(scans: list[Path], progress: Progress) -> tuple[list[dict[str, Any]], list[str]]:
-    """Order scans by their mean distance to the others, and name those that cannot be read."""
-    from medfewshot.workbench.choice import most_typical_first
-    from medfewshot.workflow import find_cases
-
-    ordered, skipped = most_typical_first(find_cases(scans), progress)
-    return [
-        {"case": case.case_id, "scan": str(case.image_path), "distance": distance} for case, distance in ordered
-    ], skipped
-
-
-def _unknown(scans: list[Path], segmenter: Path, progress: Progress) -> tuple[list[dict[str, Any]], list[str]]:
-    """Order scans by how little a model knows about them, and name those that cannot be read."""
+def _ordered(scans: list[Path], segmenter: Path | None, progress: Progress) -> tuple[list[dict[str, Any]], list[str]]:
+    """Order scans by how little a model knows about them, or how alike they are; name those that cannot be read."""
     from medfewshot.bundle import load_segmenter
     from medfewshot.devices import resolve_device
-    from medfewshot.workbench.choice import suggest as order
+    from medfewshot.workbench import choice
     from medfewshot.workflow import find_cases
 
-    ready = load_segmenter(segmenter, resolve_device("auto"))
-    ordered, skipped = order(find_cases(scans, ready.channels), ready, progress)
-    return [{"case": case.case_id, "scan": str(case.image_path), **vars(found)} for case, found in ordered], skipped
+    if segmenter is None:
+        typical, skipped = choice.most_typical_first(find_cases(scans), progress)
+        found = [(case, {"distance": distance}) for case, distance in typical]
+    else:
+        ready = load_segmenter(segmenter, resolve_device("auto"))
+        unknown, skipped = choice.suggest(find_cases(scans, ready.channels), ready, progress)
+        found = [(case, vars(assessment)) for case, assessment in unknown]
+    return [{"case": case.case_id, "scan": str(case.image_path), **facts} for case, facts in found], skipped
 
 
 def export(
