@@ -102,7 +102,7 @@ def continuing_warnings(
         found.append(f"{some(gone)}: no labelled scan shows it now, so the model no longer finds it")
     more = [name for value, name in plan.labels.items() if value not in before.labels]
     if more and _before(start).get("labels"):
-        found.append(f"{some(more)}: is learned too; the earlier segmenter had a choice of structures without it")
+        found.append(f"{some(more)}: learned too; the earlier segmenter had a choice of structures without it")
     if missing := sorted({pair["image"] for pair in history["supports"]}):
         shown = ", ".join(Path(path).name for path in missing[:3])
         many = f"{len(missing)} support(s) of the earlier segmenter are not given again"

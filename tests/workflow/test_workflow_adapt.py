@@ -481,7 +481,7 @@ def test_an_adaptation_that_continues_keeps_names_and_what_to_ignore_and_says_wh
     chosen = adapt(scans, TINY.replace(labels={205: "liver", 420: "spleen"}))
     warnings = "\n".join(adapted_from(chosen, replace(scans, labels=labels)).record["warnings"])
     assert "spleen: no labelled scan shows it now, so the model no longer finds it" in warnings
-    assert "label 7: is learned too" in warnings
+    assert "label 7: learned too" in warnings
     lower = adapted_from(first, scans, quality="draft").record["warnings"]
     assert any("has quality standard" in text for text in lower)
     flat = [[replace(one, data=one.data[..., 8:9]) for one in volumes] for volumes in (scans.images, scans.labels)]
