@@ -22,6 +22,7 @@ STEPS = 150
 
 # %%
 import os
+import shutil
 import time
 import warnings
 
@@ -125,6 +126,7 @@ print("\n".join(sorted(str(path.relative_to(WORK)) for path in (WORK / "bundle")
 
 # %%
 copy_cases(cases[3:], WORK / "monai_in")
+shutil.rmtree(WORK / "monai_out", ignore_errors=True)  # a bundle replaces no file
 bundle.run(
     config_file=str(WORK / "bundle/configs/inference.json"),
     bundle_root=str(WORK / "bundle"),
