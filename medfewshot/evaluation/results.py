@@ -24,6 +24,7 @@ from medfewshot.io import write_text
 from medfewshot.metrics import DEFAULT_TOLERANCE_MM, METRICS
 
 RESAMPLES, SEED = 2000, 0
+TABLES = ("scores.csv", "summary.csv", "summary.json")
 DRAWN_AT_A_TIME = 1_000_000
 """Subjects: their numbers take 8 MB, and so do their values."""
 ALL_LABELS = "all labels"
@@ -135,10 +136,9 @@ class Evaluation:
             InputError: A file of that name exists, and no evaluation wrote it.
         """
         folder = Path(folder)
-        there = [name for name in ("summary.csv", "scores.csv", "summary.json") if (folder / name).exists()]
-        if there and there[-2:] != ["scores.csv", "summary.json"]:
-            problem = f"{folder / there[-1]}: exists already and is no result of an evaluation"
-            raise InputError(problem, "give another folder")
+        taken = [folder / name for name in TABLES if (folder / name).exists()]
+        if taken and not has_scores(folder):
+            raise InputError(f"{taken[0]}: exists already and is no result of an evaluation", "give another folder")
         rows = self.summary_rows()
         document = {
             "tolerance_mm": self.tolerance_mm,
@@ -166,6 +166,11 @@ class Evaluation:
             **{column: meaning_of("summary.csv", column)[1] for column in VOLUME_COLUMNS.values()},
             "all labels": "mean over cases of the mean over the labels of a case",
         }
+
+
+def has_scores(folder: Path) -> bool:
+    """Return whether an evaluation wrote into ``folder``."""
+    return all((folder / name).is_file() for name in ("scores.csv", "summary.json"))
 
 
 def summarize(scores: Sequence[CaseScore]) -> tuple[LabelSummary, ...]:

@@ -53,7 +53,8 @@ def quality_of(start: VolumeSegmenter) -> str:
 
 def with_names_of(scans: LabelledScans, start: VolumeSegmenter) -> LabelledScans:
     """Return the scans with the names of an earlier segmenter where they state none."""
-    known = {value: name for value, name in _named(start.plan).items() if name not in scans.names.values()}
+    taken = {name.casefold() for name in scans.names.values()}
+    known = {value: name for value, name in _named(start.plan).items() if name.casefold() not in taken}
     return replace(scans, names=known | dict(scans.names))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
+from medfewshot.evaluation.results import has_scores
 from medfewshot.evaluation.scores import by_structure
 from medfewshot.planning import named_labels
 from medfewshot.report import save_dice_plot, save_volume_plot
@@ -81,9 +82,8 @@ def _unfinished(predictions: Path) -> tuple[str, ...]:
 
 def check_scores_folder(folder: Path) -> None:
     """Check that scores replace no file that no evaluation wrote."""
-    is_earlier = (folder / "summary.json").is_file() and (folder / "scores.csv").is_file()
     others = [] if (folder / RUN_RECORD).is_file() else [REPORT]  # a run's own page gets its scores
-    check_tables_folder(folder, () if is_earlier else (*SCORES, *others), "evaluate")
+    check_tables_folder(folder, () if has_scores(folder) else (*SCORES, *others), "evaluate")
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:

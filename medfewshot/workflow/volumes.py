@@ -58,7 +58,8 @@ def read_cohort(cases: Sequence[Case], channels: int = 1, *, skipped: list[str] 
         try:
             scan = open_scan(case.image_paths, channels=channels)
         except (InputError, OSError):  # it fails when it is segmented
-            (skipped if skipped is not None else []).append(case.case_id)
+            if skipped is not None:
+                skipped.append(case.case_id)
             continue
         yield scan.first if isinstance(scan, Film) else scan
 
