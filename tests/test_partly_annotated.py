@@ -228,7 +228,6 @@ def test_a_pair_of_files_says_with_a_setting_which_value_is_ignored(tmp_path):
     assert tuple(prepared.plan.labels) == (1,)
     assert (prepared.support.labels[0] == IGNORED).any()
     assert not prepared.warnings
-    assert "7" in " ".join(prepare(scans, AdaptSettings(ignore=7)).warnings)
 
 
 def test_marking_changes_the_voxels_of_one_value_only():

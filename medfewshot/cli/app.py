@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -124,6 +125,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends before it ends a job
     try:
         app(prog_name="medfewshot")
     except KeyboardInterrupt:  # before a command began, or after it ended

@@ -27,7 +27,7 @@ def read_project(folder: Path) -> Dataset | None:
         scans = {Path(str(one["name"])).name: folder / str(one["path"]) for one in content["scans"]}
         frames = {Path(str(one["name"])).name: one.get("frame") for one in content["scans"]}
         rejected = _rejected(folder, scans)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(f"{path} or a file beside it: cannot be read ({error})", "restore it from a copy") from None
     masks = {name: folder / "labels" / f"{name}.nii.gz" for name in scans}
     cases = [

@@ -14,7 +14,7 @@ import torch
 from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_segmenter, strict_json
 from medfewshot.datasets import Dataset
 from medfewshot.devices import describe_device, resolve_device
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, some
 from medfewshot.io import files_of
 from medfewshot.learners import (
     LEARNERS,
@@ -94,15 +94,14 @@ def prepare(scans: LabelledScans, settings: AdaptSettings | None = None, *, like
         InputError: The scans do not go together, or a label marks nothing or everything.
     """
     begun = time.perf_counter()
-    ignore = settings.ignore if settings is not None else None
-    warnings = ignore_warnings(scans, ignore)
-    scans = scans.ignoring(ignore)
+    scans = scans.ignoring(settings.ignore if settings is not None else None)
     check_marked(scans.labels)
     if like is not None:
         check_like_support(scans.images[0], like)
     plan = make_plan(scans.images, scans.labels, names=scans.names, settings=settings, like=like)
+    warnings: tuple[str, ...] = ()
     if like is not None:
-        warnings += unlike_warnings(plan, like)
+        warnings = unlike_warnings(plan, like)
         pairs = zip(plan.normalization, like.normalization, strict=True)
         normalization = tuple(replace(old, extremes=old.extremes or new.extremes) for new, old in pairs)
         plan = replace(plan, patch_size=like.patch_size, median_shape=like.median_shape, normalization=normalization)
@@ -161,6 +160,7 @@ def adapt(
         scans = with_names_of(scans, start)
     if start is not None and not lifted:
         scans = scans.placed_like(start.plan, start.record.get("profile") or {})
+    unused = ignore_warnings(scans, asked.ignore)
     prepared = prepare(scans, settings, like=None if start is None or lifted else start.plan)
     if start is not None:
         same = same_structures(prepared.plan, start.plan)
@@ -175,13 +175,14 @@ def adapt(
     progress.at("adapting").update(0, 1)
     support = prepared.support
     differ: tuple[int, ...] = ()
+    unfit: list[str] = []
     contrast: dict[str, int] = {}
     if learners[settings.learner].derived and not settings.level.instant:
         support = with_tracked_frames(support, scans, prepared.plan, progress=progress)
         if support.derived and start is None:
             learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images), tracked=True)
         if not support.derived and support.spatial_dims == 3:
-            support, differ, number = with_contrast_of(planned(cohort, prepared.plan), support, progress=progress)
+            support, differ, number = with_contrast_of(planned(cohort, prepared.plan, unfit), support, progress=progress)
             contrast = {"scans_compared": number, "contrast_copies": support.derived} if number else {}
     segmenter = _adapt(learner, support, settings)
     tracked, support = 0 if contrast else support.derived, prepared.support
@@ -211,8 +212,10 @@ def adapt(
         "weights_have_seen": _seen(settings, start),
         "seconds": seconds,
         "warnings": [
+            *unused,
             *prepared.warnings,
             *(continuing_warnings(prepared.plan, start, history, asked=asked) if start is not None else ()),
+            *([f"{some(unfit)}: of another kind than the labelled scans; it cannot be segmented"] if unfit else ()),
             *contrast_warning([prepared.plan.labels[prepared.plan.label_values[index - 1]] for index in differ]),
             *(one["message"] for one in check if one["message"]),
             *learner_warnings(learned, prepared.plan),

@@ -75,13 +75,14 @@ def with_contrast_of(
     return replace(support, images=tuple(images), labels=tuple(labels), derived=derived), classes, len(changes)
 
 
-def planned(cohort: Iterable[Volume], plan: Plan) -> Iterator[Tensor]:
-    """Bring scans to the plan's grid, one at a time; those of another kind are skipped."""
+def planned(cohort: Iterable[Volume], plan: Plan, unfit: list[str]) -> Iterator[Tensor]:
+    """Bring scans to the plan's grid, one at a time; the names of those of another kind are added to ``unfit``."""
     for volume in cohort:
         try:
             check_like_support(volume, plan)
             scan = to_plan(volume, plan).image
-        except InputError:  # it fails when it is segmented
+        except InputError:
+            unfit.append(volume.name)
             continue
         yield scan
 

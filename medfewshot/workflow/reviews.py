@@ -41,5 +41,5 @@ def read_review_status(folder: Path) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [(row["case"], row["status"], row["dice"]) for row in csv.DictReader(file)]
         return {case: review_status(status, float(dice) if dice else None) for case, status, dice in rows if status}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error})", "correct the line, or move the file away") from None

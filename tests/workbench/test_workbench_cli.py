@@ -52,7 +52,8 @@ def test_a_second_workbench_of_one_project_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
-def test_the_address_opens_the_page_and_ctrl_c_ends_it(tmp_path):
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "cluster"])
+def test_the_address_opens_the_page_and_a_signal_ends_it(ends, tmp_path):
     write_phantom(tmp_path / "scans/a.nii.gz")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     process = subprocess.Popen(
@@ -66,7 +67,7 @@ def test_the_address_opens_the_page_and_ctrl_c_ends_it(tmp_path):
         assert address.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(address, timeout=60) as answer:
             assert b"workbench" in answer.read()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ends)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -475,6 +475,8 @@ def test_an_adaptation_that_continues_keeps_names_and_what_to_ignore_and_says_wh
     first = adapt(scans, TINY.replace(ignore=9))
     again = adapted_from(first, replace(scans, names={}), steps=1)
     assert (again.plan.labels, again.record["settings"]["ignore"]) == (first.plan.labels, 9)
+    unused = "no support has the label 9, which was to be ignored"
+    assert (unused in first.record["warnings"], unused in again.record["warnings"]) == (True, False)
     warnings = adapted_from(first, replace(scans, names={205: "kidney", 420: "Spleen"})).record["warnings"]
     assert [text for text in warnings if " now" in text] == ["label value 205: was liver and is kidney now"]
     labels = [replace(one, data=np.where(one.data == 420, 7, one.data)) for one in scans.labels]

@@ -122,7 +122,7 @@ def volume(image: Tensor, data_type: type = np.float32) -> Volume:
 ])  # fmt: skip
 def test_adaptation_says_what_it_imitates(takes, quality, organ, copies):
     label = Volume(LABEL[None].numpy().astype(np.int16), np.diag([-3.0, -3.0, 3.0, 1.0]))
-    flat = Volume(np.zeros((1, 4, 4), np.float32), np.eye(4))  # of another kind: skipped
+    flat = Volume(np.zeros((1, 4, 4), np.float32), np.eye(4))  # of another kind
     plain = volume(torch.zeros(1, *SIZE))  # no structure has an edge in it
     cohort = [volume(body(organ=organ, seed=1)), flat, volume(body(organ=organ, seed=2)), plain]
     settings = AdaptSettings(
@@ -135,6 +135,8 @@ def test_adaptation_says_what_it_imitates(takes, quality, organ, copies):
     assert record["learner"].get("scans_compared") == (None if copies is None else 3)
     told = [text for text in record["warnings"] if "brighter or darker" in text]
     assert [text.startswith("liver") for text in told] == [True] * bool(copies)
+    unfit = "array: of another kind than the labelled scans; it cannot be segmented"
+    assert (unfit in record["warnings"]) == (copies is not None)
 
 
 def test_the_warning_names_the_structures():
