@@ -152,6 +152,8 @@ def read_examples(
                 f"{labels.name}: is a label map of {labels.count} frames, but {scan.name} is one volume",
                 "give the label map of this volume",
             )
+        if case.frame:
+            raise InputError(f"{scan.name}: is one volume and has no frame {case.frame}", "leave the frame out")
         examples = [(scan, read_label(case.label_path, image=scan))]
     elif labels is None:
         number = _frame_of(scan, case.frame if frame is None else frame)

@@ -46,7 +46,12 @@ def choose_normalization(
 
 
 def modality_doubt(images: Sequence[Volume], modality: str | None, chosen: Sequence[Normalization]) -> tuple[str, ...]:
-    """Warn if scans look like CT, and their file states something else; not if the user stated the modality."""
+    """Warn if a file states another modality than CT and its scans look like CT, or if CT has no value below 0.
+
+    The user's word on the modality is not doubted.
+    """
+    if all(one.kind == "window" for one in chosen) and all(image.data.min() >= 0 for image in images):
+        return ("no gray value is below 0, so they are no Hounsfield units; check the rescale intercept of the files",)
     stated = next((image.modality for image in images if image.modality), None)
     doubted = stated and modality is None and all(one.kind == "zscore" for one in chosen)
     if not doubted or not looks_like_hounsfield(channel for image in images for channel in image.data):

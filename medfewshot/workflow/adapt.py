@@ -182,7 +182,9 @@ def adapt(
         if support.derived and start is None:
             learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images), tracked=True)
         if not support.derived and support.spatial_dims == 3:
-            support, differ, number = with_contrast_of(planned(cohort, prepared.plan, unfit), support, progress=progress)
+            support, differ, number = with_contrast_of(
+                planned(cohort, prepared.plan, unfit), support, progress=progress
+            )
             contrast = {"scans_compared": number, "contrast_copies": support.derived} if number else {}
     segmenter = _adapt(learner, support, settings)
     tracked, support = 0 if contrast else support.derived, prepared.support

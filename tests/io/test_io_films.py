@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from io_samples import affine_of, ramp, signed_permutations
 
 from medfewshot.errors import InputError
-from medfewshot.io import labelled_frames, open_film, read_image, write_label_film
+from medfewshot.io import labelled_frames, open_film, read_examples, read_image, write_label_film
+from medfewshot.types import Case
 
 FRAMES = ramp((4, 5, 6, 3))
 
@@ -129,3 +130,11 @@ def test_a_film_without_labels(tmp_path):
     film = open_film(write_film(tmp_path / "labels.nii.gz", np.zeros_like(FRAMES)), is_label=True)
     with pytest.raises(InputError, match="no frame is labelled"):
         labelled_frames(film)
+
+
+def test_a_volume_has_no_frame_that_a_table_could_name(tmp_path):
+    scan = write_film(tmp_path / "scan.nii.gz", FRAMES[..., 0])
+    label = write_film(tmp_path / "label.nii.gz", (FRAMES[..., 0] > FRAMES.mean()).astype(np.uint8))
+    with pytest.raises(InputError, match="is one volume and has no frame 2"):
+        read_examples(Case("a", "a", None, (scan,), label, frame=2))
+    assert read_examples(Case("a", "a", None, (scan,), label, frame=0))
