@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +91,9 @@ def inspect(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Write the table here (CSV, JSON).")
     ] = None,
+    ignore: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Label value of voxels that are not annotated.")
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -110,7 +113,8 @@ def inspect(
     if output is not None:
         check_folder(output)
     with console.progress("Reading") as progress:
-        inspection = inspect_dataset(read_dataset(folder), progress)
+        dataset = read_dataset(folder)
+        inspection = inspect_dataset(dataset if ignore is None else replace(dataset, ignore=ignore), progress)
     if output is not None:
         inspection.write(output)
     console.inspection_table(inspection)

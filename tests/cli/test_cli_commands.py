@@ -32,6 +32,11 @@ def test_inspect_says_what_is_there_and_what_is_wrong(run, scans):
     assert sorted(path.name for path in (scans / "report").iterdir()) == [
         "data_dictionary.csv", "inspection.csv", "inspection.json",
     ]  # fmt: skip
+    run("inspect", scans / "annotated", "--ignore", "420", "-o", scans / "without")
+    counted = [
+        len(json.loads((scans / name / "inspection.json").read_text())["labels"]) for name in ("report", "without")
+    ]
+    assert counted == [2, 1]
     toys.save_nifti(scans / "annotated" / "labels" / "s1.nii.gz", np.zeros(toys.SHAPE, np.int16))
     done = run("inspect", scans / "annotated", "--json")
     assert done.code == 1
