@@ -33,13 +33,19 @@ def raise_flags(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
     for case in cases:
         for row in case.structures:
             of_label[row.label].append(row)
-    usual = {label: _Usual.of(rows) for label, rows in of_label.items()}
-    return tuple(
-        replace(
-            case, structures=tuple(replace(row, flags=_all_flags(row, usual[row.label])) for row in case.structures)
-        )
-        for case in cases
-    )
+    dice = {
+        label: Typical.of([row.predicted_dice for row in rows if row.predicted_dice is not None])
+        for label, rows in of_label.items()
+    }
+    log_size = {label: Typical.of([math.log(row.size) for row in rows if row.size]) for label, rows in of_label.items()}
+
+    def flagged(row: StructureRow) -> StructureRow:
+        # A reference says better than a size whether a structure is missing.
+        known = [text for text in row.flags if row.status is None or text != NOT_FOUND]
+        new = _reasons(row, dice[row.label], log_size[row.label])
+        return replace(row, flags=tuple(dict.fromkeys((*known, *new))))
+
+    return tuple(replace(case, structures=tuple(map(flagged, case.structures))) for case in cases)
 
 
 def look_first(cases: Sequence[PageCase]) -> tuple[PageCase, ...]:
@@ -85,28 +91,8 @@ class Typical:
         return int(math.copysign(1, distance)) if odd else 0
 
 
-@dataclass(frozen=True)
-class _Usual:
-    """What is usual for a structure: its predicted Dice, and the logarithm of its size."""
-
-    predicted_dice: Typical
-    log_size: Typical
-
-    @classmethod
-    def of(cls, rows: Sequence[StructureRow]) -> _Usual:
-        return cls(
-            Typical.of([row.predicted_dice for row in rows if row.predicted_dice is not None]),
-            Typical.of([math.log(row.size) for row in rows if row.size]),
-        )
-
-
-def _all_flags(row: StructureRow, usual: _Usual) -> tuple[str, ...]:
-    """Return the flags of a row and new ones; a reference says better than a size whether a structure is missing."""
-    known = [text for text in row.flags if row.status is None or text != NOT_FOUND]
-    return tuple(dict.fromkeys((*known, *_reasons(row, usual))))
-
-
-def _reasons(row: StructureRow, usual: _Usual) -> Iterator[str]:
+def _reasons(row: StructureRow, dice: Typical, log_size: Typical) -> Iterator[str]:
+    """Yield reasons to review a structure, from what is typical of its predicted Dice and the logarithm of its size."""
     if row.status == MISSED:
         yield "missed"
     elif row.status == FALSE_POSITIVE:
@@ -116,7 +102,7 @@ def _reasons(row: StructureRow, usual: _Usual) -> Iterator[str]:
     elif row.status is not None and row.quality < LOW_DICE:
         yield f"Dice {row.quality:.2f}"
     predicted = row.predicted_dice
-    if predicted is not None and (predicted < LOW_DICE or usual.predicted_dice.side(predicted, FAR_IN_DICE) < 0):
+    if predicted is not None and (predicted < LOW_DICE or dice.side(predicted, FAR_IN_DICE) < 0):
         yield "low confidence"
-    if row.size and (side := usual.log_size.side(math.log(row.size), math.log(FAR_IN_SIZE))):
+    if row.size and (side := log_size.side(math.log(row.size), math.log(FAR_IN_SIZE))):
         yield f"unusually {'large' if side > 0 else 'small'} for these scans"
