@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -39,15 +40,15 @@ def write_page(
     """
     links, outer, names = anchors_of(page), dict[str, str](), list[str]()
     cards = {case.name: case for case in look_first(page.cases)}
-    parts = _with_next(_parts(page.cases if shown is None else shown, file_cases))
-    for number, (part, more) in enumerate(parts, start=1):
-        if number == 1 and not more:
+    parts = _parts(page.cases if shown is None else shown, file_cases)
+    for number, (part, following) in enumerate(pairwise(chain(parts, [[]])), start=1):
+        if number == 1 and not following:
             write_html(path, render_page(replace(page, cases=tuple(part))))
             break
         names.append(_part_name(number))
         sheet = Sheet(
             part, links, overview=False, first=len(outer) + 1, start=f"../{quote(path.name)}",
-            before=names[-2] if number > 1 else None, after=_part_name(number + 1) if more else None,
+            before=names[-2] if number > 1 else None, after=_part_name(number + 1) if following else None,
         )  # fmt: skip
         write_html(parts_folder(path) / names[-1], render_page(page, sheet))
         outer |= {case.name: f"{quote(parts_folder(path).name)}/{names[-1]}{links[case.name]}" for case in part}
@@ -87,15 +88,6 @@ def _parts(cases: Iterable[PageCase], most: int) -> Iterator[list[PageCase]]:
         part.append(case)
         size += _bytes_of(case)
     yield part
-
-
-def _with_next(parts: Iterator[list[PageCase]]) -> Iterator[tuple[list[PageCase], bool]]:
-    """Yield each item, and whether another one follows."""
-    now = next(parts)
-    for following in parts:
-        yield now, True
-        now = following
-    yield now, False
 
 
 def _bytes_of(case: PageCase) -> int:
