@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class OpenScans:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, OpenScan] = OrderedDict()
+        self._open = lru_cache(_OPEN_SCANS)(self._read)
 
     def get(self, name: str) -> OpenScan:
         """Read the scan of a case, or take the one in memory.
@@ -69,10 +69,8 @@ class OpenScans:
             InputError: The project has no such case, or its scan cannot be read.
         """
         with self._lock:
-            if name not in self._open:
-                volume = self._project.read_scan(name)
-                self._open[name] = OpenScan(volume, frame_of(volume))
-            self._open.move_to_end(name)
-            while len(self._open) > _OPEN_SCANS:
-                self._open.popitem(last=False)
-            return self._open[name]
+            return self._open(name)
+
+    def _read(self, name: str) -> OpenScan:
+        volume = self._project.read_scan(name)
+        return OpenScan(volume, frame_of(volume))
