@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from medfewshot.registration import LocalCorrelation, RegistrationOptions, Transform, centred_points, register
+from medfewshot.registration import LocalCorrelation, RegistrationOptions, Transform, centred_points, register, resized
 from medfewshot.registration.separable import Diffusion, along, box_matrix, interpolation_matrix
 
 QUICK = RegistrationOptions(levels=((2, 30), (1, 20)), affine_steps=40)
@@ -154,3 +154,12 @@ def test_diffusion_is_the_mean_squared_slope_of_the_field():
     slopes = [field.diff(dim=1) / 2.0, field.diff(dim=2) / 3.0]
     expected = sum(slope.square().sum(-1).flatten(1).mean(1).sum() for slope in slopes)
     torch.testing.assert_close(Diffusion(smooth, torch.tensor([2.0, 3.0]))(points), expected)
+
+
+def test_shrinking_averages_and_growing_interpolates():
+    x = torch.tensor([[0.0, 2.0], [4.0, 6.0], [8.0, 10.0], [1.0, 3.0]]).view(1, 1, 4, 2)
+    assert resized(x, (2, 2)).flatten().tolist() == [2, 4, 4.5, 6.5]
+    assert resized(x, (2, 1)).flatten().tolist() == [3, 5.5]
+    assert torch.equal(resized(x, (4, 2)), x)
+    assert resized(x, (2, 4))[0, 0, 0].tolist() == pytest.approx([2, 2.5, 3.5, 4])
+    assert resized(torch.ones(1, 2, 5, 6, 7), (3, 9, 7)).allclose(torch.ones(1, 2, 3, 9, 7))

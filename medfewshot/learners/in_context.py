@@ -43,6 +43,7 @@ from medfewshot.learners.optimization import (
 )
 from medfewshot.learners.patches import PatchSampler
 from medfewshot.learners.prototype_head import ABSENT
+from medfewshot.registration import resized
 from medfewshot.types import Episode, Support
 
 NAME = "in_context"
@@ -58,16 +59,6 @@ def working_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """Return the mean of the shapes, with no axis longer than :data:`LONGEST_EDGE`."""
     longest = LONGEST_EDGE[len(shapes[0])]
     return tuple(max(1, min(longest, round(sum(axis) / len(shapes)))) for axis in zip(*shapes, strict=True))
-
-
-def resample(x: Tensor, grid: Sequence[int]) -> Tensor:
-    """Resample ``(B, C, *S)`` to ``(B, C, *grid)``: average axes that shrink, interpolate axes that grow."""
-    smaller = tuple(min(a, b) for a, b in zip(x.shape[2:], grid, strict=True))
-    if smaller != tuple(x.shape[2:]):
-        x = F.interpolate(x, size=smaller, mode="area")
-    if smaller != tuple(grid):
-        x = F.interpolate(x, size=tuple(grid), mode="bilinear" if len(smaller) == 2 else "trilinear")
-    return x
 
 
 def class_masks(labels: Tensor, classes: int) -> Tensor:
@@ -213,8 +204,8 @@ class InContextSegmenter(Segmenter):
 
     def predict(self, image: Tensor) -> Tensor:
         """Compute logits ``(1, N + 1, *S)`` of an image ``(1, C, *S)``."""
-        query = resample(image, self.images.shape[2:])[0]
-        return resample(context_logits(self.network, query, self.images, self.masks)[None], image.shape[2:])
+        query = resized(image, self.images.shape[2:])[0]
+        return resized(context_logits(self.network, query, self.images, self.masks)[None], image.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -244,9 +235,9 @@ class InContext(TrainedOptions):
                 setting="learner",
             )
         grid = working_grid([label.shape for label in support.labels])
-        images = torch.cat([resample(image[None].to(self.device), grid) for image in support.images])
+        images = torch.cat([resized(image[None].to(self.device), grid) for image in support.images])
         masks = torch.cat(
-            [resample(class_masks(y[None].to(self.device), support.classes), grid) for y in support.labels]
+            [resized(class_masks(y[None].to(self.device), support.classes), grid) for y in support.labels]
         )
         network = self._network(support, grid)
         record: dict[str, Any] = {"steps": 0, "stopped_by": "steps"}
@@ -292,12 +283,12 @@ class InContext(TrainedOptions):
             raise missing_start_error(NAME)
         truth, support = episode.truth, episode.support
         grid = working_grid([truth.shape[1:]])
-        images = resample(torch.stack(support.images), grid)
-        masks = resample(class_masks(torch.stack(support.labels), support.classes), grid)
-        queries = resample(episode.query.image, grid)
+        images = resized(torch.stack(support.images), grid)
+        masks = resized(class_masks(torch.stack(support.labels), support.classes), grid)
+        queries = resized(episode.query.image, grid)
         fit_pooling(self.start.backbone, support, grid)
         logits = torch.stack([context_logits(self.start.backbone, query, images, masks) for query in queries])
-        return dice_cross_entropy(resample(logits, truth.shape[1:]), truth)
+        return dice_cross_entropy(resized(logits, truth.shape[1:]), truth)
 
     def _network(self, support: Support, grid: Sequence[int]) -> CrossUNet:
         network: Any = start_backbone(self.start, support, NAME)

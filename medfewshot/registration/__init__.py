@@ -10,7 +10,7 @@ References:
 """
 
 from medfewshot.registration.correlation import LocalCorrelation
-from medfewshot.registration.optimization import FRAMES, RegistrationOptions, register
+from medfewshot.registration.optimization import FRAMES, RegistrationOptions, register, resized
 from medfewshot.registration.transform import Transform, centred_points
 
-__all__ = ["FRAMES", "LocalCorrelation", "RegistrationOptions", "Transform", "centred_points", "register"]
+__all__ = ["FRAMES", "LocalCorrelation", "RegistrationOptions", "Transform", "centred_points", "register", "resized"]

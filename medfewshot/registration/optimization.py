@@ -77,7 +77,7 @@ class _Images:
     def coarser(self, factor: int) -> _Images:
         """Average over ``factor`` voxels along each axis; 4 voxels remain."""
         size = [min(n, max(4, n // factor)) for n in self.size]
-        return replace(self, moving=_resized(self.moving, size), fixed=_resized(self.fixed, size))
+        return replace(self, moving=resized(self.moving, size), fixed=resized(self.fixed, size))
 
     def repeated(self, times: int) -> _Images:
         """Repeat each support, for several starts."""
@@ -110,8 +110,8 @@ def register(
     shape = _working_shape([query, *supports], spacing_mm, options.voxels)
     half_query = torch.tensor(query.shape[1:], device=query.device) * spacing / 2
     half_support = torch.stack([torch.tensor(s.shape[1:], device=query.device) * spacing / 2 for s in supports])
-    moving = torch.cat([_resized(image[None].to(query.device), shape) for image in supports])
-    images = _Images(moving, _resized(query[None], shape), half_support, half_query)
+    moving = torch.cat([resized(image[None].to(query.device), shape) for image in supports])
+    images = _Images(moving, resized(query[None], shape), half_support, half_query)
     with torch.enable_grad():
         if start is None:
             matrix, shift = _affine(images.coarser(2), options)
@@ -235,7 +235,7 @@ def _working_shape(images: Sequence[Tensor], spacing_mm: Sequence[float], voxels
         edge += 1
 
 
-def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
+def resized(images: Tensor, size: Sequence[int]) -> Tensor:
     """Resize ``(B, C, *S)`` to ``(B, C, *size)``: average axes that get coarser, interpolate axes that get finer."""
     down = [min(a, b) for a, b in zip(images.shape[2:], size, strict=True)]
     if down != list(images.shape[2:]):

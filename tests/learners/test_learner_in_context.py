@@ -24,10 +24,10 @@ from medfewshot.learners.in_context import (
     context_logits,
     grid_labels,
     grid_spacing_mm,
-    resample,
     working_grid,
 )
 from medfewshot.learners.optimization import dice_cross_entropy
+from medfewshot.registration import resized
 
 
 def cross_unet(shape, width: int = 6) -> CrossUNet:
@@ -91,20 +91,11 @@ def test_the_spacing_of_the_grid():
     assert grid_spacing_mm(support, (15, 20, 4)) == pytest.approx((2.0, 1.0, 2.0))
 
 
-def test_shrinking_averages_and_growing_interpolates():
-    x = torch.tensor([[0.0, 2.0], [4.0, 6.0], [8.0, 10.0], [1.0, 3.0]]).view(1, 1, 4, 2)
-    assert resample(x, (2, 2)).flatten().tolist() == [2, 4, 4.5, 6.5]
-    assert resample(x, (2, 1)).flatten().tolist() == [3, 5.5]
-    assert torch.equal(resample(x, (4, 2)), x)
-    assert resample(x, (2, 4))[0, 0, 0].tolist() == pytest.approx([2, 2.5, 3.5, 4])
-    assert resample(torch.ones(1, 2, 5, 6, 7), (3, 9, 7)).allclose(torch.ones(1, 2, 3, 9, 7))
-
-
 def test_a_small_structure_survives_on_the_grid():
     labels = torch.zeros(1, 64, 64, dtype=torch.int64)
     labels[0, :32] = 1
     labels[0, 50, 50] = 2
-    masks = resample(class_masks(labels, 3), (16, 16))
+    masks = resized(class_masks(labels, 3), (16, 16))
     assert float(masks[0, 1].sum()) == pytest.approx(1 / 16)
     small = grid_labels(masks)
     assert (small[0, :8] == 1).all()
