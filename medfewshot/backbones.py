@@ -314,20 +314,6 @@ def choose_strides(
     return strides
 
 
-def build_unet(
-    *,
-    dims: int,
-    in_channels: int,
-    classes: int,
-    patch_size: Sequence[int],
-    spacing_mm: Sequence[float],
-    width: int,
-    detail: int = 0,
-) -> UNet:
-    """Build a U-Net with the strides of :func:`choose_strides`."""
-    return UNet(dims, in_channels, classes, width, choose_strides(patch_size, spacing_mm), detail=detail)
-
-
 def build_backbone(*, dims: int, in_channels: int = 1, width: int = 16, levels: int = 4) -> UNet:
     """Build an agnostic U-Net without a head for meta-training, which sets its strides for each patch."""
     return UNet(dims, in_channels, 0, width, [[1] * dims, *[[2] * dims] * (levels - 1)], agnostic=True)

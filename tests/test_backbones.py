@@ -17,7 +17,6 @@ from medfewshot.backbones import (
     InstanceNorm,
     UNet,
     build_backbone,
-    build_unet,
     choose_strides,
     cut_to,
     fold_blocks,
@@ -212,14 +211,10 @@ def test_no_axis_falls_below_four_voxels_or_far_behind_in_spacing(patch, spacing
         assert all(size >= min(4, original) for size, original in zip(sizes, patch, strict=True))
 
 
-def test_builders_share_their_keywords():
-    for build in (build_unet,):
-        net = build(dims=2, in_channels=1, classes=2, patch_size=(64, 64), spacing_mm=(1.0, 1.0), width=4)
-        assert net(torch.zeros(1, 1, 20, 30)).shape == (1, 2, 20, 30)
-
-
-def test_a_built_network_takes_single_slices():
-    net = build_unet(dims=3, in_channels=1, classes=2, patch_size=(64, 48, 1), spacing_mm=(1, 1, 5), width=4)
+def test_a_network_with_chosen_strides_takes_other_sizes_and_single_slices():
+    net = UNet(2, 1, 2, 4, choose_strides((64, 64), (1.0, 1.0)))
+    assert net(torch.zeros(1, 1, 20, 30)).shape == (1, 2, 20, 30)
+    net = UNet(3, 1, 2, 4, choose_strides((64, 48, 1), (1, 1, 5)))
     assert net(torch.zeros(1, 1, 64, 48, 1)).shape == (1, 2, 64, 48, 1)
 
 

@@ -159,9 +159,9 @@ def test_weights_of_absurd_shapes_and_extra_keys(folder):
 def test_a_network_takes_only_its_own_weights():
     import torch
 
-    from medfewshot.backbones import build_unet
+    from medfewshot.backbones import UNet
 
-    network = build_unet(dims=2, in_channels=1, classes=2, patch_size=(16, 16), spacing_mm=(1.0, 1.0), width=4)
+    network = UNet(2, 1, 2, 4, [[1, 1], [2, 2], [2, 2], [1, 1]])
     segmenter = NetworkSegmenter(network)
     tensors = segmenter.state_dict()
     again = NetworkSegmenter.from_config(segmenter.config())

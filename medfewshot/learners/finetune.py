@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from medfewshot.augment import NO_AUGMENTATION
-from medfewshot.backbones import UNet, build_unet, cut_to, seeded, to_channels_last, unfold_blocks
+from medfewshot.backbones import UNet, choose_strides, cut_to, seeded, to_channels_last, unfold_blocks
 from medfewshot.devices import autocast
 from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, missing_start_error, missing_steps_error
 from medfewshot.learners.features import block_features, start_backbone, unet_of_start
@@ -150,8 +150,8 @@ def convert_start(start: nn.Module) -> LinearHeadStart | None:
 def random_unet(options: TrainedOptions, support: Support, *, classes: int, seed: int) -> UNet:
     """Build a U-Net with random weights whose strides follow from the support's patches."""
     build = partial(
-        build_unet, dims=support.spatial_dims, in_channels=support.channels, classes=classes, width=options.width,
-        patch_size=support.window, spacing_mm=support.spacing, detail=DETAIL if classes else 0,
+        UNet, support.spatial_dims, support.channels, classes, options.width,
+        choose_strides(support.window, support.spacing), detail=DETAIL if classes else 0,
     )  # fmt: skip
     return seeded(build, seed)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medfewshot.backbones import UNet, build_unet
+from medfewshot.backbones import UNet, choose_strides
 from medfewshot.learners import LEARNERS
 from medfewshot.learners.base import Learner, MetaLearner
 from medfewshot.registration import RegistrationOptions
@@ -66,10 +66,7 @@ def dice(logits: Tensor, label: Tensor, index: int = 1) -> float:
 
 def backbone_for(shape: Sequence[int], width: int = 8, classes: int = 2) -> UNet:
     torch.manual_seed(5)
-    spacing = (1.0,) * len(shape)
-    return build_unet(
-        dims=len(shape), in_channels=1, classes=classes, patch_size=shape, spacing_mm=spacing, width=width
-    )
+    return UNet(len(shape), 1, classes, width, choose_strides(shape, (1.0,) * len(shape)))
 
 
 def episode_of(shape: Sequence[int], labels: int = 1, shots: int = 2, seed: int = 0) -> Episode:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from blobs import example, has, small, support_of
 
-from medfewshot.backbones import UNet, build_unet
+from medfewshot.backbones import UNet, choose_strides
 from medfewshot.learners import LEARNERS
 from medfewshot.types import Progress
 
@@ -31,14 +31,8 @@ def start_for(name, support) -> torch.nn.Module:
     if LEARNERS[name].network is not UNet:
         return LEARNERS[name].build_backbone(dims=support.spatial_dims, in_channels=support.channels, width=4)
     torch.manual_seed(5)
-    return build_unet(
-        dims=support.spatial_dims,
-        in_channels=support.channels,
-        classes=support.classes,
-        patch_size=support.patch_size,
-        spacing_mm=support.spacing,
-        width=4,
-    )
+    strides = choose_strides(support.patch_size, support.spacing)
+    return UNet(support.spatial_dims, support.channels, support.classes, 4, strides)
 
 
 def query_for(support) -> torch.Tensor:

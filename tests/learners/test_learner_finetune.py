@@ -6,7 +6,7 @@ import pytest
 import torch
 from blobs import backbone_for, dice, episode_of, example, slow_steps, support_of
 
-from medfewshot.backbones import build_unet
+from medfewshot.backbones import UNet, choose_strides
 from medfewshot.errors import InputError
 from medfewshot.learners import Finetune
 from medfewshot.learners.finetune import MAX_RESTARTS
@@ -100,15 +100,13 @@ def test_meta_training_needs_a_start():
 
 
 def test_a_start_keeps_its_own_width():
-    start = build_unet(dims=2, in_channels=1, classes=2, patch_size=(24, 24), spacing_mm=(1.0, 1.0), width=6)
+    start = UNet(2, 1, 2, 6, choose_strides((24, 24), (1.0, 1.0)))
     assert Finetune(steps=1, width=4, start=start).adapt(FLAT).network.config == start.config
 
 
 def test_a_network_with_another_number_of_classes_is_refused():
     support = support_of([(12, 10)], labels=2)
-    network = build_unet(
-        dims=2, in_channels=1, classes=5, patch_size=support.patch_size, spacing_mm=support.spacing, width=4
-    )
+    network = UNet(2, 1, 5, 4, choose_strides(support.patch_size, support.spacing))
     with pytest.raises(InputError, match="5 classes"):
         Finetune(steps=1, start=network).adapt(support)
 
