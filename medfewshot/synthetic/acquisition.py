@@ -58,9 +58,12 @@ def acquire(clean: Tensor, protocol: Protocol, rng: Rng, generator: torch.Genera
     """Simulate the acquisition of ``clean (M, 1, *S)`` brightness; the result is not yet normalised."""
     image = blur(clean, protocol.blur_voxels)
     if protocol.slice_factor > 1 and image.shape[-1] >= 4 * protocol.slice_factor:
-        image = _thick_slices(image, protocol.slice_factor)
+        thick = F.avg_pool3d(image, (1, 1, protocol.slice_factor), ceil_mode=True)
+        image = F.interpolate(thick, size=image.shape[2:], mode="trilinear")
     if protocol.bias:
-        image = image * _smooth(image, (4, 4, 3), generator).mul(protocol.bias).exp()
+        rough = torch.randn((len(image), 1, 4, 4, 3), generator=generator).to(image)
+        smooth = F.interpolate(rough, size=image.shape[2:], mode="trilinear", align_corners=True)
+        image = image * smooth.mul(protocol.bias).exp()
     if protocol.gamma != 1:
         image = image.clamp_min(0).pow(protocol.gamma)
     if protocol.ringing < 1:
@@ -106,17 +109,6 @@ def _zscore(one: Tensor) -> Tensor:
     mean = (one * body).sum() / count
     deviation = ((one - mean).square() * body).sum().div(count - 1).sqrt()
     return (one - mean) / deviation.clamp_min(1e-6)
-
-
-def _smooth(image: Tensor, knots: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    rough = torch.randn((image.shape[0], 1, *knots), generator=generator).to(image)
-    return F.interpolate(rough, size=image.shape[2:], mode="trilinear", align_corners=True)
-
-
-def _thick_slices(image: Tensor, factor: int) -> Tensor:
-    size = image.shape[2:]
-    thick = F.avg_pool3d(image, (1, 1, factor), ceil_mode=True)
-    return F.interpolate(thick, size=size, mode="trilinear")
 
 
 def _truncate(image: Tensor, kept: float) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from medfewshot.settings import Patches, Range, Settings, Share
 from medfewshot.synthetic.parts import Part
@@ -99,7 +98,10 @@ class Populations:
         groups = self._choose_classes(rendered, focus, shots, exponent, rng, fewest)
         if groups is None:
             return None
-        labels = _relabel(rendered.labels, groups, len(parts))
+        table = torch.zeros(len(parts) + 1, dtype=torch.int64, device=rendered.labels.device)
+        for number, group in enumerate(groups, start=1):
+            table[group] = number
+        labels = table[rendered.labels.long()]
         images = rendered.images
         if len(patch) == 2:
             images, labels = images.squeeze(-1), labels.squeeze(-1)
@@ -162,10 +164,3 @@ def _relative_spacing(patch: tuple[int, int, int], rng: Rng) -> np.ndarray:
     """Draw the spacing of the axes relative to the first: patches with few slices have thick ones."""
     thickness = max(1.0, 0.8 * patch[0] / patch[2]) if patch[2] > 1 else 1.0
     return np.array([1.0, 1.0, float(thickness * np.exp(rng.uniform(-0.25, 0.25)))])
-
-
-def _relabel(labels: Tensor, groups: list[list[int]], parts: int) -> Tensor:
-    table = torch.zeros(parts + 1, dtype=torch.int64, device=labels.device)
-    for number, group in enumerate(groups, start=1):
-        table[group] = number
-    return table[labels.long()]
