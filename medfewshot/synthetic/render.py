@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medfewshot.settings import read_yaml
 from medfewshot.synthetic import acquisition, warp
-from medfewshot.synthetic.contrast import Contrast, draw_contrast, draw_style
 from medfewshot.synthetic.parts import DrawnPart, Part, as_columns, distance, draw_part
 from medfewshot.synthetic.templates import TEMPLATES
 
@@ -20,6 +21,13 @@ NOISE_KNOTS = (5, 7, 10, 14, 20)
 """Number of knots of the surface noise fields, channels 0 to 4."""
 TEXTURE_KNOTS = (9, 26)
 MM_PER_UNIT = 170.0
+Contrast = dict[str, tuple[float, float]]
+"""Tissue -> (mean, standard deviation of its texture), about 0 (air) to 1."""
+
+RANGES: dict[str, dict[str, tuple[float, float]]] = read_yaml(Path(__file__).with_name("contrast.yaml"))
+"""Tissue -> style -> range of its mean."""
+STYLES = {"ct": 0.35, "t1": 0.2, "t2": 0.25, "any": 0.2}
+"""Name -> how often; with ``any``, every tissue may have any brightness."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +247,25 @@ class CoarseGrid:
             low, high = axis.index(True), count - 1 - axis[::-1].index(True)
             slices.append(slice(max(0, (low - 1) * step), min(size, (high + 2) * step)))
         return tuple(slices)
+
+
+def draw_style(rng: Rng) -> str:
+    """Draw the name of a style."""
+    return str(rng.choice(list(STYLES), p=list(STYLES.values())))
+
+
+def draw_contrast(style: str, tissues: set[str], rng: Rng) -> Contrast:
+    """Draw a mean and a texture for every tissue. Organs are similar in CT and differ more in MR."""
+    contrast = {}
+    for tissue in sorted(tissues):
+        low, high = (0.0, 1.0) if style == "any" else RANGES.get(tissue, RANGES["other"])[style]
+        mean = float(rng.uniform(low, high))
+        if style == "any" and tissue in ("air", "lung"):
+            mean *= 0.15
+        mottled = 0.15 if tissue in ("content", "lung") else 0.05
+        texture = float(rng.uniform(0.0, mottled)) * (0.2 if tissue == "air" else 1.0)
+        contrast[tissue] = (mean, texture)
+    return contrast
 
 
 def _draw_tones(contrasts: list[Contrast], tissues: set[str], rng: Rng) -> Tones:
