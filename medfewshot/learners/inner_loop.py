@@ -96,10 +96,6 @@ class MamlStart(nn.Module):
         now = self.inner_rate * learned[min(step, len(learned) - 1)]
         return _tile(self._rows(now), classes, _block(self.backbone)) if now.ndim and name.startswith(HEAD) else now
 
-    def freeze_head(self) -> None:
-        """Freeze the head, for a learner that computes every task's head itself."""
-        (self.head or self.backbone.head).requires_grad_(False)
-
     def _initial(self) -> Weights:
         own: Weights = {} if self.head is None else {HEAD + name: value for name, value in self.head.named_parameters()}
         return {**dict(self.backbone.named_parameters()), **own}

@@ -77,7 +77,7 @@ def prototype_head(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 def build_start(backbone: UNet, **options: Any) -> MamlStart:
     """Build a :class:`MamlStart` with a frozen head, because prototypes replace it in every task."""
     start = MamlStart(backbone, **options)
-    start.freeze_head()
+    (start.head or start.backbone.head).requires_grad_(False)
     return start
 
 
