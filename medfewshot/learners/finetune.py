@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from medfewshot.augment import NO_AUGMENTATION
 from medfewshot.backbones import UNet, choose_strides, cut_to, seeded, to_channels_last, unfold_blocks
 from medfewshot.devices import autocast
+from medfewshot.errors import InputError
 from medfewshot.learners.base import LearnerSpec, Segmenter, TrainedOptions, missing_start_error, missing_steps_error
 from medfewshot.learners.features import block_features, start_backbone, unet_of_start
 from medfewshot.learners.linear_head import LinearHead, LinearHeadStart, class_frequencies
@@ -35,7 +36,7 @@ from medfewshot.learners.optimization import (
     dice_cross_entropy,
     dice_cross_entropy_parts,
 )
-from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler, check_classes, fitted
+from medfewshot.learners.patches import FOREGROUND_FRACTION, PatchSampler, fitted
 from medfewshot.types import Episode, Support
 
 NAME = "finetune"
@@ -209,7 +210,13 @@ class _Attempt:
             return self._pretrained(LinearHeadStart(start), seed)
         if start is not None:
             network: UNet = copy.deepcopy(start)  # type: ignore[assignment]
-            check_classes(network, self.support, NAME)
+            if network.config["classes"] != self.support.classes:
+                raise InputError(
+                    f"learner {NAME}: the network has a head of {network.config['classes']} classes, the supports have "
+                    f"{self.support.classes} with the background",
+                    "give a network without a head, or one with as many classes",
+                    setting="start",
+                )
             return network
         return random_unet(self.learner, self.support, classes=self.support.classes, seed=seed)
 

@@ -148,17 +148,6 @@ def fitted(backbone: Any, support: Support, name: str) -> Any:
     return network
 
 
-def check_classes(network: Any, support: Support, name: str) -> None:
-    """Raise InputError if the head of ``network`` has another number of classes than the supports."""
-    if network.config["classes"] != support.classes:
-        raise InputError(
-            f"learner {name}: the network has a head of {network.config['classes']} classes, the supports have "
-            f"{support.classes} with the background",
-            "give a network without a head, or one with as many classes",
-            setting="start",
-        )
-
-
 def fit_strides(backbone: nn.Module, support: Support) -> None:
     """Set the strides of an agnostic backbone, in place, for the support's patches; other networks stay as they are."""
     if not isinstance(backbone, UNet) or not backbone.agnostic or backbone.config["classes"]:
