@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -189,7 +188,7 @@ def _record(
         "unmarked": adaptation.get("unmarked", []),
         "plan": {"spacing_mm": plan.spacing_mm, "patch_size": plan.patch_size},
         "weights_have_seen": adaptation.get("weights_have_seen", {}),
-        "dice": _mean_dice(records),
+        "dice": mean(mean(row["dice"] for row in one["rows"] if row["dice"] is not None) for one in records),
         "steps": learner.get("steps"),
         "stopped_by": learner.get("stopped_by"),
         "learner": learner,
@@ -205,9 +204,3 @@ def _record(
 def _larger(first: float | None, second: float | None) -> float | None:
     """Adaptation may have been in an earlier process."""
     return max((value for value in (first, second) if value is not None), default=None)
-
-
-def _mean_dice(records: Sequence[dict[str, Any]]) -> float | None:
-    """Mean over cases of the mean over the labels of a case."""
-    dice = mean(mean(row["dice"] for row in record["rows"] if row["dice"] is not None) for record in records)
-    return None if math.isnan(dice) else dice
