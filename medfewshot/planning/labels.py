@@ -13,24 +13,12 @@ MAX_LABELS = 500
 """More different values are intensities, not labels: no atlas in use has more structures."""
 
 
-def label_values(wanted: Iterable[int | str], names: Mapping[int, str]) -> list[int]:
-    """Return the label value of each entry of ``wanted``.
-
-    Args:
-        wanted: Values, which are returned as they are, or names in upper or lower case.
-        names: Label value -> name.
-
-    Raises:
-        InputError: A name is unknown or belongs to several values.
-    """
-    return [_value(one, names) for one in wanted]
-
-
 def named_labels(wanted: Mapping[int, str] | Iterable[int | str] | None, names: Mapping[int, str]) -> dict[int, str]:
     """Return label value -> name of ``wanted``: as given, or from ``names``; ``label 6`` for one without a name."""
     if isinstance(wanted, Mapping):
         return dict(wanted)
-    return {value: names.get(value, f"label {value}") for value in label_values(wanted or (), names)}
+    values = [_value(one, names) for one in wanted or ()]
+    return {value: names.get(value, f"label {value}") for value in values}
 
 
 def name_with_value(name: str, value: int) -> str:
@@ -60,7 +48,7 @@ def choose_labels(
             "give the label map as the label, or choose the structures",
             setting="labels",
         )
-    chosen = label_values(wanted, names) if wanted else present
+    chosen = [_value(one, names) for one in wanted] if wanted else present
     missing = [str(value) for value in chosen if value not in present]
     if missing:
         raise InputError(
@@ -75,6 +63,7 @@ def choose_labels(
 
 
 def _value(one: int | str, names: Mapping[int, str]) -> int:
+    """Return a label value as it is, or that of a name in upper or lower case."""
     if not isinstance(one, str):
         return int(one)
     found = [value for value, name in names.items() if name.casefold() == one.casefold()]
