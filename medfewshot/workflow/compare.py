@@ -93,7 +93,9 @@ def compare(
         if (path / RUN_RECORD).is_file() and not read_record(path).get("finished"):
             raise InputError(f"{path}: this run is not finished", "wait until it ends, or resume it")
     if folder is not None:
-        _check_free(folder)
+        names = (COMPARISON, CASES, PAGE)
+        is_earlier = all((folder / name).is_file() for name in names)
+        check_tables_folder(folder, () if is_earlier else (*names, VOLUME_PLOT), "compare")
     work = _open((first, second), reference, settings)
     pairs = [(case, files[1], files[0]) for case, files in work.files.items()]
     direct = evaluate_pairs(
@@ -141,13 +143,6 @@ def _score(work: _Work, side: int, progress: Progress) -> Evaluation:
         labels=work.labels[side], names=work.names[side], reference_names=work.true_names, ignore=work.ignore,
         progress=progress,
     )  # fmt: skip
-
-
-def _check_free(folder: Path) -> None:
-    """Check that a comparison replaces nothing but an earlier comparison."""
-    names = (COMPARISON, CASES, PAGE)
-    is_earlier = all((folder / name).is_file() for name in names)
-    check_tables_folder(folder, () if is_earlier else (*names, VOLUME_PLOT), "compare")
 
 
 def _common_structures(

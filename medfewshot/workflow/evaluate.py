@@ -47,7 +47,8 @@ def evaluate(
     """
     settings, progress = settings or EvaluateSettings(), progress or Progress()
     if folder is not None:
-        check_scores_folder(folder)
+        others = [] if (folder / RUN_RECORD).is_file() else [REPORT]  # a run's own page gets its scores
+        check_tables_folder(folder, () if has_scores(folder) else (*SCORES, *others), "evaluate")
     known = known_names(predictions, reference)
     names = known.labels
     asked = named_labels(settings.labels, names)
@@ -78,12 +79,6 @@ def _unfinished(predictions: Path) -> tuple[str, ...]:
     except InputError:  # no run, or a damaged record: known_names warns of it
         return ()
     return () if finished else (f"{predictions}: this run is not finished; evaluate it again when it has ended",)
-
-
-def check_scores_folder(folder: Path) -> None:
-    """Check that scores replace no file that no evaluation wrote."""
-    others = [] if (folder / RUN_RECORD).is_file() else [REPORT]  # a run's own page gets its scores
-    check_tables_folder(folder, () if has_scores(folder) else (*SCORES, *others), "evaluate")
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:
