@@ -17,9 +17,8 @@ from typing import Any
 
 from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, Cell
 from medfewshot.benchmark.run_cell import run_cell
-from medfewshot.bundle import strict_json
 from medfewshot.errors import InputError
-from medfewshot.io import write_text
+from medfewshot.io import strict_json, write_text
 from medfewshot.types import Event, Progress
 
 LOG = "log.txt"

@@ -14,12 +14,11 @@ from medfewshot.benchmark.adaptation import ScanSegmenter, adapt_cell
 from medfewshot.benchmark.cells import RECORD, SCORES, Cell, picture_of, read_json, remove_leftovers
 from medfewshot.benchmark.config import ALL
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
-from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.episodes import draw_support
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import evaluate_arrays, mean
-from medfewshot.io import StructureNames, read_complete_examples, write_csv, write_text
+from medfewshot.io import StructureNames, read_complete_examples, strict_json, write_csv, write_text
 from medfewshot.report import save_preview
 from medfewshot.types import Case, Progress, Volume
 

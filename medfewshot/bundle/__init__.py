@@ -5,7 +5,6 @@
 ``python -m monai.bundle run`` can run: see :mod:`medfewshot.bundle.monai_files`.
 """
 
-from medfewshot.bundle.json_text import strict_json
 from medfewshot.bundle.segmenter import (
     DESCRIPTION,
     FORMAT_VERSION,
@@ -14,5 +13,6 @@ from medfewshot.bundle.segmenter import (
     check_free,
     load_segmenter,
 )
+from medfewshot.io import strict_json
 
 __all__ = ["DESCRIPTION", "FORMAT_VERSION", "WEIGHTS", "VolumeSegmenter", "check_free", "load_segmenter", "strict_json"]

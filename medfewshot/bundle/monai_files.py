@@ -15,8 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from medfewshot.bundle.json_text import strict_json
-from medfewshot.io import write_text
+from medfewshot.io import strict_json, write_text
 from medfewshot.types import Plan
 
 METADATA = "configs/metadata.json"

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medfewshot.bundle.json_text import strict_json
 from medfewshot.bundle.monai_files import TEMPLATES, write_monai_files
 from medfewshot.errors import InputError
 from medfewshot.inference import LabelTracker, Segmentation, segment_volume
-from medfewshot.io import write_text
+from medfewshot.io import strict_json, write_text
 from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
 from medfewshot.learners import LEARNERS, LearnerSpec, Segmenter
 from medfewshot.learners.base import OVERLAP

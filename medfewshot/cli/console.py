@@ -18,11 +18,12 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
 from rich.text import Text
 
-from medfewshot.bundle import VolumeSegmenter, strict_json
+from medfewshot.bundle import VolumeSegmenter
 from medfewshot.cli.options import option_name
 from medfewshot.errors import MOST_SHOWN, counted, some
 from medfewshot.evaluation import Evaluation
 from medfewshot.inspection import Inspection
+from medfewshot.io import strict_json
 from medfewshot.metrics import HEADLINES
 from medfewshot.settings import AUTO
 from medfewshot.types import Event, Progress

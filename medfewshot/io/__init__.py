@@ -2,7 +2,7 @@
 
 from medfewshot.io.dicom_source import referenced_series, series_of
 from medfewshot.io.exports import EXPORTS, Export
-from medfewshot.io.files import atomic_path, claimed, write_csv, write_text
+from medfewshot.io.files import atomic_path, claimed, strict_json, write_csv, write_text
 from medfewshot.io.formats import FORMATS, Film, Format
 from medfewshot.io.formats.nifti import volumes_in_file
 from medfewshot.io.geometry import as_2d, check_affine, check_same_grid, in_voxels
@@ -49,6 +49,6 @@ __all__ = [
     "in_frame_of", "in_voxels", "is_series_folder", "labelled_frames", "labels_without_image", "looks_like_label",
     "match_names", "open_film", "open_scan", "output_suffix", "read_complete_examples", "read_examples", "read_image",
     "read_label", "read_label_pair", "referenced_series", "series_folders", "series_of", "specific_names", "stem_of",
-    "values_of", "volumes_in", "volumes_in_file", "write_array", "write_csv", "write_label", "write_label_film",
-    "write_text",
+    "strict_json", "values_of", "volumes_in", "volumes_in_file", "write_array", "write_csv", "write_label",
+    "write_label_film", "write_text",
 ]  # fmt: skip

@@ -1,8 +1,10 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and strict JSON for them."""
 
 from __future__ import annotations
 
 import csv
+import json
+import math
 import os
 import stat
 import time
@@ -96,6 +98,21 @@ def write_text(path: PathLike, text: str) -> None:
     """Write UTF-8 with the line ends as given. The file appears whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def strict_json(content: Any) -> str:
+    """Format ``content`` as strict JSON: undefined numbers become null; paths and other objects become text."""
+    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 def write_csv(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> Path:

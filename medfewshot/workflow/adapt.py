@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_segmenter, strict_json
+from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_segmenter
 from medfewshot.datasets import Dataset
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError, some
-from medfewshot.io import files_of
+from medfewshot.io import files_of, strict_json
 from medfewshot.learners import (
     LEARNERS,
     Learner,

@@ -14,13 +14,13 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from medfewshot.bundle import VolumeSegmenter, strict_json
+from medfewshot.bundle import VolumeSegmenter
 from medfewshot.bundle.monai_files import version_of
 from medfewshot.data_dictionary import describe_columns, write_table
 from medfewshot.devices import describe_device
 from medfewshot.errors import InputError
 from medfewshot.evaluation.files import PLOTS
-from medfewshot.io import EXPORTS, atomic_path
+from medfewshot.io import EXPORTS, atomic_path, strict_json
 from medfewshot.planning import plan_to_dict
 from medfewshot.report import prepared_path
 from medfewshot.report.page.split import remove_parts

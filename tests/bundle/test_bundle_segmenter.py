@@ -10,7 +10,7 @@ import torch
 import toys
 from safetensors.torch import load_file, save_file
 
-from medfewshot.bundle import DESCRIPTION, WEIGHTS, VolumeSegmenter, load_segmenter, strict_json
+from medfewshot.bundle import DESCRIPTION, WEIGHTS, VolumeSegmenter, load_segmenter
 from medfewshot.errors import InputError
 from medfewshot.learners.base import FunctionSegmenter
 from medfewshot.settings import AdaptSettings
@@ -48,13 +48,6 @@ def test_the_description_is_strict_json(tmp_path, monkeypatch):
     adapted("toy").save(tmp_path)
     content = json.loads((tmp_path / DESCRIPTION).read_text(), parse_constant=pytest.fail)
     assert content["record"]["learner"]["final_loss"] is None
-
-
-def test_strict_json():
-    assert json.loads(strict_json({1: float("nan"), "p": (np.inf, 2, True, None, "x")})) == {
-        "1": None,
-        "p": [None, 2, True, None, "x"],
-    }
 
 
 def test_what_cannot_be_saved():

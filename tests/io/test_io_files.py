@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -15,7 +16,16 @@ import pytest
 from io_samples import SHAPE, ramp, write_dicom, write_nifti
 
 from medfewshot.errors import InputError
-from medfewshot.io import FORMATS, atomic_path, read_image, read_label, write_array, write_label, write_text
+from medfewshot.io import (
+    FORMATS,
+    atomic_path,
+    read_image,
+    read_label,
+    strict_json,
+    write_array,
+    write_label,
+    write_text,
+)
 from medfewshot.io.files import move_into_place
 from medfewshot.types import Volume
 
@@ -137,3 +147,10 @@ def test_a_rename_that_is_always_refused_fails(tmp_path: Path) -> None:
 
     with pytest.raises(PermissionError):
         move_into_place(tmp_path / "a", tmp_path / "b", replace=never, pauses_s=(0,))
+
+
+def test_strict_json():
+    assert json.loads(strict_json({1: float("nan"), "p": (np.inf, 2, True, None, "x")})) == {
+        "1": None,
+        "p": [None, 2, True, None, "x"],
+    }
