@@ -141,15 +141,12 @@ def _seen(case: Case, name: str, segmenter: VolumeSegmenter) -> tuple[str, ...]:
 
 def failure(case: Case, error: Exception | Lost) -> CaseResult:
     """Return one line for people; and the traceback, unless the input is to blame."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
     if isinstance(error, Lost):
         text = f"{case.image_path}: the worker ended ({error.reason}); if it ends again, the scan needs more memory"
-        return CaseResult(case.case_id, inputs_of(case), "failed", error=text)
-    kind, text = type(error).__name__, " ".join(str(error).split())
-    if isinstance(error, InputError):
-        return CaseResult(case.case_id, inputs_of(case), "failed", error=text)
-    if isinstance(error, OSError) and error.filename:
+    elif isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror}; check the disk and the path"
-    else:
+    elif not isinstance(error, InputError):
         text = f"{case.image_path}: {kind}: {text}" if text else f"{case.image_path}: {kind}"
-    trace = "".join(traceback.format_exception(error))
+    trace = None if isinstance(error, (InputError, Lost)) else "".join(traceback.format_exception(error))
     return CaseResult(case.case_id, inputs_of(case), "failed", error=text, traceback=trace)
