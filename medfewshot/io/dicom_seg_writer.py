@@ -15,7 +15,7 @@ import numpy as np
 from medfewshot import __version__
 from medfewshot.io.dicom_source import series_number, source_headers, source_of
 from medfewshot.io.files import atomic_path
-from medfewshot.io.terminology import ANATOMY, OWN_TRACKING, Term, check_available, long_strings, side_of, term_of
+from medfewshot.io.terminology import ANATOMY, OWN_TRACKING, check_available, long_strings, side_of, term_of
 from medfewshot.types import Colour, Volume
 
 
@@ -73,8 +73,8 @@ def _describe(number: int, value: int, name: str, title: str, colour: Colour | N
     segment = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=title,
-        segmented_property_category=_code(ANATOMY),
-        segmented_property_type=_code(term_of(value, name)),
+        segmented_property_category=ANATOMY.coded(),
+        segmented_property_type=term_of(value, name).coded(),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name="medfewshot", version=__version__, family=codes.cid7162.ArtificialIntelligence
@@ -85,11 +85,5 @@ def _describe(number: int, value: int, name: str, title: str, colour: Colour | N
     )
     side = side_of(name)
     if side is not None:
-        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [_code(side)]
+        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side.coded()]
     return segment
-
-
-def _code(term: Term) -> Any:
-    import highdicom as hd
-
-    return hd.sr.CodedConcept(term.value, term.scheme, term.meaning)

@@ -15,7 +15,7 @@ from medfewshot.types import Volume
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _SOP_CLASSES = {"CT": f"{_STORAGE}2", "MR": f"{_STORAGE}4", "PT": f"{_STORAGE}128"}
 _SECONDARY_CAPTURE = f"{_STORAGE}7"
-_NEEDED_TEXT = (
+NEEDED_TEXT = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName"
 )  # fmt: skip
@@ -120,7 +120,7 @@ def _fill_in(images: Sequence[Any], name: str) -> tuple[str, ...]:
     kinds = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM, "PatientSex": hd.PatientSexValues}
     shared = {key: hd.UID() for key in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")}
     for image in images:
-        for key in _NEEDED_TEXT:
+        for key in NEEDED_TEXT:
             try:
                 kinds.get(key, str)(image[key].value)
             except (KeyError, ValueError):  # absent, or in a form of some anonymiser

@@ -15,10 +15,10 @@ import numpy as np
 from medfewshot import __version__
 from medfewshot.io.contours import outlines
 from medfewshot.io.dicom_files import STRUCTURE_SET
-from medfewshot.io.dicom_source import series_number, source_headers, source_of
+from medfewshot.io.dicom_source import NEEDED_TEXT, series_number, source_headers, source_of
 from medfewshot.io.files import atomic_path
 from medfewshot.io.geometry import LPS_TO_RAS
-from medfewshot.io.terminology import Term, check_available, long_strings, side_of, term_of
+from medfewshot.io.terminology import check_available, long_strings, side_of, term_of
 from medfewshot.types import Colour, Volume
 
 
@@ -66,10 +66,7 @@ def _structure_set(images: Sequence[Any]) -> Any:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID, dataset.SOPInstanceUID = STRUCTURE_SET, hd.UID()
-    for name in (
-        "SpecificCharacterSet", "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID",
-        "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
-    ):  # fmt: skip
+    for name in ("SpecificCharacterSet", "StudyInstanceUID", *NEEDED_TEXT):
         if name in first:
             setattr(dataset, name, first[name].value)
     dataset.Modality, dataset.SeriesInstanceUID = "RTSTRUCT", hd.UID()
@@ -125,10 +122,10 @@ def _contours(mask: np.ndarray, value: int, source: Volume, references: Sequence
 
 
 def _observation(value: int, name: str) -> Any:
-    code = _code(term_of(value, name))
+    code = term_of(value, name).coded()
     side = side_of(name)
     if side is not None:
-        code.SegmentedPropertyTypeModifierCodeSequence = [_code(side)]
+        code.SegmentedPropertyTypeModifierCodeSequence = [side.coded()]
     return _item(
         ObservationNumber=value,
         ReferencedROINumber=value,
@@ -136,10 +133,6 @@ def _observation(value: int, name: str) -> Any:
         RTROIInterpretedType="ORGAN",
         ROIInterpreter="",
     )
-
-
-def _code(term: Term) -> Any:
-    return _item(CodeValue=term.value, CodingSchemeDesignator=term.scheme, CodeMeaning=term.meaning)
 
 
 def _item(**values: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain, count
+from typing import Any
 
 from medfewshot.errors import InputError
 
@@ -25,6 +26,12 @@ class Term:
     value: str
     scheme: str
     meaning: str
+
+    def coded(self) -> Any:
+        """Return the term as a DICOM code. Needs highdicom."""
+        import highdicom as hd
+
+        return hd.sr.CodedConcept(self.value, self.scheme, self.meaning)
 
 
 ANATOMY = Term("123037004", "SCT", "Anatomical Structure")
