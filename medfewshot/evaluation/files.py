@@ -114,7 +114,13 @@ def evaluate_pairs(
         InputError: There are no pairs, a case comes twice, or names and values contradict each other.
         GridMismatchError: The grids of a pair differ.
     """
-    _check_pairs(pairs)
+    if not pairs:
+        raise InputError("nothing to evaluate: no pair of prediction and reference was given")
+    seen: set[str] = set()
+    for case, _, reference in pairs:
+        if case in seen:
+            raise InputError(f"case {case} comes twice, the second time with {reference}", "give each case once")
+        seen.add(case)
     progress, subjects_of, notes = progress or Progress(), dict(subjects or {}), list(warnings)
     score = PairScorer(
         labels, specific_names(names or {}), specific_names(reference_names or {}), tolerance_mm, ignore, scans or {}
@@ -229,16 +235,6 @@ def _by_case(files: Iterable[Path], scans_beside: bool = False) -> tuple[dict[st
 def _case_of(path: Path) -> str:
     """Return the case id: ``a`` of ``a_seg.nii.gz`` and ``a_pred.nii.gz``, ``7`` of ``segmentation-7.nii``."""
     return (case_of_label(path) or _PREDICTION.sub("", case_id(path))).removesuffix("_0000")
-
-
-def _check_pairs(pairs: Sequence[Pair]) -> None:
-    if not pairs:
-        raise InputError("nothing to evaluate: no pair of prediction and reference was given")
-    seen: set[str] = set()
-    for case, _, reference in pairs:
-        if case in seen:
-            raise InputError(f"case {case} comes twice, the second time with {reference}", "give each case once")
-        seen.add(case)
 
 
 def _with_absent_rows(

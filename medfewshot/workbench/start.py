@@ -51,7 +51,11 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
         dataset = _dataset(path)
         if dataset is not None:
             return _of_dataset(dataset, folder)
-        _check_one_channel(path)
+        if (count := channels_a_scan(find_images(path))) > 1:
+            raise InputError(
+                f"{path}: each scan has {count} files, its channels; the workbench takes one file a scan",
+                "give a folder with one channel of each scan",
+            )
         return Project.create(folder, [path])
     except BaseException:
         (folder / PROJECT_FILE).unlink(missing_ok=True)
@@ -90,14 +94,6 @@ def _dataset(path: Path) -> Dataset | None:
         if path.is_file() or (path / "dataset.json").is_file():
             raise
         return None
-
-
-def _check_one_channel(path: Path) -> None:
-    if (count := channels_a_scan(find_images(path))) > 1:
-        raise InputError(
-            f"{path}: each scan has {count} files, its channels; the workbench takes one file a scan",
-            "give a folder with one channel of each scan",
-        )
 
 
 def _of_dataset(dataset: Dataset, folder: Path) -> Project:

@@ -104,25 +104,21 @@ def check_tables_folder(folder: Path, names: Iterable[str] = (), command: str = 
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:
+    """Put as many folders in front of equal names as tell them apart: ``PA1_ST1_SE1`` and ``PA2_ST1_SE1``."""
     for case in cases:
         if not case.case_id.strip():
             raise InputError(f"{case.image_path}: has no name before its suffix", "rename it")
 
-    cases = _with_folders(cases)
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.case_id.casefold(), []).append(case)
+    depths = {name: _depth(group) for name, group in groups.items()}
+    cases = [replace(case, case_id=_name(case, depths[case.case_id.casefold()])) for case in cases]
     for name, number in Counter(case.case_id.casefold() for case in cases).items():  # as some file systems compare
         if number > 1:
             first, second = [case.image_path for case in cases if case.case_id.casefold() == name][:2]
             raise InputError(f"{first} and {second}: both would be written as {name}", "rename one of them")
     return cases
-
-
-def _with_folders(cases: list[Case]) -> list[Case]:
-    """Put as many folders in front of equal names as tell them apart: ``PA1_ST1_SE1`` and ``PA2_ST1_SE1``."""
-    groups: dict[str, list[Case]] = {}
-    for case in cases:
-        groups.setdefault(case.case_id.casefold(), []).append(case)
-    depths = {name: _depth(group) for name, group in groups.items()}
-    return [replace(case, case_id=_name(case, depths[case.case_id.casefold()])) for case in cases]
 
 
 def _depth(group: list[Case]) -> int:
