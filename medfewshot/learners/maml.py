@@ -105,7 +105,8 @@ class Maml(InnerLoopLearner):
         """
         start, truth = self.meta_start(episode.support), episode.truth
         rates_for(self.variant, start.rate_kind)
-        progress = self._progress(start)
+        anneals = VARIANTS[self.variant].anneals and self.annealing_episodes != 0
+        progress = min(1.0, int(start.episodes) / self.annealing_episodes) if anneals else 1.0
         if start.training:
             start.episodes += 1
         if self.variant == "reptile":
@@ -118,12 +119,6 @@ class Maml(InnerLoopLearner):
             if share > 0
         ]
         return torch.stack(losses).sum()
-
-    def _progress(self, start: MamlStart) -> float:
-        """Return the progress of the annealing, 0 to 1."""
-        if not VARIANTS[self.variant].anneals or self.annealing_episodes == 0:
-            return 1.0
-        return min(1.0, int(start.episodes) / self.annealing_episodes)
 
     def _reptile_loss(self, start: MamlStart, episode: Episode, truth: Tensor) -> Tensor:
         """Compute Reptile's loss; ``theta'`` results from descent on supports and queries in turn.

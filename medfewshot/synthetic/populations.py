@@ -88,7 +88,9 @@ class Populations:
         template, parts = draw_template(rng)
         exponent = settings.large_first * (1 - progress) + settings.small_last * progress
         focus = draw_by_size(parts, exponent, rng)
-        spacing = _relative_spacing(full, rng)
+        # Patches with few slices have thick ones.
+        thickness = max(1.0, 0.8 * full[0] / full[2]) if full[2] > 1 else 1.0
+        spacing = np.array([1.0, 1.0, float(thickness * np.exp(rng.uniform(-0.25, 0.25)))])
         view = draw_view(parts, focus, full, spacing, rng)
         others = settings.queries if rng.random() < settings.other_contrast else 0
         rendered = self.render(
@@ -158,9 +160,3 @@ def draw_by_size(parts: list[Part], exponent: float, rng: Rng) -> Part:
     candidates = [part for part in parts if part.labelled]
     weights = np.array([min(part.size, 0.5) for part in candidates]) ** (exponent / 3)
     return candidates[int(rng.choice(len(candidates), p=weights / weights.sum()))]
-
-
-def _relative_spacing(patch: tuple[int, int, int], rng: Rng) -> np.ndarray:
-    """Draw the spacing of the axes relative to the first: patches with few slices have thick ones."""
-    thickness = max(1.0, 0.8 * patch[0] / patch[2]) if patch[2] > 1 else 1.0
-    return np.array([1.0, 1.0, float(thickness * np.exp(rng.uniform(-0.25, 0.25)))])
