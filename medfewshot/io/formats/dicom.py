@@ -130,17 +130,12 @@ def _projection_film(one: Slice, warnings: tuple[str, ...]) -> Film:
         steps = steps if vector is None else vector[1:]
     times = () if steps is None else tuple(float(time) for time in np.cumsum([0.0, *steps]) / 1000)
     affine = np.diag([-one.spacing_mm[0], -one.spacing_mm[1], 1.0, 1.0])
-
-    def read_frames(numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        for number in numbers:
-            yield np.array(stored[..., number], dtype=np.float32)
-
     axis = TimeAxis(times[1] if times else 1.0, seconds=float(bool(times)))
     first = Volume(
-        next(read_frames([0])), affine, axis, modality=one.modality or None, warnings=warnings,
+        stored[..., 0].astype(np.float32), affine, axis, modality=one.modality or None, warnings=warnings,
         has_spacing=one.has_spacing,
     )  # fmt: skip
-    return Film(first, one.size[2], read_frames, times)
+    return Film(first, one.size[2], lambda numbers: (stored[..., n].astype(np.float32) for n in numbers), times)
 
 
 def _series(path: Path) -> tuple[list[Slice], tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -57,15 +57,11 @@ def film(path: Path, dtype: DType) -> Film | None:
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(f"{path}: has several channels in every frame", "save one grey channel")
     stored = array_of(image)
-
-    def read(numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        for number in numbers:
-            yield np.array(stored[..., number], dtype=dtype)
-
     axis = TimeAxis(image.GetSpacing()[3], image.GetOrigin()[3], read_geometry(path, 3).seconds_per_step)
-    first, count = replace(_volume(path, image, next(read([0]))), header=axis), stored.shape[-1]
-    step = axis.step * axis.seconds
-    return Film(first, count, read, tuple(step * n for n in range(count)) if step else ())
+    first = replace(_volume(path, image, np.array(stored[..., 0], dtype=dtype)), header=axis)
+    step, count = axis.step * axis.seconds, stored.shape[-1]
+    times_s = tuple(step * n for n in range(count)) if step else ()
+    return Film(first, count, lambda numbers: (np.array(stored[..., n], dtype=dtype) for n in numbers), times_s)
 
 
 def _volume(path: Path, image: Any, data: np.ndarray) -> Volume:

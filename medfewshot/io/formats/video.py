@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,10 @@ def film(path: Path, dtype: DType) -> Film | None:
     check_size((*first.shape, 1), 4, path)
     axis = TimeAxis((times_s[1] - times_s[0]) or 1.0, seconds=1.0)
     volume = picture_volume(np.array(first.T[None], dtype=dtype), warnings, axis)
-    return Film(volume, len(times_s), partial(_frames, path, dtype), times_s)
+    return Film(
+        volume, len(times_s),
+        lambda numbers: (np.array(picture.T[None], dtype=dtype) for picture, _ in _pictures(path, numbers)), times_s,
+    )  # fmt: skip
 
 
 def read(path: Path, dtype: DType) -> Volume:
@@ -38,11 +40,6 @@ def read(path: Path, dtype: DType) -> Volume:
         raise InputError(f"{path}: is a video, and one image is needed", "save one frame as PNG")
     picture, _ = next(_pictures(path, [0]))
     return picture_volume(np.array(picture.T[None], dtype=dtype), ())
-
-
-def _frames(path: Path, dtype: DType, numbers: Sequence[int]) -> Iterator[np.ndarray]:
-    for picture, _ in _pictures(path, numbers):
-        yield np.array(picture.T[None], dtype=dtype)
 
 
 def _opened(path: Path) -> Any:
