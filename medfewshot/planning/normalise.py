@@ -46,10 +46,7 @@ def choose_normalization(
 
 
 def modality_doubt(images: Sequence[Volume], modality: str | None, chosen: Sequence[Normalization]) -> tuple[str, ...]:
-    """Warn if a file states another modality than CT and its scans look like CT, or if CT has no value below 0.
-
-    The user's word on the modality is not doubted.
-    """
+    """Warn if scans look like CT and a file (not the user) states something else, or if CT has no value below 0."""
     if all(one.kind == "window" for one in chosen) and all(image.data.min() >= 0 for image in images):
         return ("no gray value is below 0, so they are no Hounsfield units; check the rescale intercept of the files",)
     stated = next((image.modality for image in images if image.modality), None)
