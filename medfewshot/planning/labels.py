@@ -63,7 +63,7 @@ def choose_labels(
 
 
 def _value(one: int | str, names: Mapping[int, str]) -> int:
-    """Return a label value as it is, or that of a name in upper or lower case."""
+    """Return a label value as it is, or the value of a name in upper or lower case."""
     if not isinstance(one, str):
         return int(one)
     found = [value for value, name in names.items() if name.casefold() == one.casefold()]
