@@ -230,6 +230,22 @@ def test_a_pair_of_files_says_with_a_setting_which_value_is_ignored(tmp_path):
     assert not prepared.warnings
 
 
+def test_a_label_of_which_nothing_is_annotated_is_named_and_not_used(tmp_path):
+    image, labels = block()
+    stored = np.where(only_slices(labels, [9]) == IGNORED, 2, labels).astype(np.uint8)
+    for name, label in (("a", stored), ("b", np.full_like(stored, 2))):
+        write(tmp_path / "imagesTr" / f"{name}_0000.nii.gz", image)
+        write(tmp_path / "labelsTr" / f"{name}.nii.gz", label)
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1, "ignore": 2}}
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}))
+    scans = read_supports(tmp_path)
+    assert (len(scans.images), len(scans.unused)) == (1, 1)
+    assert scans.unused[0].endswith("b_0000.nii.gz: nothing is annotated, so not used")
+    (tmp_path / "labelsTr" / "a.nii.gz").unlink()
+    with pytest.raises(InputError, match="nothing is annotated"):
+        read_supports(tmp_path)
+
+
 def test_marking_changes_the_voxels_of_one_value_only():
     labels = np.array([[[0, 1, 255]]], np.uint8)
     marked = mark_ignored(Volume(labels, np.eye(4), names={1: "a", 255: "ignore"}), 255)

@@ -108,12 +108,18 @@ def read_supports(
     names = dict(source.labels) if isinstance(source, Dataset) else {}
     ignore = source.ignore if isinstance(source, Dataset) else None
     entries: Sequence[Any] = source.labelled if isinstance(source, Dataset) else list(source)
-    images, labels = [], []
+    images, labels, blank = [], [], []
     for number, entry in enumerate(entries):
         for image, label in _examples(entry, frame=frame, ignore=ignore, read=read):
+            label = mark_ignored(label, ignore if ignore is not None else ignored_value(label.names))
+            if (label.data < 0).all():
+                blank.append(image.name)
+                continue
             images.append(image)
-            labels.append(mark_ignored(label, ignore if ignore is not None else ignored_value(label.names)))
-        progress.update(number + 1, len(entries), images[-1].name)
+            labels.append(label)
+        progress.update(number + 1, len(entries), image.name)
+    if blank and not images:
+        raise InputError(f"{some(blank)}: nothing is annotated", "draw the structures in at least one slice")
     if frame is not None and all(image.frame is None for image in images):
         raise InputError("a frame is named, but no labelled scan is a film", "name no frame", setting="frame")
     labels = match_names(labels, names)
@@ -121,6 +127,7 @@ def read_supports(
     if len({image.has_spacing for image in images}) > 1:
         images, labels = [in_voxels(image) for image in images], [in_voxels(label) for label in labels]
     unused = _unused(source) if isinstance(source, Dataset) else ()
+    unused += (f"{some(blank)}: nothing is annotated, so not used",) if blank else ()
     return LabelledScans(images, labels, found | names, round(time.perf_counter() - begun, 3), unused)
 
 
@@ -146,9 +153,7 @@ def check_marked(labels: Sequence[Volume]) -> None:
     """Check that every support contains a structure."""
     for label in labels:
         if not (label.data > 0).any():
-            raise InputError(
-                f"{label.name}: no structure is marked (every voxel is 0)", "label the structure or remove this scan"
-            )
+            raise InputError(f"{label.name}: no structure is marked", "label the structure or remove this scan")
 
 
 def check_background(labels: Sequence[Volume], values: Sequence[int]) -> None:
