@@ -22,9 +22,9 @@ from medfewshot.report.preview import card_jpeg
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress, Volume
 from medfewshot.workflow.evaluate import VOLUME_PLOT
-from medfewshot.workflow.known_names import known_names
 from medfewshot.workflow.record import RUN_RECORD, read_record, read_run
 from medfewshot.workflow.reviews import read_review_status
+from medfewshot.workflow.scoring import known_names
 from medfewshot.workflow.volumes import check_tables_folder
 
 COMPARISON, CASES, PAGE = "comparison.csv", "cases.csv", "comparison.html"

@@ -11,9 +11,9 @@ from typing import Any
 from medfewshot.errors import MOST_SHOWN, InputError, counted, some
 from medfewshot.io import case_id
 from medfewshot.learners import LEARNERS, read_seen
-from medfewshot.workflow.known_names import learned_cases
 from medfewshot.workflow.measures import unit_of
 from medfewshot.workflow.record import CaseResult, damaged, read_run
+from medfewshot.workflow.scoring import learned_cases
 
 TO_WRITE = (
     "where the scans come from, who was included, how they were made anonymous and acquired (CLAIM 7, 8, 11, 13)",

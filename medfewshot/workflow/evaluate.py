@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from medfewshot.errors import InputError
-from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
+from medfewshot.evaluation import Evaluation
 from medfewshot.evaluation.results import has_scores
 from medfewshot.evaluation.scores import by_structure
-from medfewshot.planning import named_labels
 from medfewshot.report import save_dice_plot, save_volume_plot
 from medfewshot.settings import EvaluateSettings
 from medfewshot.types import Progress
 from medfewshot.workers import Workers
-from medfewshot.workflow.known_names import known_names
-from medfewshot.workflow.record import REPORT, RUN_RECORD, SCORES, read_record
+from medfewshot.workflow.record import REPORT, RUN_RECORD, SCORES
 from medfewshot.workflow.report import report
-from medfewshot.workflow.reviews import read_review_status
+from medfewshot.workflow.scoring import score
 from medfewshot.workflow.volumes import check_tables_folder
 
 VOLUME_PLOT = SCORES[-1]
@@ -45,40 +41,15 @@ def evaluate(
     Raises:
         InputError: Nothing matches, a file cannot be read, or ``folder`` contains files of something else.
     """
-    settings, progress = settings or EvaluateSettings(), progress or Progress()
     if folder is not None:
         others = [] if (folder / RUN_RECORD).is_file() else [REPORT]  # a run's own page gets its scores
         check_tables_folder(folder, () if has_scores(folder) else (*SCORES, *others), "evaluate")
-    known = known_names(predictions, reference)
-    names = known.labels
-    asked = named_labels(settings.labels, names)
-    pairs, unmatched = match_cases(predictions, reference)
-    itself = (f"{predictions}: is scored against itself",) if predictions.resolve() == reference.resolve() else ()
-    evaluation = evaluate_pairs(
-        pairs, labels=asked or (names if known.complete else None) or None, names=known.predictions,
-        reference_names=known.references, ignore=known.ignore if settings.ignore is None else settings.ignore,
-        scans=known.scans, tolerance_mm=settings.tolerance_mm, expected=asked,
-        warnings=(
-            *itself, *_unfinished(predictions), *known.doubts({case for case, _, _ in pairs}), *known.warnings,
-            *unmatched,
-        ),
-        progress=progress.at("scoring"), workers=workers,
-    )  # fmt: skip
-    evaluation = replace(evaluation, reviews=read_review_status(predictions))
+    evaluation = score(predictions, reference, settings, progress=progress, workers=workers)
     if folder is not None:
         write_scores(evaluation, folder)
         if (predictions / RUN_RECORD).is_file():
             report(predictions, folder / REPORT, reference=reference, evaluation=evaluation, progress=progress)
     return evaluation
-
-
-def _unfinished(predictions: Path) -> tuple[str, ...]:
-    """Warn if the run that made the predictions has not ended."""
-    try:
-        finished = read_record(predictions).get("finished")
-    except InputError:  # no run, or a damaged record: known_names warns of it
-        return ()
-    return () if finished else (f"{predictions}: this run is not finished; evaluate it again when it has ended",)
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:

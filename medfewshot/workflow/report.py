@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medfewshot.errors import InputError
-from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
+from medfewshot.evaluation import Evaluation, match_cases
 from medfewshot.evaluation.pairs import PairScorer
 from medfewshot.io import check_same_grid, in_frame_of, labelled_frames, open_film, read_image, read_label
 from medfewshot.metrics import METRICS
@@ -28,9 +28,9 @@ from medfewshot.report.page.viewer import (
 )
 from medfewshot.report.page.write import card_uri, preview_uri
 from medfewshot.types import Progress, Volume
-from medfewshot.workflow.known_names import known_names, learned_names
 from medfewshot.workflow.measures import SIZES, unit_of
 from medfewshot.workflow.record import REPORT, CaseResult, damaged, flag_warning, read_run
+from medfewshot.workflow.scoring import known_names, learned_names, score
 
 MARK = b'<meta name="generator" content="medfewshot'
 """What each report contains near its start."""
@@ -75,14 +75,9 @@ def report(
                 raise InputError(f"{path}: exists already and is no report", "give another file", setting="output")
     scorer = None
     if isinstance(reference, Path):
-        pairs, unmatched = match_cases(folder, reference)
         names = known_names(folder, reference)
-        evaluation = evaluation or evaluate_pairs(
-            pairs, labels=names.labels or None, names=names.predictions, reference_names=names.references,
-            ignore=names.ignore, progress=progress.at("scoring"),
-            warnings=(*names.doubts({case for case, _, _ in pairs}), *names.warnings, *unmatched),
-        )  # fmt: skip
-        reference = {case: truth for case, _, truth in pairs}
+        evaluation = evaluation or score(folder, reference, progress=progress)
+        reference = {case: truth for case, _, truth in match_cases(folder, reference)[0]}
         scorer = PairScorer(names=names.predictions, reference_names=names.references, ignore=names.ignore)
     page = run_page(folder, evaluation=evaluation)
     progress = progress.at("report")

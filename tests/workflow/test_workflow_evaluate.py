@@ -11,7 +11,7 @@ import toys
 from medfewshot.errors import InputError
 from medfewshot.settings import EvaluateSettings
 from medfewshot.workflow import evaluate
-from medfewshot.workflow.known_names import FAILED, LEARNED
+from medfewshot.workflow.scoring import FAILED, LEARNED
 
 NNUNET = {"channel_names": {"0": "CT"}, "numTraining": 2, "file_ending": ".nii.gz"}
 

@@ -1,15 +1,21 @@
-"""Names of structures that a run's record and the ``dataset.json`` of the references state."""
+"""Scores of a folder of results, with the names that its run's record and the ``dataset.json`` of the labels state."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medfewshot.datasets import read_names
 from medfewshot.errors import InputError, some
+from medfewshot.evaluation import Evaluation, evaluate_pairs, match_cases
+from medfewshot.planning import named_labels
+from medfewshot.settings import EvaluateSettings
+from medfewshot.types import Progress
+from medfewshot.workers import Workers
 from medfewshot.workflow.record import RUN_RECORD, read_record
+from medfewshot.workflow.reviews import read_review_status
 
 LEARNED = "the model learned from it, or from a frame of it; leave that out of the score"
 FAILED = "its segmentation failed; the file comes from somewhere else"
@@ -51,6 +57,52 @@ class KnownNames:
             return dict(self.references)
         known = self.predictions.items()
         return {v: self.references.get(v, name) if name == f"label {v}" else name for v, name in known}
+
+
+def score(
+    predictions: Path,
+    reference: Path,
+    settings: EvaluateSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
+) -> Evaluation:
+    """Score segmentations, and write nothing.
+
+    Args:
+        predictions: Folder of segmentations, or one file.
+        reference: Folder of reference labels, or one file.
+        settings: Structures and tolerance.
+        progress: Receives one event per case; may cancel.
+        workers: Who scores; None for this thread. The scores are the same.
+
+    Raises:
+        InputError: Nothing matches, or a file cannot be read.
+    """
+    settings, known = settings or EvaluateSettings(), known_names(predictions, reference)
+    names, asked = known.labels, named_labels(settings.labels, known.labels)
+    pairs, unmatched = match_cases(predictions, reference)
+    itself = (f"{predictions}: is scored against itself",) if predictions.resolve() == reference.resolve() else ()
+    evaluation = evaluate_pairs(
+        pairs, labels=asked or (names if known.complete else None) or None, names=known.predictions,
+        reference_names=known.references, ignore=known.ignore if settings.ignore is None else settings.ignore,
+        scans=known.scans, tolerance_mm=settings.tolerance_mm, expected=asked,
+        warnings=(
+            *itself, *_unfinished(predictions), *known.doubts({case for case, _, _ in pairs}), *known.warnings,
+            *unmatched,
+        ),
+        progress=(progress or Progress()).at("scoring"), workers=workers,
+    )  # fmt: skip
+    return replace(evaluation, reviews=read_review_status(predictions))
+
+
+def _unfinished(predictions: Path) -> tuple[str, ...]:
+    """Warn if the run that made the predictions has not ended."""
+    try:
+        finished = read_record(predictions).get("finished")
+    except InputError:  # no run, or a damaged record: known_names warns of it
+        return ()
+    return () if finished else (f"{predictions}: this run is not finished; evaluate it again when it has ended",)
 
 
 def known_names(predictions: Path, reference: Path) -> KnownNames:
