@@ -53,6 +53,7 @@ from medfewshot.workflow.supports import (
     scan_path,
     scan_warnings,
     unnamed_warnings,
+    voxels_of,
 )
 from medfewshot.workflow.volumes import check_folder
 
@@ -202,6 +203,7 @@ def adapt(
             {
                 "image": scan_path(image),
                 "label": scan_path(label),
+                "voxels": voxels_of(image),
                 **({} if image.frame is None else {"frame": image.frame, "digest": digest_of(planned)}),
             }
             for image, label, planned in zip(scans.images, scans.labels, support.labels, strict=True)

@@ -19,6 +19,7 @@ from medfewshot.workers import Lost
 from medfewshot.workflow.films import segment_film
 from medfewshot.workflow.outputs import inputs_of, stamp_of, write_outputs
 from medfewshot.workflow.record import RUN_RECORD, CaseResult, fingerprint_of
+from medfewshot.workflow.supports import voxels_of
 from medfewshot.workflow.volumes import check_channels
 
 
@@ -87,11 +88,13 @@ def segment_case(case: Case, progress: Progress, *, segmenter: VolumeSegmenter, 
             volume, segmentation = replace(film.shown, warnings=scan.first.warnings), film.segmentation
         else:
             volume, segmentation = scan, segmenter.segment(scan, batch.settings, progress)
-        volume = replace(volume, warnings=(*volume.warnings, *_seen(case, scan.name, segmenter)))
-        return write_outputs(
+        seen = _seen(case, scan, segmenter)
+        volume = replace(volume, warnings=(*volume.warnings, *seen))
+        result = write_outputs(
             case, volume, segmentation, names=segmenter.plan.labels, folder=batch.folder, settings=batch.settings,
             stamp=stamp, read_seconds=read, film=film,
         )  # fmt: skip
+        return replace(result, learned=bool(seen))
     except Exception as error:
         # Whatever is wrong with one scan, the others still get their turn; the record and exit code say so.
         return failure(case, error)
@@ -128,9 +131,13 @@ def _loaded(saved: SavedModel, settings: SegmentSettings, fingerprint: str) -> V
     return segmenter
 
 
-def _seen(case: Case, name: str, segmenter: VolumeSegmenter) -> tuple[str, ...]:
-    """Warn if the segmenter learned from this scan, or from frames of it."""
-    own = [one for one in segmenter.record.get("supports", ()) if one.get("image") == inputs_of(case)[0]]
+def _seen(case: Case, scan: Volume | Film, segmenter: VolumeSegmenter) -> tuple[str, ...]:
+    """Warn if the segmenter learned from this scan, from a copy of it, or from frames of it."""
+    earlier, name = segmenter.record.get("earlier") or {}, scan.name
+    supports = [*segmenter.record.get("supports", ()), *earlier.get("supports", ())]
+    own = [one for one in supports if one.get("image") == inputs_of(case)[0]]
+    if not own and isinstance(scan, Volume) and voxels_of(scan) in [one.get("voxels") for one in supports]:
+        return (f"{name}: has the same voxels as one of the labelled scans; do not judge the model by this result",)
     if not own:
         return ()
     frames = [one["frame"] for one in own if "frame" in one]

@@ -65,6 +65,8 @@ class CaseResult:
     ejections: tuple[dict[str, Any], ...] = ()
     """Of a film of the heart: one row per cavity."""
     warnings: tuple[str, ...] = ()
+    learned: bool = False
+    """Whether it is one of the labelled scans, or a copy of one."""
     error: str | None = None
     traceback: str | None = None
     """Of a failure that is not the input's fault."""

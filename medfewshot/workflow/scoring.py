@@ -137,7 +137,7 @@ def learned_cases(record: Mapping[str, Any]) -> list[str]:
     """Return the segmented cases that the model learned from, and films if it learned from one of their frames."""
     earlier = record.get("adaptation", {}).get("earlier") or {}
     learned = {pair["image"] for pair in (*record["supports"], *earlier.get("supports", ()))}
-    return [str(one["case"]) for one in record.get("outputs", ()) if learned & set(one["inputs"])]
+    return [str(one["case"]) for one in record.get("outputs", ()) if learned & set(one["inputs"]) or one.get("learned")]
 
 
 def learned_names(record: Mapping[str, Any]) -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from medfewshot.learners.hybrid_fusion import TRAINING_DICE
 from medfewshot.planning import voxel_for_voxel
 from medfewshot.structures import mark_ignored
 from medfewshot.types import Case, Plan, Progress, Volume
+from medfewshot.workflow.volumes import check_order
 
 SupportSource = str | PathLike[str] | Dataset | Sequence[Case] | Sequence[tuple[VolumeLike, VolumeLike]]
 """A folder, ``dataset.json`` or CSV, what :func:`find_supports` returned, cases, or (image, label) pairs."""
@@ -110,6 +112,8 @@ def read_supports(
     entries: Sequence[Any] = source.labelled if isinstance(source, Dataset) else list(source)
     images, labels, blank = [], [], []
     for number, entry in enumerate(entries):
+        if isinstance(source, Dataset):
+            check_order(entry)
         for image, label in _examples(entry, frame=frame, ignore=ignore, read=read):
             label = mark_ignored(label, ignore if ignore is not None else ignored_value(label.names))
             if (label.data < 0).all():
@@ -241,6 +245,11 @@ def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
     registered = " (until then, registration alone finds them)" if "network_trust" in record else ""
     reason = f"hardly learned (Dice below {TRAINING_DICE[0]} on your labelled scans); train with more steps{registered}"
     return [f"{some(missed)}: {reason}"] if missed else []
+
+
+def voxels_of(image: Volume) -> str:
+    """Return a digest of the voxels, which a copy of the file has too."""
+    return hashlib.blake2b(image.data.tobytes(), digest_size=16).hexdigest()
 
 
 def scan_path(volume: Volume) -> str:

@@ -84,6 +84,14 @@ def check_channels(case: Case, channels: int) -> None:
         raise InputError(f"{case.image_path.parent}: has {found}, but {wanted} are needed", remedy)
 
 
+def check_order(case: Case) -> None:
+    """Check that the channels of a labelled scan come in the order in which :func:`find_cases` reads other scans."""
+    numbered = [(found[1], path.name) for path in case.image_paths if (found := channel_of(path))]
+    if numbered != sorted(numbered):
+        given, wanted = (", ".join(name for _, name in some) for some in (numbered, sorted(numbered)))
+        raise InputError(f"{given}: the channels of scans to segment are read in another order", f"list {wanted}")
+
+
 def check_folder(folder: Path) -> None:
     """Check that files can be written into ``folder``, which need not exist."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

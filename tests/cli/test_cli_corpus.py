@@ -138,6 +138,18 @@ def test_a_support_among_the_queries_is_told(run, scans):
     assert done.err.count("is one of the labelled scans") == 1
 
 
+def test_a_copy_of_a_support_among_the_queries_is_told_and_not_judged(run, scans):
+    image, label = corpus_supports.image(scans), corpus_supports.label(scans)
+    for folder, path in (("cohort", image), ("truth", label)):
+        (scans / folder).mkdir(exist_ok=True)
+        shutil.copy(path, scans / folder / "copy.nii.gz")
+    words = ("--support", f"{image}={label}", "--learner", "toy", "-o", scans / "out", "--no-previews")
+    done = run("segment", scans / "cohort", *words)
+    assert done.err.count("copy.nii.gz: has the same voxels as one of the labelled scans") == 1
+    assert "copy: the model learned from it" in run("evaluate", scans / "out", "-r", scans / "truth").err
+    assert "No segmented scan is in the support set" not in run("describe", scans / "out").out
+
+
 def test_a_file_that_may_not_be_read(run):
     """As another user where this one may read everything."""
     folder, user = Path(tempfile.mkdtemp()), os.geteuid()

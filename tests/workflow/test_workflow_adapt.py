@@ -78,7 +78,9 @@ def test_a_segmenter_knows_how_it_was_made(tmp_path):
     assert record["weights_have_seen"] == {}
     assert record["keeps_supports"] is False
     assert record["seed"] == 3
-    assert record["supports"] == [{"image": str(image), "label": str(label)} for image, label in pairs]
+    found = [(one["image"], one["label"]) for one in record["supports"]]
+    assert found == [(str(image), str(label)) for image, label in pairs]
+    assert len({one["voxels"] for one in record["supports"]}) == len(pairs)
     assert record["settings"]["labels"] is None
     assert record["learner"]["learner"] == "toy"
     assert set(record["seconds"]) == {"plan", "adapt"}
@@ -204,6 +206,20 @@ def test_a_decathlon_task_with_its_channels_in_one_file(tmp_path):
     written = nib.load(tmp_path / "out" / result.labels)
     assert written.shape == toys.SHAPE
     assert np.array_equal(written.affine, nib.load(query).affine)
+
+
+def test_channels_of_a_table_come_in_the_order_in_which_other_scans_are_read(tmp_path):
+    image, label = toys.make_scan(0)
+    toys.save_nifti(tmp_path / "label.nii.gz", label)
+    for name in ("t1", "flair"):
+        toys.save_nifti(tmp_path / f"p_{name}.nii.gz", image)
+    for first, second in (("t1", "flair"), ("flair", "t1")):
+        (tmp_path / "cases.csv").write_text(f"image,label\np_{first}.nii.gz|p_{second}.nii.gz,label.nii.gz\n")
+        if first == "t1":
+            assert len(read_supports(tmp_path / "cases.csv").images[0].data) == 2
+            continue
+        with pytest.raises(InputError, match=r"p_flair.*, p_t1.*: .* another order; list p_t1.*, p_fl"):
+            read_supports(tmp_path / "cases.csv")
 
 
 @pytest.mark.parametrize("lacking", [0, 1])
