@@ -76,22 +76,27 @@ def find_regions(image: Tensor, spacing_mm: Sequence[float], volumes_ml: tuple[f
     return torch.from_numpy(np.stack(kept))
 
 
-def region_tasks(task: LabelledTask, views: int) -> list[LabelledTask]:
-    """Make one task of every region map.
+def region_tasks(task: LabelledTask, views: int, neighbours: int = 0) -> list[LabelledTask]:
+    """Make one task of every region map, and one of every other scan that it was carried to.
 
     Args:
-        task: Its examples are (scan, region map) pairs.
+        task: Its examples are (scan, region map) pairs; each is followed by its ``neighbours``: other scans, with the
+            regions of this map that were carried to them.
         views: Supports and queries that an episode needs at most. Each is a subject of its own, because an episode
-            has different subjects; all are the same scan, which the sampler varies.
+            has different subjects; the sampler varies them.
+        neighbours: Scans that every map was carried to.
     """
     tasks = []
-    for number, example in enumerate(task.examples):
-        counts = torch.bincount(example.label.flatten().long(), minlength=1)
-        regions = counts[1:].nonzero().flatten().add(1).tolist()
-        examples = tuple(replace(example, subject_id=f"{example.subject_id} view {view + 1}") for view in range(views))
-        name = f"{task.name} {example.subject_id} map {number + 1}"
-        share = task.weight / len(task.examples)
-        tasks.append(replace(task, name=name, examples=examples, labels=tuple(regions), weight=share))
+    for first in range(0, len(task.examples), 1 + neighbours):
+        own, *carried = task.examples[first : first + 1 + neighbours]
+        for scans in ((own,), *((own, one) for one in carried)):
+            counts = torch.bincount(scans[-1].label.flatten().long(), minlength=1)
+            regions = counts[1:].nonzero().flatten().add(1).tolist()
+            each = range(1, 1 - (-views // len(scans)))
+            examples = tuple(replace(one, subject_id=f"{one.subject_id} view {view}") for one in scans for view in each)
+            name = f"{task.name} {' in '.join(one.subject_id for one in scans)} map {first // (1 + neighbours) + 1}"
+            share = task.weight / len(task.examples)
+            tasks.append(replace(task, name=name, examples=examples, labels=tuple(regions), weight=share))
     return tasks
 
 

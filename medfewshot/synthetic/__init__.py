@@ -11,7 +11,7 @@ References:
 
 from medfewshot.synthetic.blobs import make_blob_volume, write_blob_dataset
 from medfewshot.synthetic.cohort import COHORT_NAME, CT_LABELS, make_ct_cohort
-from medfewshot.synthetic.label_maps import paint_labels
+from medfewshot.synthetic.label_maps import paint_labels, recombine_maps
 from medfewshot.synthetic.populations import Populations, PopulationSettings
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "make_blob_volume",
     "make_ct_cohort",
     "paint_labels",
+    "recombine_maps",
     "write_blob_dataset",
 ]

@@ -1,4 +1,4 @@
-"""Images of label maps: a random brightness for every tissue, then a simulated scanner.
+"""Label maps: maps that combine several, and images, with a random brightness for every tissue and a simulated scanner.
 
 References:
     Billot et al., SynthSeg, Medical Image Analysis 2023.
@@ -6,7 +6,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -53,3 +53,30 @@ def paint_labels(
     grain = blur(torch.randn((len(labels), 1, *labels.shape[1:]), generator=generator).to(labels.device), 1.0)
     clean = bright[:, None] + texture.to(labels.device)[drawn][:, None] * grain / grain.std().clamp_min(1e-6)
     return normalise(acquire(blur(clean, 0.5), protocol, rng, generator), protocol)
+
+
+def recombine_maps(maps: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Make label maps with structures from several maps; the same maps always give the same ones.
+
+    Each structure of a map is replaced by that of any map that has it, moved so that its centre stays. Large ones come
+    first, so that they do not hide small ones.
+
+    Args:
+        maps: ``(X, Y, Z)`` uint8, of any sizes.
+        count: Maps to make; they have the places of the first map, of the second, and so on.
+    """
+    rng, mixed = np.random.default_rng(0), []
+    for number in range(count):
+        place = maps[number % len(maps)]
+        made = torch.zeros_like(place)
+        sizes = place.flatten().long().bincount()
+        values = [value for value in sizes.argsort(descending=True).tolist() if value and sizes[value]]
+        for value in values:
+            showing = [one for one in maps if (one == value).any()]
+            voxels = (showing[int(rng.integers(len(showing)))] == value).nonzero()
+            shift = (place == value).nonzero().float().mean(0) - voxels.float().mean(0)
+            moved = voxels + shift.round().long()
+            inside = ((moved >= 0) & (moved < torch.tensor(place.shape))).all(1)
+            made[tuple(moved[inside].T)] = value
+        mixed.append(made)
+    return mixed

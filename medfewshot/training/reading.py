@@ -22,6 +22,8 @@ from medfewshot.intensities import robust_window
 from medfewshot.io import case_id, find_images, format_of, match_names, read_complete_examples, read_image, read_label
 from medfewshot.planning import labels_to_plan, make_plan, to_plan
 from medfewshot.settings import PlanSettings
+from medfewshot.synthetic import recombine_maps
+from medfewshot.training.carrying import carry_regions
 from medfewshot.training.settings import BaseDataset, ChosenDataset, LabelMapDataset, RegionDataset, TaskSettings
 from medfewshot.types import Case, Plan, Progress, Volume
 
@@ -97,12 +99,18 @@ def _read_regions(name: str, wanted: RegionDataset, folder: Path) -> LabelledTas
     cases = _pool(name, wanted, dataset, dataset.cases)
     images = [read_image(case.image_paths) for case in cases]
     plan = _plan(images, [_bright(image) for image in images], dataset, wanted)
+    planned = [to_plan(image, plan).image for image in images]
+    maps = [find_regions(image, plan.spacing_mm, wanted.volumes_ml) for image in planned]
+    carried = carry_regions(maps, planned, plan.spacing_mm, wanted.neighbours)
+    coded = [
+        encode_volume(case.subject_id, image, found[0], plan.spacing_mm)
+        for case, image, found in zip(cases, planned, maps, strict=True)
+    ]
     examples = []
-    for case, image in zip(cases, images, strict=True):
-        planned = to_plan(image, plan).image
-        maps = find_regions(planned, plan.spacing_mm, wanted.volumes_ml)
-        coded = encode_volume(case.subject_id, planned, maps[0], plan.spacing_mm)
-        examples += [replace(coded, label=one) for one in maps]
+    for scan, found, others in zip(coded, maps, carried, strict=True):
+        for scale, regions in enumerate(found):
+            examples.append(replace(scan, label=regions))
+            examples += [replace(coded[other], label=there[scale]) for other, there in others.items()]
     return LabelledTask(name, tuple(examples))
 
 
@@ -131,12 +139,13 @@ def _read_label_maps(name: str, wanted: LabelMapDataset, folder: Path) -> Labell
     if plan.spatial_dims != 3:
         raise InputError(f"{folder}: contains 2D label maps", "give 3D maps: 2D images are not generated from maps")
     maps = [labels_to_plan(label, plan).to(torch.uint8) for label in labels]
+    mixed = recombine_maps(maps, wanted.recombined)
     number = {value: index for index, value in enumerate(plan.label_values, start=1)}
     like = {value: group[0] for group in wanted.same_brightness for value in group}
-    coded = zip(paths, maps, strict=True)
+    coded = [*zip(map(case_id, paths), maps, strict=True), *((f"mixed {i + 1}", one) for i, one in enumerate(mixed))]
     return LabelledTask(
         name,
-        tuple(Example(case_id(path), one[None].clone(), one, plan.spacing_mm) for path, one in coded),
+        tuple(Example(subject, one[None].clone(), one, plan.spacing_mm) for subject, one in coded),
         labels=tuple(index for value, index in number.items() if value not in wanted.never),
         names={index: f"label {value}" for value, index in number.items()},
         tissues={index: number[like.get(value, value)] for value, index in number.items()},

@@ -51,6 +51,7 @@ class RegionDataset(ChosenDataset):
     """A data set whose scans are used without their labels."""
 
     volumes_ml: Factors = Field((0.5, 500.0), description="Smallest and largest volume of a region that is a class.")
+    neighbours: int = Field(0, ge=0, description="Similar scans to which registration carries the regions of a scan.")
 
 
 class LabelMapDataset(ChosenDataset):
@@ -60,6 +61,7 @@ class LabelMapDataset(ChosenDataset):
     same_brightness: tuple[tuple[int, ...], ...] = Field(
         (), description="Groups of label values that look alike, such as left and right."
     )
+    recombined: int = Field(0, ge=0, description="Additional maps, with structures taken from several maps.")
 
 
 class VariedSettings(EpisodeSettings):

@@ -8,7 +8,7 @@ from medfewshot.episodes import EpisodeSampler, EpisodeSource, Mixture, region_t
 from medfewshot.errors import InputError
 from medfewshot.synthetic import Populations
 from medfewshot.training.reading import Tasks
-from medfewshot.training.settings import TaskSettings, TrainSettings
+from medfewshot.training.settings import RegionSettings, TaskSettings, TrainSettings
 
 
 def make_sources(settings: TrainSettings, read: Tasks) -> tuple[EpisodeSource, EpisodeSource, list[str]]:
@@ -53,8 +53,9 @@ def _sources(tasks: TaskSettings, read: Tasks) -> dict[str, EpisodeSource]:
         made["synthetic"] = Populations(tasks.synthetic)  # each episode has a new anatomy, so it also validates
     for kind, wanted in tasks.from_data.items():
         found = list(read.get(kind, ()))
-        if found and kind == "regions":
-            found = [one for task in found for one in region_tasks(task, wanted.shots[1] + wanted.queries)]
+        if isinstance(wanted, RegionSettings):
+            views, chosen = wanted.shots[1] + wanted.queries, wanted.datasets
+            found = [one for task in found for one in region_tasks(task, views, chosen[task.name].neighbours)]
         if found and tasks.weights[kind] > 0:
             made[kind] = EpisodeSampler(found, wanted)
     return {kind: source for kind, source in made.items() if tasks.weights[kind] > 0}

@@ -64,6 +64,15 @@ def test_an_episode_of_regions_shows_one_scan_twice():
     assert not torch.equal(episode.support.images[0], episode.query.image[0])
 
 
+def test_an_episode_of_carried_regions_has_both_scans_and_only_what_both_show():
+    image, organs = body()
+    own, carried = Example("a", image, organs, SPACING), Example("b", image, organs * (organs == 2), SPACING)
+    tasks = region_tasks(LabelledTask("scans", (own, carried)), views=3, neighbours=1)
+    assert [(one.name, one.labels) for one in tasks] == [("scans a map 1", (1, 2)), ("scans a in b map 1", (2,))]
+    assert [one.subject_id for one in tasks[1].examples] == ["a view 1", "a view 2", "b view 1", "b view 2"]
+    assert sum(one.weight for one in tasks) == 1
+
+
 def test_the_other_classes_of_an_episode_are_near_the_first():
     """Four blocks in a row, 24 mm apart: with 30 mm a class meets only its neighbours."""
     label = torch.zeros((40, 8, 8), dtype=torch.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medfewshot.synthetic import paint_labels
+from medfewshot.synthetic import paint_labels, recombine_maps
 
 
 def slabs() -> torch.Tensor:
@@ -36,3 +36,24 @@ def test_members_share_their_contrast():
     for seed in range(3):
         first, second = means(seed, {1: 1, 2: 2, 3: 3})
         assert float(torch.corrcoef(torch.stack([first, second]))[0, 1]) > 0.8
+
+
+def test_mixed_maps_have_the_places_of_one_map_and_shapes_of_any():
+    """Structure 1 is a cube or a bar, structure 2 one voxel that the large structure 3 would hide if it came last."""
+    maps = []
+    for edges in ((4, 4, 4), (12, 2, 2)):
+        one = torch.zeros((20, 20, 20), dtype=torch.uint8)
+        one[10:, 10:, 10:] = 3
+        one[15, 15, 15] = 2
+        start = [6 - edge // 2 for edge in edges]
+        one[tuple(slice(a, a + edge) for a, edge in zip(start, edges, strict=True))] = 1
+        maps.append(one)
+    mixed = recombine_maps(maps, 8)
+    assert all(torch.equal(a, b) for a, b in zip(mixed, recombine_maps(maps, 8), strict=True))
+    assert {int((one == 1).sum()) for one in mixed} == {64, 48}
+    for one in mixed:
+        assert one.dtype == torch.uint8
+        assert (one == 1).nonzero().float().mean(0).tolist() == [5.5, 5.5, 5.5]
+        assert int(one[15, 15, 15]) == 2
+    maps[1][maps[1] == 1] = 0
+    assert [int((one == 1).any()) for one in recombine_maps(maps, 2)] == [1, 0]

@@ -128,6 +128,24 @@ def test_label_maps_of_test_scans_are_not_read(root, tmp_path):
     assert [example.subject_id for example in task.examples] == [f"s{number:02}" for number in range(15)]
 
 
+def test_mixed_maps_are_further_subjects(root):
+    (task,) = read_tasks(tasks(recombined=2), root)["label_maps"]
+    assert [example.subject_id for example in task.examples] == ["s0", "s1", "s2", "mixed 1", "mixed 2"]
+
+
+def test_carried_regions_are_kept_in_a_pack_and_make_episodes_of_two_subjects(root, tmp_path):
+    settings = TaskSettings(synthetic=None, regions=tasks().regions)
+    settings.regions.datasets["blocks"] = settings.regions.datasets["blocks"].replace(neighbours=1)
+    read = read_tasks(settings, root)
+    (task,) = read["regions"]
+    assert len(task.examples) == 2 * 3 * 4
+    write_pack(read, tmp_path / "pack.safetensors", settings)
+    training, _, _ = make_sources(TrainSettings(tasks=settings), read_pack(tmp_path / "pack.safetensors", settings))
+    pairs = [training.sample(seed) for seed in range(12)]
+    assert any(len({name.split(" ")[0] for name in (*one.support_subjects, *one.query_subjects)}) == 2 for one in pairs)
+    assert sorted(seen_data(read)["blocks"]["without_labels"]) == ["s0", "s1", "s2"]
+
+
 def test_label_maps_that_do_not_fit_are_refused(root, tmp_path):
     with pytest.raises(InputError, match="no map has the label 9"):
         read_tasks(tasks(never=(9,)), root)
