@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from medfewshot.errors import GridMismatchError
-from medfewshot.io.formats.base import Header
+from medfewshot.io.dicom_stack import DicomSource
+from medfewshot.io.formats.base import Header, kept_header
 from medfewshot.io.geometry import check_same_grid
 from medfewshot.types import Volume
 
@@ -22,8 +23,15 @@ def in_frame_of(image: Volume, label: Volume) -> Volume:
     placed by its origin. It gets the affine and the millimetres of its image, which a mask drawn as PNG lacks.
 
     Raises:
-        GridMismatchError: As :func:`check_same_grid`, or a structure lies outside the image.
+        GridMismatchError: As :func:`check_same_grid`; a structure lies outside the image; or a DICOM segmentation
+            states another frame of reference than its series.
     """
+    source, drawn_in = kept_header(image, DicomSource), kept_header(label, str)
+    if source is not None and drawn_in and source.frame_of_reference not in (drawn_in, ""):
+        raise GridMismatchError(
+            f"{label.name}: was drawn in another frame of reference than that of {image.name}",
+            "give the scan that it was drawn on",
+        )
     label = _turned(image, label)
     start = _offset(image, label) if _is_cropped(label) else None
     if start is not None:

@@ -19,7 +19,15 @@ from test_io_dicom_frames import write_enhanced
 
 from medfewshot.cli import main
 from medfewshot.errors import InputError
-from medfewshot.io import files_without_image, find_images, looks_like_label, read_image, read_label, volumes_in
+from medfewshot.io import (
+    files_without_image,
+    find_images,
+    in_frame_of,
+    looks_like_label,
+    read_image,
+    read_label,
+    volumes_in,
+)
 from medfewshot.io.dicom_seg_writer import write_dicom_seg
 from medfewshot.io.terminology import check_available
 from medfewshot.types import Volume
@@ -273,6 +281,17 @@ def test_a_foreign_one_is_refused(tmp_path):
         read_label(file)
     with pytest.raises(InputError, match=r"over\.dcm: is a DICOM segmentation and no scan"):
         read_image(file)
+
+
+def test_one_of_another_frame_of_reference_is_refused(tmp_path):
+    folder = corpus_dicom.series(tmp_path)
+    volume = read_image(folder)
+    seg = read_label(foreign(tmp_path / "seg.dcm", folder, boxes(volume.spatial_shape), ["Liver", "GTV"]))
+    other = read_image(corpus_dicom.series(tmp_path, name="other", FrameOfReferenceUID="1.2.3.99"))
+    with pytest.raises(InputError, match=r"seg\.dcm: was drawn in another frame of reference than that of .*other"):
+        in_frame_of(other, seg)
+    for image in (volume, Volume(volume.data, volume.affine)):
+        assert np.count_nonzero(in_frame_of(image, seg).data) == np.count_nonzero(seg.data)
 
 
 def test_a_segmentation_beside_a_series_is_a_label(tmp_path):

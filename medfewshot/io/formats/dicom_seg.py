@@ -54,7 +54,8 @@ def read_label(path: Path) -> Volume:
         labels = np.ascontiguousarray(labels[:, :, ::-1])
         affine[:3, 3] += affine[:3, 2] * (labels.shape[2] - 1)
         affine[:3, 2] *= -1
-    return Volume(labels[None], affine, names=names, colours=_colours(segments, values))
+    frame_of_reference = str(segmentation.get("FrameOfReferenceUID", ""))
+    return Volume(labels[None], affine, frame_of_reference, names=names, colours=_colours(segments, values))
 
 
 def _values(segments: Mapping[int, Any]) -> dict[int, int]:
