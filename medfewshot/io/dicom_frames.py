@@ -36,6 +36,7 @@ _FACTS = {
     "acquisition time": ("FrameContentSequence", "FrameAcquisitionDateTime"),
 }
 """Where the functional groups state what ``dicom_acquisitions`` compares."""
+_RESCALING = "PixelValueTransformationSequence"
 
 
 def is_enhanced(one: Slice) -> bool:
@@ -48,7 +49,7 @@ def frames_of(one: Slice) -> list[Slice]:
     """Return one slice a frame, in the stored order. ``one`` is the whole file.
 
     Raises:
-        InputError: pydicom is not installed, or the frames belong to several stacks.
+        InputError: pydicom is not installed, the frames belong to several stacks, or only some state a rescaling.
     """
     dataset = _read(one.path, pixels=False)
     shared = _item(dataset, "SharedFunctionalGroupsSequence")
@@ -62,6 +63,12 @@ def frames_of(one: Slice) -> list[Slice]:
     if len(stacks) > 1:
         raise InputError(
             f"{one.path}: its frames belong to {len(stacks)} stacks", "export each stack as a series of its own"
+        )
+    unscaled = sum(not (group.get(_RESCALING) or shared.get(_RESCALING)) for group in groups)
+    if 0 < unscaled < count:
+        raise InputError(
+            f"{one.path}: {unscaled} of its {count} frames state no rescale slope and intercept, and the others do",
+            "export the series again",
         )
     one = replace(one, rescale=(float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)))
     return [_frame(one, index, group, shared) for index, group in enumerate(groups)]
@@ -109,8 +116,8 @@ def _frame(one: Slice, index: int, group: Any, shared: Any) -> Slice:
             "export the series again, or convert it with dcm2niix",
         )
     thickness, step = (of("PixelMeasuresSequence", name, 1) for name in ("SliceThickness", "SpacingBetweenSlices"))
-    slope = of("PixelValueTransformationSequence", "RescaleSlope", 1)
-    intercept = of("PixelValueTransformationSequence", "RescaleIntercept", 1)
+    slope = of(_RESCALING, "RescaleSlope", 1)
+    intercept = of(_RESCALING, "RescaleIntercept", 1)
     axes = [axis / max(float(np.linalg.norm(axis)), 1e-9) for axis in orientation.reshape(2, 3)]
     return replace(
         one,
@@ -122,7 +129,10 @@ def _frame(one: Slice, index: int, group: Any, shared: Any) -> Slice:
         step_mm=None if step is None else abs(float(step[0])),
         pose=np.stack([position, *axes]),
         facts={**one.facts, **_facts(group, shared)},
-        rescale=one.rescale if slope is None or intercept is None else (float(slope[0]), float(intercept[0])),
+        rescale=(
+            one.rescale[0] if slope is None else float(slope[0]),
+            one.rescale[1] if intercept is None else float(intercept[0]),
+        ),
     )
 
 

@@ -176,6 +176,24 @@ def test_compressed_frames_keep_their_own_slope(tmp_path: Path) -> None:
     assert np.array_equal(volume.data[0], ramp())
 
 
+@pytest.mark.parametrize(("missing", "expected"), [("RescaleSlope", ramp()), ("RescaleIntercept", ramp() + 100)])
+def test_a_slope_or_an_intercept_alone_is_applied(tmp_path: Path, missing: str, expected: np.ndarray) -> None:
+    dataset = dcmread(write_enhanced(tmp_path / "a.dcm", slopes=[1.0 if missing == "RescaleSlope" else 0.5]))
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.PixelValueTransformationSequence[0][missing]
+    dataset.save_as(tmp_path / "a.dcm")
+    assert np.array_equal(read_image(tmp_path / "a.dcm").data[0], expected)
+
+
+def test_frames_without_the_rescaling_of_the_others_are_refused(tmp_path: Path) -> None:
+    dataset = dcmread(write_enhanced(tmp_path / "a.dcm"))
+    for frame in dataset.PerFrameFunctionalGroupsSequence[:2]:
+        del frame.PixelValueTransformationSequence
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match=r"a\.dcm: 2 of its 6 frames state no rescale slope and intercept"):
+        read_image(tmp_path / "a.dcm")
+
+
 def test_one_frame_keeps_its_place_and_thickness(tmp_path: Path) -> None:
     volume = read_image(write_enhanced(tmp_path / "a.dcm", order=[0]))
     np.testing.assert_allclose(volume.affine, OBLIQUE, atol=1e-4)
