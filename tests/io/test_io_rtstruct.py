@@ -173,6 +173,12 @@ def test_doubts_are_warnings(tmp_path: Path, contours: list[np.ndarray], doubt: 
     assert re.match(f"Liver: {doubt}", found.warnings[0])
 
 
+def test_contours_that_enclose_no_voxel_are_a_warning(tmp_path: Path) -> None:
+    structures = {"big": [box(0.5, 7.5, 0.5, 7.5, 2)], "tiny": [box(2.2, 2.8, 2.2, 2.8, 2)], "empty": []}
+    found = read_label(write_contours(tmp_path / "rs.dcm", structures), image=scan(tmp_path))
+    assert found.warnings == ("tiny: its contours enclose no voxel of this scan",)
+
+
 def test_one_structure_in_two_items_is_joined(tmp_path: Path) -> None:
     volume = scan(tmp_path)
     path = write_contours(tmp_path / "two.dcm", {"liver": [box(1, 4, 1, 4, 2)], "other": [box(6, 9, 1, 4, 3)]})

@@ -113,6 +113,8 @@ def _mask(path: Path, item: Any, name: str, image: Volume) -> tuple[np.ndarray, 
         crossed += has_crossed
     if crossed:
         doubts.append(f"contours cross each other on {crossed} slice(s) and are joined")
+    if planes and not mask.any():
+        doubts.append("its contours enclose no voxel of this scan")
     return mask, [f"{name}: {doubt}" for doubt in doubts]
 
 
