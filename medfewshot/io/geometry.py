@@ -42,6 +42,8 @@ def as_2d(volume: Volume) -> Volume:
 
 def check_affine(affine: np.ndarray, name: str) -> None:
     """Raise InputError unless the three axes are finite, of a possible length and at right angles."""
+    if affine.shape != (4, 4):
+        raise InputError(f"{name}: the affine has the shape {affine.shape}, not (4, 4)", "give the affine to RAS mm")
     if not np.isfinite(affine).all():
         raise InputError(
             f"{name}: the affine contains NaN or infinite numbers", "convert the file again from its source"

@@ -45,6 +45,8 @@ def as_volume(value: VolumeLike, *, label: bool = False, image: Volume | None = 
     if np.ma.is_masked(value.data if isinstance(value, Volume) else getattr(value, "dataobj", value)):
         raise InputError("array: is a masked array", "fill it first: array.filled(value)")
     volume = value if isinstance(value, Volume) else _contents(value)
+    if not isinstance(volume.data, np.ndarray):
+        volume = replace(volume, data=_array(volume.data))
     data, name = volume.data, volume.name
     if data.ndim not in (3, 4) or 0 in data.shape:
         raise InputError(f"{name}: its shape {data.shape} is no image's", "give (X, Y), (X, Y, Z) or (C, X, Y, Z)")
@@ -59,7 +61,7 @@ def as_volume(value: VolumeLike, *, label: bool = False, image: Volume | None = 
     affine = np.asarray(volume.affine, dtype=np.float64)
     check_affine(affine, name)
     if label:
-        return as_label(replace(volume, affine=affine), lowest=IGNORED if volume is value else 0)
+        return as_label(replace(volume, affine=affine), lowest=IGNORED if isinstance(value, Volume) else 0)
     check_is_image(data, name)
     return volume if data is volume.data and affine is volume.affine else replace(volume, data=data, affine=affine)
 
@@ -75,7 +77,7 @@ def _contents(value: Any) -> Volume:
         data = array_of(value)
         return Volume(data[..., 0] if data.ndim == 5 and data.shape[-1] == 1 else data, affine_of(value))
     if hasattr(value, "affine") and np.ndim(getattr(value, "data", 0)) == 4:  # TorchIO: (C, X, Y, Z)
-        return Volume(np.asarray(value.data), np.array(value.affine, dtype=np.float64))
+        return Volume(_array(value.data), np.array(value.affine, dtype=np.float64))
     is_array = hasattr(value, "__array__") or isinstance(value, (list, tuple, int, float))
     if hasattr(value, "affine") or not is_array or not packages <= _ARRAYS:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
@@ -83,11 +85,21 @@ def _contents(value: Any) -> Volume:
             f"an object of type {kind} cannot be read as an image",
             "give a path, an array, or an image of MONAI, TorchIO, nibabel or SimpleITK",
         )
-    # NumPy has no bfloat16.
-    plain = value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
-    data = plain.detach().cpu().numpy() if hasattr(plain, "detach") else np.asarray(plain)
+    data = _array(value)
     data = data if data.ndim == 4 else data[None]
     return Volume(data, np.eye(4), has_spacing=False, warnings=(NO_SPACING,))
+
+
+def _array(value: Any) -> np.ndarray:
+    """Turn an array, a tensor or nested lists of numbers into a NumPy array, which has no bfloat16."""
+    plain = value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
+    try:
+        data = plain.detach().cpu().numpy() if hasattr(plain, "detach") else np.asarray(plain)
+    except ValueError:  # lists of different lengths
+        data = np.array(None)
+    if isinstance(value, (list, tuple)) and data.dtype.kind not in "biufc":
+        raise InputError(f"a {type(value).__name__} of other things than numbers is no image", "give one path or image")
+    return data
 
 
 def _meta_tensor(value: Any) -> Volume:

@@ -133,6 +133,29 @@ def test_volumes_that_cannot_be_used_are_refused(label: float, affine: np.ndarra
         as_volume(Volume(data, affine), label=True)
 
 
+class Planar(ScalarImage):
+    affine = np.eye(3)
+
+
+@pytest.mark.parametrize("value", [Planar(), Volume(DATA[None], np.eye(3)), Volume(DATA[None], None)])
+def test_an_affine_of_another_shape_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match=r"array: the affine has the shape \(.*\), not \(4, 4\)"):
+        as_volume(value)
+
+
+@pytest.mark.parametrize("data", [torch.tensor(DATA)[None], DATA[None].tolist()], ids=["tensor", "list"])
+def test_data_of_a_volume_become_an_array(data: object) -> None:
+    assert np.array_equal(as_volume(Volume(data, OBLIQUE)).data[0], DATA)
+    label = as_volume(Volume(torch.tensor([[[0, IGNORED], [1, 2]]]), OBLIQUE), label=True)
+    assert label.data.tolist() == [[[0, IGNORED], [1, 2]]]
+
+
+@pytest.mark.parametrize("value", [["a.nii.gz"], [Path("a"), Path("b")], [[1], [2, 3]]])
+def test_a_list_of_paths_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match="a list of other things than numbers is no image; give one path or image"):
+        as_volume(value)
+
+
 def test_a_label_that_was_read_is_not_checked_again(tmp_path: Path) -> None:
     label = read_label(write_nifti(tmp_path / "a.nii", np.zeros((9, 8, 10), np.int16)))
     assert as_volume(label, label=True) is label
