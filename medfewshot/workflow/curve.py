@@ -72,7 +72,7 @@ def learning_curve(
     cells = plan_cells(cases, curve, seed=settings.seed)
     request = _request(source, settings, cells)
     done = _open(folder, request, curve.overwrite)
-    names = _names(scans, settings)
+    names = _names(scans.ignoring(settings.ignore), settings)
     for number, cell in enumerate(cells):
         progress.at("models").update(number, len(cells), f"{cell.shots} labelled scans, choice {cell.draw}")
         if (cell.shots, cell.draw) not in {(score.shots, score.draw) for score in done}:

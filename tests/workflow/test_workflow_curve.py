@@ -105,3 +105,13 @@ def test_a_structure_that_the_chosen_scans_do_not_show_counts_as_missed(tmp_path
     found = curve(tmp_path, CurveSettings(shots=(1,), draws=3))
     learned = {draw: [one.dice for one in found.scores if (one.draw, one.case) == (draw, "s2")] for draw in (1, 2, 3)}
     assert sorted(learned.values()) == [[], [1, 0], [1, 0]]
+
+
+def test_a_label_to_ignore_is_no_structure(tmp_path):
+    toys.make_folders(tmp_path, supports=3, queries=0)
+    for path in (tmp_path / "annotated" / "labels").iterdir():
+        label = np.asarray(nib.load(path).dataobj).astype(np.int16)
+        label[:1] = 255
+        toys.save_nifti(path, label)
+    found = curve(tmp_path, CurveSettings(shots=(1,), draws=1), SETTINGS.replace(ignore=255))
+    assert {one.structure for one in found.scores} == {"label 205", "label 420"}
