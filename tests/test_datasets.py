@@ -295,6 +295,9 @@ def test_csv_cases_in_folders_with_equal_file_names(tmp_path):
         ("image,label\na.nii.gz,zz.nii.gz\n", r"line 2: label .*zz.nii.gz does not exist"),
         ("image,label\n,l.nii.gz\n", "line 2: the image column is empty"),
         ("image,label\na.nii.gz,l.nii.gz,x\n", "line 2: 3 columns"),
+        ('image,label,note\na.nii.gz,l.nii.gz,"5 inch\na.nii.gz,m.nii.gz,\n', "line 2: cannot be read.*quote"),
+        ('image,label,note\na.nii.gz,l.nii.gz,\na.nii.gz,m.nii.gz,"5 inch', "line 3: cannot be read.*quote"),
+        ('image,label,note\na.nii.gz,l.nii.gz,"5 inch\na.nii.gz,m.nii.gz,"6 inch\n', "line 2: cannot be read.*quote"),
         ("image,label,frame\na.nii.gz,l.nii.gz,-1\n", "line 2: frame -1 is no number"),
         ("image,label\na.nii.gz,l.nii.gz\na.nii.gz,m.nii.gz\n", "line 3: .*listed in line 2"),
     ],
@@ -324,6 +327,13 @@ def test_a_layout_is_one_function(tmp_path):
     assert [case.label_path.name for case in dataset.labelled] == ["x.nii", "y.nii"]
     touch(tmp_path, "a.nii.gz", "a_seg.nii.gz")
     assert read_dataset(tmp_path, layouts=layouts).name == tmp_path.name, "the first layout that fits counts"
+
+
+def test_csv_quotes_protect_separators_and_lines(tmp_path):
+    touch(tmp_path, "a,1.nii.gz", "b.nii.gz", "l.nii.gz")
+    rows = '"a,1.nii.gz", "l.nii.gz","5"" disc,\nnew"\nb.nii.gz,l.nii.gz,5" disc\n'
+    (tmp_path / "t.csv").write_text("image,label,note\n" + rows)
+    assert [case.case_id for case in read_dataset(tmp_path / "t.csv").labelled] == ["a,1", "b"]
 
 
 def test_csv_lines_of_separators_are_empty(tmp_path):

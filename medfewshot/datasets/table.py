@@ -59,15 +59,18 @@ def _frame(path: Path, line: int, text: str) -> int | None:
 
 def _rows(path: Path) -> list[tuple[int, _Row]]:
     """Return ``(line number, row)`` of each line with content. Column names are in lower case."""
+    start = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header_line = file.readline()
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=header_line.count), restval="")
+            separator = max(",;\t", key=header_line.count)
+            reader = csv.DictReader(file, delimiter=separator, restval="", skipinitialspace=True, strict=True)
             reader.fieldnames = [cell.strip().lower() for cell in reader.fieldnames or ()]
             _check_header(path, reader.fieldnames)
-            rows = []
+            rows, start = [], reader.line_num + 1
             for row in reader:
+                start = reader.line_num + 1
                 more = row.pop(None, [])
                 stripped = {column: cell.strip() for column, cell in row.items()}
                 if not any([*stripped.values(), *(cell.strip() for cell in more)]):
@@ -79,7 +82,10 @@ def _rows(path: Path) -> list[tuple[int, _Row]]:
                     )
                 rows.append((reader.line_num, stripped))
             return rows
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        problem = f"{path}, line {start}: cannot be read as CSV ({error})"
+        raise InputError(problem, 'close or remove the quote (") there') from error
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})", "save it as UTF-8 text") from error
 
 
