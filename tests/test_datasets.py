@@ -300,10 +300,15 @@ def test_csv_cases_in_folders_with_equal_file_names(tmp_path):
         ('image,label,note\na.nii.gz,l.nii.gz,"5 inch\na.nii.gz,m.nii.gz,"6 inch\n', "line 2: cannot be read.*quote"),
         ("image,label,frame\na.nii.gz,l.nii.gz,-1\n", "line 2: frame -1 is no number"),
         ("image,label\na.nii.gz,l.nii.gz\na.nii.gz,m.nii.gz\n", "line 3: .*listed in line 2"),
+        ("image,label\na.nii.gz,l.nii.gz\nsub/../a.nii.gz,m.nii.gz\n", "line 3: .*listed in line 2"),
+        ("image,label\na.nii.gz,l.nii.gz\nlink.nii.gz,m.nii.gz\n", "line 3: .*listed in line 2"),
+        ("image,label\na.nii.gz|link.nii.gz,l.nii.gz\n", "line 2: two channels are the same file"),
     ],
 )
 def test_csv_mistakes_name_the_line(tmp_path, text, words):
-    touch(tmp_path, "a.nii.gz", "l.nii.gz", "m.nii.gz")
+    touch(tmp_path, "a.nii.gz", "l.nii.gz", "m.nii.gz", "sub/b.nii.gz")
+    if "link" in text:
+        (tmp_path / "link.nii.gz").symlink_to("a.nii.gz")
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=words):
         read_dataset(tmp_path / "t.csv")

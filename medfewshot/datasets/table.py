@@ -30,16 +30,21 @@ def read_csv(path: Path) -> Dataset | None:
     if not rows:
         raise InputError(f"{path}: no case below the header", "add lines of the form image.nii.gz,label.nii.gz")
     first_line: dict[tuple[tuple[Path, ...], int | None], int] = {}
+    examples: list[tuple[tuple[Path, ...], int | None]] = []
     for line, row in rows:
         if not row["image"]:
             raise InputError(f"{path}, line {line}: the image column is empty", "give a path or remove the line")
         images = tuple(_existing(path, line, "image", part.strip()) for part in row["image"].split("|"))
-        example = (images, _frame(path, line, row.get("frame", "")))
-        if first_line.setdefault(example, line) != line:
-            twice = f"{path}, line {line}: {images[0].name} is listed in line {first_line[example]} already"
+        frame = _frame(path, line, row.get("frame", ""))
+        files = tuple(image.resolve() for image in images)  # one file can have several paths
+        if len(set(files)) < len(files):
+            raise InputError(f"{path}, line {line}: two channels are the same file", "give each channel its own file")
+        if (first := first_line.setdefault((files, frame), line)) != line:
+            twice = f"{path}, line {line}: {images[0].name} is listed in line {first} already"
             raise InputError(twice, "remove one line, because an image cannot have two labels")
-    counts, found = Counter(path_id(image) for image in {images[0] for images, _ in first_line}), []
-    for (line, row), (images, frame) in zip(rows, first_line, strict=True):
+        examples.append((images, frame))
+    counts, found = Counter(path_id(image) for image in {images[0] for images, _ in examples}), []
+    for (line, row), (images, frame) in zip(rows, examples, strict=True):
         name = path_id(images[0])
         name = name if counts[name] == 1 else _long_name(path, images[0])
         subject = row.get("subject") or name
