@@ -41,6 +41,8 @@ def suggest(
     with console.progress("Looking at scans") as progress:
         rows, skipped = _ordered(scans, segmenter, progress)
     console.warnings(skipped)
+    if not rows and skipped:
+        raise InputError(f"no scan could be {'read or segmented' if segmenter else 'read'}: {skipped[0]}")
     if not rows:
         raise InputError("no scan is left to label", "give scans that the model has not learned from")
     kind = "expected Dice" if segmenter else "distance to the others"

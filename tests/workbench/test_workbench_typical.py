@@ -62,3 +62,8 @@ def test_the_command_names_the_first_scan_to_label(tmp_path: Path):
     done = CliRunner().invoke(app, ["suggest", str(tmp_path)])
     assert done.exit_code == 1
     assert "s0.nii.gz" in done.output
+    for number in (1, 2):
+        (tmp_path / f"s{number}.nii.gz").write_bytes(b"broken")
+    done = CliRunner().invoke(app, ["suggest", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "no scan could be read: " in done.output
