@@ -312,10 +312,12 @@ def _compare(support: Support, progress: Progress) -> list[dict[str, Any]]:
 
 
 def fingerprint_of(support: Dataset, settings: AdaptSettings) -> str:
-    """Fingerprint of the support's files (names, sizes, times) and the settings, to recognise a run on resuming."""
+    """Fingerprint of the support's files (names, sizes, times), facts and settings, to recognise a run on resuming."""
     paths = [path for case in support.labelled for path in (*case.image_paths, case.label_path) if path is not None]
     facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for path in paths for p in files_of(path)]
     unused = [name for name in ("ignore", "frame") if dict(settings)[name] is None]
     content: list[Any] = [facts, support.labels, settings.model_dump(exclude={"device", *unused})]
     content += [support.ignore] if support.ignore is not None else []
+    stated = [(case.modality, case.frame, case.channels) for case in support.labelled]
+    content += [stated] if any(one != (None, None, 1) for one in stated) else []
     return hashlib.sha256(strict_json(content).encode()).hexdigest()

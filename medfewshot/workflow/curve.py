@@ -70,8 +70,8 @@ def learning_curve(
     scans = read_supports(source, frame=settings.frame, progress=progress)
     cases = _case_of_each(scans.images, source.labelled)
     cells = plan_cells(cases, curve, seed=settings.seed)
-    request = _request(source, settings, cells)
-    done = _open(folder, request, curve.overwrite)
+    request = _request(source, settings, cells, scans.names)
+    done = _open(folder, request, {case.case_id: case.subject_id for case in cases}, curve.overwrite)
     names = _names(scans.ignoring(settings.ignore), settings)
     for number, cell in enumerate(cells):
         progress.at("models").update(number, len(cells), f"{cell.shots} labelled scans, choice {cell.draw}")
@@ -134,13 +134,15 @@ def _steps(count: int) -> tuple[int, ...]:
     return (*[step for step in steps if step < count - 1], count - 1)
 
 
-def _request(source: Dataset, settings: AdaptSettings, cells: Sequence[_Cell]) -> str:
+def _request(source: Dataset, settings: AdaptSettings, cells: Sequence[_Cell], names: Mapping[int, str]) -> str:
     tests = json.dumps([asdict(cell) for cell in cells])
+    if in_files := {value: name for value, name in names.items() if source.labels.get(value) != name}:
+        tests += json.dumps(in_files, sort_keys=True)
     return hashlib.sha256((fingerprint_of(source, settings) + tests).encode()).hexdigest()
 
 
-def _open(folder: Path, request: str, overwrite: bool) -> list[CurveScore]:
-    """Return the scores of an earlier call with the same request, and leave a folder that takes new ones."""
+def _open(folder: Path, request: str, subjects: Mapping[str, str], overwrite: bool) -> list[CurveScore]:
+    """Return the scores of an earlier call with the same request and subjects; otherwise prepare the folder."""
     record, scores = folder / RECORD, folder / SCORES
     check_tables_folder(folder, () if record.is_file() else (SCORES, POINTS, PLOT), "curve")
     if record.is_file() and not overwrite:
@@ -152,7 +154,7 @@ def _open(folder: Path, request: str, overwrite: bool) -> list[CurveScore]:
             earlier = []
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{folder}: the earlier curve is damaged", "replace it", setting="overwrite") from None
-        if not same:
+        if not same or any(subjects.get(score.case, score.subject) != score.subject for score in earlier):
             raise InputError(
                 f"{folder}: contains a curve of other scans or settings", "give another folder, or replace it",
                 setting=("output", "overwrite"),

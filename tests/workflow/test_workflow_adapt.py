@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -18,6 +19,7 @@ from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
 from medfewshot.inference import segment_volume
+from medfewshot.io import strict_json
 from medfewshot.learners.base import FunctionSegmenter
 from medfewshot.planning import make_plan, make_support
 from medfewshot.settings import AdaptSettings
@@ -33,6 +35,7 @@ from medfewshot.workflow import (
     read_supports,
     segment,
 )
+from medfewshot.workflow.adapt import fingerprint_of
 from medfewshot.workflow.continuing import continued
 from medfewshot.workflow.supports import scan_warnings
 
@@ -132,6 +135,23 @@ def test_an_adaptation_is_resumed_only_for_the_same_request(tmp_path, monkeypatc
         adapt_to_folder(support, folder, TOY.replace(seed=1), resume=True)
     adapt_to_folder(support, folder, TOY.replace(seed=1), overwrite=True)
     assert load_segmenter(folder).record["seed"] == 1
+
+
+def test_changed_facts_of_a_case_are_another_request_and_unknown_ones_change_none(tmp_path):
+    root = toys.make_folders(tmp_path, supports=1) / "annotated"
+    one = find_supports(root)
+    (case,) = one.cases
+    image, label = case.image_path, case.label_path
+    facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in (image, label)]
+    content = [facts, one.labels, TOY.model_dump(exclude={"device", "ignore", "frame"})]
+    earlier = hashlib.sha256(strict_json(content).encode()).hexdigest()
+    assert fingerprint_of(one, TOY) == earlier, "a run of an earlier version can be resumed"
+    changes = [
+        {"modality": "MR"}, {"modality": "CT"}, {"frame": 0}, {"frame": 1}, {"channels": 2},
+        {"image_paths": (image, label)}, {"image_paths": (label, image)},
+    ]  # fmt: skip
+    others = [fingerprint_of(replace(one, cases=(replace(case, **change),)), TOY) for change in changes]
+    assert len({earlier, *others}) == 1 + len(changes)
 
 
 def test_a_model_that_another_adaptation_saved_meanwhile_stays(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -115,3 +116,21 @@ def test_a_label_to_ignore_is_no_structure(tmp_path):
         toys.save_nifti(path, label)
     found = curve(tmp_path, CurveSettings(shots=(1,), draws=1), SETTINGS.replace(ignore=255))
     assert {one.structure for one in found.scores} == {"label 205", "label 420"}
+
+
+def test_a_curve_is_not_resumed_with_other_subjects_or_names_of_structures(tmp_path):
+    toys.make_folders(tmp_path, supports=3, queries=0)
+    one = CurveSettings(shots=(1,), draws=1)
+    source = find_supports(tmp_path / "annotated")
+    curve(tmp_path, one)
+    renamed = replace(source, cases=tuple(replace(case, subject_id=f"new {case.case_id}") for case in source.cases))
+    with pytest.raises(InputError, match="other scans or settings"):
+        learning_curve(renamed, tmp_path / "out", SETTINGS, one, learners=TOY)
+    for names in ("kidney", "spleen"), ("spleen", "kidney"):
+        rows = [f'{v} 255 0 0 1 1 1 "{name}"\n' for v, name in zip(toys.VALUES, names, strict=True)]
+        text = "".join(["# ITK-SnAP Label Description File\n", *rows])
+        (tmp_path / "annotated" / "labels" / "labels.txt").write_text(text)
+        with pytest.raises(InputError, match="other scans or settings"):
+            curve(tmp_path, one)
+        found = curve(tmp_path, one.replace(overwrite=True))
+        assert {score.structure for score in found.scores} == set(names)
