@@ -58,8 +58,8 @@ def paint_labels(
 def recombine_maps(maps: Sequence[Tensor], count: int) -> list[Tensor]:
     """Make label maps with structures from several maps; the same maps always give the same ones.
 
-    Each structure of a map is replaced by that of any map that has it, moved so that its centre stays. Large ones come
-    first, so that they do not hide small ones.
+    Each structure of a map gets the shape that it has in one of the maps; its centre stays. Large ones come first, so
+    that they do not hide small ones.
 
     Args:
         maps: ``(X, Y, Z)`` uint8, of any sizes.

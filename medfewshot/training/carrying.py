@@ -25,7 +25,7 @@ def carry_regions(
 ) -> list[dict[int, Tensor]]:
     """Carry the region maps of every scan to the other scans that it matches best.
 
-    A region is kept in a neighbour if both directions agree: carried there and back, it is mostly where it was.
+    A region is kept in a neighbour if both directions agree: carried there and back, it overlaps itself.
 
     Args:
         maps: Of every scan ``(scales, X, Y, Z)`` uint8.
@@ -66,7 +66,7 @@ def _sample(maps: Tensor, grid: Tensor) -> Tensor:
 
 
 def _agreed(before: Tensor, moved: Tensor, returned: Tensor) -> Tensor:
-    """Return the moved regions without those that did not return to where they were."""
+    """Return the moved regions, but none that returned elsewhere."""
     sizes, sizes_returned, common = (
         one.flatten().long().bincount(minlength=256) for one in (before, returned, before[before == returned])
     )
