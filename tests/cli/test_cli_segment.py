@@ -58,7 +58,7 @@ def test_the_record_says_how_it_came_about(run, scans, support):
     assert record["device"].startswith("cpu")
     assert record["finished"] >= record["started"]
     assert {"plan", "adapt", "read", "prepare", "predict", "restore", "write"} <= set(record["seconds"])
-    assert record["supports"] == [
+    assert [{"image": one["image"], "label": one["label"]} for one in record["supports"]] == [
         {"image": f"{scans}/annotated/images/s{k}.nii.gz", "label": f"{scans}/annotated/labels/s{k}.nii.gz"}
         for k in (0, 1)
     ]
