@@ -1,7 +1,8 @@
-"""Intensities of a scan: a sample of its voxels, whether they vary, and whether they are Hounsfield units."""
+"""Intensities of a scan: a sample and a digest of the voxels, whether they vary, whether they are Hounsfield units."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -43,6 +44,11 @@ def constant_channels(image: np.ndarray) -> str:
     if len(constant) == len(image):
         return "every voxel has the same value"
     return f"every voxel of channel {', '.join(map(str, constant))} has the same value" if constant else ""
+
+
+def voxel_digest(image: np.ndarray) -> str:
+    """Return a digest of the voxels of ``image (C, *S)``, which a copy of the scan has too."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
 
 
 def is_constant(image: np.ndarray) -> bool:

@@ -10,8 +10,7 @@ import yaml
 
 from medfewshot.benchmark import BenchmarkConfig, Cell, plan_cells
 from medfewshot.benchmark.cells import RECORD, SCORES
-from medfewshot.bundle import strict_json
-from medfewshot.io import write_csv, write_text
+from medfewshot.io import strict_json, write_csv, write_text
 
 BLOBS = {"cases": 6, "labels": 2, "shape": [14, 10, 8], "seed": 0}
 DATASET = {"name": "blobs", "blobs": BLOBS, "pool": [0, 2], "queries": [2, 6]}

@@ -16,10 +16,9 @@ from lab.oracle2d.scans import Stack, Statistics, normalise, read_stack, statist
 from lab.peers import known_learners
 from medfewshot.benchmark.cells import RECORD, SCORES, read_json, remove_leftovers
 from medfewshot.benchmark.environment import describe_run, peak_device_memory_gb, peak_memory_gb
-from medfewshot.bundle import strict_json
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
-from medfewshot.io import write_csv, write_text
+from medfewshot.io import strict_json, write_csv, write_text
 from medfewshot.learners import make_learner, read_seen
 from medfewshot.learners.base import Learner, Segmenter
 from medfewshot.types import Case, Progress, Support

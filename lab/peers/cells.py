@@ -12,10 +12,9 @@ from lab.peers import SCAN_PEERS, known_learners
 from lab.peers.nnunet import NnUnet, NnUnetSegmenter
 from medfewshot.benchmark.adaptation import KEPT, ScanSegmenter, adapt_cell, adaptation_facts, read_supports
 from medfewshot.benchmark.cells import Cell, read_json
-from medfewshot.bundle import strict_json
 from medfewshot.devices import resolve_device
 from medfewshot.inference import Segmentation
-from medfewshot.io import write_text
+from medfewshot.io import strict_json, write_text
 from medfewshot.learners import make_learner
 from medfewshot.types import Case, Plan, Progress, Volume
 

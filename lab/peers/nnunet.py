@@ -23,10 +23,9 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from medfewshot.bundle import strict_json
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
-from medfewshot.io import read_label, write_array, write_label, write_text
+from medfewshot.io import read_label, strict_json, write_array, write_label, write_text
 from medfewshot.learners import LearnerSpec
 from medfewshot.types import Plan, Progress, Support, Volume
 

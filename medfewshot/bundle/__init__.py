@@ -13,6 +13,5 @@ from medfewshot.bundle.segmenter import (
     check_free,
     load_segmenter,
 )
-from medfewshot.io import strict_json
 
-__all__ = ["DESCRIPTION", "FORMAT_VERSION", "WEIGHTS", "VolumeSegmenter", "check_free", "load_segmenter", "strict_json"]
+__all__ = ["DESCRIPTION", "FORMAT_VERSION", "WEIGHTS", "VolumeSegmenter", "check_free", "load_segmenter"]

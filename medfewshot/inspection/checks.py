@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ import numpy as np
 from medfewshot.datasets import Dataset, ignored_value
 from medfewshot.errors import InputError, counted, some
 from medfewshot.inspection.result import CaseRow, Inspection, LabelStats, Problem
-from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample
+from medfewshot.intensities import constant_channels, is_constant, looks_like_hounsfield, subsample, voxel_digest
 from medfewshot.io import Film, StructureNames, in_frame_of, open_scan, read_examples, read_label
 from medfewshot.structures import TINY_VOXELS, mark_ignored, structures, voxel_size
 from medfewshot.types import Case, Progress, Volume
@@ -104,7 +103,7 @@ def _image_numbers(image: Volume, case: Case, dataset: Dataset) -> dict[str, Any
         "orientation": "".join(nib.aff2axcodes(image.affine)) if image.spatial_dims == 3 else None,
         "intensity": (low, float(p01), float(median), float(p99), high),
         "modality": case.modality or dataset.modality or image.modality or _guess_modality(image),
-        "image_hash": hashlib.blake2b(image.data.tobytes(), digest_size=16).hexdigest(),
+        "image_hash": voxel_digest(image.data),
     }
 
 

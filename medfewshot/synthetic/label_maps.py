@@ -1,4 +1,4 @@
-"""Label maps: maps that combine several, and images, with a random brightness for every tissue and a simulated scanner.
+"""Label maps: maps that mix several, and images with a random brightness of every tissue, from a simulated scanner.
 
 References:
     Billot et al., SynthSeg, Medical Image Analysis 2023.

@@ -15,6 +15,7 @@ from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_seg
 from medfewshot.datasets import Dataset
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError, some
+from medfewshot.intensities import voxel_digest
 from medfewshot.io import files_of, strict_json
 from medfewshot.learners import (
     LEARNERS,
@@ -53,7 +54,6 @@ from medfewshot.workflow.supports import (
     scan_path,
     scan_warnings,
     unnamed_warnings,
-    voxels_of,
 )
 from medfewshot.workflow.volumes import check_folder
 
@@ -203,7 +203,7 @@ def adapt(
             {
                 "image": scan_path(image),
                 "label": scan_path(label),
-                "voxels": voxels_of(image),
+                "voxels": voxel_digest(image.data),
                 **({} if image.frame is None else {"frame": image.frame, "digest": digest_of(planned)}),
             }
             for image, label, planned in zip(scans.images, scans.labels, support.labels, strict=True)

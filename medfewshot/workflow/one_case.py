@@ -12,6 +12,7 @@ from socket import gethostname
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
 from medfewshot.errors import InputError, some
+from medfewshot.intensities import voxel_digest
 from medfewshot.io import Film, ReadImage, open_scan, read_image
 from medfewshot.settings import SegmentSettings
 from medfewshot.types import Case, Progress, Volume
@@ -19,7 +20,6 @@ from medfewshot.workers import Lost
 from medfewshot.workflow.films import segment_film
 from medfewshot.workflow.outputs import inputs_of, stamp_of, write_outputs
 from medfewshot.workflow.record import RUN_RECORD, CaseResult, fingerprint_of
-from medfewshot.workflow.supports import voxels_of
 from medfewshot.workflow.volumes import check_channels
 
 
@@ -136,7 +136,7 @@ def _seen(case: Case, scan: Volume | Film, segmenter: VolumeSegmenter) -> tuple[
     earlier, name = segmenter.record.get("earlier") or {}, scan.name
     supports = [*segmenter.record.get("supports", ()), *earlier.get("supports", ())]
     own = [one for one in supports if one.get("image") == inputs_of(case)[0]]
-    if not own and isinstance(scan, Volume) and voxels_of(scan) in [one.get("voxels") for one in supports]:
+    if not own and isinstance(scan, Volume) and voxel_digest(scan.data) in [one.get("voxels") for one in supports]:
         return (f"{name}: has the same voxels as one of the labelled scans; do not judge the model by this result",)
     if not own:
         return ()

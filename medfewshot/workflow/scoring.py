@@ -67,18 +67,7 @@ def score(
     progress: Progress | None = None,
     workers: Workers | None = None,
 ) -> Evaluation:
-    """Score segmentations, and write nothing.
-
-    Args:
-        predictions: Folder of segmentations, or one file.
-        reference: Folder of reference labels, or one file.
-        settings: Structures and tolerance.
-        progress: Receives one event per case; may cancel.
-        workers: Who scores; None for this thread. The scores are the same.
-
-    Raises:
-        InputError: Nothing matches, or a file cannot be read.
-    """
+    """Score segmentations and write nothing; the arguments are those of :func:`medfewshot.workflow.evaluate`."""
     settings, known = settings or EvaluateSettings(), known_names(predictions, reference)
     names, asked = known.labels, named_labels(settings.labels, known.labels)
     pairs, unmatched = match_cases(predictions, reference)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -245,11 +244,6 @@ def _unlearned(record: Mapping[str, Any], plan: Plan) -> list[str]:
     registered = " (until then, registration alone finds them)" if "network_trust" in record else ""
     reason = f"hardly learned (Dice below {TRAINING_DICE[0]} on your labelled scans); train with more steps{registered}"
     return [f"{some(missed)}: {reason}"] if missed else []
-
-
-def voxels_of(image: Volume) -> str:
-    """Return a digest of the voxels, which a copy of the file has too."""
-    return hashlib.blake2b(image.data.tobytes(), digest_size=16).hexdigest()
 
 
 def scan_path(volume: Volume) -> str:

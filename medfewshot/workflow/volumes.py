@@ -88,7 +88,7 @@ def check_order(case: Case) -> None:
     """Check that the channels of a labelled scan come in the order in which :func:`find_cases` reads other scans."""
     numbered = [(found[1], path.name) for path in case.image_paths if (found := channel_of(path))]
     if numbered != sorted(numbered):
-        given, wanted = (", ".join(name for _, name in some) for some in (numbered, sorted(numbered)))
+        given, wanted = (", ".join(name for _, name in order) for order in (numbered, sorted(numbered)))
         raise InputError(f"{given}: the channels of scans to segment are read in another order", f"list {wanted}")
 
 

@@ -60,12 +60,12 @@ def test_a_file_that_calls_ct_something_else_is_doubted(data, header, modality, 
     assert any(f"the modality is {header}" in note for note in notes) is doubted
 
 
-@pytest.mark.parametrize(("data", "told"), [(CT, False), (CT + 1000, True), (np.clip(CT, 0, 255), True)])
-def test_ct_without_a_value_below_0_is_doubted(data, told):
+@pytest.mark.parametrize(("data", "warned"), [(CT, False), (CT + 1000, True), (np.clip(CT, 0, 255), True)])
+def test_ct_without_a_value_below_0_is_doubted(data, warned):
     label = np.zeros(data.shape)
     label[4:8, 4:8, 4:8] = 1
     notes = make_plan([volume_of(data)], [volume_of(label)], settings=PlanSettings(modality="CT")).notes
-    assert any("no gray value is below 0" in note for note in notes) is told
+    assert any("no gray value is below 0" in note for note in notes) is warned
 
 
 @pytest.mark.parametrize(("gray", "extremes"), [(300.0, True), (20.0, True), (110.0, False)])
