@@ -63,8 +63,8 @@ class ToPlan(InvertibleTransform):
             "original_affine": original,
         }
         self.push_transform(planned, orig_size=volume.spatial_shape, extra_info=extra)
-        from_ras = np.rint(to_affine_nd(3, original.numpy()) @ np.linalg.inv(volume.affine))  # to LPS, if it is in LPS
-        planned.affine = torch.from_numpy(from_ras @ grid.affine)
+        from_ras = to_affine_nd(3, original.numpy()) @ np.linalg.inv(volume.affine)  # to LPS or metres, if in these
+        planned.affine = torch.from_numpy(from_ras.round(6) @ grid.affine)
         return planned
 
     def inverse(self, data: MetaTensor) -> MetaTensor:

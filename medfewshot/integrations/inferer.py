@@ -117,9 +117,9 @@ def _decollated(inputs: Tensor) -> list[Tensor]:
     """Split a batch into images with their own affines and file names."""
     if not isinstance(inputs, MetaTensor):
         return list(inputs)
-    keys = (MetaKeys.SPACE, ImageMetaKey.FILENAME_OR_OBJ)  # the affine is of LPS or RAS coordinates
-    kept = {key: inputs.meta[key] for key in keys if inputs.meta.get(key)}  # collating makes them lists
-    metas = [{key: one[i] if isinstance(one, list) else one for key, one in kept.items()} for i in range(len(inputs))]
+    keys = (MetaKeys.SPACE, "xyzt_units", ImageMetaKey.FILENAME_OR_OBJ)  # the affine is of LPS or RAS coordinates
+    kept = {key: inputs.meta[key] for key in keys if key in inputs.meta}  # collating makes them lists
+    metas = [{key: one[i] if np.ndim(one) else one for key, one in kept.items()} for i in range(len(inputs))]
     affines = torch.as_tensor(inputs.affine)
     affines = affines if affines.ndim == 3 else affines.expand(len(inputs), *affines.shape)
     scans = zip(inputs.as_tensor(), affines, metas, strict=True)

@@ -16,7 +16,6 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple_rep
-from torch import Tensor
 
 from medfewshot.api import get_segmenter
 from medfewshot.bundle import VolumeSegmenter
@@ -164,10 +163,7 @@ class FewShotSegmentd(MapTransform):
 
 def _like(image: Any, array: np.ndarray) -> MetaTensor:
     """Return ``array`` with the geometry and history of ``image``, on its device."""
-    values: Tensor = torch.from_numpy(array)
-    if isinstance(image, Tensor):
-        values = values.to(image.device)
-    if not isinstance(image, MetaTensor):
-        return MetaTensor(values)
-    meta = copy.deepcopy(image.meta)  # the affine among it
-    return MetaTensor(values, meta=meta, applied_operations=copy.deepcopy(image.applied_operations))
+    values = MetaTensor(torch.from_numpy(array))
+    if isinstance(image, MetaTensor):
+        values.meta, values.applied_operations = copy.deepcopy((image.meta, image.applied_operations))
+    return values.to(image.device) if isinstance(image, torch.Tensor) else values

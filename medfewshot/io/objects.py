@@ -97,21 +97,24 @@ def _array(value: Any) -> np.ndarray:
         data = plain.detach().cpu().numpy() if hasattr(plain, "detach") else np.asarray(plain)
     except ValueError:  # lists of different lengths
         data = np.array(None)
+    except (TypeError, RuntimeError) as error:  # a sparse tensor, for example
+        raise InputError(f"a {type(value).__name__} is no image: {error}", "give a dense tensor of numbers") from None
     if isinstance(value, (list, tuple)) and data.dtype.kind not in "biufc":
         raise InputError(f"a {type(value).__name__} of other things than numbers is no image", "give one path or image")
     return data
 
 
 def _meta_tensor(value: Any) -> Volume:
-    """Return a MetaTensor: its readers give RAS, unless they keep LPS."""
+    """Return a MetaTensor: its readers give RAS, unless they keep LPS, in the unit of the file."""
     import nibabel as nib
     from monai.data.utils import to_affine_nd
+
+    from medfewshot.io.formats.nifti import mm_per_unit
 
     affine = np.asarray(to_affine_nd(3, np.asarray(value.affine, dtype=np.float64)))
     if str(value.meta.get("space", "")) in (_LPS, "SpaceKeys.LPS"):
         affine = LPS_TO_RAS @ affine
-    plain = value.as_tensor().detach()
-    data = (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).cpu().numpy()
+    data = _array(value.as_tensor())
     shape = tuple(int(n) for n in np.asarray(value.meta.get("spatial_shape", ())))
     file = value.meta.get("filename_or_obj")
     path = Path(file) if file and isinstance(file, (str, PathLike)) else None
@@ -120,6 +123,7 @@ def _meta_tensor(value: Any) -> Volume:
     header = nib.Nifti1Header()
     for key in set(header) & set(value.meta):  # MONAI keeps the header of a NIfTI file there
         header[key] = value.meta[key]
+    affine[:3] *= mm_per_unit(header)
     warnings = orientation_warnings(header, shape) if shape and "sform_code" in value.meta else ()
     return Volume(data[None] if data.shape == shape else data, affine, path=path, warnings=warnings)
 

@@ -35,13 +35,17 @@ def test_a_batch_of_native_images(segmenter):
         assert torch.equal(one.affine, item["image"].affine)
 
 
-def test_a_scan_in_lps_is_seen_like_the_same_scan_in_ras(segmenter):
+def test_a_scan_in_lps_or_metres_is_seen_like_the_same_scan_in_ras_and_millimetres(segmenter):
     seen, query = [], meta_scan(3)[0]
     flip = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=query.affine.dtype))
     in_lps = MetaTensor(query.as_tensor(), affine=flip @ query.affine, meta={"space": "left-posterior-superior"})
-    for batch in (query[None], in_lps[None]):
+    shrunk = torch.diag(torch.tensor([0.001, 0.001, 0.001, 1], dtype=query.affine.dtype)) @ query.affine
+    in_metres = MetaTensor(query.as_tensor(), affine=shrunk, meta={"xyzt_units": np.uint8(1)})
+    two = next(iter(DataLoader(Dataset([{"image": in_metres}] * 2), batch_size=2)))["image"]
+    for batch in (query[None], in_lps[None], in_metres[None], two):
         FewShotInferer(segmenter.plan)(batch, lambda part: seen.append(part.clone()) or segmenter.segmenter(part))
-    assert torch.equal(seen[0], seen[1])
+    assert len(seen) == 5
+    assert all(torch.allclose(seen[0], one, atol=1e-5) for one in seen)
 
 
 def test_probabilities_and_a_plan_as_data(segmenter):

@@ -205,17 +205,22 @@ def test_to_plan_and_back_for_a_volume_of_one_slice():
     assert dice(inverse["label"], label) > 0.95
 
 
-def test_to_plan_keeps_the_coordinates_of_an_lps_image():
+@pytest.mark.parametrize(
+    ("factors", "meta"),
+    [((-1, -1, 1, 1), {"space": "left-posterior-superior"}), ((1e-3, 1e-3, 1e-3, 1), {"xyzt_units": np.uint8(1)})],
+    ids=["LPS", "metres"],
+)
+def test_to_plan_keeps_the_coordinates_of_an_image(factors, meta):
     plan = medfewshot.adapt(support(), learner="toy", device="cpu").plan
     query, _ = meta_scan(3, affine=OBLIQUE)
-    flip = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=torch.float64))
-    lps = MetaTensor(query.as_tensor(), affine=flip @ query.affine.double(), meta={"space": "left-posterior-superior"})
+    factors = torch.diag(torch.tensor(factors, dtype=torch.float64))
+    other = MetaTensor(query.as_tensor(), affine=factors @ query.affine.double(), meta=meta)
     grid = ToPlan(plan)
-    expected, done = grid(query), grid(lps)
-    assert torch.equal(done.as_tensor(), expected.as_tensor())
-    assert torch.allclose(done.affine, flip @ expected.affine, atol=1e-4)
+    expected, done = grid(query), grid(other)
+    assert torch.allclose(done.as_tensor(), expected.as_tensor(), atol=1e-5)
+    assert torch.allclose(done.affine, factors @ expected.affine, atol=1e-4)
     assert np.allclose(as_volume(done).affine, as_volume(expected).affine, atol=1e-4)
-    assert torch.equal(grid.inverse(done).affine, lps.affine)
+    assert torch.equal(grid.inverse(done).affine, other.affine)
 
 
 def test_to_plan_warns_of_a_plain_tensor_unless_the_plan_has_1_mm(recwarn):

@@ -79,11 +79,18 @@ def test_what_would_lose_its_affine_is_refused_by_type(value: object) -> None:
         as_volume(value)
 
 
-def test_units_of_nibabel_images_become_millimetres(tmp_path: Path) -> None:
+def test_units_of_images_become_millimetres(tmp_path: Path) -> None:
     image = nib.Nifti1Image(DATA, np.diag([50.0, 50, 50, 1]))
     image.header.set_xyzt_units("micron")
-    nib.save(image, tmp_path / "a.nii")
-    assert as_volume(image).spacing_mm == pytest.approx(read_image(tmp_path / "a.nii").spacing_mm)
+    nib.save(image, path := tmp_path / "a.nii")
+    for given in (path, image, LoadImage(reader="NibabelReader")(path)):
+        assert as_volume(given).spacing_mm == pytest.approx((0.05, 0.05, 0.05))
+
+
+def test_a_tensor_that_is_no_dense_array_is_refused() -> None:
+    for tensor in (torch.tensor(DATA).to_sparse(), torch.empty(4, 4, 4, device="meta")):
+        with pytest.raises(InputError, match=r"Tensor is no image: .*; give a dense tensor of numbers"):
+            as_volume(tensor)
 
 
 @pytest.mark.parametrize("code", [0, 1])
