@@ -5,8 +5,9 @@
     medfewshot benchmark runs/sources/compare.yaml
 
 ``sources`` trains without regions, without label maps, or without both. ``learners`` trains every meta-learner on the
-same episodes. The benchmark adapts from each of them, and from the supplied weights, on subjects of the support pools
-alone. An interrupted training continues. With ``--minutes``, nothing else may use the machine; ``--steps`` needs no
+same episodes. The benchmark adapts from each of them, and from the supplied weights that ``--weights`` names and all
+continue from, on subjects of the support pools alone; SABS is fair only if these weights have not seen it (``open``).
+An interrupted training continues. With ``--minutes``, nothing else may use the machine; ``--steps`` needs no
 clock. ``--small`` is for one core of a CPU: small patches, two images to segment an episode, two episodes a step.
 """
 
@@ -55,6 +56,14 @@ POOLS = (
         "modality": "MR",
         "pool": (0, 50),
         "queries": (50, 60),
+    },
+    {
+        "name": "sabs-pool",
+        "folder": "abd-ct-sabs",
+        "modality": "CT",
+        "labels": [1, 2, 3, 6],
+        "pool": (0, 11),
+        "queries": (11, 15),
     },
 )
 """Support-pool subjects of the fixed splits; choices are made on them, never on the query sets."""
@@ -116,16 +125,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--pack", type=Path, help="made once by `medfewshot train --pack`, for all of the data")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--weights", help="supplied weights that every training continues from, e.g. open")
     parser.add_argument("--small", action="store_true", help="for one core of a CPU")
     given = parser.parse_args()
     content = read_yaml(given.config)
+    if given.weights:
+        content["weights"] = given.weights
     base = TrainSettings(**(small(content) if given.small else content))
     limit = {name: value for name in ("minutes", "steps") if (value := vars(given)[name]) is not None}
     if len(limit) != 1:
         parser.error("give --minutes or --steps")
     limit = {"minutes": None, **limit}
     variants = SOURCES if given.kind == "sources" else LEARNERS
-    starts = {f"default-{name}": (name, "default") for name in ("finetune", "ridge", "prototype")}
+    supplied = given.weights or "default"
+    starts = {f"{supplied}-{name}": (name, supplied) for name in ("finetune", "ridge", "prototype")}
     for name in given.only or variants:
         folder = given.output / name
         settings = settings_of(base, given.kind, variants[name], limit)
