@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -26,6 +27,7 @@ from medfewshot.bundle import load_segmenter
 from medfewshot.cli import main
 from medfewshot.inference import segment_volume
 from medfewshot.io import read_image
+from medfewshot.learners import LEARNERS
 from medfewshot.settings import AdaptSettings
 from medfewshot.workflow import adapt, read_supports
 
@@ -201,13 +203,11 @@ def test_no_memory_anywhere(scans, adapted):
 # --- signals ---------------------------------------------------------------------------------------------------------
 
 
-def start(*words: object) -> int:
-    """The command in a forked process, which has everything imported; its process id."""
+def start(told: Path, *words: object) -> int:
+    """The command in a forked process, which has everything imported and writes to ``told``; its process id."""
     child = os.fork()
     if child == 0:
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1)
-        os.dup2(silence, 2)
+        sys.stdout = sys.stderr = told.open("w", buffering=1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code = 99
         try:
@@ -215,7 +215,7 @@ def start(*words: object) -> int:
         except KeyboardInterrupt:  # in the moment after the command ended
             code = 130
         except BaseException:
-            traceback.print_exc()
+            traceback.print_exc(file=sys.stderr)
         finally:
             os._exit(code)
     return child
@@ -230,16 +230,16 @@ def test_stopped_at_any_moment_and_resumed(scans, tmp_path, name):
     torch.set_num_threads(1)  # no thread pool to be lost in a fork
     words = ("segment", scans / "cohort", *support(scans), "--probabilities", "--quiet", "--no-previews")
     begun = time.perf_counter()
-    assert wait(start(*words, "-o", tmp_path / "whole")) == 0
+    assert wait(start(tmp_path / "told", *words, "-o", tmp_path / "whole")) == 0
     usual = time.perf_counter() - begun
     truth = {path.name: nib.load(path).get_fdata() for path in (tmp_path / "whole").glob("*.nii.gz")}
     for number, share in enumerate((0.3, 0.6, 0.9)):
         out = tmp_path / f"out{number}"
-        child = start(*words, "-o", out)
+        child = start(tmp_path / "told", *words, "-o", out)
         time.sleep(share * usual)
         os.kill(child, getattr(signal, name))
         code = wait(child)
-        assert code in (0, 130 if name == "SIGINT" else -signal.SIGKILL)
+        assert code in (0, 130 if name == "SIGINT" else -signal.SIGKILL), (tmp_path / "told").read_text()
         if out.exists() and name == "SIGINT":
             check_whole(out)
         for path in (path for path in out.rglob("[!.]*.*") if path.is_file()):
@@ -249,3 +249,22 @@ def test_stopped_at_any_moment_and_resumed(scans, tmp_path, name):
         for path, expected in truth.items():
             assert np.array_equal(nib.load(out / path).get_fdata(), expected)
         assert json.loads((out / "run.json").read_text())["finished"]
+
+
+class Interrupted(toys.ToyLearner):
+    """Stands for compiled code, which turns an interrupt into an error of its own."""
+
+    def adapt(self, support):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise SystemError("returned a result with an exception set") from None
+
+
+def test_an_interrupt_that_became_another_error(scans, tmp_path, monkeypatch):
+    monkeypatch.setitem(LEARNERS, "toy", replace(toys.TOY, learner=Interrupted))
+    told = tmp_path / "told"
+    assert wait(start(told, "adapt", *support(scans), "-o", tmp_path / "model")) == 130
+    assert told.read_text().splitlines()[-1] == "medfewshot: interrupted"
+    assert not (tmp_path / "model").exists()

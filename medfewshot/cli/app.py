@@ -125,8 +125,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends before it ends a job
+    stops: list[int] = []
+
+    def stop(number: int, _: Any) -> NoReturn:
+        stops.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)  # what a cluster sends before it ends a job
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job in the background of a shell ignores it
+        signal.signal(signal.SIGINT, stop)
     try:
         app(prog_name="medfewshot")
-    except KeyboardInterrupt:  # before a command began, or after it ended
+    except (KeyboardInterrupt, Exception):  # before or after a command, or compiled code made another error of it
+        if not stops:
+            raise
+        typer.echo("medfewshot: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
