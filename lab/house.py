@@ -176,7 +176,7 @@ def coverage() -> float | None:
 RULES = (
     # The engine had 21,851 lines and 446 files before the workbench and the label formats of hospitals were added.
     # A new feature may raise these two limits in the commit that adds it; every cut lowers them again.
-    Rule("package lines", package_lines, 37_359),
+    Rule("package lines", package_lines, 37_450),
     Rule("tracked files", tracked_files, 670),
     Rule("declarations of budget_seconds", budget_declarations, 2),
     Rule("learner names outside their files", learner_names, 0),
