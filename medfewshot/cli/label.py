@@ -104,3 +104,4 @@ def export(
     console.warnings(result.notes)
     console.say(f"{len(result.files)} file(s) in {output}")
     console.json({"output": str(output), "files": [str(file) for file in result.files], "notes": result.notes})
+    raise typer.Exit(1 if result.unread else 0)

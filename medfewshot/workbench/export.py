@@ -17,7 +17,7 @@ from medfewshot.data_dictionary import write_table
 from medfewshot.datasets import IGNORE_VALUE, PROJECT_FILE
 from medfewshot.errors import InputError, did_you_mean, some
 from medfewshot.inference import Segmentation
-from medfewshot.intensities import looks_like_hounsfield
+from medfewshot.intensities import looks_like_hounsfield, voxel_digest
 from medfewshot.io import EXPORTS as WRITERS
 from medfewshot.io import write_array, write_label, write_text
 from medfewshot.settings import SegmentSettings
@@ -44,10 +44,12 @@ class Exported:
     Args:
         files: Every file.
         notes: What was not written, and why; one line each.
+        unread: Names of the cases whose scan or mask cannot be used.
     """
 
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class _Job:
 
 
 def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
-    """Write every case that is labelled or accepted.
+    """Write every case that is labelled or accepted, unless its scan or mask cannot be used.
 
     Args:
         project: The project.
@@ -86,8 +88,8 @@ def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
         output: Folder, with one folder or file for each format.
 
     Raises:
-        InputError: A format is unknown, no case is labelled or accepted, a library is missing, or ``output`` contains
-            a project, a run, or another folder ``bundle``.
+        InputError: A format is unknown, no case is labelled or accepted, no scan of them can be used, a library is
+            missing, or ``output`` contains a project, a run, or another folder ``bundle``.
     """
     for name in formats:
         if name not in _WRITE:
@@ -97,19 +99,44 @@ def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
     cases = [case for case in project.cases() if case.status in DONE]
     if not cases:
         raise InputError("no case is labelled or accepted yet", "accept a draft, or draw a mask")
+    result = Exported()
+    cases = _usable(project, cases, result)
     complete = [case for case in cases if project.facts(case.name).complete]
     partly = [case for case in cases if not project.facts(case.name).complete]
-    result, reviews = Exported(), _write_reviews(project, Path(output))
+    reviews = _write_reviews(project, Path(output))
     for name in formats:
         _WRITE[name](_Job(project, Path(output), complete, partly, result))
         if partly and name not in ("nnunet", "bundle"):
-            some = ", ".join(case.name for case in partly[:5])
-            result.notes.append(f"{name}: {len(partly)} case(s) are partly drawn and not written: {some}")
+            drawn = some(case.name for case in partly)
+            result.notes.append(f"{name}: {len(partly)} case(s) are partly drawn and not written: {drawn}")
         left = {path for path in (Path(output) / name).rglob("*") if path.is_file()} - set(result.files)
         if left and name not in ("report", "bundle"):
             result.notes.append(f"{name}: {len(left)} file(s) of an earlier export are still there: {min(left)}")
     result.files.append(reviews)
     return result
+
+
+def _usable(project: Project, cases: Sequence[CaseState], result: Exported) -> list[CaseState]:
+    """Return the cases whose scan and mask can be used together; note the others, and scans that were replaced."""
+    problems: dict[str, InputError] = {}
+    replaced: list[str] = []
+    for name in (case.name for case in cases):
+        try:
+            scan, mask = project.read_scan(name), project.mask_path(name)
+            if mask is not None:
+                read_mask(mask, scan=scan)
+            if project.facts(name).scan not in ("", voxel_digest(scan.data)):
+                replaced.append(name)
+        except InputError as error:
+            problems[name] = error
+    if len(problems) == len(cases):
+        raise next(iter(problems.values()))
+    result.unread += problems
+    if problems:
+        result.notes.append(f"not exported: {some(problems)} ({next(iter(problems.values()))})")
+    if replaced:
+        result.notes.append(f"the scan was replaced after the mask was saved: {some(replaced)}; check the masks")
+    return [case for case in cases if case.name not in problems]
 
 
 def _write_reviews(project: Project, folder: Path) -> Path:

@@ -12,7 +12,7 @@ import filecmp
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class MaskFacts:
         source: ``"drawn"`` (by hand), ``"draft"`` (an accepted draft) or ``"file"`` (by another program).
         voxels: Structure value -> number of voxels.
         time: When it was saved, in UTC.
+        scan: Digest of the voxels of its scan then; empty if it is not known.
     """
 
     version: int = 0
@@ -49,6 +50,7 @@ class MaskFacts:
     source: str = "drawn"
     voxels: Mapping[int, int] = field(default_factory=dict)
     time: str = ""
+    scan: str = ""
 
     @property
     def empty(self) -> bool:
@@ -77,6 +79,7 @@ class MaskStore:
     def __init__(self, folder: Path) -> None:
         self.labels, self.history = folder / "labels", folder / "history"
         self._facts: dict[str, MaskFacts] = {}
+        self.scans: dict[str, str] = {}
 
     def path(self, name: str) -> Path:
         """Return where the mask of a case is, if there is one."""
@@ -86,13 +89,15 @@ class MaskStore:
         """Return what is known about the newest version."""
         return self._facts.get(name, MaskFacts())
 
-    def save(self, name: str, labels: np.ndarray, like: Volume, facts: MaskFacts) -> None:
-        """Write a version whole, or not at all."""
+    def save(self, name: str, labels: np.ndarray, like: Volume, facts: MaskFacts) -> MaskFacts:
+        """Write a version whole, or not at all; return ``facts`` with the digest of the scan in ``scans``."""
+        facts = replace(facts, scan=self.scans.get(name, ""))
         version = self._version_path(name, facts.version)
         write_text(version.with_name(f"{facts.version:04d}.json"), json.dumps(asdict(facts)) + "\n")
         write_label(version, labels, like)
         self._publish(name, version)
         self._facts[name] = facts
+        return facts
 
     def recover(self, names: Sequence[str], grid: Callable[[str], Volume]) -> None:
         """Read the facts of all masks; complete what was interrupted, and adopt masks that other programs changed.
@@ -156,7 +161,8 @@ class MaskStore:
             voxels = {int(value): int(count) for value, count in content["voxels"].items()}
             drawn = None if content["drawn"] is None else tuple(int(index) for index in content["drawn"])
             axis = None if drawn is None else (0, 1, 2).index(content["axis"])
-            return MaskFacts(version, drawn, axis, str(content["source"]), voxels, str(content["time"]))
+            scan = str(content.get("scan", ""))
+            return MaskFacts(version, drawn, axis, str(content["source"]), voxels, str(content["time"]), scan)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # The mask says nearly as much.
             return _facts_of(read_stored(self._version_path(name, version)), version)

@@ -23,6 +23,7 @@ import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE
 from medfewshot.errors import GridMismatchError, InputError
+from medfewshot.intensities import voxel_digest
 from medfewshot.io import StructureNames
 from medfewshot.settings import AdaptSettings
 from medfewshot.types import Case, Volume
@@ -289,8 +290,7 @@ class Project:
         grid, source = self.grid(name), "draft" if facts.empty else "drawn"
         labels = mask_checks.completed(self.mask_path(name), self._drafts.path(name), self._values, grid)
         facts = MaskFacts(facts.version + 1, source=source, voxels=mask_checks.count_voxels(labels), time=now())
-        self._store.save(name, labels, grid, facts)
-        return facts
+        return self._store.save(name, labels, grid, facts)
 
     def agreement(self, name: str) -> float | None:
         """Mean Dice between draft and mask of a case, over annotated voxels; None if one of them is missing."""
@@ -319,13 +319,12 @@ class Project:
     def examples(self) -> list[Case]:
         """Scan and mask of every case to learn from, oldest mask first. A complete mask that was rejected is none."""
         with self._lock:
-            teaching = [item for item in self._content.scans.items() if self._teaches(item[0])]
-            teaching.sort(key=lambda item: self._store.facts(item[0]).time)
-            return [
+            found = [
                 Case(name, name, None, (scan.path,), self._store.path(name), frame=scan.frame)
-                for name, scan in teaching
-                if os.path.exists(scan.path)
+                for name, scan in self._content.scans.items()
+                if self._teaches(name) and os.path.exists(scan.path)
             ]
+            return sorted(found, key=lambda case: self._store.facts(case.case_id).time)
 
     def _teaches(self, name: str) -> bool:
         facts = self._store.facts(name)
@@ -337,6 +336,7 @@ class Project:
         volume = self._scan(name).read()
         with self._lock:
             self._grids = {**dict(list(self._grids.items())[1 - _KEPT_GRIDS :]), name: mask_checks.grid_of(volume)}
+            self._store.scans[name] = voxel_digest(volume.data)
         return volume
 
     def grid(self, name: str) -> Volume:

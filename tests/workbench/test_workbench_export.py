@@ -276,9 +276,33 @@ def test_a_structure_named_background_or_very_long_is_exported_right(project: Pr
 def test_masks_of_a_scan_that_was_replaced_are_not_exported(project: Project, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=labels().shape).astype(np.float32)
     nib.save(nib.Nifti1Image(noise, AFFINE @ np.diag([-1, 1, 1, 1])), project.case("a").scan)
-    for name in ("nifti", "nnunet"):
-        with pytest.raises(InputError, match="replaced"):
-            export(Project.open(project.folder), [name], tmp_path / "out")
+    result = export(Project.open(project.folder), ["nifti"], tmp_path / "out")
+    assert result.unread == ["a"]
+    assert "not exported: a" in result.notes[0]
+    assert "replaced" in result.notes[0]
+    assert [path.name for path in (tmp_path / "out" / "nifti").iterdir()] == ["c.nii.gz"]
+
+
+def test_export_writes_the_others_if_a_scan_is_missing_and_ends_with_1(project: Project, tmp_path: Path) -> None:
+    project.case("a").scan.unlink()
+    words = ["export", str(project.folder), "-o", str(tmp_path / "out"), "--formats"]
+    done = CliRunner().invoke(app, [*words, "nifti,nnunet,statistics"])
+    assert done.exit_code == 1, done.output
+    assert "not exported: a (" in done.output
+    assert [path.name for path in (tmp_path / "out" / "nifti").iterdir()] == ["c.nii.gz"]
+    for name in "bc":
+        project.case(name).scan.unlink()
+    done = CliRunner().invoke(app, [*words, "nifti", "-o", str(tmp_path / "none")])
+    assert done.exit_code == 2, done.output
+    assert not (tmp_path / "none").exists()
+
+
+def test_export_names_a_scan_that_was_replaced_by_another_on_the_same_grid(project: Project, tmp_path: Path) -> None:
+    for name in "ac":
+        nib.save(nib.Nifti1Image(np.random.default_rng(5).random(SHAPE, np.float32), AFFINE), project.case(name).scan)
+    result = export(Project.open(project.folder), ["nifti"], tmp_path / "out")
+    assert result.notes[0] == "the scan was replaced after the mask was saved: a, c; check the masks"
+    assert not result.unread
 
 
 def test_the_exported_model_has_the_names_of_the_project(
