@@ -15,6 +15,7 @@ from medfewshot.data_dictionary import write_table
 from medfewshot.datasets import Dataset
 from medfewshot.errors import InputError
 from medfewshot.evaluation import CurveScore, LearningCurve, evaluate_arrays
+from medfewshot.intensities import voxel_digest
 from medfewshot.io import write_text
 from medfewshot.learners import LEARNERS
 from medfewshot.planning import named_labels
@@ -56,7 +57,8 @@ def learning_curve(
     ``curve.json``. It can be stopped at any moment: the same call continues after the last finished model.
 
     Args:
-        source: What :func:`~medfewshot.workflow.find_supports` found. Scans of one subject are never on both sides.
+        source: What :func:`~medfewshot.workflow.find_supports` found. Scans of one subject are never on both sides, nor
+            are copies of a scan.
         folder: Where to write.
         settings: How to adapt.
         curve: Which tests.
@@ -68,7 +70,7 @@ def learning_curve(
     """
     settings, curve, progress = settings or AdaptSettings(), curve or CurveSettings(), progress or Progress()
     scans = read_supports(source, frame=settings.frame, progress=progress)
-    cases = _case_of_each(scans.images, source.labelled)
+    cases = _copies_together(scans.images, _case_of_each(scans.images, source.labelled))
     cells = plan_cells(cases, curve, seed=settings.seed)
     request = _request(source, settings, cells, scans.names)
     done = _open(folder, request, {case.case_id: case.subject_id for case in cases}, curve.overwrite)
@@ -91,6 +93,16 @@ def _case_of_each(images: Sequence[Volume], cases: Sequence[Case]) -> Sequence[C
     of_path = {case.image_path: case for case in cases}
     each = [(of_path[image.path], image.frame) for image in images if image.path is not None]
     return [case if n is None else replace(case, case_id=f"{case.case_id} frame {n}", frame=n) for case, n in each]
+
+
+def _copies_together(images: Sequence[Volume], cases: Sequence[Case]) -> Sequence[Case]:
+    """Return the cases where scans with the same voxels, and all others of their subjects, have one subject."""
+    subjects = {case.subject_id: case.subject_id for case in cases}
+    first: dict[str, str] = {}
+    for image, case in zip(images, cases, strict=True):
+        same = subjects[first.setdefault(voxel_digest(image.data), case.subject_id)]
+        subjects = {name: same if of == subjects[case.subject_id] else of for name, of in subjects.items()}
+    return [replace(case, subject_id=subjects[case.subject_id]) for case in cases]
 
 
 def plan_cells(cases: Sequence[Case], curve: CurveSettings, *, seed: int) -> list[_Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -45,6 +46,14 @@ def test_choices_are_nested_and_never_score_what_they_learned_from():
 def test_scans_of_one_subject_are_never_on_both_sides():
     for cell in plan_cells(cases(8, subjects=4), CurveSettings(shots=(1, 2)), seed=1):
         assert not {one % 4 for one in cell.learned} & {one % 4 for one in cell.tested}
+
+
+def test_a_copy_of_a_scan_under_another_name_is_never_on_the_other_side(tmp_path):
+    root = toys.make_folders(tmp_path, supports=4)
+    for folder in (root / "annotated").iterdir():
+        shutil.copy(folder / "s0.nii.gz", folder / "twin.nii.gz")
+    found = curve(root, CurveSettings(shots=(1, 2), draws=5))
+    assert {score.subject for score in found.scores if score.case in ("s0", "twin")} == {"s0"}
 
 
 def test_too_few_scans_and_too_many_shots():
