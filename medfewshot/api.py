@@ -20,7 +20,7 @@ from medfewshot.io import NO_SPACING, VolumeLike, as_volume, open_film
 from medfewshot.metrics import check_label_maps
 from medfewshot.planning import named_labels
 from medfewshot.settings import AdaptSettings, EvaluateSettings, InferenceSettings, SegmentSettings
-from medfewshot.types import Progress
+from medfewshot.types import Progress, Volume
 from medfewshot.workflow import SegmentedFilm, SupportSource
 
 
@@ -50,8 +50,15 @@ def adapt(
         InputError: A file, pair or setting cannot be used; the message names it and a remedy.
     """
     settings = (settings or AdaptSettings()).replace(**overrides)
+    return _adapt(support, settings, cohort=map(as_volume, cohort), progress=progress)
+
+
+def _adapt(
+    support: SupportSource, settings: AdaptSettings, *, query: Volume | None = None, cohort: Iterable[Volume],
+    progress: Progress | None,
+) -> VolumeSegmenter:  # fmt: skip
     scans = workflow.read_supports(support, frame=settings.frame, progress=progress)
-    return workflow.adapt(scans, settings, cohort=map(as_volume, cohort), progress=progress)
+    return workflow.adapt(scans, settings, query=query, cohort=cohort, progress=progress)
 
 
 def segment(
@@ -66,7 +73,8 @@ def segment(
     """Segment one volume; labels come back on its own grid with the supports' own label values.
 
     Args:
-        image: A path, array, tensor, Volume, or image of MONAI, TorchIO, nibabel or SimpleITK.
+        image: A path, array, tensor, Volume, or image of MONAI, TorchIO, nibabel or SimpleITK. Several volumes in one
+            file are its channels.
         segmenter_or_support: What :func:`adapt` returned (it stays on its device), the folder it was saved in, or a
             support as in :func:`adapt`.
         settings: How to segment; default: :class:`~medfewshot.settings.InferenceSettings`.
@@ -78,9 +86,13 @@ def segment(
         InputError: An input or setting cannot be used.
         TypeError: Settings of the adaptation are given for a segmenter that is adapted already.
     """
-    volume = as_volume(image)
+    film = open_film(image) if isinstance(image, (str, PathLike)) else None
+    volume = as_volume(image) if film is None else film.as_channels()
     own = {name: overrides.pop(name) for name in tuple(overrides) if name in InferenceSettings.model_fields}
-    segmenter = get_segmenter(segmenter_or_support, cohort=(volume,), device=device, progress=progress, **overrides)
+    segmenter = get_segmenter(segmenter_or_support, query=volume, device=device, progress=progress, **overrides)
+    if film is not None and film.count != segmenter.channels:
+        problem = f"{film.name}: contains {film.count} volumes, and {segmenter.channels} channel(s) are needed"
+        raise InputError(problem, "use segment_film if they are frames")
     result = segmenter.segment(volume, (settings or InferenceSettings()).replace(**own), progress)
     return replace(result, warnings=(*volume.warnings, *result.warnings))
 
@@ -158,15 +170,16 @@ def evaluate(
 def get_segmenter(
     given: VolumeSegmenter | SupportSource,
     *,
-    cohort: Iterable[VolumeLike] = (),
+    query: Volume | None = None,
     device: str = "auto",
     progress: Progress | None = None,
     **overrides: Any,
 ) -> VolumeSegmenter:
-    """Return the given segmenter, load it from the given folder, or adapt to the given support."""
+    """Return the given segmenter, load it from the given folder, or adapt to the given support to segment ``query``."""
     saved = isinstance(given, (str, PathLike)) and (Path(given) / DESCRIPTION).is_file()
     if not saved and not isinstance(given, VolumeSegmenter):
-        return adapt(given, cohort=cohort, device=device, progress=progress, **overrides)
+        settings = AdaptSettings(device=device).replace(**overrides)
+        return _adapt(given, settings, query=query, cohort=() if query is None else (query,), progress=progress)
     if overrides:
         raise TypeError(f"{', '.join(overrides)}: the segmenter is adapted already; give these to adapt()")
     return given if isinstance(given, VolumeSegmenter) else load_segmenter(Path(str(given)), resolve_device(device))

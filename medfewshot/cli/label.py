@@ -39,8 +39,8 @@ def suggest(
 
     console = Console(quiet, json)
     with console.progress("Looking at scans") as progress:
-        rows, skipped = _ordered(scans, segmenter, progress)
-    console.warnings(skipped)
+        rows, skipped, doubts = _ordered(scans, segmenter, progress)
+    console.warnings([*skipped, *doubts])
     if not rows and skipped:
         raise InputError(f"no scan could be {'read or segmented' if segmenter else 'read'}: {skipped[0]}")
     if not rows:
@@ -53,21 +53,26 @@ def suggest(
     raise typer.Exit(1 if skipped else 0)
 
 
-def _ordered(scans: list[Path], segmenter: Path | None, progress: Progress) -> tuple[list[dict[str, Any]], list[str]]:
+def _ordered(
+    scans: list[Path], segmenter: Path | None, progress: Progress
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """Order scans by how little a model knows about them, or how alike they are; name those that cannot be read."""
     from medfewshot.bundle import load_segmenter
     from medfewshot.devices import resolve_device
     from medfewshot.workbench import choice
-    from medfewshot.workflow import find_cases
+    from medfewshot.workflow import channels_a_scan, find_cases
 
+    doubts: list[str] = []
     if segmenter is None:
-        typical, skipped = choice.most_typical_first(find_cases(scans), progress)
+        if (files := channels_a_scan(case.image_path for case in find_cases(scans))) > 1:
+            doubts.append(f"the names say that each scan has {files} files, its channels; they count as one scan")
+        typical, skipped = choice.most_typical_first(find_cases(scans, files), progress)
         found = [(case, {"distance": distance}) for case, distance in typical]
     else:
         ready = load_segmenter(segmenter, resolve_device("auto"))
         unknown, skipped = choice.suggest(find_cases(scans, ready.channels), ready, progress)
         found = [(case, vars(assessment)) for case, assessment in unknown]
-    return [{"case": case.case_id, "scan": str(case.image_path), **facts} for case, facts in found], skipped
+    return [{"case": case.case_id, "scan": str(case.image_path), **facts} for case, facts in found], skipped, doubts
 
 
 def export(

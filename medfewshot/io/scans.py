@@ -128,6 +128,12 @@ def open_scan(paths: Sequence[Path], *, channels: int = 1, read: ReadImage = rea
     return film.as_channels()
 
 
+def first_volume(paths: Sequence[Path], *, channels: int = 1) -> Volume:
+    """Read an image as :func:`open_scan` does; of a film, the first frame."""
+    scan = open_scan(paths, channels=channels)
+    return scan.first if isinstance(scan, Film) else scan
+
+
 def read_examples(
     case: Case, *, frame: int | None = None, ignore: int | None = None, read: ReadImage = read_image
 ) -> list[Example]:

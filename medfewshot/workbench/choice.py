@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -15,10 +15,12 @@ from medfewshot.bundle import VolumeSegmenter
 from medfewshot.errors import InputError
 from medfewshot.inference import Segmentation
 from medfewshot.intensities import robust_window
-from medfewshot.io import read_image
+from medfewshot.io import first_volume
 from medfewshot.quality import support_distance
 from medfewshot.types import Case, Progress, Volume
+from medfewshot.workflow.one_case import seen_warnings
 
+T = TypeVar("T")
 BLOCKS = 12
 """Edge of the coarse picture in which scans are compared."""
 
@@ -63,27 +65,40 @@ def suggest(
     """Order scans by what to label next.
 
     Args:
-        cases: The scans; those that the segmenter learned from are ignored.
+        cases: The scans; those that the segmenter learned from are ignored, and copies of them.
         segmenter: What was learned so far.
         progress: Receives one event per scan; may cancel.
 
     Returns:
         The scans in order, and one line for each scan that cannot be segmented.
     """
-    known = {support.get("image") for support in segmenter.record.get("supports", ())}
-    waiting = {case.case_id: case for case in cases if str(Path(case.image_path).resolve()) not in known}
+
+    def judge(case: Case) -> Assessment | None:
+        volume = first_volume(case.image_paths, channels=segmenter.channels)
+        if seen_warnings(case, volume, segmenter):
+            return None
+        return assess(segmenter, volume, segmenter.segment(volume))
+
+    found, skipped = _judged(cases, judge, progress)
+    known = {cases[number].case_id: (cases[number], each) for number, each in found.items() if each is not None}
+    return [known[name] for name in in_order_of_need({name: each for name, (_, each) in known.items()})], skipped
+
+
+def _judged(
+    cases: Sequence[Case], judge: Callable[[Case], T], progress: Progress | None
+) -> tuple[dict[int, T], list[str]]:
+    """Judge scans by their positions; one line for each scan that cannot be judged."""
     progress = (progress or Progress()).at("looking at scans")
-    assessments: dict[str, Assessment] = {}
+    found: dict[int, T] = {}
     skipped: list[str] = []
-    for number, (name, case) in enumerate(waiting.items()):
-        progress.update(number, len(waiting), name)
+    for number, case in enumerate(cases):
+        progress.update(number, len(cases), case.case_id)
         try:
-            volume = read_image(case.image_paths)
-            assessments[name] = assess(segmenter, volume, segmenter.segment(volume))
+            found[number] = judge(case)
         except InputError as error:
             skipped.append(str(error))
-    progress.update(len(waiting), len(waiting), "done")
-    return [(waiting[name], assessments[name]) for name in in_order_of_need(assessments)], skipped
+    progress.update(len(cases), len(cases), "done")
+    return found, skipped
 
 
 def coarse_picture(volume: Volume) -> np.ndarray:
@@ -117,16 +132,7 @@ def most_typical_first(
     Returns:
         Scans with their mean distance to the others, and one line for each scan that cannot be read.
     """
-    progress = (progress or Progress()).at("looking at scans")
-    pictures: dict[int, np.ndarray] = {}
-    skipped: list[str] = []
-    for number, case in enumerate(cases):
-        progress.update(number, len(cases), case.case_id)
-        try:
-            pictures[number] = coarse_picture(read_image(case.image_paths))
-        except InputError as error:
-            skipped.append(str(error))
-    progress.update(len(cases), len(cases), "done")
+    pictures, skipped = _judged(cases, lambda case: coarse_picture(first_volume(case.image_paths)), progress)
     if len({len(picture) for picture in pictures.values()}) > 1:
         raise InputError("some scans are 2D and others 3D", "give scans of one kind")
     found = mean_distances(list(pictures.values())) if pictures else np.zeros(0)

@@ -12,7 +12,7 @@ import numpy as np
 from medfewshot.data_dictionary import write_table
 from medfewshot.errors import InputError, some
 from medfewshot.evaluation import Comparison, Evaluation, evaluate_pairs, match_cases
-from medfewshot.io import StructureNames, case_id, find_images, in_frame_of, read_image, read_label
+from medfewshot.io import StructureNames, case_id, find_images, in_frame_of, open_scan, read_label
 from medfewshot.planning import named_labels
 from medfewshot.report import save_volume_plot, volume_plot_uri
 from medfewshot.report.page.comparison import ComparisonPage, write_comparison_page
@@ -228,7 +228,7 @@ def _write(
 def _picture_changes(
     files: Mapping[str, Sequence[Path]],
     *,
-    images: Mapping[str, Path],
+    images: Mapping[str, tuple[Path, int]],
     names: Sequence[Mapping[int, str]],
     structures: Mapping[int, str],
     progress: Progress,
@@ -240,7 +240,7 @@ def _picture_changes(
 
     Args:
         files: Case -> label map of the first result, of the second one, and perhaps the reference.
-        images: Case -> its scan, as far as it is known.
+        images: Case -> its scan and the channels of the runs, as far as it is known.
         names: Label value -> name in the first results, the second ones and the references.
         structures: Label value -> name of what was compared, as the second result numbers it.
         progress: Receives one event per case.
@@ -258,19 +258,25 @@ def _picture_changes(
     return pictures
 
 
-def _scans_of(runs: Sequence[Path], folder: Path | None) -> dict[str, Path]:
-    """Case -> its scan: in ``folder``, or where the record of a run says; as far as it exists."""
+def _scans_of(runs: Sequence[Path], folder: Path | None) -> dict[str, tuple[Path, int]]:
+    """Case -> its scan, in ``folder`` or where the record of a run says, as far as it exists; and its channels."""
     found: dict[str, Path] = {}
+    channels = 1
     for run in runs:
         if (run / RUN_RECORD).is_file():
-            found |= {result.case: Path(result.inputs[0]) for result in read_run(run)[1]}
+            record, results = read_run(run)
+            channels = max(channels, record["plan"].get("channels", 1))
+            found |= {result.case: Path(result.inputs[0]) for result in results}
     if folder is not None:
         found |= {case_id(path): path for path in find_images(folder)}
-    return {case: path for case, path in found.items() if path.exists()}
+    return {case: (path, channels) for case, path in found.items() if path.exists()}
 
 
-def _picture(scan: Path | None, given: Sequence[tuple[Path, Mapping[int, str]]], structures: Mapping[int, str]) -> str:
-    image = read_image(scan) if scan is not None else None
+def _picture(
+    scan: tuple[Path, int] | None, given: Sequence[tuple[Path, Mapping[int, str]]], structures: Mapping[int, str]
+) -> str:
+    found = open_scan([scan[0]], channels=scan[1]) if scan is not None else None
+    image = found if isinstance(found, Volume) else None  # it is not known which frame of a film is labelled
     base = image or read_label(given[0][0])
     table = StructureNames(structures, grows=False)
     ranks = [_ranks(path, names, base, table, tuple(structures)) for path, names in given]

@@ -88,7 +88,7 @@ def segment_case(case: Case, progress: Progress, *, segmenter: VolumeSegmenter, 
             volume, segmentation = replace(film.shown, warnings=scan.first.warnings), film.segmentation
         else:
             volume, segmentation = scan, segmenter.segment(scan, batch.settings, progress)
-        seen = _seen(case, scan, segmenter)
+        seen = seen_warnings(case, scan, segmenter)
         volume = replace(volume, warnings=(*volume.warnings, *seen))
         result = write_outputs(
             case, volume, segmentation, names=segmenter.plan.labels, folder=batch.folder, settings=batch.settings,
@@ -131,7 +131,7 @@ def _loaded(saved: SavedModel, settings: SegmentSettings, fingerprint: str) -> V
     return segmenter
 
 
-def _seen(case: Case, scan: Volume | Film, segmenter: VolumeSegmenter) -> tuple[str, ...]:
+def seen_warnings(case: Case, scan: Volume | Film, segmenter: VolumeSegmenter) -> tuple[str, ...]:
     """Warn if the segmenter learned from this scan, from a copy of it, or from frames of it."""
     earlier, name = segmenter.record.get("earlier") or {}, scan.name
     supports = [*segmenter.record.get("supports", ()), *earlier.get("supports", ())]

@@ -12,7 +12,7 @@ import numpy as np
 from medfewshot.errors import InputError
 from medfewshot.evaluation import Evaluation, match_cases
 from medfewshot.evaluation.pairs import PairScorer
-from medfewshot.io import check_same_grid, in_frame_of, labelled_frames, open_film, read_image, read_label
+from medfewshot.io import check_same_grid, first_volume, in_frame_of, labelled_frames, open_film, read_image, read_label
 from medfewshot.metrics import METRICS
 from medfewshot.report import FilmStrip, volume_plot_uri
 from medfewshot.report.page.content import Page, PageCase, StructureRow
@@ -255,7 +255,7 @@ def _read_case(folder: Path, result: CaseResult, values: Sequence[int]) -> Displ
     if result.frame is not None:
         return _read_film(folder, result, values)
     labels = read_label(folder / str(result.labels))
-    image = read_image(Path(result.inputs[0]))
+    image = first_volume([Path(result.inputs[0])])
     check_same_grid(image, labels)
     uncertain = next((folder / file for file in result.files if file.startswith("uncertainty/")), None)
     doubt = read_image(uncertain) if uncertain is not None and uncertain.is_file() else None

@@ -12,7 +12,7 @@ import numpy as np
 
 from medfewshot.data_dictionary import check_dictionary
 from medfewshot.errors import InputError
-from medfewshot.io import Film, case_id, channel_of, channels_in_file, find_images, open_scan
+from medfewshot.io import case_id, channel_of, channels_in_file, find_images, first_volume
 from medfewshot.types import Case, Volume
 
 
@@ -56,12 +56,12 @@ def read_cohort(cases: Sequence[Case], channels: int = 1, *, skipped: list[str] 
     order = np.random.default_rng(0).permutation(len(cases))
     for case in (cases[number] for number in order):
         try:
-            scan = open_scan(case.image_paths, channels=channels)
+            volume = first_volume(case.image_paths, channels=channels)
         except (InputError, OSError):  # it fails when it is segmented
             if skipped is not None:
                 skipped.append(case.case_id)
             continue
-        yield scan.first if isinstance(scan, Film) else scan
+        yield volume
 
 
 def channels_a_scan(paths: Iterable[Path]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -271,7 +272,8 @@ def test_scans_are_suggested_that_the_segmenter_did_not_learn_from_and_bad_ones_
     image, label = cases[0].image_path, toys.save_nifti(tmp_path / "label.nii.gz", toys.make_scan(0)[1])
     segmenter = adapt(read_supports([(image, label)]), AdaptSettings(learner="toy"), learners={"toy": toys.TOY})
     cases[1].image_path.write_bytes(b"broken")
-    ordered, skipped = suggest(cases, segmenter)
+    copy = Path(shutil.copy(image, tmp_path / "copy.nii.gz"))
+    ordered, skipped = suggest([*cases, Case("copy", "copy", None, (copy,))], segmenter)
     assert {case.case_id for case, _ in ordered} == {"s2", "s3"}
     assert len(skipped) == 1
     assert "s1.nii.gz" in skipped[0]

@@ -67,3 +67,12 @@ def test_the_command_names_the_first_scan_to_label(tmp_path: Path):
     done = CliRunner().invoke(app, ["suggest", str(tmp_path)])
     assert done.exit_code == 2
     assert "no scan could be read: " in done.output
+
+
+def test_the_channels_of_a_scan_are_one_scan(tmp_path: Path):
+    for number, at in enumerate((0.2, 0.5, 0.8)):
+        toys.save_nifti(tmp_path / f"s{number}_0000.nii.gz", ball(at), np.eye(4))
+        toys.save_nifti(tmp_path / f"s{number}_0001.nii.gz", -ball(at), np.eye(4))
+    done = CliRunner().invoke(app, ["suggest", str(tmp_path), "--json"])
+    assert [row["case"] for row in json.loads(done.stdout)["scans"]] == ["s1", "s2", "s0"]
+    assert "each scan has 2 files, its channels" in done.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 import toys
 from PIL import Image
 
+import medfewshot
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.datasets import read_dataset
 from medfewshot.errors import InputError
@@ -22,17 +24,21 @@ from medfewshot.inference import segment_volume
 from medfewshot.io import strict_json
 from medfewshot.learners.base import FunctionSegmenter
 from medfewshot.planning import make_plan, make_support
-from medfewshot.settings import AdaptSettings
+from medfewshot.settings import AdaptSettings, SegmentSettings
 from medfewshot.types import Cancelled, Case, Event, Progress, Volume
+from medfewshot.workbench.choice import suggest
 from medfewshot.workflow import (
     LabelledScans,
     adapt,
     adapt_to_folder,
     can_continue,
+    compare,
+    find_cases,
     find_supports,
     open_batch,
     prepare,
     read_supports,
+    report,
     segment,
 )
 from medfewshot.workflow.adapt import fingerprint_of
@@ -226,6 +232,33 @@ def test_a_decathlon_task_with_its_channels_in_one_file(tmp_path):
     written = nib.load(tmp_path / "out" / result.labels)
     assert written.shape == toys.SHAPE
     assert np.array_equal(written.affine, nib.load(query).affine)
+    assert np.array_equal(medfewshot.segment(query, segmenter).labels, np.asarray(written.dataobj))
+    given = {name: value for name, value in TINY if name in TINY.model_fields_set}
+    assert medfewshot.segment(query, root, **given).labels.shape == toys.SHAPE
+
+
+def test_channels_in_one_file_are_shown_by_report_and_compare_and_suggested(tmp_path):
+    root = decathlon_of_two_channels(tmp_path / "Task05")
+    segmenter = adapt(read_supports(root), TOY, learners=LEARNERS)
+    image, _ = toys.make_scan(7)
+    query = toys.save_nifti(tmp_path / "q.nii.gz", np.stack([image, 400 - image], -1))
+    for name, changes in (("first", {}), ("second", {"keep_largest": True})):
+        segment(open_batch([query], tmp_path / name, SegmentSettings(**changes), channels=2), segmenter)
+    shutil.rmtree(tmp_path / "first" / "report")
+    assert "no viewer" not in report(tmp_path / "first").read_text()
+    compare(tmp_path / "first", tmp_path / "second", folder=tmp_path / "out")
+    assert (tmp_path / "out" / "comparison.html").read_text().count("data:image/jpeg") == 1
+    cases = find_cases([query, root / "imagesTr"], 2)
+    assert [[case.case_id for case, _ in suggest(cases, segmenter)[0]], suggest(cases, segmenter)[1]] == [["q"], []]
+
+
+def test_a_film_is_refused_where_one_volume_is_needed(tmp_path):
+    pairs = [toys.make_scan(number) for number in (0, 1)]
+    film = toys.save_nifti(tmp_path / "film.nii.gz", np.stack([pairs[0][0]] * 3, -1))
+    with pytest.raises(InputError, match=r"3 volumes.*segment_film"):
+        medfewshot.segment(film, adapt(toy_scans(), TOY, learners=LEARNERS))
+    with pytest.raises(InputError, match=r"3 channel\(s\)"):
+        medfewshot.segment(film, pairs, learner="atlas")
 
 
 def test_channels_of_a_table_come_in_the_order_in_which_other_scans_are_read(tmp_path):
