@@ -21,7 +21,7 @@ from medfewshot.intensities import looks_like_hounsfield, voxel_digest
 from medfewshot.io import EXPORTS as WRITERS
 from medfewshot.io import write_array, write_label, write_text
 from medfewshot.settings import SegmentSettings
-from medfewshot.types import Case, Colour, Volume
+from medfewshot.types import Case, Colour
 from medfewshot.workbench.mask_checks import read_mask, read_stored
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.session import LabelSession
@@ -74,9 +74,6 @@ class _Job:
         path = self.project.mask_path(case.name)
         assert path is not None
         return read_mask(path, scan=self.project.grid(case.name))
-
-    def scan(self, case: CaseState) -> Volume:
-        return self.project.read_scan(case.name)
 
 
 def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
@@ -168,7 +165,7 @@ def _with_writer(name: str) -> Callable[[_Job], None]:
     def write(job: _Job) -> None:
         writer.check_available()
         for case in job.complete:
-            source = job.scan(case) if writer.needs_series else job.project.grid(case.name)
+            source = job.project.read_scan(case.name) if writer.needs_series else job.project.grid(case.name)
             refusal = writer.refusal(source)
             if refusal is not None:
                 job.result.notes.append(refusal)
@@ -192,7 +189,7 @@ def _nnunet(job: _Job) -> None:
         table[value] = number
     table[IGNORE_VALUE], channels = len(values) + 1, dict[str, str]()
     for case in (*job.complete, *job.partly):
-        scan, path = job.scan(case), job.project.mask_path(case.name)
+        scan, path = job.project.read_scan(case.name), job.project.mask_path(case.name)
         assert path is not None
         label = folder / "labelsTr" / f"{case.name}.nii.gz"
         images = [folder / "imagesTr" / f"{case.name}_{number:04d}.nii.gz" for number in range(len(scan.data))]
@@ -236,7 +233,7 @@ def _statistics(job: _Job) -> None:
     rows: list[dict[str, Any]] = []
     reviews = read_review_status(job.output)
     for case in job.complete:
-        scan, facts = job.scan(case), job.project.facts(case.name)
+        scan, facts = job.project.read_scan(case.name), job.project.facts(case.name)
         about: dict[str, Any] = {"case": case.name, "status": case.status, "review_status": reviews[case.name]}
         about |= {"version": facts.version, "note": case.note}
         rows += [{**about, **row} for row in measure_labels(scan, job.mask(case), job.names)]
@@ -283,7 +280,7 @@ def _report(job: _Job) -> None:
             done = Segmentation(job.mask(case), flags=(f"review: {case.status}", *([case.note] if case.note else [])))
             files = Case(case.name, case.name, None, (case.scan,))
             result = write_outputs(
-                files, job.scan(case), done,
+                files, job.project.read_scan(case.name), done,
                 names=job.names, folder=folder, settings=settings, stamp="", read_seconds=0.0,
             )  # fmt: skip
             record.add(result)
