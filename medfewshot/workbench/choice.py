@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TypeVar
 
 import nibabel as nib
@@ -49,13 +50,10 @@ def assess(segmenter: VolumeSegmenter, volume: Volume, done: Segmentation) -> As
 def in_order_of_need(assessments: Mapping[str, Assessment]) -> list[str]:
     """Names of scans, the one to label next first: high in both ranks, by uncertainty and by distance."""
     ranks = dict.fromkeys(assessments, 0)
-    for values in (
-        {name: found.uncertainty for name, found in assessments.items()},
-        {name: found.distance for name, found in assessments.items()},
-    ):
-        ordered = sorted(values.values())
-        for name, value in values.items():
-            ranks[name] += ordered.index(value)
+    for measure in (attrgetter("uncertainty"), attrgetter("distance")):
+        ordered = sorted(map(measure, assessments.values()))
+        for name, found in assessments.items():
+            ranks[name] += ordered.index(measure(found))
     return sorted(assessments, key=lambda name: (-ranks[name], -assessments[name].uncertainty, name))
 
 

@@ -56,11 +56,10 @@ def compare_example(
     if name not in cases:
         raise InputError(f"{name}: is no labelled example", "draw in it first")
     agreement = {row["case"]: row["dice"] or 0 for row in checks(project)}
-    other = max(
-        (case for case in reversed(cases) if case != name), key=lambda case: agreement.get(case, 0), default=None
-    )
-    if other is None:
+    others = [case for case in reversed(cases) if case != name]
+    if not others:
         raise InputError("there is no other labelled example to compare with", "label a second scan")
+    other = max(others, key=lambda case: agreement.get(case, 0))
     scans, own = (
         read_supports(Dataset(name, None, names, (cases[chosen],), ignore=IGNORE_VALUE)) for chosen in (other, name)
     )

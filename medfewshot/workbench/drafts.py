@@ -73,10 +73,6 @@ def _checked(content: Mapping[str, Any]) -> DraftFacts:
     facts = DraftFacts(**content)
     numbers = [value for value in (facts.confidence, facts.distance) if value is not None]
     texts = (facts.reason, facts.segmenter, facts.time)
-    if (
-        facts.number < 1
-        or not all(math.isfinite(value) for value in numbers)
-        or not all(isinstance(text, str) for text in texts)
-    ):
+    if facts.number < 1 or not all(map(math.isfinite, numbers)) or not all(isinstance(text, str) for text in texts):
         raise ValueError
     return facts

@@ -89,8 +89,8 @@ def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
             missing, or ``output`` contains a project, a run, or another folder ``bundle``.
     """
     for name in formats:
-        if name not in _WRITE:
-            raise InputError(f"format {name}: unknown{did_you_mean(name, _WRITE)}", f"choose {', '.join(_WRITE)}")
+        if name not in EXPORTS:
+            raise InputError(f"format {name}: unknown{did_you_mean(name, EXPORTS)}", f"choose {', '.join(EXPORTS)}")
     if any((Path(output) / name).is_file() for name in (PROJECT_FILE, RUN_RECORD)):
         raise InputError(f"{output}: contains a project or the results of a run", "give another folder")
     cases = [case for case in project.cases() if case.status in DONE]
@@ -102,10 +102,9 @@ def export(project: Project, formats: Sequence[str], output: Path) -> Exported:
     partly = [case for case in cases if not project.facts(case.name).complete]
     reviews = _write_reviews(project, Path(output))
     for name in formats:
-        _WRITE[name](_Job(project, Path(output), complete, partly, result))
+        _FORMATS[name][1](_Job(project, Path(output), complete, partly, result))
         if partly and name not in ("nnunet", "bundle"):
-            drawn = some(case.name for case in partly)
-            result.notes.append(f"{name}: {len(partly)} case(s) are partly drawn and not written: {drawn}")
+            result.notes.append(f"{name}: partly drawn and not written: {some(case.name for case in partly)}")
         left = {path for path in (Path(output) / name).rglob("*") if path.is_file()} - set(result.files)
         if left and name not in ("report", "bundle"):
             result.notes.append(f"{name}: {len(left)} file(s) of an earlier export are still there: {min(left)}")
@@ -287,22 +286,14 @@ def _report(job: _Job) -> None:
     job.result.files.append(report(folder))
 
 
-_WRITE: dict[str, Callable[[_Job], None]] = {
-    "nifti": _nifti,
-    **{name: _with_writer(name) for name in WRITERS},
-    "nnunet": _nnunet,
-    "stl": _stl,
-    "statistics": _statistics,
-    "bundle": _bundle,
-    "report": _report,
+_FORMATS: dict[str, tuple[str, Callable[[_Job], None]]] = {
+    "nifti": ("masks as NIfTI", _nifti),
+    **{name: (writer.title, _with_writer(name)) for name, writer in WRITERS.items()},
+    "nnunet": ("a data set for nnU-Net v2, with scans", _nnunet),
+    "stl": ("surfaces for 3D printing", _stl),
+    "statistics": ("sizes and intensities as a table, with the state of the review", _statistics),
+    "bundle": ("the model as a MONAI bundle", _bundle),
+    "report": ("a page with pictures of every case", _report),
 }
-EXPORTS: dict[str, str] = {
-    "nifti": "masks as NIfTI",
-    **{name: writer.title for name, writer in WRITERS.items()},
-    "nnunet": "a data set for nnU-Net v2, with scans",
-    "stl": "surfaces for 3D printing",
-    "statistics": "sizes and intensities as a table, with the state of the review",
-    "bundle": "the model as a MONAI bundle",
-    "report": "a page with pictures of every case",
-}
+EXPORTS: dict[str, str] = {name: title for name, (title, _) in _FORMATS.items()}
 """Name of each format -> what it is."""

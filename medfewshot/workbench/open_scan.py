@@ -20,10 +20,11 @@ _OPEN_SCANS = 2
 
 @dataclass(frozen=True)
 class OpenScan:
-    """A scan in memory, with the frame in which the page shows it."""
+    """A scan in memory, with the frame in which the page shows it, and the stamp of its file."""
 
     volume: Volume
     frame: Frame
+    stamp: str = ""
 
     def image(self, channel: int = 0) -> np.ndarray:
         """View one channel on the RAS axes of the page, ``(X, Y, Z)`` float32."""
@@ -51,11 +52,12 @@ class OpenScan:
             "range": [float(shown.min()), float(shown.max())],
             "millimetres": self.volume.has_spacing,
             "warnings": list(self.volume.warnings),
+            "stamp": self.stamp,
         }
 
 
 class OpenScans:
-    """The scans that were opened last, so that they are read once."""
+    """The scans that were opened last, so that they are read once, and again if the file is replaced."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -69,8 +71,8 @@ class OpenScans:
             InputError: The project has no such case, or its scan cannot be read.
         """
         with self._lock:
-            return self._open(name)
+            return self._open(name, self._project.scan(name).stamp)
 
-    def _read(self, name: str) -> OpenScan:
+    def _read(self, name: str, stamp: str) -> OpenScan:
         volume = self._project.read_scan(name)
-        return OpenScan(volume, frame_of(volume))
+        return OpenScan(volume, frame_of(volume), stamp)

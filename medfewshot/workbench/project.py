@@ -13,7 +13,6 @@ Every file is written beside its name and then renamed, so that it is whole when
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -48,7 +47,7 @@ class Project:
         self._store = MaskStore(folder)
         self._drafts = DraftStore(folder / "drafts")
         self._reviews = ReviewLog(folder / REVIEWS)
-        self._grids: dict[str, Volume] = {}
+        self._grids: dict[tuple[str, str], Volume] = {}
         self._load()
 
     @classmethod
@@ -123,8 +122,7 @@ class Project:
                 raise InputError(f"structure with value {min(reused)}: a removed one had this value", "give another")
             drawn = {value: name for name in self._content.scans for value in self._store.facts(name).voxels}
             if lost := drawn.keys() - kept:
-                problem = f"structure with value {min(lost)}: is drawn in {drawn[min(lost)]}"
-                raise InputError(problem, "erase it there before you remove it")
+                raise InputError(f"structure {min(lost)}: is drawn in {drawn[min(lost)]}", "erase it there first")
             self._keep(content)
 
     def _keep(self, content: ProjectFile) -> None:
@@ -161,10 +159,10 @@ class Project:
     def case(self, name: str) -> CaseState:
         """The state of one case. Raises InputError if there is none of this name."""
         with self._lock:
-            scan, facts, draft = self._scan(name), self._store.facts(name), self._drafts.facts(name)
+            scan, facts, draft = self.scan(name), self._store.facts(name), self._drafts.facts(name)
             given = self._reviews.current(name, version=facts.version, draft=draft.number if facts.empty else None)
             status, reason = status_of(facts, draft, given)
-            if not os.path.exists(scan.path):  # False, too, for a path that the system refuses
+            if not scan.stamp:
                 reason = "the scan is missing: restore it, or correct its path in project.json"
             return CaseState(
                 name, scan.path, status, reason, facts.version, draft.confidence, self._reviews.note(name),
@@ -174,7 +172,7 @@ class Project:
     def facts(self, name: str) -> MaskFacts:
         """What is known about the mask of a case: version, finished slices, voxels per structure."""
         with self._lock:
-            self._scan(name)
+            self.scan(name)
             return self._store.facts(name)
 
     def reviews(self) -> list[Review]:
@@ -193,7 +191,7 @@ class Project:
             InputError: The mask cannot be read, or lies on another grid than the scan, which was replaced.
         """
         with self._lock:
-            self._scan(name)
+            self.scan(name)
             self._adopt([name])
         path = self.mask_path(name)
         return self.read_draft(name) if path is None else mask_checks.read_mask(path, scan=self.grid(name))
@@ -322,7 +320,7 @@ class Project:
             found = [
                 Case(name, name, None, (scan.path,), self._store.path(name), frame=scan.frame)
                 for name, scan in self._content.scans.items()
-                if self._teaches(name) and os.path.exists(scan.path)
+                if self._teaches(name) and scan.stamp
             ]
             return sorted(found, key=lambda case: self._store.facts(case.case_id).time)
 
@@ -333,17 +331,19 @@ class Project:
 
     def read_scan(self, name: str) -> Volume:
         """Read the scan of a case. Raises InputError if it cannot be read."""
-        volume = self._scan(name).read()
+        scan = self.scan(name)
+        key, volume = (name, scan.stamp), scan.read()
         with self._lock:
-            self._grids = {**dict(list(self._grids.items())[1 - _KEPT_GRIDS :]), name: mask_checks.grid_of(volume)}
+            self._grids = {**dict(list(self._grids.items())[1 - _KEPT_GRIDS :]), key: mask_checks.grid_of(volume)}
             self._store.scans[name] = voxel_digest(volume.data)
         return volume
 
     def grid(self, name: str) -> Volume:
         """The scan of a case without its voxels: shape, affine and header. Raises InputError if it cannot be read."""
-        return self._grids.get(name) or mask_checks.grid_of(self.read_scan(name))
+        return self._grids.get((name, self.scan(name).stamp)) or mask_checks.grid_of(self.read_scan(name))
 
-    def _scan(self, name: str) -> Scan:
+    def scan(self, name: str) -> Scan:
+        """Return where the scan of a case is. Raises InputError if there is no such case."""
         try:
             return self._content.scans[name]
         except KeyError:

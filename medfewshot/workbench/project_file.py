@@ -52,6 +52,14 @@ class Scan:
     path: Path
     frame: int | None = None
 
+    @property
+    def stamp(self) -> str:
+        """Return time and size of the file, which change if it is replaced; empty if it is missing."""
+        with contextlib.suppress(OSError, ValueError):  # the system refuses some paths
+            found = self.path.stat()
+            return f"{found.st_mtime_ns}-{found.st_size}"
+        return ""
+
     def read(self) -> Volume:
         """Read the image ``(C, *S)``. Raises InputError if it cannot be read."""
         if self.frame is None:

@@ -147,19 +147,25 @@ class Desk:
             is_draft = labels is not None and self._project.mask_path(name) is None
             saved = self._project.facts(name)  # another program may have changed the mask: it is a new version now
             draft = self._project.case(name).draft
-        facts: dict[str, Any] = {"version": saved.version, "draft": draft, "is_draft": is_draft}
-        facts |= {"drawn": None, "plane": None}
+        drawn, plane = None, None
         if saved.drawn is not None and saved.axis is not None:
             plane = frame.axes.index(saved.axis)
-            facts |= {"drawn": sorted(frame.file_slice(plane, index) for index in saved.drawn), "plane": plane}
+            drawn = sorted(frame.file_slice(plane, index) for index in saved.drawn)
+        facts = {"version": saved.version, "draft": draft, "is_draft": is_draft, "drawn": drawn, "plane": plane}
         return None if labels is None else masks.pack(frame.view(labels)), facts
 
     async def save(self, request: Request) -> Response:
-        """Save a drawn region. 409 with the current version if somebody else saved in between."""
+        """Save a drawn region.
+
+        409 with the current version if somebody else saved in between; 400 if it was drawn on another ``scan`` (stamp).
+        """
         name, box = fields.case(request), fields.box(request)
         version, plane = fields.number(request, "version", 0), fields.number(request, "plane", -1)
         drawn = None if request.query_params.get("drawn", "all") == "all" else fields.numbers(request, "drawn")
         body = await read_body(request, LARGEST_MASK)
+        scan = await run_in_threadpool(self._scans.get, name)
+        if request.query_params.get("scan", scan.stamp) != scan.stamp:
+            raise Refusal(400, f"The file of {name} was replaced. Restore it, or reload the page: this was not saved.")
         new = await run_in_threadpool(self._save, name, box, body, version, drawn, plane)
         self._changes += 1
         return JSONResponse({"version": new})

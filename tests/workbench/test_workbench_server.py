@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import nibabel as nib
 import numpy as np
 import pytest
-from workbench_toys import SHAPE, TOKEN, ThresholdJobs, make_project, serving
+from workbench_toys import SHAPE, TOKEN, ThresholdJobs, make_project, serving, write_phantom
 
 from medfewshot.errors import InputError
 from medfewshot.workbench import Project, Structure
@@ -319,6 +319,22 @@ def test_a_missing_and_a_damaged_scan_get_a_sentence(tmp_path):
         for name in ("scan_0", "scan_1"):
             assert name in one_sentence(client("GET", "/api/case", {"case": name}), 400)
         assert len(client.json("GET", "/api/project")["cases"]) == 2
+
+
+def test_a_scan_that_was_replaced_is_read_again_and_takes_nothing_that_was_drawn_on_the_old_one(tmp_path):
+    """It is mirrored, and learning has read it since: what is drawn would land on the other side."""
+    with bench(tmp_path) as (project, client):
+        before = client.json("GET", "/api/case", {"case": "scan_0"})
+        drawn = {"case": "scan_0", "box": WHOLE, "plane": 2, "drawn": "10", "scan": before["stamp"]}
+        body = pack(np.ones(SHAPE, np.uint8))
+        assert client.json("PUT", "/api/mask", drawn | {"version": 0}, body) == {"version": 1}
+        write_phantom(tmp_path / "scans/scan_0.nii.gz", affine=np.diag([-1.0, 1, 1, 1]))
+        project.read_scan("scan_0")
+        assert "was replaced" in one_sentence(client("PUT", "/api/mask", drawn | {"version": 1}, body), 400)
+        assert project.facts("scan_0").version == 1
+        after = client.json("GET", "/api/case", {"case": "scan_0"})
+        assert after["affine"][0][3] == before["affine"][0][3] - SHAPE[0] + 1
+        assert "lies on another grid" in one_sentence(client("GET", "/api/mask", {"case": "scan_0"}), 400)
 
 
 # --- tools and jobs ---------------------------------------------------------------------------------------------

@@ -61,9 +61,9 @@ export async function getPicture(name) {
   return { facts: JSON.parse(answer.headers.get("x-facts")), url: URL.createObjectURL(await answer.blob()) };
 }
 
-export async function putMask(name, box, labels, { version, drawn }) {
+export async function putMask(name, box, labels, { version, drawn, scan }) {
   const counted = drawn ? { plane: drawn.plane, drawn: [...drawn.slices].join(",") } : { drawn: "all" };
-  const answer = await call("PUT", "mask", { case: name, box: box.join(","), version, ...counted }, await gzip(labels));
+  const answer = await call("PUT", "mask", { case: name, box: box.join(","), version, scan, ...counted }, await gzip(labels));
   return (await answer.json()).version;
 }
 

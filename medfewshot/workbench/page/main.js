@@ -177,7 +177,7 @@ async function loadLabels(name, mask = null) {
   // A draft, a mask or a 2D image counts as a whole; an empty scan begins with single slices.
   const started = facts.version > 0 || labels || viewer.facts.flat !== null;
   editor.reset({ drawn: facts.is_draft ? null : partial || (started ? null : { plane: 2, slices: new Set() }) });
-  saver.open({ name, shape: viewer.shape, labels: viewer.labels, version: facts.version, draft: facts.is_draft ? viewer.labels.slice() : null, drawn: () => editor.drawn });
+  saver.open({ name, scan: viewer.facts.stamp, shape: viewer.shape, labels: viewer.labels, version: facts.version, draft: facts.is_draft ? viewer.labels.slice() : null, drawn: () => editor.drawn });
   shownDraft = facts.draft;
   await viewer.setDraft(viewer.showDraft && !facts.is_draft ? await draftLabels() : null); // without a mask, the draft itself is shown
   await viewer.setDoubt(null);

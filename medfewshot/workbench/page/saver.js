@@ -12,9 +12,9 @@ export class Saver {
     Object.assign(this, { tell, ask, reload, dirty: null, running: null });
   }
 
-  // draft: a copy of the labels if they are a draft, else null. drawn: () -> {plane, slices} or null for the whole scan.
-  open({ name, shape, labels, version, draft, drawn }) {
-    Object.assign(this, { name, shape, labels, version, draft, drawn, dirty: null, sent: null });
+  // scan: the stamp of its file. draft: a copy of the labels if they are a draft, else null. drawn: () -> {plane, slices} or null for the whole scan.
+  open({ name, scan, shape, labels, version, draft, drawn }) {
+    Object.assign(this, { name, scan, shape, labels, version, draft, drawn, dirty: null, sent: null });
     clearTimeout(this.timer);
     this.tell("saved", "");
   }
@@ -68,7 +68,7 @@ export class Saver {
       if (!this.version && this.untouched) break;
       this.tell("saving", "Saving");
       try {
-        this.version = await putMask(this.name, box, this.part(box, drawn), { version: this.version, drawn });
+        this.version = await putMask(this.name, box, this.part(box, drawn), { version: this.version, drawn, scan: this.scan });
         this.sent = counts;
       } catch (error) {
         this.dirty = unite(this.dirty, box);
