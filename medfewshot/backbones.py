@@ -24,7 +24,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
-_BUILDING = RLock()
+GLOBAL_RANDOM = RLock()
+"""Whoever seeds torch's global generator holds it, so that threads do not disturb each other."""
 
 MAX_WIDTH_FACTOR = 8
 """Channels double from level to level up to this multiple of the first level's width."""
@@ -327,6 +328,6 @@ def to_channels_last(network: Network) -> Network:
 
 def seeded(build: Callable[[], Network], seed: int) -> Network:
     """Build with a fixed seed on the CPU and leave the caller's random state as it was. Threads build in turn."""
-    with _BUILDING, torch.device("cpu"), torch.random.fork_rng(devices=[]):
+    with GLOBAL_RANDOM, torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build()

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medfewshot.backbones import GLOBAL_RANDOM
 from medfewshot.episodes import EpisodeSource, episode_seed
 from medfewshot.errors import InputError
 from medfewshot.io.tensors import read_tensors, refuse_damage, write_tensors
@@ -184,7 +185,7 @@ class Trainer:
         """Compute the learner's loss; its draws from torch's global generator depend on the episode's seed."""
         fit_strides(self.start.backbone, episode.support)  # type: ignore[arg-type]
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with GLOBAL_RANDOM, torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             return self.learner.meta_loss(episode)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from toy_tasks import StoppingSource, ToyLearner, ToySource, ToyStart, read_log
 
+from medfewshot.backbones import seeded
 from medfewshot.episodes import episode_seed
 from medfewshot.errors import InputError
 from medfewshot.io.tensors import read_tensors, write_tensors
@@ -64,6 +67,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, killed_at, optimize
         assert kept[0] == kept[1]
     for a, b in zip(whole.start.parameters(), resumed.start.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_no_other_thread_seeds_torch_while_a_loss_draws(tmp_path):
+    run, built = trainer(tmp_path), threading.Event()
+
+    class Drawing(ToyLearner):
+        def meta_loss(self, episode):
+            self.other = threading.Thread(target=seeded, args=(lambda: built.set() or torch.nn.Linear(1, 1), 0))
+            self.other.start()
+            self.disturbed = built.wait(0.2)
+            return super().meta_loss(episode)
+
+    run.learner = Drawing(run.start, 0.0)
+    run._loss(ToySource().sample(1), 5)
+    run.learner.other.join()
+    assert not run.learner.disturbed
+    assert built.is_set()
 
 
 def test_what_a_loss_draws_is_its_episodes_own(tmp_path):
