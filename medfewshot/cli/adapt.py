@@ -80,8 +80,8 @@ def segment(
             with console.progress("Adapting") as progress:
                 ready = workflow.adapt_to_folder(
                     source, output / "segmenter", adaptation,
-                    resume=settings.resume, overwrite=settings.overwrite, query=batch.query, cohort=scans,
-                    progress=progress,
+                    resume=settings.resume, overwrite=settings.overwrite, query=batch.query,
+                    cavities=settings.cavities, cohort=scans, progress=progress,
                 )  # fmt: skip
             console.model(ready, output / "segmenter")
         with console.progress("Segmenting") as progress:

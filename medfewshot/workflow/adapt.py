@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from medfewshot.bundle import DESCRIPTION, VolumeSegmenter, check_free, load_seg
 from medfewshot.datasets import Dataset
 from medfewshot.devices import describe_device, resolve_device
 from medfewshot.errors import InputError, some
+from medfewshot.heart import find_cavities
 from medfewshot.intensities import voxel_digest
 from medfewshot.io import files_of, strict_json
 from medfewshot.learners import (
@@ -120,6 +122,7 @@ def adapt(
     settings: AdaptSettings | None = None,
     *,
     query: Volume | None = None,
+    cavities: Sequence[str] = (),
     cohort: Iterable[Volume] = (),
     start: VolumeSegmenter | None = None,
     progress: Progress | None = None,
@@ -132,6 +135,7 @@ def adapt(
         scans: What :func:`~medfewshot.workflow.read_supports` read.
         settings: How to adapt.
         query: A volume that is to be segmented; adaptation does not begin if it is of another kind.
+        cavities: Names to measure in films; adaptation does not begin if one is no structure.
         cohort: Some of the scans that are to be segmented. A few are read, and if structures are clearly brighter or
             darker there, networks learn from copies of the labelled scans with that contrast too.
         start: An earlier segmenter to continue from. It gives the learner, and the grid unless its quality was lower.
@@ -152,8 +156,9 @@ def adapt(
         scans = scans.as_2d_if_planar()
     asked = settings
     settings = resolve_auto(settings, scans.images, learners) if start is None else continued(settings, start)
+    make = partial(make_learner, settings, progress.at("adapting"), learners, shots=len(scans.images))
     if start is None:
-        learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images))
+        learner = make()
     progress.at("planning").update(0, 1)
     lifted = start is not None and settings.quality != quality_of(start)
     history = {} if start is None else history_of(start, scans)
@@ -167,11 +172,10 @@ def adapt(
         same = same_structures(prepared.plan, start.plan)
         network = start_of(start.segmenter, settings.learner, same_classes=same)
         done = start.record["learner"].get("steps", 0) if lifted else None
-        learner = make_learner(
-            settings, progress.at("adapting"), learners, shots=len(scans.images), network=network, steps_done=done
-        )
+        learner = make(network=network, steps_done=done)
     if query is not None:
         check_like_support(query, prepared.plan)
+    find_cavities([*prepared.plan.labels.values()], cavities)
     begun = time.perf_counter()
     progress.at("adapting").update(0, 1)
     support = prepared.support
@@ -181,7 +185,7 @@ def adapt(
     if learners[settings.learner].derived and not settings.level.instant:
         support = with_tracked_frames(support, scans, prepared.plan, progress=progress)
         if support.derived and start is None:
-            learner = make_learner(settings, progress.at("adapting"), learners, shots=len(scans.images), tracked=True)
+            learner = make(tracked=True)
         if not support.derived and support.spatial_dims == 3:
             support, differ, number = with_contrast_of(
                 planned(cohort, prepared.plan, unfit), support, progress=progress
@@ -238,6 +242,7 @@ def adapt_to_folder(
     resume: bool = False,
     overwrite: bool = False,
     query: Volume | None = None,
+    cavities: Sequence[str] = (),
     cohort: Iterable[Volume] = (),
     start: Path | None = None,
     progress: Progress | None = None,
@@ -251,6 +256,7 @@ def adapt_to_folder(
         resume: Load the segmenter that an earlier call left in ``folder`` from the same support and settings.
         overwrite: Replace what ``folder`` contains.
         query: A volume that is to be segmented; adaptation does not begin if it is of another kind.
+        cavities: Names to measure in films: see :func:`adapt`.
         cohort: Some of the scans that are to be segmented: see :func:`adapt`.
         start: Folder of an earlier segmenter to continue from.
         progress: Receives events of the stages; may cancel.
@@ -276,7 +282,7 @@ def adapt_to_folder(
         check_free(folder)
     before = None if start is None else load_segmenter(start, resolve_device(settings.device))
     scans = read_supports(support, frame=settings.frame, progress=progress)
-    made = adapt(scans, settings, query=query, cohort=cohort, start=before, progress=progress)
+    made = adapt(scans, settings, query=query, cavities=cavities, cohort=cohort, start=before, progress=progress)
     segmenter = VolumeSegmenter(made.plan, made.segmenter, {**made.record, "request": request})
     if not overwrite:  # another adaptation may have ended meanwhile
         check_free(folder)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import toys
 from PIL import Image
+from typer.testing import CliRunner
 
 import medfewshot
+from medfewshot.cli.app import app
 from medfewshot.datasets import Dataset
 from medfewshot.errors import InputError
 from medfewshot.io import open_film
@@ -181,6 +183,18 @@ def test_a_cavity_that_is_no_structure_is_refused_before_anything_is_written(tmp
     batch = open_batch([film], tmp_path / "out", SegmentSettings(cavities=("aorta",)))
     with pytest.raises(InputError, match="aorta: is no structure of the labelled scans"):
         segment(batch, learn([(film, labels)]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cavity_that_is_no_structure_is_refused_before_the_adaptation(tmp_path, monkeypatch):
+    toys.install(monkeypatch)
+    film, labels, _ = make_film(tmp_path)
+    words = ["--support", f"{film}={labels}", "--learner", "toy", "--cavities", "aorta", "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["segment", str(film), *words])
+    assert (done.exit_code, "aorta: is no structure" in done.output) == (2, True), done.output
+    with pytest.raises(InputError, match="aorta: is no structure"):
+        medfewshot.segment_film(film, [(film, labels)], settings=SegmentSettings(cavities=("aorta",)), learner="toy")
+    assert toys.ToyLearner.adapted == 0
     assert not (tmp_path / "out").exists()
 
 
