@@ -156,6 +156,15 @@ def test_labels_that_are_none(value, told):
         as_volume(value, label=True)
 
 
+def test_voxels_that_are_not_annotated_are_counted_in_a_warning(pairs):
+    image, label = (medfewshot.Volume(array[None], np.eye(4)) for array in pairs[0])
+    assert not as_volume(label, label=True).warnings
+    label.data[0, :2] = -1
+    told = f"{2 * label.data[0, 0].size} voxel(s) have the label -1 and count as not annotated"
+    assert as_volume(label, label=True).warnings == (told,)
+    assert any(told in one for one in medfewshot.adapt([(image, label)], learner="toy").record["warnings"])
+
+
 def test_a_volume_stays_itself():
     volume = Volume(np.zeros((1, 2, 2), np.float32), np.eye(4))
     assert as_volume(volume) is volume

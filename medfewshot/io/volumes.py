@@ -28,7 +28,7 @@ from medfewshot.io.paths import (
     supported,
     volumes_in,
 )
-from medfewshot.types import Volume
+from medfewshot.types import IGNORED, Volume
 
 WHOLE_NUMBER_TOLERANCE = 1e-3
 """How far a label may lie from a whole number: further than a float file with a slope rounds, and less than
@@ -134,6 +134,8 @@ def as_label(volume: Volume, *, lowest: int = 0) -> Volume:
         )
     data = _whole_numbers(volume.data, volume.name, lowest)
     warnings = volume.warnings + _label_warnings(data) + check_is_label_map(data[0], volume.name)
+    if unknown := np.count_nonzero(data == IGNORED):
+        warnings += (f"{unknown} voxel(s) have the label {IGNORED} and count as not annotated",)
     return replace(volume, data=data, warnings=warnings)
 
 

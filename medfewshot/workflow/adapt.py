@@ -19,6 +19,7 @@ from medfewshot.errors import InputError, some
 from medfewshot.heart import find_cavities
 from medfewshot.intensities import voxel_digest
 from medfewshot.io import files_of, strict_json
+from medfewshot.io.itk_snap import described_names
 from medfewshot.learners import (
     LEARNERS,
     Learner,
@@ -325,5 +326,7 @@ def fingerprint_of(support: Dataset, settings: AdaptSettings) -> str:
     content: list[Any] = [facts, support.labels, settings.model_dump(exclude={"device", *unused})]
     content += [support.ignore] if support.ignore is not None else []
     stated = [(case.modality, case.frame, case.channels) for case in support.labelled]
+    described = [described_names(case.label_path) for case in support.labelled if case.label_path is not None]
+    content += [described] if any(described) else []
     content += [stated] if any(one != (None, None, 1) for one in stated) else []
     return hashlib.sha256(strict_json(content).encode()).hexdigest()

@@ -160,6 +160,16 @@ def test_changed_facts_of_a_case_are_another_request_and_unknown_ones_change_non
     assert len({earlier, *others}) == 1 + len(changes)
 
 
+def test_an_adaptation_is_not_resumed_with_other_names_beside_the_labels(tmp_path):
+    image, label = (toys.save_nifti(tmp_path / f"{name}.nii.gz", np.ones(toys.SHAPE)) for name in "ab")
+    support, found = find_supports(pairs=[(image, label)]), []
+    for name in ("", "liver", "spleen"):
+        row = f'205 255 0 0 1 1 1 "{name}"'
+        (tmp_path / "labels.txt").write_text(f"# ITK-SnAP Label Description File\n{row}\n" if name else "")
+        found.append(fingerprint_of(support, TOY))
+    assert len(set(found)) == 3
+
+
 def test_a_model_that_another_adaptation_saved_meanwhile_stays(tmp_path, monkeypatch):
     toys.install(monkeypatch)
     support, folder = find_supports(toys.make_folders(tmp_path) / "annotated"), tmp_path / "seg"
