@@ -44,6 +44,13 @@ class GridMismatchError(InputError):
     """An image and its label (or prediction and reference) are on different voxel grids."""
 
 
+def one_line(error: object) -> str:
+    """Write an error in one line; for a file that cannot be read or written, its path and the reason."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; check the disk and the path"
+    return " ".join(str(error).split())
+
+
 MOST_SHOWN = 10
 """No message lists more values, names or files than this."""
 

@@ -26,8 +26,8 @@ from medfewshot.cli.options import option_name
 from medfewshot.cli.study import compare, curve, describe
 from medfewshot.errors import InputError
 
-EXIT_INPUT = 2
-"""Input or settings cannot be used; nothing was written. (1: some volumes of a folder failed.)"""
+EXIT_PARTLY, EXIT_INPUT = 1, 2
+"""Some volumes of a folder failed, or the disk is full; input or settings cannot be used and nothing was written."""
 EXIT_INTERRUPTED = 130
 RESUMABLE = {
     "annotate": "everything drawn is saved; the same command opens it again",
@@ -59,7 +59,10 @@ class _Commands(Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output has seen enough
                 raise
-            _fail(f"{error.filename or 'output'}: {error.strerror or error}; check the disk and the path", EXIT_INPUT)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = "free some space and run it again" if full else "check the disk and the path"
+            problem = f"{error.filename or 'output'}: {error.strerror or error}"
+            _fail(f"{problem}; {remedy}", EXIT_PARTLY if full else EXIT_INPUT)
 
 
 def _fail(text: str, code: int) -> NoReturn:

@@ -13,8 +13,8 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 EXIT_CODES = (
-    "Exit codes: 0 all done; 1 some scans failed, the others are done; 2 input or options cannot be used, nothing was "
-    "written; 130 interrupted."
+    "Exit codes: 0 all done; 1 some scans failed, the others are done, or the disk is full; 2 input or options cannot "
+    "be used, nothing was written; 130 interrupted."
 )
 _EXAMPLE = "Example:\n"
 WIDEST_NAME = 26

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from medfewshot.errors import InputError
+from medfewshot.errors import InputError, one_line
 from medfewshot.types import Cancelled, Event, Progress
 from medfewshot.workbench.learn import Learning
 from medfewshot.workbench.project import Project
@@ -123,15 +123,9 @@ class Jobs:
         except Cancelled:
             status, error = "cancelled", ""
         except (InputError, OSError) as problem:
-            status, error = "failed", _one_line(problem)
+            status, error = "failed", one_line(problem)
         except Exception as problem:  # a job must never take the server down; the terminal shows the details
             traceback.print_exception(problem)
-            status, error = "failed", f"{type(problem).__name__}: {_one_line(problem)}"
+            status, error = "failed", f"{type(problem).__name__}: {one_line(problem)}"
         with self._lock:
             job.status, job.error = status, error
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; check the disk and the path"
-    return " ".join(str(error).split())

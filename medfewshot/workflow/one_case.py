@@ -11,7 +11,7 @@ from socket import gethostname
 
 from medfewshot.bundle import VolumeSegmenter, load_segmenter
 from medfewshot.devices import resolve_device
-from medfewshot.errors import InputError, some
+from medfewshot.errors import InputError, one_line, some
 from medfewshot.intensities import voxel_digest
 from medfewshot.io import Film, ReadImage, open_scan, read_image
 from medfewshot.settings import SegmentSettings
@@ -148,12 +148,10 @@ def seen_warnings(case: Case, scan: Volume | Film, segmenter: VolumeSegmenter) -
 
 def failure(case: Case, error: Exception | Lost) -> CaseResult:
     """Return one line for people; and the traceback, unless the input is to blame."""
-    kind, text = type(error).__name__, " ".join(str(error).split())
+    kind, text = type(error).__name__, one_line(error)
     if isinstance(error, Lost):
         text = f"{case.image_path}: the worker ended ({error.reason}); if it ends again, the scan needs more memory"
-    elif isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}; check the disk and the path"
-    elif not isinstance(error, InputError):
+    elif not isinstance(error, InputError) and not (isinstance(error, OSError) and error.filename):
         text = f"{case.image_path}: {kind}: {text}" if text else f"{case.image_path}: {kind}"
     trace = None if isinstance(error, (InputError, Lost)) else "".join(traceback.format_exception(error))
     return CaseResult(case.case_id, inputs_of(case), "failed", error=text, traceback=trace)

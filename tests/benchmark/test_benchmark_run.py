@@ -54,6 +54,15 @@ def blunder(*words) -> None:
     raise ZeroDivisionError("twice\nover")
 
 
+def fill_disk(*words) -> None:
+    raise OSError(28, "No space left on device", "runs/scores.csv")
+
+
+def test_a_cell_that_cannot_write_names_the_file(tmp_path, cells):
+    outcome = run_benchmark(cells[:1], tmp_path, tmp_path, "cpu", runner=ChildProcess(fill_disk))
+    assert outcome.failed == {cells[0].id: "runs/scores.csv: No space left on device; check the disk and the path"}
+
+
 def test_a_cell_runs_in_a_process_of_its_own(tmp_path):
     cell = only_cell(learners=[{"name": "a", "learner": "finetune", "steps": 2, "width": 4}], queries=1)
     told, seen = [], []

@@ -72,6 +72,13 @@ def test_failed_cells_end_in_code_1(run, board, monkeypatch):
     assert "s0" not in done.err
 
 
+def test_an_empty_shard_says_so(run, board, monkeypatch):
+    run_with(monkeypatch, None)
+    done = run("benchmark", board, "--shard", "3/3")
+    assert done.code == 0
+    assert "shard 3/3: is empty; there are fewer cells than shards" in done.err
+
+
 def test_an_interruption_says_how_to_go_on(run, board, monkeypatch):
     def stop(*words):
         raise KeyboardInterrupt
