@@ -50,15 +50,8 @@ def adapt(
         InputError: A file, pair or setting cannot be used; the message names it and a remedy.
     """
     settings = (settings or AdaptSettings()).replace(**overrides)
-    return _adapt(support, settings, cohort=map(as_volume, cohort), progress=progress)
-
-
-def _adapt(
-    support: SupportSource, settings: AdaptSettings, *, query: Volume | None = None, cavities: Sequence[str] = (),
-    cohort: Iterable[Volume], progress: Progress | None,
-) -> VolumeSegmenter:  # fmt: skip
     scans = workflow.read_supports(support, frame=settings.frame, progress=progress)
-    return workflow.adapt(scans, settings, query=query, cavities=cavities, cohort=cohort, progress=progress)
+    return workflow.adapt(scans, settings, cohort=map(as_volume, cohort), progress=progress)
 
 
 def segment(
@@ -122,10 +115,8 @@ def segment_film(
     opened = open_film(film)
     if opened is None:
         raise InputError(f"{film}: contains one volume", "use segment")
-    settings = settings or SegmentSettings()
-    asked = settings.cavities
-    segmenter = get_segmenter(segmenter_or_support, cavities=asked, device=device, progress=progress, **overrides)
-    return workflow.segment_film(opened, segmenter, settings, progress=progress)
+    segmenter = get_segmenter(segmenter_or_support, device=device, progress=progress, **overrides)
+    return workflow.segment_film(opened, segmenter, settings or SegmentSettings(), progress=progress)
 
 
 def evaluate(
@@ -173,7 +164,6 @@ def get_segmenter(
     given: VolumeSegmenter | SupportSource,
     *,
     query: Volume | None = None,
-    cavities: Sequence[str] = (),
     device: str = "auto",
     progress: Progress | None = None,
     **overrides: Any,
@@ -182,8 +172,9 @@ def get_segmenter(
     saved = isinstance(given, (str, PathLike)) and (Path(given) / DESCRIPTION).is_file()
     if not saved and not isinstance(given, VolumeSegmenter):
         settings = AdaptSettings(device=device).replace(**overrides)
+        scans = workflow.read_supports(given, frame=settings.frame, progress=progress)
         cohort = () if query is None else (query,)
-        return _adapt(given, settings, query=query, cavities=cavities, cohort=cohort, progress=progress)
+        return workflow.adapt(scans, settings, query=query, cohort=cohort, progress=progress)
     if overrides:
         raise TypeError(f"{', '.join(overrides)}: the segmenter is adapted already; give these to adapt()")
     return given if isinstance(given, VolumeSegmenter) else load_segmenter(Path(str(given)), resolve_device(device))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 GLOBAL_RANDOM = RLock()
-"""Whoever seeds torch's global generator holds it, so that threads do not disturb each other."""
+"""Threads that seed torch's global generator take turns."""
 
 MAX_WIDTH_FACTOR = 8
 """Channels double from level to level up to this multiple of the first level's width."""

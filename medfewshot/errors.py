@@ -45,10 +45,11 @@ class GridMismatchError(InputError):
 
 
 def one_line(error: object) -> str:
-    """Write an error in one line; for a file that cannot be read or written, its path and the reason."""
+    """Write an error in one line: its kind unless the input is to blame; the file that cannot be read or written."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}; check the disk and the path"
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 MOST_SHOWN = 10

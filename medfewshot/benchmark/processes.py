@@ -17,7 +17,7 @@ from typing import Any
 
 from medfewshot.benchmark.cells import FAILURE, RECORD, REQUEST, Cell
 from medfewshot.benchmark.run_cell import run_cell
-from medfewshot.errors import InputError, one_line
+from medfewshot.errors import one_line
 from medfewshot.io import strict_json, write_text
 from medfewshot.types import Event, Progress
 
@@ -77,12 +77,9 @@ def _work(run: CellRunner, cell: Any, data: Path, folder: Path, device: str, sen
     warnings.simplefilter("ignore")  # what torch and MONAI warn developers of
     try:
         run(cell, data, folder, device, _reporter(sender))
-    except InputError as error:
-        write_failure(folder, cell, str(error))
     except Exception as error:  # the record names it, and the other cells run
         traceback.print_exc()
-        kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-        write_failure(folder, cell, kind + one_line(error))
+        write_failure(folder, cell, one_line(error))
 
 
 def _reporter(sender: connection.Connection) -> Progress:

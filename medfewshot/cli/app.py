@@ -59,10 +59,8 @@ class _Commands(Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output has seen enough
                 raise
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "free some space and run it again" if full else "check the disk and the path"
-            problem = f"{error.filename or 'output'}: {error.strerror or error}"
-            _fail(f"{problem}; {remedy}", EXIT_PARTLY if full else EXIT_INPUT)
+            code = EXIT_PARTLY if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else EXIT_INPUT
+            _fail(f"{error.filename or 'output'}: {error.strerror or error}; check the disk and the path", code)
 
 
 def _fail(text: str, code: int) -> NoReturn:

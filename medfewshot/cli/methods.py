@@ -77,9 +77,7 @@ def benchmark(
         _list(cells, run, console)
         return
     if not cells:
-        console.warnings(
-            [f"shard {'/'.join(map(str, settings.shard or ()))}: is empty; there are fewer cells than shards"]
-        )
+        console.warnings(["this shard is empty: there are fewer cells than shards"])
     check_folder(report or run)
     done = _run(cells, settings.data or plan.data, run, settings, console) if report is None else {}
     tables = write_report(plan, run, report or run / "report", cells if report else None)

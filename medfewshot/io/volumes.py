@@ -102,12 +102,11 @@ def _read_masks(folder: Path, image: Volume | None, formats: Formats) -> Volume:
     files = sorted((path for path in volumes_in(folder) if path.is_file()), key=stem_of)
     if not files:
         raise InputError(f"{folder}: contains no masks", "give a label map, or a folder with one mask per structure")
-    joined: Volume | None = None
     names = {value: stem_of(path) for value, path in enumerate(files, start=1)}
     for value, path in enumerate(files, start=1):
         mask = read_label(path, image=image, formats=formats)
         marked = mask.data != 0
-        if joined is None:
+        if value == 1:
             joined = replace(mask, data=np.zeros(mask.data.shape, np.int16), path=folder, names=names, warnings=())
         check_same_grid(joined, mask)
         shared = joined.data[marked]
@@ -117,7 +116,6 @@ def _read_masks(folder: Path, image: Volume | None, formats: Formats) -> Volume:
                 f"{path}: marks {np.count_nonzero(shared)} voxels that {other} marks too", "separate the structures"
             )
         joined.data[marked] = value
-    assert joined is not None
     return joined
 
 
@@ -221,8 +219,7 @@ def checked(volume: Volume, path: Path, found: Format) -> Volume:
         raise InputError(f"{path}: has no voxels, its shape is {volume.spatial_shape}", "export it again")
     check_affine(volume.affine, str(path))
     volume = replace(volume, path=path, header=Header(found, volume.affine, volume.spatial_shape, volume.header))
-    broken = volume.data.size - np.count_nonzero(np.isfinite(volume.data))
-    if broken:
+    if broken := volume.data.size - np.count_nonzero(np.isfinite(volume.data)):
         raise InputError(
             f"{volume.name}: {broken} of {volume.data.size} voxels are NaN or infinite",
             "replace them with the background value",

@@ -73,9 +73,8 @@ def suggest(
 
     def judge(case: Case) -> Assessment | None:
         volume = first_volume(case.image_paths, channels=segmenter.channels)
-        if seen_warnings(case, volume, segmenter):
-            return None
-        return assess(segmenter, volume, segmenter.segment(volume))
+        learned = seen_warnings(case, volume, segmenter)
+        return None if learned else assess(segmenter, volume, segmenter.segment(volume))
 
     found, skipped = _judged(cases, judge, progress)
     known = {cases[number].case_id: (cases[number], each) for number, each in found.items() if each is not None}

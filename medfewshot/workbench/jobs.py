@@ -112,20 +112,15 @@ class Jobs:
                     job.stage, job.stage_started = event.stage, time.monotonic()
                 job.done, job.total, job.message = event.done, event.total, event.text
 
-        def warn(text: str) -> None:
-            with self._lock:
-                job.warnings.append(text)
-
         progress = Progress(report=report, cancelled=job.cancel.is_set)
         try:
-            self._learn(self._project, open_case=open_case, progress=progress, warn=warn).run()
+            self._learn(self._project, open_case=open_case, progress=progress, warn=job.warnings.append).run()
             status, error = "done", ""
         except Cancelled:
             status, error = "cancelled", ""
-        except (InputError, OSError) as problem:
-            status, error = "failed", one_line(problem)
         except Exception as problem:  # a job must never take the server down; the terminal shows the details
-            traceback.print_exception(problem)
-            status, error = "failed", f"{type(problem).__name__}: {one_line(problem)}"
+            if not isinstance(problem, (InputError, OSError)):
+                traceback.print_exception(problem)
+            status, error = "failed", one_line(problem)
         with self._lock:
             job.status, job.error = status, error

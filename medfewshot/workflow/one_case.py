@@ -148,10 +148,10 @@ def seen_warnings(case: Case, scan: Volume | Film, segmenter: VolumeSegmenter) -
 
 def failure(case: Case, error: Exception | Lost) -> CaseResult:
     """Return one line for people; and the traceback, unless the input is to blame."""
-    kind, text = type(error).__name__, one_line(error)
+    text = one_line(error)
     if isinstance(error, Lost):
         text = f"{case.image_path}: the worker ended ({error.reason}); if it ends again, the scan needs more memory"
     elif not isinstance(error, InputError) and not (isinstance(error, OSError) and error.filename):
-        text = f"{case.image_path}: {kind}: {text}" if text else f"{case.image_path}: {kind}"
+        text = f"{case.image_path}: {text}"
     trace = None if isinstance(error, (InputError, Lost)) else "".join(traceback.format_exception(error))
     return CaseResult(case.case_id, inputs_of(case), "failed", error=text, traceback=trace)

@@ -76,7 +76,7 @@ def test_an_empty_shard_says_so(run, board, monkeypatch):
     run_with(monkeypatch, None)
     done = run("benchmark", board, "--shard", "3/3")
     assert done.code == 0
-    assert "shard 3/3: is empty; there are fewer cells than shards" in done.err
+    assert "this shard is empty: there are fewer cells than shards" in done.err
 
 
 def test_an_interruption_says_how_to_go_on(run, board, monkeypatch):

@@ -223,7 +223,6 @@ def test_the_disk_is_full(run, scans, support, monkeypatch):
     done = run("adapt", *support, "-q", "-o", scans / "seg")
     assert (done.code, done.err.count("\n")) == (1, 1), "2 promises that nothing was written"
     assert "No space left" in done.err
-    assert "free some space" in done.err
     assert not (scans / "seg" / "segmenter.json").exists()
 
 
