@@ -246,7 +246,7 @@ class Project:
             label = table.match(label)
             new = sorted({int(value) for value in np.unique(label.data)} - {0, *self._values})
             if new:
-                names = {value: label.names.get(value, f"label {value}") for value in new}
+                names = {value: {**table.names, **label.names}.get(value, f"label {value}") for value in new}
                 self.set_structures((*self.structures, *named_structures(names)))
             return self.save_mask(name, label.data[0], version=self.facts(name).version, drawn=drawn, axis=axis)
 

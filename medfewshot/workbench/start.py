@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 
 from medfewshot.datasets import PROJECT_FILE, Dataset, read_dataset
 from medfewshot.errors import InputError
-from medfewshot.io import StructureNames, claimed, find_images, open_film, read_examples, read_label
+from medfewshot.io import StructureNames, claimed, find_images, open_film, read_examples, read_label, specific_names
+from medfewshot.types import Volume
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import named_structures
 from medfewshot.workflow import RUN_RECORD, channels_a_scan, find_cases, read_run
@@ -49,14 +49,13 @@ def open_folder(path: Path, project_folder: Path | None = None) -> Project:
         if (path / RUN_RECORD).is_file():
             return _of_run(path, folder)
         dataset = _dataset(path)
-        if dataset is not None:
-            return _of_dataset(dataset, folder)
-        if (count := channels_a_scan(find_images(path))) > 1:
+        count = channels_a_scan(find_images(path)) if dataset is None else dataset.channels
+        if count > 1:
             raise InputError(
-                f"{path}: each scan has {count} files, its channels; the workbench takes one file a scan",
+                f"{path}: each scan has {count} channels, as files or in one file; the workbench takes one channel",
                 "give a folder with one channel of each scan",
             )
-        return Project.create(folder, [path])
+        return Project.create(folder, [path]) if dataset is None else _of_dataset(dataset, folder)
     except BaseException:
         (folder / PROJECT_FILE).unlink(missing_ok=True)
         raise
@@ -78,9 +77,10 @@ def _updated(project: Project, path: Path) -> Project:
             raise
         return project  # the page says that the scans are gone
     with claimed(project.folder) as free:
-        added = project.add_scans(cases) if free else []  # another workbench has opened it
-    if dataset is not None:
-        _import_labels(dataset, project, added)
+        if free:  # no other workbench has opened it
+            project.add_scans(cases)
+            if dataset is not None:
+                _import_labels(dataset, project)
     return project
 
 
@@ -97,23 +97,22 @@ def _dataset(path: Path) -> Dataset | None:
 
 
 def _of_dataset(dataset: Dataset, folder: Path) -> Project:
-    if (channels := dataset.channels) > 1:
-        raise InputError(
-            f"data set {dataset.name}: its cases have {channels} channels, the workbench shows one",
-            "give a folder with one channel of each case",
-        )
     scans = [case.image_path for case in dataset.cases]
     project = Project.create(folder, scans, structures=named_structures(dataset.labels))
-    _import_labels(dataset, project, [case.name for case in project.cases()])
+    _import_labels(dataset, project)
     return project
 
 
-def _import_labels(dataset: Dataset, project: Project, wanted: Collection[str]) -> None:
-    """Copy the labels of these cases."""
-    names = {place: name for place, name in _names(project).items() if name in wanted}
-    ignore, table = dataset.ignore, StructureNames(dataset.labels, fixed=True)
-    scans = {scan for scan, _ in names}
-    for case in (one for one in dataset.labelled if one.image_path.resolve() in scans):
+def _import_labels(dataset: Dataset, project: Project) -> None:
+    """Copy the labels of scans without a mask. A value must mean the same in the data set and in the project."""
+    names, ignore, given = _names(project), dataset.ignore, specific_names(dataset.labels)
+    done = {scan for (scan, _), name in names.items() if project.facts(name).version}
+    cases = [one for one in dataset.labelled if one.image_path.resolve() in {scan for scan, _ in names} - done]
+    known = {one.value: one.name for one in project.structures}
+    table = StructureNames(known, source="the project", fixed=bool(given))
+    if cases:
+        table.match(Volume(np.zeros((1, 1, 1, 1), np.uint8), np.eye(4), path=Path(dataset.name), names=given))
+    for case in cases:
         path = case.image_path.resolve()
         if (path, None) in names and case.label_path is not None:
             project.import_mask(names[path, None], case.label_path, ignore=ignore, table=table)

@@ -84,7 +84,7 @@ def test_results_of_a_run_become_drafts(tmp_path: Path) -> None:
 def test_files_that_are_channels_of_one_scan_are_refused_and_numbered_scans_are_not(tmp_path: Path) -> None:
     for name in ("p1_0000", "p1_0001", "p2_0000", "p2_0001"):
         save(tmp_path / "channels" / f"{name}.nii.gz", scan())
-    with pytest.raises(InputError, match="2 files"):
+    with pytest.raises(InputError, match="2 channels, as files"):
         open_folder(tmp_path / "channels")
     for name in ("scan_0000", "scan_0001"):
         save(tmp_path / "numbered" / f"{name}.nii.gz", scan())
@@ -217,4 +217,26 @@ def test_a_case_that_a_data_set_gained_brings_its_labels(tmp_path: Path) -> None
         (root / "dataset.json").write_text(json.dumps(content))
         project = open_folder(root)
     assert [project.facts(name).version for name in "ab"] == [1, 1]
+    assert np.array_equal(project.read_labels("b"), labels)
+
+
+def test_a_later_label_whose_values_mean_other_structures_is_refused_until_it_is_corrected(tmp_path: Path) -> None:
+    root, labels = tmp_path / "set", np.zeros(SHAPE, np.uint8)
+    labels[1:3, 2:5], labels[4, 2:5] = 1, 3
+    for name, names in {"a": ("liver", "spleen"), "b": ("spleen", "liver")}.items():
+        save(root / "imagesTr" / f"{name}.nii.gz", scan())
+        save(root / "labelsTr" / f"{name}.nii.gz", labels)
+        cases = [{"image": f"imagesTr/{one.name}", "label": f"labelsTr/{one.name}"} for one in root.glob("labelsTr/*")]
+        content = {"labels": {"0": "background", "1": names[0], "3": names[1]}, "training": cases}
+        (root / "dataset.json").write_text(json.dumps(content))
+        if name == "a":
+            assert [one.name for one in open_folder(root).structures] == ["liver", "spleen"]
+    with pytest.raises(InputError, match="label 1 is 'spleen', but 'liver' in the project"):
+        open_folder(root)
+    content["labels"] |= {"1": "liver", "2": "kidney", "3": "spleen"}
+    (root / "dataset.json").write_text(json.dumps(content))
+    labels[3, 2:5] = 2
+    save(root / "labelsTr" / "b.nii.gz", labels)
+    project = open_folder(root)
+    assert {one.value: one.name for one in project.structures} == {1: "liver", 3: "spleen", 2: "kidney"}
     assert np.array_equal(project.read_labels("b"), labels)
