@@ -37,10 +37,11 @@ import numpy as np
 from lab.studies.kill_test import half_files, run, wait, writes_in
 from medfewshot.bundle import load_segmenter
 from medfewshot.io import read_image
+from medfewshot.report.planes import grid_of
 from medfewshot.workbench import Project, Structure
 from medfewshot.workbench.mask_checks import read_stored
 from medfewshot.workbench.mask_store import RECENT_VERSIONS
-from medfewshot.workbench.masks import frame_of, pack
+from medfewshot.workbench.masks import pack
 from medfewshot.workbench.session import LabelSession
 
 DRAWN, OTHERS = ("s0", "s1"), ("s2", "s3", "s4")
@@ -127,13 +128,13 @@ class Client:
         at = (*self.rng.integers(0, truth.shape[:2]), drawn[0])
         mask[at] = 1 - mask[at] % 2
         self.in_hand[name] = mask
-        frame = frame_of(scan)
+        grid = grid_of(scan.spatial_shape, scan.affine)
         version = self.versions.get(name, 0)
-        plane = frame.axes.index(2)
-        places = ",".join(str(frame.file_slice(plane, index)) for index in drawn)
-        box = ",".join(f"0,{size}" for size in frame.shape)
+        plane = int(grid.orientation[2, 0])
+        places = ",".join(str(grid.file_index((plane, index))) for index in drawn)
+        box = ",".join(f"0,{size}" for size in grid.shape)
         answer = self.ask(
-            "PUT", "mask", pack(frame.view(mask)), case=name, version=version, box=box, drawn=places, plane=plane
+            "PUT", "mask", pack(grid.to_ras(mask)), case=name, version=version, box=box, drawn=places, plane=plane
         )
         if answer is None:
             return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,14 +36,22 @@ class Grid:
     Attributes:
         orientation: ``(3, 2)``, RAS+ axis and direction (1 or -1) of each axis of the file, as in nibabel.
         shape: in RAS+ order.
-        spacing_mm: in RAS+ order.
-        directions: ``(3, 3)``, one row per RAS+ axis: its unit vector in RAS.
+        affine: ``(4, 4)``, voxel in RAS+ order -> RAS mm.
     """
 
     orientation: np.ndarray
     shape: tuple[int, ...]
-    spacing_mm: np.ndarray
-    directions: np.ndarray
+    affine: np.ndarray
+
+    @cached_property
+    def spacing_mm(self) -> np.ndarray:
+        """Edges of a voxel, in RAS+ order."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @cached_property
+    def directions(self) -> np.ndarray:
+        """``(3, 3)``, one row per RAS+ axis: its unit vector in RAS."""
+        return (self.affine[:3, :3] / self.spacing_mm).T
 
     def oblique_degrees(self, axis: int) -> float:
         """Return the angle between an axis and the RAS axis it stands for."""
@@ -67,15 +76,19 @@ class Grid:
         return bool(anisotropy >= ANISOTROPIC_FROM or (anisotropy > 1.2 and thickness < min(others) / 3))
 
     def to_ras(self, array: np.ndarray) -> np.ndarray:
-        """Return a view in RAS+ order of an ``(X, Y, Z)`` array in file order."""
+        """Return a view in RAS+ order of an ``(X, Y)`` or ``(X, Y, Z)`` array in file order."""
         from nibabel.orientations import apply_orientation
 
-        return np.asarray(apply_orientation(array, self.orientation))
+        return np.asarray(apply_orientation(array[..., None] if array.ndim == 2 else array, self.orientation))
+
+    def file_axis(self, normal: int) -> int:
+        """Return the axis of the file that runs along a RAS+ axis."""
+        return int(np.flatnonzero(self.orientation[:, 0] == normal)[0])
 
     def file_index(self, view: View) -> int:
-        """Return the index of a slice in the file."""
+        """Return the index of a slice in the file. Its own inverse."""
         normal, index = view
-        flipped = self.orientation[self.orientation[:, 0] == normal, 1] < 0
+        flipped = self.orientation[self.file_axis(normal), 1] < 0
         return self.shape[normal] - 1 - index if flipped else index
 
     def extent_mm(self, normal: int) -> tuple[float, float]:
@@ -93,7 +106,7 @@ def grid_of(shape: Sequence[int], affine: np.ndarray) -> Grid:
     """Return the grid of a file.
 
     Args:
-        shape: ``(3,)`` voxels.
+        shape: Voxels; a 2D image has one slice.
         affine: ``(4, 4)``, voxel -> RAS mm.
 
     Raises:
@@ -104,11 +117,9 @@ def grid_of(shape: Sequence[int], affine: np.ndarray) -> Grid:
     affine = np.asarray(affine, dtype=np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError("the affine is not an invertible 4x4 matrix", "correct the header of the image")
-    orientation = io_orientation(affine)
-    edges = (affine @ inv_ornt_aff(orientation, tuple(shape)))[:3, :3].T
-    spacing_mm = np.linalg.norm(edges, axis=1)
+    orientation, box = io_orientation(affine), (*shape, 1)[:3]
     order = np.argsort(orientation[:, 0])
-    return Grid(orientation, tuple(shape[axis] for axis in order), spacing_mm, edges / spacing_mm[:, None])
+    return Grid(orientation, tuple(box[axis] for axis in order), affine @ inv_ornt_aff(orientation, box))
 
 
 def _letters(direction: np.ndarray) -> str:

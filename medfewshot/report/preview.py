@@ -125,21 +125,16 @@ def _scene(
     uncertainty: np.ndarray | None,
     window: tuple[float, float] | None,
 ) -> Scene:
-    flat = image.ndim == 2
-    raster = flat and is_raster(affine)
+    raster = image.ndim == 2 and is_raster(affine)
     if raster:  # as the file stores it: in an axial picture, LPS axes run to the right and downwards
         affine = np.diag([*(np.array([-1, -1, 1]) * np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)), 1.0])
-    grid = grid_of((*image.shape, 1)[:3], affine)
-
-    def to_ras(array: np.ndarray) -> np.ndarray:
-        return grid.to_ras(array[..., None] if flat else array)
-
+    grid = grid_of(image.shape, affine)
     return Scene(
         grid=grid,
-        image=to_ras(image),
-        ranks=to_ras(ranks[0]),
-        reference=to_ras(ranks[1]) if len(ranks) > 1 else None,
-        uncertainty=None if uncertainty is None else to_ras(np.nan_to_num(np.asarray(uncertainty, np.float32))),
+        image=grid.to_ras(image),
+        ranks=grid.to_ras(ranks[0]),
+        reference=grid.to_ras(ranks[1]) if len(ranks) > 1 else None,
+        uncertainty=None if uncertainty is None else grid.to_ras(np.nan_to_num(np.asarray(uncertainty, np.float32))),
         window=window or robust_window(image),
         raster=raster,
     )

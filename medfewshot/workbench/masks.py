@@ -9,14 +9,12 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import inv_ornt_aff, io_orientation
 
 from medfewshot.errors import InputError
-from medfewshot.types import Volume
+from medfewshot.report.planes import Grid
 
 _CHUNK_BYTES = 1 << 24
 _BLOCK = 32
@@ -26,73 +24,29 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """Begin and end (exclusive) along the three RAS axes."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """How file axes become the RAS axes of the page.
-
-    Attributes:
-        axes: File axis that runs along R, A and S.
-        flips: True for a RAS axis that runs against its file axis.
-        affine: ``(4, 4)``, RAS voxel of the page -> RAS mm.
-        shape: Voxels along R, A and S.
-        flat: RAS axis along which a 2D image has its only slice, else None.
-    """
-
-    axes: tuple[int, int, int]
-    flips: tuple[bool, bool, bool]
-    affine: np.ndarray
-    shape: tuple[int, int, int]
-    flat: int | None = None
-
-    def view(self, array: np.ndarray) -> np.ndarray:
-        """View ``array`` (*S, file order) in RAS order. Writing to it writes to ``array``."""
-        box = array[..., None] if array.ndim == 2 else array
-        turned = box.transpose(self.axes)
-        return turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flips)]
-
-    def file_slice(self, plane: int, index: int) -> int:
-        """Index along the file axis of slice ``index`` along the RAS axis ``plane``. Its own inverse."""
-        return self.shape[plane] - 1 - index if self.flips[plane] else index
-
-
-def frame_of(scan: Volume) -> Frame:
-    """Find the frame in which the page shows ``scan``."""
-    orientation = io_orientation(scan.affine)
-    order = [int(np.flatnonzero(orientation[:, 0] == ras)[0]) for ras in range(3)]
-    box = (*scan.spatial_shape, 1)[:3]
-    flips = tuple(bool(orientation[axis, 1] < 0) for axis in order)
-    return Frame(
-        axes=(order[0], order[1], order[2]),
-        flips=(flips[0], flips[1], flips[2]),
-        affine=scan.affine @ inv_ornt_aff(orientation, box),
-        shape=(box[order[0]], box[order[1]], box[order[2]]),
-        flat=order.index(2) if scan.spatial_dims == 2 else None,
-    )
-
-
-def display_file(image: np.ndarray, frame: Frame) -> Iterator[bytes]:
-    """Yield a NIfTI file for the viewer, in parts: int16 with a slope, along the axes of the frame.
+def display_file(image: np.ndarray, grid: Grid) -> Iterator[bytes]:
+    """Yield a NIfTI file for the viewer, in parts: int16 with a slope, along the RAS+ axes.
 
     Its affine is diagonal: the viewer shows slices of the voxel grid, and must not choose axes of its own.
 
     Args:
         image: ``(*S)`` float32 in file order.
-        frame: From :func:`frame_of`.
+        grid: Of the scan.
     """
     low, high = float(image.min()), float(image.max())
     whole = low >= _INT16.min and high <= _INT16.max and all(bool((np.rint(part) == part).all()) for part in image)
     slope, inter = (1.0, 0.0) if whole or high == low else ((high - low) / 65534, (high + low) / 2)
     header = nib.Nifti1Header()
     header.set_data_dtype(np.int16)
-    header.set_data_shape(frame.shape)
-    header.set_sform(np.diag([*np.linalg.norm(frame.affine[:3, :3], axis=0), 1.0]), code=1)
-    header.set_zooms(np.linalg.norm(frame.affine[:3, :3], axis=0))
+    header.set_data_shape(grid.shape)
+    header.set_sform(np.diag([*grid.spacing_mm, 1.0]), code=1)
+    header.set_zooms(grid.spacing_mm)
     header.set_slope_inter(slope, inter)
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
     yield header.binaryblock + b"\0" * 4
-    turned = frame.view(image)
-    for begin in range(0, frame.shape[2], step := max(1, _CHUNK_BYTES // (2 * frame.shape[0] * frame.shape[1]))):
+    turned = grid.to_ras(image)
+    for begin in range(0, grid.shape[2], step := max(1, _CHUNK_BYTES // (2 * grid.shape[0] * grid.shape[1]))):
         yield _stored(turned[:, :, begin : begin + step], slope, inter).tobytes(order="F")
 
 
@@ -106,14 +60,14 @@ def _stored(part: np.ndarray, slope: float, inter: float) -> np.ndarray:
     return stored
 
 
-def place(labels: np.ndarray, box: Box, drawn: np.ndarray, *, frame: Frame) -> None:
+def place(labels: np.ndarray, box: Box, drawn: np.ndarray, *, grid: Grid) -> None:
     """Write what the page drew in a box on its RAS axes into ``labels (*S)``, uint8 in file order.
 
     Raises:
         InputError: The box is not inside the scan.
     """
-    check_box(box, frame.shape)
-    frame.view(labels)[tuple(slice(*edge) for edge in box)] = drawn
+    check_box(box, grid.shape)
+    grid.to_ras(labels)[tuple(slice(*edge) for edge in box)] = drawn
 
 
 def check_box(box: Box, shape: Sequence[int]) -> None:

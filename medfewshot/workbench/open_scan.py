@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from medfewshot.intensities import looks_like_hounsfield, robust_window
+from medfewshot.report.planes import Grid, grid_of
 from medfewshot.types import Volume
-from medfewshot.workbench.masks import Frame, display_file, frame_of
+from medfewshot.workbench.masks import display_file
 from medfewshot.workbench.project import Project
 
 _OPEN_SCANS = 2
@@ -20,22 +21,26 @@ _OPEN_SCANS = 2
 
 @dataclass(frozen=True)
 class OpenScan:
-    """A scan in memory, with the frame in which the page shows it, and the stamp of its file."""
+    """A scan in memory, and the stamp of its file."""
 
     volume: Volume
-    frame: Frame
     stamp: str = ""
+
+    @cached_property
+    def grid(self) -> Grid:
+        """How the page shows it."""
+        return grid_of(self.volume.spatial_shape, self.volume.affine)
 
     def image(self, channel: int = 0) -> np.ndarray:
         """View one channel on the RAS axes of the page, ``(X, Y, Z)`` float32."""
-        return self.frame.view(self._channel(channel))
+        return self.grid.to_ras(self._channel(channel))
 
     def _channel(self, number: int) -> np.ndarray:
         return self.volume.data[min(max(0, number), len(self.volume.data) - 1)]
 
     def file(self, channel: int = 0) -> Iterator[bytes]:
         """Yield the NIfTI file of one channel for the viewer, in parts."""
-        return display_file(self._channel(channel), self.frame)
+        return display_file(self._channel(channel), self.grid)
 
     def facts(self, channel: int = 0) -> dict[str, Any]:
         """Collect what the page must know: shape, affine, kind of intensities and the window of a channel."""
@@ -43,9 +48,9 @@ class OpenScan:
         low, high = robust_window(shown)
         is_ct = self.volume.modality == "CT" or (self.volume.modality is None and looks_like_hounsfield([shown]))
         return {
-            "shape": self.frame.shape,
-            "affine": self.frame.affine.tolist(),
-            "flat": self.frame.flat,
+            "shape": self.grid.shape,
+            "affine": self.grid.affine.tolist(),
+            "flat": int(self.grid.orientation[2, 0]) if self.volume.spatial_dims == 2 else None,
             "channels": len(self.volume.data),
             "ct": is_ct,
             "window": [float(low), float(high)],
@@ -74,5 +79,4 @@ class OpenScans:
             return self._open(name, self._project.scan(name).stamp)
 
     def _read(self, name: str, stamp: str) -> OpenScan:
-        volume = self._project.read_scan(name)
-        return OpenScan(volume, frame_of(volume), stamp)
+        return OpenScan(self._project.read_scan(name), stamp)

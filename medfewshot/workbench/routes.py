@@ -141,7 +141,7 @@ class Desk:
             "draft": self._project.read_draft,
             "uncertainty": partial(read_uncertainty, self._project),
         }
-        frame = self._scans.get(name).frame
+        grid = self._scans.get(name).grid
         with self._saving:
             labels = readers.get(layer, self._project.read_labels)(name)
             is_draft = labels is not None and self._project.mask_path(name) is None
@@ -149,10 +149,10 @@ class Desk:
             draft = self._project.case(name).draft
         drawn, plane = None, None
         if saved.drawn is not None and saved.axis is not None:
-            plane = frame.axes.index(saved.axis)
-            drawn = sorted(frame.file_slice(plane, index) for index in saved.drawn)
+            plane = int(grid.orientation[saved.axis, 0])
+            drawn = sorted(grid.file_index((plane, index)) for index in saved.drawn)
         facts = {"version": saved.version, "draft": draft, "is_draft": is_draft, "drawn": drawn, "plane": plane}
-        return None if labels is None else masks.pack(frame.view(labels)), facts
+        return None if labels is None else masks.pack(grid.to_ras(labels)), facts
 
     async def save(self, request: Request) -> Response:
         """Save a drawn region.
@@ -172,17 +172,17 @@ class Desk:
 
     def _save(self, name: str, box: masks.Box, body: bytes, version: int, drawn: list[int] | None, plane: int) -> int:
         scan = self._scans.get(name)
-        masks.check_box(box, scan.frame.shape)
+        masks.check_box(box, scan.grid.shape)
         region = masks.unpack(body, box)
         with self._saving:
             labels = self._labels(name, version, scan)
-            masks.place(labels, box, region, frame=scan.frame)
+            masks.place(labels, box, region, grid=scan.grid)
             axis = None
             if drawn is not None:
-                if plane not in (0, 1, 2) or not all(0 <= index < scan.frame.shape[plane] for index in drawn):
+                if plane not in (0, 1, 2) or not all(0 <= index < scan.grid.shape[plane] for index in drawn):
                     raise Refusal(400, "The finished slices are not inside the scan. Reload the page.")
-                drawn = [scan.frame.file_slice(plane, index) for index in drawn]
-                axis = scan.frame.axes[plane]
+                drawn = [scan.grid.file_index((plane, index)) for index in drawn]
+                axis = scan.grid.file_axis(plane)
             new = self._project.save_mask(name, labels, version=version, drawn=drawn, axis=axis)
             self._last_saved = (name, new, labels)
             return new
@@ -210,14 +210,14 @@ class Desk:
     def _tool(self, name: str, request: Request, body: bytes) -> tuple[np.ndarray | None, Any]:
         scan, which = self._scans.get(name), request.query_params.get("tool", "")
         image = scan.image(fields.number(request, "channel", 0))
-        spacing = np.linalg.norm(scan.frame.affine[:3, :3], axis=0)
-        spacing_mm = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
+        x, y, z = scan.grid.spacing_mm.tolist()
+        spacing_mm = (x, y, z)
         if which == "otsu":
             return None, tools.otsu_threshold(image)
         if which == "click":
             return self._click(image, request, spacing_mm)
         box = fields.box(request)
-        masks.check_box(box, scan.frame.shape)
+        masks.check_box(box, scan.grid.shape)
         drawn = masks.unpack(body, box)
         if which == "fill":
             plane = fields.number(request, "plane", 2)
@@ -260,12 +260,12 @@ class Desk:
         """A picture of an example against what another predicts. Header: which, its slice on the page, the Dice."""
         name = fields.case(request)
         found = await run_in_threadpool(compare_example, self._project, name)
-        frame = (await run_in_threadpool(self._scans.get, name)).frame
-        plane = frame.axes.index(found.axis)
+        grid = (await run_in_threadpool(self._scans.get, name)).grid
+        plane = int(grid.orientation[found.axis, 0])
         facts = {
             "other": found.other,
             "plane": plane,
-            "slice": frame.file_slice(plane, found.index),
+            "slice": grid.file_index((plane, found.index)),
             "dice": found.dice if np.isfinite(found.dice) else None,
         }
         return Response(found.picture, media_type="image/jpeg", headers={"x-facts": json.dumps(facts)})
