@@ -27,9 +27,7 @@ import numpy as np
 
 from lab.studies.big_ct import body
 from medfewshot.workbench import Jobs, Project, Structure
-from medfewshot.workbench.export import Exported
 from medfewshot.workbench.masks import pack
-from medfewshot.workbench.routes import Exports
 from medfewshot.workbench.server import LOCAL, build_app, free_port, make_server
 
 TOKEN = "study"
@@ -66,7 +64,7 @@ def timed(what: str) -> Iterator[None]:
 @contextmanager
 def serving(project: Project) -> Iterator[tuple[Callable[..., int], str]]:
     """Run a server; gives a function that sends a request and returns the bytes of the answer, and the address."""
-    app = build_app(project, Jobs(project), token=TOKEN, exports=Exports({}, lambda names: Exported()))
+    app = build_app(project, Jobs(project), token=TOKEN)
     listener = free_port(LOCAL, 0)
     server = make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

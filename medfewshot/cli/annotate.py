@@ -60,9 +60,7 @@ def annotate(
         raise InputError("annotate needs a folder of scans", "name one, or use --demo")
     from medfewshot.cli.console import Console
     from medfewshot.io import claimed
-    from medfewshot.workbench.export import EXPORTS, export
     from medfewshot.workbench.jobs import Jobs
-    from medfewshot.workbench.routes import Exports
     from medfewshot.workbench.server import serve
     from medfewshot.workbench.start import open_folder
 
@@ -80,13 +78,12 @@ def annotate(
         if not no_browser:
             webbrowser.open(address)
 
-    exports = Exports(EXPORTS, lambda formats: export(opened, formats, opened.folder / "export"))
     jobs = Jobs(opened)
     with claimed(opened.folder) as free:
         if not free:
             raise InputError(f"{opened.folder}: another workbench has opened it", "use its page, or stop it first")
         try:
-            serve(opened, jobs, host=host, port=port, ready=ready, exports=exports)
+            serve(opened, jobs, host=host, port=port, ready=ready)
         finally:  # the server cancelled the job; a thread of torch must not outlive the program
             jobs.wait(PATIENCE_S)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from medfewshot.workbench import request_fields as fields
 from medfewshot.workbench.check import checks
 from medfewshot.workbench.comparison import compare_example
 from medfewshot.workbench.curve import advice, curve
+from medfewshot.workbench.export import EXPORTS, export
 from medfewshot.workbench.guard import LARGEST_MASK, Refusal, one_sentence, read_body
 from medfewshot.workbench.open_scan import OpenScan, OpenScans
 from medfewshot.workbench.project import Project
@@ -29,7 +29,6 @@ from medfewshot.workbench.project_file import Structure, VersionConflict
 from medfewshot.workbench.uncertainty import read_uncertainty
 
 if TYPE_CHECKING:
-    from medfewshot.workbench.export import Exported
     from medfewshot.workbench.jobs import Jobs
 
 EVENTS_EVERY_S = 0.5
@@ -37,24 +36,11 @@ _QUIET_EVENTS = 30
 _BYTES = "application/octet-stream"
 
 
-@dataclass(frozen=True)
-class Exports:
-    """What the project can be exported to.
-
-    Args:
-        formats: Name of each format -> what it is.
-        write: Writes the formats of these names.
-    """
-
-    formats: Mapping[str, str]
-    write: Callable[[Sequence[str]], Exported]
-
-
 class Desk:
     """The routes of one project."""
 
-    def __init__(self, project: Project, jobs: Jobs, *, exports: Exports) -> None:
-        self._project, self._jobs, self._exports = project, jobs, exports
+    def __init__(self, project: Project, jobs: Jobs) -> None:
+        self._project, self._jobs = project, jobs
         self._scans = OpenScans(project)
         self._saving = threading.Lock()
         self._last_saved: tuple[str, int, np.ndarray] | None = None
@@ -95,7 +81,7 @@ class Desk:
             "advice": advice(self._project),
             "checks": checks(self._project),
             "examples": len(self._project.examples()),
-            "formats": dict(self._exports.formats),
+            "formats": EXPORTS,
             "quality": AdaptSettings(**self._project.settings).quality,
             "job": self._jobs.state(),
         }
@@ -287,7 +273,7 @@ class Desk:
     async def export(self, request: Request) -> Response:
         """Export what was reviewed, in the chosen formats."""
         formats = [str(one) for one in await fields.json(request, list)]
-        written = await run_in_threadpool(self._exports.write, formats)
+        written = await run_in_threadpool(export, self._project, formats, self._project.folder / "export")
         return JSONResponse({"files": [str(file) for file in written.files], "notes": list(written.notes)})
 
     async def events(self, request: Request) -> Response:

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from medfewshot.errors import InputError
 from medfewshot.workbench.guard import Guard, sentence
 from medfewshot.workbench.project import Project
-from medfewshot.workbench.routes import Desk, Exports
+from medfewshot.workbench.routes import Desk
 
 if TYPE_CHECKING:
     from medfewshot.workbench.jobs import Jobs
@@ -30,7 +30,7 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".
 _VIEWER = "niivue.umd.js"
 
 
-def build_app(project: Project, jobs: Jobs, *, token: str, host: str = LOCAL, exports: Exports) -> Starlette:
+def build_app(project: Project, jobs: Jobs, *, token: str, host: str = LOCAL) -> Starlette:
     """Build the ASGI application; ``token`` is the secret of this run."""
     page = files("medfewshot.workbench") / "page"
     texts = {one.name: one.read_bytes() for one in page.iterdir() if one.is_file()}
@@ -48,9 +48,8 @@ def build_app(project: Project, jobs: Jobs, *, token: str, host: str = LOCAL, ex
     async def wrong_method(request: Request, _: Exception) -> Response:
         return sentence(405, "This address does not take such a request.")
 
-    desk = Desk(project, jobs, exports=exports)
     return Starlette(
-        routes=[Route("/", static), Route("/static/{name}", static), *desk.routes()],
+        routes=[Route("/", static), Route("/static/{name}", static), *Desk(project, jobs).routes()],
         middleware=[Middleware(Guard, token=token, host=host)],
         exception_handlers={404: missing, 405: wrong_method},
     )
@@ -82,9 +81,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
     return server
 
 
-def serve(
-    project: Project, jobs: Jobs, *, host: str = LOCAL, port: int = 0, ready: Callable[[str], None], exports: Exports
-) -> None:
+def serve(project: Project, jobs: Jobs, *, host: str = LOCAL, port: int = 0, ready: Callable[[str], None]) -> None:
     """Serve the page until the program is interrupted.
 
     Args:
@@ -93,13 +90,12 @@ def serve(
         host: Address to bind to. Anything but this machine's own lets others on the network in, if they know the token.
         port: 0 takes a free one.
         ready: Receives the address, with the token.
-        exports: What the project can be exported to.
 
     Raises:
         InputError: The address cannot be used.
     """
     token = secrets.token_urlsafe(24)
-    app = build_app(project, jobs, token=token, host=host, exports=exports)
+    app = build_app(project, jobs, token=token, host=host)
     listener = free_port(host, port)
     shown = {"0.0.0.0": LOCAL, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     ready(f"http://{shown}:{listener.getsockname()[1]}/?token={quote(token)}")

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import nibabel as nib
 import numpy as np
 import pytest
-from workbench_toys import SHAPE, TOKEN, copy_labels, make_project
+from workbench_toys import SHAPE, TOKEN, make_project
 
 from medfewshot.workbench import Jobs, Project, Structure
 from medfewshot.workbench.masks import pack
@@ -34,7 +34,7 @@ class _Drafting:
 
 def _serve(folder, listener):
     project = Project.open(folder)
-    app = build_app(project, Jobs(project, learn=_Drafting), token=TOKEN, exports=copy_labels(project))
+    app = build_app(project, Jobs(project, learn=_Drafting), token=TOKEN)
     make_server(app).run(sockets=[listener])
 
 

@@ -75,7 +75,7 @@ def test_from_no_labels_to_a_reviewed_cohort(tmp_path, browse):
         assert page.problems == []
 
     for name in ("scan_1", "scan_2", "scan_3"):
-        scan, mask = nib.load(project.case(name).scan), nib.load(project.folder / "export" / f"{name}.nii.gz")
+        scan, mask = nib.load(project.case(name).scan), nib.load(project.folder / "export" / "nifti" / f"{name}.nii.gz")
         expected = scan.get_fdata() > 200
         assert np.array_equal(mask.affine, scan.affine)
         wrong = int((np.asarray(mask.dataobj).astype(bool) != expected).sum())
@@ -415,7 +415,8 @@ def test_real_hippocampus(tmp_path, browse, data_root):
     assert (corrected[:, y][truth[3][:, y]] == 1).mean() > 0.9
     assert np.array_equal(project.read_labels(names[3]), corrected)  # the second draft is beside it
     for name in names[1:]:
-        scan, mask = nib.load(task / "imagesTr" / f"{name}.nii.gz"), nib.load(project.folder / f"export/{name}.nii.gz")
+        scan = nib.load(task / "imagesTr" / f"{name}.nii.gz")
+        mask = nib.load(project.folder / f"export/nifti/{name}.nii.gz")
         assert np.allclose(mask.affine, scan.affine)
         assert np.array_equal(np.asarray(mask.dataobj), project.read_labels(name))
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -15,7 +14,6 @@ import numpy as np
 
 from medfewshot.errors import InputError
 from medfewshot.workbench import Project, Structure
-from medfewshot.workbench.routes import Exports
 from medfewshot.workbench.server import build_app, free_port, make_server
 
 TOKEN = "a-token-of-the-test"
@@ -73,26 +71,10 @@ class ThresholdJobs:
         return dict(self._state)
 
 
-def copy_labels(project: Project) -> Exports:
-    """An export that copies masks."""
-
-    def write(formats: Sequence[str]) -> SimpleNamespace:
-        out = project.folder / "export"
-        out.mkdir(exist_ok=True)
-        files = []
-        for case in project.cases():
-            if (path := project.mask_path(case.name)) is not None:
-                files.append(out / path.name)
-                files[-1].write_bytes(path.read_bytes())
-        return SimpleNamespace(files=files, notes=[])
-
-    return Exports({"nifti": "Masks as NIfTI", "stl": "Surfaces (STL)"}, write)
-
-
 @contextmanager
 def serving(project: Project, jobs: Any = None, *, port: int = 0, token: str = TOKEN) -> Iterator[str]:
     """The address of a running workbench, with its token."""
-    app = build_app(project, jobs or ThresholdJobs(project), token=token, exports=copy_labels(project))
+    app = build_app(project, jobs or ThresholdJobs(project), token=token)
     listener = free_port("127.0.0.1", port)
     server = make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
