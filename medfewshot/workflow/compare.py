@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -210,52 +211,18 @@ def _write(
     if volumes:
         save_volume_plot(folder / VOLUME_PLOT, volumes, difference=CHANGE)
     changes = dict([*found.changes.items()][:SHOWN_CASES])
-    files = {case: [*work.files[case], *([work.truths[case]] if case in work.truths else [])] for case in changes}
-    pictures = _picture_changes(
-        files,
-        images=_scans_of(work.paths, scans),
-        names=(*work.names, work.true_names),
-        structures={score.label: score.label_name for score in found.direct.scores},
-        progress=progress,
-    )
+    images = _scans_of(work.paths, scans)
+    structures = {score.label: score.label_name for score in found.direct.scores}
+    pictures = {}
+    for number, case in enumerate(changes):
+        progress.update(number, len(changes), case)
+        with suppress(InputError, OSError):  # its files cannot be shown together
+            pictures[case] = _picture(work, case, images.get(case), structures)
     page = ComparisonPage(
         str(work.paths[0]), str(work.paths[1]), None if reference is None else str(reference), found, changes, pictures,
         volume_plot_uri(volumes, difference=CHANGE),
     )  # fmt: skip
     write_comparison_page(folder / PAGE, page)
-
-
-def _picture_changes(
-    files: Mapping[str, Sequence[Path]],
-    *,
-    images: Mapping[str, tuple[Path, int]],
-    names: Sequence[Mapping[int, str]],
-    structures: Mapping[int, str],
-    progress: Progress,
-) -> dict[str, str]:
-    """Paint the first and the second result of each case, each with the reference as a dashed line.
-
-    Without a reference, one picture shows the first result, and the second one as a dashed line. If a scan is not
-    found, its structures are painted on black.
-
-    Args:
-        files: Case -> label map of the first result, of the second one, and perhaps the reference.
-        images: Case -> its scan and the channels of the runs, as far as it is known.
-        names: Label value -> name in the first results, the second ones and the references.
-        structures: Label value -> name of what was compared, as the second result numbers it.
-        progress: Receives one event per case.
-
-    Returns:
-        Case -> picture as a data URI. A case whose files cannot be shown together has none.
-    """
-    pictures = {}
-    for number, (case, paths) in enumerate(files.items()):
-        progress.update(number, len(files), case)
-        try:
-            pictures[case] = _picture(images.get(case), list(zip(paths, names, strict=False)), structures)
-        except (InputError, OSError):
-            continue
-    return pictures
 
 
 def _scans_of(runs: Sequence[Path], folder: Path | None) -> dict[str, tuple[Path, int]]:
@@ -272,11 +239,22 @@ def _scans_of(runs: Sequence[Path], folder: Path | None) -> dict[str, tuple[Path
     return {case: (path, channels) for case, path in found.items() if path.exists()}
 
 
-def _picture(
-    scan: tuple[Path, int] | None, given: Sequence[tuple[Path, Mapping[int, str]]], structures: Mapping[int, str]
-) -> str:
+def _picture(work: _Work, case: str, scan: tuple[Path, int] | None, structures: Names) -> str:
+    """Paint the first and the second result of a case, each with the reference as a dashed line; return a data URI.
+
+    Without a reference, one picture shows the first result, and the second one as a dashed line. If the scan is not
+    found, its structures are painted on black.
+
+    Args:
+        work: What is compared.
+        case: Which scan.
+        scan: Its file and the channels of the runs, if it is known.
+        structures: Label value -> name of what was compared, as the second result numbers it.
+    """
     found = open_scan([scan[0]], channels=scan[1]) if scan is not None else None
     image = found if isinstance(found, Volume) else None  # it is not known which frame of a film is labelled
+    given = [*zip(work.files[case], work.names, strict=True)]
+    given += [(work.truths[case], work.true_names)] if case in work.truths else []
     base = image or read_label(given[0][0])
     table = StructureNames(structures, grows=False)
     ranks = [_ranks(path, names, base, table, tuple(structures)) for path, names in given]
