@@ -88,6 +88,13 @@ def _elastic_field(patch: Sequence[int], strength: float, generator: torch.Gener
     return field * torch.tensor(patch, dtype=torch.float32, device=device).view(1, dims, *([1] * dims))
 
 
+def inside(centre: Tensor, patch: Tensor, size: Tensor) -> Tensor:
+    """Move the centre of a patch so that the patch is inside a volume, or a smaller volume in its middle; in voxels."""
+    low = torch.minimum(patch / 2 - 0.5, (size - 1) / 2)
+    high = torch.maximum(size - patch / 2 - 0.5, (size - 1) / 2)
+    return torch.maximum(torch.minimum(centre, high), low)
+
+
 def patch_grid(
     patch: Sequence[int],
     centre: Tensor,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medfewshot.augment import NO_AUGMENTATION, Augmentation, patch_grid, read_at
+from medfewshot.augment import NO_AUGMENTATION, Augmentation, inside, patch_grid, read_at
 from medfewshot.episodes.examples import Example
 from medfewshot.planning.spacing import THICK_RATIO
 
@@ -87,10 +87,7 @@ def draw_centre(one: IndexedExample, classes: Sequence[int], number: int | None,
         voxels = one.places[present[number % len(present)]]
         jitter = torch.as_tensor(rng.uniform(-0.25, 0.25, len(shape)), dtype=torch.float32) * size
         centre = voxels[int(rng.integers(len(voxels)))].float() + jitter
-    whole = torch.tensor(shape, dtype=torch.float32)
-    low = torch.minimum(size / 2 - 0.5, (whole - 1) / 2)
-    high = torch.maximum(whole - size / 2 - 0.5, (whole - 1) / 2)
-    return torch.maximum(torch.minimum(centre, high), low)
+    return inside(centre, size, torch.tensor(shape, dtype=torch.float32))
 
 
 def read_patch(

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from medfewshot.augment import LINEAR
 from medfewshot.learners.base import LearnerSpec, Segmenter, TensorList
 from medfewshot.registration import RegistrationOptions, Transform, register
 from medfewshot.structures import dice, structures
@@ -124,13 +125,12 @@ class AtlasSegmenter(Segmenter):
             Class probabilities ``(N + 1, *S)``.
         """
         size = query.shape[1:]
-        mode = "bilinear" if len(size) == 2 else "trilinear"
         total = query.new_zeros((self.classes, *size))
         weights = query.new_zeros((1, *size))
         for number, (image, label) in enumerate(zip(self.image, self.label, strict=True)):
             # One support at a time: a grid at full resolution takes more memory than its image and labels.
             grid = transform.of(number).grid(size)[0]
-            local = F.interpolate(correlation[number : number + 1], size=size, mode=mode)[0]
+            local = F.interpolate(correlation[number : number + 1], size=size, mode=LINEAR[len(size)])[0]
             weight = self._weight(query, _read(image.float(), grid), local)
             for index in torch.arange(self.classes, device=label.device).split(CLASSES_AT_ONCE):
                 here = label == index.view(-1, *[1] * label.ndim)

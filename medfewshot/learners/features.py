@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medfewshot.augment import NO_AUGMENTATION
+from medfewshot.augment import LINEAR, NO_AUGMENTATION
 from medfewshot.backbones import UNet, cut_to, pad_to_multiple
 from medfewshot.devices import autocast
 from medfewshot.learners.patches import PatchSampler, fitted
@@ -89,7 +89,7 @@ def to_voxels(logits: Tensor, fold: Sequence[int], shape: Sequence[int]) -> Tens
     """
     # The last block may reach beyond an odd edge, so enlarge by the fold and cut.
     size = [n * f for n, f in zip(logits.shape[2:], fold, strict=True)]
-    enlarged = F.interpolate(logits, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
+    enlarged = F.interpolate(logits, size=size, mode=LINEAR[len(size)])
     return cut_to(enlarged, shape)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfewshot.augment import Augmentation, patch_grid, read_at, vary_intensity
+from medfewshot.augment import Augmentation, inside, patch_grid, read_at, vary_intensity
 from medfewshot.backbones import UNet, choose_strides, to_channels_last
 from medfewshot.errors import InputError
 from medfewshot.types import IGNORED, Support, Warp
@@ -107,10 +107,7 @@ class PatchSampler:
         else:
             known = self.known[example]
             centre = jitter * size if known is None else known[self._integer(len(known))]
-        # Patches stay inside the volume; a smaller volume is in the middle of the patch.
-        low = torch.minimum(patch / 2 - 0.5, (size - 1) / 2)
-        high = torch.maximum(size - patch / 2 - 0.5, (size - 1) / 2)
-        return torch.maximum(torch.minimum(centre, high), low)
+        return inside(centre, patch, size)
 
 
 def check_kind(backbone: Any, support: Support, name: str) -> None:

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medfewshot.augment import LINEAR
 from medfewshot.registration.correlation import LocalCorrelation
 from medfewshot.registration.separable import Diffusion, along, box_matrix, interpolation_matrix
 from medfewshot.registration.transform import Transform, centred_points, rows_to_grid, to_grid
 
-LINEAR = {2: "bilinear", 3: "trilinear"}
-"""torch's name of linear interpolation, by the number of axes."""
 FINEST_STRIDE = 2
 """Distance of the boxes on the finest level, in voxels. They overlap; on coarser levels every voxel has a box."""
 AFFINE_WINDOW = 7
