@@ -148,7 +148,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise InputError(f"{path}: is damaged", "remove its folder, and the cell runs again") from None
+        content = None
     if not isinstance(content, dict):
         raise InputError(f"{path}: is damaged", "remove its folder, and the cell runs again")
     return content

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medfewshot.cli.options import Json, Quiet, with_settings
+from medfewshot.cli.options import Json, Labelled, Quiet, Results, with_settings
 from medfewshot.settings import EvaluateSettings, WorkerSettings
 
 
@@ -52,7 +52,7 @@ def evaluate(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `medfewshot segment` wrote.")],
+    folder: Results,
     reference: Annotated[
         Path | None,
         typer.Option("--reference", "-r", metavar="FOLDER", help="Labels by an expert: adds scores, and shows them."),
@@ -85,9 +85,7 @@ def report(
 
 
 def inspect(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A folder of labelled scans, a dataset.json or a CSV.")
-    ],
+    folder: Labelled,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Write the table here (CSV, JSON).")
     ] = None,

@@ -51,6 +51,10 @@ ConfigFile = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `medfewshot segment` wrote.")]
+Labelled = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="A folder of labelled scans, a dataset.json or a CSV.")
+]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write into.")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfewshot.cli.options import ConfigFile, Json, Output, Quiet, with_settings
+from medfewshot.cli.options import ConfigFile, Json, Labelled, Output, Quiet, Results, with_settings
 from medfewshot.errors import InputError
 from medfewshot.settings import AdaptSettings, CurveSettings, EvaluateSettings
 
@@ -64,9 +64,7 @@ def compare(
 @with_settings()
 def curve(
     *,
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A folder of labelled scans, a dataset.json or a CSV.")
-    ],
+    folder: Labelled,
     output: Output,
     settings: CurveSettings,
     adaptation: AdaptSettings,
@@ -105,7 +103,7 @@ def curve(
 
 
 def describe(
-    folder: Annotated[Path, typer.Argument(metavar="RESULTS", help="A folder that `medfewshot segment` wrote.")],
+    folder: Results,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the text here (Markdown).")
     ] = None,

@@ -14,6 +14,7 @@ from medfewshot.types import Volume
 from medfewshot.workbench.project import Project
 from medfewshot.workbench.project_file import named_structures
 from medfewshot.workflow import RUN_RECORD, channels_a_scan, find_cases, read_run
+from medfewshot.workflow.scoring import learned_names
 
 ENDING = "_project"
 """The project of a folder of scans is beside it, in a folder with this ending."""
@@ -140,8 +141,7 @@ def _of_run(run: Path, folder: Path) -> Project:
     missing = next((scan for scan in scans if not scan.exists()), None)
     if not scans or missing is not None:
         raise InputError(f"{run}: {missing or 'no scan'} is missing", "give the folder of the scans instead")
-    names = {int(value): str(name) for value, name in record["plan"]["labels"].items()}
-    project = Project.create(folder, scans, structures=named_structures(names))
+    project = Project.create(folder, scans, structures=named_structures(learned_names(record)))
     case_of = _names(project)
     for result in done:
         path, scan = run / str(result.labels), Path(result.inputs[0]).resolve()

@@ -14,6 +14,7 @@ from medfewshot.settings import AUTO, QUALITY_LEVELS, AdaptSettings
 from medfewshot.types import Plan
 from medfewshot.workflow.supports import LabelledScans, scan_path
 
+_LEVELS = list(QUALITY_LEVELS)
 _GRID = ("spacing_mm", "patch_voxels", "modality")
 _FIXED_BY_START = ("learner", "weights", "width", *_GRID)
 _KEPT = (*_GRID, "ignore")
@@ -31,7 +32,7 @@ def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
         raise InputError(
             "the segmenter to continue from fixes grid, network and learner", "remove these settings", setting=changed
         )
-    quality = max(settings.quality, quality_of(start), key=list(QUALITY_LEVELS).index)
+    quality = max(settings.quality, quality_of(start), key=_LEVELS.index)
     name, dims = before.get("learner", AUTO), start.plan.spatial_dims
     if settings.learner == AUTO and name == learner_for(AUTO, dims, level=QUALITY_LEVELS[quality_of(start)]):
         name = learner_for(AUTO, dims, level=QUALITY_LEVELS[quality])  # a draft has another learner
@@ -41,8 +42,7 @@ def continued(settings: AdaptSettings, start: VolumeSegmenter) -> AdaptSettings:
 
 def can_continue(settings: AdaptSettings, start: VolumeSegmenter) -> bool:
     """Return whether an adaptation with these settings, and not at a higher quality, can continue from ``start``."""
-    levels = list(QUALITY_LEVELS)
-    lower = levels.index(settings.quality) < levels.index(quality_of(start))
+    lower = _LEVELS.index(settings.quality) < _LEVELS.index(quality_of(start))
     return start.segmenter.trained_network is not None and not lower and not _changed(settings, _before(start))
 
 
@@ -108,8 +108,7 @@ def continuing_warnings(
         shown = ", ".join(Path(path).name for path in missing[:3])
         many = f"{len(missing)} support(s) of the earlier segmenter are not given again"
         found.append(f"{many} and may be forgotten: {shown}")
-    levels = list(QUALITY_LEVELS)
-    if asked.quality != AdaptSettings().quality and levels.index(asked.quality) < levels.index(quality):
+    if asked.quality != AdaptSettings().quality and _LEVELS.index(asked.quality) < _LEVELS.index(quality):
         found.append(f"the earlier segmenter has quality {quality}, so this one has it too, not {asked.quality}")
     return tuple(found)
 

@@ -13,7 +13,7 @@ from medfewshot.io import case_id
 from medfewshot.learners import LEARNERS, read_seen
 from medfewshot.workflow.measures import unit_of
 from medfewshot.workflow.record import CaseResult, damaged, read_run
-from medfewshot.workflow.scoring import learned_cases
+from medfewshot.workflow.scoring import learned_cases, learned_names
 
 TO_WRITE = (
     "where the scans come from, who was included, how they were made anonymous and acquired (CLAIM 7, 8, 11, 13)",
@@ -191,7 +191,7 @@ class _Facts:
 
     @property
     def after(self) -> str:
-        labels = {int(value): name for value, name in self.plan["labels"].items()}
+        labels = learned_names(self.record)
         kept = [labels[value] for value in self.plan.get("keep_largest", ()) if value in labels]
         if not (kept and self.record.get("options", {}).get("keep_largest", True)):
             return ""
