@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
-from medfewshot import __version__
 from medfewshot.evaluation import Comparison, measure_title, p_text
-from medfewshot.report.page.write import asset, content_policy, page_environment, write_html
+from medfewshot.report.page.write import fill, write_html
 from medfewshot.report.paint import colour_of
 
 
@@ -40,10 +37,10 @@ class ComparisonPage:
 def write_comparison_page(path: Path, page: ComparisonPage) -> None:
     """Write the page, whole or not at all."""
     found = page.comparison
-    environment = page_environment()
-    environment.filters |= {"measure": measure_title, "p_text": p_text}
     structures = dict.fromkeys(score.label_name for score in found.direct.scores)
-    text = environment.from_string(asset("comparison.html")).render(
+    text = fill(
+        "comparison.html",
+        filters={"measure": measure_title, "p_text": p_text},
         page=page,
         found=found,
         differences=[(row, row.row()) for row in found.differences],
@@ -51,8 +48,5 @@ def write_comparison_page(path: Path, page: ComparisonPage) -> None:
         rows={case: [row for row in found.case_rows() if row["case"] == case] for case in page.changes},
         scans=len({score.case_id for score in found.direct.scores}),
         colours={name: colour_of(rank) for rank, name in enumerate(structures, start=1)},
-        style=Markup(asset("page.css")),
-        policy=content_policy([]),
-        version=__version__,
     )
     write_html(path, text)

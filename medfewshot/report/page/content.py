@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from medfewshot.report.paint import colour_of
+
 MISSED, FALSE_POSITIVE, ABSENT = "missed", "false_alarm", "absent"
 
 
@@ -134,6 +136,11 @@ class Page:
     summary: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     volume_plot: str | None = None
+
+    @cached_property
+    def colours(self) -> dict[int, str]:
+        """Label value -> colour."""
+        return {value: colour_of(rank) for rank, value in enumerate(self.structures, start=1)}
 
     @cached_property
     def scored(self) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 from medfewshot.metrics import HEADLINES
 from medfewshot.report.page.content import ABSENT, Page, StructureRow
-from medfewshot.report.paint import colour_of
 
 HEADINGS = {metric.name: f"{metric.title[:1].upper()}{metric.title[1:]} {metric.unit}".strip() for metric in HEADLINES}
 CONFIDENCE = "Confidence"
@@ -48,10 +47,7 @@ def table_of(page: Page, links: Mapping[str, str]) -> dict[str, Any]:
             )
     return {
         "columns": columns,
-        "structures": {
-            value: {"name": name, "colour": colour_of(rank)}
-            for rank, (value, name) in enumerate(page.structures.items(), start=1)
-        },
+        "structures": {value: {"name": name, "colour": page.colours[value]} for value, name in page.structures.items()},
         "scans": [
             {"name": case.name, "link": links[case.name], "failed": case.failed, "seconds": _short(case.seconds)}
             for case in page.cases

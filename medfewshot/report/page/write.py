@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -21,11 +21,7 @@ from medfewshot.report.page.flags import look_first
 from medfewshot.report.page.plots import plots_of
 from medfewshot.report.page.table import HEADINGS, size_heading, table_of
 from medfewshot.report.page.viewer import DisplayVolumes
-from medfewshot.report.paint import colour_of
 from medfewshot.report.preview import card_jpeg
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 PREVIEW_WIDTH = 1320
 
@@ -61,28 +57,26 @@ class Sheet:
 def render_page(page: Page, sheet: Sheet | None = None) -> str:
     """Return a file of the report as HTML: every text is escaped, and only its own scripts may run."""
     sheet = sheet or Sheet(page.cases, anchors_of(page))
-    environment = page_environment()
-    environment.filters["heading"] = lambda metric: HEADINGS[metric.name]
     viewing = any(case.viewer for case in sheet.cases)
     scripts = {
         **({"table_script": asset("table.js")} if sheet.overview else {}),
         **({"niivue": asset("niivue.umd.js"), "viewer": asset("viewer.js")} if viewing else {}),
     }
-    return environment.from_string(asset("page.html")).render(
+    return fill(
+        "page.html",
+        filters={"heading": lambda metric: HEADINGS[metric.name]},
+        scripts=list(scripts.values()),
         page=page,
         sheet=sheet,
         links=sheet.links,
         anchors=sheet.anchors,
         metrics=HEADLINES,
         size=size_heading(page),
-        style=Markup(asset("page.css")),
-        policy=content_policy(list(scripts.values())),
-        colours={value: colour_of(rank) for rank, value in enumerate(page.structures, start=1)},
+        colours=page.colours,
         look_first=look_first(page.cases),
         plots=plots_of(page) if sheet.overview else [],
         table=table_of(page, sheet.links) if sheet.overview else None,
         settings=_settings(page, sheet),
-        version=__version__,
         **{"niivue": None, **{name: Markup(text) for name, text in scripts.items()}},
     )
 
@@ -92,11 +86,14 @@ def anchors_of(page: Page) -> dict[str, str]:
     return {case.name: f"#case-{number}" for number, case in enumerate(page.cases, start=1)}
 
 
-def page_environment() -> Environment:
-    """Return how the templates of pages are read: every text is escaped."""
+def fill(template: str, *, filters: Mapping[str, Any], scripts: Sequence[str] = (), **values: Any) -> str:
+    """Return a page: a template of ``assets`` in the common style. Every text is escaped; only ``scripts`` may run."""
     from jinja2 import Environment, StrictUndefined
 
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= filters
+    fixed = {"style": Markup(asset("page.css")), "policy": content_policy(scripts), "version": __version__}
+    return environment.from_string(asset(template)).render(**fixed, **values)
 
 
 def preview_uri(path: Path) -> str:
@@ -133,7 +130,7 @@ def write_html(path: Path, text: str) -> None:
     write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def content_policy(scripts: list[str]) -> str:
+def content_policy(scripts: Sequence[str]) -> str:
     """Return a content security policy: no network, and no scripts except these, identified by their digests."""
     allowed = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     return (
@@ -147,8 +144,7 @@ def _settings(page: Page, sheet: Sheet) -> dict[str, Any]:
     anchors = sheet.anchors
     return {
         "labels": [
-            {"value": value, "name": name, "colour": colour_of(rank)}
-            for rank, (value, name) in enumerate(page.structures.items(), start=1)
+            {"value": value, "name": name, "colour": page.colours[value]} for value, name in page.structures.items()
         ],
         "cases": [
             {
