@@ -59,8 +59,13 @@ def box(request: Request) -> Box:
 
 async def json(request: Request, kind: type[T]) -> T:
     """Read the body as JSON, which must be of this kind. Raises Refusal if it is something else."""
+    return parsed(await read_body(request, LARGEST_TEXT) or b"{}", kind)
+
+
+def parsed(text: str | bytes, kind: type[T]) -> T:
+    """Read JSON of this kind. Raises Refusal if it is something else."""
     try:
-        given = json_text.loads(await read_body(request, LARGEST_TEXT) or b"{}")
+        given = json_text.loads(text)
     except (ValueError, RecursionError):
         raise Refusal(400, "The request is no JSON.") from None
     if not isinstance(given, kind):

@@ -87,9 +87,9 @@ class Desk:
         }
 
     async def structures(self, request: Request) -> Response:
-        """Replace the structures. 409 if they have other values by now than the page knew (``known``)."""
-        given, values = await fields.json(request, list), {one.value for one in self._project.structures}
-        if "known" in request.query_params and set(fields.numbers(request, "known")) != values:
+        """Replace the structures. 409 if they are others by now than the page knew (``known``, as JSON)."""
+        given, now = await fields.json(request, list), [vars(one) for one in self._project.structures]
+        if "known" in request.query_params and fields.parsed(request.query_params["known"], list) != now:
             raise Refusal(409, "The structures were changed elsewhere. Try again, or reload the page.")
         try:
             structures = [Structure(one["name"], one["value"], one["color"]) for one in given]

@@ -223,10 +223,22 @@ def test_structures_of_a_stale_page_are_refused(tmp_path):
     with bench(tmp_path) as (project, client):
         old, new = vars(project.structures[0]), {"name": "new", "value": 0, "color": "#ffffff"}
         for name, status in (("first", 200), ("second", 409)):
-            answer = client("PUT", "/api/structures", {"known": "1"}, json.dumps([old, {**new, "name": name}]))
+            body = json.dumps([old, {**new, "name": name}])
+            answer = client("PUT", "/api/structures", {"known": json.dumps([old])}, body)
             assert answer.status == status
         assert "changed elsewhere" in one_sentence(answer, 409)
         assert [one.name for one in project.structures] == ["tumour", "first"]
+
+
+def test_of_two_tabs_that_rename_a_structure_the_second_is_refused(tmp_path):
+    with bench(tmp_path) as (project, client):
+        old = vars(project.structures[0])
+        for name, status in (("first", 200), ("second", 409)):
+            body = json.dumps([{**old, "name": name}])
+            answer = client("PUT", "/api/structures", {"known": json.dumps([old])}, body)
+            assert answer.status == status
+        assert [one.name for one in project.structures] == ["first"]
+        one_sentence(client("PUT", "/api/structures", {"known": "1,"}, body), 400)
 
 
 def test_wrong_methods_and_tools(shared):

@@ -7,7 +7,7 @@ const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4
 export class Structures {
   // chosen: (value) after a choice; changed: (structures) after an edit.
   constructor({ chosen, changed }) {
-    Object.assign(this, { chosen, changed, all: [], value: 0 });
+    Object.assign(this, { chosen, changed, all: [], value: 0, saved: Promise.resolve() });
     $("add").addEventListener("submit", (event) => {
       event.preventDefault();
       this.add($("add-name").value.trim());
@@ -39,27 +39,33 @@ export class Structures {
   }
 
   async add(name = "") {
-    const number = 1 + this.all.reduce((most, one) => Math.max(most, one.value), 0);
-    const added = { name: name || `structure ${number}`, value: 0, color: COLOURS[this.all.length % COLOURS.length] };
-    if (!(await this.save([...this.all, added]))) return;
+    const added = (all) => {
+      const number = 1 + all.reduce((most, one) => Math.max(most, one.value), 0);
+      return [...all, { name: name || `structure ${number}`, value: 0, color: COLOURS[all.length % COLOURS.length] }];
+    };
+    if (!(await this.save(added))) return;
     $("add-name").value = "";
     this.choose(this.all.at(-1).value);
   }
 
-  async save(structures) {
-    try {
-      const answer = await sendJson("PUT", "structures", structures, { known: this.all.map(({ value }) => value).join() });
-      this.update(answer.structures);
-      return true;
-    } catch (error) {
-      fail(error);
-      this.render();
-      return false;
-    }
+  // change: (structures) => structures. Edits are sent one after the other, each on what the one before left.
+  save(change) {
+    const send = async () => {
+      try {
+        const answer = await sendJson("PUT", "structures", change(this.all), { known: JSON.stringify(this.all) });
+        this.update(answer.structures);
+        return true;
+      } catch (error) {
+        fail(error);
+        this.render();
+        return false;
+      }
+    };
+    return (this.saved = this.saved.then(send));
   }
 
   edit(value, change) {
-    return this.save(this.all.map((one) => (one.value === value ? { ...one, ...change } : one)));
+    return this.save((all) => all.map((one) => (one.value === value ? { ...one, ...change } : one)));
   }
 
   render() {
@@ -72,7 +78,7 @@ export class Structures {
       label.addEventListener("focus", () => { if (this.value !== value) { this.value = value; this.chosen(value); choice.checked = true; } });
       paint.addEventListener("change", () => this.edit(value, { color: paint.value }));
       label.addEventListener("change", () => this.edit(value, { name: label.value.trim() }));
-      remove.addEventListener("click", () => this.save(this.all.filter((one) => one.value !== value)));
+      remove.addEventListener("click", () => this.save((all) => all.filter((one) => one.value !== value)));
       return make("li", { title: `Value ${value}` }, choice, make("kbd", { textContent: i < 9 ? i + 1 : "" }), paint, label, remove);
     }));
   }
